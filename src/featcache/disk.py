@@ -1,0 +1,118 @@
+"""The few calls that change a disk, in one place: a thin layer that durability tests can record and replay.
+
+Everything that featcache keeps is written through `disk` (the instance at the end), in the order data, fsync, rename,
+fsync of the folder. Nothing else in the package calls `os.pwrite`, `os.fsync`, `os.replace` or `os.unlink`.
+"""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from featcache.errors import StorageError
+
+_REASONS = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would exceed the allowed file size",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "operation not permitted",
+    errno.EIO: "the disk reports an input/output error",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+}
+
+
+@contextmanager
+def storage_errors(path: Path, doing: str) -> Iterator[None]:
+    """Turn an `OSError` about the disk itself into one `StorageError` line that names `path`."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.errno not in _REASONS:
+            raise
+        message = f"{doing} {path}: {_REASONS[error.errno]}; what was finished before is kept: mend it and run again"
+        raise StorageError(message) from error
+
+
+class Disk:
+    """Writes, syncs and renames. Methods take raw file descriptors or paths and raise `OSError` unchanged."""
+
+    def pwrite(self, descriptor: int, content: bytes | memoryview, offset: int) -> None:
+        """Write all of `content` at `offset`, looping over short writes."""
+        view = memoryview(content).cast("B")
+        while len(view):
+            written = os.pwrite(descriptor, view, offset)
+            view, offset = view[written:], offset + written
+
+    def fsync(self, descriptor: int) -> None:
+        """Return once the file's bytes are on the disk."""
+        os.fsync(descriptor)
+
+    def allocate(self, descriptor: int, size: int) -> None:
+        """Reserve `size` bytes now, so that a full disk is known before the work."""
+        if size == 0:
+            return
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise  # NFS and some overlays can't reserve; there the writes themselves find a full disk
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Rename `source` over `target` and sync the folder, so that the name survives a power loss."""
+        os.replace(source, target)
+        self.fsync_folder(target.parent)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def fsync_folder(self, folder: Path) -> None:
+        """Return once the folder's entries are on the disk."""
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+disk = Disk()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` (same suffix); on success it is synced and renamed over `path`.
+
+    Whatever raises inside, an interrupt included, removes the temporary file and leaves `path` as it was.
+    A killed process leaves at most a hidden file that starts with ``.tmp-`` and is never read.
+
+    Raises:
+        StorageError: the disk is full, read-only or not permitted.
+    """
+    with storage_errors(path, "could not write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+        try:
+            yield temporary
+            with open(temporary, "rb+") as stream:
+                disk.fsync(stream.fileno())
+            disk.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`, atomically and durably."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Replace `path` by `content` as UTF-8, atomically and durably."""
+    write_bytes(path, content.encode("utf-8"))

@@ -1,0 +1,78 @@
+"""Digests of everything that decides an artifact's values.
+
+A key is the SHA-256 of canonical, typed JSON: 5 and 5.0 are the same number, 5 and "5" are not.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+SHORT = 8
+
+_EXPECTED = "keys are made of None, bool, int, float, str, lists and string-keyed mappings"
+
+
+def canonical_json(value: object) -> str:
+    """Return the one JSON text of `value`: sorted keys, no blanks, whole floats as integers.
+
+    Args:
+        value: None, bool, int, finite float, str, or sequences and string-keyed mappings of these.
+
+    Raises:
+        TypeError: anything else is in `value`; a key must not depend on a `repr`.
+        ValueError: a float is NaN or infinite.
+    """
+    return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def digest(value: object) -> str:
+    """Return the key of `value`: 64 hexadecimal digits, SHA-256 of its canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+
+
+def short(key: str) -> str:
+    """Return the first 8 digits of a key, as file names carry them."""
+    return key[:SHORT]
+
+
+def bytes_digest(content: bytes | memoryview) -> str:
+    """Return the SHA-256 of `content` as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits, in flat memory.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sequence_digest(texts: Sequence[str]) -> str:
+    """Return a key for a long sequence of strings without building its JSON (length-prefixed, so unambiguous)."""
+    state = hashlib.sha256()
+    for text in texts:
+        raw = text.encode("utf-8", "surrogateescape")
+        state.update(b"%d:" % len(raw))
+        state.update(raw)
+    return state.hexdigest()
+
+
+def _canonical(value: object) -> object:
+    if value is None or isinstance(value, (bool, str, int)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"expected a finite number in a key, got value={value!r}")
+        return int(value) if value.is_integer() else value
+    if isinstance(value, Mapping):
+        if not all(isinstance(name, str) for name in value):
+            raise TypeError(f"{_EXPECTED}; got a mapping with keys {sorted(map(repr, value))[:3]}")
+        return {name: _canonical(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    raise TypeError(f"{_EXPECTED}; got type={type(value).__name__}")

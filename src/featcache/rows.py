@@ -1,0 +1,66 @@
+"""The rows of one split, column by column: what a manifest lists and a feature cache stores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache import keys
+from featcache.errors import SourceError
+
+SPLITS = ("train", "valid", "test")
+UNKNOWN_LABEL = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """n rows in the manifest's order.
+
+    Attributes:
+        ids: n unique texts; for files the path below the split's folder, with ``/``.
+        labels: (n,) int32, an index into the manifest's class names, or -1 where unknown.
+        groups: n texts, what must not straddle a fold; "" where there is none.
+        digests: n SHA-256 hex digests of the image's content (of the file's bytes, or of the raw pixels);
+            "" where the content could not be read.
+        reasons: n texts; "" for a row that is fine, otherwise why listing already set it aside.
+        locations: n texts by which the source finds the image again; never part of a key.
+    """
+
+    ids: Sequence[str]
+    labels: npt.NDArray[np.int32]
+    groups: Sequence[str]
+    digests: Sequence[str]
+    reasons: Sequence[str]
+    locations: Sequence[str] = field(default=())
+
+    def __post_init__(self) -> None:
+        """Refuse columns of different lengths and repeated ids."""
+        n = len(self.ids)
+        columns = {"labels": self.labels, "groups": self.groups, "digests": self.digests, "reasons": self.reasons}
+        if not self.locations:
+            object.__setattr__(self, "locations", [""] * n)
+        columns["locations"] = self.locations
+        for name, column in columns.items():
+            if len(column) != n:
+                raise SourceError(f"expected {n} {name}, one for each row id; got len({name})={len(column)}")
+        if len(set(self.ids)) != n:
+            seen: set[str] = set()
+            twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]  # set.add
+            raise SourceError(f"expected unique row ids; id={twice!r} stands twice")
+
+    def __len__(self) -> int:
+        """The number of rows, rejected ones included."""
+        return len(self.ids)
+
+    @cached_property
+    def listed(self) -> npt.NDArray[np.bool_]:
+        """(n,) bool, True where listing found nothing wrong with the row."""
+        return np.array([not reason for reason in self.reasons], dtype=bool)
+
+    @cached_property
+    def key(self) -> str:
+        """The digest of ids, labels, groups, digests and reasons in this order; locations don't count."""
+        columns = (self.ids, [str(label) for label in self.labels], self.groups, self.digests, self.reasons)
+        return keys.digest([keys.sequence_digest(column) for column in columns])

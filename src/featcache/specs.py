@@ -1,0 +1,222 @@
+"""The settings of each part as frozen value objects, checked once when they are made and never again.
+
+No Keras and no Luigi here: notebooks make these directly, `pipeline.config` makes them from luigi.cfg.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from featcache.errors import SettingsError
+
+SOURCES = ("digits", "folder", "csv", "idx")
+PRECISIONS = ("auto", "float32", "bfloat16")
+POOLINGS = ("avg", "max")
+PRESETS = ("default", "recipe", "wide", "fast")
+METHODS = ("mean", "greedy")
+FORMATS = ("labels", "probabilities")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def one_of(setting: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a `value` that is not `known`, naming the nearest.
+
+    Raises:
+        SettingsError: `value` is not among `known`.
+    """
+    known = list(known)
+    if value not in known:
+        near = difflib.get_close_matches(value, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SettingsError(f"{setting}: expected one of {', '.join(known)}; got {setting.split()[-1]}={value!r}{hint}")
+
+
+def at_least(setting: str, value: float, low: float) -> None:
+    """Refuse a `value` below `low`.
+
+    Raises:
+        SettingsError: `value` is too small.
+    """
+    if not value >= low:
+        raise SettingsError(f"{setting}: expected a number of at least {low}; got {setting.split()[-1]}={value!r}")
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Where images come from ([Dataset] in luigi.cfg).
+
+    Attributes:
+        name: folder below the artifacts folder; letters, digits, ``._-``.
+        source: one of `SOURCES`.
+        path: the data set's folder; None for `digits`, which is embedded.
+        groups: ``FILE:COLUMN``, joined to training rows by file name; "" for none.
+        sample_submission: a CSV (.gz, .zip) that fixes ids, columns and order; None for none.
+    """
+
+    name: str = "digits"
+    source: str = "digits"
+    path: Path | None = None
+    groups: str = ""
+    sample_submission: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        if not _NAME.fullmatch(self.name):
+            expected = "expected letters, digits, '.', '_' and '-', as it names a folder"
+            raise SettingsError(f"[Dataset] name: {expected}; got name={self.name!r}")
+        one_of("[Dataset] source", self.source, SOURCES)
+        if self.source != "digits" and self.path is None:
+            raise SettingsError(
+                f"[Dataset] path: expected the folder of the images for source={self.source!r}; got none"
+            )
+        if self.groups and ":" not in self.groups:
+            raise SettingsError(f"[Dataset] groups: expected FILE:COLUMN; got groups={self.groups!r}")
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A named layer whose output is cached, optionally pooled over height and width first."""
+
+    layer: str
+    pooling: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Tap":
+        """Read ``LAYER``, ``LAYER:avg`` or ``LAYER:max``.
+
+        Raises:
+            SettingsError: the text is none of these.
+        """
+        layer, _, pooling = text.strip().partition(":")
+        if not layer or not re.fullmatch(r"[A-Za-z0-9_.\-]+", layer):
+            raise SettingsError(f"[Features] taps: expected a layer's name, LAYER:avg or LAYER:max; got taps={text!r}")
+        if pooling or text.strip().endswith(":"):
+            one_of("[Features] taps", pooling, POOLINGS)
+        return cls(layer, pooling)
+
+    @property
+    def name(self) -> str:
+        """The tap's dataset in a feature cache: ``block5_pool`` or ``block5_pool_avg``."""
+        return f"{self.layer}_{self.pooling}" if self.pooling else self.layer
+
+    def __str__(self) -> str:
+        """The setting's text, which `parse` reads again."""
+        return f"{self.layer}:{self.pooling}" if self.pooling else self.layer
+
+
+@dataclass(frozen=True)
+class FeaturesSpec:
+    """What is cached ([Features] in luigi.cfg).
+
+    Attributes:
+        backbone: a `keras.applications` name in any case (``VGG16``, ``resnet50``) or the path of a ``.keras`` file.
+        weights: ``auto``, ``imagenet``, ``random`` or the path of a notop HDF5 weights file.
+        taps: the layers whose outputs are cached, all from one forward pass.
+        image_size: side of the square every image is resized to, in pixels.
+        precision: ``auto``, ``float32`` or ``bfloat16``: what the convolutions compute in; storage is float16.
+        copies: augmented copies of the training split beside the plain one.
+    """
+
+    backbone: str = "vgg16"
+    weights: str = "auto"
+    taps: tuple[Tap, ...] = (Tap("block5_pool"),)
+    image_size: int = 48
+    precision: str = "auto"
+    copies: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings; what only the backbone knows it refuses itself."""
+        if not self.taps:
+            raise SettingsError("[Features] taps: expected at least one layer; got taps=''")
+        names = [tap.name for tap in self.taps]
+        if len(set(names)) != len(names):
+            raise SettingsError(f"[Features] taps: expected each tap once; got taps={', '.join(map(str, self.taps))!r}")
+        at_least("[Features] image_size", self.image_size, 1)
+        one_of("[Features] precision", self.precision, PRECISIONS)
+        at_least("[Features] copies", self.copies, 0)
+
+
+@dataclass(frozen=True)
+class HeadsSpec:
+    """How heads are trained ([Heads] in luigi.cfg). None means: as the preset has it.
+
+    Attributes:
+        preset: one of `PRESETS`.
+        hidden: widths of the dense layers, e.g. (128, 128).
+        dropout: the recipe's p, 0 <= p < 1.
+        schedule: ((learning rate, epochs), ...), in order.
+        batch_size: rows a step.
+        seeds: heads per fold, seeded 0..seeds-1.
+        folds: out-of-fold parts of the training rows, at least 2.
+    """
+
+    preset: str = "default"
+    hidden: tuple[int, ...] | None = None
+    dropout: float | None = None
+    schedule: tuple[tuple[float, int], ...] | None = None
+    batch_size: int = 64
+    seeds: int = 3
+    folds: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        one_of("[Heads] preset", self.preset, PRESETS)
+        for width in self.hidden or ():
+            at_least("[Heads] hidden", width, 1)
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise SettingsError(f"[Heads] dropout: expected 0 <= dropout < 1; got dropout={self.dropout!r}")
+        if self.schedule is not None and not self.schedule:
+            raise SettingsError("[Heads] schedule: expected RATExEPOCHS, e.g. 1e-3x1, 1e-2x2; got schedule=''")
+        for rate, epochs in self.schedule or ():
+            if not (math.isfinite(rate) and rate > 0 and epochs >= 1):
+                raise SettingsError(
+                    f"[Heads] schedule: expected rates above 0 and epochs of at least 1; got {rate}x{epochs}"
+                )
+        at_least("[Heads] batch_size", self.batch_size, 2)
+        at_least("[Heads] seeds", self.seeds, 1)
+        at_least("[Heads] folds", self.folds, 2)
+
+
+@dataclass(frozen=True)
+class EnsembleSpec:
+    """How members are combined ([Ensemble] in luigi.cfg); `method` is one of `METHODS`."""
+
+    method: str = "greedy"
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown method."""
+        one_of("[Ensemble] method", self.method, METHODS)
+
+
+@dataclass(frozen=True)
+class SubmissionSpec:
+    """How the submission is written ([Submission] in luigi.cfg).
+
+    Attributes:
+        format: ``labels`` (one class a row) or ``probabilities``.
+        columns: header names, the id column first; () means: from the sample submission, or ``id, label`` /
+            ``id, <class names>``. With ``probabilities``, two columns and two classes, the one value is the second
+            class's probability.
+        clip: ``auto`` (found on out-of-fold log-loss), ``none``, or the upper bound mx, 1/classes < mx <= 1.
+        gzip: write ``submission.csv.gz``, without a time stamp inside.
+    """
+
+    format: str = "labels"
+    columns: tuple[str, ...] = ()
+    clip: str | float = "auto"
+    gzip: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        one_of("[Submission] format", self.format, FORMATS)
+        if len(self.columns) == 1:
+            raise SettingsError(
+                f"[Submission] columns: expected the id column and at least one more; got columns={self.columns[0]!r}"
+            )
+        if isinstance(self.clip, str):
+            one_of("[Submission] clip", self.clip, ("auto", "none"))
+        elif not 0 < self.clip <= 1:
+            raise SettingsError(f"[Submission] clip: expected auto, none or a number in (0, 1]; got clip={self.clip!r}")
