@@ -1,0 +1,247 @@
+"""The settings as text, section by section, and the way from there to specs.
+
+`SECTIONS` is the one table of what may stand in luigi.cfg: `pipeline.config` makes Luigi's parameters from it,
+`parse_settings` reads values by it, and a test holds luigi.cfg's comments to it.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from featcache import specs
+from featcache.errors import SettingsError
+
+_SAMPLES = ("sample_submission.csv", "sample_submission.csv.gz", "sample_submission.csv.zip", "sample_submission.zip")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of luigi.cfg: its default as text, how its text is read, and what it means."""
+
+    default: str
+    read: Callable[[str], object]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All specs of one project and where its artifacts go."""
+
+    dataset: specs.DatasetSpec
+    features: specs.FeaturesSpec
+    heads: specs.HeadsSpec
+    ensemble: specs.EnsembleSpec
+    submission: specs.SubmissionSpec
+    artifacts: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where this project's artifacts are: ``<artifacts>/<name>``."""
+        return self.artifacts / self.dataset.name
+
+
+class _ExpectedError(ValueError):
+    """What a reader expected; `parse_settings` adds section, key and value."""
+
+
+def _text(text: str) -> str:
+    return text.strip()
+
+
+def _word(text: str) -> str:
+    return text.strip().lower()
+
+
+def _integer(text: str) -> int:
+    if not re.fullmatch(r"[+-]?\d+", text.strip()):
+        raise _ExpectedError("a whole number")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise _ExpectedError("a number") from None
+
+
+def _boolean(text: str) -> bool:
+    known = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    if text.strip().lower() not in known:
+        raise _ExpectedError("true or false")
+    return known[text.strip().lower()]
+
+
+def _path(text: str) -> Path | None:
+    return Path(text.strip()).expanduser() if text.strip() else None
+
+
+def _taps(text: str) -> tuple[specs.Tap, ...]:
+    return tuple(specs.Tap.parse(part) for part in _parts(text))
+
+
+def _widths(text: str) -> tuple[int, ...] | None:
+    try:
+        return tuple(_integer(part) for part in _parts(text)) or None
+    except _ExpectedError:
+        raise _ExpectedError("widths such as 128, 128") from None
+
+
+def _optional_number(text: str) -> float | None:
+    return _number(text) if text.strip() else None
+
+
+def _schedule(text: str) -> tuple[tuple[float, int], ...] | None:
+    steps = []
+    for part in _parts(text):
+        rate, x, epochs = part.lower().partition("x")
+        try:
+            if not x:
+                raise _ExpectedError
+            steps.append((_number(rate), _integer(epochs)))
+        except _ExpectedError:
+            raise _ExpectedError("RATExEPOCHS steps such as 1e-3x1, 1e-2x2") from None
+    return tuple(steps) or None
+
+
+def _clip(text: str) -> str | float:
+    word = text.strip().lower()
+    if word in ("auto", "none"):
+        return word
+    try:
+        return float(word)
+    except ValueError:
+        raise _ExpectedError("auto, none or a number in (0, 1]") from None
+
+
+def _columns(text: str) -> tuple[str, ...]:
+    return tuple(_parts(text))
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+SECTIONS: Mapping[str, Mapping[str, Setting]] = {
+    "Dataset": {
+        "name": Setting("digits", _text, "names the folder below artifacts/ that holds everything made from this data set"),
+        "source": Setting("digits", _word, "where images come from: digits (embedded), folder, csv or idx"),
+        "path": Setting("", _path, "the data set's folder; not used by digits"),
+        "groups": Setting("", _text, "FILE:COLUMN with what must not straddle a fold, e.g. driver_imgs_list.csv:subject"),
+        "sample_submission": Setting("", _path, "fixes the submission's ids, columns and order; empty: PATH/sample_submission.csv if it is there"),
+    },
+    "Features": {
+        "backbone": Setting("vgg16", _text, "a keras.applications name or the path of your own .keras file"),
+        "weights": Setting("auto", _text, "auto (imagenet if it can be had, else random), imagenet, random or the path of a notop HDF5 file"),
+        "taps": Setting("block5_pool", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools each to one value a channel"),
+        "image_size": Setting("48", _integer, "side of the square every image is resized to, in pixels"),
+        "precision": Setting("auto", _word, "what convolutions compute in: auto, float32 or bfloat16; storage is float16"),
+        "copies": Setting("0", _integer, "augmented copies of the training split beside the plain one"),
+    },
+    "Heads": {
+        "preset": Setting("default", _word, "default, recipe (the fast.ai head to the letter), wide or fast"),
+        "hidden": Setting("", _widths, "widths of the dense layers, e.g. 128, 128; empty: the preset's"),
+        "dropout": Setting("", _optional_number, "the recipe's p, 0 <= p < 1; empty: the preset's"),
+        "schedule": Setting("", _schedule, "learning rates and epochs, e.g. 1e-3x1, 1e-2x2; empty: the preset's"),
+        "batch_size": Setting("64", _integer, "rows a training step"),
+        "seeds": Setting("3", _integer, "heads per fold and tap"),
+        "folds": Setting("5", _integer, "out-of-fold parts of the training rows"),
+    },
+    "Ensemble": {
+        "method": Setting("greedy", _word, "greedy (members chosen on out-of-fold log-loss) or mean"),
+    },
+    "Submission": {
+        "format": Setting("labels", _word, "labels (one class a row) or probabilities"),
+        "columns": Setting("", _columns, "header names, the id first; empty: the sample submission's, or id and label / the class names"),
+        "clip": Setting("auto", _clip, "probabilities' upper bound: auto (found out of fold), none or a number"),
+        "gzip": Setting("false", _boolean, "write submission.csv.gz"),
+    },
+    "Paths": {
+        "artifacts": Setting("artifacts", _path, "folder for everything that is made"),
+    },
+}  # fmt: skip
+
+
+def check_names(sections: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse unknown sections and keys, with the nearest known name.
+
+    Args:
+        sections: section -> key -> text. Sections in lower case are Luigi's own and are left alone, unless one
+            is a known section but for its case.
+
+    Raises:
+        SettingsError: a section or key is unknown; near misses are suggested.
+    """
+    for section, values in sections.items():
+        if section not in SECTIONS:
+            near = _near(section, SECTIONS)
+            if section[:1].isupper() or (near and near.lower() == section.lower()):
+                raise SettingsError(f"unknown section [{section}]{_hint(near, '[{}]')}; known: {', '.join(SECTIONS)}")
+            continue
+        for key in values:
+            if key.replace("-", "_") not in SECTIONS[section]:
+                hint = _hint(_near(key, SECTIONS[section]), "{}")
+                raise SettingsError(f"[{section}]: unknown key {key!r}{hint}; known: {', '.join(SECTIONS[section])}")
+
+
+def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
+    """Read every setting; what `sections` doesn't name has its default.
+
+    Args:
+        sections: section -> key (with underscores) -> text, as in luigi.cfg.
+
+    Raises:
+        SettingsError: an unknown name, a value of the wrong kind or out of range.
+    """
+    check_names(sections)
+    values = {name: _read_section(name, sections.get(name, {})) for name in SECTIONS}
+    dataset = specs.DatasetSpec(**values["Dataset"])  # type: ignore[arg-type]  # read by the table above
+    artifacts = values["Paths"]["artifacts"]
+    if not isinstance(artifacts, Path):
+        raise SettingsError("[Paths] artifacts: expected a folder; got artifacts=''")
+    return Settings(
+        dataset=dataclasses.replace(dataset, sample_submission=_sample(dataset)),
+        features=specs.FeaturesSpec(**values["Features"]),  # type: ignore[arg-type]
+        heads=specs.HeadsSpec(**values["Heads"]),  # type: ignore[arg-type]
+        ensemble=specs.EnsembleSpec(**values["Ensemble"]),  # type: ignore[arg-type]
+        submission=specs.SubmissionSpec(**values["Submission"]),  # type: ignore[arg-type]
+        artifacts=artifacts.absolute(),
+    )
+
+
+def _read_section(section: str, texts: Mapping[str, str]) -> dict[str, object]:
+    given = {key.replace("-", "_"): text for key, text in texts.items()}
+    values = {}
+    for key, setting in SECTIONS[section].items():
+        text = given.get(key, setting.default)
+        try:
+            values[key] = setting.read(text)
+        except _ExpectedError as expected:
+            raise SettingsError(f"[{section}] {key}: expected {expected}; got {key}={text!r}") from None
+    return values
+
+
+def _sample(dataset: specs.DatasetSpec) -> Path | None:
+    """The sample submission that is named, or else the one that lies in the data set's folder."""
+    named, folder = dataset.sample_submission, dataset.path
+    if named is None:
+        return next((folder / name for name in _SAMPLES if folder and (folder / name).is_file()), None)
+    for candidate in [named, *([folder / named] if folder else [])]:
+        if candidate.is_file():
+            return candidate
+    raise SettingsError(
+        f"[Dataset] sample_submission: expected a file; got sample_submission={str(named)!r}, which is not there"
+    )
+
+
+def _near(name: str, known: Mapping[str, object]) -> str | None:
+    lowered = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), lowered, 1)
+    return lowered[near[0]] if near else None
+
+
+def _hint(near: str | None, form: str) -> str:
+    return f", did you mean {form.format(near)}?" if near else ""
