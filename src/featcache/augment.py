@@ -1,0 +1,131 @@
+"""Augmented copies: a random affine map and channel shift for each image, the same again for the same seed."""
+
+import hashlib
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from featcache.errors import SettingsError
+
+AUGMENT_VERSION = 1  # raise it when the same policy and seed would give other pixels
+_DRAWS = 10
+_SUPPORT = 2  # pixels that a bicubic sample reaches to each side
+
+
+@dataclass(frozen=True)
+class AugmentPolicy:
+    """How far an image may be changed; every amount is drawn evenly from minus to plus its value.
+
+    Attributes:
+        rotation: degrees.
+        height_shift: part of the height.
+        width_shift: part of the width.
+        shear: radians.
+        zoom: each side is scaled by a factor of its own from 1 - zoom to 1 + zoom, below 1.
+        channel_shift: added to each channel by itself, in units of 0 to 255, then clipped.
+        flip: mirror left to right every other time.
+    """
+
+    rotation: float = 0
+    height_shift: float = 0
+    width_shift: float = 0
+    shear: float = 0
+    zoom: float = 0
+    channel_shift: float = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse amounts that make no image."""
+        limits = {
+            "rotation": 180,
+            "height_shift": 1,
+            "width_shift": 1,
+            "shear": 1.5,
+            "zoom": 0.99,
+            "channel_shift": 255,
+        }
+        for name, high in limits.items():
+            value = getattr(self, name)
+            if not 0 <= value <= high:
+                raise SettingsError(f"augmentation: expected 0 <= {name} <= {high}; got {name}={value!r}")
+
+    def settings(self) -> dict[str, object]:
+        """What enters the key of an augmented copy, beside its seed and number."""
+        return {"version": AUGMENT_VERSION, "filter": "bicubic", "fill": "nearest", **asdict(self)}
+
+
+RECIPE = AugmentPolicy(rotation=15, height_shift=0.05, width_shift=0.1, shear=0.1, channel_shift=20)
+"""The State Farm notebook's policy for precomputed copies."""
+
+CONVNET_RECIPE = AugmentPolicy(rotation=8, height_shift=0.08, width_shift=0.08, shear=0.3, zoom=0.08)
+"""The MNIST notebook's policy for the small network that is trained end to end."""
+
+
+def augment(
+    image: npt.NDArray[np.uint8], policy: AugmentPolicy, seed: int, digest: str, copy: int
+) -> npt.NDArray[np.uint8]:
+    """Return one augmented copy of an image.
+
+    Args:
+        image: (h, w, 3) uint8 RGB; not changed.
+        policy: how far it may be changed.
+        seed: of the whole run.
+        digest: the image's content digest, so that a row's copy doesn't depend on its place or its neighbours.
+        copy: the copy's number, from 1.
+
+    Returns:
+        (h, w, 3) uint8 RGB, a pure function of all arguments on every platform.
+    """
+    draws = _draws(seed, digest, copy)
+    result = _affine(image, _matrix(policy, draws, image.shape[0], image.shape[1]))
+    if policy.channel_shift:
+        shifts = policy.channel_shift * draws[6:9]  # (3,)
+        result = np.clip(np.rint(result + shifts), 0, 255).astype(np.uint8)
+    if policy.flip and draws[9] < 0:
+        result = np.ascontiguousarray(result[:, ::-1])
+    return result
+
+
+def _draws(seed: int, digest: str, copy: int) -> npt.NDArray[np.float64]:
+    # Raw words: NumPy keeps a bit generator's stream over versions, but not what Generator makes of it. All are drawn
+    # whatever the policy, so that switching one change on leaves the others as they were.
+    key = hashlib.sha256(f"featcache augment {seed} {copy} {digest}".encode("ascii")).digest()
+    words = np.random.Philox(key=int.from_bytes(key[:16], "little")).random_raw(_DRAWS)
+    return (words >> np.uint64(11)) * 2.0**-52 - 1  # [-1, 1)
+
+
+def _matrix(policy: AugmentPolicy, draws: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArray[np.float64]:
+    """Return the (2, 3) map from a result's pixel (x, y, 1), measured from the centre, to the image's."""
+    angle, down, right, shear, zoom_y, zoom_x = draws[:6].tolist()
+    angle, shear = math.radians(policy.rotation) * angle, policy.shear * shear
+    cos, sin = math.cos(angle), math.sin(angle)
+    rotate = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+    shift = np.array(
+        [[1, 0, policy.width_shift * width * right], [0, 1, policy.height_shift * height * down], [0, 0, 1]]
+    )
+    slant = np.array([[math.cos(shear), 0, 0], [-math.sin(shear), 1, 0], [0, 0, 1]])
+    scale = np.diag([1 + policy.zoom * zoom_x, 1 + policy.zoom * zoom_y, 1])
+    return (rotate @ shift @ slant @ scale)[:2].astype(np.float64)
+
+
+def _affine(image: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    if np.array_equal(matrix, np.eye(3)[:2]):
+        return image.copy()
+    height, width = image.shape[:2]
+    middle = np.array([width / 2, height / 2])
+    corners = np.array([[x, y, 1] for x in (-width / 2, width / 2) for y in (-height / 2, height / 2)])  # (4, 3)
+    reached = corners @ matrix.T + middle  # (4, 2), x and y
+    # Edge pixels are repeated outwards, as far as the map reaches: Keras' fill_mode="nearest".
+    before = np.maximum(0, np.ceil(-reached.min(axis=0))).astype(int) + _SUPPORT
+    after = np.maximum(0, np.ceil(reached.max(axis=0) - (width, height))).astype(int) + _SUPPORT
+    padded = np.pad(image, ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode="edge")
+    linear = matrix[:, :2]
+    offset = matrix[:, 2] + middle + before - linear @ middle
+    data = (*linear[0], offset[0], *linear[1], offset[1])
+    moved = Image.fromarray(padded).transform(
+        (width, height), Image.Transform.AFFINE, tuple(map(float, data)), Image.Resampling.BICUBIC
+    )
+    return np.array(moved)

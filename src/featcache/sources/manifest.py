@@ -1,0 +1,162 @@
+"""The listed rows of a data set, and their two files: `manifest.csv` for people and readers, `manifest.json` for keys."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featcache import keys
+from featcache.disk import replacing, write_text
+from featcache.errors import CacheFormatError, SourceError
+from featcache.rows import SPLITS, UNKNOWN_LABEL, Rows
+
+MANIFEST_VERSION = 1  # raise it when the same data set would give other rows
+SCHEMA = 1
+CSV_NAME = "manifest.csv"
+JSON_NAME = "manifest.json"
+_COLUMNS = ("split", "id", "label", "group", "digest", "status", "reason", "location")
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """Every row of a data set.
+
+    Attributes:
+        class_names: the classes in natural order; labels are indices into it.
+        splits: the rows of every split that has some; ``train`` is always there.
+        settings: the source's name and what else decides the listing; never a path.
+        left_out: how many files were not listed, by suffix or by what is wrong with them.
+    """
+
+    class_names: tuple[str, ...]
+    splits: Mapping[str, Rows]
+    settings: Mapping[str, object]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Put the splits in their order and leave out empty ones."""
+        rows = {name: self.splits[name] for name in SPLITS if name in self.splits and len(self.splits[name])}
+        object.__setattr__(self, "splits", rows)
+
+    @cached_property
+    def key(self) -> str:
+        """The digest of everything that is listed; locations and files that were left out don't count."""
+        splits = {name: rows.key for name, rows in self.splits.items()}
+        return keys.digest([MANIFEST_VERSION, list(self.class_names), self.settings, splits])
+
+    def save(self, folder: Path) -> None:
+        """Write `manifest.csv`, then `manifest.json`, which vouches for it, each atomically.
+
+        Raises:
+            StorageError: the disk is full, read-only or not permitted.
+        """
+        with (
+            replacing(folder / CSV_NAME) as temporary,
+            open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+        ):
+            lines = csv.writer(stream)
+            lines.writerow(_COLUMNS)
+            for split, rows in self.splits.items():
+                lines.writerows(self._lines(split, rows))
+        write_text(folder / JSON_NAME, json.dumps(self._summary(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Manifest":
+        """Read what `save` wrote.
+
+        Raises:
+            CacheFormatError: the files are absent, damaged or don't belong together.
+        """
+        path = folder / CSV_NAME
+        again = "run IndexImages again (luigi --module pipeline IndexImages)"
+        stored = stored_manifest(folder)
+        if stored is None:
+            raise CacheFormatError(f"{folder / JSON_NAME}: expected a manifest of schema {SCHEMA}, found none; {again}")
+        names = tuple(stored["class_names"])
+        try:
+            splits = _read_splits(path, names)
+            manifest = cls(names, splits, stored["settings"], stored["left_out"])
+        except (OSError, ValueError, csv.Error, SourceError) as error:
+            raise CacheFormatError(f"{path}: expected the rows of the manifest; {error!r}; {again}") from error
+        if manifest.key != stored["key"]:
+            found = f"got key={keys.short(manifest.key)}"
+            raise CacheFormatError(f"{path}: expected rows of key={keys.short(stored['key'])}; {found}; {again}")
+        return manifest
+
+    def _lines(self, split: str, rows: Rows) -> Iterator[tuple[str, ...]]:
+        names = (*self.class_names, "")  # -1, an unknown label, is the last
+        columns = (rows.ids, rows.labels.tolist(), rows.groups, rows.digests, rows.reasons, rows.locations)
+        for row, label, group, digest, reason, location in zip(*columns, strict=True):
+            yield split, row, names[label], group, digest, "rejected" if reason else "ok", reason, location
+
+    def _summary(self) -> dict[str, object]:
+        splits = {
+            name: {"rows": len(rows), "key": rows.key, "rejected": int((~rows.listed).sum())}
+            for name, rows in self.splits.items()
+        }
+        return {
+            "schema": SCHEMA,
+            "key": self.key,
+            "class_names": list(self.class_names),
+            "settings": dict(self.settings),
+            "left_out": dict(self.left_out),
+            "splits": splits,
+        }
+
+
+def stored_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return `manifest.json` alone: schema, key, class_names, settings, left_out and per split rows, key, rejected.
+
+    No CSV is read. None when it is absent, damaged or of another schema.
+    """
+    try:
+        stored = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    expected = {"schema", "key", "class_names", "settings", "left_out", "splits"}
+    if not isinstance(stored, dict) or not expected <= stored.keys() or stored["schema"] != SCHEMA:
+        return None
+    return stored
+
+
+def check_training(where: str, class_names: tuple[str, ...], rows: Rows) -> None:
+    """Refuse training rows that no out-of-fold prediction can come from.
+
+    Raises:
+        SourceError: there are fewer than two classes, or a class has fewer than two usable images.
+    """
+    if len(rows) == 0:
+        raise SourceError(f"{where}: expected training images; got none: put them there and run again")
+    if len(class_names) < 2:
+        got = f"got class_names={list(class_names)}"
+        raise SourceError(f"{where}: expected at least 2 classes; {got}: add images of another class and run again")
+    counts = np.bincount(rows.labels[rows.listed], minlength=len(class_names))
+    scarce = [f"{name!r} has {count}" for name, count in zip(class_names, counts, strict=True) if count < 2]
+    if scarce:
+        expected = "expected at least 2 usable images in every class, as each is predicted by heads that didn't see it"
+        more = f" and {len(scarce) - 3} more" if len(scarce) > 3 else ""
+        raise SourceError(f"{where}: {expected}; class {', '.join(scarce[:3])}{more}: add images or remove the class")
+
+
+def _read_splits(path: Path, class_names: tuple[str, ...]) -> dict[str, Rows]:
+    labels = {name: index for index, name in enumerate(class_names)} | {"": UNKNOWN_LABEL}
+    lines: dict[str, list[list[str]]] = {split: [] for split in SPLITS}
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        reader = csv.reader(stream)
+        if tuple(next(reader, ())) != _COLUMNS:
+            raise ValueError(f"its header is not {','.join(_COLUMNS)}")
+        for line in reader:
+            if len(line) != len(_COLUMNS) or line[0] not in lines or line[2] not in labels:
+                raise ValueError(f"line {reader.line_num} is damaged")
+            lines[line[0]].append(line)
+    return {split: _rows(split_lines, labels) for split, split_lines in lines.items() if split_lines}
+
+
+def _rows(lines: list[list[str]], labels: Mapping[str, int]) -> Rows:
+    _, ids, names, groups, digests, _, reasons, locations = map(list, zip(*lines, strict=True))
+    return Rows(ids, np.array([labels[name] for name in names], np.int32), groups, digests, reasons, locations)
