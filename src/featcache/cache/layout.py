@@ -1,0 +1,218 @@
+"""What a feature cache is made of: names, shapes, keys and blocks. No HDF5 here; docs/cache-format.md is the same in words."""
+
+import enum
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache import keys
+from featcache.errors import SourceError
+from featcache.rows import Rows
+
+SCHEMA = 1
+FORMAT = "featcache feature cache"
+FEATURE_DTYPE = np.dtype("<f2")
+FLOAT16_MAX = 65504.0
+BLOCK_BYTES = 8 * 1024 * 1024  # below this an fsync per block costs more than the block
+RUN_BYTES = 64 * 1024
+HOLDER_BYTES = 512
+CHECKSUM_BYTES = 32
+PARTIAL_SUFFIX = ".partial.h5"
+COLUMNS = ("id", "label", "group", "digest")
+RESERVED = frozenset({*COLUMNS, "status", "row", "class_name", "journal", "record"})
+AXES: Mapping[int, tuple[str, ...]] = {1: ("channel",), 3: ("y", "x", "channel")}
+
+_TAP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+
+
+class Status(enum.IntEnum):
+    """What became of a row, as the u1 dataset `status` has it."""
+
+    NOT_WRITTEN = 0
+    OK = 1
+    REJECTED = 2
+
+    @property
+    def text(self) -> str:
+        """The status in words: ``not written``, ``ok``, ``rejected``."""
+        return self.name.lower().replace("_", " ")
+
+
+@dataclass(frozen=True)
+class TapLayout:
+    """One tap of a cache.
+
+    Attributes:
+        name: the dataset's name.
+        shape: one row's shape, (h, w, c) or (c,).
+        key: digest of everything but the image that decides a row's values; rows of equal key and digest are equal.
+        settings: what `key` was made of, for people to read.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    key: str
+    settings: Mapping[str, object]
+
+    def __post_init__(self) -> None:
+        """Refuse names and shapes that a file can't hold."""
+        if not _TAP_NAME.fullmatch(self.name):
+            raise ValueError(f"expected letters, digits, '_', '.' and '-' in a tap's name; got name={self.name!r}")
+        if len(self.shape) not in AXES or min(self.shape) < 1:
+            raise ValueError(f"tap {self.name}: expected a row of shape (h, w, c) or (c,); got shape={self.shape}")
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return int(np.prod(self.shape)) * FEATURE_DTYPE.itemsize
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Names of the row's dimensions, e.g. ``block5_pool_y``; shared with no other tap, or xarray refuses."""
+        return tuple(f"{self.name}_{axis}" for axis in AXES[len(self.shape)])
+
+
+@dataclass(frozen=True, eq=False)
+class CacheHeader:
+    """What is known before the first feature and never changes afterwards.
+
+    Attributes:
+        split: ``train``, ``valid`` or ``test``.
+        copy: 0 for the plain pass, 1.. for augmented ones.
+        key: the file key, see `file_key`.
+        name: the data set's name.
+        settings: settings and upstream keys, for people and `featcache status` to read; JSON-able.
+        class_names: what labels index into.
+        taps: at least one.
+        rows: all rows of the split, rejected ones included, in the manifest's order.
+        block_rows: rows of one journal block, see `default_block_rows`.
+    """
+
+    split: str
+    copy: int
+    key: str
+    name: str
+    settings: Mapping[str, object]
+    class_names: Sequence[str]
+    taps: tuple[TapLayout, ...]
+    rows: Rows
+    block_rows: int
+
+    def __post_init__(self) -> None:
+        """Refuse datasets that would share a name, and impossible numbers."""
+        names = [name for tap in self.taps for name in (tap.name, *tap.dimensions)]
+        twice = sorted({name for name in names if names.count(name) > 1 or name in RESERVED})
+        if not self.taps or twice:
+            raise ValueError(
+                f"expected one or more taps with names of their own; got taps={names}, twice or reserved: {twice}"
+            )
+        if self.block_rows < 1 or self.copy < 0:
+            raise ValueError(f"expected block_rows >= 1 and copy >= 0; got {self.block_rows} and {self.copy}")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.key):
+            raise ValueError(f"expected a key of 64 hexadecimal digits; got key={self.key!r}")
+
+    @cached_property
+    def columns(self) -> dict[str, npt.NDArray[np.generic]]:
+        """`id`, `label`, `group` and `digest` as stored: (n,) fixed-length UTF-8 (NUL-padded) and int32."""
+        rows = self.rows
+        return {
+            "id": text_column(rows.ids),
+            "label": np.ascontiguousarray(rows.labels, dtype="<i4"),
+            "group": text_column(rows.groups),
+            "digest": text_column(rows.digests, width=64),
+        }
+
+    @cached_property
+    def columns_sha256(self) -> str:
+        """SHA-256 of the stored bytes of the columns, one after the other."""
+        return keys.bytes_digest(b"".join(column.tobytes() for column in self.columns.values()))
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The settings as JSON: of the file under "", of each tap under its name."""
+        return {"": settings_json(self.settings), **{tap.name: settings_json(tap.settings) for tap in self.taps}}
+
+
+def text_column(texts: Sequence[str], width: int = 1) -> npt.NDArray[np.bytes_]:
+    """Return (n,) fixed-length bytes, UTF-8; undecodable bytes of file names come through unchanged.
+
+    Raises:
+        SourceError: a text holds a NUL character, which fixed-length strings can't keep.
+    """
+    raw = [text.encode("utf-8", "surrogateescape") for text in texts]
+    for text, encoded in zip(texts, raw, strict=True):
+        if b"\0" in encoded:
+            raise SourceError(f"expected row ids and groups without NUL characters; got {text!r}")
+    return np.array(raw, dtype=f"S{max([width, *map(len, raw)])}")
+
+
+def texts_of(column: npt.NDArray[np.bytes_]) -> list[str]:
+    """Return the texts of a fixed-length column, the inverse of `text_column`."""
+    return [raw.decode("utf-8", "surrogateescape") for raw in column.tolist()]
+
+
+def settings_json(settings: Mapping[str, object]) -> str:
+    """Return settings as ASCII JSON in one fixed order, so that equal settings give equal bytes."""
+    return json.dumps(settings, sort_keys=True, ensure_ascii=True)
+
+
+def file_key(tap_keys: Mapping[str, str], rows_key: str, class_names: Sequence[str], split: str, copy: int) -> str:
+    """Return the key of one split and copy: everything that decides the file's rows and their values.
+
+    Args:
+        tap_keys: tap name -> row settings key; their order doesn't count.
+        rows_key: `Rows.key` of the split.
+        class_names: what the labels index into.
+        split: ``train``, ``valid`` or ``test``.
+        copy: 0 for the plain pass.
+    """
+    names = keys.sequence_digest(class_names)
+    return keys.digest(["feature cache", SCHEMA, dict(tap_keys), rows_key, names, split, copy])
+
+
+def default_block_rows(taps: Sequence[TapLayout], batch_size: int) -> int:
+    """Return rows of a block: a whole number of batches, together at least 8 MiB over all taps."""
+    row_bytes = sum(tap.row_bytes for tap in taps)
+    batches = -(-BLOCK_BYTES // (row_bytes * batch_size))
+    return batches * batch_size
+
+
+def partial_path(path: Path, key: str) -> Path:
+    """Return where the unfinished file of `path` grows: ``<stem>.<short key>.partial.h5`` beside it."""
+    return path.with_name(f"{path.stem}.{keys.short(key)}{PARTIAL_SUFFIX}")
+
+
+def partials_of(path: Path) -> Iterator[Path]:
+    """Yield the unfinished files of `path`, of any key."""
+    pattern = re.compile(re.escape(path.stem) + r"\.[0-9a-f]{8}" + re.escape(PARTIAL_SUFFIX))
+    for candidate in sorted(path.parent.iterdir()):
+        if pattern.fullmatch(candidate.name):
+            yield candidate
+
+
+def block_range(block: int, block_rows: int, n: int) -> tuple[int, int]:
+    """Return the rows [start, stop) of a block; the last one may be short."""
+    return block * block_rows, min(n, (block + 1) * block_rows)
+
+
+def block_count(block_rows: int, n: int) -> int:
+    """Return how many blocks n rows make."""
+    return -(-n // block_rows)
+
+
+def run_bytes(run: Mapping[str, object]) -> bytes:
+    """Return the run record as it is stored: JSON, NUL-padded to 64 KiB.
+
+    Raises:
+        ValueError: it is longer.
+    """
+    raw = json.dumps(run, ensure_ascii=True, allow_nan=False).encode("ascii")
+    if len(raw) > RUN_BYTES:
+        raise ValueError(f"expected a run record of at most {RUN_BYTES} bytes as JSON; got {len(raw)} bytes")
+    return raw.ljust(RUN_BYTES, b"\0")

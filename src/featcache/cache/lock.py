@@ -1,0 +1,103 @@
+"""One writer for one partial file: an flock that the kernel drops with its process, and who holds it."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+from featcache.cache.layout import HOLDER_BYTES
+from featcache.cache.structure import read_structure
+from featcache.disk import storage_errors
+from featcache.errors import CacheFormatError, CacheLockedError, StorageError
+
+_HELD = (errno.EWOULDBLOCK, errno.EACCES)
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def hold(path: Path) -> int:
+    """Lock `path`, made empty if it isn't there, and return its descriptor; closing that lets go.
+
+    Raises:
+        CacheLockedError: another process, or another writer of this one, holds it; the message says who.
+        StorageError: the file can't be opened, or its file system has no locks.
+    """
+    while True:
+        with storage_errors(path, "could not open"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            lock(descriptor, path)
+            # between opening and locking the file may have been published or replaced: then this lock guards nothing
+            if _same_file(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def lock(descriptor: int, path: Path) -> None:
+    """Lock an open file without waiting.
+
+    Raises:
+        CacheLockedError: someone else holds it.
+        StorageError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD:
+            raise CacheLockedError(
+                f"{path} is being written by {holder(path)}; wait for it or stop it, then run again"
+            ) from error
+        if error.errno in _NO_LOCKS:
+            raise StorageError(
+                f"could not lock {path}: its file system has no locks; put the artifacts elsewhere"
+            ) from error
+        raise
+
+
+def is_held(path: Path) -> bool:
+    """Return whether some live process is writing `path`; False when it isn't there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD:
+            return True
+        raise
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def holder_json() -> bytes:
+    """Return this process as the file's holder: pid, host and now, `HOLDER_BYTES` long."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    host = socket.gethostname()[:200]
+    return json.dumps({"pid": os.getpid(), "host": host, "since": now}).encode("ascii").ljust(HOLDER_BYTES, b"\0")
+
+
+def holder(path: Path) -> str:
+    """Return who wrote its name into `path`, in words, e.g. ``process 4711 on lab3 since 2026-11-22T16:58:47+00:00``."""
+    try:
+        with open(path, "rb") as stream:
+            structure = read_structure(stream, path)
+            raw = os.pread(stream.fileno(), HOLDER_BYTES, structure.places["journal/holder"].offset)
+        found = json.loads(raw.rstrip(b"\0"))
+        return f"process {found['pid']} on {found['host']} since {found['since']}"
+    except (CacheFormatError, OSError, ValueError, KeyError, TypeError):
+        return "another process that has only just begun"
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

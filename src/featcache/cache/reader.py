@@ -1,0 +1,286 @@
+"""Reading a cache file: one memory map, opened once, with no HDF5 handle left behind."""
+
+import json
+import os
+import weakref
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.cache import blocks
+from featcache.cache.blocks import TapStatistics
+from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range, texts_of
+from featcache.cache.structure import Structure, read_structure
+from featcache.errors import CacheError, CacheFormatError
+
+if TYPE_CHECKING:
+    import dask.array
+    import pandas as pd
+    import xarray as xr
+
+
+class Reader:
+    """One feature cache, read-only; made by `featcache.open`.
+
+    The file is mapped once: everything read comes from the file that was opened, even after a rerun has put another
+    one under its name. Nothing needs closing.
+
+    Attributes:
+        path: the file.
+        split: ``train``, ``valid`` or ``test``.
+        copy: 0 for the plain pass, 1.. for augmented ones.
+        key: the file key.
+        name: the data set's name.
+        settings: what the file was made with.
+        class_names: what `labels` index into.
+        taps: tap name -> `TapLayout`.
+        block_rows: rows of a journal block.
+        complete: False for an unfinished file.
+    """
+
+    def __init__(self, path: Path, *, partial: bool = False) -> None:
+        """Open `path`; see `open_cache`."""
+        self.path = path
+        with _opened(path) as stream:
+            structure = read_structure(stream, path)
+            self._bytes = np.memmap(stream, mode="r", dtype=np.uint8)
+            self._descriptor = os.dup(stream.fileno())
+            weakref.finalize(self, os.close, self._descriptor)
+            self._structure: Structure = structure
+            self.complete = bool(self._array("journal/complete") == 1) and not path.name.endswith(PARTIAL_SUFFIX)
+            if not self.complete and not partial:
+                rows = int(self._mask(self._journaled).sum())
+                advice = "run again to go on, or open it with partial=True"
+                raise CacheFormatError(f"{path} is unfinished: {rows} of {structure.n} rows are durable; {advice}")
+        self.split, self.copy, self.key, self.name = structure.split, structure.copy, structure.key, structure.name
+        self.settings: Mapping[str, object] = structure.settings
+        self.class_names: tuple[str, ...] = structure.class_names
+        self.taps: Mapping[str, TapLayout] = {tap.name: tap for tap in structure.taps}
+        self.block_rows = structure.block_rows
+
+    def __len__(self) -> int:
+        """The number of rows n, rejected ones included."""
+        return self._structure.n
+
+    def __repr__(self) -> str:
+        taps = ", ".join(f"{tap.name} {(len(self), *tap.shape)}" for tap in self.taps.values())
+        return f"<featcache {self.path.name}: {self.name} {self.split}, copy {self.copy}, {taps} float16>"
+
+    def __getitem__(self, tap: str) -> npt.NDArray[np.float16]:
+        """Return a tap's features, (n, h, w, c) or (n, c) float16, as a read-only memory map.
+
+        Raises:
+            KeyError: the file has no such tap.
+        """
+        self._refuse_unknown(tap)
+        return self._array(tap)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """All n unique row ids, in the manifest's order."""
+        return texts_of(self._array("id"))
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """(n,) int32, an index into `class_names`, -1 where unknown."""
+        return self._array("label")
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """One text a row, "" where a row has no group."""
+        return texts_of(self._array("group"))
+
+    @cached_property
+    def digests(self) -> list[str]:
+        """One SHA-256 a row, hexadecimal, of its image's content, "" where one could not be read."""
+        return texts_of(self._array("digest"))
+
+    @property
+    def digest_column(self) -> npt.NDArray[np.bytes_]:
+        """(n,) S64, the digests as the file has them; mapped, for joins of many rows."""
+        return self._array("digest")
+
+    @cached_property
+    def status(self) -> npt.NDArray[np.uint8]:
+        """(n,) u1: 1 ok, 2 rejected (features are zeros), 0 not written, in an unfinished file also: not durable."""
+        status = self._array("status")
+        return status if self.complete else np.where(self.durable, status, Status.NOT_WRITTEN).astype(np.uint8)
+
+    @property
+    def stored_status(self) -> npt.NDArray[np.uint8]:
+        """(n,) u1, status as the file has it, rows that aren't durable included; mapped."""
+        return self._array("status")
+
+    @cached_property
+    def durable(self) -> npt.NDArray[np.bool_]:
+        """(n,) bool, rows in blocks whose bytes match their checksum; reads the whole file once, in flat memory.
+
+        Raises:
+            CacheFormatError: the file was cut short since it was opened.
+        """
+        return self._mask(self._verified(self._journaled))
+
+    @cached_property
+    def run(self) -> Mapping[str, Any]:
+        """The run record: when, where and by what the file was made, timings, statistics; {} when unfinished.
+
+        Raises:
+            CacheFormatError: it is no JSON.
+        """
+        raw = bytes(self._array("record/run")).rstrip(b"\0")
+        if not raw and not self.complete:
+            return {}
+        try:
+            return dict(json.loads(raw))
+        except (ValueError, TypeError) as error:
+            raise CacheFormatError(
+                f"{self.path}: expected JSON in record/run, got {raw[:40]!r}; delete it and run again"
+            ) from error
+
+    @property
+    def holder(self) -> str:
+        """JSON about the process that is or was writing an unfinished file; "" otherwise."""
+        return bytes(self._array("journal/holder")).rstrip(b"\0").decode("ascii", "replace")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._structure.size
+
+    @property
+    def journaled_rows(self) -> int:
+        """Rows of blocks with a checksum, taken on trust; `durable` verifies."""
+        return int(self._mask(self._journaled).sum())
+
+    def statistics(self, tap: str) -> Mapping[str, float | int | None]:
+        """Return a tap's rows, zeros (a share), min, max and mean over the rows with status ok.
+
+        From the run record; of an unfinished file, computed over its durable rows.
+
+        Raises:
+            KeyError: the file has no such tap.
+            CacheFormatError: the run record has no statistics of it.
+        """
+        self._refuse_unknown(tap)
+        if not self.complete:
+            return self._computed_statistics(tap).record()
+        try:
+            return dict(self.run["statistics"][tap])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CacheFormatError(
+                f"{self.path}: expected statistics of {tap} in record/run; delete it and run again"
+            ) from error
+
+    def verified_rows(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Return (k,) bool: which of the rows (k,) stand in blocks whose bytes match their checksum.
+
+        Only the blocks that hold these rows are read, each once, in flat memory.
+        """
+        wanted = np.unique(np.asarray(rows, dtype=np.int64) // self.block_rows)
+        sound = np.zeros(self._structure.blocks, dtype=bool)
+        sound[self._verified(wanted[np.isin(wanted, self._journaled)])] = True
+        return sound[np.asarray(rows, dtype=np.int64) // self.block_rows]
+
+    def dask(self, tap: str) -> "dask.array.Array":
+        """Return a tap as a lazy dask array in chunks of about 32 MiB along the rows.
+
+        Each task maps the file for itself, so the array also works with processes and other machines that see the path.
+
+        Raises:
+            KeyError: the file has no such tap.
+        """
+        from featcache.cache.lazy import dask_array
+
+        self._refuse_unknown(tap)
+        return dask_array(self._structure, self.taps[tap])
+
+    def to_xarray(self) -> "xr.Dataset":
+        """Return all taps, lazily, with id, label, group, digest and status as coordinates of ``row``."""
+        from featcache.cache.lazy import dataset
+
+        return dataset(self)
+
+    def frame(self) -> "pd.DataFrame":
+        """Return one line a row: id, label, class (None where unknown), group, status (a word) and digest."""
+        import pandas as pd
+
+        names = np.array([*self.class_names, None], dtype=object)
+        labels = np.asarray(self.labels)
+        words = np.array([status.text for status in Status], dtype=object)
+        columns = {
+            "id": self.ids,
+            "label": labels.copy(),
+            "class": names[np.where((labels >= 0) & (labels < len(self.class_names)), labels, -1)],
+            "group": self.groups,
+            "status": words[np.minimum(self.status, len(words) - 1)],
+            "digest": self.digests,
+        }
+        return pd.DataFrame(columns)
+
+    def _array(self, name: str) -> npt.NDArray[Any]:
+        place = self._structure.places[name]
+        if place.nbytes == 0:
+            return np.zeros(place.shape, dtype=place.dtype)
+        return self._bytes[place.offset : place.offset + place.nbytes].view(place.dtype).reshape(place.shape)
+
+    @cached_property
+    def _journaled(self) -> npt.NDArray[np.int64]:
+        return np.flatnonzero(self._array("journal/checksum").any(axis=1))
+
+    def _verified(self, candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        stored = self._array("journal/checksum")
+        # read, not mapped: pages of a map would count as this process's memory until someone else needs them
+        sums = {block: blocks.block_checksum(self._descriptor, self._structure, block) for block in candidates.tolist()}
+        return np.array([block for block, found in sums.items() if found == stored[block].tobytes()], dtype=np.int64)
+
+    def _refuse_unknown(self, tap: str) -> None:
+        if tap not in self.taps:
+            raise KeyError(f"expected one of the taps {', '.join(self.taps)} of {self.path}; got tap={tap!r}")
+
+    def _mask(self, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        mask = np.zeros(len(self), dtype=bool)
+        for block in wanted.tolist():
+            mask[slice(*block_range(block, self.block_rows, len(self)))] = True
+        return mask
+
+    def _computed_statistics(self, tap: str) -> TapStatistics:
+        found = TapStatistics()
+        for block in self._verified(self._journaled).tolist():
+            found = found.plus(blocks.scan_block(self._descriptor, self._structure, block).statistics[tap])
+        return found
+
+
+def open_cache(path: str | os.PathLike[str], *, partial: bool = False) -> Reader:
+    """Open a feature cache for reading; this is `featcache.open`.
+
+    Args:
+        path: the file.
+        partial: also open an unfinished one (``*.partial.h5``); `Reader.status` then tells which rows are there.
+
+    Raises:
+        CacheFormatError: not a feature cache, a damaged or forged one, or an unfinished one without `partial`.
+        CacheError: there is no such file, or it may not be read.
+    """
+    return Reader(Path(path), partial=partial)
+
+
+def published_key(path: Path) -> str | None:
+    """Return the file key of a finished cache; None where there is none, or none that can be read."""
+    try:
+        return Reader(path).key
+    except CacheError:
+        return None
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CacheError(
+            f"expected a feature cache at {path}, got: {reason}; `featcache ls` lists what is there"
+        ) from error

@@ -1,0 +1,254 @@
+"""Writing one feature cache: any rows in any order, durable block by block, published whole."""
+
+import itertools
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.cache import partial
+from featcache.cache.blocks import BlockScan, TapStatistics
+from featcache.cache.journal import Journal
+from featcache.cache.layout import HOLDER_BYTES, PARTIAL_SUFFIX, CacheHeader, Status, block_range, run_bytes
+from featcache.cache.values import stored_features
+from featcache.disk import disk, storage_errors
+from featcache.errors import CacheError
+
+_LOG = logging.getLogger(__name__)
+
+
+class CacheWriter:
+    """Writes the cache `path` through its partial file, which it holds while the ``with`` block lasts.
+
+    Leaving the block without `publish`, or being killed, keeps the partial: the next writer of the same header goes on
+    from its last durable block. `write` may be called from several threads.
+
+    Args:
+        path: the finished file's path, ``*.h5``; it is not touched before `publish`.
+        header: what the file holds. A partial of the same key keeps its own `block_rows` and settings.
+
+    Attributes:
+        path: the finished file's path.
+        partial: where the file grows meanwhile.
+        durable: (n,) bool, rows that already stand in verified blocks; they must not be written again.
+        block_rows: rows of a block as the file has it.
+    """
+
+    def __init__(self, path: Path, header: CacheHeader) -> None:
+        if path.suffix != ".h5" or path.name.endswith(PARTIAL_SUFFIX):
+            raise ValueError(f"expected the path of a finished cache, *.h5; got path={str(path)!r}")
+        self.path = path
+        self.partial = partial.partial_path(path, header.key)
+        self.durable: npt.NDArray[np.bool_] = np.zeros(len(header.rows), dtype=bool)
+        self.block_rows = header.block_rows
+        self._header = header
+        self._descriptor: int | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "CacheWriter":
+        """Take hold of the partial file, make or resume it, and reserve its space.
+
+        Raises:
+            CacheLockedError: another live process is writing it.
+            StorageError: not enough space, no permission, a failing disk.
+        """
+        descriptor, structure, scans = partial.take(self.partial, self._header)
+        self._descriptor, self._structure, self.block_rows = descriptor, structure, structure.block_rows
+        n = structure.n
+        ranges = [block_range(block, structure.block_rows, n) for block in range(structure.blocks)]
+        for block in scans:
+            self.durable[slice(*ranges[block])] = True
+        self._claimed = self.durable.copy()
+        self._missing = np.array(
+            [0 if b in scans else stop - start for b, (start, stop) in enumerate(ranges)], np.int64
+        )
+        self._scans: dict[int, BlockScan] = dict(scans)
+        self._journal = Journal(descriptor, structure, self._scans)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Journal what is finished, keep the partial and let go of it.
+
+        Raises:
+            StorageError: the disk refused what was written last, and no other error is on its way.
+        """
+        if self._descriptor is None:
+            return
+        try:
+            self._journal.close()
+            self._journal.check()
+            with storage_errors(self.partial, "could not write"):
+                disk.fsync(self._descriptor)
+        except Exception:
+            if kind is None:
+                raise
+            _LOG.exception("the last blocks of %s are not durable", self.partial)
+        finally:
+            self._release()
+
+    def write(
+        self,
+        rows: npt.NDArray[np.integer],
+        features: Mapping[str, npt.NDArray[np.floating]],
+        status: npt.NDArray[np.uint8],
+    ) -> None:
+        """Write k rows; a block whose last row this is becomes durable soon after.
+
+        Args:
+            rows: (k,) integers, positions in the header's rows, each written once in a file's life.
+            features: every tap's (k, h, w, c) or (k, c) float16 or float32. Values of rejected rows are ignored,
+                zeros are stored.
+            status: (k,), 1 ok or 2 rejected.
+
+        Raises:
+            FeatureValueError: NaN, infinity or a value beyond float16's range, with its row id and tap.
+            StorageError: the disk refused, now or when an earlier block was made durable.
+            ValueError: arrays that don't fit each other or the header, or a row that was written before.
+        """
+        descriptor = self._open_descriptor()
+        self._journal.check()
+        rows, status = self._checked(np.asarray(rows), np.asarray(status), features)
+        stored = [
+            (
+                tap,
+                stored_features(tap, np.asarray(features[tap.name]), status == Status.OK, rows, self._header.rows.ids),
+            )
+            for tap in self._structure.taps
+        ]
+        self._claim(rows)
+        try:
+            with storage_errors(self.partial, "could not write"):
+                for start, stop in _runs(rows):
+                    for tap, content in stored:
+                        self._put(descriptor, tap.name, tap.row_bytes, int(rows[start]), content[start:stop])
+                    self._put(descriptor, "status", 1, int(rows[start]), status[start:stop])
+        except BaseException:
+            with self._lock:
+                self._claimed[rows] = False
+            raise
+        self._count_down(rows)
+
+    def publish(self, run: Mapping[str, object]) -> Path:
+        """Give the finished file its name; afterwards it is never changed.
+
+        Args:
+            run: JSON-able facts about how the file was made; `rows` and `statistics` are added.
+
+        Returns:
+            `path`.
+
+        Raises:
+            CacheError: a row was never written.
+            StorageError: the disk refused.
+            ValueError: `run` is longer than 64 KiB as JSON.
+        """
+        descriptor = self._open_descriptor()
+        self._journal.check()
+        self._refuse_gaps()
+        self._journal.close()
+        self._journal.check()
+        places, content = self._structure.places, run_bytes(self._record(run))
+        with storage_errors(self.partial, "could not publish"):
+            disk.pwrite(descriptor, content, places["record/run"].offset)
+            disk.pwrite(descriptor, bytes(HOLDER_BYTES), places["journal/holder"].offset)
+            disk.fsync(descriptor)
+            disk.pwrite(descriptor, b"\1", places["journal/complete"].offset)
+            disk.fsync(descriptor)
+            disk.replace(self.partial, self.path)
+        self._release()
+        partial.remove_superseded(self.path)
+        return self.path
+
+    def _checked(
+        self,
+        rows: npt.NDArray[np.integer],
+        status: npt.NDArray[np.uint8],
+        features: Mapping[str, npt.NDArray[np.floating]],
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        taps = {tap.name: tap for tap in self._structure.taps}
+        if set(features) != set(taps):
+            raise ValueError(f"expected features of the taps {sorted(taps)}; got {sorted(features)}")
+        if rows.ndim != 1 or rows.dtype.kind not in "iu" or status.shape != rows.shape:
+            raise ValueError(
+                f"expected integer rows (k,) and as many statuses; got {rows.dtype} {rows.shape}, {status.shape}"
+            )
+        if len(rows) and not (rows.min() >= 0 and rows.max() < self._structure.n):
+            raise ValueError(f"expected rows from 0 to {self._structure.n - 1}; got {rows.min()} to {rows.max()}")
+        if not np.isin(status, (Status.OK, Status.REJECTED)).all():
+            raise ValueError(f"expected status 1 (ok) or 2 (rejected); got {sorted(set(status.tolist()))}")
+        for name, array in features.items():
+            if np.shape(array) != (len(rows), *taps[name].shape) or np.asarray(array).dtype not in (
+                np.float16,
+                np.float32,
+            ):
+                expected = f"float16 or float32 {(len(rows), *taps[name].shape)}"
+                raise ValueError(f"expected {expected} for {name}; got {np.asarray(array).dtype} {np.shape(array)}")
+        return rows.astype(np.int64), np.ascontiguousarray(status, dtype=np.uint8)
+
+    def _claim(self, rows: npt.NDArray[np.int64]) -> None:
+        """Mark rows as this call's own, so that a row counts once in its block."""
+        with self._lock:
+            again = rows[self._claimed[rows]]
+            if len(again) or len(np.unique(rows)) != len(rows):
+                twice = int(again[0]) if len(again) else int(rows[0])
+                raise ValueError(
+                    f"expected every row once; id={self._header.rows.ids[twice]!r} or a neighbour came twice"
+                )
+            self._claimed[rows] = True
+
+    def _put(self, descriptor: int, name: str, row_bytes: int, row: int, content: npt.NDArray[np.generic]) -> None:
+        offset = self._structure.places[name].offset + row * row_bytes
+        disk.pwrite(descriptor, content.reshape(-1).view(np.uint8).data, offset)
+
+    def _count_down(self, rows: npt.NDArray[np.int64]) -> None:
+        blocks, counts = np.unique(rows // self.block_rows, return_counts=True)
+        with self._lock:
+            self._missing[blocks] -= counts
+            finished = blocks[self._missing[blocks] == 0].tolist()
+        for block in finished:
+            self._journal.submit(block)
+
+    def _refuse_gaps(self) -> None:
+        blocks = np.flatnonzero(self._missing)
+        if len(blocks):
+            first = self._header.rows.ids[int(np.argmin(self._claimed))]
+            count = int(self._missing.sum())
+            raise CacheError(
+                f"{self.partial}: expected all {self._structure.n} rows before publishing; {count} are missing, the first is id={first!r}"
+            )
+
+    def _record(self, run: Mapping[str, object]) -> dict[str, object]:
+        statistics: dict[str, TapStatistics] = {}
+        for tap in self._structure.taps:
+            total = TapStatistics()
+            for block in sorted(self._scans):  # in the file's order, so that sums don't depend on the run's
+                total = total.plus(self._scans[block].statistics[tap.name])
+            statistics[tap.name] = total
+        n, ok = self._structure.n, next(iter(statistics.values())).rows
+        counts = {"total": n, "ok": ok, "rejected": n - ok}
+        return {**run, "rows": counts, "statistics": {name: found.record() for name, found in statistics.items()}}
+
+    def _open_descriptor(self) -> int:
+        if self._descriptor is None:
+            raise ValueError(f"expected a writer inside its with block and not yet published; got {self.partial}")
+        return self._descriptor
+
+    def _release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)  # the lock goes with it
+            self._descriptor = None
+
+
+def _runs(rows: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return [start, stop) of each stretch of consecutive rows, so that it goes out in one write."""
+    if not len(rows):
+        return []
+    cuts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+    return list(itertools.pairwise(cuts))
