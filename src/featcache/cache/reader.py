@@ -99,6 +99,12 @@ class Reader:
         """One SHA-256 a row, hexadecimal, of its image's content, "" where one could not be read."""
         return texts_of(self._array("digest"))
 
+    def first_rows(self, count: int) -> list[tuple[str, int, str, str]]:
+        """Return id, label, group and digest of the first rows, without decoding all the others."""
+        texts = [texts_of(self._array(name)[:count]) for name in ("id", "group", "digest")]
+        labels = self.labels[:count].tolist()
+        return list(zip(texts[0], labels, texts[1], texts[2], strict=True))
+
     @property
     def digest_column(self) -> npt.NDArray[np.bytes_]:
         """(n,) S64, the digests as the file has them; mapped, for joins of many rows."""

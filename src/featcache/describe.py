@@ -1,0 +1,222 @@
+"""Cache files in a few lines, for people and as records for programs; `cli` prints what this builds."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featcache import keys
+from featcache.cache.layout import Status
+from featcache.cache.reader import Reader, open_cache
+from featcache.errors import CacheError
+
+FIRST_ROWS = 5
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+_AGES = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
+
+def cache_record(path: Path) -> dict[str, Any]:
+    """Return everything `featcache show` tells about one file, finished or not, as JSON-able values.
+
+    Raises:
+        CacheError: the file isn't there, or is no sound feature cache.
+    """
+    reader = open_cache(path, partial=True)
+    status = np.asarray(reader.stored_status if reader.complete else reader.status)
+    taps = {
+        tap.name: {
+            "shape": [len(reader), *tap.shape],
+            "dtype": "float16",
+            "bytes": len(reader) * tap.row_bytes,
+            "key": tap.key,
+            "settings": dict(tap.settings),
+            "statistics": dict(reader.statistics(tap.name)),
+        }
+        for tap in reader.taps.values()
+    }
+    return {
+        "path": str(path),
+        "complete": reader.complete,
+        "name": reader.name,
+        "split": reader.split,
+        "copy": reader.copy,
+        "key": reader.key,
+        "bytes": reader.size,
+        "rows": len(reader),
+        "status": {kind.text: int((status == kind).sum()) for kind in Status},
+        "class_names": list(reader.class_names),
+        "taps": taps,
+        "settings": dict(reader.settings),
+        "run": {name: value for name, value in reader.run.items() if name not in ("rows", "statistics")},
+        "first_rows": _first_rows(reader, status),
+    }
+
+
+def cache_lines(record: Mapping[str, Any]) -> list[str]:
+    """Return a `cache_record` as lines of text."""
+    state = "complete" if record["complete"] else "unfinished"
+    counts = ", ".join(f"{count:,} {text}" for text, count in record["status"].items() if count)
+    names = record["class_names"]
+    lines = [
+        record["path"],
+        f"  {record['name']}: {record['split']}, copy {record['copy']}, {state}, {size_text(record['bytes'])}",
+        f"  key      {record['key']}",
+        f"  rows     {record['rows']:,}" + (f" ({counts})" if counts else ""),
+        f"  classes  {len(names):,}" + (f": {_shortened(names)}" if names else ""),
+    ]
+    for name, tap in record["taps"].items():
+        shape = " x ".join(f"{length:,}" for length in tap["shape"])
+        lines += ["", f"tap {name}", f"  shape       {shape} {tap['dtype']}, {size_text(tap['bytes'])}"]
+        lines += [f"  statistics  {_statistics_text(tap['statistics'])}"]
+        lines += _indented("settings", tap["settings"])
+    lines += _section("settings", record["settings"]) + _section("run", record["run"])
+    if record["first_rows"]:
+        rows = [[row["id"], row["class"], row["group"], row["status"]] for row in record["first_rows"]]
+        lines += ["", "first rows", *(f"  {line}" for line in aligned([["id", "class", "group", "status"], *rows]))]
+    return [printable(line) for line in lines]
+
+
+def listing(folders: Sequence[Path], now: float) -> list[dict[str, Any]]:
+    """Return one record a cache file found in or below the folders; a damaged one says so under "error".
+
+    Args:
+        folders: folders, or single files.
+        now: seconds since the epoch, what ages are counted from.
+
+    Raises:
+        CacheError: a folder isn't there.
+    """
+    return [_listed(path, now) for folder in folders for path in _cache_files(folder)]
+
+
+LISTING_COLUMNS = ("split", "copy", "taps", "shape", "rows", "rejected", "size", "age", "key", "state", "file")
+
+
+def listing_cells(record: Mapping[str, Any]) -> list[str]:
+    """Return a `listing` record as the texts of `LISTING_COLUMNS`."""
+    size, age = size_text(record["bytes"]), age_text(record["age_seconds"])
+    if record["error"]:
+        return ["?", "?", "?", "?", "?", "?", size, age, "?", "damaged", printable(record["path"])]
+    state = "complete" if record["complete"] else f"partial, {record['durable_rows']:,} durable"
+    return [
+        record["split"],
+        str(record["copy"]),
+        ", ".join(record["taps"]),
+        ", ".join("x".join(map(str, shape)) for shape in record["taps"].values()),
+        f"{record['rows']:,}",
+        "?" if record["rejected"] is None else f"{record['rejected']:,}",
+        size,
+        age,
+        keys.short(record["key"]),
+        state,
+        printable(record["path"]),
+    ]
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of texts as lines with aligned columns."""
+    if not table:
+        return []
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def size_text(count: float) -> str:
+    """Return bytes in decimal units, e.g. ``5.1 GB``."""
+    for unit, name in _UNITS:
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count:.0f} B"
+
+
+def age_text(seconds: float) -> str:
+    """Return a duration in its largest unit, e.g. ``3 h``."""
+    for unit, name in _AGES:
+        if seconds >= unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def printable(text: str) -> str:
+    """Return text that any terminal can take: no control characters, no half-decoded bytes of file names."""
+    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in shown)
+
+
+def _cache_files(folder: Path) -> Iterator[Path]:
+    if folder.is_file():
+        yield folder
+        return
+    if not folder.is_dir():
+        raise CacheError(f"expected a folder with feature caches, got folder={str(folder)!r}, which is not there")
+    for place, _, names in sorted(os.walk(folder)):
+        for name in sorted(names):
+            if name.endswith(".h5") and not name.startswith("."):
+                yield Path(place) / name
+
+
+def _listed(path: Path, now: float) -> dict[str, Any]:
+    record: dict[str, Any] = {"path": str(path), "error": ""}
+    try:
+        stat = path.stat()
+        record |= {"bytes": stat.st_size, "age_seconds": now - stat.st_mtime}
+        reader = open_cache(path, partial=True)
+    except (CacheError, OSError) as error:
+        return {"bytes": 0, "age_seconds": 0.0} | record | {"error": str(error)}
+    rejected = int((np.asarray(reader.stored_status) == Status.REJECTED).sum()) if reader.complete else None
+    return record | {
+        "complete": reader.complete,
+        "split": reader.split,
+        "copy": reader.copy,
+        "taps": {tap.name: list(tap.shape) for tap in reader.taps.values()},
+        "rows": len(reader),
+        "durable_rows": reader.journaled_rows,
+        "rejected": rejected,
+        "key": reader.key,
+    }
+
+
+def _first_rows(reader: Reader, status: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
+    columns = reader.first_rows(FIRST_ROWS)
+    rows = []
+    for row, (name, label, group, digest) in enumerate(columns):
+        known = 0 <= label < len(reader.class_names)
+        kind = int(status[row])
+        text = Status(kind).text if kind in tuple(Status) else str(kind)
+        cells = {"id": name, "label": label, "class": reader.class_names[label] if known else "", "group": group}
+        rows.append(cells | {"status": text, "digest": digest})
+    return rows
+
+
+def _statistics_text(found: Mapping[str, Any]) -> str:
+    if found["mean"] is None:
+        return "no rows"
+    return (
+        f"zeros {found['zeros']:.1%}, mean {found['mean']:.4g}, min {found['min']:.4g}, max {found['max']:.4g}"
+        f" over {found['rows']:,} rows"
+    )
+
+
+def _section(title: str, values: Mapping[str, Any]) -> list[str]:
+    return (
+        ["", title, *(f"  {line}" for line in aligned([[name, _value_text(value)] for name, value in values.items()]))]
+        if values
+        else []
+    )
+
+
+def _indented(title: str, values: Mapping[str, Any]) -> list[str]:
+    table = [[title if not row else "", name, _value_text(value)] for row, (name, value) in enumerate(values.items())]
+    return [f"  {line}" for line in aligned([[cells[0].ljust(len("statistics")), *cells[1:]] for cells in table])]
+
+
+def _value_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _shortened(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:8])
+    return f"{shown}, ..." if len(names) > len(names[:8]) else shown
