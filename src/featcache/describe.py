@@ -80,7 +80,7 @@ def cache_lines(record: Mapping[str, Any]) -> list[str]:
 
 
 def listing(folders: Sequence[Path], now: float) -> list[dict[str, Any]]:
-    """Return one record a cache file found in or below the folders; a damaged one says so under "error".
+    """Return one record a cache file found in or below the folders; one that can't be read says so under "error".
 
     Args:
         folders: folders, or single files.
@@ -99,7 +99,7 @@ def listing_cells(record: Mapping[str, Any]) -> list[str]:
     """Return a `listing` record as the texts of `LISTING_COLUMNS`."""
     size, age = size_text(record["bytes"]), age_text(record["age_seconds"])
     if record["error"]:
-        return ["?", "?", "?", "?", "?", "?", size, age, "?", "damaged", printable(record["path"])]
+        return ["?", "?", "?", "?", "?", "?", size, age, "?", "unreadable", printable(record["path"])]
     state = "complete" if record["complete"] else f"partial, {record['durable_rows']:,} durable"
     return [
         record["split"],

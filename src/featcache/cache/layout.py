@@ -176,7 +176,7 @@ def file_key(tap_keys: Mapping[str, str], rows_key: str, class_names: Sequence[s
     return keys.digest(["feature cache", SCHEMA, dict(tap_keys), rows_key, names, split, copy])
 
 
-def default_block_rows(taps: Sequence[TapLayout], batch_size: int) -> int:
+def default_block_rows(taps: Sequence[TapLayout], batch_size: int = 1) -> int:
     """Return rows of a block: a whole number of batches, together at least 8 MiB over all taps."""
     row_bytes = sum(tap.row_bytes for tap in taps)
     batches = -(-BLOCK_BYTES // (row_bytes * batch_size))

@@ -23,7 +23,7 @@ __all__ = ["partial_path", "remove_superseded", "take"]
 _LOG = logging.getLogger(__name__)
 
 
-def take(path: Path, header: CacheHeader) -> tuple[int, Structure, dict[int, BlockScan]]:
+def take(path: Path, header: CacheHeader, *, fresh: bool = False) -> tuple[int, Structure, dict[int, BlockScan]]:
     """Lock the partial file `path`, make it anew unless it is a sound one of `header`, and verify its blocks.
 
     Returns:
@@ -35,7 +35,7 @@ def take(path: Path, header: CacheHeader) -> tuple[int, Structure, dict[int, Blo
     """
     descriptor = hold(path)
     try:
-        structure, scans = _resumable(descriptor, path, header), {}
+        structure, scans = None if fresh else _resumable(descriptor, path, header), {}
         if structure is None:
             descriptor = _recreate(descriptor, path, header)
             structure = _structure(descriptor, path)

@@ -274,10 +274,11 @@ def open_cache(path: str | os.PathLike[str], *, partial: bool = False) -> Reader
     return Reader(Path(path), partial=partial)
 
 
-def published_key(path: Path) -> str | None:
-    """Return the file key of a finished cache; None where there is none, or none that can be read."""
+def stored_record(path: Path) -> dict[str, Any] | None:
+    """Return the run record of a finished cache with its file key as "key"; None where there is no sound one."""
     try:
-        return Reader(path).key
+        reader = Reader(path)
+        return {**reader.run, "key": reader.key}
     except CacheError:
         return None
 

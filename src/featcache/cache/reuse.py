@@ -23,17 +23,16 @@ class RowFinder:
 
     Attributes:
         found: (n,) bool, True where every tap of a row stands, with status ok, in a verified block.
+        shapes: tap name -> (h, w, c) or (c,), as the caches have them; empty unless all taps are known.
     """
 
-    def __init__(
-        self,
-        taps: tuple[TapLayout, ...],
-        sources: list[tuple[Reader, str]],
-        source_of: Mapping[str, npt.NDArray[np.int32]],
-        row_of: Mapping[str, npt.NDArray[np.int64]],
-    ) -> None:
-        self._taps, self._sources, self._source_of, self._row_of = taps, sources, source_of, row_of
-        self.found: npt.NDArray[np.bool_] = np.all([source_of[tap.name] != _NOWHERE for tap in taps], axis=0)
+    def __init__(self, places: Mapping[str, "_Standing"], count: int) -> None:
+        self.found: npt.NDArray[np.bool_] = np.zeros(count, dtype=bool)
+        self.shapes: Mapping[str, tuple[int, ...]] = {}
+        self._places = places
+        if all(place.shape is not None for place in places.values()):
+            self.shapes = {name: place.shape for name, place in places.items() if place.shape is not None}
+            self.found = np.all([place.source != _NOWHERE for place in places.values()], axis=0)
 
     def copy(self, indices: npt.NDArray[np.integer]) -> dict[str, npt.NDArray[np.float16]]:
         """Return the features of k found rows, tap name -> (k, h, w, c) or (k, c) float16.
@@ -44,22 +43,11 @@ class RowFinder:
         wanted = np.asarray(indices, dtype=np.int64)
         if not self.found[wanted].all():
             missing = wanted[~self.found[wanted]]
-            raise ValueError(
-                f"expected rows that were found; got {len(missing)} that were not, the first is row={missing[0]}"
-            )
-        return {tap.name: self._gather(tap, wanted) for tap in self._taps}
-
-    def _gather(self, tap: TapLayout, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-        features = np.empty((len(indices), *tap.shape), dtype=np.float16)
-        sources, rows = self._source_of[tap.name][indices], self._row_of[tap.name][indices]
-        for source in np.unique(sources).tolist():
-            reader, name = self._sources[source]
-            mine = sources == source
-            features[mine] = reader[name][rows[mine]]
-        return features
+            raise ValueError(f"expected found rows; got {len(missing)} that were not, the first is row={missing[0]}")
+        return {name: place.gather(wanted) for name, place in self._places.items()}
 
 
-def find_rows(folder: Path, taps: tuple[TapLayout, ...], digests: Sequence[str]) -> RowFinder:
+def find_rows(folder: Path, tap_keys: Mapping[str, str], digests: Sequence[str]) -> RowFinder:
     """Look for n rows in every published cache of a folder, and in what is durable of partials that nobody writes.
 
     A row is taken only from a block whose bytes match their checksum, so nothing damaged is copied on. A cache that
@@ -67,30 +55,58 @@ def find_rows(folder: Path, taps: tuple[TapLayout, ...], digests: Sequence[str])
 
     Args:
         folder: where the caches are; it need not exist.
-        taps: what each row needs; a tap is the same where key and shape are, whatever its name.
+        tap_keys: tap name -> row settings key, at least one; a tap is the same where the key is, whatever its name.
         digests: n content digests; "" is never found.
     """
-    wanted = _Wanted(digests)
-    source_of = {tap.name: np.full(len(digests), _NOWHERE, dtype=np.int32) for tap in taps}
-    row_of = {tap.name: np.zeros(len(digests), dtype=np.int64) for tap in taps}
-    sources: list[tuple[Reader, str]] = []
+    wanted, places = _Wanted(digests), {name: _Standing(key, len(digests)) for name, key in tap_keys.items()}
     for reader in _readers(folder):
-        names = {(tap.key, tap.shape): tap.name for tap in reader.taps.values()}
-        shared = [tap for tap in taps if (tap.key, tap.shape) in names]
-        lacking = [tap for tap in shared if (source_of[tap.name] == _NOWHERE).any()]
-        if not lacking:
-            continue
         try:
-            rows = _standing(reader, wanted, np.logical_or.reduce([source_of[tap.name] == _NOWHERE for tap in lacking]))
+            _look_into(reader, wanted, list(places.values()))
         except CacheError as error:
             _LOG.warning("not reused: %s", error)
-            continue
-        for tap in lacking:
-            mine = (rows != _NOWHERE) & (source_of[tap.name] == _NOWHERE)
-            if mine.any():
-                source_of[tap.name][mine], row_of[tap.name][mine] = len(sources), rows[mine]
-                sources.append((reader, names[tap.key, tap.shape]))
-    return RowFinder(taps, sources, source_of, row_of)
+    return RowFinder(places, len(digests))
+
+
+class _Standing:
+    """Where one tap's rows stand: for each wanted row a source and a row in it."""
+
+    def __init__(self, key: str, count: int) -> None:
+        self.key = key
+        self.shape: tuple[int, ...] | None = None
+        self.source = np.full(count, _NOWHERE, dtype=np.int32)
+        self.row = np.zeros(count, dtype=np.int64)
+        self._sources: list[npt.NDArray[np.float16]] = []
+
+    def tap_in(self, reader: Reader) -> TapLayout | None:
+        """Return this tap as `reader` has it; of equal keys with unequal shapes the first seen counts."""
+        taps = (tap for tap in reader.taps.values() if tap.key == self.key and self.shape in (None, tap.shape))
+        return next(taps, None)
+
+    def take(self, reader: Reader, tap: TapLayout, rows: npt.NDArray[np.int64]) -> None:
+        """Note which of the (n,) `rows` of `reader` are new."""
+        self.shape = tap.shape
+        mine = (rows != _NOWHERE) & (self.source == _NOWHERE)
+        if mine.any():
+            self.source[mine], self.row[mine] = len(self._sources), rows[mine]
+            self._sources.append(reader[tap.name])
+
+    def gather(self, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        """Return the features of k rows that were found."""
+        features = np.empty((len(wanted), *(self.shape or ())), dtype=np.float16)
+        sources, rows = self.source[wanted], self.row[wanted]
+        for source in np.unique(sources).tolist():
+            mine = sources == source
+            features[mine] = self._sources[source][rows[mine]]
+        return features
+
+
+def _look_into(reader: Reader, wanted: "_Wanted", places: list[_Standing]) -> None:
+    shared = [(place, tap) for place in places if (tap := place.tap_in(reader)) is not None]
+    if shared:
+        lacking = np.any([place.source == _NOWHERE for place, _ in shared], axis=0)
+        rows = _rows_standing(reader, wanted, lacking)
+        for place, tap in shared:
+            place.take(reader, tap, rows)
 
 
 class _Wanted:
@@ -117,7 +133,7 @@ class _Wanted:
         return rows
 
 
-def _standing(reader: Reader, wanted: _Wanted, lacking: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def _rows_standing(reader: Reader, wanted: _Wanted, lacking: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Return (n,) rows of `reader` that hold the lacking wanted digests, verified, -1 elsewhere."""
     usable = np.asarray(reader.stored_status) == Status.OK
     rows = np.where(lacking, wanted.rows_in(reader.digest_column, usable), _NOWHERE)

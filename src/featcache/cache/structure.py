@@ -125,7 +125,7 @@ def read_structure(stream: BinaryIO, path: Path) -> Structure:
 @contextmanager
 def _format_errors(path: Path) -> Iterator[None]:
     """Whatever goes wrong in a damaged file becomes one line with its path."""
-    advice = "delete it and run again"
+    advice = "if it was one, delete it and run again"
     try:
         yield
     except CacheFormatError as error:

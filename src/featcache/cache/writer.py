@@ -31,6 +31,7 @@ class CacheWriter:
     Args:
         path: the finished file's path, ``*.h5``; it is not touched before `publish`.
         header: what the file holds. A partial of the same key keeps its own `block_rows` and settings.
+        fresh: drop what an earlier try left in the partial, and compute everything anew.
 
     Attributes:
         path: the finished file's path.
@@ -39,7 +40,7 @@ class CacheWriter:
         block_rows: rows of a block as the file has it.
     """
 
-    def __init__(self, path: Path, header: CacheHeader) -> None:
+    def __init__(self, path: Path, header: CacheHeader, *, fresh: bool = False) -> None:
         if path.suffix != ".h5" or path.name.endswith(PARTIAL_SUFFIX):
             raise ValueError(f"expected the path of a finished cache, *.h5; got path={str(path)!r}")
         self.path = path
@@ -47,6 +48,7 @@ class CacheWriter:
         self.durable: npt.NDArray[np.bool_] = np.zeros(len(header.rows), dtype=bool)
         self.block_rows = header.block_rows
         self._header = header
+        self._fresh = fresh
         self._descriptor: int | None = None
         self._lock = threading.Lock()
 
@@ -57,7 +59,7 @@ class CacheWriter:
             CacheLockedError: another live process is writing it.
             StorageError: not enough space, no permission, a failing disk.
         """
-        descriptor, structure, scans = partial.take(self.partial, self._header)
+        descriptor, structure, scans = partial.take(self.partial, self._header, fresh=self._fresh)
         self._descriptor, self._structure, self.block_rows = descriptor, structure, structure.block_rows
         n = structure.n
         ranges = [block_range(block, structure.block_rows, n) for block in range(structure.blocks)]
