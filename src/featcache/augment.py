@@ -77,7 +77,7 @@ def augment(
         copy: the copy's number, from 1.
 
     Returns:
-        (h, w, 3) uint8 RGB, a pure function of all arguments on every platform.
+        (h, w, 3) uint8 RGB, a pure function of all arguments.
     """
     draws = _draws(seed, digest, copy)
     result = _affine(image, _matrix(policy, draws, image.shape[0], image.shape[1]))
@@ -94,7 +94,7 @@ def _draws(seed: int, digest: str, copy: int) -> npt.NDArray[np.float64]:
     # whatever the policy, so that switching one change on leaves the others as they were.
     key = hashlib.sha256(f"featcache augment {seed} {copy} {digest}".encode("ascii")).digest()
     words = np.random.Philox(key=int.from_bytes(key[:16], "little")).random_raw(_DRAWS)
-    return (words >> np.uint64(11)) * 2.0**-52 - 1  # [-1, 1)
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1  # [-1, 1)
 
 
 def _matrix(policy: AugmentPolicy, draws: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArray[np.float64]:
@@ -108,7 +108,8 @@ def _matrix(policy: AugmentPolicy, draws: npt.NDArray[np.float64], height: int, 
     )
     slant = np.array([[math.cos(shear), 0, 0], [-math.sin(shear), 1, 0], [0, 0, 1]])
     scale = np.diag([1 + policy.zoom * zoom_x, 1 + policy.zoom * zoom_y, 1])
-    return (rotate @ shift @ slant @ scale)[:2].astype(np.float64)
+    matrix: npt.NDArray[np.float64] = rotate @ shift @ slant @ scale
+    return matrix[:2]
 
 
 def _affine(image: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
