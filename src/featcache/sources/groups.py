@@ -16,7 +16,8 @@ _Table = Mapping[str, Sequence[str]]
 def group_file(setting: str, root: Path | None) -> tuple[Path, str]:
     """Split the setting ``FILE:COLUMN``; a relative file is below the data set's folder."""
     file, _, column = setting.rpartition(":")
-    return (root / file if root is not None else Path(file)), column.strip()
+    path = Path(file.strip()).expanduser()
+    return (root.expanduser() / path if root is not None else path), column.strip()
 
 
 def with_groups(manifest: Manifest, path: Path, column: str) -> Manifest:

@@ -34,7 +34,7 @@ def index_images(spec: DatasetSpec, folder: Path, progress: Progress | None = No
         SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
         StorageError: `folder` can't be written.
     """
-    progress = progress or Silent()
+    progress = Silent() if progress is None else progress
     with storage_errors(folder, "could not make"):
         folder.mkdir(parents=True, exist_ok=True)
     digests = _known_digests(spec, folder)
@@ -74,7 +74,7 @@ def current_key(spec: DatasetSpec, folder: Path, progress: Progress | None = Non
         if same_place and listing.settled and listing.stats == stats_digest(files):
             return listing.key
         digests = _known_digests(spec, folder)
-        _examine(spec, files, digests, progress or Silent())
+        _examine(spec, files, digests, Silent() if progress is None else progress)
     except SourceError:
         return None
     unchanged = contents_digest(digests.used) == listing.contents
@@ -125,7 +125,7 @@ def _root(spec: DatasetSpec) -> str:
 def _tell(manifest: Manifest, progress: Progress) -> None:
     if manifest.left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(manifest.left_out.items()))
-        progress.notice(f"{sum(manifest.left_out.values())} files are left out of the data set: {kinds}")
+        progress.notice(f"not listed: {kinds}")
     for split, rows in manifest.splits.items():
         rejected = [index for index, reason in enumerate(rows.reasons) if reason]
         if rejected:

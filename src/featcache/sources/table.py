@@ -62,6 +62,8 @@ def _read_table(path: Path, *, labelled: bool) -> tuple[npt.NDArray[np.uint8], n
         if table is None:
             _explain(path)
             raise SourceError(f"{path}: expected whole numbers, comma-separated; pandas can't read them: mend the file")
+    except csv.Error as error:
+        raise SourceError(f"{path}: expected comma-separated numbers; got text that is none ({error})") from error
     except _PACKED as error:
         expected = f"expected a whole {path.suffix} file"
         raise SourceError(f"{path}: {expected}; got damaged data ({error}): download it again") from error

@@ -1,0 +1,348 @@
+import json
+import os
+import shutil
+import time
+
+import numpy as np
+import pytest
+from images import encoded, greys, make_folder, make_idx, picture
+
+from featcache import keys
+from featcache.errors import CacheFormatError, SourceError
+from featcache.rows import Rows
+from featcache.sources import Manifest, current_key, folder, idx, index, index_images, listing, stored_manifest
+from featcache.specs import DatasetSpec
+
+
+@pytest.fixture
+def root(tmp_path):
+    return age(make_folder(tmp_path / "data", {"ants": 4, "bees": 4}))
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture(autouse=True)
+def old_files(monkeypatch):
+    """Files just written count as settled, but for the tests of just that."""
+    monkeypatch.setattr(listing, "SETTLE_NS", 0)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """What was read since the listing began."""
+    paths = []
+    original = listing._examined
+    monkeypatch.setattr(listing, "_examined", lambda path, *rest: paths.append(path.name) or original(path, *rest))
+    return paths
+
+
+def age(root):
+    for path in root.rglob("*.png"):
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    return root
+
+
+def spec_of(root, **settings):
+    return DatasetSpec("x", "folder", root, **settings)
+
+
+def test_round_trip(root, out):
+    make_folder(root, {"unknown": 2}, "test")
+    (root / "train" / "ants" / "img_2.png").write_bytes(b"")
+    (root / "train" / "ants" / "notes.txt").write_bytes(b"")
+    manifest = index_images(spec_of(root), out)
+    assert {path.name for path in out.iterdir()} == {"manifest.csv", "manifest.json", "listing.csv", "listing.json"}
+    loaded = Manifest.load(out)
+    assert loaded.key == manifest.key
+    assert (loaded.class_names, loaded.settings, loaded.left_out) == (
+        ("ants", "bees"),
+        {"source": "folder"},
+        {".txt": 1},
+    )
+    for split, rows in manifest.splits.items():
+        for column in ("ids", "groups", "digests", "reasons", "locations"):
+            assert list(getattr(loaded.splits[split], column)) == list(getattr(rows, column))
+        np.testing.assert_array_equal(loaded.splits[split].labels, rows.labels)
+    stored = stored_manifest(out)
+    assert stored["key"] == manifest.key
+    assert stored["splits"]["train"] == {"rows": 8, "key": manifest.splits["train"].key, "rejected": 1}
+    assert list(stored["splits"]) == ["train", "test"]
+
+
+def test_key_counts_what_is_listed_and_nothing_else():
+    def manifest(**changes):
+        columns = {
+            "ids": ["a", "b"],
+            "groups": ["", ""],
+            "digests": ["1", "2"],
+            "reasons": ["", ""],
+            "locations": ["", ""],
+        }
+        labels = changes.pop("labels", [0, 1])
+        names = changes.pop("class_names", ("x", "y"))
+        rows = Rows(labels=np.array(labels, np.int32), **columns | changes)
+        return Manifest(names, {"train": rows}, {"source": "folder"}, {".txt": len(changes)})
+
+    key = manifest().key
+    assert key == manifest(locations=["elsewhere", "too"]).key
+    for change in (
+        {"ids": ["a", "c"]},
+        {"groups": ["g", ""]},
+        {"digests": ["1", "3"]},
+        {"reasons": ["", "empty"]},
+        {"labels": [1, 0]},
+        {"class_names": ("x", "z")},
+    ):
+        assert manifest(**change).key != key
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-30],
+        lambda text: text.replace("img_1", "img_9", 1),
+        lambda text: text.replace("split,id", "id,split"),
+        lambda text: text.replace("ants,", "wasps,", 1),
+        lambda text: "",
+    ],
+)
+def test_damaged_csv(root, out, damage):
+    index_images(spec_of(root), out)
+    path = out / "manifest.csv"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(CacheFormatError, match=r"manifest.csv: .*run IndexImages again"):
+        Manifest.load(out)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", None])
+def test_damaged_json(root, out, content):
+    index_images(spec_of(root), out)
+    if content is None:
+        (out / "manifest.json").unlink()
+    else:
+        (out / "manifest.json").write_text(content)
+    assert stored_manifest(out) is None
+    assert current_key(spec_of(root), out) is None
+    with pytest.raises(CacheFormatError, match="run IndexImages again"):
+        Manifest.load(out)
+
+
+def test_an_unchanged_set_is_neither_read_nor_parsed(root, out, reads, monkeypatch):
+    key = index_images(spec_of(root), out).key
+    assert len(reads) == 8
+    monkeypatch.setattr(listing.DigestCache, "load", lambda _: pytest.fail("listing.csv was parsed"))
+    assert current_key(spec_of(root), out) == key
+    assert len(reads) == 8
+
+
+def test_touch_reads_that_file_once_and_keeps_the_key(root, out, reads):
+    key = index_images(spec_of(root), out).key
+    reads.clear()
+    (root / "train" / "ants" / "img_2.png").touch()
+    assert current_key(spec_of(root), out) == key
+    assert reads == ["img_2.png"]
+    assert current_key(spec_of(root), out) == key
+    assert reads == ["img_2.png"]
+
+
+def test_added_removed_and_changed_images_change_the_key(root, out, reads):
+    key = index_images(spec_of(root), out).key
+    reads.clear()
+    extra = root / "train" / "bees" / "new.png"
+    extra.write_bytes(encoded(picture(seed=99)))
+    assert current_key(spec_of(root), out) is None
+    assert current_key(spec_of(root), out) is None
+    added = index_images(spec_of(root), out)
+    assert added.key != key
+    assert reads == ["new.png"]  # by the first question, and never again
+    assert current_key(spec_of(root), out) == added.key
+    extra.unlink()
+    assert current_key(spec_of(root), out) is None
+    assert index_images(spec_of(root), out).key == key
+    assert reads == ["new.png"]
+    (root / "train" / "ants" / "img_1.png").rename(root / "train" / "ants" / "renamed.png")
+    assert current_key(spec_of(root), out) is None
+
+
+def test_a_change_in_place_shows_even_with_size_and_time_set_back(root, out):
+    index_images(spec_of(root), out)
+    path = root / "train" / "ants" / "img_1.png"
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert current_key(spec_of(root), out) is None
+
+
+def test_an_image_added_to_test_leaves_train_alone(root, out):
+    train = index_images(spec_of(root), out).splits["train"].key
+    make_folder(root, {"unknown": 1}, "test")
+    index_images(spec_of(root), out)
+    assert stored_manifest(out)["splits"]["train"]["key"] == train
+
+
+def test_files_read_in_the_tick_they_changed_in_are_read_again_until_it_has_passed(root, out, reads, monkeypatch):
+    monkeypatch.setattr(listing, "SETTLE_NS", 2_000_000_000)
+    key = index_images(spec_of(root), out).key
+    reads.clear()
+    assert current_key(spec_of(root), out) == key
+    assert len(reads) == 8  # less than two seconds old
+    now = time.time_ns()
+    monkeypatch.setattr(listing.time, "time_ns", lambda: now + 3_000_000_000)
+    reads.clear()
+    assert current_key(spec_of(root), out) == key
+    assert len(reads) == 8
+    reads.clear()
+    assert current_key(spec_of(root), out) == key
+    assert reads == []
+
+
+def test_time_stamps_in_the_future_are_trusted():
+    stat = listing.FileStat("a", 1, 10**19, 10**19)
+    assert listing.Examined(stat, time.time_ns(), "digest", "").settled
+
+
+def test_moving_artifacts_or_images_keeps_the_key(root, out, reads):
+    key = index_images(spec_of(root), out).key
+    out = out.rename(out.with_name("moved artifacts"))
+    reads.clear()
+    assert current_key(spec_of(root), out) == key
+    assert reads == []
+    root = root.rename(root.with_name("moved images"))
+    assert current_key(spec_of(root), out) == key
+    assert len(reads) == 8
+    copied = root.with_name("copied images")
+    shutil.copytree(root, copied)
+    assert current_key(spec_of(copied), out) == key
+    assert index_images(spec_of(copied), out).key == key
+    (copied / "train" / "ants" / "img_1.png").unlink()
+    assert current_key(spec_of(copied), out) is None
+    assert current_key(spec_of(root.with_name("nowhere")), out) is None
+
+
+def test_a_removed_source_says_so_when_it_is_listed(root, out):
+    index_images(spec_of(root), out)
+    kept = (out / "listing.csv").read_bytes()
+    shutil.rmtree(root)
+    assert current_key(spec_of(root), out) is None
+    with pytest.raises(SourceError, match="got nothing there"):
+        index_images(spec_of(root), out)
+    assert (out / "listing.csv").read_bytes() == kept
+
+
+def test_other_settings_and_groups_are_noticed(root, out):
+    (root / "g.csv").write_text(
+        "img,who\n" + "".join(f"{c}/img_{n}.png,p{n}\n" for c in ("ants", "bees") for n in range(1, 5))
+    )
+    plain = index_images(spec_of(root), out).key
+    grouped = spec_of(root, groups="g.csv:who")
+    assert current_key(grouped, out) is None
+    assert index_images(grouped, out).key != plain
+    key = current_key(grouped, out)
+    (root / "g.csv").touch()
+    assert current_key(grouped, out) == key is not None
+    (root / "g.csv").write_text((root / "g.csv").read_text().replace("p4", "p5"))
+    assert current_key(grouped, out) is None
+    assert index_images(grouped, out).key != key
+    assert current_key(spec_of(root), out) is None
+    assert current_key(DatasetSpec(), out) is None
+
+
+def test_idx_is_not_parsed_while_its_contents_stand(tmp_path, out, monkeypatch):
+    root = tmp_path / "idx"
+    root.mkdir()
+    make_idx(root, greys(), [0, 1] * 3)
+    spec = DatasetSpec("x", "idx", root)
+    key = index_images(spec, out).key
+    monkeypatch.setattr(idx, "_content", lambda _: pytest.fail("an idx file was parsed"))
+    (root / "train-images-idx3-ubyte").touch()
+    assert current_key(spec, out) == key
+    make_idx(root, greys()[::-1], [0, 1] * 3)
+    assert current_key(spec, out) is None
+
+
+def test_what_was_read_before_a_failure_is_not_read_again(root, out, reads):
+    shutil.copytree(root / "train" / "ants", root / "train" / "wasps")
+    for number in (2, 3, 4):
+        (root / "train" / "wasps" / f"img_{number}.png").unlink()
+    with pytest.raises(SourceError, match="'wasps' has 1"):
+        index_images(spec_of(root), out)
+    shutil.rmtree(root / "train" / "wasps")
+    reads.clear()
+    index_images(spec_of(root), out)
+    assert reads == []
+
+
+def test_an_interrupt_ends_the_listing_soon(root, out, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder, "header_fault", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        index_images(spec_of(root), out)
+    assert not (out / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("name", ["listing.csv", "listing.json"])
+@pytest.mark.parametrize("content", [None, b"", b"\xff\0,nonsense\n", b"{}", b"[1]"])
+def test_a_damaged_listing_costs_a_reading_and_no_more(root, out, name, content):
+    key = index_images(spec_of(root), out).key
+    (out / name).unlink() if content is None else (out / name).write_bytes(content)
+    assert current_key(spec_of(root), out) in ({key} if name == "listing.csv" else {None})
+    assert index_images(spec_of(root), out).key == key
+    assert current_key(spec_of(root), out) == key
+
+
+def test_a_listing_that_cannot_be_kept_does_not_stop_a_question(root, out, monkeypatch):
+    key = index_images(spec_of(root), out).key
+    (root / "train" / "ants" / "img_1.png").touch()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(listing.DigestCache, "save", full)
+    assert current_key(spec_of(root), out) == key
+
+
+def test_another_version_of_the_code_lists_again(root, out, monkeypatch):
+    index_images(spec_of(root), out)
+    monkeypatch.setattr(listing, "LISTING_VERSION", listing.LISTING_VERSION + 1)
+    assert current_key(spec_of(root), out) is None
+
+
+def test_notices(root, out):
+    class Notices(list):
+        def notice(self, message):
+            self.append(message)
+
+        def start(self, what, total, unit):
+            assert total == 10
+
+        def advance(self, count, status=""):
+            pass
+
+        def finish(self):
+            pass
+
+    (root / "train" / "ants" / "a.pdf").write_bytes(b"")
+    make_folder(root, {"u": 2}, "test")
+    (root / "test" / "u" / "img_1.png").write_bytes(b"")
+    notices = Notices()
+    index_images(spec_of(root), out, notices)
+    assert notices == [
+        "not listed: 1 .pdf",
+        "test: 1 of 2 images are set aside, e.g. 'u/img_1.png' (the file is empty (0 bytes))",
+    ]
+
+
+def test_files_are_text_for_people(root, out):
+    index_images(spec_of(root), out)
+    assert (out / "manifest.csv").read_text().splitlines()[1].startswith("train,ants/img_1.png,ants,,")
+    assert json.loads((out / "listing.json").read_text())["asked"] == {"source": "folder", "groups": ""}
+    assert index.LISTING_JSON == "listing.json"
+    assert keys.short(stored_manifest(out)["key"])

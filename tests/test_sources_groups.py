@@ -1,0 +1,96 @@
+import pytest
+from images import greys, make_folder, make_idx
+
+from featcache.errors import SourceError
+from featcache.sources import index_images, stored_manifest
+from featcache.specs import DatasetSpec
+
+ROWS = [("ants", n) for n in (1, 2, 3)] + [("bees", n) for n in (4, 5, 6)]
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Like State Farm: file names are unique over the class folders."""
+    make_folder(tmp_path, {"ants": 6, "bees": 6})
+    for name, number in [("ants", 4), ("ants", 5), ("ants", 6), ("bees", 1), ("bees", 2), ("bees", 3)]:
+        (tmp_path / "train" / name / f"img_{number}.png").unlink()
+    return tmp_path
+
+
+def write(root, rows, header="subject,classname,img"):
+    (root / "drivers.csv").write_text("\n".join([header, *rows]) + "\n")
+
+
+def listed(root, groups="drivers.csv:subject", source="folder"):
+    return index_images(DatasetSpec("x", source, root, groups), root / "artifacts")
+
+
+def test_join_by_file_name(root):
+    write(root, [f"p{n % 2},{name},img_{n}.png" for name, n in ROWS[::-1]] + ["p9,ants,img_99.png"])
+    manifest = listed(root)
+    assert manifest.splits["train"].groups == ["p1", "p0", "p1", "p0", "p1", "p0"]
+    assert manifest.settings == {"source": "folder", "groups": "subject"}
+    assert listed(root, "").key != manifest.key
+    assert listed(root, f"{root}/drivers.csv:subject").key == manifest.key
+
+
+def test_join_by_row_id(root):
+    write(root, [f"p{n},{name}/img_{n}.png" for name, n in ROWS], "subject,file")
+    assert listed(root).splits["train"].groups == ["p1", "p2", "p3", "p4", "p5", "p6"]
+
+
+def test_rows_without_a_group(root):
+    write(root, [f"p1,{name},img_{n}.png" for name, n in ROWS if n not in (2, 3)] + [",ants,img_2.png"])
+    with pytest.raises(SourceError, match=r"for each of 6 training rows; 2 have none: 'ants/img_2.png', 'ants/img_3"):
+        listed(root)
+
+
+def test_no_column_matches(root):
+    write(root, ["p1,ants,foto.png"])
+    with pytest.raises(SourceError, match=r"tried the columns classname, img; none of them holds .*'img_1.png'"):
+        listed(root)
+
+
+def test_names_that_repeat_need_a_class_column(tmp_path):
+    make_folder(tmp_path, {"ants": 2, "bees": 2})
+    write(tmp_path, ["p1,img_1.png", "p2,img_2.png"], "subject,img")
+    with pytest.raises(SourceError, match=r"expected a column with the class names.*'img_1.png'"):
+        listed(tmp_path)
+    write(tmp_path, [f"p{name}{n},{name},img_{n}.png" for name in ("bees", "ants") for n in (1, 2)])
+    assert listed(tmp_path).splits["train"].groups == ["pants1", "pants2", "pbees1", "pbees2"]
+    write(tmp_path, [f"p{k},{name},img_{n}.png" for k, name in enumerate(("ants", "bees", "ants")) for n in (1, 2)])
+    with pytest.raises(SourceError, match=r"'img_1.png' of class 'ants' has 'p0' and 'p2'"):
+        listed(tmp_path)
+
+
+def test_one_name_with_two_groups(root):
+    write(root, [f"p1,img_{n}.png" for _, n in ROWS] + ["p2,img_3.png"], "subject,img")
+    with pytest.raises(SourceError, match=r"got name='img_3.png'"):
+        listed(root)
+
+
+@pytest.mark.parametrize(
+    ("groups", "text", "message"),
+    [
+        ("none.csv:subject", "", "none.csv: .*no such file"),
+        (
+            "drivers.csv:subjct",
+            "subject,img\np1,a\n",
+            "expected one of the columns subject, img; .*did you mean subject",
+        ),
+        ("drivers.csv:subject", "subject,img\np1\n", "expected 2 fields as in line 1; line 2 has 1"),
+        ("drivers.csv:subject", "", "column='subject'"),
+        ("drivers.csv:subject", "subject\np1\n", r"tried the columns \(none\)"),
+    ],
+)
+def test_faulty_tables(root, groups, text, message):
+    (root / "drivers.csv").write_text(text)
+    with pytest.raises(SourceError, match=message):
+        listed(root, groups)
+
+
+def test_idx_rows_join_by_id(tmp_path):
+    make_idx(tmp_path, greys(), [0, 1] * 3)
+    write(tmp_path, [f"w{n % 3},train-{n}" for n in range(1, 7)], "writer,id")
+    assert listed(tmp_path, "drivers.csv:writer", "idx").splits["train"].groups == ["w1", "w2", "w0"] * 2
+    assert stored_manifest(tmp_path / "artifacts")["settings"] == {"source": "idx", "groups": "writer"}
