@@ -1,0 +1,49 @@
+# What people do with featcache. Everything happens in a virtual environment of its own.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+CONSTRAINTS ?= constraints.txt
+# `make test TESTS=tests/test_keys.py`
+TESTS ?=
+
+.PHONY: help submit test lint format bench clean
+.DEFAULT_GOAL := help
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+submit: $(VENV)/.installed  ## Set up, and take the embedded digits to a checked submission
+	$(BIN)/luigi --module pipeline Submit
+
+test: $(VENV)/.developed  ## Set up, and run the tests (set FEATCACHE_SHARED for those on real data)
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/.developed  ## Check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.developed  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.developed  ## Measure the main job on real data (FEATCACHE_SHARED must be set)
+	$(BIN)/python benchmarks/main_job.py
+
+clean:  ## Remove the virtual environment and caches, never artifacts
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "featcache needs Python 3.11, 3.12 or 3.13; try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=24'
+
+$(VENV)/.installed: $(BIN)/pip setup.cfg pyproject.toml $(CONSTRAINTS)
+	@echo "Installing featcache and TensorFlow into $(VENV) ..."
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable .
+	@touch $@
+
+$(VENV)/.developed: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
+	@touch $@
