@@ -1,0 +1,99 @@
+"""Imports go one way, slow packages stay out of scheduling, and the words of docs/architecture.md are those of the code."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# From the floor upwards; a module may import its own layer and those below it.
+LAYERS = [
+    {"_version", "errors"},
+    {"keys", "disk", "progress"},
+    {"rows", "records", "specs"},
+    {"settings", "augment", "precision", "architectures", "download"},
+    {"sources", "cache", "weights"},
+    {"presets", "folds", "predictions"},
+    {"backbone", "extraction", "bags", "batches", "ensemble", "submission"},
+    {"extract", "stacked"},
+    {"heads", "project"},
+    {"stages", "summary", "describe"},
+    {"cli"},
+]
+KERAS = {"backbone", "heads", "stacked"}
+SLOW = {"tensorflow", "keras", "jax", "torch", "sklearn", "pandas", "dask", "xarray", "scipy"}
+
+
+def modules():
+    for path in sorted((ROOT / "src/featcache").rglob("*.py")):
+        yield path, path.relative_to(ROOT / "src/featcache").with_suffix("").parts[0]
+
+
+def imports(path, top_level_only=False):
+    tree = ast.parse(path.read_text())
+    nodes = ast.walk(tree)
+    if top_level_only:
+        nodes = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def level(room):
+    return next((i for i, layer in enumerate(LAYERS) if room in layer), None)
+
+
+@pytest.mark.parametrize(("path", "room"), list(modules()), ids=lambda value: getattr(value, "stem", value))
+def test_imports_go_one_way(path, room):
+    if room == "__init__":
+        return
+    assert level(room) is not None, f"{room} has no layer: give it one here and in docs/architecture.md"
+    for name in imports(path):
+        parts = name.split(".")
+        assert parts[0] != "pipeline", f"{path} imports {name}"
+        if parts[0] == "featcache" and len(parts) > 1 and level(parts[1]) is not None:
+            assert level(parts[1]) <= level(room), f"{room} imports {parts[1]}, which stands above it"
+
+
+@pytest.mark.parametrize(("path", "room"), list(modules()), ids=lambda value: getattr(value, "stem", value))
+def test_slow_packages_are_imported_where_they_are_used(path, room):
+    slow = {name.split(".")[0] for name in imports(path, top_level_only=True)} & SLOW
+    allowed = {"keras", "tensorflow"} if room in KERAS else {"dask", "xarray"} if path.stem == "lazy" else set()
+    assert slow <= allowed
+
+
+@pytest.mark.parametrize("room", ["cache", "sources"])
+def test_the_cache_knows_nothing_of_keras_and_luigi(room):
+    for path in (ROOT / "src/featcache" / room).rglob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & {"keras", "tensorflow", "luigi"}
+
+
+def test_only_the_disk_layer_changes_the_disk():
+    forbidden = {"pwrite", "fsync", "replace", "rename", "unlink"}
+    for path, room in modules():
+        if room == "disk":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            call = node.func if isinstance(node, ast.Call) else None
+            if isinstance(call, ast.Attribute) and isinstance(call.value, ast.Name) and call.value.id == "os":
+                assert call.attr not in forbidden, f"{path}:{node.lineno} calls os.{call.attr}"
+
+
+@pytest.mark.parametrize("statement", ["import pipeline", "import featcache.cli", "import featcache; featcache.open"])
+def test_scheduling_and_the_command_line_start_without_slow_packages(statement):
+    program = f"import sys; {statement}; print(sorted(set(sys.modules) & {SLOW!r}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_module_stands_in_docs_architecture():
+    words = (ROOT / "docs/architecture.md").read_text()
+    for _, room in modules():
+        if not room.startswith("_"):
+            assert f"`{room}" in words or f"`{room}/`" in words, f"{room} is not in docs/architecture.md"

@@ -1,0 +1,131 @@
+import configparser
+from pathlib import Path
+
+import pytest
+
+from featcache.errors import SettingsError
+from featcache.settings import SECTIONS, parse_settings
+from featcache.specs import DatasetSpec, EnsembleSpec, FeaturesSpec, HeadsSpec, SubmissionSpec, Tap
+
+ROOT = Path(__file__).parent.parent
+
+
+def read(path):
+    parser = configparser.ConfigParser()
+    parser.read_string(path.read_text())
+    return {name: dict(parser[name]) for name in parser.sections()}
+
+
+def test_defaults_are_those_of_the_specs():
+    settings = parse_settings({})
+    assert settings.dataset == DatasetSpec()
+    assert settings.features == FeaturesSpec()
+    assert settings.heads == HeadsSpec()
+    assert settings.ensemble == EnsembleSpec()
+    assert settings.submission == SubmissionSpec()
+    assert settings.folder == Path("artifacts/digits").absolute()
+
+
+def test_luigi_cfg_shows_every_key_with_its_default_and_a_comment():
+    shown = read(ROOT / "luigi.cfg")
+    ours = {name: values for name, values in shown.items() if name[0].isupper()}
+    assert ours == {name: {key: s.default for key, s in keys.items()} for name, keys in SECTIONS.items()}
+    lines = (ROOT / "luigi.cfg").read_text().splitlines()
+    for before, line in zip(lines, lines[1:], strict=False):
+        if line.split("=")[0].strip() in {key for keys in SECTIONS.values() for key in keys}:
+            assert before.startswith("#"), f"{line!r} has no comment above it"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.cfg")), ids=lambda path: path.stem)
+def test_examples_are_sound(path):
+    settings = parse_settings(read(path))
+    assert settings.dataset.name == path.stem
+    assert path.read_text().startswith("#")
+
+
+def test_values_are_read():
+    settings = parse_settings(
+        {
+            "Features": {"taps": "block4_pool, block5_pool:avg", "image-size": "96", "copies": "2"},
+            "Heads": {"schedule": "1e-3x1, 1e-2x2,1e-4X8", "hidden": "64", "dropout": "0.5"},
+            "Submission": {"clip": "0.93", "gzip": "Yes", "columns": "img, c0, c1"},
+        }
+    )
+    assert settings.features.taps == (Tap("block4_pool"), Tap("block5_pool", "avg"))
+    assert (settings.features.image_size, settings.features.copies) == (96, 2)
+    assert settings.heads.schedule == ((1e-3, 1), (1e-2, 2), (1e-4, 8))
+    assert (settings.heads.hidden, settings.heads.dropout) == ((64,), 0.5)
+    assert (settings.submission.clip, settings.submission.gzip) == (0.93, True)
+    assert settings.submission.columns == ("img", "c0", "c1")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("Features", "image_size", "big", r"\[Features\] image_size: expected a whole number; got image_size='big'"),
+        ("Features", "image_size", "4.5", "whole number"),
+        ("Features", "image_size", "0", "at least 1"),
+        ("Features", "copies", "-1", "at least 0"),
+        ("Features", "taps", "", "at least one layer"),
+        ("Features", "taps", "block5_pool:mean", "one of avg, max; got taps='mean'"),
+        ("Features", "taps", "block5_pool, block5_pool", "each tap once"),
+        ("Features", "taps", "../x", "layer's name"),
+        ("Features", "precision", "bfloat", "did you mean bfloat16"),
+        ("Dataset", "source", "foldr", "did you mean folder"),
+        ("Dataset", "source", "folder", "expected the folder of the images for source='folder'; got none"),
+        ("Dataset", "name", "../up", "letters, digits"),
+        ("Dataset", "name", "", "letters, digits"),
+        ("Dataset", "groups", "drivers.csv", "FILE:COLUMN"),
+        ("Dataset", "sample_submission", "nowhere.csv", "which is not there"),
+        ("Heads", "preset", "recipy", "did you mean recipe"),
+        ("Heads", "dropout", "1", "0 <= dropout < 1"),
+        ("Heads", "dropout", "some", "expected a number"),
+        ("Heads", "hidden", "128;128", "widths such as"),
+        ("Heads", "schedule", "1e-3", "RATExEPOCHS"),
+        ("Heads", "schedule", "0x3", "rates above 0"),
+        ("Heads", "schedule", "nanx3", "rates above 0"),
+        ("Heads", "folds", "1", "at least 2"),
+        ("Heads", "seeds", "0", "at least 1"),
+        ("Heads", "batch_size", "1", "at least 2"),
+        ("Ensemble", "method", "median", r"\[Ensemble\] method: expected one of mean, greedy"),
+        ("Submission", "format", "label", "did you mean labels"),
+        ("Submission", "clip", "1.5", r"in \(0, 1\]"),
+        ("Submission", "clip", "yes", "auto, none or a number"),
+        ("Submission", "gzip", "maybe", "true or false"),
+        ("Submission", "columns", "id", "at least one more"),
+        ("Paths", "artifacts", "", "expected a folder"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_section_and_key(section, key, value, message):
+    with pytest.raises(SettingsError, match=message) as caught:
+        parse_settings({section: {key: value}})
+    assert "\n" not in str(caught.value)
+    assert f"[{section}]" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"Feature": {}}, r"unknown section \[Feature\], did you mean \[Features\]"),
+        ({"features": {}}, r"unknown section \[features\], did you mean \[Features\]"),
+        ({"Zebra": {}}, r"unknown section \[Zebra\]; known: Dataset"),
+        ({"Features": {"image_sise": "48"}}, "unknown key 'image_sise', did you mean image_size"),
+        ({"Heads": {"zebra": ""}}, "unknown key 'zebra'; known: preset"),
+    ],
+)
+def test_a_misspelt_name_is_refused_with_the_nearest(sections, message):
+    with pytest.raises(SettingsError, match=message):
+        parse_settings(sections)
+
+
+def test_luigis_own_sections_are_left_alone():
+    assert parse_settings({"core": {"local_scheduler": "true"}, "retcode": {}}) == parse_settings({})
+
+
+def test_the_sample_submission_of_the_data_sets_folder_is_found(tmp_path):
+    sample = tmp_path / "sample_submission.csv.gz"
+    sample.write_bytes(b"")
+    values = {"source": "folder", "path": str(tmp_path)}
+    assert parse_settings({"Dataset": values}).dataset.sample_submission == sample
+    named = {**values, "sample_submission": "sample_submission.csv.gz"}
+    assert parse_settings({"Dataset": named}).dataset.sample_submission == sample
