@@ -205,7 +205,7 @@ SEEDS = [encoded(picture(12, 12), form) for form in FORMATS] + [
 ]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore:Image size:RuntimeWarning")
 @settings(max_examples=600, deadline=None)
 @given(
     content=st.sampled_from(SEEDS),

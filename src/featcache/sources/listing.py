@@ -96,11 +96,9 @@ class DigestCache:
             stat: what was seen of it before this call.
             check: from the content, why it can't be used; None to hash in flat memory without looking.
         """
-        known = self._known.get(stat.location)
-        if known is None or known.stat != stat or not known.settled:
-            known = _examined(path, stat, check)
-        self._used[stat.location] = known
-        return known
+        if not self._recall(stat):
+            self._used[stat.location] = _examined(path, stat, check)
+        return self._used[stat.location]
 
     def digest_all(
         self, files: Sequence[tuple[Path, FileStat]], check: Callable[[bytes], str] | None, progress: Progress
@@ -112,9 +110,11 @@ class DigestCache:
                 self.digest(path, stat, check)
             return len(chunk)
 
-        remaining = iter(files)
-        chunks = iter(lambda: list(islice(remaining, _CHUNK)), [])
         progress.start("listing", len(files), "files")
+        unknown = [(path, stat) for path, stat in files if not self._recall(stat)]
+        progress.advance(len(files) - len(unknown))
+        remaining = iter(unknown)
+        chunks = iter(lambda: list(islice(remaining, _CHUNK)), [])
         executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="listing")
         try:
             for count in executor.map(work, chunks):
@@ -122,6 +122,13 @@ class DigestCache:
         finally:
             executor.shutdown(cancel_futures=True)  # an interrupt doesn't wait for 100,000 files
             progress.finish()
+
+    def _recall(self, stat: FileStat) -> bool:
+        known = self._known.get(stat.location)
+        if known is None or known.stat != stat or not known.settled:
+            return False
+        self._used[stat.location] = known
+        return True
 
     def __getitem__(self, location: str) -> Examined:
         """The file at `location`, which was asked for in this listing."""
