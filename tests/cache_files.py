@@ -16,7 +16,7 @@ NAMES = ("ant", "bée")
 
 
 def digest_of(text):
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def make_rows(n, prefix="ünï/", groups=True):
