@@ -1,0 +1,235 @@
+"""A bag of trained heads as stacked arrays: prediction, batch statistics, and its file. NumPy only.
+
+The weights of all heads stand in arrays with a leading head axis, by these names (L hidden layers, then the softmax):
+``input_mean, input_variance (H, F)`` where inputs are standardised; per dense layer l ``kernel_l (H, in, out)`` and
+``bias_l (H, out)``; per hidden layer ``gamma_l, beta_l, mean_l, variance_l (H, out)``.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.errors import CacheFormatError, TrainingError
+from featcache.presets import HeadPlan
+
+Floats = npt.NDArray[np.float32]
+Weights = dict[str, Floats]
+
+EPSILON = 1e-3  # what Keras' BatchNormalization adds to the variance
+BAG_FILE = "bag.npz"
+_SCHEMA = 1
+_BLOCK_VALUES = 16_000_000  # about 64 MB of float32 at a time
+
+
+@dataclass(frozen=True, order=True)
+class HeadId:
+    """One head of a bag: its seed, and the fold that it has not seen."""
+
+    seed: int
+    fold: int
+
+    def __str__(self) -> str:
+        """The head's file name without its suffix."""
+        return f"seed{self.seed}-fold{self.fold}"
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """What each epoch left behind, (epochs, H) float32 each.
+
+    Attributes:
+        loss: mean cross-entropy over the epoch's training batches, dropout included.
+        accuracy: the same for the share of rows told right.
+        fold_loss: mean cross-entropy on the head's own fold, without dropout.
+        fold_accuracy: the same for the share of rows told right.
+    """
+
+    loss: Floats
+    accuracy: Floats
+    fold_loss: Floats
+    fold_accuracy: Floats
+
+    def mappings(self) -> dict[str, Floats]:
+        """The arrays by name."""
+        return {
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+            "fold_loss": self.fold_loss,
+            "fold_accuracy": self.fold_accuracy,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Bag:
+    """H trained heads on one tap.
+
+    Attributes:
+        plan: how they were trained.
+        tap_shape: (h, w, c) or (c,): one row's features before they are flattened.
+        heads: H ids, seed by seed, fold by fold.
+        weights: the stacked weights, see above.
+        out_of_fold: (seeds, n, C) float32: each training row by the heads that haven't seen its fold; NaN for
+            rows without a fold.
+        history: the epochs.
+    """
+
+    plan: HeadPlan
+    tap_shape: tuple[int, ...]
+    heads: tuple[HeadId, ...]
+    weights: Weights
+    out_of_fold: Floats
+    history: History = field(repr=False)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, in the order of `out_of_fold` and of `member_predictions`."""
+        return tuple(dict.fromkeys(head.seed for head in self.heads))
+
+    def predict(self, features: npt.NDArray[Any]) -> Floats:
+        """Return (H, n, C) float32 probabilities of `features` (n, h, w, c) or (n, c), read block by block.
+
+        Raises:
+            TrainingError: the features have another shape than those trained on.
+        """
+        if tuple(features.shape[1:]) != self.tap_shape:
+            raise TrainingError(
+                f"expected features of the shape that the heads were trained on, {self.tap_shape}; "
+                f"got shape={tuple(features.shape[1:])}: train the heads again"
+            )
+        probabilities = np.empty((len(self.heads), len(features), self.plan.classes), np.float32)
+        for start, block in blocks(features, self._width()):
+            probabilities[:, start : start + len(block)] = forward(self.weights, block, len(self.plan.hidden))
+        return probabilities
+
+    def member_predictions(self, features: npt.NDArray[Any]) -> Floats:
+        """Return (seeds, n, C) float32: the mean over each seed's heads, one of each fold."""
+        probabilities = self.predict(features)
+        by_seed = [[i for i, head in enumerate(self.heads) if head.seed == seed] for seed in self.seeds]
+        return np.stack([probabilities[rows].mean(axis=0, dtype=np.float64) for rows in by_seed]).astype(np.float32)
+
+    def _width(self) -> int:
+        return self.plan.features + len(self.heads) * max((*self.plan.hidden, self.plan.classes))
+
+
+def blocks(features: npt.NDArray[Any], width: int) -> Iterator[tuple[int, Floats]]:
+    """Yield (first row, (b, F) float32) over all rows; `width` values a row are expected to be alive at once."""
+    rows = max(1, _BLOCK_VALUES // width)
+    for start in range(0, len(features), rows):
+        block = np.asarray(features[start : start + rows])
+        yield start, block.reshape(len(block), -1).astype(np.float32)
+
+
+def forward(weights: Weights, rows: Floats, layers: int) -> Floats:
+    """Return (H, b, C) float32: what every head says of the same `rows` (b, F), without dropout."""
+    return _softmax(_dense(weights, layers, _hidden(weights, rows, layers)))
+
+
+def recompute_statistics(
+    weights: Weights, copies: Sequence[npt.NDArray[Any]], own: npt.NDArray[np.bool_], layers: int
+) -> None:
+    """Set each batch normalisation's mean and variance to those of the head's own rows, in place, without dropout.
+
+    Layer after layer, as what the second one sees depends on the first one's statistics.
+
+    Args:
+        weights: the stacked weights.
+        copies: (n, ...) features each, the same rows in every copy.
+        own: (H, n) bool, the rows that a head was trained on.
+        layers: number of hidden layers.
+    """
+    mine = own.astype(np.float64)
+    for layer in range(layers):
+        shape = weights[f"mean_{layer}"].shape
+        total, squares = np.zeros(shape), np.zeros(shape)
+        # shifted by the moving mean, so that the difference of two large sums doesn't eat the variance
+        shift = weights[f"mean_{layer}"][:, None, :]
+        for copy in copies:
+            for start, block in blocks(copy, copy[0].size + 2 * shape[0] * shape[1]):
+                active = np.maximum(_dense(weights, layer, _hidden(weights, block, layer)), 0) - shift
+                share = mine[:, None, start : start + len(block)]
+                total += (share @ active)[:, 0]
+                squares += (share @ np.square(active))[:, 0]
+        count = mine.sum(axis=1)[:, None] * len(copies)
+        mean = total / count
+        weights[f"mean_{layer}"] = (mean + shift[:, 0]).astype(np.float32)
+        weights[f"variance_{layer}"] = np.maximum(squares / count - mean**2, 0).astype(np.float32)
+
+
+def _hidden(weights: Weights, rows: Floats, layers: int) -> Floats:
+    """What enters dense layer `layers`: (b, F) as it came for layer 0, else (H, b, width)."""
+    active = rows
+    for layer in range(layers):
+        active = np.maximum(_dense(weights, layer, active), 0)
+        scale = weights[f"gamma_{layer}"] / np.sqrt(weights[f"variance_{layer}"] + EPSILON)
+        active *= scale[:, None, :]
+        active += (weights[f"beta_{layer}"] - weights[f"mean_{layer}"] * scale)[:, None, :]
+    return active
+
+
+def _dense(weights: Weights, layer: int, inputs: Floats) -> Floats:
+    """(H, b, out) of one dense layer; layer 0 standardises its shared inputs by way of the kernel."""
+    kernel, bias = weights[f"kernel_{layer}"], weights[f"bias_{layer}"]
+    if layer == 0 and "input_mean" in weights:
+        kernel = kernel / np.sqrt(weights["input_variance"])[:, :, None]
+        bias = bias - (weights["input_mean"][:, None, :] @ kernel)[:, 0]
+    outputs = np.matmul(inputs, kernel)
+    outputs += bias[:, None, :]
+    return outputs
+
+
+def _softmax(logits: Floats) -> Floats:
+    logits -= logits.max(axis=-1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=-1, keepdims=True)
+    return logits
+
+
+def write_bag(bag: Bag, path: Path, key: str) -> None:
+    """Write the bag's arrays as one NumPy archive; the same bag gives the same bytes."""
+    plan = {**bag.plan.settings(), "tap_shape": list(bag.tap_shape)}
+    header = {"schema": _SCHEMA, "key": key, "plan": plan, "heads": [[head.seed, head.fold] for head in bag.heads]}
+    arrays: dict[str, npt.NDArray[Any]] = {f"weights/{name}": array for name, array in bag.weights.items()}
+    arrays |= {f"history/{name}": array for name, array in bag.history.mappings().items()}
+    text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
+    np.savez(path, allow_pickle=False, header=text, out_of_fold=bag.out_of_fold, **arrays)
+
+
+def load_bag(folder: Path) -> Bag:
+    """Read the bag that `featcache.heads.save_bag` left in `folder`.
+
+    Raises:
+        CacheFormatError: there is none, or it is damaged.
+    """
+    path = folder / BAG_FILE
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            header = json.loads(archive["header"].tobytes())
+            arrays = {name: archive[name] for name in archive.files if name != "header"}
+        return _bag(header, arrays)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise CacheFormatError(f"{path}: expected a bag of heads; {error}: run TrainHeads with --rerun") from error
+
+
+def _bag(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Bag:
+    if header["schema"] != _SCHEMA:
+        raise ValueError(f"schema={header['schema']!r} is not the expected {_SCHEMA}")
+    plan = dict(header["plan"])
+    tap_shape = tuple(plan.pop("tap_shape"))
+    del plan["training_version"]
+    for name in ("hidden", "dropouts"):
+        plan[name] = tuple(plan[name])
+    plan["schedule"] = tuple((rate, epochs) for rate, epochs in plan["schedule"])
+    prefixed = {part: {} for part in ("weights", "history")}  # type: dict[str, dict[str, Floats]]
+    for name, array in arrays.items():
+        part, _, rest = name.partition("/")
+        if rest:
+            prefixed[part][rest] = array
+    heads = tuple(HeadId(seed, fold) for seed, fold in header["heads"])
+    history = History(**prefixed["history"])
+    return Bag(HeadPlan(**plan), tap_shape, heads, prefixed["weights"], arrays["out_of_fold"], history)

@@ -1,0 +1,117 @@
+"""Members' probabilities by row id, and their file. No Keras."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from featcache.disk import replacing
+from featcache.errors import CacheFormatError, CacheMismatchError
+
+SCHEMA = 1
+_NEXT = "run TrainHeads with --rerun"
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What m members say of n rows.
+
+    Attributes:
+        ids: n unique row ids.
+        labels: (n,) int32 class indices, -1 where unknown.
+        members: m names.
+        probabilities: (m, n, C) float32; NaN throughout a row that a member has no prediction for.
+        class_names: C names.
+    """
+
+    ids: tuple[str, ...]
+    labels: npt.NDArray[np.int32]
+    members: tuple[str, ...]
+    probabilities: npt.NDArray[np.float32]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse parts that don't fit together."""
+        shape = (len(self.members), len(self.ids), len(self.class_names))
+        if self.probabilities.shape != shape or self.labels.shape != (len(self.ids),):
+            got = f"probabilities{self.probabilities.shape}, labels{self.labels.shape}"
+            raise CacheMismatchError(f"expected probabilities{shape} and labels({shape[1]},); got {got}: {_NEXT}")
+        for what, names in (("row ids", self.ids), ("members", self.members)):
+            if len(set(names)) != len(names):
+                raise CacheMismatchError(f"expected unique {what}; got {len(names) - len(set(names))} twice: {_NEXT}")
+
+    def align(self, ids: Sequence[str]) -> "Predictions":
+        """Return the rows `ids`, in that order.
+
+        Raises:
+            CacheMismatchError: some of them aren't here.
+        """
+        place = {row_id: row for row, row_id in enumerate(self.ids)}
+        missing = [row_id for row_id in ids if row_id not in place]
+        if missing:
+            raise CacheMismatchError(
+                f"expected predictions for {len(ids)} rows; {len(missing)} are missing, first id={missing[0]!r}: {_NEXT}"
+            )
+        rows = np.array([place[row_id] for row_id in ids], np.intp)
+        return Predictions(
+            tuple(ids), self.labels[rows], self.members, self.probabilities[:, rows], self.class_names
+        )
+
+    def scored(self) -> "Predictions":
+        """Return the rows whose label is known and that every member has a prediction for."""
+        complete = ~np.isnan(self.probabilities).any(axis=(0, 2)) & (self.labels >= 0)
+        return self.align([self.ids[row] for row in np.flatnonzero(complete)])
+
+    def save(self, path: Path, key: str = "") -> None:
+        """Replace `path`, atomically; `key` is the stage's.
+
+        Raises:
+            StorageError: the disk is full, read-only or not permitted.
+        """
+        text = h5py.string_dtype()
+        with replacing(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
+            file.attrs["schema"], file.attrs["key"] = SCHEMA, key
+            for name in ("ids", "members", "class_names"):
+                file.create_dataset(name, data=np.array(getattr(self, name), object), dtype=text)
+            file["labels"], file["probabilities"] = self.labels, self.probabilities
+            for name, dimensions in _DIMENSIONS.items():
+                for axis, dimension in enumerate(dimensions):
+                    file[name].dims[axis].label = dimension
+
+    @classmethod
+    def load(cls, path: Path) -> "Predictions":
+        """Read what `save` wrote.
+
+        Raises:
+            CacheFormatError: the file is absent, damaged or something else.
+        """
+        try:
+            with h5py.File(path, "r") as file:
+                if file.attrs["schema"] != SCHEMA:
+                    raise ValueError(f"schema={file.attrs['schema']!r} is not the expected {SCHEMA}")
+                ids, members, names = (tuple(file[name].asstr()[()]) for name in ("ids", "members", "class_names"))
+                labels, probabilities = file["labels"][()], file["probabilities"][()]
+            if labels.dtype != np.int32 or probabilities.dtype != np.float32:
+                raise TypeError(f"labels are {labels.dtype}, probabilities {probabilities.dtype}")
+            return cls(ids, labels, members, probabilities, names)
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, CacheMismatchError) as error:
+            raise CacheFormatError(f"{path}: expected predictions; {error}: {_NEXT}") from error
+
+
+_DIMENSIONS = {"ids": ("row",), "labels": ("row",), "probabilities": ("member", "row", "class")}
+
+
+def stored_key(path: Path) -> str | None:
+    """Return the key in the file's attributes, reading nothing else; None where there is no such file or key."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        with h5py.File(path, "r") as file:
+            key = file.attrs.get("key")
+            return str(key) if key and file.attrs.get("schema") == SCHEMA else None
+    except (OSError, RuntimeError, ValueError):
+        return None

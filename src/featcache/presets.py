@@ -1,0 +1,119 @@
+"""What a head is and how it is trained: the settings, resolved for the rows at hand."""
+
+import math
+from dataclasses import asdict, dataclass
+
+from featcache.errors import TrainingError
+from featcache.specs import HeadsSpec
+
+TRAINING_VERSION = 1  # raise it when the same plan trains to other values
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """Everything that decides what the heads of a bag become, beside rows, folds and seeds.
+
+    Attributes:
+        features: values a row has, flattened.
+        classes: outputs of the softmax.
+        hidden: widths of the dense layers, each followed by relu and batch normalisation.
+        dropouts: the share dropped before each dense layer, the softmax layer included; len(hidden) + 1 values.
+        schedule: ((learning rate, epochs), ...), in order.
+        batch_size: rows a step and head.
+        standardize: inputs get mean 0 and variance 1 over the head's own training rows.
+        momentum: of batch normalisation's moving averages.
+        recompute_statistics: replace those averages, after training, by the statistics of the head's training rows.
+        weight_decay: what Adam takes off each kernel a step, times the learning rate.
+    """
+
+    features: int
+    classes: int
+    hidden: tuple[int, ...]
+    dropouts: tuple[float, ...]
+    schedule: tuple[tuple[float, int], ...]
+    batch_size: int
+    standardize: bool = False
+    momentum: float = 0.99
+    recompute_statistics: bool = False
+    weight_decay: float = 0.0
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training rows."""
+        return sum(epochs for _, epochs in self.schedule)
+
+    @property
+    def rates(self) -> list[float]:
+        """The learning rate of each epoch."""
+        return [rate for rate, epochs in self.schedule for _ in range(epochs)]
+
+    def settings(self) -> dict[str, object]:
+        """The plan as JSON-able values, for keys and records."""
+        return {**asdict(self), "training_version": TRAINING_VERSION}
+
+
+def resolve(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+    """Fill in what the preset decides; what the user set wins.
+
+    Args:
+        spec: the settings.
+        features: values of one row, flattened.
+        rows: usable training rows of one copy, all folds together.
+        classes: number of classes.
+
+    Raises:
+        TrainingError: fewer than 2 classes or no features.
+    """
+    if classes < 2:
+        raise TrainingError(f"expected at least 2 classes to tell apart; got classes={classes}: add a class folder")
+    if features < 1:
+        raise TrainingError(f"expected features to train on; got features={features}")
+    in_training = max(1, rows - rows // spec.folds)
+    plan = _PRESETS[spec.preset](spec, features, in_training, classes)
+    return plan
+
+
+def _dropouts(rate: float, layers: int, everywhere: bool = False) -> tuple[float, ...]:
+    """The recipe halves p before every layer but the last; its wider form doesn't."""
+    return (rate if everywhere else rate / 2,) * layers + (rate,)
+
+
+def _recipe(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+    hidden = (128, 128) if spec.hidden is None else spec.hidden
+    dropout = 0.8 if spec.dropout is None else spec.dropout
+    schedule = spec.schedule or ((1e-3, 1), (1e-2, 2))
+    return HeadPlan(features, classes, hidden, _dropouts(dropout, len(hidden)), schedule, spec.batch_size)
+
+
+def _wide(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+    hidden = (256, 256) if spec.hidden is None else spec.hidden
+    dropout = 0.8 if spec.dropout is None else spec.dropout
+    schedule = spec.schedule or ((1e-3, 1), (1e-2, 4), (1e-4, 4))
+    return HeadPlan(features, classes, hidden, _dropouts(dropout, len(hidden), True), schedule, spec.batch_size)
+
+
+def _default(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+    hidden = (128,) if spec.hidden is None else spec.hidden
+    dropout = 0.5 if spec.dropout is None else spec.dropout
+    steps = math.ceil(rows / spec.batch_size)
+    epochs = min(60, max(8, math.ceil(600 / steps)))
+    schedule = spec.schedule or ((2e-3, epochs - epochs // 3), (5e-4, epochs // 3))
+    return HeadPlan(
+        features,
+        classes,
+        hidden,
+        _dropouts(dropout, len(hidden)),
+        schedule,
+        spec.batch_size,
+        standardize=True,
+        momentum=0.9,
+        recompute_statistics=True,
+        weight_decay=0.0,
+    )
+
+
+def _fast(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+    return _default(spec, features, rows, classes)
+
+
+_PRESETS = {"default": _default, "recipe": _recipe, "wide": _wide, "fast": _fast}
