@@ -52,15 +52,16 @@ class Reader:
             weakref.finalize(self, os.close, self._descriptor)
             self._structure: Structure = structure
             self.complete = bool(self._array("journal/complete") == 1) and not path.name.endswith(PARTIAL_SUFFIX)
-            if not self.complete and not partial:
-                rows = int(self._mask(self._journaled).sum())
-                advice = "run again to go on, or open it with partial=True"
-                raise CacheFormatError(f"{path} is unfinished: {rows} of {structure.n} rows are durable; {advice}")
         self.split, self.copy, self.key, self.name = structure.split, structure.copy, structure.key, structure.name
         self.settings: Mapping[str, object] = structure.settings
         self.class_names: tuple[str, ...] = structure.class_names
         self.taps: Mapping[str, TapLayout] = {tap.name: tap for tap in structure.taps}
         self.block_rows = structure.block_rows
+        if not self.complete and not partial:
+            advice = "run again to go on, or open it with partial=True"
+            raise CacheFormatError(
+                f"{path} is unfinished: {self.journaled_rows} of {len(self)} rows are durable; {advice}"
+            )
 
     def __len__(self) -> int:
         """The number of rows n, rejected ones included."""

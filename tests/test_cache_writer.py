@@ -1,0 +1,321 @@
+import errno
+import logging
+import os
+import resource
+import signal
+import threading
+
+import numpy as np
+import pytest
+from cache_files import TAPS, feature_bytes, features_of, make_header, make_rows, write_cache, write_rows
+
+import featcache
+from featcache.cache import partial
+from featcache.cache.blocks import widen
+from featcache.cache.layout import TapLayout, default_block_rows
+from featcache.cache.lock import hold, is_held
+from featcache.cache.writer import CacheWriter
+from featcache.disk import disk
+from featcache.errors import CacheError, CacheLockedError, FeatureValueError, StorageError
+
+AVG = TAPS[1:]
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def place_of(path, name):
+    return featcache.open(path, partial=True)._structure.places[name]
+
+
+def flip_byte(path, offset):
+    with open(path, "r+b") as stream:
+        stream.seek(offset)
+        byte = stream.read(1)
+        stream.seek(offset)
+        stream.write(bytes([byte[0] ^ 0xFF]))
+
+
+def test_rows_in_any_order_from_several_threads(tmp_path):
+    rows = make_rows(101)
+    order = np.random.default_rng(0).permutation(101)
+    with CacheWriter(tmp_path / "c.h5", make_header(rows, block_rows=7)) as writer:
+        threads = [
+            threading.Thread(target=lambda part: write_rows(writer, rows, part), args=(order[i::5],)) for i in range(5)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        writer.publish({})
+    reader = featcache.open(tmp_path / "c.h5")
+    for name, expected in features_of(rows, range(101)).items():
+        np.testing.assert_array_equal(reader[name], expected)
+
+
+def test_leaving_without_publish_keeps_the_partial_and_the_next_writer_goes_on(tmp_path):
+    rows = make_rows(10)
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        assert not writer.durable.any()
+        write_rows(writer, rows, range(9))
+        name = writer.partial.name
+    assert names_in(tmp_path) == [name]
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        assert writer.durable.tolist() == [True] * 8 + [False] * 2
+        write_rows(writer, rows, [9, 8])
+        writer.publish({})
+    assert names_in(tmp_path) == ["c.h5"]
+    whole = write_cache(tmp_path / "whole.h5", rows)
+    assert feature_bytes(featcache.open(tmp_path / "c.h5")) == feature_bytes(featcache.open(whole))
+    assert featcache.open(tmp_path / "c.h5").run["statistics"] == featcache.open(whole).run["statistics"]
+
+
+def test_an_exception_inside_keeps_what_is_finished(tmp_path):
+    rows = make_rows(10)
+    with pytest.raises(RuntimeError, match="out of luck"), CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:  # noqa: PT012
+        write_rows(writer, rows, range(5))
+        raise RuntimeError("out of luck")
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        assert writer.durable.sum() == 4
+
+
+def test_fresh_drops_what_an_earlier_try_left(tmp_path):
+    rows = make_rows(10)
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        write_rows(writer, rows, range(8))
+    with CacheWriter(tmp_path / "c.h5", make_header(rows), fresh=True) as writer:
+        assert not writer.durable.any()
+
+
+def test_the_stored_block_length_is_kept(tmp_path):
+    rows = make_rows(10)
+    with CacheWriter(tmp_path / "c.h5", make_header(rows, block_rows=4)) as writer:
+        write_rows(writer, rows, range(4))
+    with CacheWriter(tmp_path / "c.h5", make_header(rows, block_rows=5)) as writer:
+        assert writer.block_rows == 4
+        assert writer.durable.sum() == 4
+
+
+def test_a_damaged_block_is_computed_again(tmp_path, caplog):
+    rows = make_rows(12)
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        write_rows(writer, rows, range(12))
+    place = place_of(writer.partial, "block5_pool")
+    flip_byte(writer.partial, place.offset + 5 * TAPS[0].row_bytes)
+    with caplog.at_level(logging.WARNING), CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        assert np.flatnonzero(~writer.durable).tolist() == [4, 5, 6, 7]
+        assert "block 1 does not match its checksum" in caplog.text
+        with open(writer.partial, "rb") as stream:
+            journal = os.pread(stream.fileno(), 96, place_of(writer.partial, "journal/checksum").offset)
+        assert journal[32:64] == bytes(32)
+
+
+@pytest.mark.parametrize("what", ["cut", "ids", "garbage", "empty"])
+def test_a_damaged_partial_is_never_trusted(tmp_path, what):
+    rows = make_rows(12)
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        write_rows(writer, rows, range(12))
+    if what == "cut":
+        os.truncate(writer.partial, writer.partial.stat().st_size // 2)
+    elif what == "ids":
+        flip_byte(writer.partial, place_of(writer.partial, "id").offset + 3)
+    else:
+        writer.partial.write_bytes(b"\x89HDF\r\n\x1a\n" * 300 if what == "garbage" else b"")
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        assert not writer.durable.any()
+        write_rows(writer, rows, range(12))
+        writer.publish({})
+    assert names_in(tmp_path) == ["c.h5"]
+
+
+def test_publish_removes_superseded_partials_that_nobody_holds(tmp_path):
+    old, other, now = make_rows(5), make_rows(6), make_rows(7)
+    with CacheWriter(tmp_path / "c.h5", make_header(old)) as writer:
+        gone = writer.partial
+    with (
+        CacheWriter(tmp_path / "c.h5", make_header(other)) as holder,
+        CacheWriter(tmp_path / "d.h5", make_header(old)) as foreign,
+    ):
+        write_cache(tmp_path / "c.h5", now)
+        assert not gone.exists()
+        assert holder.partial.exists()
+        assert foreign.partial.exists()
+
+
+def test_a_published_file_is_replaced_and_never_changed(tmp_path):
+    path = write_cache(tmp_path / "c.h5", make_rows(5))
+    reader, inode = featcache.open(path), path.stat().st_ino
+    before = feature_bytes(reader)
+    write_cache(path, make_rows(5, prefix="other/"))
+    assert path.stat().st_ino != inode
+    assert feature_bytes(reader) == before
+    assert reader.ids[0] == "ünï/0.jpg"
+
+
+def test_publish_refuses_gaps_and_keeps_the_partial(tmp_path):
+    rows = make_rows(10)
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        write_rows(writer, rows, [0, 1, 2, 4, 5])
+        with pytest.raises(CacheError, match=r"5 are missing, the first is id='ünï/3\.jpg'"):
+            writer.publish({})
+        with pytest.raises(ValueError, match="at most 65536 bytes"):
+            write_rows(writer, rows, [3, 6, 7, 8, 9]) or writer.publish({"note": "x" * 70_000})
+        assert not (tmp_path / "c.h5").exists()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_float16_has_no_number_for_name_their_row_and_tap(tmp_path, dtype, value):
+    rows = make_rows(4)
+    features = {name: array.astype(dtype) for name, array in features_of(rows, range(4)).items()}
+    features["block5_pool"][2, 1, 0, 3] = value
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        with pytest.raises(FeatureValueError, match=rf"got {value} for id='ünï/2.jpg' in tap block5_pool;"):
+            writer.write(np.arange(4), features, np.ones(4, np.uint8))
+        write_rows(writer, rows, range(4))  # the rows are free again
+        writer.publish({})
+
+
+def test_values_just_beyond_float16_are_refused_before_they_are_rounded(tmp_path):
+    rows = make_rows(2)
+    with CacheWriter(tmp_path / "c.h5", make_header(rows, AVG)) as writer:
+        for value in (65505.0, -65510.0, 1e9):
+            with pytest.raises(FeatureValueError, match="-65504 to 65504"):
+                writer.write(np.array([0]), {AVG[0].name: np.full((1, 5), value, np.float32)}, np.ones(1, np.uint8))
+        writer.write(np.array([0]), {AVG[0].name: np.full((1, 5), -65504, np.float32)}, np.ones(1, np.uint8))
+        writer.write(np.array([1]), {AVG[0].name: np.full((1, 5), np.nan, np.float32)}, np.full(1, 2, np.uint8))
+        writer.publish({})
+    reader = featcache.open(tmp_path / "c.h5")
+    assert (reader[AVG[0].name][0] == -65504).all()
+    assert (reader[AVG[0].name][1] == 0).all(), "rejected rows are zeros whatever came"
+    assert reader.statistics(AVG[0].name) == {
+        "rows": 1,
+        "zeros": 0.0,
+        "min": -65504.0,
+        "max": -65504.0,
+        "mean": -65504.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "features", "status", "message"),
+    [
+        ([0, 0], {}, [1, 1], "every row once"),
+        ([1], {}, [1], "every row once"),
+        ([4], {}, [1], "rows from 0 to 3; got 4"),
+        ([0], {}, [0], r"status 1 \(ok\) or 2"),
+        ([0], {}, [1, 1], "as many statuses"),
+        ([0.0], {}, [1], "integer rows"),
+        ([0], {"x": np.zeros((1, 5))}, [1], "features of the taps"),
+        ([0], {"block5_pool_avg": np.zeros((1, 4), np.float16)}, [1], r"float16 or float32 \(1, 5\)"),
+        ([0], {"block5_pool_avg": np.zeros((1, 5), np.int8)}, [1], "got int8"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(tmp_path, rows, features, status, message):
+    with CacheWriter(tmp_path / "c.h5", make_header(make_rows(4), AVG)) as writer:
+        writer.write(np.array([1]), {"block5_pool_avg": np.zeros((1, 5), np.float16)}, np.ones(1, np.uint8))
+        features = features or {"block5_pool_avg": np.zeros((len(rows), 5), np.float16)}
+        with pytest.raises(ValueError, match=message):
+            writer.write(np.array(rows), features, np.array(status))
+
+
+def test_a_writer_is_closed_after_publish_and_before_with(tmp_path):
+    rows = make_rows(0)
+    writer = CacheWriter(tmp_path / "c.h5", make_header(rows))
+    with pytest.raises(ValueError, match="inside its with block"):
+        writer.publish({})
+    with writer:
+        writer.publish({})
+        with pytest.raises(ValueError, match="not yet published"):
+            writer.publish({})
+
+
+def test_two_writers_in_one_process(tmp_path):
+    header = make_header(make_rows(4))
+    with CacheWriter(tmp_path / "c.h5", header) as one:
+        assert is_held(one.partial)
+        with (
+            pytest.raises(CacheLockedError, match=f"process {os.getpid()} on "),
+            CacheWriter(tmp_path / "c.h5", header),
+        ):
+            pass
+    assert not is_held(one.partial)
+    assert not is_held(tmp_path / "none.partial.h5")
+
+
+def test_a_file_published_between_open_and_lock_is_not_taken(tmp_path, monkeypatch):
+    path = tmp_path / "c.partial.h5"
+    path.write_bytes(b"old")
+    real, moved = partial.lock, []
+
+    def lock_after_rename(descriptor, where):
+        if not moved:
+            moved.append(path.rename(tmp_path / "c.h5"))
+        real(descriptor, where)
+
+    monkeypatch.setattr("featcache.cache.lock.lock", lock_after_rename)
+    descriptor = hold(path)
+    assert os.path.sameopenfile(descriptor, descriptor)
+    assert os.fstat(descriptor).st_ino == path.stat().st_ino
+    assert (tmp_path / "c.h5").read_bytes() == b"old"
+    os.close(descriptor)
+
+
+def test_a_full_disk_is_known_before_the_work(tmp_path, monkeypatch):
+    def full(descriptor, size):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(disk, "allocate", full)
+    with (
+        pytest.raises(StorageError, match=r"needs 0.1 MB, [\d,.]+ MB are free; make room"),
+        CacheWriter(tmp_path / "c.h5", make_header(make_rows(9))),
+    ):
+        pass
+    assert names_in(tmp_path) == []
+
+
+def test_a_disk_that_fails_in_the_background_is_told_at_the_next_call_and_nothing_is_lost(tmp_path, monkeypatch):
+    rows, real = make_rows(12), disk.fsync
+    with pytest.raises(StorageError, match="input/output error; what was finished before is kept"):  # noqa: PT012, SIM117
+        with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+            write_rows(writer, rows, range(4))
+            writer._journal.close()
+            monkeypatch.setattr(disk, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "bad disk")))
+            writer._journal = type(writer._journal)(writer._descriptor, writer._structure, writer._scans)
+            write_rows(writer, rows, range(4, 12))
+            writer.publish({})
+    monkeypatch.setattr(disk, "fsync", real)
+    assert not (tmp_path / "c.h5").exists()
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        assert writer.durable.sum() == 4
+
+
+def test_a_file_size_limit_is_one_line_and_the_next_run_goes_on(tmp_path):
+    rows = make_rows(50)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
+    try:
+        with pytest.raises(StorageError) as caught, CacheWriter(tmp_path / "c.h5", make_header(rows)):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, old)
+    assert "\n" not in str(caught.value)
+    write_cache(tmp_path / "c.h5", rows)
+    assert names_in(tmp_path) == ["c.h5"]
+
+
+def test_blocks_are_at_least_8_mib_and_whole_batches():
+    block5 = TapLayout("block5_pool", (7, 7, 512), "k", {})
+    for batch in (1, 32, 100):
+        rows = default_block_rows((block5,), batch)
+        assert rows % batch == 0
+        assert rows * block5.row_bytes >= 8 * 2**20 > (rows - batch) * block5.row_bytes
+
+
+def test_widening_is_exact_for_every_float16():
+    every = np.arange(65536, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)]
+    np.testing.assert_array_equal(widen(finite).view(np.uint32), finite.astype(np.float32).view(np.uint32))
