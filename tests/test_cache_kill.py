@@ -54,7 +54,7 @@ def test_killed_at_a_block_boundary(tmp_path, undisturbed, block):
 def test_killed_again_and_again_at_random_moments(tmp_path, undisturbed):
     moments, path, kills = random.Random(5), tmp_path / "c.h5", 0
     for _ in range(12):
-        with start_child(path, pause=0.03) as child:
+        with start_child(path, pause=0.06) as child:
             child.stdout.readline() if moments.random() < 0.8 else None  # sometimes while it still starts
             time.sleep(moments.random() * 0.15)
             child.kill()
