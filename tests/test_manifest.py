@@ -8,9 +8,19 @@ import pytest
 from images import encoded, greys, make_folder, make_idx, picture
 
 from featcache import keys
-from featcache.errors import CacheFormatError, SourceError
+from featcache.errors import CacheFormatError, SourceChangedError, SourceError
 from featcache.rows import Rows
-from featcache.sources import Manifest, current_key, folder, idx, index, index_images, listing, stored_manifest
+from featcache.sources import (
+    Manifest,
+    folder,
+    idx,
+    index,
+    index_images,
+    list_files,
+    list_images,
+    listing,
+    stored_manifest,
+)
 from featcache.specs import DatasetSpec
 
 
@@ -37,6 +47,10 @@ def reads(monkeypatch):
     original = listing._examined
     monkeypatch.setattr(listing, "_examined", lambda path, *rest: paths.append(path.name) or original(path, *rest))
     return paths
+
+
+def current_key(spec, out):
+    return index.current_key(spec, out, list_files(spec))
 
 
 def age(root):
@@ -346,3 +360,27 @@ def test_files_are_text_for_people(root, out):
     assert json.loads((out / "listing.json").read_text())["asked"] == {"source": "folder", "groups": ""}
     assert index.LISTING_JSON == "listing.json"
     assert keys.short(stored_manifest(out)["key"])
+
+
+def test_a_listing_keeps_to_the_files_that_were_seen(root, out):
+    spec = spec_of(root)
+    seen = list_files(spec)
+    make_folder(root, {"wasps": 3})
+    manifest = list_images(spec, out, files=seen)
+    assert manifest.class_names == ("ants", "bees")
+    assert len(manifest.splits["train"]) == 8
+    manifest.save(out, {"run": "r1"})
+    assert stored_manifest(out)["run"] == "r1"
+    assert index.current_key(spec, out, seen) == manifest.key
+    assert current_key(spec, out) is None
+    (root / "train" / "ants" / "img_1.png").write_bytes(encoded(picture(seed=77)))  # unseen: the next run's
+    assert index.current_key(spec, out, seen) == manifest.key
+    assert current_key(spec, out) is None
+
+
+def test_a_file_that_vanishes_while_it_is_listed(root, out):
+    seen = list_files(spec_of(root))
+    (root / "train" / "ants" / "img_1.png").unlink()
+    with pytest.raises(SourceChangedError, match=r"img_1.png' is gone since it was listed: run again"):
+        list_images(spec_of(root), out, files=seen)
+    assert list_files(spec_of(root / "nowhere")) is None

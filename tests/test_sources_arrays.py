@@ -7,7 +7,7 @@ import pytest
 from images import greys, idx1, idx3, make_idx, table
 
 from featcache.errors import SourceChangedError, SourceError
-from featcache.sources import index_images, open_source
+from featcache.sources import index_images, list_files, list_images, open_source
 from featcache.sources.decode import resize_rgb
 from featcache.specs import DatasetSpec
 
@@ -84,7 +84,7 @@ def test_idx_test_prefix_and_other_files(tmp_path):
     (tmp_path / "README").write_text("")
     manifest = listed("idx", tmp_path)
     assert len(manifest.splits["test"]) == 6
-    assert sum(manifest.left_out.values()) == 2  # README and the artifacts folder
+    assert manifest.left_out == {"not train-*, t10k-* or test-* idx files": 1}
 
 
 TRAIN3, TRAIN1 = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -247,6 +247,17 @@ def test_load_finds_changed_rows(tmp_path):
     make_idx(tmp_path, IMAGES[:2], LABELS[:2])
     with pytest.raises(SourceChangedError, match="train:5"):
         open_source(DatasetSpec("x", "idx", tmp_path)).load("train:5", rows.digests[5], 8)
+
+
+def test_files_that_come_or_go_while_listing(tmp_path):
+    make_idx(tmp_path, IMAGES, LABELS)
+    spec = DatasetSpec("x", "idx", tmp_path)
+    seen = list_files(spec)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx1(LABELS))
+    with pytest.raises(SourceChangedError, match=r"got .*t10k-labels-idx1-ubyte.*: run again"):
+        list_images(spec, tmp_path / "artifacts", files=seen)
+    (tmp_path / "train-extra-idx3-ubyte").write_bytes(b"")
+    fails("idx", tmp_path, "expected one train-.-idx3-ubyte file; got train-extra-idx3-ubyte and train-images")
 
 
 def test_many_threads_read_the_file_once(tmp_path, monkeypatch):

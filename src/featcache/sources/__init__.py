@@ -1,7 +1,18 @@
 """Where images come from: listing, decoding, and the manifest."""
 
-from featcache.sources.index import current_key, index_images
+from featcache.sources.index import current_key, index_images, list_files, list_images
+from featcache.sources.listing import FileStat
 from featcache.sources.manifest import Manifest, stored_manifest
 from featcache.sources.source import Source, open_source
 
-__all__ = ["Manifest", "Source", "current_key", "index_images", "open_source", "stored_manifest"]
+__all__ = [
+    "FileStat",
+    "Manifest",
+    "Source",
+    "current_key",
+    "index_images",
+    "list_files",
+    "list_images",
+    "open_source",
+    "stored_manifest",
+]

@@ -56,17 +56,23 @@ class ArraySource:
         return [stat_file(location, path) for location, path in self.paths.items()]
 
     def examine(self, files: Sequence[FileStat], digests: DigestCache, progress: Progress) -> None:
-        """Digest `files` as far as `digests` doesn't know them."""
+        """Digest `files` as far as `digests` doesn't know them.
+
+        Raises:
+            SourceChangedError: files came or went since they were looked at.
+        """
+        seen = [file.location for file in files]
+        if seen != list(self.paths):
+            raise SourceChangedError(f"expected the files {', '.join(seen)}; got {', '.join(self.paths)}: run again")
         digests.digest_all([(self.paths[file.location], file) for file in files], None, progress)
 
-    def list_rows(self, digests: DigestCache, progress: Progress) -> Manifest:
+    def list_rows(self, files: Sequence[FileStat], digests: DigestCache, progress: Progress) -> Manifest:
         """Read the files and list every image with its label and content digest.
 
         Raises:
             SourceError: a file is damaged, or the labels can't be trained on.
             SourceChangedError: a file changed meanwhile.
         """
-        files = self.files()
         self.examine(files, digests, progress)
         splits = self._read()
         changed = [now.location for now, before in zip(self.files(), files, strict=True) if now != before]

@@ -40,15 +40,15 @@ class FolderSource:
         """Digest `files` and look at their headers, as far as `digests` doesn't know them."""
         digests.digest_all([(self.path / file.location, file) for file in files], header_fault, progress)
 
-    def list_rows(self, digests: DigestCache, progress: Progress) -> Manifest:
+    def list_rows(self, files: Sequence[FileStat], digests: DigestCache, progress: Progress) -> Manifest:
         """List every image with its label and content digest.
 
         Raises:
             SourceError: the layout or the classes can't be what the user meant.
         """
         scan = _Scan(self.path)
-        files = sorted(scan.files, key=lambda file: [natural(part) for part in file.location.split("/")])
-        classes = {name: index for index, name in enumerate(sorted(scan.classes["train"], key=natural))}
+        files = sorted(files, key=lambda file: [natural(part) for part in file.location.split("/")])
+        classes = {name: index for index, name in enumerate(sorted(_class_folders(files, scan), key=natural))}
         if not classes:
             where, expected = self.path / "train", "expected a folder for each class with its images in it"
             raise SourceError(f"{where}: {expected}; got no folder: make train/<class>/ and run again")
@@ -175,6 +175,15 @@ def _visible(path: Path) -> list[_Entry]:
             return [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise SourceError(f"{str(path)!r} can't be listed: {error.strerror}: mend it and run again") from error
+
+
+def _class_folders(files: Sequence[FileStat], scan: _Scan) -> set[str]:
+    """Return the classes of `files`, and the class folders that hold no image: mistakes that must be heard of."""
+    listed, filled = (
+        {parts[1] for file in which if (parts := file.location.split("/"))[0] == "train"}
+        for which in (files, scan.files)
+    )
+    return listed | (set(scan.classes["train"]) - filled)
 
 
 def _suffix(entry: _Entry) -> str:

@@ -39,17 +39,18 @@ def _found(path: Path) -> tuple[dict[tuple[str, int], Path], dict[str, int]]:
     found: dict[tuple[str, int], Path] = {}
     left_out: dict[str, int] = {}
     for file in sorted(path.iterdir()):
-        if file.name.startswith("."):
+        if file.name.startswith(".") or not file.is_file():
             continue
         match = _NAME.fullmatch(file.name)
-        if match is None or not file.is_file():
+        if match is None:
             reason = "not train-*, t10k-* or test-* idx files"
             left_out[reason] = left_out.get(reason, 0) + 1
             continue
         which = ("train" if match["split"] == "train" else "test", int(match["rank"]))
         other = found.setdefault(which, file)
+        kind = f"{which[0]}-*-idx{which[1]}-ubyte"
         if other is not file and file.name != f"{other.name}.gz":  # packed and unpacked side by side: the unpacked
-            raise SourceError(f"{path}: expected one file of {which[0]}'s kind; got {other.name} and {file.name}")
+            raise SourceError(f"{path}: expected one {kind} file; got {other.name} and {file.name}: remove one")
     return found, left_out
 
 

@@ -1,10 +1,11 @@
 """The first stage: list a data set, and tell cheaply whether it is still the one listed."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from featcache.disk import storage_errors
-from featcache.errors import SourceError, StorageError
+from featcache.errors import SourceError
 from featcache.progress import Progress, Silent
 from featcache.sources.groups import group_file, with_groups
 from featcache.sources.listing import (
@@ -26,60 +27,99 @@ _GROUPS = "groups:"  # no image's location starts with it
 
 
 def index_images(spec: DatasetSpec, folder: Path, progress: Progress | None = None) -> Manifest:
-    """List every image of a data set and save the manifest and what it rests on in `folder`.
+    """List every image of a data set and save the manifest in `folder`: `list_images` and `Manifest.save` in one.
+
+    Raises:
+        SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
+        StorageError: `folder` can't be written.
+    """
+    manifest = list_images(spec, folder, progress)
+    manifest.save(folder)
+    return manifest
+
+
+def list_files(spec: DatasetSpec) -> list[FileStat] | None:
+    """Look at every file a listing rests on: a stat each, never a read. None when the data set can't be listed."""
+    try:
+        return _files(spec)
+    except SourceError:
+        return None
+
+
+def list_images(
+    spec: DatasetSpec, folder: Path, progress: Progress | None = None, files: Sequence[FileStat] | None = None
+) -> Manifest:
+    """List every image of a data set, and keep in `folder` what the listing rests on (but not the manifest).
 
     Only files whose size or time stamps are new since the last listing in `folder` are read.
+
+    Args:
+        spec: where the images are.
+        folder: of the data set's artifacts.
+        progress: is told of every file, and of what is left out or set aside.
+        files: what `list_files` saw, so that a run sees one state of the data set; None to look now.
 
     Raises:
         SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
         StorageError: `folder` can't be written.
     """
     progress = Silent() if progress is None else progress
+    source = open_source(spec)
+    files = _files(spec) if files is None else files
     with storage_errors(folder, "could not make"):
         folder.mkdir(parents=True, exist_ok=True)
     digests = _known_digests(spec, folder)
     try:
-        manifest = open_source(spec).list_rows(digests, progress)
+        manifest = source.list_rows([file for file in files if not _is_groups(file)], digests, progress)
         if spec.groups:
-            path, column = group_file(spec.groups, spec.path)
-            digests.digest(path, stat_file(_GROUPS + spec.groups, path))
-            manifest = with_groups(manifest, path, column)
+            _examine_groups(spec, files, digests)
+            manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
     except BaseException:
-        if digests.used:
-            _save_quietly(digests, spec, folder, key="")  # what has been read needn't be read again
+        _keep_digests(digests, spec, folder)
         raise
-    manifest.save(folder)
     digests.save(folder / LISTING_CSV)
     _listing(spec, digests.used, manifest.key).save(folder / LISTING_JSON)
     _tell(manifest, progress)
     return manifest
 
 
-def current_key(spec: DatasetSpec, folder: Path, progress: Progress | None = None) -> str | None:
+def current_key(
+    spec: DatasetSpec, folder: Path, files: Sequence[FileStat] | None, progress: Progress | None = None
+) -> str | None:
     """Return the key of the manifest in `folder` if listing the data set now would give the same.
 
-    Costs a stat a file while nothing changed. Files with a new stat are read, and if their contents are the old ones,
-    the key stands and the listing is brought up to date, as far as `folder` can be written.
+    While nothing changed, nothing is read but two short JSON files. Files with a new stat are read, and if their
+    contents are the old ones, the key stands and the listing is brought up to date, as far as `folder` can be written.
+
+    Args:
+        spec: where the images are.
+        folder: of the data set's artifacts.
+        files: what `list_files` saw.
+        progress: is told of files that must be read.
 
     Returns:
-        The key; None if there is no manifest, if it would change, or if the data set can't be listed (`index_images`
+        The key; None if there is no manifest, if it would change, or if the data set can't be listed (`list_images`
         then says why).
     """
     stored, listing = stored_manifest(folder), Listing.load(folder / LISTING_JSON)
-    if stored is None or listing is None or listing.asked != _asked(spec) or listing.key != stored["key"]:
+    if files is None or stored is None or listing is None:
         return None
+    if listing.asked != _asked(spec) or listing.key != stored["key"]:
+        return None
+    if listing.root == _root(spec) and listing.settled and listing.stats == stats_digest(files):
+        return listing.key
+    digests = _known_digests(spec, folder)
     try:
-        files = _files(spec)
-        same_place = listing.root == _root(spec)
-        if same_place and listing.settled and listing.stats == stats_digest(files):
-            return listing.key
-        digests = _known_digests(spec, folder)
-        _examine(spec, files, digests, Silent() if progress is None else progress)
+        images = [file for file in files if not _is_groups(file)]
+        open_source(spec).examine(images, digests, Silent() if progress is None else progress)
+        _examine_groups(spec, files, digests)
     except SourceError:
         return None
-    unchanged = contents_digest(digests.used) == listing.contents
-    _save_quietly(digests, spec, folder, key=listing.key if unchanged else "")
-    return listing.key if unchanged else None
+    if contents_digest(digests.used) != listing.contents:
+        _keep_digests(digests, spec, folder)
+        return None
+    _keep_listing(digests, spec, folder, listing.key)
+    return listing.key
 
 
 def _files(spec: DatasetSpec) -> list[FileStat]:
@@ -89,10 +129,12 @@ def _files(spec: DatasetSpec) -> list[FileStat]:
     return files
 
 
-def _examine(spec: DatasetSpec, files: list[FileStat], digests: DigestCache, progress: Progress) -> None:
-    images = [file for file in files if not file.location.startswith(_GROUPS)]
-    open_source(spec).examine(images, digests, progress)
-    for file in files[len(images) :]:
+def _is_groups(file: FileStat) -> bool:
+    return file.location.startswith(_GROUPS)
+
+
+def _examine_groups(spec: DatasetSpec, files: Sequence[FileStat], digests: DigestCache) -> None:
+    for file in filter(_is_groups, files):
         digests.digest(group_file(spec.groups, spec.path)[0], file)
 
 
@@ -103,11 +145,23 @@ def _known_digests(spec: DatasetSpec, folder: Path) -> DigestCache:
     return DigestCache.load(folder / LISTING_CSV)
 
 
-def _save_quietly(digests: DigestCache, spec: DatasetSpec, folder: Path, key: str) -> None:
+def _keep_listing(digests: DigestCache, spec: DatasetSpec, folder: Path, key: str) -> None:
     # A listing that can't be kept costs another reading; it must not stop whoever only asks.
-    with contextlib.suppress(StorageError, OSError):
-        digests.save(folder / LISTING_CSV, unused=not key)
+    with contextlib.suppress(OSError):
+        digests.save(folder / LISTING_CSV)
         _listing(spec, digests.used, key).save(folder / LISTING_JSON)
+
+
+def _keep_digests(digests: DigestCache, spec: DatasetSpec, folder: Path) -> None:
+    # What was read needn't be read again, though no manifest came of it. The stored listing goes on standing for its
+    # manifest: another process may be at work with it.
+    listing = Listing.load(folder / LISTING_JSON)
+    if not digests.used or (listing is not None and listing.root != _root(spec)):
+        return
+    with contextlib.suppress(OSError):
+        digests.save(folder / LISTING_CSV, unused=True)
+        if listing is None:
+            _listing(spec, digests.used, key="").save(folder / LISTING_JSON)
 
 
 def _listing(spec: DatasetSpec, used: list[Examined], key: str) -> Listing:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from featcache import keys
 from featcache.disk import replacing, write_text
+from featcache.errors import SourceChangedError
 from featcache.progress import Progress
 
 LISTING_VERSION = 1  # raise it when the same files would be listed, checked or digested differently
@@ -221,5 +222,7 @@ def _examined(path: Path, stat: FileStat, check: Callable[[bytes], str] | None) 
             return Examined(stat, read_ns, keys.file_digest(path), "")
         content = path.read_bytes()
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and stat.size >= 0:
+            raise SourceChangedError(f"{str(path)!r} is gone since it was listed: run again to list anew") from error
         return Examined(stat, read_ns, "", f"can't be read: {os.strerror(error.errno or 0)}")
     return Examined(stat, read_ns, keys.bytes_digest(content), check(content))

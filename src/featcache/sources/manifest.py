@@ -49,8 +49,12 @@ class Manifest:
         splits = {name: rows.key for name, rows in self.splits.items()}
         return keys.digest([MANIFEST_VERSION, list(self.class_names), self.settings, splits])
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, record: Mapping[str, object] | None = None) -> None:
         """Write `manifest.csv`, then `manifest.json`, which vouches for it, each atomically.
+
+        Args:
+            folder: of the data set's artifacts.
+            record: what else `manifest.json` shall say of its making; it doesn't enter the key.
 
         Raises:
             StorageError: the disk is full, read-only or not permitted.
@@ -63,7 +67,7 @@ class Manifest:
             lines.writerow(_COLUMNS)
             for split, rows in self.splits.items():
                 lines.writerows(self._lines(split, rows))
-        write_text(folder / JSON_NAME, json.dumps(self._summary(), indent=1) + "\n")
+        write_text(folder / JSON_NAME, json.dumps({**(record or {}), **self._summary()}, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":

@@ -28,8 +28,8 @@ class Source(Protocol):
     def examine(self, files: Sequence[FileStat], digests: DigestCache, progress: Progress) -> None:
         """Digest these files as far as `digests` doesn't know them."""
 
-    def list_rows(self, digests: DigestCache, progress: Progress) -> Manifest:
-        """List every image.
+    def list_rows(self, files: Sequence[FileStat], digests: DigestCache, progress: Progress) -> Manifest:
+        """List the images in `files`, which `files()` returned.
 
         Raises:
             SourceError: the data set is not as the source promises.
