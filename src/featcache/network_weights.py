@@ -1,5 +1,6 @@
 """Weights into a Keras network: drawn by NumPy, or from an HDF5 file that is checked before it is believed. [Keras]"""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,10 @@ def load_weights_file(path: Path, model: Any, title: str) -> None:
     if not path.name.endswith(_KERAS_3_SUFFIX):
         raise WeightsError(f"{path} was written by Keras 3; rename it to end in {_KERAS_3_SUFFIX}, as Keras demands")
     try:
-        model.load_weights(path)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras only warns that layers keep their initial weights
+            model.load_weights(path)
+    except (ValueError, OSError, KeyError, TypeError, UserWarning) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} does not fit {title} without top: {reason}") from error
 

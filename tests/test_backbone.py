@@ -1,0 +1,351 @@
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from featcache.backbone import Backbone, load_backbone
+from featcache.errors import BackboneError, WeightsError
+from featcache.progress import Silent
+from featcache.specs import FeaturesSpec, Tap
+from featcache.weights import resolve_weights
+
+Images = npt.NDArray[np.uint8]
+
+# Keras reads TensorFlow's variables through a protocol that NumPy 2 wants otherwise; it happens where these tests save
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    """(5, 48, 48, 3) coarse random patches, nearer to photos than noise is."""
+    patches = np.random.default_rng(7).integers(0, 256, (5, 6, 6, 3), dtype=np.uint8)
+    return patches.repeat(8, axis=1).repeat(8, axis=2)
+
+
+def load(precision: str = "float32", batch_size: int = 4, **settings: Any) -> Backbone:
+    taps = tuple(Tap.parse(text) for text in settings.pop("taps", "block5_pool").split())
+    spec = FeaturesSpec(**{"weights": "random", **settings, "taps": taps})
+    return load_backbone(spec, resolve_weights(spec, Silent()), precision, batch_size)
+
+
+@pytest.fixture(scope="module")
+def vgg16() -> Backbone:
+    return load(taps="block1_conv1 block4_pool block5_pool block5_pool:avg block5_pool:max")
+
+
+def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (a, b))
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)  # type: ignore[no-any-return]
+
+
+def test_features_have_the_declared_shapes(vgg16: Backbone, images: Images) -> None:
+    expected = {
+        "block1_conv1": (48, 48, 64),
+        "block4_pool": (3, 3, 512),
+        "block5_pool": (1, 1, 512),
+        "block5_pool_avg": (512,),
+        "block5_pool_max": (512,),
+    }
+    assert vgg16.taps == expected
+    assert vgg16.preprocessing == "caffe"
+    assert vgg16.parameters == 14_714_688
+    features = vgg16.forward(images)
+    assert {name: (array.shape[1:], array.dtype, len(array)) for name, array in features.items()} == {
+        name: (shape, np.float16, 5) for name, shape in expected.items()
+    }
+
+
+def test_preprocessing_is_that_of_keras_once(vgg16: Backbone, images: Images) -> None:
+    """The first convolution by hand: BGR minus means, 3x3 window, relu."""
+    import keras
+
+    pixels = keras.applications.vgg16.preprocess_input(images.astype(np.float32))
+    kernel, bias = first_convolution(vgg16)
+    padded = np.pad(pixels, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))  # (b, h, w, c, 3, 3)
+    expected = np.maximum(np.einsum("bhwcij,ijco->bhwo", windows, kernel, optimize=True) + bias, 0)
+    np.testing.assert_allclose(vgg16.forward(images)["block1_conv1"], expected, rtol=2e-3, atol=0.05)
+
+
+def first_convolution(backbone: Backbone) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    kernels = [np.asarray(item) for item in backbone._network.get_weights()]
+    return next((a, b) for a, b in itertools.pairwise(kernels) if a.shape == (3, 3, 3, 64))
+
+
+def test_random_weights_give_the_features_they_always_gave(vgg16: Backbone, images: Images) -> None:
+    """Whoever changes these changes `RANDOM_VERSION`, or caches lie."""
+    features = vgg16.forward(images)["block5_pool_avg"][:, [375, 108, 59, 509, 135, 36]]
+    np.testing.assert_allclose(features[0], [301.25, 185.75, 145.5, 117.3125, 93.125, 76.8125], rtol=2e-3)
+    np.testing.assert_allclose(features[3], [273.5, 178.625, 129.625, 120.625, 65.1875, 115.625], rtol=2e-3)
+
+
+def test_pooled_taps_pool_the_tap(images: Images) -> None:
+    features = load(taps="block4_pool block4_pool:avg block4_pool:max").forward(images)
+    whole = features["block4_pool"].astype(np.float32)
+    np.testing.assert_allclose(features["block4_pool_avg"], whole.mean((1, 2)), rtol=2e-3, atol=1e-2)
+    np.testing.assert_array_equal(features["block4_pool_max"], whole.max((1, 2)))
+
+
+@pytest.mark.parametrize("tap", ["block4_pool", "block5_pool:avg"])
+def test_one_tap_alone_is_the_same_and_nothing_behind_it_is_computed(vgg16: Backbone, images: Images, tap: str) -> None:
+    alone = load(taps=tap)
+    name = Tap.parse(tap).name
+    np.testing.assert_array_equal(alone.forward(images)[name], vgg16.forward(images)[name])
+    assert alone.parameters == (7_635_264 if tap == "block4_pool" else 14_714_688)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_rows_features_do_not_depend_on_its_batch(images: Images, precision: str) -> None:
+    backbone = load(precision)
+    together = backbone.forward(images)["block5_pool"]
+    assert backbone.forward(images[:0])["block5_pool"].shape == (0, 1, 1, 512)
+    for rows in ([0], [4, 3], [2, 1, 0], [0, 1, 2, 3], [4, 4, 4, 4, 1, 2, 0, 3, 3]):
+        np.testing.assert_array_equal(backbone.forward(images[rows])["block5_pool"], together[rows])
+    other = load(precision, batch_size=3).forward(images)["block5_pool"]
+    assert cosine(other, together).min() > 0.9999
+
+
+def test_bfloat16_agrees_with_float32(vgg16: Backbone, images: Images) -> None:
+    exact, fast = vgg16.forward(images), load("bfloat16", taps="block4_pool block5_pool").forward(images)
+    for tap in ("block4_pool", "block5_pool"):
+        assert cosine(exact[tap], fast[tap]).min() >= 0.999
+        assert not np.array_equal(exact[tap], fast[tap])
+
+
+def test_weights_are_those_of_the_seed_whatever_was_built_before(images: Images) -> None:
+    """Keras numbers unnamed layers through the process; features and tap names must not see it."""
+    first = load(backbone="mobilenetv3small", taps="activation_3 conv_1", image_size=48)
+    second = load(backbone="mobilenetv3small", taps="activation_3 conv_1", image_size=48)
+    for name, features in first.forward(images).items():
+        np.testing.assert_array_equal(second.forward(images)[name], features)
+
+
+def test_random_resnet50_stays_inside_float16(images: Images) -> None:
+    backbone = load(backbone="ResNet50", taps="conv5_block3_out:avg conv2_block1_out", image_size=48)
+    features = backbone.forward(images)
+    assert backbone.taps == {"conv5_block3_out_avg": (2048,), "conv2_block1_out": (12, 12, 256)}
+    for array in features.values():
+        assert np.isfinite(array).all()
+        assert 0.01 < array.astype(np.float32).std() < 1000
+    rows = features["conv5_block3_out_avg"].astype(np.float32)
+    assert np.abs(rows[0] - rows[1]).max() > 0.1
+
+
+def test_values_beyond_float16_come_out_infinite(tmp_path: Path, images: Images) -> None:
+    import keras
+
+    model = keras.Sequential([keras.Input((48, 48, 3)), keras.layers.Rescaling(1000.0, name="scale")])
+    model.save(tmp_path / "net.keras")
+    backbone = load(backbone=str(tmp_path / "net.keras"), weights="auto", taps="scale")
+    expected = images.astype(np.float32) * 1000
+    np.testing.assert_array_equal(np.isinf(backbone.forward(images)["scale"]), expected >= 65520)
+
+
+def test_a_batch_that_does_not_fit_is_halved(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    backbone = load(batch_size=4)
+    expected = backbone.forward(images)["block5_pool"]
+    from featcache import backbone as module
+
+    compiled = module._compiled
+
+    def scarce(network: Any, shape: tuple[int, ...]) -> Any:
+        run, error = compiled(network, shape)
+
+        def out_of_memory(batch: Images) -> Any:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+        return (out_of_memory if shape[0] > 1 else run), error
+
+    monkeypatch.setattr(module, "_compiled", scarce)
+    poor = load(batch_size=4)
+    assert cosine(poor.forward(images)["block5_pool"], expected).min() > 0.9999
+    assert poor.batch_size == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 48, 48, 3), np.float32), np.zeros((48, 48, 3), np.uint8)]
+)
+def test_other_images_are_refused(vgg16: Backbone, wrong: Any) -> None:
+    with pytest.raises(BackboneError, match=r"expected images of shape \(b, 48, 48, 3\) and dtype uint8; got shape="):
+        vgg16.forward(wrong)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"taps": "block5_pol"}, "a layer of VGG16; got taps='block5_pol'; did you mean block5_pool"),
+        ({"taps": "qq"}, "got taps='qq'; its last ones are .*block5_conv3, block5_pool$"),
+        ({"backbone": "vgg"}, "did you mean VGG1"),
+        ({"image_size": 16}, "at least 32 pixels"),
+    ],
+)
+def test_impossible_settings_are_one_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BackboneError, match=message) as caught:
+        load(**settings)
+    assert "\n" not in str(caught.value)
+
+
+# -- weights files ------------------------------------------------------------------------------------------------
+
+
+def keras_vgg16(**settings: Any) -> Any:
+    import keras
+
+    return keras.applications.VGG16(weights=None, **{"include_top": False, "input_shape": (32, 32, 3), **settings})
+
+
+@pytest.mark.parametrize("name", ["mine.h5", "mine.weights.h5"])
+def test_a_weights_file_of_keras_is_loaded(tmp_path: Path, images: Images, name: str) -> None:
+    import keras
+
+    model = keras_vgg16(input_shape=(48, 48, 3))
+    if name == "mine.h5":
+        from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
+
+        with h5py.File(tmp_path / name, "w") as file:
+            save_weights_to_hdf5_group(file, model)
+    else:
+        model.save_weights(tmp_path / name)
+    expected = model(keras.applications.vgg16.preprocess_input(images.astype(np.float32)))
+    features = load(weights=str(tmp_path / name)).forward(images)["block5_pool"]
+    np.testing.assert_allclose(features, np.asarray(expected), rtol=2e-3, atol=1e-3)
+
+
+def other_architecture(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["block1_conv1"]
+        file.create_group("block1_conv1").attrs["weight_names"] = ["kernel:0", "bias:0"]
+        file["block1_conv1/kernel:0"] = np.zeros((3, 3, 3, 32), np.float32)
+        file["block1_conv1/bias:0"] = np.zeros(32, np.float32)
+
+
+def layers_of(count: int) -> Callable[[Path], None]:
+    """A notop file of VGG16 with `count` layers, in Keras 2's layout."""
+
+    def write(path: Path) -> None:
+        model = keras_vgg16()
+        layers = [(layer.name, layer.get_weights()) for layer in model.layers if layer.weights]
+        layers.append(("fc1", [np.zeros((2, 3), np.float32)]))
+        with h5py.File(path, "w") as file:
+            file.attrs["layer_names"] = [name.encode() for name, _ in layers[:count]]
+            for name, arrays in layers[:count]:
+                group = file.create_group(name)
+                group.attrs["weight_names"] = [f"w{place}".encode() for place in range(len(arrays))]
+                for place, array in enumerate(arrays):
+                    group[f"w{place}"] = array
+
+    return write
+
+
+def missing_array(path: Path) -> None:
+    layers_of(13)(path)
+    with h5py.File(path, "r+") as file:
+        del file["block1_conv1/w0"]
+
+
+def truncated(path: Path) -> None:
+    layers_of(13)(path)
+    path.write_bytes(path.read_bytes()[:100_000])
+
+
+def plain_hdf5(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["features"] = np.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (other_architecture, r"layer block1_conv1 expects shapes \[\(3, 3, 3, 64\), \(64,\)\]; got \[\(3, 3, 3, 32\)"),
+        (layers_of(12), "expected 13 layers with weights, got 12$"),
+        (layers_of(14), "expected 13 layers with weights, got 14, first 'fc1' .*classifier on top"),
+        (missing_array, "can't be read as a Keras HDF5 weights file"),
+        (truncated, "can't be read as a Keras HDF5 weights file"),
+        (plain_hdf5, "holds no Keras weights"),
+        (lambda path: path.write_bytes(b"<html>sign in</html>"), "can't be read as a Keras HDF5 weights file"),
+        (lambda path: path.write_bytes(b""), "can't be read as a Keras HDF5 weights file"),
+    ],
+    ids=["other", "too few", "with top", "missing", "truncated", "plain", "html", "empty"],
+)
+def test_a_wrong_weights_file_is_one_line(tmp_path: Path, write: Callable[[Path], None], message: str) -> None:
+    path = tmp_path / "mine.h5"
+    write(path)
+    with pytest.raises(WeightsError, match=message) as caught:
+        load(weights=str(path), image_size=32)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["vgg19.weights.h5", "renamed.h5"])
+def test_weights_of_keras_3_that_do_not_fit(tmp_path: Path, name: str) -> None:
+    import keras
+
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)]).save_weights(tmp_path / "a.weights.h5")
+    (tmp_path / "a.weights.h5").rename(tmp_path / name)
+    message = "does not fit VGG16 without top" if "weights" in name else r"rename it to end in \.weights\.h5"
+    with pytest.raises(WeightsError, match=message) as caught:
+        load(weights=str(tmp_path / name), image_size=32)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.shared
+def test_the_shared_weights_load_and_tell_images_apart(shared: Path, images: Images) -> None:
+    backbone = load("bfloat16", weights=str(shared / "weights" / "vgg16_cifar10_notop.h5"), taps="block5_pool:avg")
+    assert backbone.weights.kind == "file"
+    features = backbone.forward(images)["block5_pool_avg"].astype(np.float32)
+    assert (features > 0).mean() > 0.01
+    assert np.abs(features[0] - features[1]).max() > 0
+
+
+# -- a user's own model -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_users_model_is_a_backbone(tmp_path: Path, images: Images, precision: str) -> None:
+    import keras
+
+    path = tmp_path / "net.keras"
+    inputs = keras.Input((None, None, 3))
+    hidden = keras.layers.Conv2D(4, 3, activation="relu", name="first")(keras.layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D(name="pooled")(hidden)))
+    model.save(path)
+    backbone = load(precision, backbone=str(path), weights="auto", taps="pooled first:max")
+    assert backbone.taps == {"pooled": (4,), "first_max": (4,)}
+    assert backbone.weights.kind == "model"
+    expected = keras.Model(inputs, model.get_layer("pooled").output)(images.astype(np.float32))
+    tolerance = 2e-3 if precision == "float32" else 2e-2
+    np.testing.assert_allclose(backbone.forward(images)["pooled"], np.asarray(expected), rtol=tolerance, atol=tolerance)
+
+
+def test_models_that_can_not_be_backbones(tmp_path: Path) -> None:
+    import keras
+
+    path = tmp_path / "net.keras"
+    keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Flatten(name="flat")]).save(path)
+    with pytest.raises(BackboneError, match=r"image_size: expected 64 x 64 pixels, .* got image_size=48"):
+        load(backbone=str(path), weights="auto", taps="flat")
+    with pytest.raises(BackboneError, match=r"\(h, w, c\) features at taps='flat:avg'; got shape \(12288,\)"):
+        load(backbone=str(path), weights="auto", taps="flat:avg", image_size=64)
+    keras.Sequential([keras.Input((7,)), keras.layers.Dense(2, name="dense")]).save(path)
+    with pytest.raises(BackboneError, match=r"expected one input of shape .*; got shapes=\[\(None, 7\)\]"):
+        load(backbone=str(path), weights="auto", taps="dense")
+    path.write_bytes(b"no zip")
+    with pytest.raises(BackboneError, match="can't be loaded as a Keras model") as caught:
+        load(backbone=str(path), weights="auto", taps="dense")
+    assert "\n" not in str(caught.value)
+
+
+def test_code_inside_a_model_is_not_run(tmp_path: Path) -> None:
+    import keras
+
+    path = tmp_path / "net.keras"
+    keras.Sequential([keras.Input((48, 48, 3)), keras.layers.Lambda(lambda x: x + 1, name="code")]).save(path)
+    with pytest.raises(BackboneError, match="can't be loaded as a Keras model"):
+        load(backbone=str(path), weights="auto", taps="code")

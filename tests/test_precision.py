@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+
+from featcache.errors import SettingsError
+from featcache.precision import Precision, choose_precision
+
+
+def cpuinfo(tmp_path: Path, flags: str) -> Path:
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor\t: 0\nmodel name\t: A CPU with avx512_bf16 in its name\nflags\t\t: fpu {flags}\n\n" * 2)
+    return path
+
+
+@pytest.mark.parametrize("flags", ["avx512_bf16", "amx_bf16 amx_tile", "sse2 avx512_bf16 amx_bf16"])
+def test_auto_takes_bfloat16_where_the_processor_multiplies_it(tmp_path: Path, flags: str) -> None:
+    assert choose_precision("auto", cpuinfo=cpuinfo(tmp_path, flags)).name == "bfloat16"
+
+
+@pytest.mark.parametrize("flags", ["avx2", "avx512f avx512_bf16x", ""])
+def test_auto_takes_float32_on_other_processors(tmp_path: Path, flags: str) -> None:
+    chosen = choose_precision("auto", cpuinfo=cpuinfo(tmp_path, flags))
+    assert chosen == Precision("float32", "the processor has neither amx_bf16 nor avx512_bf16")
+
+
+def test_auto_takes_float32_where_the_flags_are_unknown(tmp_path: Path) -> None:
+    assert choose_precision("auto", cpuinfo=tmp_path / "none").name == "float32"
+    (tmp_path / "arm").write_text("Features : fp asimd bf16\n")
+    assert choose_precision("auto", cpuinfo=tmp_path / "arm").name == "float32"
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16"), ((12, 1), "bfloat16")]
+)
+def test_auto_asks_the_gpu_where_there_is_one(tmp_path: Path, capability: tuple[int, int], expected: str) -> None:
+    chosen = choose_precision("auto", capability, cpuinfo(tmp_path, "avx512_bf16" if expected == "float32" else "sse2"))
+    assert chosen.name == expected
+    assert f"{capability[0]}.{capability[1]}" in chosen.reason
+
+
+@pytest.mark.parametrize("setting", ["float32", "bfloat16"])
+def test_a_pinned_precision_is_taken_as_it_is(tmp_path: Path, setting: str) -> None:
+    for capability in (None, (7, 0), (9, 0)):
+        assert choose_precision(setting, capability, tmp_path / "none").name == setting
+
+
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(SettingsError, match="did you mean float32"):
+        choose_precision("float23")
