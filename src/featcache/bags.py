@@ -23,6 +23,8 @@ Weights = dict[str, Floats]
 
 EPSILON = 1e-3  # what Keras' BatchNormalization adds to the variance
 BAG_FILE = "bag.npz"
+OUT_OF_FOLD_FILE = "out_of_fold.hdf5"
+RECORD_FILE = "bag.json"
 _SCHEMA = 1
 _BLOCK_VALUES = 16_000_000  # about 64 MB of float32 at a time
 
@@ -177,8 +179,8 @@ def _dense(weights: Weights, layer: int, inputs: Floats) -> Floats:
     kernel, bias = weights[f"kernel_{layer}"], weights[f"bias_{layer}"]
     if layer == 0 and "input_mean" in weights:
         kernel = kernel / np.sqrt(weights["input_variance"])[:, :, None]
-        bias = bias - (weights["input_mean"][:, None, :] @ kernel)[:, 0]
-    outputs = np.matmul(inputs, kernel)
+        bias = bias - np.matmul(weights["input_mean"][:, None, :], kernel)[:, 0]
+    outputs: Floats = np.matmul(inputs, kernel)
     outputs += bias[:, None, :]
     return outputs
 
@@ -190,10 +192,10 @@ def _softmax(logits: Floats) -> Floats:
     return logits
 
 
-def write_bag(bag: Bag, path: Path, key: str) -> None:
+def write_bag(bag: Bag, path: Path) -> None:
     """Write the bag's arrays as one NumPy archive; the same bag gives the same bytes."""
     plan = {**bag.plan.settings(), "tap_shape": list(bag.tap_shape)}
-    header = {"schema": _SCHEMA, "key": key, "plan": plan, "heads": [[head.seed, head.fold] for head in bag.heads]}
+    header = {"schema": _SCHEMA, "plan": plan, "heads": [[head.seed, head.fold] for head in bag.heads]}
     arrays: dict[str, npt.NDArray[Any]] = {f"weights/{name}": array for name, array in bag.weights.items()}
     arrays |= {f"history/{name}": array for name, array in bag.history.mappings().items()}
     text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featcache.disk import write_text
 from featcache.errors import CacheFormatError, CacheMismatchError, TrainingError
 from featcache.predictions import Predictions
+from featcache.records import write_json
 from featcache.specs import METHODS, one_of
 
 Floats = npt.NDArray[np.float64]
@@ -67,14 +67,16 @@ class Ensemble:
         absent = [member for member in self.members if member not in predictions.members]
         if absent or predictions.class_names != self.class_names:
             what = f"member={absent[0]!r} is missing" if absent else "the classes differ"
-            raise CacheMismatchError(f"expected the predictions that the ensemble was built for; {what}: run TrainHeads")
+            raise CacheMismatchError(
+                f"expected the predictions that the ensemble was built for; {what}: run TrainHeads"
+            )
         chosen = predictions.probabilities[[predictions.members.index(member) for member in self.members]]
         mixed = temper(mean(chosen, self.weights), self.temperature)
         return clipped(mixed, self.clip if clip is None else clip)
 
-    def save(self, path: Path, key: str = "") -> None:
-        """Replace `path` by JSON, atomically; `key` is the stage's."""
-        write_text(path, json.dumps({"schema": _SCHEMA, "key": key, **asdict(self)}, indent=2) + "\n")
+    def save(self, path: Path, record: Mapping[str, object] | None = None) -> None:
+        """Replace `path` by JSON, atomically; `record` says of the stage what enters beside the ensemble, its ``key``."""
+        write_json(path, {"schema": _SCHEMA, **(record or {}), "ensemble": asdict(self)})
 
     @classmethod
     def load(cls, path: Path) -> "Ensemble":
@@ -84,10 +86,10 @@ class Ensemble:
             CacheFormatError: the file is absent, damaged or of another schema.
         """
         try:
-            stored = json.loads(path.read_text("utf-8"))
-            if stored.pop("schema") != _SCHEMA:
+            content = json.loads(path.read_text("utf-8"))
+            if content["schema"] != _SCHEMA:
                 raise ValueError(f"schema is not the expected {_SCHEMA}")
-            stored.pop("key")
+            stored = content["ensemble"]
             for name in ("members", "weights", "class_names"):
                 stored[name] = tuple(stored[name])
             stored["scores"] = Scores(**stored["scores"])
@@ -139,7 +141,9 @@ def _check(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integ
         raise TrainingError(f"expected (n, C) probabilities and (n,) labels of at least one row; got {shapes}")
     bad = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
     if len(bad):
-        raise TrainingError(f"expected finite probabilities; got NaN or infinity in {len(bad)} rows, first row={bad[0]}")
+        raise TrainingError(
+            f"expected finite probabilities; got NaN or infinity in {len(bad)} rows, first row={bad[0]}"
+        )
     if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
         low, high, top = labels.min(), labels.max(), probabilities.shape[1] - 1
         raise TrainingError(f"expected labels in 0..{top}; got labels from {low} to {high}")
@@ -148,7 +152,8 @@ def _check(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integ
 def mean(probabilities: npt.NDArray[np.floating], weights: Sequence[float] | None = None) -> Floats:
     """Return the (n, C) weighted mean of (m, n, C) probabilities; equal weights where none are given."""
     shares = np.ones(len(probabilities)) if weights is None else np.asarray(weights, np.float64)
-    return np.tensordot(shares / shares.sum(), probabilities.astype(np.float64), axes=1)
+    mixed: Floats = np.tensordot(shares / shares.sum(), probabilities.astype(np.float64), axes=1)
+    return mixed
 
 
 def temper(probabilities: npt.NDArray[np.floating], temperature: float) -> Floats:
@@ -220,7 +225,8 @@ def greedy_weights(
         counts[pick] += 1
         trajectory.append((losses[pick], counts.copy()))
     _, best = min(trajectory, key=lambda step: step[0])  # min takes the first of equals: the shortest
-    return best / best.sum()
+    weights: Floats = best / best.sum()
+    return weights
 
 
 def build_ensemble(out_of_fold: Predictions, method: str) -> Ensemble:

@@ -1,9 +1,9 @@
 """Training a bag of heads in one pass, and taking its heads out as ordinary Keras models. [Keras]"""
 
-import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,26 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache import disk
-from featcache.bags import BAG_FILE, EPSILON, Bag, Floats, HeadId, History, Weights, blocks, forward
-from featcache.bags import recompute_statistics, write_bag
+from featcache.bags import (
+    BAG_FILE,
+    EPSILON,
+    OUT_OF_FOLD_FILE,
+    RECORD_FILE,
+    Bag,
+    Floats,
+    HeadId,
+    History,
+    Weights,
+    forward,
+    recompute_statistics,
+    write_bag,
+)
 from featcache.batches import Batches, HeadStream, input_statistics, training_rows
 from featcache.errors import TrainingError
+from featcache.predictions import Predictions
 from featcache.presets import HeadPlan
 from featcache.progress import Progress
+from featcache.records import write_json
 from featcache.stacked import StackedHeads
 
 
@@ -53,9 +67,7 @@ def train_bag(
     parts = np.unique(folds[usable])
     heads = tuple(HeadId(int(seed), int(fold)) for seed in seeds for fold in parts)
     own = training_rows(heads, folds, usable)
-    streams = [
-        HeadStream(head, np.arange(mine.sum() * len(copies))) for head, mine in zip(heads, own, strict=True)
-    ]
+    streams = [HeadStream(head, np.arange(mine.sum() * len(copies))) for head, mine in zip(heads, own, strict=True)]
     weights = _initial(plan, streams)
     if plan.standardize:
         weights |= input_statistics(copies, folds, usable, heads)
@@ -108,16 +120,20 @@ def _check(
 def _check_finite(weights: Weights, plan: HeadPlan) -> None:
     if not all(np.isfinite(array).all() for array in weights.values()):
         rates = ", ".join(f"{rate:g}" for rate, _ in plan.schedule)
-        raise TrainingError(f"the weights became NaN or infinite in training with rates {rates}: lower [Heads] schedule")
+        raise TrainingError(
+            f"the weights became NaN or infinite in training with rates {rates}: lower [Heads] schedule"
+        )
 
 
 def _initial(plan: HeadPlan, streams: Sequence[HeadStream]) -> Weights:
     weights: Weights = {}
     widths = (plan.features, *plan.hidden, plan.classes)
-    for layer, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for layer, (inputs, outputs) in enumerate(pairwise(widths)):
         weights[f"kernel_{layer}"] = np.stack([stream.kernel(inputs, outputs) for stream in streams])
         shape = (len(streams), outputs)
-        fills = {"bias": 0} if layer == len(plan.hidden) else {"bias": 0, "gamma": 1, "beta": 0, "mean": 0, "variance": 1}
+        fills = (
+            {"bias": 0} if layer == len(plan.hidden) else {"bias": 0, "gamma": 1, "beta": 0, "mean": 0, "variance": 1}
+        )
         weights |= {f"{name}_{layer}": np.full(shape, fill, np.float32) for name, fill in fills.items()}
     return weights
 
@@ -199,8 +215,13 @@ def head_model(bag: Bag, number: int) -> keras.Model:
     return keras.Model(inputs, active, name=str(bag.heads[number]).replace("-", "_"))
 
 
-def save_bag(bag: Bag, folder: Path, key: str = "") -> None:
+def save_bag(
+    bag: Bag, folder: Path, record: Mapping[str, object] | None = None, out_of_fold: Predictions | None = None
+) -> None:
     """Replace `folder` by the bag: ``bag.npz`` and one ``seed{s}-fold{k}.keras`` for each head.
+
+    With `record`, what the stage says of it, its ``key`` above all, goes into ``bag.json``; with `out_of_fold`, the
+    members' predictions by row id go into ``out_of_fold.hdf5``.
 
     All of it is written beside `folder` first. Who reads while it is replaced finds the old bag, the new one or, for
     a moment, none.
@@ -215,7 +236,10 @@ def save_bag(bag: Bag, folder: Path, key: str = "") -> None:
             temporary.mkdir()
             for number, head in enumerate(bag.heads):
                 head_model(bag, number).save(temporary / f"{head}.keras")
-            write_bag(bag, temporary / BAG_FILE, key)
+            write_bag(bag, temporary / BAG_FILE)
+            if out_of_fold is not None:
+                out_of_fold.save(temporary / OUT_OF_FOLD_FILE)
+            write_json(temporary / RECORD_FILE, record or {})
             _sync(temporary)
             _swap(temporary, folder)
         finally:

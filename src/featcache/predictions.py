@@ -1,9 +1,10 @@
 """Members' probabilities by row id, and their file. No Keras."""
 
-import os
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -57,24 +58,22 @@ class Predictions:
                 f"expected predictions for {len(ids)} rows; {len(missing)} are missing, first id={missing[0]!r}: {_NEXT}"
             )
         rows = np.array([place[row_id] for row_id in ids], np.intp)
-        return Predictions(
-            tuple(ids), self.labels[rows], self.members, self.probabilities[:, rows], self.class_names
-        )
+        return Predictions(tuple(ids), self.labels[rows], self.members, self.probabilities[:, rows], self.class_names)
 
     def scored(self) -> "Predictions":
         """Return the rows whose label is known and that every member has a prediction for."""
         complete = ~np.isnan(self.probabilities).any(axis=(0, 2)) & (self.labels >= 0)
         return self.align([self.ids[row] for row in np.flatnonzero(complete)])
 
-    def save(self, path: Path, key: str = "") -> None:
-        """Replace `path`, atomically; `key` is the stage's.
+    def save(self, path: Path, record: Mapping[str, object] | None = None) -> None:
+        """Replace `path`, atomically; `record` says of the stage what `stored_record` gives back, its ``key`` above all.
 
         Raises:
             StorageError: the disk is full, read-only or not permitted.
         """
         text = h5py.string_dtype()
         with replacing(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
-            file.attrs["schema"], file.attrs["key"] = SCHEMA, key
+            file.attrs["schema"], file.attrs["record"] = SCHEMA, json.dumps(record or {})
             for name in ("ids", "members", "class_names"):
                 file.create_dataset(name, data=np.array(getattr(self, name), object), dtype=text)
             file["labels"], file["probabilities"] = self.labels, self.probabilities
@@ -105,13 +104,28 @@ class Predictions:
 _DIMENSIONS = {"ids": ("row",), "labels": ("row",), "probabilities": ("member", "row", "class")}
 
 
-def stored_key(path: Path) -> str | None:
-    """Return the key in the file's attributes, reading nothing else; None where there is no such file or key."""
-    if not os.path.isfile(path):
+def stored_record(path: Path) -> dict[str, Any] | None:
+    """Return what `Predictions.save` was told of the stage, reading nothing else; None where there is no such file."""
+    if not path.is_file():
         return None
     try:
         with h5py.File(path, "r") as file:
-            key = file.attrs.get("key")
-            return str(key) if key and file.attrs.get("schema") == SCHEMA else None
-    except (OSError, RuntimeError, ValueError):
+            record = json.loads(file.attrs["record"]) if file.attrs["schema"] == SCHEMA else None
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):
         return None
+    return record if isinstance(record, dict) else None
+
+
+def joined_members(parts: Sequence[Predictions]) -> Predictions:
+    """Return the members of all `parts` side by side, on the rows of the first, joined by row id.
+
+    Raises:
+        CacheMismatchError: a part lacks a row or has other classes.
+    """
+    first, *rest = parts
+    aligned = [first, *(part.align(first.ids) for part in rest)]
+    if any(part.class_names != first.class_names for part in rest):
+        raise CacheMismatchError(f"expected members of the same classes; got others in {len(parts)} bags: {_NEXT}")
+    members = tuple(member for part in aligned for member in part.members)
+    probabilities = np.concatenate([part.probabilities for part in aligned])
+    return Predictions(first.ids, first.labels, members, probabilities, first.class_names)

@@ -1,0 +1,34 @@
+"""featcache's stages for Luigi: ``luigi --module pipeline Submit``."""
+
+import sys
+from pathlib import Path
+
+from pipeline.tasks import (
+    BuildEnsemble,
+    ExtractFeatures,
+    ExtractSplit,
+    IndexImages,
+    PredictRows,
+    Submit,
+    TrainBag,
+    TrainHeads,
+    WriteSubmission,
+)
+
+__all__ = [
+    "BuildEnsemble",
+    "ExtractFeatures",
+    "ExtractSplit",
+    "IndexImages",
+    "PredictRows",
+    "Submit",
+    "TrainBag",
+    "TrainHeads",
+    "WriteSubmission",
+]
+
+# Luigi imports this package while it parses its command line: the last moment before it schedules anything.
+if Path(sys.argv[0]).stem == "luigi" or Path(sys.argv[0]).parts[-2:] == ("luigi", "__main__.py"):
+    from pipeline.commandline import prepare
+
+    prepare(sys.argv[1:])

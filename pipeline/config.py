@@ -1,0 +1,72 @@
+"""luigi.cfg and the command line -> one `Project`. The only place that reads Luigi's configuration."""
+
+from functools import lru_cache
+
+import luigi
+
+from featcache import keys
+from featcache.project import Project
+from featcache.settings import SECTIONS, check_names, parse_settings
+
+
+def _config(section: str) -> type[luigi.Config]:
+    """A Luigi config class with a text parameter per key; featcache reads the texts itself, for one-line errors."""
+    parameters = {
+        key: luigi.Parameter(default=setting.default, description=setting.meaning)
+        for key, setting in SECTIONS[section].items()
+    }
+    return type(
+        section, (luigi.Config,), {"__doc__": f"[{section}] in luigi.cfg.", "__module__": __name__, **parameters}
+    )
+
+
+CONFIGS = {section: _config(section) for section in SECTIONS}
+
+
+def check_configuration(stages: set[str]) -> None:
+    """Refuse unknown sections and keys in luigi.cfg, where Luigi only warns or says nothing.
+
+    Args:
+        stages: the names of our stages, whose own parameters may be set in sections of their names.
+
+    Raises:
+        SettingsError: a section or key is misspelt.
+    """
+    configuration = luigi.configuration.get_config()
+    sections = {name: dict(configuration[name].items()) for name in configuration.sections() if name not in stages}
+    check_names(sections)
+
+
+def current_project() -> Project:
+    """The project of the settings in force: command line before luigi.cfg before defaults.
+
+    Raises:
+        SettingsError: a value is of the wrong kind or out of range.
+    """
+    return _project(tuple(tuple(getattr(CONFIGS[section](), key) for key in SECTIONS[section]) for section in SECTIONS))
+
+
+def forget_projects() -> None:
+    """List the source anew at the next question, for notebooks and tests that call `luigi.build` more than once."""
+    _project.cache_clear()
+
+
+@lru_cache(maxsize=4)
+def _project(values: tuple[tuple[str, ...], ...]) -> Project:
+    """One instance for the same values, so that a run lists its source once."""
+    texts = {
+        name: dict(zip(keys, row, strict=True)) for (name, keys), row in zip(SECTIONS.items(), values, strict=True)
+    }
+    return Project(parse_settings(texts))
+
+
+class Scope(luigi.Parameter):
+    """Tells projects on one luigid apart, which else takes two projects' `Submit()` for one task."""
+
+    def has_task_value(self, task_name: str, param_name: str) -> bool:
+        """There is always a value."""
+        return True
+
+    def task_value(self, task_name: str, param_name: str) -> str:
+        """The short digest of the artifacts folder and all settings in force."""
+        return keys.short(keys.digest(repr(current_project().settings)))

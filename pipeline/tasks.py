@@ -1,0 +1,191 @@
+"""The whole flow, in the order it runs. Stages read files and write files; each is one call of `featcache.stages`.
+
+`complete()` never means that a path exists: the key that settings and inputs demand now is compared with the key that
+the artifact carries. Luigi decides what runs at scheduling, so `run()` asks once more before it works.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+
+import luigi
+
+from featcache import stages
+from featcache.project import RUN, Artifact
+from pipeline.config import Scope, current_project
+from pipeline.screen import Watch, show_summary
+from pipeline.targets import ArtifactTarget
+
+
+class Stage(luigi.Task):
+    """Artifacts and the work that makes them. Luigi's `resources` let one stage at a time have the cores."""
+
+    scope = Scope(description="set by featcache: digest of the artifacts folder and all settings")
+    rerun = luigi.BoolParameter(default=False, description="make exactly this stage run again")
+    resources = {"cores": 1}  # noqa: RUF012  # the form that Luigi asks for
+
+    @abstractmethod
+    def artifacts(self) -> list[Artifact]:
+        """Where the stage's artifacts are and which keys they must carry now."""
+
+    @abstractmethod
+    def work(self, watch: Watch) -> str:
+        """Make the artifacts; return in one line what came out."""
+
+    def output(self) -> list[ArtifactTarget]:
+        """The artifacts as Luigi sees them; a rerun wants those of this very run."""
+        return [ArtifactTarget(artifact, RUN if self.rerun else None) for artifact in self.artifacts()]
+
+    def complete(self) -> bool:
+        """Whether there are artifacts, and each carries the key it must."""
+        targets = self.output()
+        return bool(targets) and all(target.exists() for target in targets)
+
+    def run(self) -> Iterator[list[luigi.Task]] | None:
+        """Work, unless it became needless since the scheduling."""
+        if not self.complete():
+            with Watch(self) as watch:
+                watch.result(self.work(watch))
+        return None
+
+
+class IndexImages(Stage):
+    """List images, labels and groups as the manifest."""
+
+    def artifacts(self) -> list[Artifact]:
+        return [current_project().manifest()]
+
+    def work(self, watch: Watch) -> str:
+        return stages.index_images(current_project(), watch)
+
+
+class ExtractSplit(Stage):
+    """Run the backbone over one split and copy, into one feature cache."""
+
+    split = luigi.Parameter(description="train, valid or test")
+    copy = luigi.IntParameter(default=0, description="0 for plain images, 1.. for augmented ones")
+
+    def requires(self) -> luigi.Task:
+        return IndexImages()
+
+    def artifacts(self) -> list[Artifact]:
+        return [current_project().features(self.split, self.copy)]
+
+    def work(self, watch: Watch) -> str:
+        return stages.extract_split(current_project(), self.split, self.copy, watch, fresh=self.rerun)
+
+
+class ExtractFeatures(Stage):
+    """Settle what is `auto`, then cache every split and copy."""
+
+    def requires(self) -> luigi.Task:
+        return IndexImages()
+
+    def artifacts(self) -> list[Artifact]:
+        return [current_project().all_features()]
+
+    def run(self) -> Iterator[list[luigi.Task]]:
+        """Which caches there are is known only now, so they are dependencies that Luigi learns while it runs."""
+        if self.complete():
+            return
+        with Watch(self) as watch:
+            stages.resolve_features(current_project(), watch)
+            yield [ExtractSplit(split=s, copy=c, rerun=self.rerun) for s, c in current_project().caches()]
+            watch.result(self.work(watch))
+
+    def work(self, watch: Watch) -> str:
+        return stages.finish_features(current_project(), watch)
+
+
+class TrainBag(Stage):
+    """Train the heads of one tap: folds x seeds, in one pass over the features."""
+
+    tap = luigi.Parameter(description="the tap's name in the feature cache, e.g. block5_pool")
+
+    def requires(self) -> luigi.Task:
+        return ExtractFeatures()
+
+    def artifacts(self) -> list[Artifact]:
+        return [current_project().bag(self.tap)]
+
+    def work(self, watch: Watch) -> str:
+        return stages.train_bag(current_project(), self.tap, watch)
+
+
+class TrainHeads(Stage):
+    """Train the heads of every tap."""
+
+    def requires(self) -> list[luigi.Task]:
+        return [TrainBag(tap=tap.name, rerun=self.rerun) for tap in current_project().settings.features.taps]
+
+    def artifacts(self) -> list[Artifact]:
+        return current_project().bags()
+
+    def work(self, watch: Watch) -> str:
+        return "every bag is trained"
+
+
+class PredictRows(Stage):
+    """Let every head predict the rows that nothing is trained on."""
+
+    def requires(self) -> luigi.Task:
+        return TrainHeads()
+
+    def artifacts(self) -> list[Artifact]:
+        return [current_project().predictions(split) for split in current_project().scored_splits()]
+
+    def work(self, watch: Watch) -> str:
+        return stages.predict_rows(current_project(), watch)
+
+
+class BuildEnsemble(Stage):
+    """Choose members, weights and clip on the out-of-fold predictions."""
+
+    def requires(self) -> luigi.Task:
+        return TrainHeads()
+
+    def artifacts(self) -> list[Artifact]:
+        return [current_project().ensemble()]
+
+    def work(self, watch: Watch) -> str:
+        return stages.build_ensemble(current_project(), watch)
+
+
+class WriteSubmission(Stage):
+    """Apply the ensemble to the test rows, and write and check the submission."""
+
+    def requires(self) -> list[luigi.Task]:
+        return [BuildEnsemble(), PredictRows()]
+
+    def artifacts(self) -> list[Artifact]:
+        return [current_project().submission()]
+
+    def work(self, watch: Watch) -> str:
+        return stages.write_submission(current_project(), watch)
+
+
+class Submit(Stage):
+    """The main job: the checked submission, and what a person wants to know about it."""
+
+    shown = False
+
+    def requires(self) -> luigi.Task:
+        return WriteSubmission()
+
+    def artifacts(self) -> list[Artifact]:
+        return [current_project().submission()]
+
+    def output(self) -> list[ArtifactTarget]:
+        """The submission, whichever run made it: a rerun of this stage only shows the summary again."""
+        return [ArtifactTarget(artifact) for artifact in self.artifacts()]
+
+    def complete(self) -> bool:
+        """Whether the submission is there and, in a rerun, its summary was shown."""
+        return super().complete() and (self.shown or not self.rerun)
+
+    def run(self) -> None:
+        """Show the summary; all work is upstream."""
+        show_summary()
+        self.shown = True
+
+    def work(self, watch: Watch) -> str:
+        return "submitted"

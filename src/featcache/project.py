@@ -1,0 +1,205 @@
+"""One project: its settings, where each artifact lies, and the key that each must carry.
+
+Everything here is cheap, because Luigi asks at every scheduling: stats, small JSON and HDF5 attributes; no images, no
+TensorFlow, no pandas. A key is None while something upstream isn't there, so nothing downstream passes for complete.
+"""
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from featcache import keys
+from featcache.architectures import backbone_settings
+from featcache.cache.layout import file_key
+from featcache.cache.reader import stored_record as cache_record
+from featcache.extraction import row_settings
+from featcache.predictions import stored_record as predictions_record
+from featcache.presets import TRAINING_VERSION
+from featcache.records import read_json, write_json
+from featcache.settings import Settings
+from featcache.sources import FileStat, current_key, list_files, stored_manifest
+from featcache.weights import known_digest
+
+LOG_NAME = "luigi.log"
+
+# Raised when the same settings and inputs would give other values than before.
+PREDICT_VERSION = 1
+ENSEMBLE_VERSION = 1
+SUBMISSION_VERSION = 1
+
+# One text for one run of the program and the processes it forks: `--rerun` asks for artifacts made in this run.
+RUN = secrets.token_hex(8)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a stage makes: where it is, and the key it must carry to be complete.
+
+    Attributes:
+        path: a JSON record, or an HDF5 file that carries its own key.
+        key: what settings and inputs demand now; None while something upstream isn't there.
+        content: a file whose SHA-256 the record must hold, for formats that can't carry a key; None for none.
+    """
+
+    path: Path
+    key: str | None
+    content: Path | None = None
+
+    def record(self) -> Mapping[str, object] | None:
+        """The stored record, or None when there is nothing sound at `path`."""
+        readers = {".json": read_json, ".h5": cache_record, ".hdf5": predictions_record}
+        return readers[self.path.suffix](self.path)
+
+    def is_complete(self, run: str | None = None) -> bool:
+        """Whether the artifact carries the key; with `run`, also whether that run of the program made it."""
+        record = self.record() if self.key else None
+        if record is None or record.get("key") != self.key or run not in (None, record.get("run")):
+            return False
+        return self.content is None or (
+            self.content.is_file() and keys.file_digest(self.content) == record.get("content_digest")
+        )
+
+
+class Project:
+    """Paths and keys of one data set's artifacts.
+
+    The source is listed once per instance: what is added meanwhile is the next run's.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.folder = settings.folder
+
+    # ---- manifest
+
+    @cached_property
+    def listing(self) -> list[FileStat] | None:
+        """The source's files as stats, taken once; None when the source can't be listed."""
+        return list_files(self.settings.dataset)
+
+    def manifest(self) -> Artifact:
+        """The listed rows; its key is the stored one while the source is as it was listed, else unknown."""
+        return Artifact(self.folder / "manifest.json", current_key(self.settings.dataset, self.folder, self.listing))
+
+    def listed(self) -> Mapping[str, Any] | None:
+        """The manifest's summary, `manifest.json`; None while it isn't there or isn't true."""
+        return stored_manifest(self.folder) if self.manifest().key else None
+
+    def splits(self) -> Mapping[str, Mapping[str, Any]]:
+        """Split -> what the manifest says of it (key, rows, rejected); empty while there is none."""
+        listed = self.listed()
+        return listed["splits"] if listed else {}
+
+    # ---- features
+
+    @property
+    def resolved_path(self) -> Path:
+        """Where ``auto`` settings are recorded once they are resolved."""
+        return self.folder / "resolved.json"
+
+    def resolved(self, what: str) -> Mapping[str, Any] | None:
+        """What ``weights`` or ``precision`` was resolved to, if the setting is still the one it was resolved for."""
+        recorded = (read_json(self.resolved_path) or {}).get(what)
+        setting = getattr(self.settings.features, what)
+        return recorded if isinstance(recorded, dict) and recorded.get("setting") == setting else None
+
+    def record_resolved(self, what: str, record: Mapping[str, Any]) -> None:
+        """Keep what a setting was resolved to; the file travels with the artifacts."""
+        write_json(self.resolved_path, {**(read_json(self.resolved_path) or {}), what: record})
+
+    def weights_digest(self) -> str | None:
+        """SHA-256 of the weights, or None while they aren't resolved."""
+        return known_digest(self.settings.features, self.resolved("weights"))
+
+    def precision(self) -> str | None:
+        """``float32`` or ``bfloat16``; None while ``auto`` isn't resolved."""
+        setting, recorded = self.settings.features.precision, self.resolved("precision")
+        return str(recorded["value"]) if setting == "auto" and recorded else None if setting == "auto" else setting
+
+    def caches(self) -> list[tuple[str, int]]:
+        """(split, copy) of every feature cache that the settings ask for."""
+        copies = {"train": self.settings.features.copies}
+        return [(split, copy) for split in self.splits() for copy in range(copies.get(split, 0) + 1)]
+
+    def tap_settings(self, copy: int) -> dict[str, dict[str, object]]:
+        """Tap name -> everything that decides a row's values but its content; empty while unresolved."""
+        weights, precision, spec = self.weights_digest(), self.precision(), self.settings.features
+        if weights is None or precision is None:
+            return {}
+        return row_settings(spec, backbone_settings(spec), weights, precision, copy)
+
+    def tap_keys(self, copy: int) -> dict[str, str]:
+        """Tap name -> the settings half of its row keys; empty while unresolved."""
+        return {name: keys.digest(settings) for name, settings in self.tap_settings(copy).items()}
+
+    def features(self, split: str, copy: int) -> Artifact:
+        """One feature cache; its name carries the short digest of its row settings."""
+        spec, taps, listed = self.settings.features, self.tap_keys(copy), self.listed()
+        key = None
+        if taps and listed and split in listed["splits"]:
+            key = file_key(taps, listed["splits"][split]["key"], listed["class_names"], split, copy)
+        readable = f"{split}-copy{copy}-{backbone_settings(spec)['backbone']}-{'+'.join(taps)}-{spec.image_size}"
+        name = f"{readable}-{keys.short(keys.digest(list(taps.values())))}.h5"
+        return Artifact(self.folder / "features" / name, key)
+
+    def all_features(self) -> Artifact:
+        """All caches and `rejected.csv` together."""
+        caches = [self.features(*cache) for cache in self.caches()]
+        key = _join("features", [cache.key if cache.is_complete() else None for cache in caches])
+        return Artifact(self.folder / "features" / "features.json", key)
+
+    # ---- heads
+
+    def bag(self, tap: str) -> Artifact:
+        """One tap's heads: they depend on training rows, that tap's features of all copies, and the settings of heads."""
+        rows = self.splits().get("train")
+        taps = [self.tap_keys(copy).get(tap) for copy in range(self.settings.features.copies + 1)]
+        settings = {"version": TRAINING_VERSION, **asdict(self.settings.heads)}
+        key = None
+        if rows is not None and None not in taps:
+            key = keys.digest({"stage": "heads", "settings": settings, "taps": taps, "rows": rows["key"]})
+        name = f"{tap}-{self.settings.heads.preset}-{keys.short(key or '')}"
+        return Artifact(self.folder / "heads" / name / "bag.json", key)
+
+    def bags(self) -> list[Artifact]:
+        """Every tap's bag, in the order of the setting."""
+        return [self.bag(tap.name) for tap in self.settings.features.taps]
+
+    # ---- predictions, ensemble, submission
+
+    def scored_splits(self) -> list[str]:
+        """The splits beside `train` that have rows."""
+        return [split for split in self.splits() if split != "train"]
+
+    def predictions(self, split: str) -> Artifact:
+        """All members' predictions for a split that nothing is trained on."""
+        upstream = [self.features(split, 0).key, *(bag.key for bag in self.bags())]
+        return Artifact(
+            self.folder / "predictions" / f"{split}.hdf5", _join(f"predictions {PREDICT_VERSION}", upstream)
+        )
+
+    def ensemble(self) -> Artifact:
+        """Members, weights, temperature and clip, chosen on the bags' out-of-fold predictions."""
+        what = f"ensemble {ENSEMBLE_VERSION} {self.settings.ensemble.method}"
+        return Artifact(self.folder / "ensemble.json", _join(what, [bag.key for bag in self.bags()]))
+
+    def submission(self) -> Artifact:
+        """The submission's record; the submission itself is its content."""
+        spec, sample = self.settings.submission, self.settings.dataset.sample_submission
+        listed = self.listed()
+        names = listed["class_names"] if listed else None
+        sample_digest = keys.file_digest(sample) if sample else None
+        settings = keys.digest({**asdict(spec), "sample": sample_digest, "class_names": names})
+        upstream = [self.ensemble().key, *(self.predictions(split).key for split in self.scored_splits())]
+        name = "submission.csv.gz" if spec.gzip else "submission.csv"
+        key = _join(f"submission {SUBMISSION_VERSION} {settings}", upstream)
+        return Artifact(self.folder / "submission.json", key, self.folder / name)
+
+
+def _join(what: str, upstream: Iterable[str | None]) -> str | None:
+    """The key of what depends on `upstream`; None while one of these isn't known."""
+    known = list(upstream)
+    return None if not known or None in known else keys.digest({"stage": what, "inputs": known})

@@ -1,0 +1,20 @@
+"""What each stage does, as public functions free of Luigi: read files, work, write files, say in one line what came out.
+
+Each takes the `Project`, which knows where artifacts are and which keys they carry, and tells a `Progress` how far it is.
+Keras is imported only inside what really computes.
+"""
+
+from featcache.stages.features import extract_split, finish_features, index_images, resolve_features
+from featcache.stages.heads import predict_rows, train_bag
+from featcache.stages.results import build_ensemble, write_submission
+
+__all__ = [
+    "build_ensemble",
+    "extract_split",
+    "finish_features",
+    "index_images",
+    "predict_rows",
+    "resolve_features",
+    "train_bag",
+    "write_submission",
+]

@@ -1,0 +1,163 @@
+"""From the source to the feature caches: `IndexImages` and `ExtractFeatures`."""
+
+import csv
+import dataclasses
+import io
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featcache import disk, sources
+from featcache.cache.layout import Status
+from featcache.cache.reader import open_cache
+from featcache.errors import RejectedImageError, SourceChangedError, WeightsError
+from featcache.extract import extract_features
+from featcache.extraction import Extraction
+from featcache.precision import choose_precision
+from featcache.progress import Progress
+from featcache.project import LOG_NAME, RUN, Project
+from featcache.records import write_json
+from featcache.sources import Manifest, open_source
+from featcache.specs import FeaturesSpec
+from featcache.startup import import_keras
+from featcache.weights import ResolvedWeights, resolve_weights
+
+if TYPE_CHECKING:
+    from featcache.backbone import Backbone
+
+# Where one of these is, the framework is asked about its GPU; elsewhere its import is spared.
+_GPU_DEVICES = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/dxg"))
+
+
+def index_images(project: Project, progress: Progress) -> str:
+    """List the source and write the manifest.
+
+    Raises:
+        SourceError: the source can't be listed, or heads can't be trained on what it lists.
+        StorageError: the artifacts folder can't be written.
+    """
+    begun = time.perf_counter()
+    manifest = sources.list_images(project.settings.dataset, project.folder, progress, project.listing)
+    manifest.save(project.folder, {"run": RUN, "seconds": round(time.perf_counter() - begun, 3)})
+    counts = " · ".join(f"{split} {len(rows):,}" for split, rows in manifest.splits.items())
+    rejected = sum(int((~rows.listed).sum()) for rows in manifest.splits.values())
+    return f"{len(manifest.class_names)} classes · {counts}" + f" · {rejected:,} set aside" * bool(rejected)
+
+
+def resolve_features(project: Project, progress: Progress) -> None:
+    """Settle ``auto`` settings and record them; what is recorded stays until the setting changes.
+
+    Raises:
+        BackboneError: no such backbone, or the images are too small for it.
+        WeightsError: the weights can't be had.
+    """
+    spec = project.settings.features
+    recorded, digest = project.resolved("weights"), project.weights_digest()
+    if recorded is None or digest is None or recorded.get("digest") != digest:
+        project.record_resolved("weights", resolve_weights(spec, progress).record())
+    if project.precision() is None:
+        chosen = choose_precision(spec.precision, _gpu_capability(project))
+        record = {"setting": spec.precision, "value": chosen.name, "reason": chosen.reason}
+        project.record_resolved("precision", record)
+
+
+def extract_split(project: Project, split: str, copy: int, progress: Progress, *, fresh: bool = False) -> str:
+    """Cache the features of one split and copy; `fresh` computes every row anew.
+
+    Raises:
+        CacheLockedError: another process writes this cache.
+        FeatureValueError: a feature is not finite or beyond float16.
+        SourceChangedError: an image changed since it was indexed.
+        StorageError: the disk is full, read-only or not permitted; finished blocks are kept.
+    """
+    dataset, spec, manifest = project.settings.dataset, project.settings.features, Manifest.load(project.folder)
+    job = Extraction(
+        dataset=dataset.name,
+        split=split,
+        copy=copy,
+        rows=manifest.splits[split],
+        class_names=manifest.class_names,
+        spec=spec,
+        tap_settings=project.tap_settings(copy),
+    )
+    about = {"run": RUN, "weights": project.resolved("weights"), "precision": project.precision()}
+    path, load = project.features(split, copy).path, open_source(dataset).load
+    extract_features(path, job, load, lambda: _backbone(project, progress), progress, reuse=not fresh, about=about)
+    run = open_cache(path).run
+    parts = [f"{run[what]:,} {what}" for what in ("computed", "copied", "resumed") if run[what]]
+    speed = f" · {run['images_per_second']:,.0f} images/s" if run["computed"] else ""
+    return f"{split}{f' copy {copy}' * bool(copy)}: {' · '.join(parts)}{speed}"
+
+
+def finish_features(project: Project, progress: Progress) -> str:
+    """Write `rejected.csv` and, last, the record that all caches are there."""
+    manifest = Manifest.load(project.folder)
+    readers = [open_cache(project.features(*cache).path) for cache in project.caches()]
+    rejected = _rejected_rows(project, manifest)
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("split", "id", "reason"), *rejected])
+    disk.write_bytes(project.folder / "rejected.csv", table.getvalue().encode("utf-8", "surrogateescape"))
+    artifact = project.all_features()
+    write_json(artifact.path, {"key": artifact.key, "run": RUN, "rejected": len(rejected)})
+    if rejected:
+        progress.notice(f"{len(rejected)} images could not be used; {project.folder / 'rejected.csv'} says why")
+    size = sum(reader.size for reader in readers)
+    return f"{len(readers)} caches · {sum(map(len, readers)):,} rows · {size / 1e6:,.1f} MB"
+
+
+def _rejected_rows(project: Project, manifest: Manifest) -> list[tuple[str, str, str]]:
+    """(split, id, reason) of every row that was set aside, by listing or by decoding.
+
+    The caches hold no reasons: few rows are rejected, and decoding them again gives the same reason after any kill.
+    """
+    load, size = open_source(project.settings.dataset).load, project.settings.features.image_size
+    found = []
+    for split, rows in manifest.splits.items():
+        status = open_cache(project.features(split, 0).path).status
+        for row in np.flatnonzero(status == Status.REJECTED).tolist():
+            reason = rows.reasons[row]
+            try:
+                if not reason:
+                    load(rows.locations[row], rows.digests[row], size)
+            except (RejectedImageError, SourceChangedError) as error:
+                reason = str(error)
+            found.append((split, rows.ids[row], reason))
+    return found
+
+
+def _gpu_capability(project: Project) -> tuple[int, int] | None:
+    if not any(device.exists() for device in _GPU_DEVICES):
+        return None
+    import_keras(project.folder / LOG_NAME)
+    from featcache.backbone import gpu_capability
+
+    return gpu_capability()
+
+
+def _backbone(project: Project, progress: Progress) -> "Backbone":
+    """The backbone as it was resolved, loaded once a process for all splits and copies."""
+    spec, recorded = project.settings.features, project.resolved("weights") or {}
+    # What `auto` came to stays, even if the network is back: resolve exactly that kind again.
+    settled = (
+        dataclasses.replace(spec, weights=recorded["kind"])
+        if spec.weights == "auto" and recorded.get("kind") != "model"
+        else spec
+    )
+    weights = resolve_weights(settled, progress)
+    if weights.digest != project.weights_digest():
+        raise WeightsError(
+            f"expected weights of digest {project.weights_digest()}, got {weights.digest} ({weights.path}): "
+            "they changed during the run; run again"
+        )
+    import_keras(project.folder / LOG_NAME)
+    return _loaded(spec, weights, project.precision() or "float32")
+
+
+@lru_cache(maxsize=1)
+def _loaded(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) -> "Backbone":
+    from featcache.backbone import load_backbone
+
+    return load_backbone(spec, weights, precision)

@@ -1,0 +1,101 @@
+"""From probabilities to the submission: `BuildEnsemble` and `WriteSubmission`."""
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache import ensemble, keys
+from featcache.bags import OUT_OF_FOLD_FILE
+from featcache.cache.layout import Status
+from featcache.cache.reader import open_cache
+from featcache.ensemble import Ensemble
+from featcache.errors import SubmissionError
+from featcache.predictions import Predictions, joined_members
+from featcache.progress import Progress
+from featcache.project import RUN, Project
+from featcache.records import write_json
+from featcache.stages.heads import class_prior
+from featcache.submission import write_submission as write_file
+
+
+def build_ensemble(project: Project, progress: Progress) -> str:
+    """Choose members, weights, temperature and clip on the bags' out-of-fold predictions.
+
+    Raises:
+        TrainingError: there is nothing to choose from.
+        StorageError: the disk is full, read-only or not permitted.
+    """
+    begun = time.perf_counter()
+    bags = [Predictions.load(bag.path.parent / OUT_OF_FOLD_FILE) for bag in project.bags()]
+    built = ensemble.build_ensemble(joined_members(bags), project.settings.ensemble.method)
+    artifact = project.ensemble()
+    built.save(artifact.path, {"key": artifact.key, "run": RUN, "seconds": round(time.perf_counter() - begun, 3)})
+    best = built.member_scores[built.best_single]
+    chosen = f"{len(built.members)} of {len(built.member_scores)} members"
+    score = f"accuracy {built.scores.accuracy:.4f}, log-loss {built.scores.log_loss:.4f}"
+    return f"{chosen} · out of fold: {score} (best single {best.accuracy:.4f}, {best.log_loss:.4f})"
+
+
+def write_submission(project: Project, progress: Progress) -> str:
+    """Apply the ensemble to the test rows, write the submission, read it back and check it.
+
+    Raises:
+        SubmissionError: there are no test rows, or the sample submission asks for others.
+        StorageError: the disk is full, read-only or not permitted.
+    """
+    spec, dataset, artifact = project.settings.submission, project.settings.dataset, project.submission()
+    if "test" not in project.scored_splits():
+        raise SubmissionError("expected test images to submit predictions for; got none: put images into PATH/test")
+    built = Ensemble.load(project.ensemble().path)
+    clip = built.clip if spec.clip == "auto" else 1.0 if spec.clip == "none" else float(spec.clip)
+    prior = class_prior(open_cache(project.features("train", 0).path))
+    final = {split: _final(project, split, built, clip, prior) for split in project.scored_splits()}
+    test, probabilities, rejected = final["test"]
+    path = artifact.path.parent / (artifact.content or artifact.path).name
+    report = write_file(path, test.ids, probabilities, built.class_names, spec, dataset.sample_submission, rejected)
+    for notice in report.notices:
+        progress.notice(notice)
+    if rejected:
+        progress.notice(f"{len(rejected)} test rows without a usable image got the training classes' shares")
+    single = {"member": built.best_single, **vars(built.member_scores[built.best_single])}
+    record = {
+        "key": artifact.key,
+        "run": RUN,
+        "content_digest": keys.file_digest(path),
+        "rows": report.rows,
+        "columns": list(report.columns),
+        "clip": clip,
+        "scores": {**_known_scores(final), "out of fold": vars(built.scores)},
+        "best_single": single,
+        "members": dict(zip(built.members, built.weights, strict=True)),
+    }
+    write_json(artifact.path, record)
+    other = path.with_name("submission.csv" if spec.gzip else "submission.csv.gz")
+    other.unlink(missing_ok=True)  # a submission of other settings beside this one would be taken for it
+    return f"{path.name}: {report.rows:,} rows, {','.join(report.columns)[:60]}, clip {clip:.4f}"
+
+
+def _final(
+    project: Project, split: str, built: Ensemble, clip: float, prior: npt.NDArray[np.float64]
+) -> tuple[Predictions, npt.NDArray[np.float64], list[str]]:
+    """A split's predictions, the ensemble's (n, C) probabilities, and the ids of rows without features."""
+    predictions = Predictions.load(project.predictions(split).path)
+    probabilities = built.apply(predictions, clip)
+    unusable = open_cache(project.features(split, 0).path).status != Status.OK
+    probabilities[unusable] = prior
+    return predictions, probabilities, [predictions.ids[row] for row in np.flatnonzero(unusable)]
+
+
+def _known_scores(final: dict[str, tuple[Predictions, npt.NDArray[np.float64], list[str]]]) -> dict[str, Any]:
+    """Scores of the splits whose labels are known, on rows brought to sum 1 as who scores log-loss does."""
+    found = {}
+    for split, (predictions, probabilities, _) in final.items():
+        known = predictions.labels >= 0
+        if known.any():
+            rows, labels = probabilities[known], predictions.labels[known]
+            score = ensemble.scores(rows / rows.sum(axis=1, keepdims=True), labels)
+            right = int((rows.argmax(axis=1) == labels).sum())
+            found[split] = {"rows": int(known.sum()), "right": right, **vars(score)}
+    return found

@@ -1,0 +1,123 @@
+"""What a person wants to know at the end of a run, read from the artifacts' records; no TensorFlow, no features."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from featcache.errors import CacheError
+from featcache.project import LOG_NAME, Project
+from featcache.records import read_json
+
+_WIDTH = 12
+
+
+def summary(project: Project) -> dict[str, Any]:
+    """Collect the facts of the last submission, as JSON-able values.
+
+    Returns:
+        rows per split, scores, seconds per stage, weights, precision and paths; parts that aren't there are left out.
+    """
+    record = read_json(project.submission().path) or {}
+    listed = project.listed() or {}
+    return {
+        "name": project.settings.dataset.name,
+        "classes": len(listed.get("class_names", ())),
+        "rows": {split: facts["rows"] for split, facts in listed.get("splits", {}).items()},
+        "rejected": (project.all_features().record() or {}).get("rejected", 0),
+        "scores": record.get("scores", {}),
+        "best_single": record.get("best_single"),
+        "members": record.get("members"),
+        "seconds": _seconds(project),
+        "weights": project.resolved("weights") or {},
+        "precision": project.precision(),
+        "submission": str(project.submission().content),
+        "submission_rows": record.get("rows"),
+        "columns": record.get("columns"),
+        "features": str(project.all_features().path.parent),
+        "log": str(project.folder / LOG_NAME),
+    }
+
+
+def summary_lines(project: Project) -> list[str]:
+    """Return the summary as text lines of one fact each."""
+    facts = summary(project)
+    rows = " · ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
+    set_aside = f" · {facts['rejected']:,} set aside (rejected.csv)" if facts["rejected"] else ""
+    lines = [("rows", f"{rows} · {facts['classes']} classes{set_aside}")]
+    lines += [(split, _score(score)) for split, score in facts["scores"].items()]
+    if facts["best_single"]:
+        best = facts["best_single"]
+        lines.append(("best single", f"{_score(best)} out of fold, {best['member']}"))
+    lines.append(("weights", _weights(facts["weights"], facts["precision"])))
+    lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
+    count, columns = facts["submission_rows"], ",".join(facts["columns"] or ())
+    lines.append(("submission", f"{_shown(facts['submission'])} ({count:,} rows: {_shortened(columns)})"))
+    lines.append(("cache", f"{_shown(facts['features'])} (featcache ls, featcache show FILE)"))
+    lines.append(("log", _shown(facts["log"])))
+    lines += [("try next", hint) for hint in _hints(project, facts)]
+    return ["", *(f"{name:<{_WIDTH}} {text}" for name, text in _blank_repeats(lines))]
+
+
+def _score(score: Mapping[str, Any]) -> str:
+    right = f" ({score['right']:,} of {score['rows']:,})" if "right" in score else ""
+    return f"accuracy {score['accuracy']:.4f}{right}, log-loss {score['log_loss']:.4f}"
+
+
+def _weights(weights: Mapping[str, Any], precision: str | None) -> str:
+    note = f" ({weights['note']})" if weights.get("note") else ""
+    return f"{weights.get('kind', 'unknown')}, computed in {precision}{note}"
+
+
+def _seconds(project: Project) -> dict[str, float]:
+    """Seconds of each stage's last real run."""
+    seconds = {"index": float((project.listed() or {}).get("seconds", 0))}
+    seconds["features"] = sum(_cache_seconds(project.features(*cache).path) for cache in project.caches())
+    seconds["heads"] = sum(_recorded_seconds(bag.record()) for bag in project.bags())
+    seconds["predictions"] = sum(_recorded_seconds(project.predictions(s).record()) for s in project.scored_splits())
+    seconds["ensemble"] = _recorded_seconds(project.ensemble().record())
+    return seconds
+
+
+def _cache_seconds(path: Path) -> float:
+    from featcache.cache.reader import open_cache
+
+    try:
+        return float(open_cache(path).run.get("seconds", 0))
+    except CacheError:
+        return 0.0  # removed to save space; the heads made from it still stand
+
+
+def _recorded_seconds(record: Mapping[str, Any] | None) -> float:
+    return float((record or {}).get("seconds", 0))
+
+
+def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
+    """At most three next steps that fit what was run."""
+    spec, dataset, run = project.settings.features, project.settings.dataset, "luigi --module pipeline Submit"
+    hints = []
+    if dataset.source == "digits":
+        own = "--Dataset-name photos --Dataset-source folder --Dataset-path FOLDER"
+        hints.append(f"your own images (FOLDER/train/<class>/, FOLDER/test/): {run} {own}")
+    if facts["weights"].get("kind") == "random":
+        hints.append(f"trained weights: {run} --Features-weights imagenet (or the path of a weights file)")
+    if spec.image_size < 224 and dataset.source == "folder":
+        hints.append(f"more pixels: {run} --Features-image-size 224")
+    if len(spec.taps) == 1 and spec.backbone.lower() in ("vgg16", "vgg19"):
+        hints.append(f"a second layer's features in the same pass: {run} --Features-taps block4_pool,block5_pool")
+    if spec.copies == 0 and dataset.source == "folder":
+        hints.append(f"augmented copies of the training images: {run} --Features-copies 5")
+    return hints[:3]
+
+
+def _shown(path: str) -> str:
+    """The path as one would type it from here."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+
+
+def _shortened(columns: str) -> str:
+    return columns if len(columns) <= 60 else f"{columns[:57]}..."
+
+
+def _blank_repeats(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [("" if i and lines[i - 1][0] == name else name, text) for i, (name, text) in enumerate(lines)]

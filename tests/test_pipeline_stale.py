@@ -1,0 +1,204 @@
+"""Changing one thing reruns exactly the stages that depend on it; what does not count reruns nothing."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from featcache.cache.reader import open_cache
+from projects import small_project, write_image
+
+EXTRACT = ["ExtractSplit", "ExtractFeatures"]
+HEADS = ["TrainBag"]
+RESULTS = ["PredictRows", "BuildEnsemble", "WriteSubmission"]
+EVERYTHING = ["IndexImages", "ExtractSplit", *EXTRACT, *HEADS, *RESULTS]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A project that has run once; tests change copies of it."""
+    project = small_project(tmp_path_factory.mktemp("finished"))
+    assert sorted(project.run()) == sorted(EVERYTHING)
+    assert project.succeeded
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """A copy, in another folder: neither artifacts' nor images' place is part of any key."""
+    shutil.copytree(finished.folder, tmp_path / "copy")
+    copied = small_project(tmp_path / "fresh")
+    shutil.rmtree(tmp_path / "fresh")
+    (tmp_path / "copy").rename(tmp_path / "fresh")
+    return copied
+
+
+def snapshot(folder):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in folder.rglob("*") if path.is_file()}
+
+
+def run_record(project, split):
+    return next(open_cache(path).run for path in sorted((project.artifacts / "features").glob(f"{split}-*.h5")))
+
+
+def test_a_second_run_does_nothing_wherever_the_folders_were_moved(project):
+    assert project.run() == []
+    assert project.succeeded
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "expected"),
+    [
+        ("Features", {"image_size": "40"}, [*EXTRACT, "ExtractSplit", *HEADS, *RESULTS]),
+        ("Features", {"taps": "block1_pool:max"}, [*EXTRACT, "ExtractSplit", *HEADS, *RESULTS]),
+        ("Heads", {"dropout": "0.3"}, [*HEADS, *RESULTS]),
+        ("Heads", {"seeds": "1"}, [*HEADS, *RESULTS]),
+        ("Ensemble", {"method": "mean"}, ["BuildEnsemble", "WriteSubmission"]),
+        ("Submission", {"format": "probabilities"}, ["WriteSubmission"]),
+        ("Submission", {"gzip": "true"}, ["WriteSubmission"]),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else None,
+)
+def test_a_setting_reruns_what_depends_on_it_and_coming_back_is_free(project, section, values, expected):
+    before = project.settings.get(section, {}).copy()
+    project.set(section, **values)
+    assert sorted(project.run()) == sorted(expected)
+    assert project.succeeded
+    assert project.run() == []
+    project.settings[section] = before
+    again = project.run()
+    assert not set(again) & {"IndexImages", "ExtractSplit", "TrainBag"}, "caches and heads of other settings stay"
+
+
+def test_another_tap_leaves_the_first_taps_heads_alone(project):
+    heads = snapshot(project.artifacts / "heads")
+    project.set("Features", taps="block1_pool:avg, block2_pool:avg")
+    assert sorted(project.run()) == sorted([*EXTRACT, "ExtractSplit", *HEADS, *RESULTS])
+    assert heads.items() <= snapshot(project.artifacts / "heads").items()
+
+
+def test_copies_are_added_beside_the_plain_pass(project):
+    plain = snapshot(project.artifacts / "features")
+    project.set("Features", copies="2")
+    assert sorted(project.run()) == sorted([*EXTRACT, "ExtractSplit", *HEADS, *RESULTS])
+    unchanged = {path for path in plain if path.suffix == ".h5"}
+    assert all(snapshot(project.artifacts / "features")[path] == plain[path] for path in unchanged)
+
+
+def test_an_image_added_to_train_costs_one_forward_pass(project):
+    write_image(project.folder / "photos/train/disc/new.png", (200, 60, 60), 7)
+    assert sorted(project.run()) == sorted(["IndexImages", *EXTRACT, *HEADS, *RESULTS])
+    assert (run_record(project, "train")["computed"], run_record(project, "train")["copied"]) == (1, 24)
+
+
+def test_an_image_added_to_test_leaves_train_and_every_head_alone(project):
+    before = snapshot(project.artifacts)
+    write_image(project.folder / "photos/test/new.png", (60, 60, 200), 7)
+    assert sorted(project.run()) == sorted(["IndexImages", *EXTRACT, "PredictRows", "WriteSubmission"])
+    after = snapshot(project.artifacts)
+    kept = [path for path in before if "heads" in path.parts or path.name.startswith("train-")]
+    assert kept
+    assert all(after[path] == before[path] for path in kept)
+    assert (run_record(project, "test")["computed"], run_record(project, "test")["copied"]) == (1, 9)
+    assert len((project.artifacts / "submission.csv").read_text().splitlines()) == 11
+
+
+def test_an_image_changed_in_place_is_noticed_even_with_its_old_time_and_size(project):
+    path = project.folder / "photos/train/square/3.png"
+    times = path.stat()
+    content = bytearray(path.read_bytes())
+    write_image(path, (60, 200, 60), 4242)
+    changed = path.read_bytes()
+    path.write_bytes(changed[: len(content)].ljust(len(content), b"\0") if len(changed) < len(content) else changed)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert "IndexImages" in project.run()
+    assert run_record(project, "train")["computed"] == 1
+
+
+def test_touch_reruns_nothing(project):
+    for path in (project.folder / "photos").rglob("*.png"):
+        path.touch()
+    assert project.run() == []
+    assert project.succeeded
+
+
+def test_a_renamed_image_costs_no_forward_pass(project):
+    (project.folder / "photos/train/disc/1.png").rename(project.folder / "photos/train/disc/one.png")
+    assert "IndexImages" in project.run()
+    assert (run_record(project, "train")["computed"], run_record(project, "train")["copied"]) == (0, 24)
+
+
+def test_an_image_that_changes_while_the_run_goes_on_stops_it_and_the_next_run_goes_on(project, monkeypatch):
+    from featcache import extract
+
+    path = project.folder / "photos/test/disc-1.png"
+    compute = extract._compute
+
+    def change(*arguments):
+        write_image(path, (1, 2, 3), 99)
+        monkeypatch.setattr(extract, "_compute", compute)
+        compute(*arguments)
+
+    monkeypatch.setattr(extract, "_compute", change)
+    project.set("Features", image_size="40")
+    project.run()
+    assert not project.succeeded
+    worked = project.run()
+    assert project.succeeded
+    assert worked[0] == "IndexImages"
+
+
+def test_a_weights_file_replaced_under_the_same_name_is_noticed(project):
+    import keras
+
+    def save(seed):
+        keras.utils.set_random_seed(seed)
+        layers = [keras.Input((32, 32, 3)), keras.layers.Conv2D(4, 3, strides=4, name="conv")]
+        keras.Sequential(layers).save(project.folder / "own.keras")
+
+    save(1)
+    project.set("Features", backbone=str(project.folder / "own.keras"), weights="auto", taps="conv")
+    assert "ExtractSplit" in project.run()
+    assert project.run() == []
+    (project.folder / "own.keras").touch()
+    assert project.run() == []
+    save(2)
+    assert sorted(project.run()) == sorted([*EXTRACT, "ExtractSplit", *HEADS, *RESULTS])
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        ("IndexImages", ["IndexImages"]),
+        ("ExtractFeatures", [*EXTRACT, "ExtractSplit"]),
+        ("TrainHeads", ["TrainBag"]),
+        ("PredictRows", ["PredictRows"]),
+        ("BuildEnsemble", ["BuildEnsemble"]),
+        ("WriteSubmission", ["WriteSubmission"]),
+        ("Submit", []),
+    ],
+)
+def test_rerun_makes_exactly_that_stage_run_again_with_the_same_result(project, stage, expected):
+    submission = (project.artifacts / "submission.csv").read_bytes()
+    features = np.array(open_cache(next((project.artifacts / "features").glob("train-*.h5")))["block1_pool_avg"])
+    assert sorted(project.run(stage, rerun=True)) == sorted(expected)
+    assert project.succeeded
+    assert project.run() == []
+    assert (project.artifacts / "submission.csv").read_bytes() == submission
+    reader = open_cache(next((project.artifacts / "features").glob("train-*.h5")))
+    np.testing.assert_array_equal(reader["block1_pool_avg"], features)
+    if stage == "ExtractFeatures":
+        assert reader.run["computed"] == 24
+
+
+@pytest.mark.parametrize("stage", ["IndexImages", "ExtractFeatures", "TrainHeads", "BuildEnsemble", "WriteSubmission"])
+def test_each_stage_runs_alone(finished, tmp_path, stage):
+    project = small_project(tmp_path / "alone")
+    shutil.copytree(finished.folder / "photos", tmp_path / "alone/photos", dirs_exist_ok=True)
+    worked = project.run(stage)
+    assert project.succeeded
+    names = {"IndexImages", "ExtractFeatures", "TrainBag", "BuildEnsemble", "WriteSubmission"}
+    assert ("TrainBag" if stage == "TrainHeads" else stage) in worked
+    if stage != "WriteSubmission":
+        assert names - set(worked), "what comes after it does not run"
