@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from pipeline.config import forget_projects
 from pipeline.tasks import (
     BuildEnsemble,
     ExtractFeatures,
@@ -25,6 +26,7 @@ __all__ = [
     "TrainBag",
     "TrainHeads",
     "WriteSubmission",
+    "forget_projects",
 ]
 
 # Luigi imports this package while it parses its command line: the last moment before it schedules anything.

@@ -47,7 +47,7 @@ def current_project() -> Project:
 
 
 def forget_projects() -> None:
-    """List the source anew at the next question, for notebooks and tests that call `luigi.build` more than once."""
+    """Begin another run, which lists the source anew: for notebooks and tests that call `luigi.build` more than once."""
     _project.cache_clear()
 
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
+from luigi.worker import TaskException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from featcache.errors import FeatcacheError
+from featcache.project import LOG_NAME
 from featcache.summary import summary_lines
+from pipeline.config import current_project
 
 _SCHEDULER_SECONDS = 1.0  # with luigid every status is a request over the network
 _NAME_WIDTH = 16
@@ -95,8 +98,6 @@ class Watch:
 
 def show_summary() -> None:
     """Print what a person wants to know at the end."""
-    from pipeline.config import current_project
-
     for line in summary_lines(current_project()):
         say(line)
 
@@ -115,10 +116,15 @@ def show_complete(task: luigi.Task) -> None:
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
 def show_failure(task: luigi.Task, error: BaseException) -> None:
     """Print one line; the traceback is in the log file."""
-    text = (
-        str(error)
-        if isinstance(error, FeatcacheError)
-        else f"unexpected {type(error).__name__}: {error}; see the log for where"
-    )
-    say(f"featcache: {task.task_family}: {text}", "bold red", error=True)
+    say(f"featcache: {task.task_family}: {_in_one_line(error)}", "bold red", error=True)
     sys.stderr.flush()
+
+
+def _in_one_line(error: BaseException) -> str:
+    if isinstance(error, FeatcacheError):
+        return str(error)
+    unfulfilled = isinstance(error, RuntimeError) and str(error).startswith("Unfulfilled")
+    if unfulfilled or isinstance(error, TaskException):  # Luigi's words for "what it made isn't what is needed now"
+        return "images, weights or settings changed while it ran; run the same command again, it goes on from there"
+    log = current_project().folder / LOG_NAME
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}; {log} says where"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import luigi
 
 from featcache import stages
-from featcache.project import RUN, Artifact
+from featcache.project import Artifact
 from pipeline.config import Scope, current_project
 from pipeline.screen import Watch, show_summary
 from pipeline.targets import ArtifactTarget
@@ -33,7 +33,8 @@ class Stage(luigi.Task):
 
     def output(self) -> list[ArtifactTarget]:
         """The artifacts as Luigi sees them; a rerun wants those of this very run."""
-        return [ArtifactTarget(artifact, RUN if self.rerun else None) for artifact in self.artifacts()]
+        run = current_project().run if self.rerun else None
+        return [ArtifactTarget(artifact, run) for artifact in self.artifacts()]
 
     def complete(self) -> bool:
         """Whether there are artifacts, and each carries the key it must."""

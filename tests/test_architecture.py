@@ -11,19 +11,19 @@ ROOT = Path(__file__).parent.parent
 
 # From the floor upwards; a module may import its own layer and those below it.
 LAYERS = [
-    {"_version", "errors"},
+    {"_version", "errors", "startup"},
     {"keys", "disk", "progress"},
     {"rows", "records", "specs"},
     {"settings", "augment", "precision", "architectures", "download"},
     {"sources", "cache", "weights"},
-    {"presets", "folds", "predictions"},
-    {"backbone", "extraction", "bags", "batches", "ensemble", "submission"},
-    {"extract", "stacked"},
+    {"network_weights", "presets", "folds", "predictions", "sample"},
+    {"network", "extraction", "bags", "ensemble", "submission"},
+    {"backbone", "extract", "stacked", "batches"},
     {"heads", "project"},
     {"stages", "summary", "describe"},
     {"cli"},
 ]
-KERAS = {"backbone", "heads", "stacked"}
+KERAS = {"backbone", "network", "network_weights", "heads", "stacked"}
 SLOW = {"tensorflow", "keras", "jax", "torch", "sklearn", "pandas", "dask", "xarray", "scipy"}
 
 

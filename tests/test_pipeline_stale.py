@@ -87,14 +87,14 @@ def test_copies_are_added_beside_the_plain_pass(project):
 
 
 def test_an_image_added_to_train_costs_one_forward_pass(project):
-    write_image(project.folder / "photos/train/disc/new.png", (200, 60, 60), 7)
+    write_image(project.folder / "photos/train/disc/new.png", (200, 60, 60), 7777)
     assert sorted(project.run()) == sorted(["IndexImages", *EXTRACT, *HEADS, *RESULTS])
     assert (run_record(project, "train")["computed"], run_record(project, "train")["copied"]) == (1, 24)
 
 
 def test_an_image_added_to_test_leaves_train_and_every_head_alone(project):
     before = snapshot(project.artifacts)
-    write_image(project.folder / "photos/test/new.png", (60, 60, 200), 7)
+    write_image(project.folder / "photos/test/new.png", (60, 60, 200), 7777)
     assert sorted(project.run()) == sorted(["IndexImages", *EXTRACT, "PredictRows", "WriteSubmission"])
     after = snapshot(project.artifacts)
     kept = [path for path in before if "heads" in path.parts or path.name.startswith("train-")]

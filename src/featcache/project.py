@@ -30,9 +30,6 @@ PREDICT_VERSION = 1
 ENSEMBLE_VERSION = 1
 SUBMISSION_VERSION = 1
 
-# One text for one run of the program and the processes it forks: `--rerun` asks for artifacts made in this run.
-RUN = secrets.token_hex(8)
-
 
 @dataclass(frozen=True)
 class Artifact:
@@ -66,12 +63,15 @@ class Artifact:
 class Project:
     """Paths and keys of one data set's artifacts.
 
-    The source is listed once per instance: what is added meanwhile is the next run's.
+    One instance is one run, in the processes that it forks too: it lists the source once (what is added meanwhile is the
+    next run's), and `run` is the random name that its artifacts carry, which is what ``--rerun`` asks for.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.folder = settings.folder
+        self.run = secrets.token_hex(8)
+        self._confirmed: str | None = None
 
     # ---- manifest
 
@@ -81,8 +81,15 @@ class Project:
         return list_files(self.settings.dataset)
 
     def manifest(self) -> Artifact:
-        """The listed rows; its key is the stored one while the source is as it was listed, else unknown."""
-        return Artifact(self.folder / "manifest.json", current_key(self.settings.dataset, self.folder, self.listing))
+        """The listed rows; its key is the stored one while the source is as it was listed, else unknown.
+
+        Once a stored manifest is found true it stays so for this run: an image that changes later is found by its digest
+        when it is decoded, and is the next run's.
+        """
+        stored = stored_manifest(self.folder)
+        if self._confirmed is None or stored is None or stored["key"] != self._confirmed:
+            self._confirmed = current_key(self.settings.dataset, self.folder, self.listing)
+        return Artifact(self.folder / "manifest.json", self._confirmed)
 
     def listed(self) -> Mapping[str, Any] | None:
         """The manifest's summary, `manifest.json`; None while it isn't there or isn't true."""

@@ -18,7 +18,7 @@ from featcache.extract import extract_features
 from featcache.extraction import Extraction
 from featcache.precision import choose_precision
 from featcache.progress import Progress
-from featcache.project import LOG_NAME, RUN, Project
+from featcache.project import LOG_NAME, Project
 from featcache.records import write_json
 from featcache.sources import Manifest, open_source
 from featcache.specs import FeaturesSpec
@@ -41,7 +41,7 @@ def index_images(project: Project, progress: Progress) -> str:
     """
     begun = time.perf_counter()
     manifest = sources.list_images(project.settings.dataset, project.folder, progress, project.listing)
-    manifest.save(project.folder, {"run": RUN, "seconds": round(time.perf_counter() - begun, 3)})
+    manifest.save(project.folder, {"run": project.run, "seconds": round(time.perf_counter() - begun, 3)})
     counts = " · ".join(f"{split} {len(rows):,}" for split, rows in manifest.splits.items())
     rejected = sum(int((~rows.listed).sum()) for rows in manifest.splits.values())
     return f"{len(manifest.class_names)} classes · {counts}" + f" · {rejected:,} set aside" * bool(rejected)
@@ -83,7 +83,7 @@ def extract_split(project: Project, split: str, copy: int, progress: Progress, *
         spec=spec,
         tap_settings=project.tap_settings(copy),
     )
-    about = {"run": RUN, "weights": project.resolved("weights"), "precision": project.precision()}
+    about = {"run": project.run, "weights": project.resolved("weights"), "precision": project.precision()}
     path, load = project.features(split, copy).path, open_source(dataset).load
     extract_features(path, job, load, lambda: _backbone(project, progress), progress, reuse=not fresh, about=about)
     run = open_cache(path).run
@@ -101,7 +101,7 @@ def finish_features(project: Project, progress: Progress) -> str:
     csv.writer(table, lineterminator="\n").writerows([("split", "id", "reason"), *rejected])
     disk.write_bytes(project.folder / "rejected.csv", table.getvalue().encode("utf-8", "surrogateescape"))
     artifact = project.all_features()
-    write_json(artifact.path, {"key": artifact.key, "run": RUN, "rejected": len(rejected)})
+    write_json(artifact.path, {"key": artifact.key, "run": project.run, "rejected": len(rejected)})
     if rejected:
         progress.notice(f"{len(rejected)} images could not be used; {project.folder / 'rejected.csv'} says why")
     size = sum(reader.size for reader in readers)
