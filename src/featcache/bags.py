@@ -165,7 +165,7 @@ def recompute_statistics(
 
 def _hidden(weights: Weights, rows: Floats, layers: int) -> Floats:
     """What enters dense layer `layers`: (b, F) as it came for layer 0, else (H, b, width)."""
-    active = rows
+    active: Floats = rows
     for layer in range(layers):
         active = np.maximum(_dense(weights, layer, active), 0)
         scale = weights[f"gamma_{layer}"] / np.sqrt(weights[f"variance_{layer}"] + EPSILON)
@@ -179,7 +179,8 @@ def _dense(weights: Weights, layer: int, inputs: Floats) -> Floats:
     kernel, bias = weights[f"kernel_{layer}"], weights[f"bias_{layer}"]
     if layer == 0 and "input_mean" in weights:
         kernel = kernel / np.sqrt(weights["input_variance"])[:, :, None]
-        bias = bias - np.matmul(weights["input_mean"][:, None, :], kernel)[:, 0]
+        shift: Floats = np.matmul(weights["input_mean"][:, None, :], kernel)
+        bias = bias - shift[:, 0]
     outputs: Floats = np.matmul(inputs, kernel)
     outputs += bias[:, None, :]
     return outputs
@@ -210,7 +211,7 @@ def load_bag(folder: Path) -> Bag:
     """
     path = folder / BAG_FILE
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             header = json.loads(archive["header"].tobytes())
             arrays = {name: archive[name] for name in archive.files if name != "header"}
         return _bag(header, arrays)

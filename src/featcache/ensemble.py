@@ -160,7 +160,8 @@ def temper(probabilities: npt.NDArray[np.floating], temperature: float) -> Float
     """Return softmax(log p / temperature), (n, C); 1 leaves p as it is but for rounding."""
     logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-300)) / temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    tempered: Floats = powers / powers.sum(axis=1, keepdims=True)
+    return tempered
 
 
 def clipped(probabilities: npt.NDArray[np.floating], highest: float) -> Floats:

@@ -68,7 +68,7 @@ def train_bag(
     heads = tuple(HeadId(int(seed), int(fold)) for seed in seeds for fold in parts)
     own = training_rows(heads, folds, usable)
     streams = [HeadStream(head, np.arange(mine.sum() * len(copies))) for head, mine in zip(heads, own, strict=True)]
-    weights = _initial(plan, streams)
+    weights = initial_weights(plan, streams)
     if plan.standardize:
         weights |= input_statistics(copies, folds, usable, heads)
     batches = Batches(copies, labels, own, streams, plan)
@@ -79,10 +79,9 @@ def train_bag(
     try:
         for rate in plan.rates:
             stacked.set_rate(rate)
-            for inputs, classes in batches.epoch():
-                stacked.train_step(inputs, classes)
+            steps = [stacked.train_step(inputs, classes) for inputs, classes in batches.epoch()]
             weights = stacked.get_weights()
-            epochs.append(np.concatenate([stacked.scores.take(), judge.scores(weights, len(plan.hidden))]))
+            epochs.append(np.concatenate([np.mean(steps, axis=0), judge.scores(weights, len(plan.hidden))]))
             progress.advance(1, f"loss {epochs[-1][0].mean():.3f}, out of fold {epochs[-1][2].mean():.3f}")
     finally:
         progress.finish()
@@ -125,7 +124,8 @@ def _check_finite(weights: Weights, plan: HeadPlan) -> None:
         )
 
 
-def _initial(plan: HeadPlan, streams: Sequence[HeadStream]) -> Weights:
+def initial_weights(plan: HeadPlan, streams: Sequence[HeadStream]) -> Weights:
+    """What Keras' Dense and BatchNormalization begin with, drawn from each head's own stream."""
     weights: Weights = {}
     widths = (plan.features, *plan.hidden, plan.classes)
     for layer, (inputs, outputs) in enumerate(pairwise(widths)):

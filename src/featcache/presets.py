@@ -1,7 +1,7 @@
 """What a head is and how it is trained: the settings, resolved for the rows at hand."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from featcache.errors import TrainingError
 from featcache.specs import HeadsSpec
@@ -69,8 +69,7 @@ def resolve(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan
     if features < 1:
         raise TrainingError(f"expected features to train on; got features={features}")
     in_training = max(1, rows - rows // spec.folds)
-    plan = _PRESETS[spec.preset](spec, features, in_training, classes)
-    return plan
+    return _PRESETS[spec.preset](spec, features, in_training, classes)
 
 
 def _dropouts(rate: float, layers: int, everywhere: bool = False) -> tuple[float, ...]:
@@ -93,11 +92,14 @@ def _wide(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
 
 
 def _default(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
-    hidden = (128,) if spec.hidden is None else spec.hidden
+    """Steps enough for many rows and weight decay enough for few.
+
+    Values a row has for each row that there is measure how easily a head learns the rows by heart: weight decay in
+    that proportion was near the best on the digits (0.4) as well as on three sets with 20 to 50 times the ratio.
+    """
+    hidden = ((128,) if features <= 1024 else (64,)) if spec.hidden is None else spec.hidden
     dropout = 0.5 if spec.dropout is None else spec.dropout
-    steps = math.ceil(rows / spec.batch_size)
-    epochs = min(60, max(8, math.ceil(600 / steps)))
-    schedule = spec.schedule or ((2e-3, epochs - epochs // 3), (5e-4, epochs // 3))
+    schedule = spec.schedule or _scaled_schedule(3e-3, rows, spec.batch_size, steps=600, most=_epochs_for(features))
     return HeadPlan(
         features,
         classes,
@@ -108,12 +110,32 @@ def _default(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPla
         standardize=True,
         momentum=0.9,
         recompute_statistics=True,
-        weight_decay=0.0,
+        weight_decay=min(60.0, _DECAY * features / rows),
     )
 
 
 def _fast(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
-    return _default(spec, features, rows, classes)
+    """The default's little sister: narrower, and a quarter of the steps."""
+    hidden = (32,) if spec.hidden is None else spec.hidden
+    schedule = spec.schedule or _scaled_schedule(4e-3, rows, spec.batch_size, steps=150, most=10)
+    return replace(
+        _default(spec, features, rows, classes),
+        hidden=hidden,
+        schedule=schedule,
+        dropouts=_dropouts(0.2 if spec.dropout is None else spec.dropout, len(hidden)),
+    )
 
+
+def _epochs_for(features: int) -> int:
+    return 40 if features <= 1024 else 20
+
+
+def _scaled_schedule(rate: float, rows: int, batch_size: int, steps: int, most: int) -> tuple[tuple[float, int], ...]:
+    """Epochs for about `steps` steps, 6 to `most` of them; the last third at a quarter of the rate."""
+    epochs = min(most, max(6, math.ceil(steps / math.ceil(rows / batch_size))))
+    return ((rate, epochs - epochs // 3), (rate / 4, epochs // 3))
+
+
+_DECAY = 2.0
 
 _PRESETS = {"default": _default, "recipe": _recipe, "wide": _wide, "fast": _fast}

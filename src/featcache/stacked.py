@@ -120,30 +120,22 @@ class HeadsLoss(keras.losses.Loss):
 
 
 class HeadScores(keras.metrics.Metric):
-    """(2, H): each head's mean loss and accuracy over the steps since the last reset."""
+    """(2, H): each head's loss and accuracy in the step just taken; `train_on_batch` resets metrics at every step."""
 
     def __init__(self, heads: int) -> None:
-        """Make the sums."""
+        """Make the place for them."""
         super().__init__(name="scores")
-        self.sums = self.add_weight(shape=(2, heads), initializer="zeros", name="sums")
-        self.steps = self.add_weight(shape=(), initializer="zeros", name="steps")
+        self.last = self.add_weight(shape=(2, heads), initializer="zeros", name="last")
 
     def update_state(self, labels: Any, logits: Any, sample_weight: Any = None) -> None:
-        """Add one step."""
+        """Keep this step's."""
         rows = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         right = ops.cast(ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int64")), "float32")
-        self.sums.assign_add(ops.stack([ops.mean(rows, axis=1), ops.mean(right, axis=1)]))
-        self.steps.assign_add(1.0)
+        self.last.assign(ops.stack([ops.mean(rows, axis=1), ops.mean(right, axis=1)]))
 
     def result(self) -> Any:
-        """The mean loss over heads; `take` has the rest."""
-        return ops.mean(self.sums[0]) / ops.maximum(self.steps, 1.0)
-
-    def take(self) -> npt.NDArray[np.float32]:
-        """Return (2, H) and start again."""
-        scores = ops.convert_to_numpy(self.sums) / float(ops.convert_to_numpy(self.steps))
-        self.reset_state()
-        return np.asarray(scores, np.float32)
+        """The mean loss over heads, as Keras wants a scalar."""
+        return ops.mean(self.last[0])
 
 
 class StackedHeads:
@@ -162,11 +154,11 @@ class StackedHeads:
         ]
         logits = self._stack(plan, values, masks)
         self.model = keras.Model([values, *(mask for mask in masks if mask is not None)], logits)
-        self.scores = HeadScores(heads)
+        self._scores = HeadScores(heads)
         optimizer = keras.optimizers.Adam(plan.schedule[0][0], weight_decay=plan.weight_decay or None)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         # XLA on a CPU compiles longer than these models train
-        self.model.compile(optimizer, HeadsLoss(), metrics=[self.scores], jit_compile=False)
+        self.model.compile(optimizer, HeadsLoss(), metrics=[self._scores], jit_compile=False)
         self.set_weights(weights)
 
     def _stack(self, plan: HeadPlan, values: Any, masks: Sequence[Any]) -> Any:
@@ -185,9 +177,10 @@ class StackedHeads:
                 active = norm(active)
         return active
 
-    def train_step(self, inputs: list[npt.NDArray[Any]], labels: npt.NDArray[np.int32]) -> None:
-        """Take one Adam step of every head."""
+    def train_step(self, inputs: list[npt.NDArray[Any]], labels: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """Take one Adam step of every head; return (2, H), each head's loss and accuracy before it."""
         self.model.train_on_batch(inputs, labels)
+        return np.array(ops.convert_to_numpy(self._scores.last))
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate; Adam's moments stay."""

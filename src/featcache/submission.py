@@ -1,0 +1,175 @@
+"""The submission: written, checked against the sample submission, read back. No Keras."""
+
+import csv
+import gzip
+import io
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.disk import replacing
+from featcache.errors import SubmissionError
+from featcache.sample import Sample, match_ids, read_sample
+from featcache.specs import SubmissionSpec
+
+
+@dataclass(frozen=True)
+class SubmissionReport:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        rows: how many.
+        columns: the header.
+        rejected: rows without a usable image among them; theirs is what the caller filled in.
+        notices: what a person should look at, a line each.
+    """
+
+    path: Path
+    rows: int
+    columns: tuple[str, ...]
+    rejected: int
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Header and which class each column after the id takes; `classes` is None for one label column."""
+
+    columns: tuple[str, ...]
+    classes: tuple[int, ...] | None
+    notices: tuple[str, ...] = ()
+
+
+def write_submission(
+    path: Path,
+    ids: Sequence[str],
+    probabilities: npt.NDArray[np.floating],
+    class_names: Sequence[str],
+    spec: SubmissionSpec,
+    sample: Path | None = None,
+    rejected: Collection[str] = (),
+) -> SubmissionReport:
+    """Replace `path` by the submission; the same predictions give the same bytes.
+
+    Args:
+        path: ends in ``.gz`` where `spec.gzip`.
+        ids: n unique row ids, in the source's natural order.
+        probabilities: (n, C), finite, in [0, 1]; rejected rows are already filled in.
+        class_names: C names.
+        spec: format, columns, gzip. A clip is already applied.
+        sample: a sample submission, which fixes ids, columns and order.
+        rejected: ids of rows whose image could not be used.
+
+    Raises:
+        SubmissionError: the sample has other ids or columns, or a value isn't a probability.
+        StorageError: the disk is full, read-only or not permitted.
+    """
+    _check(ids, probabilities, class_names)
+    example = read_sample(sample) if sample else None
+    names, order = list(ids), list(range(len(ids)))
+    if example:
+        names, order = list(example.ids), match_ids(ids, example)
+    layout = _layout(spec, class_names, example)
+    values = _values(probabilities[order], class_names, layout)
+    table = [list(layout.columns), *([name, *row] for name, row in zip(names, values, strict=True))]
+    _write(path, table, spec.gzip)
+    _read_back(path, table)
+    used = set(rejected)
+    filled = sum(row_id in used for row_id in ids)
+    notices = list(layout.notices)
+    if filled:
+        notices.append(f"{filled} of {len(ids)} test images could not be used; their rows hold the class prior")
+    return SubmissionReport(path, len(names), layout.columns, filled, tuple(notices))
+
+
+def _check(ids: Sequence[str], probabilities: npt.NDArray[np.floating], class_names: Sequence[str]) -> None:
+    if probabilities.shape != (len(ids), len(class_names)):
+        expected = f"({len(ids)}, {len(class_names)})"
+        raise SubmissionError(f"expected probabilities of shape {expected}; got shape={probabilities.shape}")
+    if not len(ids):
+        raise SubmissionError("expected test images to submit predictions for; got rows=0: add PATH/test")
+    if len(set(ids)) != len(ids):
+        raise SubmissionError(f"expected unique row ids; got {len(ids) - len(set(ids))} twice")
+    bad = np.flatnonzero(~((probabilities >= 0) & (probabilities <= 1)).all(axis=1))
+    if len(bad):
+        raise SubmissionError(
+            f"expected probabilities in [0, 1]; {len(bad)} rows have others, first id={ids[bad[0]]!r}: run BuildEnsemble"
+        )
+
+
+def _layout(spec: SubmissionSpec, class_names: Sequence[str], sample: Sample | None) -> _Layout:
+    given = sample.columns if sample else spec.columns
+    if sample and spec.columns and spec.columns != sample.columns:
+        raise SubmissionError(
+            f"{sample.path}: expected the columns of [Submission] columns, {', '.join(spec.columns)}; "
+            f"got {', '.join(sample.columns)}: drop the setting, the sample has them"
+        )
+    where = str(sample.path) if sample else "[Submission] columns"
+    if spec.format == "labels":
+        columns = given or ("id", "label")
+        if len(columns) != 2:
+            raise SubmissionError(
+                f"{where}: expected 2 columns for format=labels; got {len(columns)}: {', '.join(columns)}: "
+                "set [Submission] format = probabilities"
+            )
+        return _Layout(columns, None)
+    if not given:
+        return _Layout(("id", *class_names), tuple(range(len(class_names))))
+    return _class_columns(given, class_names, where)
+
+
+def _class_columns(columns: tuple[str, ...], class_names: Sequence[str], where: str) -> _Layout:
+    """Which class each column takes: by name, or by position where the names are unrelated."""
+    named = columns[1:]
+    place = {name: index for index, name in enumerate(class_names)}
+    if len(named) == 1 and len(class_names) == 2:
+        return _Layout(columns, (place.get(named[0], 1),))
+    known = [name for name in named if name in place]
+    if set(known) == set(place) and len(named) == len(place):
+        return _Layout(columns, tuple(place[name] for name in named))
+    if len(named) != len(class_names) or known:
+        unknown = [name for name in named if name not in place]
+        what = f"; unknown: {', '.join(unknown[:3])}" if unknown else ""
+        raise SubmissionError(
+            f"{where}: expected one column for each of {len(class_names)} classes, {', '.join(class_names)}; "
+            f"got {len(named)}: {', '.join(named)}{what}"
+        )
+    notice = (
+        f"{where}: no column is named like a class, so they were matched by position: "
+        f"{named[0]} = {class_names[0]} ... {named[-1]} = {class_names[-1]}"
+    )
+    return _Layout(columns, tuple(range(len(class_names))), (notice,))
+
+
+def _values(probabilities: npt.NDArray[np.floating], class_names: Sequence[str], layout: _Layout) -> list[list[str]]:
+    if layout.classes is None:
+        return [[class_names[index]] for index in probabilities.argmax(axis=1)]
+    chosen = probabilities[:, list(layout.classes)].astype(np.float64)
+    # seven digits are all that float32 has; "g" keeps them for the small ones too, where log-loss looks
+    return [[f"{value:.7g}" for value in row] for row in chosen.tolist()]
+
+
+def _write(path: Path, table: Sequence[Sequence[str]], compress: bool) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(table)
+    content = text.getvalue().encode("utf-8")
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        if not compress:
+            stream.write(content)
+            return
+        # no name and no time in the header: same predictions, same bytes
+        with gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0) as packed:
+            packed.write(content)
+
+
+def _read_back(path: Path, table: Sequence[Sequence[str]]) -> None:
+    """Refuse a file that does not hold what was meant."""
+    opener = gzip.open if path.read_bytes()[:2] == b"\x1f\x8b" else open
+    with opener(path, "rt", encoding="utf-8", newline="") as stream:
+        stored = list(csv.reader(stream))
+    if stored != [list(row) for row in table]:
+        raise SubmissionError(f"{path}: expected the {len(table)} lines just written; got others: run WriteSubmission")

@@ -1,0 +1,66 @@
+"""Members' probabilities: joined by row id, stored, and refused when damaged."""
+
+import h5py
+import numpy as np
+import pytest
+
+from featcache.errors import CacheFormatError, CacheMismatchError
+from featcache.predictions import Predictions, stored_record
+
+
+@pytest.fixture
+def predictions():
+    values = np.random.default_rng(0).dirichlet([1, 1, 1], (2, 4)).astype(np.float32)
+    labels = np.array([0, 1, -1, 2], np.int32)
+    return Predictions(("ä/1.jpg", "b", "c", "d"), labels, ("head 0", "head 1"), values, ("x", "y", "z"))
+
+
+def test_load_returns_what_was_saved(predictions, tmp_path):
+    path = tmp_path / "sub" / "out_of_fold.h5"
+    predictions.save(path, {"key": "abc"})
+    loaded = Predictions.load(path)
+    assert (loaded.ids, loaded.members, loaded.class_names) == (
+        predictions.ids, predictions.members, predictions.class_names,
+    )  # fmt: skip
+    assert np.array_equal(loaded.labels, predictions.labels)
+    assert np.array_equal(loaded.probabilities, predictions.probabilities)
+    assert stored_record(path)["key"] == "abc"
+    assert [p.name for p in path.parent.iterdir()] == ["out_of_fold.h5"]
+
+
+def test_align_joins_by_id(predictions):
+    aligned = predictions.align(["d", "b"])
+    assert aligned.labels.tolist() == [2, 1]
+    assert np.array_equal(aligned.probabilities, predictions.probabilities[:, [3, 1]])
+
+
+def test_align_names_what_is_missing(predictions):
+    with pytest.raises(CacheMismatchError, match=r"1 are missing, first id='e'"):
+        predictions.align(["b", "e"])
+
+
+def test_scored_leaves_out_unknown_labels_and_nan(predictions):
+    predictions.probabilities[1, 0] = np.nan
+    assert predictions.scored().ids == ("b", "d")
+
+
+def test_parts_that_do_not_fit_are_refused(predictions):
+    with pytest.raises(CacheMismatchError, match=r"expected probabilities\(2, 4, 2\)"):
+        Predictions(predictions.ids, predictions.labels, predictions.members, predictions.probabilities, ("x", "y"))
+    with pytest.raises(CacheMismatchError, match="unique row ids"):
+        Predictions(("a", "a", "b", "c"), predictions.labels, predictions.members, predictions.probabilities,
+                    predictions.class_names)  # fmt: skip
+
+
+def test_damage_is_one_clear_error(predictions, tmp_path):
+    path = tmp_path / "p.h5"
+    predictions.save(path)
+    with h5py.File(path, "r+") as file:
+        del file["labels"]
+    with pytest.raises(CacheFormatError, match=r"p\.h5.*labels.*--rerun"):
+        Predictions.load(path)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(CacheFormatError, match=r"p\.h5"):
+        Predictions.load(path)
+    assert stored_record(path) is None
+    assert stored_record(tmp_path / "absent.h5") is None
