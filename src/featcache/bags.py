@@ -178,9 +178,9 @@ def _dense(weights: Weights, layer: int, inputs: Floats) -> Floats:
     """(H, b, out) of one dense layer; layer 0 standardises its shared inputs by way of the kernel."""
     kernel, bias = weights[f"kernel_{layer}"], weights[f"bias_{layer}"]
     if layer == 0 and "input_mean" in weights:
-        kernel = kernel / np.sqrt(weights["input_variance"])[:, :, None]
+        kernel = np.divide(kernel, np.sqrt(weights["input_variance"])[:, :, None], dtype=np.float32)
         shift: Floats = np.matmul(weights["input_mean"][:, None, :], kernel)
-        bias = bias - shift[:, 0]
+        bias = np.subtract(bias, shift[:, 0], dtype=np.float32)
     outputs: Floats = np.matmul(inputs, kernel)
     outputs += bias[:, None, :]
     return outputs
