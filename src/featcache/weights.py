@@ -179,9 +179,11 @@ def _fetch(path: Path, architecture: Architecture, progress: Progress) -> None:
     except WeightsUnavailableError as error:
         kind = "SHA-256" if len(architecture.digest) == 64 else "MD5"
         which = f" ({kind} {architecture.digest})" if architecture.digest else ""
+        place = path.parent if architecture.url.endswith(f"/{architecture.file}") else path
+        reason = str(error).removeprefix(f"{url}: ")
         raise WeightsUnavailableError(
-            f"the ImageNet weights of {architecture.name} are not on this machine and can't be downloaded: {error}; "
-            f"put {architecture.file}{which} from {architecture.url} into {path.parent}"
+            f"the ImageNet weights of {architecture.name} are not on this machine and can't be downloaded: {reason}; "
+            f"put {architecture.url}{which} into {place}"
         ) from error
 
 
