@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from pipeline import failures  # its event handlers say why a stage failed, in notebooks too
 from pipeline.config import forget_projects
 from pipeline.tasks import (
     BuildEnsemble,
@@ -26,6 +27,7 @@ __all__ = [
     "TrainBag",
     "TrainHeads",
     "WriteSubmission",
+    "failures",
     "forget_projects",
 ]
 

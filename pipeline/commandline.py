@@ -4,23 +4,32 @@ A mistake in luigi.cfg or on the command line ends here in one line and exit sta
 or print its usage or a traceback.
 """
 
+import configparser
 import contextlib
 import difflib
 import io
 import logging
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
+from luigi.parameter import ParameterException
 from luigi.task_register import Register, TaskClassNotFoundException
 
-from featcache.disk import storage_errors
-from featcache.errors import FeatcacheError, SettingsError
+from featcache.errors import FeatcacheError, SettingsError, StorageError
 from featcache.project import LOG_NAME
+from pipeline import tasks
 from pipeline.config import check_configuration, current_project
+from pipeline.failures import SchedulingErrors, say_error, take_interrupts
 from pipeline.screen import say
+from pipeline.usage import usage_lines
 
 USAGE_EXIT = 2
+_ANSWER_SECONDS = 3.0
+_STAGES = [name for name, kind in vars(tasks).items() if isinstance(kind, Register) and kind is not tasks.Stage]
 
 # Where luigi.cfg doesn't say otherwise. Luigi's own exit status for failed tasks is 0.
 DEFAULTS = {
@@ -44,25 +53,34 @@ def prepare(arguments: list[str]) -> None:
         arguments: Luigi's command line without the program's name.
 
     Raises:
-        SystemExit: with status 2 after one line on standard error.
+        SystemExit: with status 2 after one line on standard error; with 0 after ``--help``.
     """
     set_defaults()
-    if {"--help", "--help-all"} & set(arguments):
+    if "--help" in arguments:
+        for line in usage_lines(stage_names()):
+            say(line)
+        raise SystemExit(0)
+    if "--help-all" in arguments:
         return
     try:
-        check_configuration(stage_names())
-        check_arguments(arguments)
-        with CmdlineParser.global_instance(arguments, allow_override=True):
-            folder = current_project().folder
-            keep_log(folder)
-    except FeatcacheError as error:
-        say(f"featcache: {error}", "bold red", error=True)
+        check_configuration(_STAGES)
+        with parsed(arguments):
+            keep_log(current_project().folder)
+            choose_scheduler(arguments)
+    except (FeatcacheError, configparser.Error) as error:
+        say_error(" ".join(str(error).split()))
         raise SystemExit(USAGE_EXIT) from None
+    take_interrupts()
 
 
-def stage_names() -> set[str]:
-    """The names of the stages and of Luigi's other tasks, as far as they are ours."""
-    return {name for name in Register.task_names() if Register.get_task_cls(name).__module__ == "pipeline.tasks"}
+def stage_names() -> list[str]:
+    """The names of the stages that can be asked for, in the order they run; inner ones want to be told which part."""
+    return [name for name in _STAGES if all(parameter.has_task_value(name, key) for key, parameter in _own(name))]
+
+
+def _own(stage: str) -> list[tuple[str, luigi.Parameter]]:
+    parameters: list[tuple[str, luigi.Parameter]] = Register.get_task_cls(stage).get_params()
+    return parameters
 
 
 def set_defaults() -> None:
@@ -74,27 +92,40 @@ def set_defaults() -> None:
                 configuration.set(section, key, value)
 
 
-def check_arguments(arguments: list[str]) -> None:
-    """Parse the command line as Luigi will, and turn its usage page or traceback into one line.
+@contextlib.contextmanager
+def parsed(arguments: list[str]) -> Iterator[None]:
+    """Put the command line in force as Luigi will, and turn its usage page or traceback into one line.
 
     Raises:
-        SettingsError: an unknown stage or flag, or a flag without its value.
+        SettingsError: no stage, an unknown stage or flag, or a flag without its value.
     """
     said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            parser = CmdlineParser(arguments)
-    except TaskClassNotFoundException:
-        stage = next((word for word in arguments if not word.startswith("-") and word != "pipeline"), "")
-        near = difflib.get_close_matches(stage, stage_names(), 1, cutoff=0.5)
-        hint = f", did you mean {near[0]}?" if near else ""
-        raise SettingsError(f"unknown stage {stage!r}{hint}; known: {', '.join(sorted(stage_names()))}") from None
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        message = said.getvalue().strip().splitlines() or [str(stop.code)]
-        raise SettingsError(f"{message[-1].partition('error: ')[2] or message[-1]}{_near_flag(arguments)}") from None
-    _ = parser.known_args
+    with contextlib.ExitStack() as in_force:
+        try:
+            with contextlib.redirect_stderr(said):
+                in_force.enter_context(CmdlineParser.global_instance(arguments, allow_override=True))
+        except TaskClassNotFoundException:
+            stage = next((word for word in arguments if not word.startswith("-") and word != "pipeline"), "")
+            near = difflib.get_close_matches(stage, stage_names(), 1, cutoff=0.5)
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise SettingsError(f"unknown stage {stage!r}{hint}; known: {', '.join(stage_names())}") from None
+        except SystemExit as stop:
+            raise SettingsError(_usage_fault(said.getvalue() or str(stop.code), arguments)) from None
+        try:
+            CmdlineParser.get_instance().get_task_obj()
+        except (ParameterException, ValueError) as error:
+            if isinstance(error, FeatcacheError):
+                raise
+            raise SettingsError(f"{error}; luigi --module pipeline --help lists all") from None
+        yield
+
+
+def _usage_fault(said: str, arguments: list[str]) -> str:
+    """What argparse or Luigi found wrong, and what to do."""
+    if said.startswith("No task"):
+        return f"expected a stage, e.g. luigi --module pipeline Submit; got none; known: {', '.join(stage_names())}"
+    fault = said.strip().splitlines()[-1]
+    return f"{fault.partition('error: ')[2] or fault}{_near_flag(arguments)}; luigi --module pipeline --help lists all"
 
 
 def _near_flag(arguments: list[str]) -> str:
@@ -108,6 +139,30 @@ def _near_flag(arguments: list[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+def choose_scheduler(arguments: list[str]) -> None:
+    """Naming a luigid on the command line means using it; one that doesn't answer is known before anything waits.
+
+    Raises:
+        SettingsError: nothing answers there; Luigi would try for minutes.
+    """
+    flags = {word.partition("=")[0] for word in arguments}
+    if flags & {"--scheduler-host", "--scheduler-port", "--scheduler-url"} and "--local-scheduler" not in flags:
+        luigi.configuration.get_config().set("core", "local_scheduler", "false")
+    core = luigi.interface.core()
+    if core.local_scheduler:
+        return
+    url = urlsplit(core.scheduler_url or f"http://{core.scheduler_host}:{core.scheduler_port}")
+    if url.scheme not in ("http", "https") or url.hostname is None:
+        return  # a socket file, which Luigi knows how to reach
+    try:
+        socket.create_connection((url.hostname, url.port or 80), timeout=_ANSWER_SECONDS).close()
+    except OSError as error:
+        raise SettingsError(
+            f"no luigid answers at {url.geturl()} ({error.strerror or error}): start it (luigid --port "
+            f"{url.port or 80}), or leave out --scheduler-host and --scheduler-port and keep local_scheduler = true"
+        ) from error
+
+
 def keep_log(folder: Path) -> None:
     """Send Luigi's log, tracebacks included, to ``<folder>/luigi.log``; the screen shows a line per stage.
 
@@ -119,12 +174,17 @@ def keep_log(folder: Path) -> None:
     env = luigi.interface.core()
     if env.logging_conf_file:
         return
-    with storage_errors(folder, "could not write to the artifacts folder"):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(folder / LOG_NAME, encoding="utf-8")
+    except OSError as error:
+        told = f"[Paths] artifacts: {folder} can't be written ({error.strerror})"
+        raise StorageError(f"{told}: permit it, or choose another folder with --Paths-artifacts") from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     luigi.configuration.get_config().set("core", "no_configure_logging", "true")
+    logging.raiseExceptions = False  # a log on a full disk must not flood the screen
     logging.captureWarnings(True)
+    logging.getLogger("luigi-interface").addHandler(SchedulingErrors())
     for name, level in (
         ("luigi-interface", env.log_level),
         ("luigi", env.log_level),

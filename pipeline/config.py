@@ -1,5 +1,6 @@
 """luigi.cfg and the command line -> one `Project`. The only place that reads Luigi's configuration."""
 
+from collections.abc import Collection
 from functools import lru_cache
 
 import luigi
@@ -23,7 +24,7 @@ def _config(section: str) -> type[luigi.Config]:
 CONFIGS = {section: _config(section) for section in SECTIONS}
 
 
-def check_configuration(stages: set[str]) -> None:
+def check_configuration(stages: Collection[str]) -> None:
     """Refuse unknown sections and keys in luigi.cfg, where Luigi only warns or says nothing.
 
     Args:

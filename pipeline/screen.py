@@ -3,18 +3,16 @@
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
-from luigi.worker import TaskException
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from featcache.errors import FeatcacheError
-from featcache.project import LOG_NAME
 from featcache.summary import summary_lines
 from pipeline.config import current_project
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 _SCHEDULER_SECONDS = 1.0  # with luigid every status is a request over the network
 _NAME_WIDTH = 16
@@ -22,7 +20,13 @@ _NAME_WIDTH = 16
 
 def say(text: str, style: str | None = None, *, error: bool = False) -> None:
     """Print one line; long paths and numbers stay as they are."""
-    Console(stderr=error, highlight=False, soft_wrap=True).print(text, style=style, markup=False)
+    stream = sys.stderr if error else sys.stdout
+    if not (style and stream.isatty()):
+        print(text, file=stream, flush=True)  # what rich would print, without its import
+        return
+    from rich.console import Console
+
+    Console(file=stream, highlight=False, soft_wrap=True).print(text, style=style, markup=False)
 
 
 class Watch:
@@ -33,7 +37,7 @@ class Watch:
         self.task = task
         self.begun = time.perf_counter()
         self.bar: Progress | None = None
-        self.bar_task = TaskID(0)
+        self.bar_task: TaskID | None = None
         self.total = self.count = 0
         self.unit = ""
         self.reported = 0.0
@@ -52,15 +56,10 @@ class Watch:
         """Show a bar on a terminal, one line elsewhere."""
         self.finish()
         self.total, self.count, self.unit, self.started = total, 0, unit, time.perf_counter()
-        console = Console(stderr=True)
-        if not console.is_terminal:
+        if not sys.stderr.isatty():
             say(f"{self.task.task_family:<{_NAME_WIDTH}} {what}: {total:,} {unit} ...")
             return
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(), TextColumn("[dim]{task.fields[status]}"),
-        )  # fmt: skip
-        self.bar = Progress(*columns, console=console, transient=True)
+        self.bar = _bar()
         self.bar_task = self.bar.add_task(what, total=total, speed="", status="")
         self.bar.start()
 
@@ -69,7 +68,7 @@ class Watch:
         self.count += count
         now = time.perf_counter()
         speed = f"{self.count / max(now - self.started, 1e-9):,.0f} {self.unit}/s"
-        if self.bar is not None:
+        if self.bar is not None and self.bar_task is not None:
             self.bar.update(self.bar_task, advance=count, speed=speed, status=status)
         if now - self.reported >= _SCHEDULER_SECONDS and self.task.set_status_message:
             self.reported = now
@@ -96,6 +95,17 @@ class Watch:
             self.task.set_status_message(line)
 
 
+def _bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(), TextColumn("[dim]{task.fields[status]}"),
+    )  # fmt: skip
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
 def show_summary() -> None:
     """Print what a person wants to know at the end."""
     for line in summary_lines(current_project()):
@@ -110,21 +120,3 @@ def show_complete(task: luigi.Task) -> None:
         say(f"{task.task_family:<{_NAME_WIDTH}} complete; nothing to do (--rerun runs it again)")
         if task.task_family == "Submit":
             show_summary()
-
-
-@luigi.Task.event_handler(luigi.Event.FAILURE)
-@luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
-def show_failure(task: luigi.Task, error: BaseException) -> None:
-    """Print one line; the traceback is in the log file."""
-    say(f"featcache: {task.task_family}: {_in_one_line(error)}", "bold red", error=True)
-    sys.stderr.flush()
-
-
-def _in_one_line(error: BaseException) -> str:
-    if isinstance(error, FeatcacheError):
-        return str(error)
-    unfulfilled = isinstance(error, RuntimeError) and str(error).startswith("Unfulfilled")
-    if unfulfilled or isinstance(error, TaskException):  # Luigi's words for "what it made isn't what is needed now"
-        return "images, weights or settings changed while it ran; run the same command again, it goes on from there"
-    log = current_project().folder / LOG_NAME
-    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())}; {log} says where"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featcache import specs
+from featcache.architectures import backbone_settings
 from featcache.errors import SettingsError
 
 _SAMPLES = ("sample_submission.csv", "sample_submission.csv.gz", "sample_submission.csv.zip", "sample_submission.zip")
@@ -195,6 +196,7 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
 
     Raises:
         SettingsError: an unknown name, a value of the wrong kind or out of range.
+        BackboneError: no such backbone, or an image size below its minimum.
     """
     check_names(sections)
     values = {name: _read_section(name, sections.get(name, {})) for name in SECTIONS}
@@ -202,9 +204,11 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     artifacts = values["Paths"]["artifacts"]
     if not isinstance(artifacts, Path):
         raise SettingsError("[Paths] artifacts: expected a folder; got artifacts=''")
+    features = specs.FeaturesSpec(**values["Features"])  # type: ignore[arg-type]
+    backbone_settings(features)
     return Settings(
         dataset=dataclasses.replace(dataset, sample_submission=_sample(dataset)),
-        features=specs.FeaturesSpec(**values["Features"]),  # type: ignore[arg-type]
+        features=features,
         heads=specs.HeadsSpec(**values["Heads"]),  # type: ignore[arg-type]
         ensemble=specs.EnsembleSpec(**values["Ensemble"]),  # type: ignore[arg-type]
         submission=specs.SubmissionSpec(**values["Submission"]),  # type: ignore[arg-type]

@@ -1,0 +1,35 @@
+"""What ``luigi --module pipeline --help`` shows; ``--help-all`` shows Luigi's own flags."""
+
+import inspect
+import shutil
+import textwrap
+from collections.abc import Sequence
+
+from luigi.task_register import Register
+
+from featcache.settings import SECTIONS
+
+_FLAG = 30
+_EXAMPLES = (
+    "  luigi --module pipeline Submit                           everything",
+    "  luigi --module pipeline Submit --Features-image-size 96  what a setting changes",
+    "  luigi --module pipeline TrainHeads --rerun               one stage once more",
+)
+
+
+def usage_lines(stages: Sequence[str]) -> list[str]:
+    """Return the page: stages with what they do, settings with what they mean and their defaults."""
+    lines = ["usage: luigi --module pipeline STAGE [--rerun] [--Section-key VALUE ...]", "", *_EXAMPLES, "", "stages"]
+    for name in stages:
+        lines += _entry(name, str(inspect.getdoc(Register.get_task_cls(name))).partition("\n")[0], 16)
+    lines += ["", "settings, in luigi.cfg or as flags"]
+    for section, known in SECTIONS.items():
+        for key, setting in known.items():
+            default = f" (default: {setting.default})" if setting.default else ""
+            lines += _entry(f"--{section}-{key}".replace("_", "-"), setting.meaning + default, _FLAG)
+    return [*lines, "", "--scheduler-host HOST shows the stages on a luigid's page; --help-all lists Luigi's own flags"]
+
+
+def _entry(name: str, meaning: str, width: int) -> list[str]:
+    wide = max(60, min(shutil.get_terminal_size().columns, 120))
+    return textwrap.wrap(f"  {name:<{width}} {meaning}", wide, subsequent_indent=" " * (width + 3))
