@@ -128,8 +128,8 @@ class TrainHeads(Stage):
 class PredictRows(Stage):
     """Let every head predict the rows that nothing is trained on."""
 
-    def requires(self) -> luigi.Task:
-        return TrainHeads()
+    def requires(self) -> list[luigi.Task]:
+        return [ExtractFeatures(), TrainHeads()]  # heads may be complete while the test rows' features aren't
 
     def artifacts(self) -> list[Artifact]:
         return [current_project().predictions(split) for split in current_project().scored_splits()]
@@ -155,7 +155,7 @@ class WriteSubmission(Stage):
     """Apply the ensemble to the test rows, and write and check the submission."""
 
     def requires(self) -> list[luigi.Task]:
-        return [BuildEnsemble(), PredictRows()]
+        return [ExtractFeatures(), BuildEnsemble(), PredictRows()]
 
     def artifacts(self) -> list[Artifact]:
         return [current_project().submission()]

@@ -20,7 +20,9 @@ LAYERS = [
     {"network", "extraction", "bags", "ensemble", "submission"},
     {"backbone", "extract", "stacked", "batches"},
     {"heads", "project"},
-    {"stages", "summary", "describe"},
+    {"stages", "summary", "describe", "configuration", "staleness"},
+    {"status"},
+    {"commands"},
     {"cli"},
 ]
 KERAS = {"backbone", "network", "network_weights", "heads", "stacked"}

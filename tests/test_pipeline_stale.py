@@ -202,3 +202,19 @@ def test_each_stage_runs_alone(finished, tmp_path, stage):
     assert ("TrainBag" if stage == "TrainHeads" else stage) in worked
     if stage != "WriteSubmission":
         assert names - set(worked), "what comes after it does not run"
+
+
+def test_predictions_never_come_from_features_of_other_rows(project):
+    """IndexImages alone, then Submit: the heads are complete, but the test rows' features aren't."""
+    write_image(project.folder / "photos/test/new.png", (60, 60, 200), 7777)
+    assert project.run("IndexImages") == ["IndexImages"]
+    assert sorted(project.run()) == sorted([*EXTRACT, "PredictRows", "WriteSubmission"])
+    assert len((project.artifacts / "submission.csv").read_text().splitlines()) == 11
+
+
+def test_a_removed_cache_is_made_again_when_the_submission_needs_it(project):
+    next((project.artifacts / "features").glob("test-*.h5")).unlink()
+    assert project.run() == []
+    project.set("Submission", gzip="true")
+    assert sorted(project.run()) == ["ExtractSplit", "WriteSubmission"]
+    assert project.succeeded

@@ -5,8 +5,8 @@ TensorFlow, no pandas. A key is None while something upstream isn't there, so no
 """
 
 import secrets
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from featcache.predictions import stored_record as predictions_record
 from featcache.presets import TRAINING_VERSION
 from featcache.records import read_json, write_json
 from featcache.settings import Settings
-from featcache.sources import FileStat, current_key, list_files, stored_manifest
+from featcache.sources import FileStat, Manifest, current_key, list_files, stored_manifest
 from featcache.weights import known_digest
 
 LOG_NAME = "luigi.log"
@@ -39,11 +39,17 @@ class Artifact:
         path: a JSON record, or an HDF5 file that carries its own key.
         key: what settings and inputs demand now; None while something upstream isn't there.
         content: a file whose SHA-256 the record must hold, for formats that can't carry a key; None for none.
+        inputs: what the key was made of, for the record: what of it changed is why the stage runs again.
     """
 
     path: Path
     key: str | None
     content: Path | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    def stamp(self, run: str) -> dict[str, object]:
+        """What the record must say so that the artifact counts as complete, made by `run`, and can be explained."""
+        return {"key": self.key, "run": run, "inputs": self.inputs}
 
     def record(self) -> Mapping[str, object] | None:
         """The stored record, or None when there is nothing sound at `path`."""
@@ -72,6 +78,7 @@ class Project:
         self.folder = settings.folder
         self.run = secrets.token_hex(8)
         self._confirmed: str | None = None
+        self._foreseen: Mapping[str, Any] | None = None
 
     # ---- manifest
 
@@ -93,7 +100,13 @@ class Project:
 
     def listed(self) -> Mapping[str, Any] | None:
         """The manifest's summary, `manifest.json`; None while it isn't there or isn't true."""
+        if self._foreseen is not None:
+            return self._foreseen
         return stored_manifest(self.folder) if self.manifest().key else None
+
+    def foresee(self, manifest: Manifest) -> None:
+        """Derive all keys as if `manifest` were already saved: what a run would then find stale is stale."""
+        self._foreseen = manifest.summary()
 
     def splits(self) -> Mapping[str, Mapping[str, Any]]:
         """Split -> what the manifest says of it (key, rows, rejected); empty while there is none."""
@@ -154,22 +167,27 @@ class Project:
 
     def all_features(self) -> Artifact:
         """All caches and `rejected.csv` together."""
-        caches = [self.features(*cache) for cache in self.caches()]
-        key = _join("features", [cache.key if cache.is_complete() else None for cache in caches])
-        return Artifact(self.folder / "features" / "features.json", key)
+        caches = {f"{split} copy {copy}": self.features(split, copy) for split, copy in self.caches()}
+        inputs = {
+            "settings": {"Features": {"copies": self.settings.features.copies}},
+            "upstream": {"ExtractSplit": {name: c.key if c.is_complete() else None for name, c in caches.items()}},
+        }
+        return Artifact(self.folder / "features" / "features.json", _key(inputs), inputs=inputs)
 
     # ---- heads
 
     def bag(self, tap: str) -> Artifact:
         """One tap's heads: they depend on training rows, that tap's features of all copies, and the settings of heads."""
-        rows = self.splits().get("train")
         taps = [self.tap_keys(copy).get(tap) for copy in range(self.settings.features.copies + 1)]
-        settings = {"version": TRAINING_VERSION, **asdict(self.settings.heads)}
-        key = None
-        if rows is not None and None not in taps:
-            key = keys.digest({"stage": "heads", "settings": settings, "taps": taps, "rows": rows["key"]})
+        rows = self.splits().get("train", {}).get("key")
+        inputs = {
+            "version": TRAINING_VERSION,
+            "settings": {"Heads": asdict(self.settings.heads)},
+            "upstream": {"ExtractFeatures": {"taps": taps, "rows": rows}},
+        }
+        key = _key(inputs)
         name = f"{tap}-{self.settings.heads.preset}-{keys.short(key or '')}"
-        return Artifact(self.folder / "heads" / name / "bag.json", key)
+        return Artifact(self.folder / "heads" / name / "bag.json", key, inputs=inputs)
 
     def bags(self) -> list[Artifact]:
         """Every tap's bag, in the order of the setting."""
@@ -183,30 +201,46 @@ class Project:
 
     def predictions(self, split: str) -> Artifact:
         """All members' predictions for a split that nothing is trained on."""
-        upstream = [self.features(split, 0).key, *(bag.key for bag in self.bags())]
-        return Artifact(
-            self.folder / "predictions" / f"{split}.hdf5", _join(f"predictions {PREDICT_VERSION}", upstream)
-        )
+        upstream = {"ExtractFeatures": self.features(split, 0).key, "TrainHeads": [bag.key for bag in self.bags()]}
+        inputs = {"version": PREDICT_VERSION, "split": split, "upstream": upstream}
+        return Artifact(self.folder / "predictions" / f"{split}.hdf5", _key(inputs), inputs=inputs)
 
     def ensemble(self) -> Artifact:
         """Members, weights, temperature and clip, chosen on the bags' out-of-fold predictions."""
-        what = f"ensemble {ENSEMBLE_VERSION} {self.settings.ensemble.method}"
-        return Artifact(self.folder / "ensemble.json", _join(what, [bag.key for bag in self.bags()]))
+        inputs = {
+            "version": ENSEMBLE_VERSION,
+            "settings": {"Ensemble": asdict(self.settings.ensemble)},
+            "upstream": {"TrainHeads": [bag.key for bag in self.bags()]},
+        }
+        return Artifact(self.folder / "ensemble.json", _key(inputs), inputs=inputs)
 
     def submission(self) -> Artifact:
         """The submission's record; the submission itself is its content."""
         spec, sample = self.settings.submission, self.settings.dataset.sample_submission
         listed = self.listed()
         names = listed["class_names"] if listed else None
-        sample_digest = keys.file_digest(sample) if sample else None
-        settings = keys.digest({**asdict(spec), "sample": sample_digest, "class_names": names})
-        upstream = [self.ensemble().key, *(self.predictions(split).key for split in self.scored_splits())]
+        inputs = {
+            "version": SUBMISSION_VERSION,
+            "settings": {"Submission": asdict(spec)},
+            "files": {"sample submission": keys.file_digest(sample) if sample else None},
+            "upstream": {
+                "BuildEnsemble": self.ensemble().key,
+                "PredictRows": {split: self.predictions(split).key for split in self.scored_splits()},
+                "IndexImages": keys.sequence_digest(names) if names is not None else None,
+            },
+        }
         name = "submission.csv.gz" if spec.gzip else "submission.csv"
-        key = _join(f"submission {SUBMISSION_VERSION} {settings}", upstream)
-        return Artifact(self.folder / "submission.json", key, self.folder / name)
+        return Artifact(self.folder / "submission.json", _key(inputs), self.folder / name, inputs)
 
 
-def _join(what: str, upstream: Iterable[str | None]) -> str | None:
-    """The key of what depends on `upstream`; None while one of these isn't known."""
-    known = list(upstream)
-    return None if not known or None in known else keys.digest({"stage": what, "inputs": known})
+def _key(inputs: Mapping[str, Any]) -> str | None:
+    """The key of what is made from `inputs`; None while something of ``upstream`` isn't known or isn't there."""
+    return keys.digest(inputs) if _is_known(inputs["upstream"]) else None
+
+
+def _is_known(upstream: object) -> bool:
+    if isinstance(upstream, Mapping):
+        upstream = list(upstream.values())
+    if isinstance(upstream, list):
+        return bool(upstream) and all(map(_is_known, upstream))
+    return upstream is not None

@@ -64,22 +64,36 @@ def list_images(
         StorageError: `folder` can't be written.
     """
     progress = Silent() if progress is None else progress
-    source = open_source(spec)
-    files = _files(spec) if files is None else files
     with storage_errors(folder, "could not make"):
         folder.mkdir(parents=True, exist_ok=True)
     digests = _known_digests(spec, folder)
     try:
-        manifest = source.list_rows([file for file in files if not _is_groups(file)], digests, progress)
-        if spec.groups:
-            _examine_groups(spec, files, digests)
-            manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
+        manifest = _listed(spec, digests, progress, files)
     except BaseException:
         _keep_digests(digests, spec, folder)
         raise
     digests.save(folder / LISTING_CSV)
     _listing(spec, digests.used, manifest.key).save(folder / LISTING_JSON)
     _tell(manifest, progress)
+    return manifest
+
+
+def preview_images(spec: DatasetSpec, folder: Path, files: Sequence[FileStat] | None = None) -> Manifest:
+    """Return the manifest that `list_images` would, and write nothing: for who only asks what a run would find.
+
+    Raises:
+        SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
+    """
+    return _listed(spec, _known_digests(spec, folder), Silent(), files)
+
+
+def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: Sequence[FileStat] | None) -> Manifest:
+    source = open_source(spec)
+    files = _files(spec) if files is None else files
+    manifest = source.list_rows([file for file in files if not _is_groups(file)], digests, progress)
+    if spec.groups:
+        _examine_groups(spec, files, digests)
+        manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
     return manifest
 
 

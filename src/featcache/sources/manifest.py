@@ -67,7 +67,7 @@ class Manifest:
             lines.writerow(_COLUMNS)
             for split, rows in self.splits.items():
                 lines.writerows(self._lines(split, rows))
-        write_text(folder / JSON_NAME, json.dumps({**(record or {}), **self._summary()}, indent=1) + "\n")
+        write_text(folder / JSON_NAME, json.dumps({**(record or {}), **self.summary()}, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -98,7 +98,8 @@ class Manifest:
         for row, label, group, digest, reason, location in zip(*columns, strict=True):
             yield split, row, names[label], group, digest, "rejected" if reason else "ok", reason, location
 
-    def _summary(self) -> dict[str, object]:
+    def summary(self) -> dict[str, object]:
+        """What `manifest.json` says: schema, key, class names, settings, and per split its rows, key and rejected."""
         splits = {
             name: {"rows": len(rows), "key": rows.key, "rejected": int((~rows.listed).sum())}
             for name, rows in self.splits.items()

@@ -101,7 +101,7 @@ def finish_features(project: Project, progress: Progress) -> str:
     csv.writer(table, lineterminator="\n").writerows([("split", "id", "reason"), *rejected])
     disk.write_bytes(project.folder / "rejected.csv", table.getvalue().encode("utf-8", "surrogateescape"))
     artifact = project.all_features()
-    write_json(artifact.path, {"key": artifact.key, "run": project.run, "rejected": len(rejected)})
+    write_json(artifact.path, {**artifact.stamp(project.run), "rejected": len(rejected)})
     if rejected:
         progress.notice(f"{len(rejected)} images could not be used; {project.folder / 'rejected.csv'} says why")
     size = sum(reader.size for reader in readers)

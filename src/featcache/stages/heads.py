@@ -43,7 +43,7 @@ def train_bag(project: Project, tap: str, progress: Progress) -> str:
     )
     artifact = project.bag(tap)
     out_of_fold = Predictions(tuple(plain.ids), labels, _members(tap, bag.seeds), bag.out_of_fold, names)
-    record = {"key": artifact.key, "run": project.run, "seconds": round(time.perf_counter() - begun, 3), "tap": tap}
+    record = {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3), "tap": tap}
     heads.save_bag(bag, artifact.path.parent, record, out_of_fold)
     known = out_of_fold.scored()
     score = scores(known.probabilities.mean(axis=0), known.labels)
@@ -99,7 +99,7 @@ def _predict_split(
     joined = np.concatenate(probabilities)
     joined[:, reader.status != Status.OK] = prior
     artifact = project.predictions(split)
-    record = {"key": artifact.key, "run": project.run, "seconds": round(time.perf_counter() - begun, 3)}
+    record = {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)}
     labels = np.array(reader.labels)
     Predictions(tuple(reader.ids), labels, tuple(members), joined, reader.class_names).save(artifact.path, record)
 

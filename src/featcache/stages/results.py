@@ -31,7 +31,7 @@ def build_ensemble(project: Project, progress: Progress) -> str:
     bags = [Predictions.load(bag.path.parent / OUT_OF_FOLD_FILE) for bag in project.bags()]
     built = ensemble.build_ensemble(joined_members(bags), project.settings.ensemble.method)
     artifact = project.ensemble()
-    built.save(artifact.path, {"key": artifact.key, "run": project.run, "seconds": round(time.perf_counter() - begun, 3)})
+    built.save(artifact.path, {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)})
     best = built.member_scores[built.best_single]
     chosen = f"{len(built.members)} of {len(built.member_scores)} members"
     score = f"accuracy {built.scores.accuracy:.4f}, log-loss {built.scores.log_loss:.4f}"
@@ -61,8 +61,7 @@ def write_submission(project: Project, progress: Progress) -> str:
         progress.notice(f"{len(rejected)} test rows without a usable image got the training classes' shares")
     single = {"member": built.best_single, **vars(built.member_scores[built.best_single])}
     record = {
-        "key": artifact.key,
-        "run": project.run,
+        **artifact.stamp(project.run),
         "content_digest": keys.file_digest(path),
         "rows": report.rows,
         "columns": list(report.columns),

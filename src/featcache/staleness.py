@@ -1,0 +1,205 @@
+"""Why an artifact isn't what settings and images demand now: one line of what changed, found in what it was made from."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from featcache.architectures import backbone_settings
+from featcache.cache.layout import PARTIAL_SUFFIX
+from featcache.cache.reader import Reader, open_cache
+from featcache.errors import CacheError
+from featcache.extraction import row_settings
+from featcache.keys import canonical_json
+from featcache.project import Artifact, Project
+from featcache.rows import Rows
+from featcache.sources import Manifest
+
+MISSING = "nothing there yet"
+_UNRESOLVED = "unresolved"
+# Row settings that follow from others, which say more.
+_FOLLOWING = ("preprocessing", "weights", "storage", "augmentation")
+
+
+def manifest_reason(folder: Path, now: Manifest) -> str:
+    """Say what of the images changed since the manifest in `folder` was written."""
+    try:
+        before = Manifest.load(folder)
+    except CacheError:
+        return MISSING if not (folder / "manifest.json").exists() else "the manifest is damaged"
+    changed = _changed("Dataset", before.settings, now.settings)
+    if changed:
+        return changed
+    if before.class_names != now.class_names:
+        extra, gone = set(now.class_names) - set(before.class_names), set(before.class_names) - set(now.class_names)
+        names = [*(f"class {name!r} added" for name in sorted(extra)), *(f"class {n!r} removed" for n in sorted(gone))]
+        rows = _rows_reason(_listed(before), _listed(now))
+        return "; ".join(["Manifest: " + ", ".join(names or ["classes changed"]), *([rows] if rows else [])])
+    return _rows_reason(_listed(before), _listed(now)) or "Manifest: its listing.json doesn't vouch for it"
+
+
+def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | None) -> str:
+    """Say why a feature cache isn't complete: settings that changed, or rows; "" where neither did.
+
+    Args:
+        project: the settings.
+        split: ``train``, ``valid`` or ``test``.
+        copy: 0 for plain images, 1.. for augmented ones.
+        manifest: the rows now; None to leave rows out.
+    """
+    path = project.features(split, copy).path
+    try:
+        reader = open_cache(path) if path.exists() else _sibling(path.parent, split, copy)
+    except CacheError:
+        return f"{path.name} is damaged"
+    if reader is None:
+        copies = (project.all_features().record() or {}).get("inputs", {})
+        had = copies.get("settings", {}).get("Features", {}).get("copies") if isinstance(copies, dict) else None
+        return MISSING if not copy or had is None else f"Features: copies {had} -> {project.settings.features.copies}"
+    changed = _features_reason(project, reader, copy)
+    if changed or manifest is None:
+        return changed
+    stored = Rows(reader.ids, reader.labels, reader.groups, reader.digests, [""] * len(reader))
+    then, now = (
+        _split_rows(split, stored, reader.class_names),
+        _split_rows(split, manifest.splits[split], manifest.class_names),
+    )
+    return _rows_reason(then, now)
+
+
+def record_reason(artifact: Artifact, siblings: Iterable[Path] = ()) -> tuple[str, tuple[str, ...]]:
+    """Say why the artifact of a record isn't complete.
+
+    Args:
+        artifact: what is demanded now.
+        siblings: records of the same kind made with other settings; the newest is compared where there is none.
+
+    Returns:
+        The settings or files that changed ("" for none), and the stages upstream whose results did.
+    """
+    record = artifact.record()
+    if record is None:
+        newest = max(siblings, key=lambda path: path.stat().st_mtime_ns, default=None)
+        record = Artifact(newest, None).record() if newest else None
+    if record is None or not isinstance(record.get("inputs"), dict):
+        damaged = artifact.path.exists()
+        return (f"{artifact.path.name} is damaged" if damaged else MISSING), ()
+    then: Any = record["inputs"]
+    now: Any = _plain(artifact.inputs)
+    reasons = [
+        _changed(section, then.get("settings", {}).get(section, {}), values)
+        for section, values in now.get("settings", {}).items()
+    ]
+    reasons += [
+        f"{name} changed" for name, digest in now.get("files", {}).items() if then.get("files", {}).get(name) != digest
+    ]
+    if then.get("version") != now.get("version"):
+        reasons.append(f"another version of featcache ({then.get('version')} -> {now.get('version')})")
+    upstream = tuple(name for name, key in now["upstream"].items() if then.get("upstream", {}).get(name) != key)
+    content = artifact.content
+    if not any(reasons) and not upstream and content is not None:
+        reasons.append(f"{content.name} was changed by hand" if content.exists() else f"{content.name} is missing")
+    return "; ".join(filter(None, reasons)), upstream
+
+
+def _changed(section: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """``Heads: dropout 0.5 -> 0.3, seeds 3 -> 2``; "" when nothing changed."""
+    parts = [
+        f"{name} {_text(then.get(name))} -> {_text(value)}"
+        for name, value in now.items()
+        if canonical_json(_plain(then.get(name))) != canonical_json(_plain(value))
+    ]
+    return f"{section}: {', '.join(parts)}" if parts else ""
+
+
+def _plain(value: object) -> object:
+    """`value` as it comes back from JSON: tuples are lists."""
+    return json.loads(json.dumps(value))
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ", ".join(map(_text, value)) + "]"
+    return str(value)
+
+
+def _features_reason(project: Project, reader: Reader, copy: int) -> str:
+    """Compare row settings; what only follows from another setting isn't named."""
+    spec = project.settings.features
+    weights, precision = project.weights_digest() or _UNRESOLVED, project.precision() or _UNRESOLVED
+    now = row_settings(spec, backbone_settings(spec), weights, precision, copy)
+    taps, stored = {str(tap) for tap in spec.taps}, [tap.settings for tap in reader.taps.values()]
+    then: Mapping[str, Any] = stored[0]
+    parts = []
+    if {str(settings["tap"]) for settings in stored} != taps:
+        parts.append(f"taps {', '.join(sorted(str(s['tap']) for s in stored))} -> {', '.join(sorted(taps))}")
+    current = next(iter(now.values()))
+    different = [name for name, value in current.items() if _plain(then.get(name)) != _plain(value) and name != "tap"]
+    for name in [name for name in different if name not in (*_FOLLOWING, "stage", "decoding")]:
+        value = spec.precision if name == "precision" and precision == _UNRESOLVED else current[name]
+        parts.append(f"{name} {_text(then.get(name))} -> {_text(value)}")
+    file_changed = False
+    if "weights" in different and "backbone" not in different:
+        before = _weights_setting(reader)
+        file_changed = before in (None, spec.weights)
+        parts += [] if file_changed else [f"weights {before} -> {spec.weights}"]
+    reasons = [f"Features: {', '.join(parts)}"] if parts else []
+    reasons += ["weights file changed"] if file_changed else []
+    if {"stage", "decoding"} & set(different):
+        reasons.append("another version of featcache decodes or computes otherwise")
+    return "; ".join(reasons)
+
+
+def _weights_setting(reader: Reader) -> object:
+    """``[Features] weights`` as it was when the file was made; another file may stand behind the same one."""
+    stored = reader.run.get("weights")
+    return stored.get("setting") if isinstance(stored, dict) else None
+
+
+def _sibling(folder: Path, split: str, copy: int) -> Reader | None:
+    """The newest published cache of the same split and copy, made with other settings."""
+    paths = [p for p in folder.glob(f"{split}-copy{copy}-*.h5") if not p.name.endswith(PARTIAL_SUFFIX)]
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            return open_cache(path)
+        except CacheError:
+            continue
+    return None
+
+
+Listed = Mapping[tuple[str, str], tuple[Any, ...]]
+
+
+def _listed(manifest: Manifest) -> dict[tuple[str, str], tuple[Any, ...]]:
+    parts = [_split_rows(split, rows, manifest.class_names) for split, rows in manifest.splits.items()]
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _split_rows(split: str, rows: Rows, class_names: Sequence[str]) -> dict[tuple[str, str], tuple[Any, ...]]:
+    """(split, id) -> digest, label's name and group: indices of labels shift when a class is added."""
+    names = (*class_names, "")  # -1, an unknown label, is the last
+    columns = zip(rows.ids, rows.digests, rows.labels.tolist(), rows.groups, strict=True)
+    return {(split, row): (digest, names[label], group) for row, digest, label, group in columns}
+
+
+def _rows_reason(then: Listed, now: Listed) -> str:
+    """``Manifest: 3 added, 1 changed``; "" when nothing changed. A row that went and came back elsewhere was renamed."""
+    came, went = now.keys() - then.keys(), then.keys() - now.keys()
+    both = now.keys() & then.keys()
+    gone = {then[row][0] for row in went}
+    renamed = sum(now[row][0] in gone for row in came) if gone else 0
+    counts = {
+        "added": len(came) - renamed,
+        "removed": max(0, len(went) - renamed),
+        "renamed": renamed,
+        "changed": sum(then[row][0] != now[row][0] for row in both),
+        "labelled otherwise": sum(then[row][0] == now[row][0] and then[row][1:] != now[row][1:] for row in both),
+    }
+    parts = [f"{count:,} {what}" for what, count in counts.items() if count]
+    if not parts and list(then) != list(now):
+        parts = ["order changed"]
+    return f"Manifest: {', '.join(parts)}" if parts else ""
