@@ -4,14 +4,19 @@
 the artifact carries. Luigi decides what runs at scheduling, so `run()` asks once more before it works.
 """
 
+import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import luigi
 
 from featcache import stages
+from featcache.errors import CacheMismatchError
+from featcache.folder_lock import folder_lock
 from featcache.project import Artifact
 from pipeline.config import Scope, current_project
+from pipeline.orphans import die_with_parent
 from pipeline.screen import Watch, show_summary
 from pipeline.targets import ArtifactTarget
 
@@ -41,10 +46,31 @@ class Stage(luigi.Task):
         targets = self.output()
         return bool(targets) and all(target.exists() for target in targets)
 
+    @contextmanager
+    def alone(self, inputs: Sequence[luigi.Task]) -> Iterator[Watch | None]:
+        """Hold the artifacts folder, after waiting for whoever does; None where the stage became needless meanwhile.
+
+        Raises:
+            CacheMismatchError: another run replaced one of the `inputs` by one of other settings.
+        """
+        die_with_parent()
+        with Watch(self) as watch, folder_lock(current_project().folder, self.task_family, watch.notice):
+            if self.complete():
+                yield None
+                return
+            changed = next((task.task_family for task in inputs if not task.complete()), None)
+            if changed:
+                raise CacheMismatchError(
+                    f"expected what {changed} made in this run; images, weights or settings changed, or another run "
+                    f"replaced it: run the same command again, it goes on from there"
+                )
+            watch.begun = time.perf_counter()  # waiting for another run is no work
+            yield watch
+
     def run(self) -> Iterator[list[luigi.Task]] | None:
         """Work, unless it became needless since the scheduling."""
-        if not self.complete():
-            with Watch(self) as watch:
+        with self.alone(self.deps()) as watch:
+            if watch is not None:
                 watch.result(self.work(watch))
         return None
 
@@ -86,12 +112,17 @@ class ExtractFeatures(Stage):
 
     def run(self) -> Iterator[list[luigi.Task]]:
         """Which caches there are is known only now, so they are dependencies that Luigi learns while it runs."""
-        if self.complete():
-            return
-        with Watch(self) as watch:
+        with self.alone(self.deps()) as watch:
+            if watch is None:
+                return
             stages.resolve_features(current_project(), watch)
-            yield [ExtractSplit(split=s, copy=c, rerun=self.rerun) for s, c in current_project().caches()]
-            watch.result(self.work(watch))
+        caches: list[luigi.Task] = [
+            ExtractSplit(split=s, copy=c, rerun=self.rerun) for s, c in current_project().caches()
+        ]
+        yield caches
+        with self.alone(caches) as watch:
+            if watch is not None:
+                watch.result(self.work(watch))
 
     def work(self, watch: Watch) -> str:
         return stages.finish_features(current_project(), watch)

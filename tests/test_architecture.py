@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"_version", "errors", "startup"},
     {"keys", "disk", "progress"},
-    {"rows", "records", "specs"},
+    {"rows", "records", "specs", "folder_lock"},
     {"settings", "augment", "precision", "architectures", "download"},
     {"sources", "cache", "weights"},
     {"network_weights", "presets", "folds", "predictions", "sample"},

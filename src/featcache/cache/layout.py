@@ -2,6 +2,7 @@
 
 import enum
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache import keys
-from featcache.errors import SourceError
+from featcache.errors import SettingsError, SourceError
 from featcache.rows import Rows
 
 SCHEMA = 1
@@ -20,6 +21,7 @@ FORMAT = "featcache feature cache"
 FEATURE_DTYPE = np.dtype("<f2")
 FLOAT16_MAX = 65504.0
 BLOCK_BYTES = 8 * 1024 * 1024  # below this an fsync per block costs more than the block
+BLOCK_VARIABLE = "FEATCACHE_BLOCK_BYTES"  # another size for new files, e.g. for tests that need many blocks; in no key
 RUN_BYTES = 64 * 1024
 HOLDER_BYTES = 512
 CHECKSUM_BYTES = 32
@@ -177,9 +179,16 @@ def file_key(tap_keys: Mapping[str, str], rows_key: str, class_names: Sequence[s
 
 
 def default_block_rows(taps: Sequence[TapLayout], batch_size: int = 1) -> int:
-    """Return rows of a block: a whole number of batches, together at least 8 MiB over all taps."""
+    """Return rows of a block: a whole number of batches, together at least 8 MiB over all taps.
+
+    Raises:
+        SettingsError: the environment variable FEATCACHE_BLOCK_BYTES, which takes the 8 MiB's place, is no number.
+    """
+    wanted = os.environ.get(BLOCK_VARIABLE) or str(BLOCK_BYTES)
+    if not wanted.isdecimal() or int(wanted) < 1:
+        raise SettingsError(f"expected a number of bytes above 0; got {BLOCK_VARIABLE}={wanted!r}: unset it")
     row_bytes = sum(tap.row_bytes for tap in taps)
-    batches = -(-BLOCK_BYTES // (row_bytes * batch_size))
+    batches = -(-int(wanted) // (row_bytes * batch_size))
     return batches * batch_size
 
 

@@ -4,14 +4,13 @@ import errno
 import fcntl
 import json
 import os
-import socket
-from datetime import UTC, datetime
 from pathlib import Path
 
 from featcache.cache.layout import HOLDER_BYTES
 from featcache.cache.structure import read_structure
 from featcache.disk import storage_errors
 from featcache.errors import CacheFormatError, CacheLockedError, StorageError
+from featcache.folder_lock import holder_record, holder_words
 
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -79,9 +78,7 @@ def is_held(path: Path) -> bool:
 
 def holder_json() -> bytes:
     """Return this process as the file's holder: pid, host and now, `HOLDER_BYTES` long."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    host = socket.gethostname()[:200]
-    return json.dumps({"pid": os.getpid(), "host": host, "since": now}).encode("ascii").ljust(HOLDER_BYTES, b"\0")
+    return json.dumps(holder_record()).encode("ascii").ljust(HOLDER_BYTES, b"\0")
 
 
 def holder(path: Path) -> str:
@@ -90,8 +87,7 @@ def holder(path: Path) -> str:
         with open(path, "rb") as stream:
             structure = read_structure(stream, path)
             raw = os.pread(stream.fileno(), HOLDER_BYTES, structure.places["journal/holder"].offset)
-        found = json.loads(raw.rstrip(b"\0"))
-        return f"process {found['pid']} on {found['host']} since {found['since']}"
+        return holder_words(json.loads(raw.rstrip(b"\0")))
     except (CacheFormatError, OSError, ValueError, KeyError, TypeError):
         return "another process that has only just begun"
 
