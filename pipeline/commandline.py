@@ -24,6 +24,7 @@ from featcache.project import LOG_NAME
 from pipeline import tasks
 from pipeline.config import check_configuration, current_project
 from pipeline.failures import SchedulingErrors, say_error, take_interrupts
+from pipeline.running import refuse_twice
 from pipeline.screen import say
 from pipeline.usage import usage_lines
 
@@ -65,6 +66,7 @@ def prepare(arguments: list[str]) -> None:
     try:
         check_configuration(_STAGES)
         with parsed(arguments):
+            refuse_twice()
             keep_log(current_project().folder)
             choose_scheduler(arguments)
     except (FeatcacheError, configparser.Error) as error:

@@ -112,7 +112,8 @@ def _same_file(descriptor: int, path: Path) -> bool:
 
 def _read_record(path: Path) -> dict[str, object] | None:
     try:
-        record = json.loads(path.read_bytes().rstrip(b"\0"))
+        with open(path, "rb") as stream:
+            record = json.loads(stream.read(_RECORD_BYTES).rstrip(b"\0"))
         holder_words(record)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,0 +1,49 @@
+"""`pipeline` as a module that kills itself: ``luigi --module kill_switch Submit`` dies where KILL_AT says.
+
+KILL_AT is ``block:2`` (right after the second block that this process journals), ``before:NAME`` or ``after:NAME`` (around
+the rename that gives something a name of that pattern). KILL_WHOM is ``group`` or ``parent``; of ``parent``, a stage
+that outlives it by two seconds leaves the file KILL_OUTLIVED.
+"""
+
+import fnmatch
+import os
+import signal
+import time
+from pathlib import Path
+
+import pipeline  # noqa: F401  # its stages are what runs
+from featcache.cache.layout import CHECKSUM_BYTES
+from featcache.disk import disk
+
+WHEN, _, WHAT = os.environ.get("KILL_AT", "").partition(":")
+real_pwrite, real_replace = disk.pwrite, disk.replace
+journaled = []
+
+
+def die():
+    if os.environ.get("KILL_WHOM") == "parent" and os.getpgid(0) != os.getpid():
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(2)
+        Path(os.environ["KILL_OUTLIVED"]).touch()
+    os.killpg(0, signal.SIGKILL)
+    time.sleep(60)
+
+
+def pwrite(descriptor, content, offset):
+    real_pwrite(descriptor, content, offset)
+    if WHEN == "block" and len(content) == CHECKSUM_BYTES:
+        journaled.append(offset)
+        if len(journaled) == int(WHAT):
+            die()
+
+
+def replace(source, target):
+    wanted = fnmatch.fnmatch(target.name, WHAT)
+    if wanted and WHEN == "before":
+        die()
+    real_replace(source, target)
+    if wanted and WHEN == "after":
+        die()
+
+
+disk.pwrite, disk.replace = pwrite, replace

@@ -1,0 +1,89 @@
+"""Luigi as people start it, in a process and process group of its own, on the small project of `projects`."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+SHORT_BLOCKS = {"FEATCACHE_BLOCK_BYTES": "1"}  # a block is at least one batch
+
+
+def command(project, workers=1, stage="Submit"):
+    """The command line that runs `project`."""
+    flags = []
+    for section, values in project.settings.items():
+        for key, value in values.items():
+            flags += [f"--{section}-{key.replace('_', '-')}", value]
+    return [stage, "--workers", str(workers), *flags]
+
+
+def start(words, module="pipeline", **environment):
+    """Start Luigi in a new process group."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "src"), str(ROOT / "tests")])
+    luigi = Path(sys.executable).with_name("luigi")
+    return subprocess.Popen(
+        [sys.executable, str(luigi), "--module", module, *words],
+        env={**os.environ, "PYTHONPATH": paths, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT / "tests",  # no luigi.cfg: its defaults are ours
+        start_new_session=True,
+    )
+
+
+def finish(process, timeout=120):
+    """Wait; return the exit status and what was on the screen."""
+    try:
+        said, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        kill_group(process)
+        raise
+    return process.returncode, said
+
+
+def kill_group(process):
+    """SIGKILL to Luigi and everything it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def contents(artifacts):
+    """Everything that must be byte-identical: features, out-of-fold and other predictions, submission, manifest."""
+    found = {}
+    for path in sorted(artifacts.rglob("*")):
+        name = str(path.relative_to(artifacts))
+        if path.name.startswith(".") or ".tmp-" in name:
+            continue
+        if path.suffix in (".h5", ".hdf5") and not path.name.endswith(".partial.h5"):
+            with h5py.File(path, "r") as file:
+                for dataset in _datasets(file):
+                    if not dataset.startswith(("record/run", "journal")):
+                        value = np.asarray(file[dataset][()])
+                        texts = value.dtype == object
+                        found[f"{name}/{dataset}"] = b"\0".join(value) if texts else value.tobytes()
+        elif path.name in ("submission.csv", "manifest.csv", "rejected.csv", "bag.npz"):
+            found[name] = path.read_bytes()
+    return found
+
+
+def _datasets(file):
+    names = []
+    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    return names
+
+
+def leftovers(artifacts):
+    """What a finished run must not leave: partial and temporary files."""
+    return sorted(
+        str(path.relative_to(artifacts))
+        for path in artifacts.rglob("*")
+        if path.name.endswith(".partial.h5") or ".tmp-" in path.name
+    )

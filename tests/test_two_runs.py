@@ -1,0 +1,104 @@
+"""Two runs at once on one artifacts folder: the second waits and says for whom, and nothing is ever mixed."""
+
+import re
+import time
+
+import kills
+import pytest
+import runs
+
+from featcache.folder_lock import LOCK_NAME, folder_lock, holder_record
+
+
+def wait_for(path, seconds=60):
+    end = time.monotonic() + seconds
+    while not list(path.parent.glob(path.name)):
+        assert time.monotonic() < end, f"no {path}"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return kills.undisturbed(tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_two_runs_of_the_same_settings_end_with_the_same_bytes(tmp_path, whole):
+    project = whole.fresh(tmp_path)
+    first = runs.start(runs.command(project), **runs.SHORT_BLOCKS)
+    second = runs.start(runs.command(project, workers=2), **runs.SHORT_BLOCKS)
+    outcomes = [runs.finish(process) for process in (first, second)]
+    assert [code for code, _ in outcomes] == [0, 0], outcomes
+    assert kills.differing(project, whole, missing=True) == []
+    assert sum(said.count("285 computed") for _, said in outcomes) == 1, "the work is done once"
+    assert runs.leftovers(project.artifacts) == []
+
+
+def test_two_runs_of_other_settings_never_mix(tmp_path, whole):
+    """One may be stopped in one line, as the other replaced what it needs; who ran alone then has its own results."""
+    project, other = whole.fresh(tmp_path), whole.fresh(tmp_path)
+    other.set("Heads", dropout="0.3")
+    both = [runs.start(runs.command(each), **runs.SHORT_BLOCKS) for each in (project, other)]
+    for code, said in map(runs.finish, both):
+        assert code in (0, 20, 25, 30), said
+        assert "Traceback" not in said
+        assert code == 0 or "run the same command again" in said
+    code, said = runs.finish(runs.start(runs.command(project), **runs.SHORT_BLOCKS))
+    assert code == 0, said
+    mine = {name: value for name, value in runs.contents(project.artifacts).items() if name in whole.contents}
+    assert mine == whole.contents
+
+
+def test_the_second_run_says_who_holds_the_folder_and_goes_on_when_it_dies(tmp_path, whole):
+    project = whole.fresh(tmp_path)
+    first = runs.start(runs.command(project), **runs.SHORT_BLOCKS)
+    wait_for(project.artifacts / "features/train-*.partial.h5")
+    first.send_signal(19)  # SIGSTOP: alive, and holding
+    second = runs.start(runs.command(project, workers=2), **runs.SHORT_BLOCKS)
+    time.sleep(1.5)
+    assert second.poll() is None
+    runs.kill_group(first)
+    code, said = runs.finish(second)
+    assert code == 0, said
+    said_who = rf"is in use by process {first.pid} on \S+ since 20\d\d-\S+, at work on ExtractSplit; waiting for it"
+    assert re.search(said_who, said), said
+    assert kills.differing(project, whole, missing=True) == []
+
+
+def test_the_same_command_twice_is_refused_in_one_line(tmp_path, whole):
+    project = whole.fresh(tmp_path)
+    first = runs.start(runs.command(project), **runs.SHORT_BLOCKS)
+    wait_for(project.artifacts / "manifest.json")
+    code, said = runs.finish(runs.start(runs.command(project), **runs.SHORT_BLOCKS))
+    assert code == 10
+    expected = rf"featcache: this very command is already running as process {first.pid} on \S+ since \S+; wait for it"
+    assert re.fullmatch(expected + r" or stop it\n", said)
+    assert runs.finish(first)[0] == 0
+
+
+def test_a_lock_left_by_a_dead_process_is_recognised_and_what_it_left_is_removed(tmp_path, caplog):
+    notices = []
+    with folder_lock(tmp_path, "TrainBag", notices.append):
+        left = (tmp_path / LOCK_NAME).read_bytes()
+    (tmp_path / LOCK_NAME).write_bytes(left)  # as after SIGKILL: a name, and no lock
+    (tmp_path / "heads/.tmp-1a2b3c4d-bag").mkdir(parents=True)
+    (tmp_path / ".tmp-1a2b3c4d-manifest.csv").touch()
+    (tmp_path / "heads/bag").mkdir()
+    with folder_lock(tmp_path, "TrainBag", notices.append):
+        assert sorted(path.name for path in tmp_path.rglob("*")) == [LOCK_NAME, "bag", "heads"]
+    assert notices == []
+    assert f"process {holder_record()['pid']} on" in caplog.text
+    assert "at work on TrainBag died" in caplog.text
+
+
+def test_a_clean_end_leaves_no_holder(tmp_path, caplog):
+    for _ in range(2):
+        with folder_lock(tmp_path, "TrainBag", print):
+            pass
+    assert caplog.text == ""
+    assert not (tmp_path / LOCK_NAME).read_bytes().strip(b"\0")
+
+
+def test_a_lock_file_with_nonsense_inside_is_no_obstacle(tmp_path):
+    (tmp_path / LOCK_NAME).write_bytes(b"\xff[1, 2]" * 300)
+    with folder_lock(tmp_path, "TrainBag", print):
+        assert b"TrainBag" in (tmp_path / LOCK_NAME).read_bytes()
