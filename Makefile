@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 # `make test TESTS=tests/test_keys.py`
 TESTS ?=
+# setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
+PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
 .PHONY: help submit test lint format bench clean
 .DEFAULT_GOAL := help
@@ -37,13 +39,13 @@ $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 		|| { echo "featcache needs Python 3.11, 3.12 or 3.13; try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade 'pip>=24'
+	$(PIP) --upgrade 'pip>=24'
 
 $(VENV)/.installed: $(BIN)/pip setup.cfg pyproject.toml $(CONSTRAINTS)
 	@echo "Installing featcache and TensorFlow into $(VENV) ..."
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable .
+	$(PIP) --constraint $(CONSTRAINTS) --editable .
 	@touch $@
 
 $(VENV)/.developed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
+	$(PIP) --constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@

@@ -64,8 +64,12 @@ def _score(score: Mapping[str, Any]) -> str:
 
 
 def _weights(weights: Mapping[str, Any], precision: str | None) -> str:
-    note = f" ({weights['note']})" if weights.get("note") else ""
-    return f"{weights.get('kind', 'unknown')}, computed in {precision}{note}"
+    """Kind and precision; the whole note about missing weights was shown when it mattered, and is in the cache."""
+    random = "RANDOM (good enough to try things; no photos should be judged by them)"
+    missing = "RANDOM, as the ImageNet weights could not be had (good enough to try things, far behind on photos)"
+    kinds = {"random": missing if weights.get("setting") == "auto" else random, "file": f"{weights.get('setting')}"}
+    kind = str(weights.get("kind", "unknown"))
+    return f"{kinds.get(kind, kind)}, computed in {precision}"
 
 
 def _seconds(project: Project) -> dict[str, float]:
