@@ -1,0 +1,65 @@
+import json
+
+import pytest
+from projects import small_project, write_image
+
+from featcache.summary import summary, summary_lines
+from pipeline.config import current_project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    project = small_project(tmp_path_factory.mktemp("summary"))
+    (project.folder / "photos/train/disc/broken.png").write_bytes(b"no image")
+    write_image(project.folder / "photos/valid/disc/v.png", (200, 60, 60), 5000)
+    project.run()
+    assert project.succeeded
+    return project
+
+
+def facts_and_lines(project):
+    with project.in_force():
+        return summary(current_project()), summary_lines(current_project())
+
+
+def test_it_says_what_a_person_wants_to_know(project):
+    facts, lines = facts_and_lines(project)
+    text = "\n".join(lines)
+    assert facts["rows"] == {"train": 25, "valid": 1, "test": 9}
+    assert "train 25 · valid 1 · test 9 · 3 classes · 1 set aside (rejected.csv)" in text
+    record = json.loads((project.artifacts / "submission.json").read_text())
+    oof = record["scores"]["out of fold"]
+    assert f"out of fold  accuracy {oof['accuracy']:.4f}, log-loss {oof['log_loss']:.4f}" in text
+    assert "valid        accuracy" in text
+    assert "best single" in text
+    assert "RANDOM (good enough to try things; no photos should be judged by them), computed in float32" in text
+    assert str(project.artifacts / "submission.csv") in text
+    assert "(9 rows: id,label)" in text
+    assert str(project.artifacts / "features") in text
+    assert str(project.artifacts / "luigi.log") in text
+    assert text.count("luigi --module pipeline Submit --") == 3
+
+
+def test_time_is_that_of_the_stages(project):
+    facts, lines = facts_and_lines(project)
+    assert list(facts["seconds"]) == ["index", "features", "heads", "predictions", "ensemble"]
+    assert facts["seconds"]["heads"] > 0
+    assert facts["seconds"]["features"] > 0
+    assert any(line.startswith("time ") and "heads" in line for line in lines)
+
+
+def test_it_can_be_told_as_json(project):
+    facts, _ = facts_and_lines(project)
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_removed_caches_do_not_break_it(project):
+    for path in (project.artifacts / "features").glob("valid-*.h5"):
+        path.rename(path.with_suffix(".away"))
+    try:
+        facts, lines = facts_and_lines(project)
+    finally:
+        for path in (project.artifacts / "features").glob("*.away"):
+            path.rename(path.with_suffix(".h5"))
+    assert facts["scores"]
+    assert any(line.startswith("submission") for line in lines)
