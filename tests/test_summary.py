@@ -37,7 +37,10 @@ def test_it_says_what_a_person_wants_to_know(project):
     assert "(9 rows: id,label)" in text
     assert str(project.artifacts / "features") in text
     assert str(project.artifacts / "luigi.log") in text
-    assert text.count("luigi --module pipeline Submit --") == 3
+    hints = lines[next(i for i, line in enumerate(lines) if line.startswith("try next")) :]
+    assert "luigi --module pipeline Submit" in hints[0]
+    assert [line.split("  --")[0].strip() for line in hints[1:]] == ["trained weights", "more pixels", "another layer"]
+    assert max(map(len, hints)) <= 80
 
 
 def test_time_is_that_of_the_stages(project):

@@ -96,21 +96,22 @@ def _recorded_seconds(record: Mapping[str, Any] | None) -> float:
 
 
 def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
-    """At most three next steps that fit what was run."""
-    spec, dataset, run = project.settings.features, project.settings.dataset, "luigi --module pipeline Submit"
+    """The command to repeat, and at most three additions to it that fit what was run."""
+    spec, dataset = project.settings.features, project.settings.dataset
     hints = []
     if dataset.source == "digits":
-        own = "--Dataset-name photos --Dataset-source folder --Dataset-path FOLDER"
-        hints.append(f"your own images (FOLDER/train/<class>/, FOLDER/test/): {run} {own}")
+        hints.append(("own images", "--Dataset-source folder --Dataset-path FOLDER --Dataset-name NAME"))
     if facts["weights"].get("kind") == "random":
-        hints.append(f"trained weights: {run} --Features-weights imagenet (or the path of a weights file)")
+        hints.append(("trained weights", "--Features-weights imagenet"))
     if spec.image_size < 224 and dataset.source == "folder":
-        hints.append(f"more pixels: {run} --Features-image-size 224")
+        hints.append(("more pixels", "--Features-image-size 224"))
     if len(spec.taps) == 1 and spec.backbone.lower() in ("vgg16", "vgg19"):
-        hints.append(f"a second layer's features in the same pass: {run} --Features-taps block4_pool,block5_pool")
+        hints.append(("another layer", "--Features-taps block4_pool,block5_pool"))
     if spec.copies == 0 and dataset.source == "folder":
-        hints.append(f"augmented copies of the training images: {run} --Features-copies 5")
-    return hints[:3]
+        hints.append(("augmentation", "--Features-copies 5"))
+    width = max((len(name) for name, _ in hints[:3]), default=0)
+    additions = [f"  {name:<{width}}  {flags}" for name, flags in hints[:3]]
+    return ["luigi --module pipeline Submit, and one of", *additions] if additions else []
 
 
 def _shown(path: str) -> str:
