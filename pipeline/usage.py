@@ -12,7 +12,7 @@ from featcache.settings import SECTIONS
 _FLAG = 30
 _EXAMPLES = (
     "  luigi --module pipeline Submit                           everything",
-    "  luigi --module pipeline Submit --Features-image-size 96  what a setting changes",
+    "  luigi --module pipeline Submit --Features-image-size 96  what that changes",
     "  luigi --module pipeline TrainHeads --rerun               one stage once more",
 )
 
@@ -27,7 +27,12 @@ def usage_lines(stages: Sequence[str]) -> list[str]:
         for key, setting in known.items():
             default = f" (default: {setting.default})" if setting.default else ""
             lines += _entry(f"--{section}-{key}".replace("_", "-"), setting.meaning + default, _FLAG)
-    return [*lines, "", "--scheduler-host HOST shows the stages on a luigid's page; --help-all lists Luigi's own flags"]
+    return [
+        *lines,
+        "",
+        "--scheduler-host HOST shows the stages on a luigid's page.",
+        "--help-all lists Luigi's own flags.",
+    ]
 
 
 def _entry(name: str, meaning: str, width: int) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from featcache import disk, sources
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
-from featcache.errors import RejectedImageError, SourceChangedError, WeightsError
+from featcache.errors import RejectedImageError, SourceChangedError, SourceError, WeightsError
 from featcache.extract import extract_features
 from featcache.extraction import Extraction
 from featcache.precision import choose_precision
@@ -22,6 +22,7 @@ from featcache.project import LOG_NAME, Project
 from featcache.records import write_json
 from featcache.sources import Manifest, open_source
 from featcache.specs import FeaturesSpec
+from featcache.stages.checks import check_sample, check_space
 from featcache.startup import import_keras
 from featcache.weights import ResolvedWeights, resolve_weights
 
@@ -52,8 +53,10 @@ def resolve_features(project: Project, progress: Progress) -> None:
 
     Raises:
         BackboneError: no such backbone, or the images are too small for it.
+        SubmissionError: the sample submission names other rows than the test images.
         WeightsError: the weights can't be had.
     """
+    check_sample(project)
     spec = project.settings.features
     recorded, digest = project.resolved("weights"), project.weights_digest()
     if recorded is None or digest is None or recorded.get("digest") != digest:
@@ -71,9 +74,12 @@ def extract_split(project: Project, split: str, copy: int, progress: Progress, *
         CacheLockedError: another process writes this cache.
         FeatureValueError: a feature is not finite or beyond float16.
         SourceChangedError: an image changed since it was indexed.
+        SourceError: there is no such split.
         StorageError: the disk is full, read-only or not permitted; finished blocks are kept.
     """
     dataset, spec, manifest = project.settings.dataset, project.settings.features, Manifest.load(project.folder)
+    if split not in manifest.splits:
+        raise SourceError(f"expected a split that has images ({', '.join(manifest.splits)}); got split={split!r}")
     job = Extraction(
         dataset=dataset.name,
         split=split,
@@ -85,7 +91,13 @@ def extract_split(project: Project, split: str, copy: int, progress: Progress, *
     )
     about = {"run": project.run, "weights": project.resolved("weights"), "precision": project.precision()}
     path, load = project.features(split, copy).path, open_source(dataset).load
-    extract_features(path, job, load, lambda: _backbone(project, progress), progress, reuse=not fresh, about=about)
+
+    def open_backbone() -> "Backbone":
+        backbone = _backbone(project, progress)
+        check_space(project, backbone.taps)
+        return backbone
+
+    extract_features(path, job, load, open_backbone, progress, reuse=not fresh, about=about)
     run = open_cache(path).run
     parts = [f"{run[what]:,} {what}" for what in ("computed", "copied", "resumed") if run[what]]
     speed = f" · {run['images_per_second']:,.0f} images/s" if run["computed"] else ""

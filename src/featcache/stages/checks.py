@@ -1,0 +1,59 @@
+"""What would fail at the end, or half way, and is known before the work: another sample submission, a small disk."""
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from featcache.cache.layout import FEATURE_DTYPE, partials_of
+from featcache.errors import StorageError
+from featcache.project import Project
+from featcache.sample import match_ids, read_sample
+from featcache.sources import Manifest
+
+_STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
+
+
+def check_sample(project: Project) -> None:
+    """Compare the sample submission's ids with the test images', which only the submission itself needs.
+
+    Raises:
+        SubmissionError: the sample can't be read or names other rows.
+    """
+    sample = project.settings.dataset.sample_submission
+    test = Manifest.load(project.folder).splits.get("test") if sample is not None else None
+    if sample is not None and test is not None:
+        match_ids(test.ids, read_sample(sample))
+
+
+def check_space(project: Project, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare what all caches that are still to be made need with what is free.
+
+    Args:
+        project: whose caches.
+        shapes: tap name -> shape of one row.
+
+    Raises:
+        StorageError: it isn't enough; the message says how much is needed and how much is free.
+    """
+    row = np.dtype(FEATURE_DTYPE).itemsize * sum(math.prod(shape) for shape in shapes.values())
+    rows = {split: int(facts["rows"]) for split, facts in project.splits().items()}
+    caches = {cache: project.features(*cache) for cache in project.caches()}
+    open_caches = {cache: artifact.path for cache, artifact in caches.items() if not artifact.is_complete()}
+    folder = project.all_features().path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = sum(rows[split] * row for split, _ in open_caches) - sum(map(_reserved, open_caches.values()))
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        parts = ", ".join(f"{split}{f' copy {copy}' * bool(copy)}" for split, copy in open_caches)
+        raise StorageError(
+            f"{folder}: the features of {parts} need {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; make room, "
+            "put [Paths] artifacts on another disk, or cache less (LAYER:avg, a smaller image_size, fewer copies)"
+        )
+
+
+def _reserved(path: Path) -> int:
+    """Bytes that an unfinished try has on the disk already."""
+    return sum(partial.stat().st_blocks * _STAT_BLOCK for partial in partials_of(path))

@@ -1,0 +1,327 @@
+"""Every mistake that people make ends in one clear line and a non-zero exit status; nothing is lost."""
+
+import csv
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import time
+import zlib
+
+import numpy as np
+import pytest
+from command import command, environment, luigi, photos
+from images import greys, idx1, idx3, make_idx, table
+from projects import write_image, write_photos
+
+from featcache.cache.reader import open_cache
+from featcache.errors import CacheFormatError
+
+SETTINGS, FAILED = 2, 30  # as docs and [retcode] have them
+
+
+def refused(outcome, status, *words):
+    """The one line of a refusal; it must name `words`."""
+    assert outcome.status == status, outcome
+    assert len(outcome.lines) == 1, outcome.err
+    assert outcome.lines[0].startswith("featcache: ")
+    assert "Traceback" not in outcome.out
+    for word in words:
+        assert word in outcome.lines[0]
+    return outcome.lines[0]
+
+
+def log(folder, name="photos"):
+    return (folder / "artifacts" / name / "luigi.log").read_text()
+
+
+def records(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+# ---- settings: before anything is scheduled
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["expected a stage", "luigi --module pipeline Submit"]),
+        (["Sumbit"], ["'Sumbit'", "did you mean Submit?"]),
+        (["Submit", "--Features-imagesize", "96"], ["--Features-imagesize", "did you mean --Features-image-size?"]),
+        (["Submit", "--Feature-image-size", "96"], ["--Feature-image-size", "did you mean --Features-image-size?"]),
+        (["Submit", "--Features-image-size"], ["--Features-image-size", "expected one argument", "--help"]),
+        (["Submit", "--Features-image-size", "big"], ["[Features] image_size", "a whole number", "'big'"]),
+        (["Submit", "--Features-image-size", "16"], ["[Features] image_size", "at least 32", "VGG16"]),
+        (["Submit", "--Features-backbone", "vgg6"], ["[Features] backbone", "did you mean VGG16"]),
+        (["Submit", "--Features-precision", "float16"], ["[Features] precision", "bfloat16"]),
+        (["Submit", "--Heads-dropout", "half"], ["[Heads] dropout", "a number", "'half'"]),
+        (["Submit", "--Heads-schedule", "1e-3"], ["[Heads] schedule", "1e-3x1, 1e-2x2"]),
+        (["Submit", "--Ensemble-method", "greddy"], ["[Ensemble] method", "did you mean greedy?"]),
+        (["Submit", "--Submission-gzip", "maybe"], ["[Submission] gzip", "true or false"]),
+        (["Submit", "--Submission-clip", "2"], ["[Submission] clip", "(0, 1]"]),
+        (["Submit", "--Dataset-source", "folders"], ["[Dataset] source", "did you mean folder?"]),
+        (["Submit", "--Dataset-source", "folder"], ["[Dataset] path", "expected the folder"]),
+        (["Submit", "--Dataset-name", "a/b"], ["[Dataset] name", "'a/b'"]),
+        (["Submit", "--Dataset-sample-submission", "no.csv"], ["[Dataset] sample_submission", "no.csv"]),
+        (["TrainBag"], ["'tap'", "--help"]),
+        (["Submit", "--scheduler-port", "9"], ["no luigid answers at http://localhost:9", "luigid --port 9"]),
+        (["Submit", "--Paths-artifacts", "/proc/none"], ["[Paths] artifacts", "/proc/none", "--Paths-artifacts"]),
+    ],
+    ids=lambda value: " ".join(value) if value and value[0].startswith(("-", "S")) else None,
+)
+def test_a_mistake_on_the_command_line(tmp_path, arguments, words):
+    refused(luigi(tmp_path, *arguments), SETTINGS, *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[Dataste]\nname = x\n", ["[Dataste]", "did you mean [Dataset]?"]),
+        ("[features]\ncopies = 1\n", ["[features]", "did you mean [Features]?"]),
+        ("[Features]\nimagesize = 96\n", ["'imagesize'", "did you mean image_size?"]),
+        ("[Features]\ncopies = many\n", ["[Features] copies", "a whole number", "'many'"]),
+        ("[Dataset]\nname = 100%(x)s\n", ["name", "Dataset", "100%(x)s"]),
+    ],
+    ids=["section", "case", "key", "kind", "interpolation"],
+)
+def test_a_mistake_in_luigi_cfg(tmp_path, text, words):
+    (tmp_path / "luigi.cfg").write_text(text)
+    refused(luigi(tmp_path, "Submit"), SETTINGS, *words)
+    assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize("text", ["name = x\n", "[Dataset]\nname = x\nname = y\n"], ids=["no section", "twice"])
+def test_a_luigi_cfg_that_luigi_cannot_parse_stops_luigi_itself_with_file_and_line(tmp_path, text):
+    (tmp_path / "luigi.cfg").write_text(text)  # read while Luigi is imported: nothing of ours has begun
+    outcome = luigi(tmp_path, "Submit")
+    assert outcome.status != 0
+    assert re.search(r"luigi\.cfg'?(, line: 1| \[line +3\]).*name", "".join(outcome.lines[-3:]))
+
+
+def test_artifacts_below_a_file(tmp_path):
+    (tmp_path / "taken").write_text("")
+    refused(luigi(tmp_path, "Submit", Paths_artifacts="taken"), SETTINGS, "taken", "Not a directory")
+
+
+def test_help_names_stages_and_settings_and_fits_80_columns(tmp_path):
+    outcome = luigi(tmp_path, "--help")
+    assert (outcome.status, outcome.err) == (0, "")
+    for word in ("Submit", "TrainHeads", "--rerun", "--Features-image-size", "(default: 48)"):
+        assert word in outcome.out
+    assert "scope" not in outcome.out
+    assert max(map(len, outcome.out.splitlines())) <= 80
+
+
+# ---- data sets: when IndexImages lists them
+
+
+def nothing(folder):
+    folder.mkdir()
+
+
+def no_class(folder):
+    (folder / "train").mkdir(parents=True)
+
+
+def images_outside_classes(folder):
+    write_image(folder / "train/1.png", (9, 9, 9), 1)
+
+
+def single_image(folder):
+    write_photos(folder)
+    write_image(folder / "train/single/1.png", (9, 9, 9), 1)
+
+
+def empty_class(folder):
+    write_photos(folder)
+    (folder / "train/hollow").mkdir()
+
+
+def one_class(folder):
+    for number in range(3):
+        write_image(folder / f"train/only/{number}.png", (9, 9, 9), number)
+
+
+def other_test_class(folder):
+    write_photos(folder)
+    write_image(folder / "test/disc/1.png", (9, 9, 9), 1)
+    write_image(folder / "test/dsic/1.png", (9, 9, 9), 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: None, ["photos", "nothing there", "[Dataset] path"]),
+        (lambda folder: folder.write_text(""), ["photos", "a file", "[Dataset] path"]),
+        (nothing, ["photos", "no folder named train", "[Dataset] path"]),
+        (no_class, ["train", "expected a folder for each class", "train/<class>/"]),
+        (images_outside_classes, ["train", "expected a folder for each class"]),
+        (single_image, ["'single'", "2 "]),
+        (empty_class, ["'hollow'"]),
+        (one_class, ["at least 2 classes", "only"]),
+        (other_test_class, ["test", "'dsic'", "rename"]),
+    ],
+    ids=["missing", "file", "empty", "no class", "outside", "one image", "no image", "one class", "test class"],
+)
+def test_a_folder_that_cannot_be_trained_on(tmp_path, make, words):
+    make(tmp_path / "photos")
+    refused(luigi(tmp_path, "Submit", **photos(tmp_path / "photos")), FAILED, *words)
+    assert "SourceError" in log(tmp_path), "the traceback is in the log"
+
+
+IMAGES, LABELS = greys(), [7, 3, 7, 3, 9, 9]
+TABLE = table(IMAGES, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (TABLE.replace("label", "digit", 1), ["line 1", "'label'"]),
+        (TABLE.replace("pixel7", "pixel77", 1), ["line 1", "pixel7 is missing"]),
+        (re.sub(r"^7,\d+", "7,x", TABLE, count=1, flags=re.M), ["line 2", "column pixel0", "'x'"]),
+        (re.sub(r"^3,\d+", "3,300", TABLE, count=1, flags=re.M), ["line 3", "column pixel0", "0 to 255", "300"]),
+        (TABLE + "1,2\n", ["line 8", "expected 17 fields", "got 2"]),
+        (re.sub(r",\w+$", "", TABLE, flags=re.M), ["square", "15 pixel columns"]),
+    ],
+    ids=["no label", "missing pixel", "no number", "300", "ragged", "not square"],
+)
+def test_a_table_with_a_mistake(tmp_path, text, words):
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits/train.csv").write_text(text)
+    outcome = luigi(tmp_path, "Submit", **photos(tmp_path / "digits", Dataset_source="csv"))
+    refused(outcome, FAILED, "train.csv", *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("train-images-idx3-ubyte", b"\0\0\x0d\x03" + idx3(IMAGES)[4:], ["magic=0x00000803", "0x00000d03"]),
+        ("train-images-idx3-ubyte", idx3(IMAGES)[:-1], ["expected 112 bytes", "got 111"]),
+        ("train-labels-idx1-ubyte", idx1(LABELS[:-1]), ["a label for each of 6 images", "got 5"]),
+        ("train-labels-idx1-ubyte", b"\0\0", ["idx header", "got 2"]),
+    ],
+    ids=["magic", "length", "labels", "header"],
+)
+def test_an_idx_file_with_a_mistake(tmp_path, name, content, words):
+    make_idx(tmp_path, IMAGES, LABELS)
+    (tmp_path / name).write_bytes(content)
+    refused(luigi(tmp_path, "Submit", **photos(tmp_path, Dataset_source="idx")), FAILED, name, *words)
+
+
+def test_a_sample_submission_with_other_ids_is_told_before_any_feature_is_computed(tmp_path):
+    write_photos(tmp_path / "photos")
+    (tmp_path / "photos/sample_submission.csv").write_text("id,label\nnobody.png,disc\n")
+    outcome = luigi(tmp_path, "Submit", **photos(tmp_path / "photos"))
+    refused(outcome, FAILED, "sample_submission.csv", "'nobody.png'", "[Dataset] path or sample_submission")
+    assert "ExtractSplit" not in outcome.out
+
+
+# ---- what is known only with the backbone
+
+
+def test_an_unknown_tap_is_told_once_with_the_near_ones(tmp_path):
+    write_photos(tmp_path / "photos")
+    outcome = luigi(tmp_path, "Submit", **photos(tmp_path / "photos", Features_taps="block5_pol"))
+    refused(outcome, FAILED, "[Features] taps", "'block5_pol'", "did you mean block5_pool")
+    assert "BackboneError" in log(tmp_path)
+    assert not list((tmp_path / "artifacts/photos/features").glob("*.h5")), "nothing was begun"
+
+
+def test_a_disk_too_small_is_told_with_what_is_needed_before_the_work(tmp_path):
+    small, mount = tmp_path / "small", 'mount -t tmpfs -o size=1m none small && exec "$@"'
+    small.mkdir()
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*inside, "true"], cwd=tmp_path, capture_output=True).returncode
+    ):
+        pytest.skip("no file system of its own can be mounted here")
+    write_photos(tmp_path / "photos", train=12)
+    settings = photos(tmp_path / "photos", Features_taps="block1_pool", Paths_artifacts="small")
+    done = subprocess.run(
+        [*inside, *command("Submit", **settings)], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    lines = done.stderr.splitlines()
+    assert (done.returncode, len(lines)) == (FAILED, 1), done.stderr
+    assert re.search(r"^featcache: .*need[^.]* [\d.,]+ MB.*[\d.,]+ MB (are )?free.*make room", lines[0])
+    assert "Traceback" not in done.stdout
+
+
+# ---- images that can't be used: set aside, counted, and still a row of the submission
+
+
+def png(width, height):
+    """A PNG that claims a size and holds next to nothing."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_images_that_cannot_be_used_are_set_aside_and_the_submission_is_whole(tmp_path):
+    folder = write_photos(tmp_path / "photos")
+    sound = (folder / "train/disc/0.png").read_bytes()
+    bad = {
+        "train/disc/zero.png": b"",
+        "train/disc/cut.png": sound[: len(sound) // 2],
+        "train/square/text.jpg": b"not an image",
+        "train/square/bomb.png": png(60_000, 60_000),
+        "test/cut.png": sound[: len(sound) // 2],
+        "test/zero.jpg": b"",
+    }
+    for name, content in bad.items():
+        (folder / name).write_bytes(content)
+    (folder / "train/triangle/0.png").rename(folder / "train/triangle/0.gif")  # a PNG of another name can be used
+    outcome = luigi(tmp_path, "Submit", **photos(folder, Submission_format="probabilities"))
+    assert (outcome.status, outcome.err) == (0, ""), outcome
+    artifacts = tmp_path / "artifacts/photos"
+    rejected = {f"{row['split']}/{row['id']}": row["reason"] for row in records(artifacts / "rejected.csv")}
+    assert rejected.keys() == bad.keys()
+    assert "0 bytes" in rejected["train/disc/zero.png"]
+    assert "damaged or truncated PNG" in rejected["train/disc/cut.png"]
+    assert "not an image" in rejected["train/square/text.jpg"]
+    assert "decompression bomb" in rejected["train/square/bomb.png"]
+    rows = {row["id"]: row for row in records(artifacts / "submission.csv")}
+    assert len(rows) == 11
+    for name in ("cut.png", "zero.jpg"):
+        shares = np.array([float(rows[name][c]) for c in ("disc", "square", "triangle")])
+        np.testing.assert_allclose(shares, 1 / 3, atol=1e-3)
+    notices = [line for line in outcome.out.splitlines() if line.startswith("NOTICE: ")]
+    assert any("6 images" in line and "rejected.csv" in line for line in notices)
+    assert any("2 test rows without a usable image" in line for line in notices)
+    assert re.search(r"^rows .*6 set aside", outcome.out, re.M)
+
+
+# ---- Ctrl-C
+
+
+def durable_rows(folder):
+    try:
+        return sum(open_cache(path, partial=True).journaled_rows for path in folder.glob("*.partial.h5"))
+    except CacheFormatError:  # its writer has only just begun
+        return 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_interrupt_ends_in_one_line_and_keeps_what_was_computed(tmp_path, workers):
+    settings = {**photos(tmp_path), "Dataset_name": "digits", "Dataset_source": "digits"}
+    settings |= {"Features_taps": "block1_pool", "Features_image_size": "128"}
+    process = subprocess.Popen(
+        command("ExtractFeatures", "--workers", workers, **settings),
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    partials, deadline = tmp_path / "artifacts/digits/features", time.monotonic() + 60
+    while not durable_rows(partials) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process of the group
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT, "a shell shows 130"
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("featcache: interrupted")
+    assert "Traceback" not in out
+    assert 0 < durable_rows(partials) < 1438, "what was computed is kept"
