@@ -21,7 +21,7 @@ LAYERS = [
     {"backbone", "extract", "stacked", "batches"},
     {"heads", "project"},
     {"stages", "summary", "describe", "configuration", "staleness"},
-    {"status"},
+    {"status", "verify"},
     {"commands"},
     {"cli"},
 ]

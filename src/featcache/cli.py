@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 
 from featcache._version import __version__
-from featcache.commands import OK, PROBLEM, look, screen, state
+from featcache.commands import OK, PROBLEM, keep, look, screen, state
 from featcache.errors import FeatcacheError
 
-_COMMANDS = (look.add_show, look.add_ls, state.add_status)
+_COMMANDS = (look.add_show, look.add_ls, state.add_status, keep.add_verify)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,9 +33,9 @@ def manifest_reason(folder: Path, now: Manifest) -> str:
     if before.class_names != now.class_names:
         extra, gone = set(now.class_names) - set(before.class_names), set(before.class_names) - set(now.class_names)
         names = [*(f"class {name!r} added" for name in sorted(extra)), *(f"class {n!r} removed" for n in sorted(gone))]
-        rows = _rows_reason(_listed(before), _listed(now))
+        rows = rows_changed(listed_rows(before), listed_rows(now))
         return "; ".join(["Manifest: " + ", ".join(names or ["classes changed"]), *([rows] if rows else [])])
-    return _rows_reason(_listed(before), _listed(now)) or "Manifest: its listing.json doesn't vouch for it"
+    return rows_changed(listed_rows(before), listed_rows(now)) or "Manifest: its listing.json doesn't vouch for it"
 
 
 def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | None) -> str:
@@ -56,15 +56,18 @@ def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | N
         copies = (project.all_features().record() or {}).get("inputs", {})
         had = copies.get("settings", {}).get("Features", {}).get("copies") if isinstance(copies, dict) else None
         return MISSING if not copy or had is None else f"Features: copies {had} -> {project.settings.features.copies}"
-    changed = _features_reason(project, reader, copy)
+    changed = features_reason(project, reader, copy)
     if changed or manifest is None:
         return changed
+    return cached_rows_changed(reader, manifest)
+
+
+def cached_rows_changed(reader: Reader, manifest: Manifest) -> str:
+    """Say how the rows of a cache differ from what the manifest lists now; "" when they don't."""
     stored = Rows(reader.ids, reader.labels, reader.groups, reader.digests, [""] * len(reader))
-    then, now = (
-        _split_rows(split, stored, reader.class_names),
-        _split_rows(split, manifest.splits[split], manifest.class_names),
-    )
-    return _rows_reason(then, now)
+    then = split_rows(reader.split, stored, reader.class_names)
+    listed = manifest.splits.get(reader.split)
+    return rows_changed(then, split_rows(reader.split, listed, manifest.class_names) if listed is not None else {})
 
 
 def record_reason(artifact: Artifact, siblings: Iterable[Path] = ()) -> tuple[str, tuple[str, ...]]:
@@ -127,8 +130,8 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _features_reason(project: Project, reader: Reader, copy: int) -> str:
-    """Compare row settings; what only follows from another setting isn't named."""
+def features_reason(project: Project, reader: Reader, copy: int) -> str:
+    """Say which settings a cache was made with that are others now; what only follows from one of them isn't named."""
     spec = project.settings.features
     weights, precision = project.weights_digest() or _UNRESOLVED, project.precision() or _UNRESOLVED
     now = row_settings(spec, backbone_settings(spec), weights, precision, copy)
@@ -174,19 +177,20 @@ def _sibling(folder: Path, split: str, copy: int) -> Reader | None:
 Listed = Mapping[tuple[str, str], tuple[Any, ...]]
 
 
-def _listed(manifest: Manifest) -> dict[tuple[str, str], tuple[Any, ...]]:
-    parts = [_split_rows(split, rows, manifest.class_names) for split, rows in manifest.splits.items()]
+def listed_rows(manifest: Manifest) -> dict[tuple[str, str], tuple[Any, ...]]:
+    """All rows of a manifest, as `split_rows` gives those of one split."""
+    parts = [split_rows(split, rows, manifest.class_names) for split, rows in manifest.splits.items()]
     return {key: value for part in parts for key, value in part.items()}
 
 
-def _split_rows(split: str, rows: Rows, class_names: Sequence[str]) -> dict[tuple[str, str], tuple[Any, ...]]:
+def split_rows(split: str, rows: Rows, class_names: Sequence[str]) -> dict[tuple[str, str], tuple[Any, ...]]:
     """(split, id) -> digest, label's name and group: indices of labels shift when a class is added."""
     names = (*class_names, "")  # -1, an unknown label, is the last
     columns = zip(rows.ids, rows.digests, rows.labels.tolist(), rows.groups, strict=True)
     return {(split, row): (digest, names[label], group) for row, digest, label, group in columns}
 
 
-def _rows_reason(then: Listed, now: Listed) -> str:
+def rows_changed(then: Listed, now: Listed) -> str:
     """``Manifest: 3 added, 1 changed``; "" when nothing changed. A row that went and came back elsewhere was renamed."""
     came, went = now.keys() - then.keys(), then.keys() - now.keys()
     both = now.keys() & then.keys()

@@ -1,6 +1,6 @@
 """Where images come from: listing, decoding, and the manifest."""
 
-from featcache.sources.index import current_key, index_images, list_files, list_images, preview_images
+from featcache.sources.index import current_key, index_images, list_files, list_images, preview_images, reread_images
 from featcache.sources.listing import FileStat
 from featcache.sources.manifest import Manifest, stored_manifest
 from featcache.sources.source import Source, open_source
@@ -15,5 +15,6 @@ __all__ = [
     "list_images",
     "open_source",
     "preview_images",
+    "reread_images",
     "stored_manifest",
 ]

@@ -87,6 +87,15 @@ def preview_images(spec: DatasetSpec, folder: Path, files: Sequence[FileStat] | 
     return _listed(spec, _known_digests(spec, folder), Silent(), files)
 
 
+def reread_images(spec: DatasetSpec) -> Manifest:
+    """Return the manifest that listing gives when every file is read again, whatever its stat says; writes nothing.
+
+    Raises:
+        SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
+    """
+    return _listed(spec, DigestCache(), Silent(), None)
+
+
 def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: Sequence[FileStat] | None) -> Manifest:
     source = open_source(spec)
     files = _files(spec) if files is None else files

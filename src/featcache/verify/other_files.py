@@ -1,0 +1,103 @@
+"""The checks of what isn't a feature cache: manifest, bags, predictions, ensemble, submission."""
+
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from featcache import keys
+from featcache.bags import OUT_OF_FOLD_FILE, load_bag
+from featcache.ensemble import Ensemble
+from featcache.errors import FeatcacheError
+from featcache.predictions import Predictions
+from featcache.records import read_json
+from featcache.sources import Manifest
+from featcache.verify.faults import FILE, Fault, disk_error, reading_fault
+
+_TOLERANCE = 1e-3  # probabilities are float32
+
+
+def other_faults(path: Path) -> Iterator[Fault]:
+    """Yield the faults of an artifact that `KINDS` knows by its name."""
+    try:
+        yield from KINDS[kind_of(path)](path)
+    except FeatcacheError as error:
+        failed = disk_error(error)
+        yield reading_fault(path, failed) if failed else Fault(FILE, str(error).removeprefix(f"{path}: "))
+    except OSError as error:
+        yield reading_fault(path, error)
+
+
+def kind_of(path: Path) -> str:
+    """What an artifact is by its name; "" for what verify doesn't know."""
+    if path.suffix == ".hdf5":
+        return "predictions"
+    return {"manifest.json": "manifest", "bag.json": "bag", "ensemble.json": "ensemble"}.get(
+        path.name, "submission" if path.name == "submission.json" else ""
+    )
+
+
+def _manifest(path: Path) -> Iterator[Fault]:
+    Manifest.load(path.parent)  # holds its rows to its key
+    yield from ()
+
+
+def _bag(path: Path) -> Iterator[Fault]:
+    yield from _record(path)
+    bag = load_bag(path.parent)
+    wrong = [name for name, array in bag.weights.items() if not np.isfinite(array).all()]
+    if wrong:
+        yield Fault(FILE, f"expected finite weights; {', '.join(wrong)} hold NaN or infinity")
+    yield from _predictions(path.parent / OUT_OF_FOLD_FILE)
+    for model in sorted(path.parent.glob("*.keras")):
+        try:
+            with zipfile.ZipFile(model) as archive:
+                damaged = archive.testzip()
+        except zipfile.BadZipFile as error:
+            yield Fault(FILE, f"{model.name}: expected a Keras archive; {error}")
+            continue
+        if damaged:
+            yield Fault(FILE, f"{model.name}: {damaged} does not match its checksum")
+
+
+def _predictions(path: Path) -> Iterator[Fault]:
+    predictions = Predictions.load(path)
+    known = ~np.isnan(predictions.probabilities).all(axis=2)  # a row may have none of a member
+    values = predictions.probabilities[known]
+    if not np.isfinite(values).all():
+        yield Fault(FILE, f"{path.name}: expected probabilities; got NaN or infinity")
+    elif len(values) and not np.allclose(values.sum(axis=1), 1, atol=_TOLERANCE):
+        count = int((np.abs(values.sum(axis=1) - 1) > _TOLERANCE).sum())
+        yield Fault(FILE, f"{path.name}: expected probabilities of sum 1; {count} rows have another")
+
+
+def _ensemble(path: Path) -> Iterator[Fault]:
+    yield from _record(path)
+    Ensemble.load(path)
+
+
+def _submission(path: Path) -> Iterator[Fault]:
+    yield from _record(path)
+    digest = (read_json(path) or {}).get("content_digest")
+    files = [file for name in ("submission.csv", "submission.csv.gz") if (file := path.with_name(name)).is_file()]
+    if not files:
+        yield Fault(FILE, f"expected submission.csv or submission.csv.gz beside {path.name}; neither is there")
+    elif digest not in {keys.file_digest(file) for file in files}:
+        yield Fault(FILE, f"{files[0].name} is not the one that was written: it doesn't match its SHA-256")
+
+
+def _record(path: Path) -> Iterator[Fault]:
+    path.open("rb").close()  # one that may not be read isn't damaged
+    record = read_json(path)
+    if record is None or not isinstance(record.get("key"), str):
+        yield Fault(FILE, f"expected a JSON record with a key in {path.name}")
+
+
+KINDS: dict[str, Callable[[Path], Iterator[Fault]]] = {
+    "manifest": _manifest,
+    "bag": _bag,
+    "predictions": _predictions,
+    "ensemble": _ensemble,
+    "submission": _submission,
+}

@@ -1,0 +1,302 @@
+"""`featcache verify` names every fault of damaged copies of good files, and whose fault it is."""
+
+import errno
+import json
+import os
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from cache_files import make_header, make_rows, write_cache, write_rows
+from projects import small_project, write_image
+
+from featcache import keys
+from featcache.cache.layout import TapLayout
+from featcache.cache.reader import open_cache
+from featcache.cache.writer import CacheWriter
+from featcache.cli import main
+from featcache.verify import cache_file, report
+from featcache.verify.faults import reading_fault
+
+SETTINGS = {"tap": "conv", "image_size": 32}
+TAPS = (TapLayout("conv", (2, 3, 5), keys.digest(SETTINGS), SETTINGS),)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """11 rows in blocks of 4, row 3 rejected."""
+    return write_cache(tmp_path / "c.h5", make_rows(11), TAPS, rejected=(3,))
+
+
+def offset(path, name):
+    return open_cache(path, partial=True)._structure.places[name].offset
+
+
+def damage(path, at, content):
+    with open(path, "r+b") as stream:
+        stream.seek(at)
+        stream.write(content)
+
+
+def verify(capsys, *arguments):
+    """(exit status, path's name -> [(cause, message)])."""
+    capsys.readouterr()
+    code = main(["verify", "--json", *map(str, arguments)])
+    records = json.loads(capsys.readouterr().out)
+    found = {Path(r["path"]).name: [(f["cause"], f["message"]) for f in r["faults"]] for r in records}
+    return code, found
+
+
+def test_a_sound_file_is_sound(cache, capsys):
+    assert verify(capsys, cache) == (0, {"c.h5": []})
+    assert main(["verify", str(cache)]) == 0
+    assert capsys.readouterr().out == f"{cache}: feature cache, sound\n"
+
+
+def test_an_unfinished_file_is_sound_as_far_as_it_got(tmp_path, capsys):
+    rows = make_rows(9)
+    with CacheWriter(tmp_path / "d.h5", make_header(rows, TAPS)) as writer:
+        write_rows(writer, rows, range(5), TAPS)
+    partial = next(tmp_path.glob("*.partial.h5"))
+    assert verify(capsys, tmp_path) == (0, {partial.name: []})
+    damage(partial, offset(partial, "conv"), b"\xff")
+    code, found = verify(capsys, partial)
+    assert code == 1
+    assert found[partial.name] == [
+        ("file", "block 0 (rows 0 to 3) does not match its checksum"),
+    ]
+
+
+def test_every_fault_is_reported_not_the_first(cache, capsys):
+    damage(cache, offset(cache, "conv") + 7, b"\x5a")
+    damage(cache, offset(cache, "conv") + 9 * 60, np.array([np.nan, np.inf], "<f2").tobytes())
+    damage(cache, offset(cache, "digest"), b"0" * 8)
+    damage(cache, offset(cache, "label"), np.array([7], "<i4").tobytes())
+    damage(cache, offset(cache, "record/run"), b"nonsense")
+    damage(cache, offset(cache, "journal/checksum") + 32, bytes(32))
+    code, found = verify(capsys, cache)
+    messages = [message for _, message in found["c.h5"]]
+    assert code == 1
+    assert {cause for cause, _ in found["c.h5"]} == {"file"}
+    for text in (
+        "expected id, label, group and digest of SHA-256",
+        "expected labels from -1 to 1; 1 are others, the first is 7 of row 0",
+        "expected JSON with rows and statistics in record/run; got b'nonsense",
+        "block 0 (rows 0 to 3) does not match its checksum",
+        "block 1 (rows 4 to 7) has no checksum",
+        "block 2 (rows 8 to 10) does not match its checksum",
+        "block 2 (rows 8 to 10): expected finite features; 1 rows of conv hold NaN or infinity",
+    ):
+        assert any(text in message for message in messages), text
+    assert len(messages) == 7
+
+
+def test_repeated_ids_and_rejected_rows_that_hold_something(cache, capsys):
+    reader = open_cache(cache)
+    width = reader._structure.places["id"].dtype.itemsize
+    damage(cache, offset(cache, "id") + width, reader.ids[0].encode().ljust(width, b"\0"))
+    damage(cache, offset(cache, "conv") + 3 * 60, b"\x01\x3c")
+    damage(cache, offset(cache, "status") + 10, b"\x07")
+    damage(cache, offset(cache, "journal/complete"), b"\0")
+    _, found = verify(capsys, cache)
+    text = "\n".join(message for _, message in found["c.h5"])
+    assert "expected unique ids; 1 stand twice, the first is id='ünï/0.jpg'" in text
+    assert "expected zeros in rejected rows; 1 rows of conv hold something" in text
+    assert "expected status 1 (ok) or 2 (rejected); 1 rows have another" in text
+    assert "expected a finished file" in text
+
+
+def test_settings_that_do_not_make_their_key(tmp_path, capsys):
+    taps = (TapLayout("conv", (5,), "a" * 64, SETTINGS),)
+    write_cache(tmp_path / "c.h5", make_rows(3), taps)
+    assert verify(capsys, tmp_path)[1]["c.h5"] == [
+        ("file", "expected the settings of tap conv to have key aaaaaaaa; they haven't")
+    ]
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 4000, -1, -4000])
+def test_a_file_cut_short_anywhere(cache, capsys, size):
+    os.truncate(cache, size if size >= 0 else cache.stat().st_size + size)
+    code, found = verify(capsys, cache)
+    assert code == 1
+    assert [cause for cause, _ in found["c.h5"]] == ["file"]
+
+
+def test_any_flipped_byte_of_the_features_is_found(cache, capsys):
+    begin = offset(cache, "conv")
+    for at in np.random.default_rng(0).integers(begin, begin + 11 * 60, 5).tolist():
+        content = cache.read_bytes()
+        damage(cache, at, bytes([content[at] ^ 0x10]))
+        assert verify(capsys, cache)[0] == 1
+        cache.write_bytes(content)
+
+
+def test_links_out_of_the_file_are_refused(cache, capsys):
+    with h5py.File(cache, "r+") as file:
+        del file["status"]
+        file["status"] = h5py.ExternalLink("/etc/passwd", "/x")
+    code, found = verify(capsys, cache)
+    assert code == 1
+    assert "got a link to somewhere else at 'status'" in found["c.h5"][0][1]
+
+
+def test_a_disk_that_fails_is_the_disks_fault(tmp_path, capsys):
+    """Reading /proc/self/mem at 0 gives a real EIO."""
+    (tmp_path / "c.h5").symlink_to("/proc/self/mem")
+    code, found = verify(capsys, tmp_path / "c.h5")
+    assert (code, found) == (1, {"c.h5": [("disk", "c.h5 can't be read: Input/output error")]})
+
+
+def test_a_disk_that_fails_in_one_block_hides_no_other_fault(cache, monkeypatch):
+    damage(cache, offset(cache, "conv") + 9 * 60, b"\x5a")
+    bad, preadv = offset(cache, "conv") + 4 * 60, os.preadv
+
+    def failing(descriptor, buffers, at):
+        if at == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return preadv(descriptor, buffers, at)
+
+    monkeypatch.setattr(os, "preadv", failing)
+    found = [(fault.cause, fault.block) for fault in cache_file.cache_faults(cache, lambda where: None)]
+    assert found == [("disk", 1), ("file", 2)]
+
+
+def test_what_nothing_can_be_said_of(tmp_path, capsys):
+    (tmp_path / "x.txt").write_text("x")
+    assert verify(capsys, tmp_path / "none.h5") == (2, {"none.h5": [("unknown", "there is no such file")]})
+    assert verify(capsys, tmp_path / "x.txt")[0] == 2
+    assert verify(capsys, tmp_path) == (2, {})
+    fault = reading_fault(tmp_path / "x", OSError(errno.EACCES, "no"))
+    assert (fault.cause, fault.message) == ("unknown", "x can't be read: Permission denied")
+
+
+def test_a_file_that_hangs_the_reader_ends_after_the_timeout(tmp_path, cache, capsys):
+    os.mkfifo(tmp_path / "b.h5")
+    code, found = verify(capsys, "--timeout", "2", tmp_path)
+    assert code == 1
+    assert found == {"b.h5": [("file", "reading it showed no progress for 2 s at: structure")], "c.h5": []}
+
+
+def test_a_file_that_kills_the_reader_is_a_fault_of_the_file(tmp_path, cache, capsys, monkeypatch):
+    killer = tmp_path / "python"
+    killer.write_text(
+        "#!/bin/sh\ncase $(cat) in *b.h5*files*|*files*b.h5*) kill -SEGV $$;; esac\necho '{\"done\": true}'\n"
+    )
+    killer.chmod(killer.stat().st_mode | stat.S_IXUSR)
+    shutil.copy(cache, tmp_path / "b.h5")
+    monkeypatch.setattr(sys, "executable", str(killer))
+    code, found = verify(capsys, tmp_path)
+    assert code == 1
+    assert found == {"b.h5": [("file", "reading it crashed with SIGSEGV")], "c.h5": []}
+
+
+def test_no_child_is_left_behind(cache):
+    assert report.verify_records([cache])[0]["faults"] == []
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+# ---- against manifest, settings and images
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    project = small_project(tmp_path_factory.mktemp("finished"))
+    project.run()
+    assert project.succeeded
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished.folder, tmp_path / "project")
+    copied = small_project(tmp_path / "other")
+    shutil.rmtree(tmp_path / "other")
+    (tmp_path / "project").rename(tmp_path / "other")
+    monkeypatch.chdir(tmp_path)
+    return copied
+
+
+def flags(project):
+    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
+    return [word for value in values for word in ("--set", value)]
+
+
+def faulty(found):
+    return {name: faults for name, faults in found.items() if faults}
+
+
+def test_a_whole_project_is_sound_deep_too(project, capsys):
+    code, found = verify(capsys, project.artifacts, "--deep", *flags(project))
+    assert (code, faulty(found)) == (0, {})
+    assert len(found) == 7
+
+
+def test_settings_that_changed_are_the_settings_fault(project, capsys):
+    project.set("Features", image_size="40")
+    code, found = verify(capsys, project.artifacts / "features", *flags(project))
+    assert code == 1
+    expected = [("settings", "made with other settings: Features: image_size 32 -> 40")]
+    assert set(map(str, found.values())) == {str(expected)}
+
+
+def test_another_listing_is_the_settings_fault_and_rows_are_counted(project, capsys):
+    write_image(project.folder / "photos/test/new.png", (60, 60, 200), 7777)
+    project.run("IndexImages")
+    code, found = verify(capsys, project.artifacts / "features", *flags(project))
+    assert code == 1
+    ((name, faults),) = faulty(found).items()
+    assert name.startswith("test-")
+    assert faults == [
+        ("settings", "expected 10 rows as manifest.json lists them; got 9"),
+        ("settings", "made from another listing: Manifest: 1 added"),
+    ]
+
+
+def test_deep_finds_an_image_that_changed_behind_its_stat(project, capsys, monkeypatch):
+    path = project.folder / "photos/train/disc/3.png"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    (project.folder / "photos/test/disc-1.png").unlink()
+    code, found = verify(capsys, project.artifacts / "features", "--deep", *flags(project))
+    messages = [message for faults in found.values() for cause, message in faults if cause == "settings"]
+    assert code == 1
+    assert any("1 images are changed, e.g. 'disc/3.png'" in message for message in messages)
+    assert any("1 images are gone, e.g. 'disc-1.png'" in message for message in messages)
+
+
+def test_deep_says_that_it_cannot_say_without_the_projects_settings(project, capsys):
+    code, found = verify(capsys, project.artifacts / "features", "--deep")
+    assert code == 2
+    assert all(cause == "unknown" for faults in found.values() for cause, _ in faults)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cut", "text"),
+    [
+        ("manifest.csv", 40, "run IndexImages again"),
+        ("heads/*/bag.npz", 3000, "expected a bag of heads"),
+        ("heads/*/*.keras", 100, "expected a Keras archive"),
+        ("heads/*/out_of_fold.hdf5", 100, "expected predictions"),
+        ("predictions/*.hdf5", 100, "expected predictions"),
+        ("ensemble.json", 20, "expected a JSON record with a key"),
+        ("submission.csv", 5, "doesn't match its SHA-256"),
+    ],
+)
+def test_other_artifacts_are_checked_too(project, capsys, pattern, cut, text):
+    path = sorted(project.artifacts.glob(pattern))[0]
+    path.write_bytes(path.read_bytes()[:-cut])
+    code, found = verify(capsys, project.artifacts, *flags(project))
+    assert code == 1
+    assert any(text in message for faults in found.values() for cause, message in faults if cause == "file"), found
+
+
+def test_a_flipped_bit_in_a_trained_head_is_found(project, capsys):
+    path = next(project.artifacts.glob("heads/*/seed0-fold0.keras"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert verify(capsys, path.parent, *flags(project))[0] == 1
