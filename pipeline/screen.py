@@ -1,5 +1,7 @@
 """What people see while stages run: a line per stage, a progress bar on a terminal, and the same on luigid's page."""
 
+import os
+import re
 import sys
 import time
 from types import TracebackType
@@ -12,10 +14,12 @@ from featcache.summary import summary_lines
 from pipeline.config import current_project
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
 _SCHEDULER_SECONDS = 1.0  # with luigid every status is a request over the network
 _NAME_WIDTH = 16
+_WIDE = 120  # columns in which everything about a stage fits beside its bar
 
 
 def say(text: str, style: str | None = None, *, error: bool = False) -> None:
@@ -56,20 +60,22 @@ class Watch:
         """Show a bar on a terminal, one line elsewhere."""
         self.finish()
         self.total, self.count, self.unit, self.started = total, 0, unit, time.perf_counter()
-        if not sys.stderr.isatty():
+        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
             say(f"{self.task.task_family:<{_NAME_WIDTH}} {what}: {total:,} {unit} ...")
             return
         self.bar = _bar()
-        self.bar_task = self.bar.add_task(what, total=total, speed="", status="")
+        self.bar_task = self.bar.add_task(what, total=total, speed="", status="", short="")
         self.bar.start()
 
     def advance(self, count: int, status: str = "") -> None:
         """Move the bar, and once a second tell Luigi's scheduler."""
         self.count += count
         now = time.perf_counter()
-        speed = f"{self.count / max(now - self.started, 1e-9):,.0f} {self.unit}/s"
+        rate = self.count / max(now - self.started, 1e-9)
+        speed = f"{rate:,.{0 if rate >= 10 else 1}f} {self.unit}/s"
         if self.bar is not None and self.bar_task is not None:
-            self.bar.update(self.bar_task, advance=count, speed=speed, status=status)
+            short = re.split(" · |, ", status, maxsplit=1)[0]
+            self.bar.update(self.bar_task, advance=count, speed=speed, status=status, short=short)
         if now - self.reported >= _SCHEDULER_SECONDS and self.task.set_status_message:
             self.reported = now
             self.task.set_progress_percentage(round(100 * self.count / max(self.total, 1)))
@@ -95,15 +101,19 @@ class Watch:
             self.task.set_status_message(line)
 
 
-def _bar() -> "Progress":
+def _bar(console: "Console | None" = None) -> "Progress":
+    """What is done, how fast, what is left and what takes the time; in a narrow terminal the first of these alone."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    console = console or Console(stderr=True)
+    wide = console.width >= _WIDE
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(), TextColumn("[dim]{task.fields[status]}"),
+        TextColumn("{task.description}"), BarColumn(40 if wide else 5), MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"), TimeRemainingColumn(compact=True), TextColumn("left"),
+        TextColumn("[dim]{task.fields[status]}" if wide else "[dim]{task.fields[short]}"),
     )  # fmt: skip
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, console=console, transient=True)
 
 
 def show_summary() -> None:
