@@ -22,6 +22,7 @@ LAYERS = [
     {"heads", "project"},
     {"stages", "summary", "describe", "configuration", "staleness"},
     {"status", "verify"},
+    {"repair"},
     {"commands"},
     {"cli"},
 ]

@@ -9,7 +9,7 @@ from featcache._version import __version__
 from featcache.commands import OK, PROBLEM, keep, look, screen, state
 from featcache.errors import FeatcacheError
 
-_COMMANDS = (look.add_show, look.add_ls, state.add_status, keep.add_verify)
+_COMMANDS = (look.add_show, look.add_ls, state.add_status, keep.add_verify, keep.add_repair)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

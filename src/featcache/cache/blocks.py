@@ -1,5 +1,6 @@
 """Checksums and statistics of a cache's blocks, read in pieces of a MiB so that memory stays flat."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -85,18 +86,23 @@ def scan_block(descriptor: int, structure: Structure, block: int) -> BlockScan:
     return BlockScan(state.digest(), statistics)
 
 
-def block_checksum(descriptor: int, structure: Structure, block: int) -> bytes:
-    """Read a block back and return its checksum alone.
+def block_checksum(descriptor: int, structure: Structure, block: int) -> bytes | None:
+    """Read a block back and return its checksum alone; None where the disk can't read it, which costs no other block.
 
     Raises:
         CacheFormatError: the file ends before the block does.
     """
     start, stop = block_range(block, structure.block_rows, structure.n)
     state = hashlib.sha256()
-    for tap in structure.taps:
-        for _, piece in _pieces(descriptor, structure, tap, start, stop):
-            state.update(piece.data)
-    state.update(read_rows(descriptor, structure, "status", start, stop).data)
+    try:
+        for tap in structure.taps:
+            for _, piece in _pieces(descriptor, structure, tap, start, stop):
+                state.update(piece.data)
+        state.update(read_rows(descriptor, structure, "status", start, stop).data)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None
     return state.digest()
 
 

@@ -1,4 +1,4 @@
-"""`featcache verify`: whether artifacts are sound."""
+"""`featcache verify` and `featcache repair`: whether artifacts are sound, and making caches whole."""
 
 import argparse
 from pathlib import Path
@@ -39,3 +39,27 @@ def _verify(arguments: argparse.Namespace) -> int:
     else:
         screen.show(report.verify_lines(records))
     return report.exit_code(records)
+
+
+def add_repair(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `featcache repair`."""
+    parser = commands.add_parser(
+        "repair",
+        help="compute the damaged blocks of feature caches anew",
+        description="Verify, and compute the damaged blocks of feature caches anew; sound rows are copied.",
+    )
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="a feature cache, or a folder with some")
+    add_settings(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON array")
+    parser.set_defaults(command=_repair)
+
+
+def _repair(arguments: argparse.Namespace) -> int:
+    from featcache import repair
+
+    records = repair.repair_records(arguments.paths, arguments.overrides, screen.Notices())
+    if arguments.json:
+        screen.show_json(records)
+    else:
+        screen.show(repair.repair_lines(records))
+    return repair.exit_code(records)

@@ -21,6 +21,24 @@ def complain(message: str) -> None:
     print(f"featcache: error: {message}", file=sys.stderr)  # noqa: T201 - this is the command line
 
 
+class Notices:
+    """A `featcache.progress.Progress` for commands: a line on standard error when long work begins, and notices."""
+
+    def start(self, what: str, total: int, unit: str) -> None:
+        """Say what begins."""
+        print(f"{what}: {total:,} {unit} ...", file=sys.stderr)  # noqa: T201 - this is the command line
+
+    def advance(self, count: int, status: str = "") -> None:
+        """Say nothing."""
+
+    def finish(self) -> None:
+        """Say nothing."""
+
+    def notice(self, message: str) -> None:
+        """Print it."""
+        print(f"NOTICE: {message}", file=sys.stderr)  # noqa: T201 - this is the command line
+
+
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table for a terminal, which fits itself to its width; plain aligned text for everything else."""
     from featcache.describe import aligned
