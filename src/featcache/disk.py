@@ -6,6 +6,7 @@ fsync of the folder. Nothing else in the package calls `os.pwrite`, `os.fsync`, 
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,20 +24,28 @@ _REASONS = {
     errno.EIO: "the disk reports an input/output error",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
 }
+_TOLD = re.compile(r"errno = (\d+)")
 
 
 @contextmanager
 def storage_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn an `OSError` about the disk itself into one `StorageError` line that names `path`."""
+    """Turn an `OSError` about the disk itself, or HDF5's words for one, into one `StorageError` line that names `path`."""
     try:
         yield
     except StorageError:
         raise
-    except OSError as error:
-        if error.errno not in _REASONS:
+    except (OSError, RuntimeError) as error:
+        number = error_number(error)
+        if number not in _REASONS:
             raise
-        message = f"{doing} {path}: {_REASONS[error.errno]}; what was finished before is kept: mend it and run again"
+        message = f"{doing} {path}: {_REASONS[number]}; what was finished before is kept: mend it and run again"
         raise StorageError(message) from error
+
+
+def error_number(error: BaseException) -> int | None:
+    """The errno of an `OSError`, or the one that HDF5 names in the text of an error without any; None where there is none."""
+    told = _TOLD.search(str(error))
+    return getattr(error, "errno", None) or (int(told[1]) if told else None)
 
 
 class Disk:

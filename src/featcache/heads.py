@@ -239,7 +239,8 @@ def save_bag(
             write_bag(bag, temporary / BAG_FILE)
             if out_of_fold is not None:
                 out_of_fold.save(temporary / OUT_OF_FOLD_FILE)
-            write_json(temporary / RECORD_FILE, record or {})
+            files = {path.name: path.stat().st_size for path in temporary.iterdir() if path.suffix != ".keras"}
+            write_json(temporary / RECORD_FILE, {**(record or {}), "files": files})
             _sync(temporary)
             _swap(temporary, folder)
         finally:

@@ -7,7 +7,7 @@ TensorFlow, no pandas. A key is None while something upstream isn't there, so no
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,20 @@ class Artifact:
 
     def record(self) -> Mapping[str, object] | None:
         """The stored record, or None when there is nothing sound at `path`."""
-        readers = {".json": read_json, ".h5": cache_record, ".hdf5": predictions_record}
-        return readers[self.path.suffix](self.path)
+        if self.path.suffix == ".json":
+            return read_json(self.path)
+        try:
+            seen = self.path.stat()
+        except OSError:
+            return None
+        return _hdf5_record(self.path, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
     def is_complete(self, run: str | None = None) -> bool:
         """Whether the artifact carries the key; with `run`, also whether that run of the program made it."""
         record = self.record() if self.key else None
         if record is None or record.get("key") != self.key or run not in (None, record.get("run")):
+            return False
+        if not _are_there(self.path.parent, record.get("files", {})):
             return False
         return self.content is None or (
             self.content.is_file() and keys.file_digest(self.content) == record.get("content_digest")
@@ -231,6 +238,23 @@ class Project:
         }
         name = "submission.csv.gz" if spec.gzip else "submission.csv"
         return Artifact(self.folder / "submission.json", _key(inputs), self.folder / name, inputs)
+
+
+def _are_there(folder: Path, files: object) -> bool:
+    """Whether the files that a record names (name -> bytes) are there in their length; a stat each."""
+    if not isinstance(files, Mapping):
+        return False
+    try:
+        return all((folder / str(name)).stat().st_size == size for name, size in files.items())
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=64)
+def _hdf5_record(path: Path, *seen: int) -> Mapping[str, object] | None:
+    """The record inside an HDF5 file, read once as long as the file is the one `seen`: a scheduling asks many times."""
+    del seen
+    return cache_record(path) if path.suffix == ".h5" else predictions_record(path)
 
 
 def _key(inputs: Mapping[str, Any]) -> str | None:

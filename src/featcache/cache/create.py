@@ -24,6 +24,7 @@ from featcache.cache.layout import (
     block_count,
     text_column,
 )
+from featcache.disk import storage_errors
 from featcache.errors import StorageError
 
 _ATTRIBUTE_LIMIT = 60_000  # HDF5 keeps an attribute in an object header message of at most 64 KiB
@@ -53,8 +54,13 @@ def create(path: Path, header: CacheHeader) -> None:
         StorageError: the disk refused.
     """
     try:
-        with h5py.File(path, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT, locking=False) as file:
+        with (
+            storage_errors(path, "could not create"),
+            h5py.File(path, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT, locking=False) as file,
+        ):
             _create_all(file, header)
+    except StorageError:
+        raise
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise StorageError(f"could not create {path}: {reason}; mend it and run again") from error

@@ -67,7 +67,8 @@ class Manifest:
             lines.writerow(_COLUMNS)
             for split, rows in self.splits.items():
                 lines.writerows(self._lines(split, rows))
-        write_text(folder / JSON_NAME, json.dumps({**(record or {}), **self.summary()}, indent=1) + "\n")
+        summary = {**(record or {}), **self.summary(), "csv_bytes": (folder / CSV_NAME).stat().st_size}
+        write_text(folder / JSON_NAME, json.dumps(summary, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -77,7 +78,7 @@ class Manifest:
             CacheFormatError: the files are absent, damaged or don't belong together.
         """
         path = folder / CSV_NAME
-        again = "run IndexImages again (luigi --module pipeline IndexImages)"
+        again = "run luigi --module pipeline IndexImages --rerun"
         stored = stored_manifest(folder)
         if stored is None:
             raise CacheFormatError(f"{folder / JSON_NAME}: expected a manifest of schema {SCHEMA}, found none; {again}")
@@ -117,16 +118,29 @@ class Manifest:
 def stored_manifest(folder: Path) -> dict[str, Any] | None:
     """Return `manifest.json` alone: schema, key, class_names, settings, left_out and per split rows, key, rejected.
 
-    No CSV is read. None when it is absent, damaged or of another schema.
+    No CSV is read. None when it is absent, damaged or of another schema, or when the CSV is gone or of another length.
     """
     try:
         stored = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        rows_bytes = (folder / CSV_NAME).stat().st_size
+    except (OSError, ValueError, RecursionError):
         return None
-    expected = {"schema", "key", "class_names", "settings", "left_out", "splits"}
-    if not isinstance(stored, dict) or not expected <= stored.keys() or stored["schema"] != SCHEMA:
+    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA or stored.get("csv_bytes") != rows_bytes:
         return None
-    return stored
+    return stored if _is_summary(stored) else None
+
+
+def _is_summary(stored: Mapping[str, Any]) -> bool:
+    """Whether everything has the form that `Manifest.save` gives it, for those who go on without asking."""
+    kinds = {"key": str, "class_names": list, "settings": dict, "left_out": dict, "splits": dict}
+    if not _has(stored, kinds) or not all(isinstance(name, str) for name in stored["class_names"]):
+        return False
+    known = set(stored["splits"]) <= set(SPLITS)
+    return known and all(_has(split, {"rows": int, "key": str, "rejected": int}) for split in stored["splits"].values())
+
+
+def _has(record: object, kinds: Mapping[str, type]) -> bool:
+    return isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in kinds.items())
 
 
 def check_training(where: str, class_names: tuple[str, ...], rows: Rows) -> None:
