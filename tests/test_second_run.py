@@ -1,0 +1,32 @@
+"""A second Submit finds everything complete and costs a fraction of a second, because nothing slow is imported."""
+
+import subprocess
+import sys
+
+from command import command, environment, luigi, photos
+from projects import write_photos
+
+SLOW = {"tensorflow", "keras", "sklearn", "pandas", "dask", "xarray", "scipy", "distributed", "rich"}
+TELL = (
+    "import atexit, sys; from luigi.cmdline import luigi_run\n"
+    "atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))\n"
+    "luigi_run(sys.argv[1:])"
+)
+
+
+def test_a_second_run_imports_nothing_slow_and_shows_the_summary(tmp_path):
+    settings = photos(write_photos(tmp_path / "photos"))
+    first = luigi(tmp_path, "Submit", **settings)
+    assert (first.status, first.err) == (0, ""), first
+    (tmp_path / "luigi").write_text(TELL)  # the name by which the stages know that Luigi's command line is at work
+    words = command("Submit", **settings)[3:]
+    done = subprocess.run(
+        [sys.executable, "luigi", *words], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Submit           complete; nothing to do (--rerun runs it again)")
+    summary = first.out[first.out.index("\nrows") :]
+    assert summary in done.stdout
+    modules = set(done.stderr.split())
+    assert "pipeline.tasks" in modules
+    assert not modules & SLOW
