@@ -8,7 +8,7 @@ TESTS ?=
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
-.PHONY: help submit test lint format bench clean
+.PHONY: help submit test lint format bench bench-extract clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -31,6 +31,10 @@ format: $(VENV)/.developed  ## Format the code
 
 bench: $(VENV)/.developed  ## Measure the main job on real data (FEATCACHE_SHARED must be set)
 	$(BIN)/python benchmarks/main_job.py
+
+bench-extract: $(VENV)/.developed  ## Measure extraction against bare forward passes and the naive way
+	$(PIP) --constraint $(CONSTRAINTS) --editable '.[bench]'
+	$(BIN)/python benchmarks/extract.py
 
 clean:  ## Remove the virtual environment and caches, never artifacts
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

@@ -1,0 +1,173 @@
+"""Extraction, files on disk to published cache, as ratios to bare forward passes and to the naive way, in one run.
+
+    FEATCACHE_SHARED=PATH python benchmarks/extract.py [photos-224 mnist-48 photos-48]
+
+PATH holds ``data/{hymenoptera,flowers5,mnist}`` and ``weights/vgg16_cifar10_notop.h5``. With OpenVINO installed (the extra
+``bench``) its bare forward pass is measured too. Each figure is the median of ROUNDS, taken in turn (A B C A B C), so
+that a drift of the machine hits all alike. Prints Markdown for benchmarks/RESULTS.md.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from featcache.architectures import backbone_settings
+from featcache.backbone import load_backbone
+from featcache.extract import extract_features
+from featcache.extraction import Extraction, row_settings
+from featcache.progress import Silent
+from featcache.sources import index_images, open_source
+from featcache.specs import DatasetSpec, FeaturesSpec
+from featcache.weights import resolve_weights
+
+SHARED = Path(os.environ["FEATCACHE_SHARED"])
+WEIGHTS = SHARED / "weights" / "vgg16_cifar10_notop.h5"
+ROUNDS = 3
+
+
+class Case:
+    """One data set at one image size."""
+
+    def __init__(self, name: str, source: str, size: int, limit: int) -> None:
+        """List the rows and load the backbone in bfloat16."""
+        self.name, self.size = name, size
+        path = SHARED / "data" / name
+        self.dataset = DatasetSpec(name=name, source=source, path=path)
+        self.spec = FeaturesSpec(weights=str(WEIGHTS), image_size=size, precision="bfloat16")
+        with tempfile.TemporaryDirectory() as folder:
+            self.manifest = index_images(self.dataset, Path(folder))
+        self.split = "train"
+        rows = self.manifest.splits["train"]
+        keep = range(min(limit, len(rows)))
+        self.rows = type(rows)(
+            *[[column[i] for i in keep] for column in (rows.ids,)],
+            rows.labels[: len(keep)],
+            *[[column[i] for i in keep] for column in (rows.groups, rows.digests, rows.reasons, rows.locations)],
+        )
+        self.weights = resolve_weights(self.spec, Silent())
+        self.backbone = load_backbone(self.spec, self.weights, "bfloat16")
+        self.load = open_source(self.dataset).load
+        self.images = np.stack(
+            [self.load(rows.locations[i], rows.digests[i], size) for i in range(self.backbone.batch_size)]
+        )
+
+    def pipeline(self) -> float:
+        """Seconds of a whole extraction, decoding to fsynced and published file."""
+        settings = row_settings(self.spec, backbone_settings(self.spec), self.weights.digest, "bfloat16", 0)
+        job = Extraction(self.name, self.split, 0, self.rows, self.manifest.class_names, self.spec, settings)
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+            begun = time.perf_counter()
+            extract_features(Path(folder) / "a.h5", job, self.load, lambda: self.backbone, Silent())
+            return time.perf_counter() - begun
+
+    def bare(self) -> float:
+        """Seconds of the backbone's forward passes alone, on images in memory."""
+        batches = -(-len(self.rows) // self.backbone.batch_size)
+        begun = time.perf_counter()
+        for _ in range(batches):
+            self.backbone.forward(self.images)
+        return time.perf_counter() - begun
+
+    def decode(self) -> float:
+        """Seconds of decoding alone, on all cores."""
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            pairs = zip(self.rows.locations, self.rows.digests, strict=True)
+            list(pool.map(lambda pair: self.load(*pair, self.size), pairs, chunksize=16))
+        return time.perf_counter() - begun
+
+    def openvino(self) -> Callable[[], float] | None:
+        """The same forward passes by OpenVINO in bfloat16, or None where it isn't installed."""
+        try:
+            import openvino as ov
+        except ImportError:
+            return None
+        import tensorflow as tf
+
+        batch = self.backbone.batch_size
+        float32 = load_backbone(self.spec, self.weights, "float32")._network
+        call = tf.function(lambda images: next(iter(float32(images).values())), autograph=False)
+        signature = tf.TensorSpec((batch, self.size, self.size, 3), tf.float32)
+        core = ov.Core()
+        hints = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": 1}
+        compiled = core.compile_model(ov.convert_model(call.get_concrete_function(signature)), "CPU", hints)
+        images = self.images.astype(np.float32)
+        batches = -(-len(self.rows) // batch)
+
+        def run() -> float:
+            begun = time.perf_counter()
+            for _ in range(batches):
+                compiled(images)
+            return time.perf_counter() - begun
+
+        return run
+
+    def naive(self) -> Callable[[], float]:
+        """What one would write first: image_dataset_from_directory, model.predict in float32, np.save."""
+        import keras
+
+        model = keras.applications.VGG16(include_top=False, weights=str(WEIGHTS), input_shape=(self.size, self.size, 3))
+        folder = SHARED / "data" / self.name / "train"
+        if not folder.is_dir():  # the idx file's rows as PNG files, as one would unpack them first
+            self.files = tempfile.TemporaryDirectory(dir=Path.cwd())
+            folder = Path(self.files.name)
+            (folder / "all").mkdir()
+            for i, (location, digest) in enumerate(zip(self.rows.locations, self.rows.digests, strict=True)):
+                Image.fromarray(self.load(location, digest, 28)).save(folder / "all" / f"{i:05d}.png")
+
+        def run() -> float:
+            begun = time.perf_counter()
+            data = keras.utils.image_dataset_from_directory(
+                folder, label_mode=None, image_size=(self.size, self.size), shuffle=False, batch_size=32, verbose=False
+            ).map(keras.applications.vgg16.preprocess_input)
+            with tempfile.TemporaryDirectory(dir=Path.cwd()) as out:
+                np.save(Path(out) / "features.npy", model.predict(data, verbose=0))
+            return time.perf_counter() - begun
+
+        return run
+
+
+def measure(case: Case) -> list[str]:
+    """Table rows of one case: images per second of each way, and the ratios that count."""
+    ways = {"pipeline": case.pipeline, "bare": case.bare, "decode": case.decode}
+    ways |= {name: way for name, way in (("naive", case.naive()), ("openvino", case.openvino())) if way is not None}
+    for way in ways.values():
+        way()  # compile, warm the page cache
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            seconds[name].append(way())
+    n = len(case.rows)
+    rate = {name: n / statistics.median(times) for name, times in seconds.items()}
+    fastest = max(rate["bare"], rate.get("openvino", 0))
+    shared = 1 / (1 / fastest + 1 / rate["decode"])
+    rates = " | ".join(
+        f"{rate[name]:.1f}" if name in rate else "-" for name in ("pipeline", "bare", "openvino", "decode", "naive")
+    )
+    ratios = [rate["pipeline"] / fastest, rate["pipeline"] / shared, rate["pipeline"] / rate.get("naive", float("nan"))]
+    return [f"| {case.name} {case.size} | {n:,} | {rates} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |"]
+
+
+CASES = {
+    "photos-224": [("hymenoptera", "folder", 224, 245), ("flowers5", "folder", 224, 256)],
+    "mnist-48": [("mnist", "idx", 48, 8192)],
+    "photos-48": [("flowers5", "folder", 48, 550), ("hymenoptera", "folder", 48, 245)],
+}
+
+if __name__ == "__main__":
+    print(
+        "| set | images | pipeline/s | bare/s | OpenVINO bare/s | decode/s | naive/s | of fastest bare | of 1/(1/f+1/d) | of naive |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for chosen in sys.argv[1:] or CASES:
+        for arguments in CASES[chosen]:
+            for line in measure(Case(*arguments)):
+                print(line, flush=True)
