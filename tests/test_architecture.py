@@ -22,7 +22,7 @@ LAYERS = [
     {"heads", "project"},
     {"stages", "summary", "describe", "configuration", "staleness"},
     {"status", "verify"},
-    {"repair"},
+    {"repair", "space"},
     {"commands"},
     {"cli"},
 ]
