@@ -2,12 +2,13 @@
 
 KILL_AT is ``block:2`` (right after the second block that this process journals), ``before:NAME`` or ``after:NAME`` (around
 the rename that gives something a name of that pattern). KILL_WHOM is ``group`` or ``parent``; of ``parent``, a stage
-that outlives it by two seconds leaves the file KILL_OUTLIVED.
+that outlives it by two seconds leaves the file KILL_OUTLIVED. With FAULT_DO, that command runs there once instead.
 """
 
 import fnmatch
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -18,9 +19,14 @@ from featcache.disk import disk
 WHEN, _, WHAT = os.environ.get("KILL_AT", "").partition(":")
 real_pwrite, real_replace = disk.pwrite, disk.replace
 journaled = []
+FAULT = [os.environ["FAULT_DO"]] if "FAULT_DO" in os.environ else []
 
 
 def die():
+    if FAULT:
+        subprocess.run(["bash", "-c", FAULT.pop()], check=True)
+    if "FAULT_DO" in os.environ:
+        return
     if os.environ.get("KILL_WHOM") == "parent" and os.getpgid(0) != os.getpid():
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(2)

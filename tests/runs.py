@@ -23,12 +23,12 @@ def command(project, workers=1, stage="Submit"):
     return [stage, "--workers", str(workers), *flags]
 
 
-def start(words, module="pipeline", **environment):
-    """Start Luigi in a new process group."""
+def start(words, module="pipeline", prefix=(), **environment):
+    """Start Luigi in a new process group; `prefix` is a command that starts it, such as ``setpriv``."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src"), str(ROOT / "tests")])
     luigi = Path(sys.executable).with_name("luigi")
     return subprocess.Popen(
-        [sys.executable, str(luigi), "--module", module, *words],
+        [*prefix, sys.executable, str(luigi), "--module", module, *words],
         env={**os.environ, "PYTHONPATH": paths, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

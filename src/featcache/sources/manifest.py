@@ -78,8 +78,8 @@ class Manifest:
             CacheFormatError: the files are absent, damaged or don't belong together.
         """
         path = folder / CSV_NAME
-        again = "run luigi --module pipeline IndexImages --rerun"
-        stored = stored_manifest(folder)
+        again = "run IndexImages again (luigi --module pipeline IndexImages --rerun)"
+        stored = _stored_summary(folder)
         if stored is None:
             raise CacheFormatError(f"{folder / JSON_NAME}: expected a manifest of schema {SCHEMA}, found none; {again}")
         names = tuple(stored["class_names"])
@@ -120,14 +120,21 @@ def stored_manifest(folder: Path) -> dict[str, Any] | None:
 
     No CSV is read. None when it is absent, damaged or of another schema, or when the CSV is gone or of another length.
     """
+    stored = _stored_summary(folder)
+    try:
+        return stored if stored is not None and (folder / CSV_NAME).stat().st_size == stored.get("csv_bytes") else None
+    except OSError:
+        return None
+
+
+def _stored_summary(folder: Path) -> dict[str, Any] | None:
     try:
         stored = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
-        rows_bytes = (folder / CSV_NAME).stat().st_size
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA or stored.get("csv_bytes") != rows_bytes:
+    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA or not _is_summary(stored):
         return None
-    return stored if _is_summary(stored) else None
+    return stored
 
 
 def _is_summary(stored: Mapping[str, Any]) -> bool:
