@@ -51,7 +51,8 @@ def show_failure(task: luigi.Task, error: BaseException) -> None:
 @luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)
 def show_death(task: luigi.Task, reason: str) -> None:
     """Say that the process of a stage was killed, which Luigi with several workers only logs."""
-    fail(f"{task.task_family}: {' '.join(reason.split())}; if memory ran out: fewer --workers; run again, it goes on")
+    how = reason.partition("died unexpectedly ")[2] or " ".join(reason.split())
+    fail(f"{task.task_family}: its process died {how}; run again, it goes on (if memory ran out: with fewer --workers)")
 
 
 class SchedulingErrors(logging.Handler):

@@ -1,13 +1,10 @@
 """Every mistake that people make ends in one clear line and a non-zero exit status; nothing is lost."""
 
 import csv
-import os
 import re
 import shutil
-import signal
 import struct
 import subprocess
-import time
 import zlib
 
 import numpy as np
@@ -15,9 +12,6 @@ import pytest
 from command import command, environment, luigi, photos
 from images import greys, idx1, idx3, make_idx, table
 from projects import write_image, write_photos
-
-from featcache.cache.reader import open_cache
-from featcache.errors import CacheFormatError
 
 SETTINGS, FAILED = 2, 30  # as docs and [retcode] have them
 
@@ -294,34 +288,3 @@ def test_images_that_cannot_be_used_are_set_aside_and_the_submission_is_whole(tm
     assert any("6 images" in line and "rejected.csv" in line for line in notices)
     assert any("2 test rows without a usable image" in line for line in notices)
     assert re.search(r"^rows .*6 set aside", outcome.out, re.M)
-
-
-# ---- Ctrl-C
-
-
-def durable_rows(folder):
-    try:
-        return sum(open_cache(path, partial=True).journaled_rows for path in folder.glob("*.partial.h5"))
-    except CacheFormatError:  # its writer has only just begun
-        return 0
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_an_interrupt_ends_in_one_line_and_keeps_what_was_computed(tmp_path, workers):
-    settings = {**photos(tmp_path), "Dataset_name": "digits", "Dataset_source": "digits"}
-    settings |= {"Features_taps": "block1_pool", "Features_image_size": "128"}
-    process = subprocess.Popen(
-        command("ExtractFeatures", "--workers", workers, **settings),
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    partials, deadline = tmp_path / "artifacts/digits/features", time.monotonic() + 60
-    while not durable_rows(partials) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process of the group
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGINT, "a shell shows 130"
-    assert len(err.splitlines()) == 1, err
-    assert err.startswith("featcache: interrupted")
-    assert "Traceback" not in out
-    assert 0 < durable_rows(partials) < 1438, "what was computed is kept"
