@@ -212,6 +212,12 @@ def test_a_sample_submission_with_other_ids_is_told_before_any_feature_is_comput
     assert "ExtractSplit" not in outcome.out
 
 
+def test_a_clip_too_low_for_the_classes_is_told_before_any_feature_is_computed(tmp_path):
+    outcome = luigi(tmp_path, "Submit", **photos(write_photos(tmp_path / "photos"), Submission_clip="0.3"))
+    refused(outcome, FAILED, "[Submission] clip", "above 1/3 for 3 classes", "clip=0.3")
+    assert "ExtractSplit" not in outcome.out
+
+
 # ---- what is known only with the backbone
 
 

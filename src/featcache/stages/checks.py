@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from featcache.cache.layout import FEATURE_DTYPE, partials_of
-from featcache.errors import StorageError
+from featcache.errors import SettingsError, StorageError
 from featcache.project import Project
 from featcache.sample import match_ids, read_sample
 from featcache.sources import Manifest
@@ -26,6 +26,19 @@ def check_sample(project: Project) -> None:
     test = Manifest.load(project.folder).splits.get("test") if sample is not None else None
     if sample is not None and test is not None:
         match_ids(test.ids, read_sample(sample))
+
+
+def check_clip(project: Project) -> None:
+    """Refuse a clip by which no class could be more probable than the others.
+
+    Raises:
+        SettingsError: the clip isn't above one over the number of classes.
+    """
+    clip, listed = project.settings.submission.clip, project.listed()
+    classes = len(listed["class_names"]) if listed else 0
+    if classes and not isinstance(clip, str) and clip * classes <= 1:
+        expected = f"expected auto, none or a number above 1/{classes} for {classes} classes"
+        raise SettingsError(f"[Submission] clip: {expected}; got clip={clip!r}")
 
 
 def check_space(project: Project, shapes: Mapping[str, tuple[int, ...]]) -> None:

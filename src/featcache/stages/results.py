@@ -16,6 +16,7 @@ from featcache.predictions import Predictions, joined_members
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.records import write_json
+from featcache.stages.checks import check_clip
 from featcache.stages.heads import class_prior
 from featcache.submission import write_submission as write_file
 
@@ -42,12 +43,14 @@ def write_submission(project: Project, progress: Progress) -> str:
     """Apply the ensemble to the test rows, write the submission, read it back and check it.
 
     Raises:
+        SettingsError: the clip is too low for the number of classes.
         SubmissionError: there are no test rows, or the sample submission asks for others.
         StorageError: the disk is full, read-only or not permitted.
     """
     spec, dataset, artifact = project.settings.submission, project.settings.dataset, project.submission()
     if "test" not in project.scored_splits():
         raise SubmissionError("expected test images to submit predictions for; got none: put images into PATH/test")
+    check_clip(project)
     built = Ensemble.load(project.ensemble().path)
     clip = built.clip if spec.clip == "auto" else 1.0 if spec.clip == "none" else float(spec.clip)
     prior = class_prior(open_cache(project.features("train", 0).path))
