@@ -22,7 +22,8 @@ LAYERS = [
     {"heads", "project"},
     {"stages", "summary", "describe", "configuration", "staleness"},
     {"status", "verify"},
-    {"repair", "space"},
+    {"repair", "space", "export"},
+    {"pack"},
     {"commands"},
     {"cli"},
 ]

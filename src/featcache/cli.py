@@ -6,10 +6,21 @@ import sys
 from collections.abc import Sequence
 
 from featcache._version import __version__
-from featcache.commands import OK, PROBLEM, keep, look, room, screen, state
+from featcache.commands import OK, PROBLEM, copies, keep, look, room, screen, state
 from featcache.errors import FeatcacheError
 
-_COMMANDS = (look.add_show, look.add_ls, state.add_status, keep.add_verify, keep.add_repair, room.add_du, room.add_gc)
+_COMMANDS = (
+    look.add_show,
+    look.add_ls,
+    state.add_status,
+    keep.add_verify,
+    keep.add_repair,
+    room.add_du,
+    room.add_gc,
+    copies.add_export,
+    copies.add_pack,
+    copies.add_unpack,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,85 @@
+"""A cache's features as plain NumPy files, for whatever reads nothing else."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.cache.layout import Status
+from featcache.cache.reader import Reader, open_cache
+from featcache.disk import disk, storage_errors
+from featcache.errors import CacheFormatError, StorageError
+
+_PIECE_BYTES = 16 << 20
+
+
+def checked_cache(path: Path) -> Reader:
+    """Open a finished cache all of whose blocks match their checksums.
+
+    Raises:
+        CacheError: it isn't one; the message says what to do.
+    """
+    reader = open_cache(path)
+    if not reader.durable.all():
+        count = int((~reader.durable).sum())
+        raise CacheFormatError(
+            f"{path}: expected blocks that match their checksums; {count} rows are in damaged ones: run featcache repair"
+        )
+    return reader
+
+
+def export_npy(path: Path, folder: Path) -> list[Path]:
+    """Write a cache as ``<tap>.npy`` (n, h, w, c) or (n, c) float16, ``label.npy``, ``status.npy`` and ``rows.csv``.
+
+    The folder appears whole or not at all; memory stays flat.
+
+    Returns:
+        The files.
+
+    Raises:
+        CacheError: the file isn't a sound, finished cache.
+        StorageError: `folder` is there already, or can't be written.
+    """
+    reader = checked_cache(path)
+    if folder.exists():
+        raise StorageError(f"expected a folder that isn't there yet; got {folder}: remove it or name another")
+    aside = folder.with_name(f".tmp-export-{folder.name}")
+    with storage_errors(folder, "could not write"):
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            for tap in reader.taps:
+                _write_npy(aside / f"{tap}.npy", reader[tap])
+            _write_npy(aside / "label.npy", reader.labels)
+            _write_npy(aside / "status.npy", np.asarray(reader.status))
+            _write_rows(aside / "rows.csv", reader)
+            names = sorted(file.name for file in aside.iterdir())
+            for name in names:
+                with open(aside / name, "rb+") as stream:
+                    disk.fsync(stream.fileno())
+            disk.replace(aside, folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return [folder / name for name in names]
+
+
+def _write_npy(path: Path, array: npt.NDArray[np.generic]) -> None:
+    rows = max(1, _PIECE_BYTES // max(1, array[:1].nbytes))
+    with open(path, "wb") as stream:
+        header = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for start in range(0, len(array), rows):
+            stream.write(np.ascontiguousarray(array[start : start + rows]).tobytes())
+
+
+def _write_rows(path: Path, reader: Reader) -> None:
+    names = (*reader.class_names, "")  # -1, an unknown label, is the last
+    status = [Status(value).text for value in reader.status.tolist()]
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        lines = csv.writer(stream, lineterminator="\n")
+        lines.writerow(("row", "id", "class", "group", "status", "digest"))
+        columns = (reader.ids, reader.labels.tolist(), reader.groups, status, reader.digests)
+        for row, (name, label, group, state, digest) in enumerate(zip(*columns, strict=True)):
+            lines.writerow((row, name, names[label], group, state, digest))
