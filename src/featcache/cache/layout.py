@@ -136,6 +136,12 @@ class CacheHeader:
         return keys.bytes_digest(b"".join(column.tobytes() for column in self.columns.values()))
 
     @property
+    def least_bytes(self) -> int:
+        """Bytes that the file has at least: features, columns and the run record."""
+        columns = sum(column.nbytes for column in self.columns.values())
+        return columns + RUN_BYTES + len(self.rows) * sum(tap.row_bytes for tap in self.taps)
+
+    @property
     def texts(self) -> dict[str, str]:
         """The settings as JSON: of the file under "", of each tap under its name."""
         return {"": settings_json(self.settings), **{tap.name: settings_json(tap.settings) for tap in self.taps}}

@@ -5,6 +5,7 @@ import glob
 import logging
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -111,12 +112,17 @@ def _recreate(descriptor: int, path: Path, header: CacheHeader) -> int:
     fresh = -1
     try:
         with replacing(path) as temporary:
+            with open(temporary, "wb") as stream:  # HDF5, left to find a full disk, would print its inner errors
+                _allocate(stream.fileno(), header.least_bytes, path)
             create(temporary, header)
             fresh = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
             lock(fresh, temporary)
     except BaseException:
         if fresh >= 0:
             os.close(fresh)
+        if os.fstat(descriptor).st_size == 0:  # made only to be locked
+            with suppress(OSError):
+                disk.unlink(path)
         raise
     os.close(descriptor)
     return fresh
@@ -124,15 +130,21 @@ def _recreate(descriptor: int, path: Path, header: CacheHeader) -> int:
 
 def _reserve(descriptor: int, structure: Structure, *, fresh: bool) -> None:
     """Reserve the whole file's space, or say how much is missing; a fresh partial that doesn't fit is taken away."""
-    path = structure.path
+    try:
+        _allocate(descriptor, structure.size, structure.path)
+    except StorageError:
+        if fresh:
+            disk.unlink(structure.path)
+        raise
+
+
+def _allocate(descriptor: int, size: int, path: Path) -> None:
     try:
         with storage_errors(path, "could not reserve space for"):
-            disk.allocate(descriptor, structure.size)
+            disk.allocate(descriptor, size)
     except StorageError as error:
-        if fresh:
-            disk.unlink(path)
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT):
-            needed, free = structure.size / 1e6, shutil.disk_usage(path.parent).free / 1e6
+            needed, free = size / 1e6, shutil.disk_usage(path.parent).free / 1e6
             advice = "make room or put the artifacts on another disk, then run again"
             raise StorageError(f"{path} needs {needed:,.1f} MB, {free:,.1f} MB are free; {advice}") from error
         raise
