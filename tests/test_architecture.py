@@ -22,7 +22,7 @@ LAYERS = [
     {"heads", "project"},
     {"stages", "summary", "describe", "configuration", "staleness"},
     {"status", "verify"},
-    {"repair", "space", "export"},
+    {"repair", "space", "export", "plan"},
     {"pack"},
     {"commands"},
     {"cli"},

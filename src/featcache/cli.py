@@ -20,6 +20,7 @@ _COMMANDS = (
     copies.add_export,
     copies.add_pack,
     copies.add_unpack,
+    state.add_plan,
 )
 
 

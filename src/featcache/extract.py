@@ -6,6 +6,7 @@ imported only when at least one row has to be computed.
 
 import os
 import platform
+import resource
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -263,6 +264,7 @@ def _run_record(
         "images_per_second": round(computed / working, 1) if computed else None,
         "shares": account.shares(),
         "batch_size": backbone.batch_size if backbone is not None else None,
+        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "host": platform.node(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES if find_spec(name)},

@@ -1,4 +1,4 @@
-"""`featcache status`: what is complete, and what would run."""
+"""`featcache status` and `featcache plan`: what is complete, what would run, and what that would cost."""
 
 import argparse
 
@@ -40,3 +40,30 @@ def _status(arguments: argparse.Namespace) -> int:
     else:
         screen.show(status.status_lines(record))
     return PROBLEM if arguments.check and status.would_run(record) else OK
+
+
+def add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `featcache plan`."""
+    parser = commands.add_parser(
+        "plan",
+        help="rows, disk, memory and hours of a run, before it",
+        description="Say what extracting the features would cost: rows, disk, memory, and hours on this machine.",
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help="measure the speed now, for some seconds; starts TensorFlow"
+    )
+    add_settings(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(command=_plan)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from featcache import plan
+    from featcache.configuration import configured_project
+
+    record = plan.plan_record(configured_project(arguments.overrides), screen.Notices(), measure=arguments.measure)
+    if arguments.json:
+        screen.show_json(record)
+    else:
+        screen.show(plan.plan_lines(record))
+    return OK

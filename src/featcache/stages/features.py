@@ -64,7 +64,7 @@ def resolve_features(project: Project, progress: Progress) -> None:
     if recorded is None or digest is None or recorded.get("digest") != digest:
         project.record_resolved("weights", resolve_weights(spec, progress).record())
     if project.precision() is None:
-        chosen = choose_precision(spec.precision, _gpu_capability(project))
+        chosen = choose_precision(spec.precision, gpu_capability_of(project))
         record = {"setting": spec.precision, "value": chosen.name, "reason": chosen.reason}
         project.record_resolved("precision", record)
 
@@ -142,7 +142,8 @@ def _rejected_rows(project: Project, manifest: Manifest) -> list[tuple[str, str,
     return found
 
 
-def _gpu_capability(project: Project) -> tuple[int, int] | None:
+def gpu_capability_of(project: Project) -> tuple[int, int] | None:
+    """CUDA compute capability of the GPU in use, None on a CPU; the framework is imported only where there is one."""
     if not any(device.exists() for device in _GPU_DEVICES):
         return None
     import_keras(project.folder / LOG_NAME)

@@ -1,0 +1,207 @@
+"""What a run would cost before anything is run: rows, disk, memory, and hours at the rate measured on this machine."""
+
+import dataclasses
+import math
+import os
+import platform
+import resource
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featcache.architectures import backbone_settings, is_model_file
+from featcache.cache.layout import FEATURE_DTYPE, PARTIAL_SUFFIX, Status, text_column
+from featcache.cache.reader import Reader, open_cache
+from featcache.describe import aligned, printable, size_text
+from featcache.errors import CacheError
+from featcache.precision import choose_precision
+from featcache.progress import Progress
+from featcache.project import Project
+from featcache.rows import Rows
+from featcache.sources import Manifest, preview_images
+from featcache.specs import FeaturesSpec, Tap
+from featcache.stages.features import gpu_capability_of
+
+_MEASURE_SECONDS = 5.0
+_VGG_CHANNELS = (64, 128, 256, 512, 512)
+_WARM_UP = 2
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """How fast this machine is.
+
+    Attributes:
+        images_per_second: of one pass.
+        memory: peak bytes of the process that reached it; None where that isn't known.
+        origin: where the numbers come from.
+    """
+
+    images_per_second: float
+    memory: int | None
+    origin: str
+
+
+def plan_record(project: Project, progress: Progress, *, measure: bool = False) -> dict[str, Any]:
+    """Return what a run would do and need, as JSON-able values; None where a number isn't known.
+
+    Args:
+        project: the settings.
+        progress: is told of a measurement.
+        measure: run the backbone for some seconds instead of looking for earlier runs; starts TensorFlow.
+
+    Raises:
+        SourceError: the images can't be listed.
+        BackboneError: no such backbone or tap.
+    """
+    manifest = _manifest(project)
+    readers = list(_readers(project.folder.parent))
+    shapes, rate = _measured(project, progress) if measure else (_shapes(project.settings.features, readers), None)
+    rate = rate or _recorded_rate(project, readers)
+    row_bytes = FEATURE_DTYPE.itemsize * sum(map(math.prod, shapes.values())) if shapes else None
+    caches = [_cache(project, manifest.splits[s], s, c, readers, row_bytes) for s, c in project.caches()]
+    todo = sum(cache["compute"] for cache in caches)
+    known = [cache["bytes"] for cache in caches if cache["bytes"] is not None]
+    parent = next(folder for folder in (project.folder, *project.folder.parents) if folder.exists())
+    return {
+        "folder": str(project.folder),
+        "caches": caches,
+        "rows_to_compute": todo,
+        "disk_bytes": sum(known) if len(known) == len(caches) else None,
+        "disk_free_bytes": shutil.disk_usage(parent).free,
+        "memory_bytes": rate.memory if rate else None,
+        "images_per_second": rate.images_per_second if rate else None,
+        "rate_from": rate.origin if rate else None,
+        "hours": round(todo / rate.images_per_second / 3600, 4) if rate else 0.0 if not todo else None,
+    }
+
+
+def plan_lines(record: Mapping[str, Any]) -> list[str]:
+    """Return a `plan_record` as lines of text."""
+    table = [["split", "copy", "rows", "to compute", "to write"]]
+    for cache in record["caches"]:
+        size = "?" if cache["bytes"] is None else size_text(cache["bytes"])
+        table.append([cache["split"], str(cache["copy"]), f"{cache['rows']:,}", f"{cache['compute']:,}", size])
+    disk, memory, hours = record["disk_bytes"], record["memory_bytes"], record["hours"]
+    unknown = "unknown before a first run; --measure tells"
+    free = f"{size_text(record['disk_free_bytes'])} free"
+    lines = [record["folder"], *aligned(table)]
+    lines.append(f"rows    {record['rows_to_compute']:,} forward passes")
+    lines.append(f"disk    {size_text(disk) if disk is not None else unknown}, {free}")
+    lines.append(f"memory  {size_text(memory) if memory else unknown}")
+    speed = f" at {record['images_per_second']:,.0f} images/s ({record['rate_from']})" if record["rate_from"] else ""
+    lines.append(f"time    {unknown if hours is None else _duration(hours)}{speed}")
+    if disk is not None and disk > record["disk_free_bytes"]:
+        lines.append(f"the disk is too small: {size_text(disk - record['disk_free_bytes'])} are missing")
+    return [printable(line) for line in lines]
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:,.1f} min"
+
+
+def _manifest(project: Project) -> Manifest:
+    if project.manifest().key is not None:
+        return Manifest.load(project.folder)
+    now = preview_images(project.settings.dataset, project.folder, project.listing)
+    project.foresee(now)
+    return now
+
+
+def _readers(artifacts: Path) -> Iterator[Reader]:
+    """Every finished cache of all data sets: speed and shapes don't depend on the images."""
+    for path in sorted(artifacts.glob("*/features/*.h5")):
+        try:
+            if not path.name.endswith(PARTIAL_SUFFIX) and not path.name.startswith("."):
+                yield open_cache(path)
+        except CacheError:
+            continue
+
+
+def _cache(
+    project: Project, rows: Rows, split: str, copy: int, readers: list[Reader], row_bytes: int | None
+) -> dict[str, Any]:
+    """One cache: its rows, how many aren't in any cache yet, and the bytes that it will take."""
+    if project.features(split, copy).is_complete():
+        return {"split": split, "copy": copy, "rows": len(rows), "compute": 0, "bytes": 0}
+    wanted = text_column(rows.digests, width=64)
+    missing = np.asarray(rows.listed)
+    keys = set(project.tap_keys(copy).values())
+    for reader in readers:
+        if keys and keys <= {tap.key for tap in reader.taps.values()}:
+            missing &= ~np.isin(wanted, np.asarray(reader.digest_column)[np.asarray(reader.stored_status) == Status.OK])
+    size = None if row_bytes is None else row_bytes * len(rows)
+    return {"split": split, "copy": copy, "rows": len(rows), "compute": int(missing.sum()), "bytes": size}
+
+
+def _shapes(spec: FeaturesSpec, readers: list[Reader]) -> Shapes | None:
+    """Each tap's shape as earlier caches have it, or as arithmetic says for VGG; None where one isn't known."""
+    backbone = backbone_settings(spec)["backbone"]
+    known: dict[str, tuple[int, ...]] = {}
+    for reader in readers:
+        for tap in reader.taps.values():
+            same = (tap.settings.get("backbone"), tap.settings.get("image_size")) == (backbone, spec.image_size)
+            if same and isinstance(tap.settings.get("tap"), str):
+                known[str(tap.settings["tap"])] = tap.shape
+    shapes = {tap.name: known.get(str(tap)) or _vgg_shape(str(backbone), tap, spec.image_size) for tap in spec.taps}
+    return {name: shape for name, shape in shapes.items() if shape} if all(shapes.values()) else None
+
+
+def _vgg_shape(backbone: str, tap: Tap, size: int) -> tuple[int, ...] | None:
+    """VGG halves height and width after each of its five blocks."""
+    block, _, layer = tap.layer.partition("_")
+    number = block.removeprefix("block")
+    if backbone not in ("vgg16", "vgg19") or number not in tuple("12345") or not layer.startswith(("conv", "pool")):
+        return None
+    channels, side = _VGG_CHANNELS[int(number) - 1], size >> (int(number) - (layer != "pool"))
+    return (channels,) if tap.pooling else (side, side, channels)
+
+
+def _recorded_rate(project: Project, readers: list[Reader]) -> Rate | None:
+    """The rate of the largest run of this backbone and image size on this machine."""
+    spec, precision, best, found = project.settings.features, project.precision(), 0, None
+    wanted = {"backbone": backbone_settings(spec)["backbone"], "image_size": spec.image_size}
+    wanted |= {"precision": precision} if precision else {}
+    for reader in readers:
+        settings, run = next(iter(reader.taps.values())).settings, reader.run
+        same = all(settings.get(name) == value for name, value in wanted.items())
+        computed, speed = int(run.get("computed") or 0), run.get("images_per_second")
+        if same and speed and run.get("host") == platform.node() and computed > best:
+            best, memory = computed, run.get("peak_bytes")
+            found = Rate(float(speed), int(memory) if memory else None, f"{computed:,} rows of {reader.name} here")
+    return found
+
+
+def _measured(project: Project, progress: Progress) -> tuple[Shapes, Rate]:
+    """Run the backbone on noise for some seconds; speed doesn't depend on what its weights are."""
+    from featcache.startup import import_keras
+    from featcache.weights import resolve_weights
+
+    spec = project.settings.features
+    timed = spec if is_model_file(spec.backbone) else dataclasses.replace(spec, weights="random")
+    import_keras(Path(os.devnull))
+    from featcache.backbone import load_backbone
+
+    precision = project.precision() or choose_precision(spec.precision, gpu_capability_of(project)).name
+    weights = resolve_weights(timed, progress)
+
+    backbone = load_backbone(timed, weights, precision)
+    shape = (backbone.batch_size, spec.image_size, spec.image_size, 3)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    progress.start("measuring", int(_MEASURE_SECONDS), "seconds")
+    for _ in range(_WARM_UP):
+        backbone.forward(images)
+    begun, count = time.perf_counter(), 0
+    while time.perf_counter() - begun < _MEASURE_SECONDS:
+        backbone.forward(images)
+        count += len(images)
+    speed = count / (time.perf_counter() - begun)
+    progress.finish()
+    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return backbone.taps, Rate(round(speed, 1), memory, f"{count:,} forward passes measured now, without decoding")

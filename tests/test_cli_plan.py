@@ -1,0 +1,107 @@
+"""`featcache plan` against what the run then does."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from projects import small_project, write_image
+
+from featcache.cache.layout import FEATURE_DTYPE
+from featcache.cache.reader import open_cache
+from featcache.cli import main
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return small_project(tmp_path / "project")
+
+
+def flags(project):
+    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
+    return [word for value in values for word in ("--set", value)]
+
+
+def plan(project, capsys, *arguments):
+    capsys.readouterr()
+    assert main(["plan", "--json", *arguments, *flags(project)]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def to_compute(record):
+    return {f"{cache['split']}{cache['copy']}": cache["compute"] for cache in record["caches"]}
+
+
+def test_a_plan_of_a_new_project_holds(project, capsys):
+    record = plan(project, capsys)
+    assert to_compute(record) == {"train0": 24, "test0": 9}
+    assert (record["hours"], record["memory_bytes"], record["images_per_second"]) == (None, None, None)
+    assert not project.artifacts.exists(), "planning makes nothing"
+    project.run("ExtractFeatures")
+    readers = [open_cache(path) for path in (project.artifacts / "features").glob("*.h5")]
+    written = sum(reader[tap].nbytes for reader in readers for tap in reader.taps)
+    assert record["disk_bytes"] == written == 33 * 64 * FEATURE_DTYPE.itemsize
+    assert sum(reader.run["computed"] for reader in readers) == record["rows_to_compute"]
+
+
+def test_after_a_run_its_rate_and_memory_are_known(project, capsys):
+    project.run("ExtractFeatures")
+    record = plan(project, capsys)
+    assert (record["rows_to_compute"], record["disk_bytes"], record["hours"]) == (0, 0, 0)
+    train = open_cache(next((project.artifacts / "features").glob("train-*.h5"))).run
+    assert record["images_per_second"] == train["images_per_second"]
+    assert record["memory_bytes"] == train["peak_bytes"] > 50e6
+    project.set("Features", copies="2")
+    record = plan(project, capsys)
+    assert to_compute(record) == {"train0": 0, "train1": 24, "train2": 24, "test0": 0}
+    assert record["hours"] == pytest.approx(48 / train["images_per_second"] / 3600, abs=1e-4)
+    assert main(["plan", *flags(project)]) == 0
+    assert "24 rows of photos here" in capsys.readouterr().out
+    project.set("Features", image_size="40")
+    assert plan(project, capsys)["hours"] is None, "another size has another rate"
+
+
+def test_rows_that_stand_in_some_cache_cost_nothing(project, capsys):
+    project.run("ExtractFeatures")
+    write_image(project.folder / "photos/train/disc/new.png", (200, 60, 60), 7777)
+    record = plan(project, capsys)
+    assert to_compute(record) == {"train0": 1, "test0": 0}
+    project.run("ExtractFeatures")
+    assert open_cache(next((project.artifacts / "features").glob("train-*.h5"))).run["computed"] == 1
+
+
+def test_a_backbone_never_run_has_an_unknown_size_until_it_is_measured(project, capsys, monkeypatch):
+    from featcache import plan as planning
+
+    project.set("Features", backbone="mobilenet", taps="conv_pw_1_relu:avg")
+    assert plan(project, capsys)["disk_bytes"] is None
+    monkeypatch.setattr(planning, "_MEASURE_SECONDS", 0.2)
+    record = plan(project, capsys, "--measure")
+    assert record["disk_bytes"] == 33 * 64 * FEATURE_DTYPE.itemsize
+    assert record["images_per_second"] > 0
+    assert record["hours"] > 0 or record["rows_to_compute"] / record["images_per_second"] < 1
+    assert not project.artifacts.exists()
+
+
+@pytest.mark.parametrize("tap", ["block1_conv2", "block2_pool", "block5_conv3", "block3_conv1:max"])
+def test_shapes_of_vgg_are_those_of_keras(project, capsys, tap):
+    project.set("Features", taps=tap, image_size="45")
+    before = plan(project, capsys)["disk_bytes"]
+    project.run("ExtractFeatures")
+    readers = [open_cache(path) for path in (project.artifacts / "features").glob("*.h5")]
+    assert before == sum(reader[name].nbytes for reader in readers for name in reader.taps)
+
+
+def test_a_disk_that_is_too_small_is_said(project, capsys, monkeypatch):
+    from featcache import plan as planning
+
+    monkeypatch.setattr(planning.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    assert main(["plan", *flags(project)]) == 0
+    assert "the disk is too small: 3.2 kB are missing" in capsys.readouterr().out
+
+
+def test_it_starts_without_tensorflow(project):
+    program = "import sys; from featcache.cli import main; code = main(sys.argv[1:]); sys.exit(code or 'keras' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program, "plan", *flags(project)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
