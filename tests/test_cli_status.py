@@ -9,9 +9,10 @@ import sys
 import pytest
 from projects import small_project, write_image
 
-from featcache import configuration, status
+from featcache import configuration, keys, status
 from featcache.cli import main
 from featcache.errors import SettingsError
+from featcache.project import Artifact
 
 FAMILIES = {"ExtractSplit": "ExtractFeatures", "TrainBag": "TrainHeads"}
 ALL = ["IndexImages", "ExtractFeatures", "TrainHeads", "PredictRows", "BuildEnsemble", "WriteSubmission"]
@@ -61,6 +62,17 @@ def test_a_finished_project_would_run_nothing(project, capsys):
     assert lines[0] == str(project.artifacts)
     assert [line.split()[:2] for line in lines[2:]] == [[stage, "complete"] for stage in ALL]
     assert all(" kB " in line or " B " in line or " MB " in line for line in lines[2:])
+
+
+def test_every_record_keeps_exactly_what_its_key_was_made_of(finished):
+    """What explains and what decides are the same mapping, so they can't diverge."""
+    folder = finished.artifacts
+    paths = ["features/features.json", "ensemble.json", "submission.json", "predictions/test.hdf5"]
+    paths += [str(path.relative_to(folder)) for path in folder.glob("heads/*/bag.json")]
+    for path in paths:
+        record = Artifact(folder / path, None).record()
+        assert keys.digest(record["inputs"]) == record["key"], path
+    assert len(paths) == 5
 
 
 def test_nothing_there_yet(tmp_path, monkeypatch, capsys):
