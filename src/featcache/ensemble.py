@@ -94,9 +94,30 @@ class Ensemble:
                 stored[name] = tuple(stored[name])
             stored["scores"] = Scores(**stored["scores"])
             stored["member_scores"] = {name: Scores(**scores) for name, scores in stored["member_scores"].items()}
-            return cls(**stored)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CacheFormatError(f"{path}: expected an ensemble; {error}: run BuildEnsemble with --rerun") from error
+            loaded = cls(**stored)
+            loaded._check()
+            return loaded
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            raise CacheFormatError(f"{path}: expected an ensemble; {reason}: run BuildEnsemble with --rerun") from error
+
+    def _check(self) -> None:
+        """Refuse what `build_ensemble` can't have chosen.
+
+        Raises:
+            ValueError: numbers out of their range, names that are none, or parts that don't fit together.
+        """
+        names = (*self.members, *self.class_names, self.best_single)
+        numbers = (*self.weights, self.temperature, self.clip)
+        if not all(isinstance(name, str) for name in names) or self.best_single not in self.member_scores:
+            raise ValueError(f"its names are {names}"[:200])
+        if not all(isinstance(number, float) and 0 < number < float("inf") for number in numbers) or self.clip > 1:
+            raise ValueError(f"its weights, temperature and clip are {numbers}"[:200])
+        if len(self.weights) != len(self.members) or not self.members or len(set(self.members)) != len(self.members):
+            raise ValueError(f"it has {len(self.members)} members and {len(self.weights)} weights")
+        for score in (self.scores, *self.member_scores.values()):
+            if not all(isinstance(value, float) for value in (score.accuracy, score.log_loss)):
+                raise ValueError(f"a score is {score}"[:200])
 
 
 def accuracy(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:

@@ -1,10 +1,11 @@
 """Members' probabilities by row id, and their file. No Keras."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -13,7 +14,8 @@ import numpy.typing as npt
 from featcache.disk import replacing
 from featcache.errors import CacheFormatError, CacheMismatchError
 
-SCHEMA = 1
+SCHEMA = 2
+_HEAD_LIMIT = 1 << 20
 _NEXT = "run TrainHeads with --rerun"
 
 
@@ -71,15 +73,21 @@ class Predictions:
         Raises:
             StorageError: the disk is full, read-only or not permitted.
         """
-        text = h5py.string_dtype()
-        with replacing(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
-            file.attrs["schema"], file.attrs["record"] = SCHEMA, json.dumps(record or {})
-            for name in ("ids", "members", "class_names"):
-                file.create_dataset(name, data=np.array(getattr(self, name), object), dtype=text)
-            file["labels"], file["probabilities"] = self.labels, self.probabilities
-            for name, dimensions in _DIMENSIONS.items():
-                for axis, dimension in enumerate(dimensions):
-                    file[name].dims[axis].label = dimension
+        text, head = h5py.string_dtype(), _head(record or {}, "")
+        size = 512  # HDF5 leaves so much to others at the beginning of a file: a power of two
+        while size < len(head) + 64:
+            size *= 2
+        with replacing(path) as temporary:
+            with h5py.File(temporary, "w", track_order=True, userblock_size=size) as file:
+                file.attrs["schema"] = SCHEMA
+                for name in ("ids", "members", "class_names"):
+                    file.create_dataset(name, data=np.array(getattr(self, name), object), dtype=text)
+                file["labels"], file["probabilities"] = self.labels, self.probabilities
+                for name, dimensions in _DIMENSIONS.items():
+                    for axis, dimension in enumerate(dimensions):
+                        file[name].dims[axis].label = dimension
+            with open(temporary, "rb+") as stream:
+                stream.write(_head(record or {}, _rest_digest(stream, size)).ljust(size - 1) + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> "Predictions":
@@ -89,6 +97,7 @@ class Predictions:
             CacheFormatError: the file is absent, damaged or something else.
         """
         try:
+            _check_seal(path)
             with h5py.File(path, "r") as file:
                 if file.attrs["schema"] != SCHEMA:
                     raise ValueError(f"schema={file.attrs['schema']!r} is not the expected {SCHEMA}")
@@ -97,8 +106,18 @@ class Predictions:
             if labels.dtype != np.int32 or probabilities.dtype != np.float32:
                 raise TypeError(f"labels are {labels.dtype}, probabilities {probabilities.dtype}")
             return cls(ids, labels, members, probabilities, names)
-        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, CacheMismatchError) as error:
-            raise CacheFormatError(f"{path}: expected predictions; {error}: {_NEXT}") from error
+        except (
+            OSError,
+            KeyError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            RuntimeError,
+            RecursionError,
+            CacheMismatchError,
+        ) as error:
+            reason = " ".join(str(error).split())
+            raise CacheFormatError(f"{path}: expected predictions; {reason}: remove it and run again") from error
 
 
 _DIMENSIONS = {"ids": ("row",), "labels": ("row",), "probabilities": ("member", "row", "class")}
@@ -106,14 +125,46 @@ _DIMENSIONS = {"ids": ("row",), "labels": ("row",), "probabilities": ("member", 
 
 def stored_record(path: Path) -> dict[str, Any] | None:
     """Return what `Predictions.save` was told of the stage, reading nothing else; None where there is no such file."""
-    if not path.is_file():
-        return None
     try:
-        with h5py.File(path, "r") as file:
-            record = json.loads(file.attrs["record"]) if file.attrs["schema"] == SCHEMA else None
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError):
+        with open(path, "rb") as stream:
+            record = _read_head(stream)["record"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+# A damaged HDF5 file can hang or crash who opens it. So the file begins with a line of JSON, in the space that HDF5
+# leaves there, with the SHA-256 of all behind it: HDF5 sees only what was written.
+
+
+def _head(record: Mapping[str, object], digest: str) -> bytes:
+    line = {"featcache": "predictions", "schema": SCHEMA, "sha256": digest.ljust(64), "record": record}
+    return json.dumps(line).encode("ascii")
+
+
+def _read_head(stream: BinaryIO) -> dict[str, Any]:
+    """Read the first line; the stream then stands where HDF5's part begins."""
+    line = json.loads(stream.readline(_HEAD_LIMIT))
+    if not isinstance(line, dict) or (line["featcache"], line["schema"]) != ("predictions", SCHEMA):
+        raise ValueError(f"its first line is not that of predictions of schema {SCHEMA}")
+    return line
+
+
+def _rest_digest(stream: BinaryIO, start: int) -> str:
+    """SHA-256 of all from `start` on; the stream stands at the beginning afterwards."""
+    stream.seek(start)
+    state = hashlib.sha256()
+    while piece := stream.read(1 << 20):
+        state.update(piece)
+    stream.seek(0)
+    return state.hexdigest()
+
+
+def _check_seal(path: Path) -> None:
+    with open(path, "rb") as stream:
+        expected = _read_head(stream)["sha256"]
+        if _rest_digest(stream, stream.tell()) != expected:
+            raise ValueError("its bytes are not those that were written")
 
 
 def joined_members(parts: Sequence[Predictions]) -> Predictions:
