@@ -266,7 +266,19 @@ def test_the_stages_are_those_of_the_pipeline():
 
     stages = {name for name, value in vars(tasks).items() if isinstance(value, type) and issubclass(value, Task)}
     assert set(configuration.STAGES) == stages - {"Stage"}
-    assert set(status.NEEDS) <= stages
+    assert set(status.NEEDS) == stages - {"Stage", "ExtractSplit", "TrainBag", "Submit"}, "status leaves none out"
+
+
+def test_what_a_stage_needs_is_what_luigi_asks_for(finished):
+    import pipeline.tasks as tasks
+
+    with finished.in_force():
+        for stage, needs in status.NEEDS.items():
+            asked = {task.task_family for task in getattr(tasks, stage)().deps()}
+            if stage == "TrainHeads":
+                assert asked == {"TrainBag"}
+                asked = {task.task_family for task in tasks.TrainBag(tap="block1_pool_avg").deps()}
+            assert asked == set(needs), stage
 
 
 def test_it_starts_without_slow_packages(project):

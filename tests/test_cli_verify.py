@@ -77,6 +77,7 @@ def test_every_fault_is_reported_not_the_first(cache, capsys):
     damage(cache, offset(cache, "digest"), b"0" * 8)
     damage(cache, offset(cache, "label"), np.array([7], "<i4").tobytes())
     damage(cache, offset(cache, "record/run"), b"nonsense")
+    damage(cache, offset(cache, "row") + 8, b"\x09")
     damage(cache, offset(cache, "journal/checksum") + 32, bytes(32))
     code, found = verify(capsys, cache)
     messages = [message for _, message in found["c.h5"]]
@@ -85,6 +86,7 @@ def test_every_fault_is_reported_not_the_first(cache, capsys):
     for text in (
         "expected id, label, group and digest of SHA-256",
         "expected labels from -1 to 1; 1 are others, the first is 7 of row 0",
+        "expected row numbers from 0; 1 are others, the first is 9 at 2",
         "expected JSON with rows and statistics in record/run; got b'nonsense",
         "block 0 (rows 0 to 3) does not match its checksum",
         "block 1 (rows 4 to 7) has no checksum",
@@ -92,7 +94,7 @@ def test_every_fault_is_reported_not_the_first(cache, capsys):
         "block 2 (rows 8 to 10): expected finite features; 1 rows of conv hold NaN or infinity",
     ):
         assert any(text in message for message in messages), text
-    assert len(messages) == 7
+    assert len(messages) == 8
 
 
 def test_repeated_ids_and_rejected_rows_that_hold_something(cache, capsys):
@@ -255,6 +257,17 @@ def test_another_listing_is_the_settings_fault_and_rows_are_counted(project, cap
         ("settings", "expected 10 rows as manifest.json lists them; got 9"),
         ("settings", "made from another listing: Manifest: 1 added"),
     ]
+
+
+def test_class_names_are_held_to_the_key(project, capsys):
+    path = next((project.artifacts / "features").glob("test-*.h5"))
+    content = path.read_bytes()
+    assert content.count(b"disc\0\0\0\0square\0\0triangle") == 1
+    path.write_bytes(content.replace(b"disc\0\0\0\0square", b"disk\0\0\0\0square"))
+    code, found = verify(capsys, path, *flags(project))
+    assert (code, [cause for cause, _ in found[path.name]]) == (1, ["file"])
+    assert main(["repair", str(path), *flags(project)]) == 0
+    assert path.read_bytes().count(b"disc\0\0\0\0square") == 1
 
 
 def test_deep_finds_an_image_that_changed_behind_its_stat(project, capsys, monkeypatch):

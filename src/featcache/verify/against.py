@@ -10,7 +10,7 @@ from featcache.errors import FeatcacheError
 from featcache.project import Artifact, Project
 from featcache.sources import Manifest, preview_images, reread_images, stored_manifest
 from featcache.staleness import cached_rows_changed, features_reason, record_reason
-from featcache.verify.faults import DISK, SETTINGS, UNKNOWN, Fault
+from featcache.verify.faults import DISK, FILE, SETTINGS, UNKNOWN, Fault
 from featcache.verify.other_files import kind_of
 
 _UNREADABLE = "can't be read"
@@ -60,6 +60,8 @@ def _rows(path: Path, reader: Reader) -> Iterator[Fault]:
     listed = stored["splits"].get(reader.split, {"rows": 0, "key": ""})
     taps = {tap.name: tap.key for tap in reader.taps.values()}
     if reader.key == file_key(taps, listed["key"], stored["class_names"], reader.split, reader.copy):
+        if reader.class_names != tuple(stored["class_names"]):
+            yield Fault(FILE, "expected the class names that its key was made of; class_name holds others")
         return
     if len(reader) != listed["rows"]:
         yield Fault(SETTINGS, f"expected {listed['rows']:,} rows as manifest.json lists them; got {len(reader):,}")

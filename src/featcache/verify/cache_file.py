@@ -35,7 +35,7 @@ def cache_faults(path: Path, alive: Alive) -> Iterator[Fault]:
             os.pread(stream.fileno(), 1, 0)  # HDF5 would say something else of a disk that fails
             structure = read_structure(stream, path)
             alive("rows")
-            for check in (_state, _columns, _labels, _tap_keys, _run_record):
+            for check in (_state, _columns, _row_numbers, _labels, _tap_keys, _run_record):
                 yield from _guarded(path, check(stream.fileno(), structure))
             yield from _blocks(stream.fileno(), structure, alive)
     except CacheFormatError as error:
@@ -81,6 +81,15 @@ def _columns(descriptor: int, structure: Structure) -> Iterator[Fault]:
     if len(unique) != structure.n:
         twice = texts_of(unique[counts > 1][:1])[0]
         yield Fault(FILE, f"expected unique ids; {structure.n - len(unique)} stand twice, the first is id={twice!r}")
+
+
+def _row_numbers(descriptor: int, structure: Structure) -> Iterator[Fault]:
+    rows = blocks.read_rows(descriptor, structure, "row", 0, structure.n)
+    wrong = np.flatnonzero(rows != np.arange(structure.n))
+    if len(wrong):
+        yield Fault(
+            FILE, f"expected row numbers from 0; {len(wrong)} are others, the first is {rows[wrong[0]]} at {wrong[0]}"
+        )
 
 
 def _labels(descriptor: int, structure: Structure) -> Iterator[Fault]:
