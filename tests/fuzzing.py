@@ -27,7 +27,6 @@ from featcache.errors import FeatcacheError
 from featcache.folder_lock import LOCK_NAME, folder_lock
 from featcache.predictions import Predictions, stored_record
 from featcache.presets import resolve
-from featcache.progress import Silent
 from featcache.project import Project
 from featcache.settings import SECTIONS, parse_settings
 from featcache.sources import open_source
@@ -298,7 +297,7 @@ class Victim:
         try:
             self.read(self.folder)
         except FeatcacheError as error:
-            assert "\n" not in str(error), f"more than one line: {error}"
+            assert "\n" not in str(error), f"more than one line: {error}"  # noqa: PT017
             self.refused += 1
 
 

@@ -57,7 +57,7 @@ def test_damage_is_one_clear_error(predictions, tmp_path):
     predictions.save(path)
     with h5py.File(path, "r+") as file:
         del file["labels"]
-    with pytest.raises(CacheFormatError, match=r"p\.h5.*not those that were written: remove it and run again"):
+    with pytest.raises(CacheFormatError, match=r"p\.h5: expected predictions; .*: remove it and run again"):
         Predictions.load(path)
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(CacheFormatError, match=r"p\.h5"):

@@ -215,7 +215,7 @@ def load_bag(folder: Path) -> Bag:
             header = json.loads(archive["header"].tobytes())
             arrays = {name: archive[name] for name in archive.files if name != "header"}
         return _bag(header, arrays)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
         raise CacheFormatError(f"{path}: expected a bag of heads; {error}: run TrainHeads with --rerun") from error
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ class Predictions:
         Raises:
             StorageError: the disk is full, read-only or not permitted.
         """
-        text, head = h5py.string_dtype(), _head(record or {}, "")
+        text, head = h5py.string_dtype(), _head(record or {}, 0, "")
         size = 512  # HDF5 leaves so much to others at the beginning of a file: a power of two
         while size < len(head) + 64:
             size *= 2
@@ -87,7 +88,8 @@ class Predictions:
                     for axis, dimension in enumerate(dimensions):
                         file[name].dims[axis].label = dimension
             with open(temporary, "rb+") as stream:
-                stream.write(_head(record or {}, _rest_digest(stream, size)).ljust(size - 1) + b"\n")
+                length, digest = os.fstat(stream.fileno()).st_size, _rest_digest(stream, size)
+                stream.write(_head(record or {}, length, digest).ljust(size - 1) + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> "Predictions":
@@ -137,8 +139,8 @@ def stored_record(path: Path) -> dict[str, Any] | None:
 # leaves there, with the SHA-256 of all behind it: HDF5 sees only what was written.
 
 
-def _head(record: Mapping[str, object], digest: str) -> bytes:
-    line = {"featcache": "predictions", "schema": SCHEMA, "sha256": digest.ljust(64), "record": record}
+def _head(record: Mapping[str, object], length: int, digest: str) -> bytes:
+    line = {"featcache": "predictions", "schema": SCHEMA, "bytes": length, "sha256": digest.ljust(64), "record": record}
     return json.dumps(line).encode("ascii")
 
 
@@ -147,6 +149,8 @@ def _read_head(stream: BinaryIO) -> dict[str, Any]:
     line = json.loads(stream.readline(_HEAD_LIMIT))
     if not isinstance(line, dict) or (line["featcache"], line["schema"]) != ("predictions", SCHEMA):
         raise ValueError(f"its first line is not that of predictions of schema {SCHEMA}")
+    if line["bytes"] != os.fstat(stream.fileno()).st_size:
+        raise ValueError(f"it should have {line['bytes']} bytes")
     return line
 
 

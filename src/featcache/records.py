@@ -11,7 +11,7 @@ def read_json(path: Path) -> dict[str, object] | None:
     """The JSON object in `path`, or None when it isn't there or is no JSON object."""
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

@@ -143,7 +143,7 @@ class Reader:
             return {}
         try:
             return dict(json.loads(raw))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise CacheFormatError(
                 f"{self.path}: expected JSON in record/run, got {raw[:40]!r}; delete it and run again"
             ) from error

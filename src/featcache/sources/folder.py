@@ -72,6 +72,10 @@ class FolderSource:
             RejectedImageError: the file can't be decoded.
         """
         path = self.path / location
+        if ".." in location.split("/") or location.startswith("/"):  # a forged manifest could name /dev/zero
+            raise SourceError(
+                f"expected images below {str(self.path)!r}; got location={location!r}: run IndexImages --rerun"
+            )
         try:
             content = path.read_bytes()
         except FileNotFoundError as error:

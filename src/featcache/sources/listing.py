@@ -192,7 +192,7 @@ class Listing(NamedTuple):
             if stored.pop("version") != LISTING_VERSION:
                 return None
             return cls(**stored)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
 
     def save(self, path: Path) -> None:
