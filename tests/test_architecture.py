@@ -1,6 +1,7 @@
 """Imports go one way, slow packages stay out of scheduling, and the words of docs/architecture.md are those of the code."""
 
 import ast
+import configparser
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,12 @@ def test_every_module_stands_in_docs_architecture():
     for _, room in modules():
         if not room.startswith("_"):
             assert f"`{room}" in words or f"`{room}/`" in words, f"{room} is not in docs/architecture.md"
+
+
+def test_setup_cfg_installs_every_package():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    listed = parser["options"]["packages"].split()
+    folders = [path.parent for root in ("src", "pipeline") for path in (ROOT / root).rglob("__init__.py")]
+    found = [".".join(folder.relative_to(ROOT).parts).removeprefix("src.") for folder in folders]
+    assert sorted(found) == listed
