@@ -1,13 +1,16 @@
 """Two runs at once on one artifacts folder: the second waits and says for whom, and nothing is ever mixed."""
 
+import contextlib
 import re
 import time
 
 import kills
 import pytest
 import runs
+from projects import small_project
 
 from featcache.folder_lock import LOCK_NAME, folder_lock, holder_record
+from pipeline import tasks
 
 
 def wait_for(path, seconds=60):
@@ -102,3 +105,25 @@ def test_a_lock_file_with_nonsense_inside_is_no_obstacle(tmp_path):
     (tmp_path / LOCK_NAME).write_bytes(b"\xff[1, 2]" * 300)
     with folder_lock(tmp_path, "TrainBag", print):
         assert b"TrainBag" in (tmp_path / LOCK_NAME).read_bytes()
+
+
+def test_what_another_run_replaced_while_one_waited_is_not_worked_on(tmp_path, monkeypatch, capfd):
+    project = small_project(tmp_path)
+    real = tasks.folder_lock
+
+    @contextlib.contextmanager
+    def after_waiting(folder, stage, notice):
+        if stage == "WriteSubmission":
+            path = folder / "ensemble.json"
+            path.write_text(path.read_text().replace('"key": "', '"key": "0', 1))
+        with real(folder, stage, notice):
+            yield
+
+    monkeypatch.setattr(tasks, "folder_lock", after_waiting)
+    project.run()
+    assert not project.succeeded
+    assert "expected what BuildEnsemble made in this run" in capfd.readouterr().err
+    assert not (project.artifacts / "submission.csv").exists()
+    monkeypatch.undo()
+    assert project.run() == ["BuildEnsemble", "WriteSubmission"]
+    assert project.succeeded
