@@ -123,6 +123,13 @@ def test_touch_reruns_nothing(project):
     assert project.succeeded
 
 
+def test_a_removed_image_costs_no_forward_pass(project):
+    (project.folder / "photos/train/disc/1.png").unlink()
+    assert "IndexImages" in project.run()
+    assert project.succeeded
+    assert (run_record(project, "train")["computed"], run_record(project, "train")["copied"]) == (0, 23)
+
+
 def test_a_renamed_image_costs_no_forward_pass(project):
     (project.folder / "photos/train/disc/1.png").rename(project.folder / "photos/train/disc/one.png")
     assert "IndexImages" in project.run()
