@@ -22,7 +22,12 @@ BIN = Path(sys.executable).parent
 def picture(name: str, title: str, commands: list[str], folder: Path) -> None:
     """Run shell commands in `folder` and draw them with what they print."""
     console = Console(record=True, width=118, force_terminal=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "118", "KERAS_HOME": str(folder / "keras")}
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "COLUMNS": "118",
+        "KERAS_HOME": str(folder / "keras"),
+    }
     for command in commands:
         console.print(Text.assemble(("$ ", "bold green"), (command, "bold")))
         done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)  # noqa: S602  # our own commands
