@@ -4,6 +4,7 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,9 +26,14 @@ def test_a_success_leaves_one_file(tmp_path):
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "a.json"
     path.write_text("old")
-    with pytest.raises(error), disk.replacing(path) as temporary:
-        temporary.write_text("new")
-        raise error
+
+    def fail():
+        with disk.replacing(path) as temporary:
+            temporary.write_text("new")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert path.read_text() == "old"
     assert listing(tmp_path) == ["a.json"]
 
@@ -42,7 +48,7 @@ def test_the_temporary_file_has_the_suffix_that_writers_look_at(tmp_path):
 def test_data_is_synced_before_the_rename_and_the_folder_after(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        os, "fsync", lambda fd: calls.append("folder" if os.path.isdir(f"/proc/self/fd/{fd}") else "file")
+        os, "fsync", lambda fd: calls.append("folder" if Path(f"/proc/self/fd/{fd}").is_dir() else "file")
     )
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda *names: (calls.append("rename"), replace(*names)))
@@ -72,7 +78,7 @@ def test_what_the_disk_refuses_is_one_line_with_the_path(tmp_path, number, reaso
 
 def test_other_system_errors_pass_unchanged(tmp_path):
     with pytest.raises(FileNotFoundError), disk.storage_errors(tmp_path, "could not write"):
-        open(tmp_path / "not" / "there")
+        (tmp_path / "not" / "there").read_text()
 
 
 def test_a_real_size_limit_is_one_line(tmp_path):

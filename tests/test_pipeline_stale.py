@@ -5,9 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+from projects import small_project, write_image
 
 from featcache.cache.reader import open_cache
-from projects import small_project, write_image
 
 EXTRACT = ["ExtractSplit", "ExtractFeatures"]
 HEADS = ["TrainBag"]

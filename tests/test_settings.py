@@ -1,4 +1,5 @@
 import configparser
+import itertools
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_luigi_cfg_shows_every_key_with_its_default_and_a_comment():
     ours = {name: values for name, values in shown.items() if name[0].isupper()}
     assert ours == {name: {key: s.default for key, s in keys.items()} for name, keys in SECTIONS.items()}
     lines = (ROOT / "luigi.cfg").read_text().splitlines()
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in itertools.pairwise(lines):
         if line.split("=")[0].strip() in {key for keys in SECTIONS.values() for key in keys}:
             assert before.startswith("#"), f"{line!r} has no comment above it"
 
