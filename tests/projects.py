@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shutil
 from pathlib import Path
 
 import luigi
@@ -87,13 +88,22 @@ class LuigiProject:
 
 def small_project(folder: Path) -> LuigiProject:
     """Photos in three colours, VGG16's first block with random weights as backbone, two small heads a fold."""
-    photos = write_photos(folder / "photos")
-    settings = {
-        "Dataset": {"name": "photos", "source": "folder", "path": str(photos)},
+    write_photos(folder / "photos")
+    return LuigiProject(folder, _settings(folder))
+
+
+def copied_project(finished: LuigiProject, folder: Path) -> LuigiProject:
+    """A copy of a small project as it stands; neither the artifacts' nor the images' place is part of any key."""
+    shutil.copytree(finished.folder, folder)
+    return LuigiProject(folder, _settings(folder))
+
+
+def _settings(folder: Path) -> dict[str, dict[str, str]]:
+    return {
+        "Dataset": {"name": "photos", "source": "folder", "path": str(folder / "photos")},
         "Features": {
             "weights": "random", "taps": "block1_pool:avg", "image_size": "32", "precision": "float32",
         },
         "Heads": {"preset": "fast", "hidden": "8", "schedule": "1e-2x2", "seeds": "2", "folds": "2"},
         "Paths": {"artifacts": str(folder / "artifacts")},
     }  # fmt: skip
-    return LuigiProject(folder, settings)

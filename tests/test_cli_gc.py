@@ -2,13 +2,12 @@
 
 import json
 import os
-import shutil
 import time
 
 import numpy as np
 import pytest
 from cache_files import make_header, make_rows, write_rows
-from projects import small_project, write_image
+from projects import copied_project, small_project, write_image
 
 from featcache.cache.reader import open_cache
 from featcache.cache.writer import CacheWriter
@@ -32,10 +31,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def project(finished, tmp_path, monkeypatch):
-    shutil.copytree(finished.folder, tmp_path / "project")
-    copied = small_project(tmp_path / "other")
-    shutil.rmtree(tmp_path / "other")
-    (tmp_path / "project").rename(tmp_path / "other")
+    copied = copied_project(finished, tmp_path / "other")
     copied.set("Features", image_size="40")
     monkeypatch.chdir(tmp_path)
     return copied

@@ -3,14 +3,13 @@
 import errno
 import json
 import os
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from cache_files import feature_bytes
-from projects import small_project, write_image
+from projects import copied_project, small_project, write_image
 
 from featcache.cache.layout import CacheHeader
 from featcache.cache.reader import open_cache
@@ -46,10 +45,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def project(finished, tmp_path, monkeypatch):
-    shutil.copytree(finished.folder, tmp_path / "project")
-    copied = small_project(tmp_path / "other")
-    shutil.rmtree(tmp_path / "other")
-    (tmp_path / "project").rename(tmp_path / "other")
+    copied = copied_project(finished, tmp_path / "other")
     monkeypatch.chdir(tmp_path)
     return copied
 

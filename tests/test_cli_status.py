@@ -2,12 +2,11 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
 import pytest
-from projects import small_project, write_image
+from projects import copied_project, small_project, write_image
 
 from featcache import configuration, keys, status
 from featcache.cli import main
@@ -28,10 +27,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def project(finished, tmp_path, monkeypatch):
-    shutil.copytree(finished.folder, tmp_path / "project")
-    copied = small_project(tmp_path / "other")
-    shutil.rmtree(tmp_path / "other")
-    (tmp_path / "project").rename(tmp_path / "other")
+    copied = copied_project(finished, tmp_path / "other")
     monkeypatch.chdir(tmp_path)  # where there is no luigi.cfg
     return copied
 

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from cache_files import make_header, make_rows, write_cache, write_rows
-from projects import small_project, write_image
+from projects import copied_project, small_project, write_image
 
 from featcache import keys
 from featcache.cache.layout import TapLayout
@@ -215,10 +215,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def project(finished, tmp_path, monkeypatch):
-    shutil.copytree(finished.folder, tmp_path / "project")
-    copied = small_project(tmp_path / "other")
-    shutil.rmtree(tmp_path / "other")
-    (tmp_path / "project").rename(tmp_path / "other")
+    copied = copied_project(finished, tmp_path / "other")
     monkeypatch.chdir(tmp_path)
     return copied
 

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from projects import small_project, write_image
+from projects import copied_project, small_project, write_image
 
 from featcache.cache.reader import open_cache
 
@@ -26,12 +26,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def project(finished, tmp_path):
-    """A copy, in another folder: neither artifacts' nor images' place is part of any key."""
-    shutil.copytree(finished.folder, tmp_path / "copy")
-    copied = small_project(tmp_path / "fresh")
-    shutil.rmtree(tmp_path / "fresh")
-    (tmp_path / "copy").rename(tmp_path / "fresh")
-    return copied
+    return copied_project(finished, tmp_path / "fresh")
 
 
 def snapshot(folder):

@@ -50,7 +50,7 @@ def architectures() -> dict[str, Architecture]:
     """Return every known architecture by its lower-case name."""
     table = resources.files("featcache").joinpath("imagenet.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(table.splitlines())
-    found = [Architecture(**{**row, "minimum": int(row["minimum"])}) for row in rows]  # type: ignore[arg-type]
+    found = [Architecture(**{**row, "minimum": int(row["minimum"])}) for row in rows]  # type: ignore[arg-type]  # the header names the fields
     return {architecture.key: architecture for architecture in found}
 
 

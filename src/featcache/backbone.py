@@ -173,7 +173,7 @@ def _compiled(network: Any, shape: tuple[int, ...]) -> tuple[_Run, type[Exceptio
 
         def run_torch(images: npt.NDArray[np.uint8]) -> Mapping[str, Any]:
             with torch.no_grad():
-                return network(images, training=False)  # type: ignore[no-any-return]
+                return network(images, training=False)  # type: ignore[no-any-return]  # Keras has no types
 
         return run_torch, torch.OutOfMemoryError
     if keras.backend.backend() == "jax":

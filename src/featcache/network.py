@@ -127,7 +127,7 @@ def _named_layers(model: Any) -> dict[str, Any]:
     """
     unnamed: dict[str, list[tuple[int, Any]]] = {}
     for layer in model.layers:
-        base, _, number = re.fullmatch(r"(.*?)(_(\d+))?", layer.name).groups()  # type: ignore[union-attr]
+        base, _, number = re.fullmatch(r"(.*?)(_(\d+))?", layer.name).groups()  # type: ignore[union-attr]  # it always matches
         if base.replace("_", "") == type(layer).__name__.lower():
             unnamed.setdefault(base, []).append((int(number or 0), layer))
     fresh = {

@@ -204,14 +204,14 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     artifacts = values["Paths"]["artifacts"]
     if not isinstance(artifacts, Path):
         raise SettingsError("[Paths] artifacts: expected a folder; got artifacts=''")
-    features = specs.FeaturesSpec(**values["Features"])  # type: ignore[arg-type]
+    features = specs.FeaturesSpec(**values["Features"])  # type: ignore[arg-type]  # read by the table above
     backbone_settings(features)
     return Settings(
         dataset=dataclasses.replace(dataset, sample_submission=_sample(dataset)),
         features=features,
-        heads=specs.HeadsSpec(**values["Heads"]),  # type: ignore[arg-type]
-        ensemble=specs.EnsembleSpec(**values["Ensemble"]),  # type: ignore[arg-type]
-        submission=specs.SubmissionSpec(**values["Submission"]),  # type: ignore[arg-type]
+        heads=specs.HeadsSpec(**values["Heads"]),  # type: ignore[arg-type]  # read by the table above
+        ensemble=specs.EnsembleSpec(**values["Ensemble"]),  # type: ignore[arg-type]  # read by the table above
+        submission=specs.SubmissionSpec(**values["Submission"]),  # type: ignore[arg-type]  # read by the table above
         artifacts=artifacts.absolute(),
     )
 

@@ -33,8 +33,8 @@ def dask_array(structure: Structure, tap: TapLayout) -> da.Array:
     for start in range(0, structure.n, step):
         part = Place(place.offset + start * tap.row_bytes, (min(step, structure.n - start), *tap.shape), place.dtype)
         task = delayed(_mapped_slice)(path, stamp, part, dask_key_name=f"featcache-{tap.name}-{token}-{start}")
-        slices.append(da.from_delayed(task, part.shape, dtype=part.dtype))  # type: ignore[no-untyped-call]
-    whole: da.Array = da.concatenate(slices)  # type: ignore[no-untyped-call]
+        slices.append(da.from_delayed(task, part.shape, dtype=part.dtype))  # type: ignore[no-untyped-call]  # dask has few types
+    whole: da.Array = da.concatenate(slices)  # type: ignore[no-untyped-call]  # dask has few types
     return whole
 
 

@@ -131,8 +131,8 @@ def _child(task: Mapping[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
     done = hung = False
     try:
         with child.stdin:  # type: ignore[union-attr]  # both are pipes
-            child.stdin.write(json.dumps(task).encode())  # type: ignore[union-attr]
-        for line in _lines(child.stdout.fileno(), seconds):  # type: ignore[union-attr]
+            child.stdin.write(json.dumps(task).encode())  # type: ignore[union-attr]  # a pipe
+        for line in _lines(child.stdout.fileno(), seconds):  # type: ignore[union-attr]  # a pipe
             value = json.loads(line)
             done = done or "done" in value
             yield value
@@ -142,7 +142,7 @@ def _child(task: Mapping[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
     finally:
         child.kill()
         code = child.wait()
-        child.stdout.close()  # type: ignore[union-attr]
+        child.stdout.close()  # type: ignore[union-attr]  # a pipe
     if hung:
         yield {"ended": f"showed no progress for {seconds:.0f} s", "hung": True}
     elif not done:
