@@ -149,3 +149,14 @@ def test_zstd_without_its_plugin_says_what_to_install(cache, monkeypatch, capsys
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     assert "pip install 'featcache[pack]'" in error(capsys, "pack", cache, "--codec", "zstd")
     assert main(["pack", str(cache)]) == 0
+
+
+def test_an_archive_that_promises_more_than_the_disk_has_is_refused_before_it_is_restored(cache, tmp_path, capsys):
+    assert main(["pack", str(cache)]) == 0
+    cache.unlink()
+    packed = tmp_path / "c.h5.packed"
+    with h5py.File(packed, "r+") as file:
+        file.attrs["size"] = 1 << 60
+    told = error(capsys, "unpack", packed)
+    assert "no space left" in told or "exceed the allowed file size" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["c.h5.packed"]

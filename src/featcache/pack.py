@@ -69,11 +69,14 @@ def unpack(path: Path, target: Path | None = None) -> Path:
     _filters_for_reading()
     try:
         with open(path, "rb") as stream, h5py.File(stream, "r") as archive, replacing(target) as temporary:
-            state = hashlib.sha256()
+            state, size = hashlib.sha256(), int(archive.attrs["size"])
             with open(temporary, "wb") as restored:
+                disk.allocate(restored.fileno(), size)  # an archive may promise more than the disk has
                 for piece in _pieces(archive):
                     state.update(piece)
                     restored.write(piece)
+                    if restored.tell() > size:
+                        raise ValueError(f"it holds more than the {size} bytes that it promises")
                 disk.fsync(restored.fileno())
             _hold(archive, state.hexdigest())
     except StorageError:
