@@ -196,7 +196,7 @@ def _compute(
             for write in writes:
                 write.result()
     finally:
-        sink.shutdown(wait=True, cancel_futures=True)
+        sink.shutdown(wait=True)  # what is computed is written, also when the next batch or image fails
         progress.finish()
 
 
