@@ -17,14 +17,6 @@ FAMILIES = {"ExtractSplit": "ExtractFeatures", "TrainBag": "TrainHeads"}
 ALL = ["IndexImages", "ExtractFeatures", "TrainHeads", "PredictRows", "BuildEnsemble", "WriteSubmission"]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    project = small_project(tmp_path_factory.mktemp("finished"))
-    project.run()
-    assert project.succeeded
-    return project
-
-
 @pytest.fixture
 def project(finished, tmp_path, monkeypatch):
     copied = copied_project(finished, tmp_path / "other")

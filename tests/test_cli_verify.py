@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from cache_files import make_header, make_rows, write_cache, write_rows
-from projects import copied_project, small_project, write_image
+from projects import copied_project, write_image
 
 from featcache import keys
 from featcache.cache.layout import TapLayout
@@ -203,14 +203,6 @@ def test_no_child_is_left_behind(cache):
 
 
 # ---- against manifest, settings and images
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    project = small_project(tmp_path_factory.mktemp("finished"))
-    project.run()
-    assert project.succeeded
-    return project
 
 
 @pytest.fixture

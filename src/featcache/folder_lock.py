@@ -19,7 +19,7 @@ from featcache.errors import StorageError
 LOCK_NAME = ".lock"
 _RECORD_BYTES = 512
 _POLL_SECONDS = 0.1
-_HELD = (errno.EWOULDBLOCK, errno.EACCES)
+HELD = (errno.EWOULDBLOCK, errno.EACCES)
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _LOG = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def _locked(path: Path, notice: Callable[[str], None]) -> int:
     while True:
         descriptor = _opened(path)
         try:
-            if _try_lock(descriptor, path) and _same_file(descriptor, path):
+            if try_lock(descriptor, path) and same_file(descriptor, path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -89,11 +89,16 @@ def _opened(path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
 
-def _try_lock(descriptor: int, path: Path) -> bool:
+def try_lock(descriptor: int, path: Path) -> bool:
+    """Lock an open file without waiting; False while someone else holds it.
+
+    Raises:
+        StorageError: the file system has no locks.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in _HELD:
+        if error.errno in HELD:
             return False
         if error.errno in _NO_LOCKS:
             advice = "its file system has no locks; set [Paths] artifacts to a folder on another one"
@@ -102,8 +107,8 @@ def _try_lock(descriptor: int, path: Path) -> bool:
     return True
 
 
-def _same_file(descriptor: int, path: Path) -> bool:
-    """Whether the folder wasn't removed or replaced between opening and locking; else the lock guards nothing."""
+def same_file(descriptor: int, path: Path) -> bool:
+    """Whether `path` wasn't removed or replaced between opening and locking; else the lock guards nothing."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

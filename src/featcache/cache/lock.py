@@ -1,6 +1,5 @@
 """One writer for one partial file: an flock that the kernel drops with its process, and who holds it."""
 
-import errno
 import fcntl
 import json
 import os
@@ -9,11 +8,8 @@ from pathlib import Path
 from featcache.cache.layout import HOLDER_BYTES
 from featcache.cache.structure import read_structure
 from featcache.disk import storage_errors
-from featcache.errors import CacheFormatError, CacheLockedError, StorageError
-from featcache.folder_lock import holder_record, holder_words
-
-_HELD = (errno.EWOULDBLOCK, errno.EACCES)
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+from featcache.errors import CacheFormatError, CacheLockedError
+from featcache.folder_lock import HELD, holder_record, holder_words, same_file, try_lock
 
 
 def hold(path: Path) -> int:
@@ -30,7 +26,7 @@ def hold(path: Path) -> int:
         try:
             lock(descriptor, path)
             # between opening and locking the file may have been published or replaced: then this lock guards nothing
-            if _same_file(descriptor, path):
+            if same_file(descriptor, path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -45,18 +41,8 @@ def lock(descriptor: int, path: Path) -> None:
         CacheLockedError: someone else holds it.
         StorageError: the file system has no locks.
     """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _HELD:
-            raise CacheLockedError(
-                f"{path} is being written by {holder(path)}; wait for it or stop it, then run again"
-            ) from error
-        if error.errno in _NO_LOCKS:
-            raise StorageError(
-                f"could not lock {path}: its file system has no locks; put the artifacts elsewhere"
-            ) from error
-        raise
+    if not try_lock(descriptor, path):
+        raise CacheLockedError(f"{path} is being written by {holder(path)}; wait for it or stop it, then run again")
 
 
 def is_held(path: Path) -> bool:
@@ -68,7 +54,7 @@ def is_held(path: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in _HELD:
+        if error.errno in HELD:
             return True
         raise
     finally:
@@ -90,10 +76,3 @@ def holder(path: Path) -> str:
         return holder_words(json.loads(raw.rstrip(b"\0")))
     except (CacheFormatError, OSError, ValueError, KeyError, TypeError):
         return "another process that has only just begun"
-
-
-def _same_file(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from featcache import keys
 from featcache.disk import replacing, write_text
 from featcache.errors import SourceChangedError
 from featcache.progress import Progress
+from featcache.records import read_json
 
 LISTING_VERSION = 1  # raise it when the same files would be listed, checked or digested differently
 SETTLE_NS = 2_000_000_000  # the coarsest time stamps in use (FAT) tick every two seconds
@@ -187,12 +188,12 @@ class Listing(NamedTuple):
     @classmethod
     def load(cls, path: Path) -> "Listing | None":
         """Read it; None when it is absent, damaged or of another version."""
+        stored: dict[str, Any] | None = read_json(path)
+        if stored is None or stored.pop("version", None) != LISTING_VERSION:
+            return None
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored.pop("version") != LISTING_VERSION:
-                return None
             return cls(**stored)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except TypeError:  # other fields
             return None
 
     def save(self, path: Path) -> None:

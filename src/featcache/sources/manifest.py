@@ -13,6 +13,7 @@ import numpy as np
 from featcache import keys
 from featcache.disk import replacing, write_text
 from featcache.errors import CacheFormatError, SourceError
+from featcache.records import read_json
 from featcache.rows import SPLITS, UNKNOWN_LABEL, Rows
 
 MANIFEST_VERSION = 1  # raise it when the same data set would give other rows
@@ -128,13 +129,8 @@ def stored_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _stored_summary(folder: Path) -> dict[str, Any] | None:
-    try:
-        stored = json.loads((folder / JSON_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA or not _is_summary(stored):
-        return None
-    return stored
+    stored: dict[str, Any] | None = read_json(folder / JSON_NAME)
+    return stored if stored is not None and stored.get("schema") == SCHEMA and _is_summary(stored) else None
 
 
 def _is_summary(stored: Mapping[str, Any]) -> bool:
