@@ -134,7 +134,7 @@ def _near_flag(arguments: list[str]) -> str:
     """Suggest a flag for the first one that Luigi doesn't know."""
     known = {f"--{task}-{name}".replace("_", "-") for task, bare, name, _ in Register.get_all_params() if not bare}
     known |= {f"--{name}".replace("_", "-") for _, bare, name, _ in Register.get_all_params() if bare}
-    known |= {"--rerun", "--split", "--copy", "--tap"}
+    known |= {"--rerun", "--split", "--tap"}
     flags = [word.partition("=")[0] for word in arguments if word.startswith("--")]
     unknown = next((flag for flag in flags if flag not in known), None)
     near = difflib.get_close_matches(unknown, known, 1) if unknown else None

@@ -86,23 +86,22 @@ class IndexImages(Stage):
 
 
 class ExtractSplit(Stage):
-    """Run the backbone over one split and copy, into one feature cache."""
+    """Run the backbone over one split, into one feature cache for each copy."""
 
     split = luigi.Parameter(description="train, valid or test")
-    copy = luigi.IntParameter(default=0, description="0 for plain images, 1.. for augmented ones")
 
     def requires(self) -> luigi.Task:
         return IndexImages()
 
     def artifacts(self) -> list[Artifact]:
-        return [current_project().features(self.split, self.copy)]
+        return [current_project().features(*cache) for cache in current_project().caches() if cache[0] == self.split]
 
     def work(self, watch: Watch) -> str:
-        return stages.extract_split(current_project(), self.split, self.copy, watch, fresh=self.rerun)
+        return stages.extract_split(current_project(), self.split, watch, fresh=self.rerun)
 
 
 class ExtractFeatures(Stage):
-    """Settle what is `auto`, then cache every split and copy."""
+    """Settle what is `auto`, then cache every split."""
 
     def requires(self) -> luigi.Task:
         return IndexImages()
@@ -116,9 +115,7 @@ class ExtractFeatures(Stage):
             if watch is None:
                 return
             stages.resolve_features(current_project(), watch)
-        caches: list[luigi.Task] = [
-            ExtractSplit(split=s, copy=c, rerun=self.rerun) for s, c in current_project().caches()
-        ]
+        caches: list[luigi.Task] = [ExtractSplit(split=split, rerun=self.rerun) for split in current_project().splits()]
         yield caches
         with self.alone(caches) as watch:
             if watch is not None:

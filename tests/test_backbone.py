@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,8 @@ def test_a_batch_that_does_not_fit_is_halved(images: Images, monkeypatch: pytest
 
     compiled = module._compiled
 
-    def scarce(network: Any, shape: tuple[int, ...]) -> Any:
-        run, error = compiled(network, shape)
+    def scarce(network: Any, shape: tuple[int, ...], *, constant: bool) -> Any:
+        run, error = compiled(network, shape, constant=constant)
 
         def out_of_memory(batch: Images) -> Any:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
@@ -167,6 +168,31 @@ def test_a_batch_that_does_not_fit_is_halved(images: Images, monkeypatch: pytest
     poor = load(batch_size=4)
     assert cosine(poor.forward(images)["block5_pool"], expected).min() > 0.9999
     assert poor.batch_size == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_after_a_minute_of_computing_weights_become_constants_and_no_bit_changes(
+    images: Images, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    from featcache import backbone as module
+
+    backbone = load(precision, batch_size=4)
+    expected = backbone.forward(images)["block5_pool"]
+    before = backbone._program
+    assert not backbone._settled
+    monkeypatch.setattr(module, "_CONSTANT_AFTER", 0.0)
+    backbone.forward(images)
+    assert backbone._program is not before
+    np.testing.assert_array_equal(backbone.forward(images)["block5_pool"], expected)
+
+
+def test_several_threads_may_compute_at_once(images: Images) -> None:
+    backbone = load(batch_size=4)
+    expected = [backbone.forward(np.roll(images, turn, axis=1))["block5_pool"] for turn in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda turn: backbone.forward(np.roll(images, turn, axis=1))["block5_pool"], range(8)))
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(

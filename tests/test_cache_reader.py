@@ -199,7 +199,7 @@ FORGERIES = {
     "outside storage": (forge_outside_storage, "another storage of 'block5_pool_avg'"),
     "virtual": (forge_virtual, "another storage of 'block5_pool_avg'"),
     "chunked": (forge_chunked, "another storage of 'status'"),
-    "schema": (forge_other("schema", np.int32(2)), "expected schema=1, got schema=2 of another featcache version"),
+    "schema": (forge_other("schema", np.int32(3)), "expected schema=2, got schema=3 of another featcache version"),
     "format": (forge_other("format", np.bytes_(b"x")), "got an HDF5 file of something else"),
     "block_rows": (forge_other("block_rows", np.int64(0)), "block_rows=0"),
     "block_rows large": (forge_other("block_rows", np.int64(2)), "'journal/checksum'"),

@@ -78,7 +78,7 @@ def test_every_fault_is_reported_not_the_first(cache, capsys):
     damage(cache, offset(cache, "label"), np.array([7], "<i4").tobytes())
     damage(cache, offset(cache, "record/run"), b"nonsense")
     damage(cache, offset(cache, "row") + 8, b"\x09")
-    damage(cache, offset(cache, "journal/checksum") + 32, bytes(32))
+    damage(cache, offset(cache, "journal/checksum") + 16, bytes(16))
     code, found = verify(capsys, cache)
     messages = [message for _, message in found["c.h5"]]
     assert code == 1

@@ -1,6 +1,7 @@
 """Extraction with a backbone made of NumPy, so that every row's features are known and every call is counted."""
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from featcache import augment
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.errors import FeatureValueError, RejectedImageError, SourceChangedError
-from featcache.extract import extract_features
+from featcache.extract import extract_copies, extract_features
 from featcache.extraction import Extraction, row_settings
 from featcache.progress import Silent
 from featcache.rows import Rows
@@ -29,14 +30,16 @@ class Backbone:
         self.rows = 0
         self.fail_after = None
         self.scale = 1.0
+        self.lock = threading.Lock()
 
     def forward(self, images):
         assert images.dtype == np.uint8
         assert images.shape[1:] == (SIZE, SIZE, 3)
         assert len(images) <= BATCH
-        if self.fail_after is not None and self.rows >= self.fail_after:
-            raise InterruptedError("the backbone is gone")
-        self.rows += len(images)
+        with self.lock:  # two forward passes are under way at once
+            if self.fail_after is not None and self.rows >= self.fail_after:
+                raise InterruptedError("the backbone is gone")
+            self.rows += len(images)
         values = images.astype(np.float32) * self.scale
         return {"mean_avg": values.mean(axis=(1, 2)), "corner": values[:, :2, :2]}
 
@@ -218,6 +221,68 @@ def test_a_copy_is_augmented_and_any_row_can_be_remade_alone(tmp_path):
     assert len({np.asarray(reader["corner"]).tobytes() for reader in (plain, first, second)}) == 3
     alone = augment.augment(images["13"], augment.RECIPE, 0, f"{13:064d}", 2)
     np.testing.assert_array_equal(np.asarray(second["corner"])[13], alone[:2, :2].astype(np.float16))
+
+
+def test_copies_made_together_equal_those_made_alone_and_an_image_is_decoded_once(tmp_path):
+    decoded = []
+
+    def counted(location, digest, size):
+        decoded.append(location)
+        return load(location, digest, size)
+
+    n = 2 * BATCH + 3
+    paths = {copy: tmp_path / "together" / f"{copy}.h5" for copy in range(3)}
+    backbone = Backbone()
+    extract_copies({paths[copy]: make_job(n, copy=copy) for copy in range(3)}, counted, lambda: backbone, Silent())
+    assert sorted(decoded) == sorted(str(row) for row in range(n))
+    assert backbone.rows == 3 * n
+    for copy, path in paths.items():
+        alone, _ = extract(tmp_path / "alone" / f"{copy}.h5", make_job(n, copy=copy))
+        for tap in ("mean_avg", "corner"):
+            assert np.asarray(open_cache(path)[tap]).tobytes() == np.asarray(alone[tap]).tobytes()
+    runs = [open_cache(path).run for path in paths.values()]
+    assert [run["computed"] for run in runs] == [n, n, n]
+    assert len({run["images_per_second"] for run in runs}) == 1
+
+
+def test_copies_that_lack_different_rows_get_each_its_own(tmp_path):
+    extract(tmp_path / "0.h5", make_job(BATCH + 2))
+    extract(tmp_path / "1.h5", make_job(3, copy=1))
+    n, backbone = 2 * BATCH, Backbone()
+
+    def broken(location, digest, size):
+        if location == str(n - 1):
+            raise RejectedImageError("truncated")
+        return load(location, digest, size)
+
+    paths = [tmp_path / "all0.h5", tmp_path / "all1.h5"]
+    jobs = {path: make_job(n, copy=copy) for copy, path in enumerate(paths)}
+    extract_copies(jobs, broken, lambda: backbone, Silent())
+    assert [open_cache(path).run["copied"] for path in paths] == [BATCH + 2, 3]
+    for copy, path in enumerate(paths):
+        alone, _ = extract(tmp_path / "alone" / f"{copy}.h5", make_job(n, copy=copy), load=broken)
+        assert np.asarray(open_cache(path)["corner"]).tobytes() == np.asarray(alone["corner"]).tobytes()
+        assert np.flatnonzero(open_cache(path).status == Status.REJECTED).tolist() == [n - 1]
+
+
+def test_shares_say_what_the_pipeline_waits_for(tmp_path):
+    def slow(location, digest, size):
+        time.sleep(0.02)
+        return load(location, digest, size)
+
+    reader, _ = extract(tmp_path / "a.h5", make_job(4 * BATCH), load=slow)
+    shares = reader.run["shares"]
+    assert set(shares) == {"decode", "forward", "write"}
+    assert sum(shares.values()) == pytest.approx(1, abs=0.001)
+    assert shares["decode"] > 0.5, "the disk is slow, the processor idle: everything stands still for decoding"
+
+    class Slow(Backbone):
+        def forward(self, images):
+            time.sleep(0.05)
+            return super().forward(images)
+
+    reader, _ = extract(tmp_path / "b.h5", make_job(4 * BATCH, weights="others"), Slow())
+    assert reader.run["shares"]["forward"] > 0.5
 
 
 def test_row_settings_hold_what_decides_values_and_nothing_else():

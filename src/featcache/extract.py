@@ -1,83 +1,37 @@
-"""Decode | forward | write, overlapped: the rows of one split and copy, through the backbone, into one feature cache.
+"""The rows of one split through the backbone into feature caches, one for each copy.
 
 Rows that already stand in a cache of the same folder, or in durable blocks of an unfinished one, are copied; TensorFlow is
 imported only when at least one row has to be computed.
 """
 
-import os
 import platform
 import resource
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.augment import RECIPE, augment
 from featcache.cache.layout import CacheHeader, Status, TapLayout, default_block_rows
 from featcache.cache.reuse import RowFinder, find_rows
 from featcache.cache.writer import CacheWriter
-from featcache.errors import RejectedImageError
-from featcache.extraction import AUGMENT_SEED, Extraction
+from featcache.extraction import Extraction
+from featcache.overlap import Account, ForwardPass, Loader, Target, compute
 from featcache.progress import Progress
 
-_AHEAD = 3  # batches decoded before they are needed; more only costs memory
+__all__ = ["ForwardPass", "Loader", "extract_copies", "extract_features"]
+
 _COPY_BYTES = 64 << 20
 _PACKAGES = ("featcache", "keras", "tensorflow", "jax", "torch", "numpy", "h5py")
 _USUAL_BATCH = 64  # for the size of blocks where every row is copied and no backbone is asked
 
-Loader = Callable[[str, str, int], npt.NDArray[np.uint8]]
-Features = Mapping[str, npt.NDArray[Any]]
-
-
-class ForwardPass(Protocol):
-    """What extraction needs of a backbone; `featcache.backbone.Backbone` is one."""
-
-    @property
-    def batch_size(self) -> int:
-        """Rows that are computed at once."""
-
-    @property
-    def taps(self) -> Mapping[str, tuple[int, ...]]:
-        """Tap name -> shape of one row, (h, w, c) or (c,)."""
-
-    def forward(self, images: npt.NDArray[np.uint8]) -> Features:
-        """Map (b, size, size, 3) uint8 RGB images to (b, ...) features per tap name, b <= batch_size."""
-
-
-@dataclass
-class _Account:
-    """Where the time of the thread that drives the forward pass went, in seconds."""
-
-    seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "forward": 0.0, "write": 0.0})
-
-    @contextmanager
-    def on(self, what: str) -> Iterator[None]:
-        """Add the time spent inside to `what`."""
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[what] += time.perf_counter() - begun
-
-    def shares(self) -> dict[str, float]:
-        """Fractions of the whole, in 0..1."""
-        whole = sum(self.seconds.values()) or 1.0
-        return {what: round(seconds / whole, 4) for what, seconds in self.seconds.items()}
-
-    def __str__(self) -> str:
-        """For the progress bar: ``forward 92 % · decode 6 % · write 2 %``."""
-        ordered = sorted(self.shares().items(), key=lambda item: -item[1])
-        return " · ".join(f"{what} {share:.0%}".replace("%", " %") for what, share in ordered)
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 def extract_features(
@@ -90,49 +44,119 @@ def extract_features(
     reuse: bool = True,
     about: Mapping[str, object] | None = None,
 ) -> Path:
-    """Cache the features of `job` as `path`; unfinished work of an earlier try is gone on with.
+    """Cache the features of one copy as `path`; see `extract_copies`."""
+    extract_copies({path: job}, load, open_backbone, progress, reuse=reuse, about=about)
+    return path
+
+
+def extract_copies(
+    jobs: Mapping[Path, Extraction],
+    load: Loader,
+    open_backbone: Callable[[], ForwardPass],
+    progress: Progress,
+    *,
+    reuse: bool = True,
+    about: Mapping[str, object] | None = None,
+) -> None:
+    """Cache the features of several copies of one split; unfinished work of an earlier try is gone on with.
+
+    An image that several copies need is decoded once for all of them.
 
     Args:
-        path: the published file's name; it appears only when everything in it is durable.
-        job: what to cache.
+        jobs: the published file's path -> what to cache there, all of the same rows; a path appears only when
+            everything in the file is durable.
         load: location, content digest and size -> (size, size, 3) uint8 RGB; called from several threads.
         open_backbone: called only when rows have to be computed.
         progress: is told of every batch.
         reuse: copy rows that stand in other caches of the folder; False computes every row anew.
-        about: more entries for the file's ``run`` record, such as the weights' origin.
+        about: more entries for the files' ``run`` records, such as the weights' origin.
 
     Raises:
-        CacheLockedError: another process writes this file.
+        CacheLockedError: another process writes one of these files.
         FeatureValueError: a feature is not finite or beyond float16.
         SourceChangedError: an image is no longer what the manifest says.
         StorageError: the disk is full, read-only or not permitted; durable blocks stay.
+        ValueError: the jobs are not of the same rows and image size.
     """
     begun, started = time.perf_counter(), datetime.now(UTC)
-    finder = find_rows(path.parent, job.tap_keys, job.rows.digests) if reuse else None
-    backbone = None if finder is not None and finder.shapes else open_backbone()
-    shapes = backbone.taps if backbone is not None else finder.shapes  # type: ignore[union-attr]  # one of them is there
-    account = _Account()
-    batch_size = backbone.batch_size if backbone is not None else _USUAL_BATCH
-    with CacheWriter(path, _header(job, shapes, batch_size), fresh=not reuse) as writer:
-        counts = {"resumed": int(writer.durable.sum())}
-        open_rows = ~writer.durable
-        counts["rejected_in_listing"] = _reject(writer, np.flatnonzero(open_rows & ~job.rows.listed), shapes)
-        open_rows &= job.rows.listed
-        copied = np.flatnonzero(open_rows & finder.found) if finder is not None else np.empty(0, np.intp)
-        if finder is not None:
-            _copy(writer, copied, finder, shapes)
-        open_rows[copied] = False
-        todo = np.flatnonzero(open_rows)
-        counts |= {"copied": len(copied), "computed": len(todo)}
-        if len(todo):
+    if len({(job.split, job.rows.key, job.spec.image_size) for job in jobs.values()}) != 1:
+        raise ValueError("expected copies of the same split, rows and image size; got different ones")
+    finders = {
+        path: find_rows(path.parent, job.tap_keys, job.rows.digests) if reuse else None for path, job in jobs.items()
+    }
+    known = all(finder is not None and finder.shapes for finder in finders.values())
+    backbone = None if known else open_backbone()
+    with ExitStack() as stack:
+        copies = [_open(path, job, finders[path], backbone, stack, fresh=not reuse) for path, job in jobs.items()]
+        account = None
+        if any(len(copy.target.todo) for copy in copies):
             backbone = backbone or open_backbone()
-            _compute(writer, todo, job, load, backbone, account, progress)
+            job = copies[0].job
+            account = compute(
+                job.rows,
+                [copy.target for copy in copies],
+                load,
+                job.spec.image_size,
+                backbone,
+                progress,
+                _title(copies),
+            )
         seconds = time.perf_counter() - begun
-        record = _run_record(started, seconds, account, backbone, len(todo))
-        return writer.publish({**counts, **record, **(about or {})})
+        for copy in copies:
+            share = _share(copy, copies)
+            record = _run_record(started, seconds * share, account, backbone, share, len(copy.target.todo))
+            copy.writer.publish({**copy.counts, **record, **(about or {})})
 
 
-def _header(job: Extraction, shapes: Mapping[str, tuple[int, ...]], batch_size: int) -> CacheHeader:
+@dataclass(frozen=True, eq=False)
+class _Copy:
+    """One cache at work: its writer, what has to be computed for it, and what became of the other rows."""
+
+    job: Extraction
+    writer: CacheWriter
+    target: Target
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def _open(
+    path: Path,
+    job: Extraction,
+    finder: RowFinder | None,
+    backbone: ForwardPass | None,
+    stack: ExitStack,
+    *,
+    fresh: bool,
+) -> _Copy:
+    """Take hold of a cache, write what needs no backbone, and find what does."""
+    shapes = backbone.taps if backbone is not None else finder.shapes  # type: ignore[union-attr]  # one of them is there
+    batch_size = backbone.batch_size if backbone is not None else _USUAL_BATCH
+    writer = stack.enter_context(CacheWriter(path, _header(job, shapes, batch_size), fresh=fresh))
+    counts = {"resumed": int(writer.durable.sum())}
+    open_rows = ~writer.durable
+    counts["rejected_in_listing"] = _reject(writer, np.flatnonzero(open_rows & ~job.rows.listed), shapes)
+    open_rows &= job.rows.listed
+    copied = np.flatnonzero(open_rows & finder.found) if finder is not None else np.empty(0, np.intp)
+    if finder is not None:
+        _copy(writer, copied, finder, shapes)
+    open_rows[copied] = False
+    todo = np.flatnonzero(open_rows)
+    counts |= {"copied": len(copied), "computed": len(todo)}
+    return _Copy(job, writer, Target(job.copy, todo, writer.write), counts)
+
+
+def _title(copies: Sequence[_Copy]) -> str:
+    numbers = [copy.job.copy for copy in copies if len(copy.target.todo)]
+    several = f" copies {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f" copy {numbers[0]}" * bool(numbers[0])
+    return f"{copies[0].job.split}{several}: {copies[0].job.spec.backbone}"
+
+
+def _share(copy: _Copy, copies: Sequence[_Copy]) -> float:
+    """A copy's part of the work, in 0..1, so that the copies' seconds add up to those that passed."""
+    whole = sum(len(other.target.todo) for other in copies)
+    return len(copy.target.todo) / whole if whole else 1 / len(copies)
+
+
+def _header(job: Extraction, shapes: Shapes, batch_size: int) -> CacheHeader:
     taps = tuple(
         TapLayout(name=name, shape=tuple(shapes[name]), key=job.tap_keys[name], settings=settings)
         for name, settings in job.tap_settings.items()
@@ -150,7 +174,7 @@ def _header(job: Extraction, shapes: Mapping[str, tuple[int, ...]], batch_size: 
     )
 
 
-def _reject(writer: CacheWriter, rows: npt.NDArray[np.intp], shapes: Mapping[str, tuple[int, ...]]) -> int:
+def _reject(writer: CacheWriter, rows: npt.NDArray[np.intp], shapes: Shapes) -> int:
     """Write zeroed rows for what listing already set aside."""
     zeros = {name: np.zeros((len(rows), *shape), np.float16) for name, shape in shapes.items()}
     if len(rows):
@@ -158,9 +182,7 @@ def _reject(writer: CacheWriter, rows: npt.NDArray[np.intp], shapes: Mapping[str
     return len(rows)
 
 
-def _copy(
-    writer: CacheWriter, rows: npt.NDArray[np.intp], finder: RowFinder, shapes: Mapping[str, tuple[int, ...]]
-) -> None:
+def _copy(writer: CacheWriter, rows: npt.NDArray[np.intp], finder: RowFinder, shapes: Shapes) -> None:
     row_bytes = sum(2 * int(np.prod(shape)) for shape in shapes.values())
     step = max(1, _COPY_BYTES // row_bytes)
     for start in range(0, len(rows), step):
@@ -168,101 +190,20 @@ def _copy(
         writer.write(part, finder.copy(part), np.full(len(part), Status.OK, np.uint8))
 
 
-def _compute(
-    writer: CacheWriter,
-    todo: npt.NDArray[np.intp],
-    job: Extraction,
-    load: Loader,
-    backbone: ForwardPass,
-    account: _Account,
-    progress: Progress,
-) -> None:
-    """Drive the three steps: threads decode ahead, this thread computes, one thread writes behind."""
-    batches = [todo[start : start + backbone.batch_size] for start in range(0, len(todo), backbone.batch_size)]
-    copy = f" copy {job.copy}" if job.copy else ""
-    progress.start(f"{job.split}{copy}: {job.spec.backbone}", len(todo), "images")
-    writes: deque[Future[None]] = deque()
-    sink = ThreadPoolExecutor(1, thread_name_prefix="featcache-write")
-    try:
-        for batch, images, status in _decoded(batches, job, load, account):
-            with account.on("forward"):
-                features = backbone.forward(images)
-            with account.on("write"):
-                writes.append(sink.submit(writer.write, batch, _zero_rejected(features, status), status))
-                while len(writes) > _AHEAD:
-                    writes.popleft().result()
-            progress.advance(len(batch), str(account))
-        with account.on("write"):
-            for write in writes:
-                write.result()
-    finally:
-        sink.shutdown(wait=True)  # what is computed is written, also when the next batch or image fails
-        progress.finish()
-
-
-def _decoded(
-    batches: list[npt.NDArray[np.intp]], job: Extraction, load: Loader, account: _Account
-) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
-    """Yield (rows, (b, size, size, 3) images, (b,) status), decoded by threads some batches ahead."""
-    threads = os.cpu_count() or 1
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="featcache-decode")
-    queue: deque[list[Future[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]]] = deque()
-    waiting = iter(batches)
-
-    def fetch() -> None:
-        batch = next(waiting, None)
-        if batch is not None:
-            queue.append([pool.submit(_decode_rows, part, job, load) for part in np.array_split(batch, threads)])
-
-    try:
-        for _ in range(_AHEAD):
-            fetch()
-        for batch in batches:
-            with account.on("decode"):
-                parts = [part.result() for part in queue.popleft()]
-                images = np.concatenate([images for images, _ in parts])
-                status = np.concatenate([status for _, status in parts])
-            fetch()
-            yield batch, images, status
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _decode_rows(
-    rows: npt.NDArray[np.intp], job: Extraction, load: Loader
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Decode some rows of one batch; a row that can't be decoded stays black and is marked as rejected."""
-    size = job.spec.image_size
-    images = np.zeros((len(rows), size, size, 3), np.uint8)
-    status = np.full(len(rows), Status.OK, np.uint8)
-    for i, row in enumerate(rows):
-        digest = job.rows.digests[row]
-        try:
-            image = load(job.rows.locations[row], digest, size)
-        except RejectedImageError:
-            status[i] = Status.REJECTED
-            continue
-        images[i] = augment(image, RECIPE, AUGMENT_SEED, digest, job.copy) if job.copy else image
-    return images, status
-
-
-def _zero_rejected(features: Features, status: npt.NDArray[np.uint8]) -> Features:
-    rejected = status == Status.REJECTED
-    if not rejected.any():
-        return features
-    return {name: np.where(rejected.reshape(-1, *[1] * (f.ndim - 1)), 0, f) for name, f in features.items()}
-
-
 def _run_record(
-    started: datetime, seconds: float, account: _Account, backbone: ForwardPass | None, computed: int
+    started: datetime,
+    seconds: float,
+    account: Account | None,
+    backbone: ForwardPass | None,
+    share: float,
+    computed: int,
 ) -> dict[str, object]:
     """When, where, with what and how fast: facts about the run that no value depends on."""
-    working = sum(account.seconds.values())
     return {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
-        "images_per_second": round(computed / working, 1) if computed else None,
-        "shares": account.shares(),
+        "images_per_second": round(computed / (account.seconds * share), 1) if account and computed else None,
+        "shares": account.shares() if account else None,
         "batch_size": backbone.batch_size if backbone is not None else None,
         "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "host": platform.node(),

@@ -87,6 +87,7 @@ def _recomputed(path: Path, project: Project, progress: Progress) -> tuple[str, 
             known or f"luigi.cfg's settings don't ask for it: run where its luigi.cfg is, or use --set ({_RUN})",
         )
     with folder_lock(project.folder, "repair", progress.notice):
-        extract_split(project, *asked[path], progress)
+        split, copy = asked[path]
+        extract_split(project, split, progress, [copy])
     run = open_cache(path).run
     return REPAIRED, f"{run['computed']:,} rows computed, {run['copied']:,} copied"

@@ -39,7 +39,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "digest": "SHA-256 of the image's content as hexadecimal digits, empty where it could not be read",
     "status": "0 not written, 1 ok, 2 rejected (features are zeros)",
     "class_name": "class names in label order, UTF-8",
-    "journal/checksum": "SHA-256 of each block: bytes of every tap in the order of the attribute taps, then of status; all zeros: not durable",
+    "journal/checksum": "XXH3-128 of each block: bytes of every tap in the order of the attribute taps, then of status; all zeros: not durable",
     "journal/complete": "1 once every row is written, checked and durable",
     "journal/holder": "JSON: pid, host and start of the process that is writing this file, empty when published",
     "record/settings": "JSON: settings of the file under the empty name, of each tap under its name",

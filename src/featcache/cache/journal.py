@@ -2,12 +2,15 @@
 
 import queue
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from featcache.cache.blocks import BlockScan, scan_block
 from featcache.cache.layout import CHECKSUM_BYTES
 from featcache.cache.structure import Structure
 from featcache.disk import disk, storage_errors
+
+_READERS = 2  # blocks read back at once, where several wait
 
 
 class Journal:
@@ -26,6 +29,7 @@ class Journal:
         self._blocks: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=f"journal of {structure.path.name}", daemon=True)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="featcache-checksum")
         self._thread.start()
 
     def submit(self, block: int) -> None:
@@ -42,6 +46,7 @@ class Journal:
         if self._thread.is_alive():
             self._blocks.put(None)
             self._thread.join()
+        self._readers.shutdown()
 
     def _work(self) -> None:
         try:
@@ -52,6 +57,9 @@ class Journal:
                     return
         except BaseException as error:  # noqa: BLE001 - it is raised where the user's call is, by `check`
             self._error = error
+
+    def _scan(self, block: int) -> BlockScan:
+        return scan_block(self._descriptor, self._structure, block)
 
     def _waiting(self, block: int) -> tuple[list[int], bool]:
         """Return `block` and all that wait behind it (one fsync serves them all), and whether the end was among them."""
@@ -66,7 +74,7 @@ class Journal:
     def _make_durable(self, blocks: list[int]) -> None:
         path: Path = self._structure.path
         offset = self._structure.places["journal/checksum"].offset
-        scans = {block: scan_block(self._descriptor, self._structure, block) for block in blocks}
+        scans = dict(zip(blocks, self._readers.map(self._scan, blocks), strict=True))
         with storage_errors(path, "could not write"):
             disk.fsync(self._descriptor)
             for block, scan in scans.items():

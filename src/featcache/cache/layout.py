@@ -16,7 +16,7 @@ from featcache import keys
 from featcache.errors import SettingsError, SourceError
 from featcache.rows import Rows
 
-SCHEMA = 1
+SCHEMA = 2
 FORMAT = "featcache feature cache"
 FEATURE_DTYPE = np.dtype("<f2")
 FLOAT16_MAX = 65504.0
@@ -24,7 +24,7 @@ BLOCK_BYTES = 8 * 1024 * 1024  # below this an fsync per block costs more than t
 BLOCK_VARIABLE = "FEATCACHE_BLOCK_BYTES"  # another size for new files, e.g. for tests that need many blocks; in no key
 RUN_BYTES = 64 * 1024
 HOLDER_BYTES = 512
-CHECKSUM_BYTES = 32
+CHECKSUM_BYTES = 16  # of XXH3-128, which runs at the speed of memory; it meets accidents, and no key rests on it
 PARTIAL_SUFFIX = ".partial.h5"
 COLUMNS = ("id", "label", "group", "digest")
 RESERVED = frozenset({*COLUMNS, "status", "row", "class_name", "journal", "record"})

@@ -4,9 +4,10 @@ import csv
 import dataclasses
 import io
 import time
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from featcache import disk, sources
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.errors import RejectedImageError, SourceChangedError, SourceError, WeightsError
-from featcache.extract import extract_features
+from featcache.extract import extract_copies
 from featcache.extraction import Extraction
 from featcache.precision import choose_precision
 from featcache.progress import Progress
@@ -69,41 +70,65 @@ def resolve_features(project: Project, progress: Progress) -> None:
         project.record_resolved("precision", record)
 
 
-def extract_split(project: Project, split: str, copy: int, progress: Progress, *, fresh: bool = False) -> str:
-    """Cache the features of one split and copy; `fresh` computes every row anew.
+def extract_split(
+    project: Project, split: str, progress: Progress, copies: Collection[int] | None = None, *, fresh: bool = False
+) -> str:
+    """Cache the features of one split, decoding each image once for all copies that need it.
+
+    Args:
+        project: whose.
+        split: ``train``, ``valid`` or ``test``.
+        progress: is told of every batch.
+        copies: which copies; None for those that the settings ask for and that aren't complete.
+        fresh: compute every row of all of them anew.
 
     Raises:
-        CacheLockedError: another process writes this cache.
+        CacheLockedError: another process writes one of these caches.
         FeatureValueError: a feature is not finite or beyond float16.
         SourceChangedError: an image changed since it was indexed.
         SourceError: there is no such split.
         StorageError: the disk is full, read-only or not permitted; finished blocks are kept.
     """
-    dataset, spec, manifest = project.settings.dataset, project.settings.features, Manifest.load(project.folder)
+    manifest = Manifest.load(project.folder)
     if split not in manifest.splits:
         raise SourceError(f"expected a split that has images ({', '.join(manifest.splits)}); got split={split!r}")
-    job = Extraction(
-        dataset=dataset.name,
-        split=split,
-        copy=copy,
-        rows=manifest.splits[split],
-        class_names=manifest.class_names,
-        spec=spec,
-        tap_settings=project.tap_settings(copy),
-    )
+    if copies is None:
+        asked = [copy for name, copy in project.caches() if name == split]
+        copies = [copy for copy in asked if fresh or not project.features(split, copy).is_complete()]
+    jobs = {project.features(split, copy).path: _job(project, manifest, split, copy) for copy in copies}
     about = {"run": project.run, "weights": project.resolved("weights"), "precision": project.precision()}
-    path, load = project.features(split, copy).path, open_source(dataset).load
 
     def open_backbone() -> "Backbone":
         backbone = _backbone(project, progress)
         check_space(project, backbone.taps)
         return backbone
 
-    extract_features(path, job, load, open_backbone, progress, reuse=not fresh, about=about)
-    run = open_cache(path).run
-    parts = [f"{run[what]:,} {what}" for what in ("computed", "copied", "resumed") if run[what]]
-    speed = f" · {run['images_per_second']:,.0f} images/s" if run["computed"] else ""
-    return f"{split}{f' copy {copy}' * bool(copy)}: {' · '.join(parts)}{speed}"
+    load = open_source(project.settings.dataset).load
+    extract_copies(jobs, load, open_backbone, progress, reuse=not fresh, about=about)
+    return f"{split}: {_told([open_cache(path).run for path in jobs])}"
+
+
+def _job(project: Project, manifest: Manifest, split: str, copy: int) -> Extraction:
+    return Extraction(
+        dataset=project.settings.dataset.name,
+        split=split,
+        copy=copy,
+        rows=manifest.splits[split],
+        class_names=manifest.class_names,
+        spec=project.settings.features,
+        tap_settings=project.tap_settings(copy),
+    )
+
+
+def _told(runs: Sequence[Mapping[str, Any]]) -> str:
+    """What became of the rows of all copies, how fast, and what took the time."""
+    counts = {what: sum(run[what] for run in runs) for what in ("computed", "copied", "resumed")}
+    parts = [f"{count:,} {what}" for what, count in counts.items() if count]
+    worked = next((run for run in runs if run["computed"]), None)
+    if worked:
+        shares = " · ".join(f"{what} {100 * share:.0f} %" for what, share in worked["shares"].items())
+        parts.append(f"{worked['images_per_second']:,.0f} images/s ({shares})")
+    return " · ".join(parts)
 
 
 def finish_features(project: Project, progress: Progress) -> str:

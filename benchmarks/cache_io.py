@@ -1,0 +1,162 @@
+"""Reading and writing a feature cache against `np.save` and `np.memmap`, on the same disk, in one run.
+
+    python benchmarks/cache_io.py [--megabytes 512] [--folder .]
+
+Rows are VGG16's `block5_pool` at 224 pixels, (7, 7, 512) float16, half of them zeros. Writing: to a durable file, published by
+rename (np.save, fsync, rename, fsync of the folder). Reading: with the page cache warm, and cold after the kernel was asked to
+drop the file's pages. Each figure is the median of ROUNDS, taken in turn. Prints Markdown for benchmarks/RESULTS.md.
+"""
+
+import argparse
+import hashlib
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import featcache
+from featcache.cache.layout import CacheHeader, TapLayout, default_block_rows
+from featcache.cache.writer import CacheWriter
+from featcache.rows import Rows
+
+SHAPE = (7, 7, 512)
+BATCH = 64
+ROUNDS = 5
+
+
+class Subject:
+    """The same rows as a feature cache and as a NumPy file."""
+
+    def __init__(self, folder: Path, n: int) -> None:
+        """Make n rows of features."""
+        rng = np.random.default_rng(0)
+        self.features = np.maximum(rng.standard_normal((n, *SHAPE), np.float32), 0).astype(np.float16)
+        ids = [f"{row}.jpg" for row in range(n)]
+        digests = [hashlib.sha256(row_id.encode()).hexdigest() for row_id in ids]
+        rows = Rows(ids, np.zeros(n, np.int32), [""] * n, digests, [""] * n)
+        taps = (TapLayout("block5_pool", SHAPE, "k" * 64, {}),)
+        block_rows = default_block_rows(taps, BATCH)
+        self.header = CacheHeader("train", 0, "f" * 64, "set", {}, ("a", "b"), taps, rows, block_rows)
+        self.cache, self.array = folder / "cache.h5", folder / "array.npy"
+        self.order = rng.permutation(n)[: n // 2]
+
+    def write_cache(self) -> None:
+        """Batch by batch, as extraction does, to a published cache."""
+        self.cache.unlink(missing_ok=True)
+        with CacheWriter(self.cache, self.header) as writer:
+            for start in range(0, len(self.features), BATCH):
+                batch = self.features[start : start + BATCH]
+                writer.write(
+                    np.arange(start, start + len(batch)), {"block5_pool": batch}, np.ones(len(batch), np.uint8)
+                )
+            writer.publish({})
+
+    def write_array(self) -> None:
+        """In one `np.save`, to a durable file under its final name."""
+        self.array.unlink(missing_ok=True)
+        temporary = self.array.with_suffix(".tmp")
+        with open(temporary, "wb") as stream:
+            np.save(stream, self.features)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(self.array)
+        folder = os.open(self.array.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+    def read(self, features: np.ndarray, *, random: bool) -> None:
+        """Every row in batches, or half of them at random."""
+        order = self.order if random else None
+        count = len(features) if order is None else len(order)
+        for start in range(0, count, BATCH):
+            if order is None:
+                np.array(features[start : start + BATCH])
+            else:
+                features[order[start : start + BATCH]]
+
+    def open_cache(self) -> np.ndarray:
+        """The cache's features."""
+        return featcache.open(self.cache)["block5_pool"]
+
+    def open_array(self) -> np.ndarray:
+        """The NumPy file, mapped."""
+        return np.load(self.array, mmap_mode="r")
+
+
+def forget(path: Path) -> None:
+    """Ask the kernel to drop the file's pages."""
+    with open(path, "rb") as stream:
+        os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def ways(subject: Subject) -> dict[str, tuple[Callable[[], None], Callable[[], None], float]]:
+    """What is measured: name -> (the cache's way, NumPy's way, share of the bytes)."""
+    found = {"write, durable": (subject.write_cache, subject.write_array, 1.0)}
+    for warm in (True, False):
+        for random in (False, True):
+
+            def run(
+                path: Path, opener: Callable[[], np.ndarray], *, warm: bool = warm, random: bool = random
+            ) -> Callable[[], None]:
+                opened = []
+
+                def prepare() -> None:
+                    opened[:] = [opener()]  # mapped anew, as pages that were looked at once cost no fault
+                    if not warm:
+                        forget(path)
+
+                def timed() -> None:
+                    subject.read(opened[0], random=random)
+
+                timed.prepare = prepare  # type: ignore[attr-defined]
+                return timed
+
+            name = f"read, {'random rows' if random else 'in order'}, page cache {'warm' if warm else 'cold'}"
+            mine, theirs = run(subject.cache, subject.open_cache), run(subject.array, subject.open_array)
+            found[name] = (mine, theirs, 0.5 if random else 1.0)
+    return found
+
+
+def measure(way: Callable[[], None]) -> float:
+    """Seconds of one call, its preparation not counted."""
+    getattr(way, "prepare", lambda: None)()
+    begun = time.perf_counter()
+    way()
+    return time.perf_counter() - begun
+
+
+def opening(subject: Subject) -> str:
+    """What it takes to open each, in milliseconds."""
+    pairs = [(measure(subject.open_cache), measure(subject.open_array)) for _ in range(ROUNDS)]
+    mine, theirs = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
+    return f"Opening, in which HDF5 reads the file's structure: {mine:.1f} ms against {theirs:.1f} ms."
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=512)
+    parser.add_argument("--folder", type=Path, default=Path.cwd())
+    wanted = parser.parse_args()
+    n = wanted.megabytes * 1_000_000 // (2 * int(np.prod(SHAPE)))
+    print("| | feature cache, MB/s | NumPy, MB/s | ratio (median of pairs) |\n| --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory(dir=wanted.folder) as folder:
+        subject = Subject(Path(folder), n)
+        for name, (mine, theirs, share) in ways(subject).items():
+            for way in (mine, theirs):
+                measure(way)
+            pairs = [(measure(mine), measure(theirs)) for _ in range(ROUNDS)]
+            speed = [
+                share * subject.features.nbytes / 1e6 / statistics.median(times) for times in zip(*pairs, strict=True)
+            ]
+            ratio = statistics.median(theirs / mine for mine, theirs in pairs)
+            print(f"| {name} | {speed[0]:,.0f} | {speed[1]:,.0f} | {ratio:.2f} |", flush=True)
+        print("\n" + opening(subject))
+
+
+if __name__ == "__main__":
+    main()
