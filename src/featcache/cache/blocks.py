@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from featcache.cache.layout import CHECKSUM_BYTES, COLUMNS, Status, TapLayout, block_range
+from featcache.cache.layout import CHECKSUM_BYTES, COLUMNS, FEATURE_DTYPE, Status, TapLayout, block_range
 from featcache.cache.structure import Place, Structure
 from featcache.errors import CacheFormatError
 
-_PIECE_BYTES = 1024 * 1024  # stays in a core's second-level cache between hashing and statistics
+_PIECE_BYTES = 512 * 1024  # stays in a core's second-level cache between hashing and statistics
 _MAGNITUDE = np.uint16(0x7FFF)
 _BIAS = np.float32(2.0**112)
 
@@ -67,37 +67,54 @@ class BlockScan:
     statistics: Mapping[str, TapStatistics]
 
 
-def scan_block(descriptor: int, structure: Structure, block: int) -> BlockScan:
+class Scratch:
+    """Memory for the pieces of one file's blocks, used again and again: fresh pages cost more than hashing them."""
+
+    def __init__(self, structure: Structure) -> None:
+        size = max(_PIECE_BYTES, *(tap.row_bytes for tap in structure.taps))
+        self.raw = np.empty(size, np.uint8)
+        self.wide = np.empty(size // FEATURE_DTYPE.itemsize, np.uint32)
+
+
+def scan_block(descriptor: int, structure: Structure, block: int, scratch: Scratch | None = None) -> BlockScan:
     """Read a block back from the file; checksum and statistics of what is really there.
+
+    Args:
+        descriptor: the open file.
+        structure: where everything lies in it.
+        block: from 0.
+        scratch: of the same file, used by no other thread meanwhile; None for fresh memory.
 
     Raises:
         CacheFormatError: the file ends before the block does.
     """
+    scratch = scratch or Scratch(structure)
     start, stop = block_range(block, structure.block_rows, structure.n)
     status = read_rows(descriptor, structure, "status", start, stop)
     state, statistics = xxhash.xxh3_128(), {}
     for tap in structure.taps:
         found = TapStatistics()
-        for first, piece in _pieces(descriptor, structure, tap, start, stop):
+        for first, piece in _pieces(descriptor, structure, tap, start, stop, scratch):
             state.update(piece.data)
             ok = status[first - start : first - start + len(piece)] == Status.OK
-            found = found.plus(_measure(piece if ok.all() else piece[ok]))
+            found = found.plus(_measure(piece if ok.all() else piece[ok], scratch))
         statistics[tap.name] = found
     state.update(status.data)
     return BlockScan(state.digest(), statistics)
 
 
-def block_checksum(descriptor: int, structure: Structure, block: int) -> bytes | None:
+def block_checksum(descriptor: int, structure: Structure, block: int, scratch: Scratch | None = None) -> bytes | None:
     """Read a block back and return its checksum alone; None where the disk can't read it, which costs no other block.
 
     Raises:
         CacheFormatError: the file ends before the block does.
     """
+    scratch = scratch or Scratch(structure)
     start, stop = block_range(block, structure.block_rows, structure.n)
     state = xxhash.xxh3_128()
     try:
         for tap in structure.taps:
-            for _, piece in _pieces(descriptor, structure, tap, start, stop):
+            for _, piece in _pieces(descriptor, structure, tap, start, stop, scratch):
                 state.update(piece.data)
         state.update(read_rows(descriptor, structure, "status", start, stop).data)
     except OSError as error:
@@ -148,26 +165,33 @@ def _row_bytes(place: Place) -> int:
 
 
 def _pieces(
-    descriptor: int, structure: Structure, tap: TapLayout, start: int, stop: int
+    descriptor: int, structure: Structure, tap: TapLayout, start: int, stop: int, scratch: Scratch
 ) -> Iterator[tuple[int, npt.NDArray[np.float16]]]:
-    step = max(1, _PIECE_BYTES // tap.row_bytes)
+    """Yield (first row, rows) again and again in the same memory."""
+    offset, step = structure.places[tap.name].offset, max(1, _PIECE_BYTES // tap.row_bytes)
     for first in range(start, stop, step):
-        yield first, read_rows(descriptor, structure, tap.name, first, min(stop, first + step))
+        count = min(stop, first + step) - first
+        raw = scratch.raw[: count * tap.row_bytes]
+        _read_into(descriptor, structure, raw.data, offset + first * tap.row_bytes)
+        yield first, raw.view(FEATURE_DTYPE).reshape(count, *tap.shape)
 
 
 def _read(descriptor: int, structure: Structure, offset: int, length: int) -> bytearray:
     buffer = bytearray(length)
-    view = memoryview(buffer)
+    _read_into(descriptor, structure, memoryview(buffer), offset)
+    return buffer
+
+
+def _read_into(descriptor: int, structure: Structure, view: memoryview, offset: int) -> None:
     while len(view):
         count = os.preadv(descriptor, [view], offset)
         if count == 0:
             expected = f"expected a file of {structure.size} bytes, got one that ends before byte {offset + len(view)}"
             raise CacheFormatError(f"{structure.path}: {expected}; delete it and run again")
         view, offset = view[count:], offset + count
-    return buffer
 
 
-def _measure(piece: npt.NDArray[np.float16]) -> TapStatistics:
+def _measure(piece: npt.NDArray[np.float16], scratch: Scratch) -> TapStatistics:
     if not piece.size:
         return TapStatistics()
     bits = piece.view(np.int16)
@@ -179,7 +203,8 @@ def _measure(piece: npt.NDArray[np.float16]) -> TapStatistics:
     # numbers from 0 on are in the order of their bits, and integers are compared several times as fast
     lowest_and_highest = np.array([lowest, bits.max()], np.int16).view(np.float16)
     minimum, maximum = (float(value) for value in lowest_and_highest)
-    total = float(_shifted(piece.view(np.uint16)).sum(dtype=np.float64)) * float(_BIAS)  # a power of two: exact
+    wide = _shifted(piece.view(np.uint16).reshape(-1), scratch.wide[: piece.size])
+    total = float(wide.sum(dtype=np.float64)) * float(_BIAS)  # a power of two: exact
     return TapStatistics(len(piece), piece.size, piece.size - int(np.count_nonzero(bits)), minimum, maximum, total)
 
 
@@ -190,15 +215,15 @@ def widen(piece: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
     into place and multiplying by 2**112, the difference of the exponents' biases, runs in vector units.
     """
     bits = np.ascontiguousarray(piece).view(np.uint16)
-    values = _shifted(bits & _MAGNITUDE)
+    values = _shifted(bits & _MAGNITUDE, np.empty(bits.shape, np.uint32))
     values *= _BIAS
     if bits.max() > _MAGNITUDE:  # rare behind a relu
         np.negative(values, out=values, where=bits > _MAGNITUDE)
     return values
 
 
-def _shifted(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """The bits of numbers from 0 on as float32, too small by 2**112."""
-    wide = bits.astype(np.uint32)
-    wide <<= 13
+def _shifted(bits: npt.NDArray[np.uint16], wide: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
+    """The bits of numbers from 0 on as float32, too small by 2**112; they are put into `wide`."""
+    np.copyto(wide, bits)
+    np.left_shift(wide, 13, out=wide)
     return wide.view(np.float32)

@@ -5,7 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from featcache.cache.blocks import BlockScan, scan_block
+from featcache.cache.blocks import BlockScan, Scratch, scan_block
 from featcache.cache.layout import CHECKSUM_BYTES
 from featcache.cache.structure import Structure
 from featcache.disk import disk, storage_errors
@@ -29,6 +29,9 @@ class Journal:
         self._blocks: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=f"journal of {structure.path.name}", daemon=True)
+        self._scratches: queue.SimpleQueue[Scratch] = queue.SimpleQueue()
+        for _ in range(_READERS):
+            self._scratches.put(Scratch(structure))
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="featcache-checksum")
         self._thread.start()
 
@@ -59,7 +62,11 @@ class Journal:
             self._error = error
 
     def _scan(self, block: int) -> BlockScan:
-        return scan_block(self._descriptor, self._structure, block)
+        scratch = self._scratches.get()
+        try:
+            return scan_block(self._descriptor, self._structure, block, scratch)
+        finally:
+            self._scratches.put(scratch)
 
     def _waiting(self, block: int) -> tuple[list[int], bool]:
         """Return `block` and all that wait behind it (one fsync serves them all), and whether the end was among them."""
@@ -74,9 +81,10 @@ class Journal:
     def _make_durable(self, blocks: list[int]) -> None:
         path: Path = self._structure.path
         offset = self._structure.places["journal/checksum"].offset
-        scans = dict(zip(blocks, self._readers.map(self._scan, blocks), strict=True))
+        reading = self._readers.map(self._scan, blocks)  # begins at once, and goes on while the disk syncs
         with storage_errors(path, "could not write"):
             disk.fsync(self._descriptor)
+            scans = dict(zip(blocks, reading, strict=True))
             for block, scan in scans.items():
                 disk.pwrite(self._descriptor, scan.checksum, offset + block * CHECKSUM_BYTES)
         self.scans.update(scans)

@@ -47,8 +47,11 @@ def _storable(features: npt.NDArray[np.floating]) -> bool:
     if not features.size:
         return True
     if features.dtype == np.float16:  # integers, as numpy's float16 comparisons are scalar
-        bits = np.ascontiguousarray(features).view(np.uint16)
-        return int((bits & _MAGNITUDE).max()) < _EXPONENT
+        bits = np.ascontiguousarray(features).view(np.int16)
+        if bits.max() >= _EXPONENT:
+            return False
+        # without negative numbers, as behind a relu, that is all, and nothing was copied
+        return bool(bits.min() >= 0) or int((bits & _MAGNITUDE).max()) < _EXPONENT
     low, high = features.min(), features.max()  # NaN comes through both, and fails both comparisons
     return bool(low >= -FLOAT16_MAX and high <= FLOAT16_MAX)
 
