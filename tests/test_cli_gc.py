@@ -157,7 +157,7 @@ def test_an_unfinished_file_of_these_settings_stays(project, capsys, monkeypatch
         raise KeyboardInterrupt
 
     project.set("Features", image_size="36")
-    monkeypatch.setattr(extract, "_compute", stop)
+    monkeypatch.setattr(extract, "compute", stop)
     with pytest.raises(KeyboardInterrupt):
         project.run("ExtractFeatures")
     partial = next((project.artifacts / "features").glob("*.partial.h5"))

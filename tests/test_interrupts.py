@@ -31,11 +31,11 @@ def test_an_interrupt_ends_in_one_line_and_keeps_what_was_computed(tmp_path, wor
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
-    partials, deadline = tmp_path / "artifacts/digits/features", time.monotonic() + 60
+    partials, deadline = tmp_path / "artifacts/digits/features", time.monotonic() + 120
     while not durable_rows(partials) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process of the group
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGINT, "a shell shows 130"
     assert len(err.splitlines()) == 1, err
     assert err.startswith("featcache: interrupted")
@@ -50,7 +50,7 @@ def test_a_killed_stage_is_told_in_one_line(tmp_path):
         command("ExtractFeatures", "--workers", "2", **settings),
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    caches, deadline = tmp_path / "artifacts/digits/features", time.monotonic() + 60
+    caches, deadline = tmp_path / "artifacts/digits/features", time.monotonic() + 120
     while not list(caches.glob("train-*.partial.h5")) and time.monotonic() < deadline:
         time.sleep(0.1)
     holder = Path(f"/proc/{process.pid}/task/{process.pid}/children")

@@ -76,7 +76,8 @@ def test_another_tap_leaves_the_first_taps_heads_alone(project):
 def test_copies_are_added_beside_the_plain_pass(project):
     plain = snapshot(project.artifacts / "features")
     project.set("Features", copies="2")
-    assert sorted(project.run()) == sorted([*EXTRACT, "ExtractSplit", *HEADS, *RESULTS])
+    assert sorted(project.run()) == sorted([*EXTRACT, *HEADS, *RESULTS]), "both copies in one task"
+    assert [run_record(project, f"train-copy{copy}")["computed"] for copy in (0, 1, 2)] == [24, 24, 24]
     unchanged = {path for path in plain if path.suffix == ".h5"}
     assert all(snapshot(project.artifacts / "features")[path] == plain[path] for path in unchanged)
 
@@ -135,14 +136,14 @@ def test_an_image_that_changes_while_the_run_goes_on_stops_it_and_the_next_run_g
     from featcache import extract
 
     path = project.folder / "photos/test/disc-1.png"
-    compute = extract._compute
+    compute = extract.compute
 
     def change(*arguments):
         write_image(path, (1, 2, 3), 99)
-        monkeypatch.setattr(extract, "_compute", compute)
-        compute(*arguments)
+        monkeypatch.setattr(extract, "compute", compute)
+        return compute(*arguments)
 
-    monkeypatch.setattr(extract, "_compute", change)
+    monkeypatch.setattr(extract, "compute", change)
     project.set("Features", image_size="40")
     project.run()
     assert not project.succeeded
