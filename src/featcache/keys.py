@@ -6,10 +6,11 @@ A key is the SHA-256 of canonical, typed JSON: 5 and 5.0 are the same number, 5 
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 SHORT = 8
+_PART = 1024
 
 _EXPECTED = "keys are made of None, bool, int, float, str, lists and string-keyed mappings"
 
@@ -52,13 +53,27 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+class SequenceDigest:
+    """A key for a long sequence of strings that is told of them bit by bit (length-prefixed, so unambiguous)."""
+
+    def __init__(self) -> None:
+        self._state = hashlib.sha256()
+
+    def update(self, texts: Iterable[str]) -> None:
+        """Go on with these; a call's texts are held together, so tell of many in parts."""
+        raw = [text.encode("utf-8", "surrogateescape") for text in texts]
+        self._state.update(b"".join([b"%d:%b" % (len(part), part) for part in raw]))
+
+    def hexdigest(self) -> str:
+        """Return the key of all told so far: 64 hexadecimal digits."""
+        return self._state.hexdigest()
+
+
 def sequence_digest(texts: Sequence[str]) -> str:
-    """Return a key for a long sequence of strings without building its JSON (length-prefixed, so unambiguous)."""
-    state = hashlib.sha256()
-    for text in texts:
-        raw = text.encode("utf-8", "surrogateescape")
-        state.update(b"%d:" % len(raw))
-        state.update(raw)
+    """Return the key of a sequence of strings without building its JSON."""
+    state = SequenceDigest()
+    for start in range(0, len(texts), _PART):
+        state.update(texts[start : start + _PART])
     return state.hexdigest()
 
 

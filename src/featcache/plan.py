@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from featcache.architectures import backbone_settings, is_model_file
-from featcache.cache.layout import FEATURE_DTYPE, PARTIAL_SUFFIX, Status, text_column
+from featcache.cache.layout import FEATURE_DTYPE, PARTIAL_SUFFIX, Status
 from featcache.cache.reader import Reader, open_cache
+from featcache.cache.reuse import Wanted
 from featcache.describe import aligned, printable, size_text
 from featcache.errors import CacheError
 from featcache.precision import choose_precision
@@ -130,12 +131,11 @@ def _cache(
     """One cache: its rows, how many aren't in any cache yet, and the bytes that it will take."""
     if project.features(split, copy).is_complete():
         return {"split": split, "copy": copy, "rows": len(rows), "compute": 0, "bytes": 0}
-    wanted = text_column(rows.digests, width=64)
-    missing = np.asarray(rows.listed)
+    wanted, missing = Wanted(rows.digests), rows.listed.copy()
     keys = set(project.tap_keys(copy).values())
     for reader in readers:
         if keys and keys <= {tap.key for tap in reader.taps.values()}:
-            missing &= ~np.isin(wanted, np.asarray(reader.digest_column)[np.asarray(reader.stored_status) == Status.OK])
+            missing &= wanted.rows_in(reader.digest_column, np.asarray(reader.stored_status) == Status.OK) < 0
     size = None if row_bytes is None else row_bytes * len(rows)
     return {"split": split, "copy": copy, "rows": len(rows), "compute": int(missing.sum()), "bytes": size}
 

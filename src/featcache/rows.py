@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from featcache import keys
 from featcache.errors import SourceError
+from featcache.texts import CHUNK, RepeatedText, repeated
 
 SPLITS = ("train", "valid", "test")
 UNKNOWN_LABEL = -1
@@ -16,7 +17,7 @@ UNKNOWN_LABEL = -1
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """n rows in the manifest's order.
+    """n rows in the manifest's order. Columns of texts are any sequences: lists, or `featcache.texts` for many rows.
 
     Attributes:
         ids: n unique texts; for files the path below the split's folder, with ``/``.
@@ -39,15 +40,14 @@ class Rows:
         """Refuse columns of different lengths and repeated ids."""
         n = len(self.ids)
         columns = {"labels": self.labels, "groups": self.groups, "digests": self.digests, "reasons": self.reasons}
-        if not self.locations:
-            object.__setattr__(self, "locations", [""] * n)
+        if not len(self.locations):
+            object.__setattr__(self, "locations", RepeatedText("", n))
         columns["locations"] = self.locations
         for name, column in columns.items():
             if len(column) != n:
                 raise SourceError(f"expected {n} {name}, one for each row id; got len({name})={len(column)}")
-        if len(set(self.ids)) != n:
-            seen: set[str] = set()
-            twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]  # set.add
+        twice = repeated(self.ids)
+        if twice is not None:
             raise SourceError(f"expected unique row ids; id={twice!r} stands twice")
 
     def __len__(self) -> int:
@@ -57,10 +57,17 @@ class Rows:
     @cached_property
     def listed(self) -> npt.NDArray[np.bool_]:
         """(n,) bool, True where listing found nothing wrong with the row."""
-        return np.array([not reason for reason in self.reasons], dtype=bool)
+        return np.fromiter((not reason for reason in self.reasons), bool, len(self))
 
     @cached_property
     def key(self) -> str:
         """The digest of ids, labels, groups, digests and reasons in this order; locations don't count."""
-        columns = (self.ids, [str(label) for label in self.labels], self.groups, self.digests, self.reasons)
-        return keys.digest([keys.sequence_digest(column) for column in columns])
+        texts = (self.ids, self.groups, self.digests, self.reasons)
+        states = [keys.SequenceDigest() for _ in range(len(texts) + 1)]
+        for start in range(0, len(self), CHUNK):  # side by side: columns of one file read it once
+            part = slice(start, start + CHUNK)
+            columns = [column[part] for column in texts]
+            columns.insert(1, list(map(str, self.labels[part].tolist())))
+            for state, column in zip(states, columns, strict=True):
+                state.update(column)
+        return keys.digest([state.hexdigest() for state in states])

@@ -4,7 +4,7 @@ Afterwards only raw bytes are written at the datasets' offsets, so no kill can d
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from featcache.errors import StorageError
 
 _ATTRIBUTE_LIMIT = 60_000  # HDF5 keeps an attribute in an object header message of at most 64 KiB
 _ALIGNMENT = 64  # a cache line: memmaps of every dataset are aligned whatever the lengths before them
+_NUMBERS = 1 << 16  # row numbers written at once
 _COORDINATES = "id label group digest status"
 
 DESCRIPTIONS: Mapping[str, str] = {
@@ -68,19 +69,14 @@ def create(path: Path, header: CacheHeader) -> None:
 
 def _create_all(file: h5py.File, header: CacheHeader) -> None:
     n = len(header.rows)
-    row = _dataset(file, "row", (n,), np.dtype("<i4"), np.arange(n, dtype="<i4"))
+    row = _dataset(file, "row", (n,), np.dtype("<i4"), _numbers(n))
     row.make_scale("row")
     names = text_column(header.class_names)
     _dataset(file, "class_name", names.shape, _utf8(names.itemsize), names).make_scale("class_name")
-    for name, column in header.columns.items():
-        dtype = (
-            column.dtype
-            if name == "label"
-            else h5py.string_dtype("ascii", 64)
-            if name == "digest"
-            else _utf8(column.dtype.itemsize)
-        )
-        _dataset(file, name, (n,), dtype, column).dims[0].attach_scale(row)
+    for name, stored in header.column_dtypes.items():
+        utf8 = stored if name == "label" else _utf8(stored.itemsize)
+        dtype = h5py.string_dtype("ascii", stored.itemsize) if name == "digest" else utf8
+        _dataset(file, name, (n,), dtype, header.column_pieces(name)).dims[0].attach_scale(row)
     _dataset(file, "status", (n,), np.dtype("u1")).dims[0].attach_scale(row)
     texts = header.texts
     for tap in header.taps:
@@ -130,9 +126,12 @@ def _dataset(
     name: str,
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
-    content: npt.NDArray[Any] | None = None,
+    content: npt.NDArray[Any] | Iterator[tuple[int, npt.NDArray[Any]]] | None = None,
 ) -> h5py.Dataset:
-    """Create a contiguous dataset that is allocated now, never filled and carries no time."""
+    """Create a contiguous dataset that is allocated now, never filled and carries no time.
+
+    Its content is one array, or pieces with the row that each begins at.
+    """
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -141,12 +140,22 @@ def _dataset(
     space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
     kind = h5py.h5t.py_create(dtype, logical=True)
     dataset = h5py.Dataset(h5py.h5d.create(parent.id, name.encode(), kind, space, dcpl=properties))
-    if content is not None and content.size:
-        dataset.id.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(content), mtype=kind)
+    if isinstance(content, np.ndarray):
+        if content.size:
+            dataset.id.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(content), mtype=kind)
+    elif content is not None:
+        for start, piece in content:
+            space.select_hyperslab((start,), piece.shape)
+            dataset.id.write(h5py.h5s.create_simple(piece.shape), space, np.ascontiguousarray(piece), mtype=kind)
     description = DESCRIPTIONS.get(dataset.name.lstrip("/"))
     if description:
         _attribute(dataset, "description", description)
     return dataset
+
+
+def _numbers(n: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    for start in range(0, n, _NUMBERS):
+        yield start, np.arange(start, min(start + _NUMBERS, n), dtype="<i4")
 
 
 def _attribute(target: h5py.Group | h5py.Dataset, name: str, text: str) -> None:

@@ -1,6 +1,7 @@
 """What a feature cache is made of: names, shapes, keys and blocks. No HDF5 here; docs/cache-format.md is the same in words."""
 
 import enum
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from featcache import keys
 from featcache.errors import SettingsError, SourceError
 from featcache.rows import Rows
+from featcache.texts import CHUNK, FixedTexts
 
 SCHEMA = 2
 FORMAT = "featcache feature cache"
@@ -25,6 +27,7 @@ BLOCK_VARIABLE = "FEATCACHE_BLOCK_BYTES"  # another size for new files, e.g. for
 RUN_BYTES = 64 * 1024
 HOLDER_BYTES = 512
 CHECKSUM_BYTES = 16  # of XXH3-128, which runs at the speed of memory; it meets accidents, and no key rests on it
+_DIGEST_WIDTH = 64  # SHA-256, hexadecimal
 PARTIAL_SUFFIX = ".partial.h5"
 COLUMNS = ("id", "label", "group", "digest")
 RESERVED = frozenset({*COLUMNS, "status", "row", "class_name", "journal", "record"})
@@ -120,26 +123,35 @@ class CacheHeader:
             raise ValueError(f"expected a key of 64 hexadecimal digits; got key={self.key!r}")
 
     @cached_property
-    def columns(self) -> dict[str, npt.NDArray[np.generic]]:
-        """`id`, `label`, `group` and `digest` as stored: (n,) fixed-length UTF-8 (NUL-padded) and int32."""
-        rows = self.rows
-        return {
-            "id": text_column(rows.ids),
-            "label": np.ascontiguousarray(rows.labels, dtype="<i4"),
-            "group": text_column(rows.groups),
-            "digest": text_column(rows.digests, width=64),
-        }
+    def column_dtypes(self) -> dict[str, np.dtype[np.generic]]:
+        """How `id`, `label`, `group` and `digest` are stored: fixed-length UTF-8 (NUL-padded) and int32."""
+        widths = {"id": text_width(self.rows.ids), "group": text_width(self.rows.groups), "digest": _DIGEST_WIDTH}
+        return {name: np.dtype(f"S{widths[name]}" if name in widths else "<i4") for name in COLUMNS}
+
+    def column_pieces(self, name: str) -> Iterator[tuple[int, npt.NDArray[np.generic]]]:
+        """Yield a column as stored, in pieces: the first row and a (k,) array, k at most 1,024."""
+        column = {"id": self.rows.ids, "group": self.rows.groups, "digest": self.rows.digests}.get(name)
+        width = self.column_dtypes[name].itemsize
+        for start in range(0, len(self.rows), CHUNK):
+            if column is None:
+                yield start, np.ascontiguousarray(self.rows.labels[start : start + CHUNK], dtype="<i4")
+            else:
+                yield start, text_column(column[start : start + CHUNK], width)
 
     @cached_property
     def columns_sha256(self) -> str:
         """SHA-256 of the stored bytes of the columns, one after the other."""
-        return keys.bytes_digest(b"".join(column.tobytes() for column in self.columns.values()))
+        state = hashlib.sha256()
+        for name in COLUMNS:
+            for _, piece in self.column_pieces(name):
+                state.update(piece.tobytes())
+        return state.hexdigest()
 
     @property
     def least_bytes(self) -> int:
         """Bytes that the file has at least: features, columns and the run record."""
-        columns = sum(column.nbytes for column in self.columns.values())
-        return columns + RUN_BYTES + len(self.rows) * sum(tap.row_bytes for tap in self.taps)
+        columns = sum(dtype.itemsize for dtype in self.column_dtypes.values())
+        return RUN_BYTES + len(self.rows) * (columns + sum(tap.row_bytes for tap in self.taps))
 
     @property
     def texts(self) -> dict[str, str]:
@@ -153,16 +165,25 @@ def text_column(texts: Sequence[str], width: int = 1) -> npt.NDArray[np.bytes_]:
     Raises:
         SourceError: a text holds a NUL character, which fixed-length strings can't keep.
     """
-    raw = [text.encode("utf-8", "surrogateescape") for text in texts]
-    for text, encoded in zip(texts, raw, strict=True):
-        if b"\0" in encoded:
-            raise SourceError(f"expected row ids and groups without NUL characters; got {text!r}")
+    raw = [_stored(text) for text in texts]
     return np.array(raw, dtype=f"S{max([width, *map(len, raw)])}")
+
+
+def text_width(texts: Sequence[str]) -> int:
+    """Return the bytes of the longest text, at least 1."""
+    return max((len(text.encode("utf-8", "surrogateescape")) for text in texts), default=1) or 1
+
+
+def _stored(text: str) -> bytes:
+    raw = text.encode("utf-8", "surrogateescape")
+    if b"\0" in raw:
+        raise SourceError(f"expected row ids and groups without NUL characters; got {text!r}")
+    return raw
 
 
 def texts_of(column: npt.NDArray[np.bytes_]) -> list[str]:
     """Return the texts of a fixed-length column, the inverse of `text_column`."""
-    return [raw.decode("utf-8", "surrogateescape") for raw in column.tolist()]
+    return FixedTexts(column)[:]
 
 
 def settings_json(settings: Mapping[str, object]) -> str:

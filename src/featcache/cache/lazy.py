@@ -42,10 +42,10 @@ def dataset(reader: "Reader") -> xr.Dataset:
     """Return all taps, lazily, with the columns as coordinates of ``row``."""
     features = {name: (("row", *tap.dimensions), reader.dask(name)) for name, tap in reader.taps.items()}
     columns = {
-        "id": np.array(reader.ids, dtype=object),
+        "id": np.array(list(reader.ids), dtype=object),
         "label": np.array(reader.labels),
-        "group": np.array(reader.groups, dtype=object),
-        "digest": np.array(reader.digests, dtype=object),
+        "group": np.array(list(reader.groups), dtype=object),
+        "digest": np.array(list(reader.digests), dtype=object),
         "status": np.array(reader.status),
     }
     attributes = {"name": reader.name, "split": reader.split, "copy": reader.copy, "key": reader.key}

@@ -3,7 +3,7 @@
 import json
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,6 +16,7 @@ from featcache.cache.blocks import TapStatistics
 from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range, texts_of
 from featcache.cache.structure import Structure, read_structure
 from featcache.errors import CacheError, CacheFormatError
+from featcache.texts import FixedTexts
 
 if TYPE_CHECKING:
     import dask.array
@@ -81,9 +82,9 @@ class Reader:
         return self._array(tap)
 
     @cached_property
-    def ids(self) -> list[str]:
-        """All n unique row ids, in the manifest's order."""
-        return texts_of(self._array("id"))
+    def ids(self) -> Sequence[str]:
+        """All n unique row ids, in the manifest's order; mapped, decoded when asked for, compared like a list."""
+        return FixedTexts(self._array("id"))
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:
@@ -91,14 +92,14 @@ class Reader:
         return self._array("label")
 
     @cached_property
-    def groups(self) -> list[str]:
+    def groups(self) -> Sequence[str]:
         """One text a row, "" where a row has no group."""
-        return texts_of(self._array("group"))
+        return FixedTexts(self._array("group"))
 
     @cached_property
-    def digests(self) -> list[str]:
+    def digests(self) -> Sequence[str]:
         """One SHA-256 a row, hexadecimal, of its image's content, "" where one could not be read."""
-        return texts_of(self._array("digest"))
+        return FixedTexts(self._array("digest"))
 
     def first_rows(self, count: int) -> list[tuple[str, int, str, str]]:
         """Return id, label, group and digest of the first rows, without decoding all the others."""
@@ -219,12 +220,12 @@ class Reader:
         labels = np.asarray(self.labels)
         words = np.array([status.text for status in Status], dtype=object)
         columns = {
-            "id": self.ids,
+            "id": list(self.ids),
             "label": labels.copy(),
             "class": names[np.where((labels >= 0) & (labels < len(self.class_names)), labels, -1)],
-            "group": self.groups,
+            "group": list(self.groups),
             "status": words[np.minimum(self.status, len(words) - 1)],
-            "digest": self.digests,
+            "digest": list(self.digests),
         }
         return pd.DataFrame(columns)
 

@@ -11,9 +11,11 @@ from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, text_colum
 from featcache.cache.lock import is_held
 from featcache.cache.reader import Reader, open_cache
 from featcache.errors import CacheError
+from featcache.texts import CHUNK
 
 _LOG = logging.getLogger(__name__)
 _NOWHERE = -1
+_PIECE_ROWS = 1 << 14
 _WORDS = 8  # 64 hexadecimal digits are eight 8-byte words
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -32,7 +34,7 @@ class RowFinder:
         self._places = places
         if all(place.shape is not None for place in places.values()):
             self.shapes = {name: place.shape for name, place in places.items() if place.shape is not None}
-            self.found = np.all([place.source != _NOWHERE for place in places.values()], axis=0)
+            self.found = np.logical_and.reduce([place.standing for place in places.values()])
 
     def copy(self, indices: npt.NDArray[np.integer]) -> dict[str, npt.NDArray[np.float16]]:
         """Return the features of k found rows, tap name -> (k, h, w, c) or (k, c) float16.
@@ -58,7 +60,7 @@ def find_rows(folder: Path, tap_keys: Mapping[str, str], digests: Sequence[str])
         tap_keys: tap name -> row settings key, at least one; a tap is the same where the key is, whatever its name.
         digests: n content digests; "" is never found.
     """
-    wanted, places = _Wanted(digests), {name: _Standing(key, len(digests)) for name, key in tap_keys.items()}
+    wanted, places = Wanted(digests), {name: _Standing(key, len(digests)) for name, key in tap_keys.items()}
     for reader in _readers(folder):
         try:
             _look_into(reader, wanted, list(places.values()))
@@ -73,8 +75,9 @@ class _Standing:
     def __init__(self, key: str, count: int) -> None:
         self.key = key
         self.shape: tuple[int, ...] | None = None
-        self.source = np.full(count, _NOWHERE, dtype=np.int32)
-        self.row = np.zeros(count, dtype=np.int64)
+        self.standing: npt.NDArray[np.bool_] = np.zeros(count, bool)
+        self._source: npt.NDArray[np.int32] = np.empty(0, np.int32)  # made when a cache with the tap is found
+        self._row: npt.NDArray[np.int32] = np.empty(0, np.int32)
         self._sources: list[npt.NDArray[np.float16]] = []
 
     def tap_in(self, reader: Reader) -> TapLayout | None:
@@ -82,61 +85,71 @@ class _Standing:
         taps = (tap for tap in reader.taps.values() if tap.key == self.key and self.shape in (None, tap.shape))
         return next(taps, None)
 
-    def take(self, reader: Reader, tap: TapLayout, rows: npt.NDArray[np.int64]) -> None:
+    def take(self, reader: Reader, tap: TapLayout, rows: npt.NDArray[np.int32]) -> None:
         """Note which of the (n,) `rows` of `reader` are new."""
         self.shape = tap.shape
-        mine = (rows != _NOWHERE) & (self.source == _NOWHERE)
-        if mine.any():
-            self.source[mine], self.row[mine] = len(self._sources), rows[mine]
-            self._sources.append(reader[tap.name])
+        mine = (rows != _NOWHERE) & ~self.standing
+        if not mine.any():
+            return
+        if not self._sources:
+            self._source, self._row = np.zeros(len(rows), np.int32), np.zeros(len(rows), np.int32)
+        self._source[mine], self._row[mine] = len(self._sources), rows[mine]
+        self.standing |= mine
+        self._sources.append(reader[tap.name])
 
     def gather(self, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
         """Return the features of k rows that were found."""
         features = np.empty((len(wanted), *(self.shape or ())), dtype=np.float16)
-        sources, rows = self.source[wanted], self.row[wanted]
+        sources, rows = self._source[wanted], self._row[wanted]
         for source in np.unique(sources).tolist():
             mine = sources == source
             features[mine] = self._sources[source][rows[mine]]
         return features
 
 
-def _look_into(reader: Reader, wanted: "_Wanted", places: list[_Standing]) -> None:
+def _look_into(reader: Reader, wanted: "Wanted", places: list[_Standing]) -> None:
     shared = [(place, tap) for place in places if (tap := place.tap_in(reader)) is not None]
     if shared:
-        lacking = np.any([place.source == _NOWHERE for place, _ in shared], axis=0)
+        lacking = ~np.logical_and.reduce([place.standing for place, _ in shared])
         rows = _rows_standing(reader, wanted, lacking)
         for place, tap in shared:
             place.take(reader, tap, rows)
 
 
-class _Wanted:
-    """Digests in an order in which another file's digests can be looked up without a Python object a row."""
+class Wanted:
+    """Digests in a form in which another file's can be looked up: 8 bytes each, whatever their form in memory."""
 
     def __init__(self, digests: Sequence[str]) -> None:
-        self.column = text_column(digests, width=64)
-        self.hashes = _hashes(self.column)
-        self.readable = self.column != b""
+        self._digests = digests
 
-    def rows_in(self, column: npt.NDArray[np.bytes_], usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """Return (n,) positions of each wanted digest among the usable ones of `column`, -1 where it isn't there."""
-        candidates = np.flatnonzero(usable)
-        rows = np.full(len(self.column), _NOWHERE, dtype=np.int64)
+    def __len__(self) -> int:
+        """The number of digests."""
+        return len(self._digests)
+
+    def rows_in(self, column: npt.NDArray[np.bytes_], usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+        """Return (n,) positions of each wanted digest among the usable ones of `column` (S64), -1 where it isn't there."""
+        rows = np.full(len(self), _NOWHERE, np.int32)
+        candidates = np.flatnonzero(usable).astype(np.int32)
         if not len(candidates) or not len(rows):
             return rows
-        hashes = _hashes(np.asarray(column)[candidates])
-        order = np.argsort(hashes, kind="stable")
-        at = np.minimum(np.searchsorted(hashes, self.hashes, sorter=order), len(order) - 1)
-        guesses = candidates[order[at]]
-        # hashes only narrow the search; of two digests with one hash the second is computed again, never mistaken
-        same = (np.asarray(column)[guesses] == self.column) & self.readable
-        rows[same] = guesses[same]
+        hashes = _hashes_at(column, candidates)
+        order = np.argsort(hashes, kind="stable").astype(np.int32)
+        hashes.sort(kind="stable")
+        for start in range(0, len(rows), CHUNK):
+            wanted = text_column(self._digests[start : start + CHUNK], width=64)
+            at = np.minimum(np.searchsorted(hashes, _hashes(wanted)), len(order) - 1)
+            guesses = candidates[order[at]]
+            # hashes only narrow the search; of two digests with one hash the second is computed again, never mistaken
+            same = (column[guesses] == wanted) & (wanted != b"")
+            rows[start : start + CHUNK][same] = guesses[same]
         return rows
 
 
-def _rows_standing(reader: Reader, wanted: _Wanted, lacking: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def _rows_standing(reader: Reader, wanted: Wanted, lacking: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
     """Return (n,) rows of `reader` that hold the lacking wanted digests, verified, -1 elsewhere."""
     usable = np.asarray(reader.stored_status) == Status.OK
-    rows = np.where(lacking, wanted.rows_in(reader.digest_column, usable), _NOWHERE)
+    rows = wanted.rows_in(reader.digest_column, usable)
+    rows[~lacking] = _NOWHERE
     hits = np.flatnonzero(rows != _NOWHERE)
     sound = reader.verified_rows(rows[hits])
     if not sound.all() and reader.complete:
@@ -157,6 +170,14 @@ def _readers(folder: Path) -> Iterator[Reader]:
                 yield open_cache(path, partial=True)
         except (CacheError, OSError) as error:
             _LOG.warning("not reused: %s", error)
+
+
+def _hashes_at(column: npt.NDArray[np.bytes_], rows: npt.NDArray[np.integer]) -> npt.NDArray[np.uint64]:
+    """Return the hashes of the digests at k rows; of a mapped column some at a time, so that its bytes stay mapped."""
+    hashes = np.empty(len(rows), np.uint64)
+    for start in range(0, len(rows), _PIECE_ROWS):
+        hashes[start : start + _PIECE_ROWS] = _hashes(column[rows[start : start + _PIECE_ROWS]])
+    return hashes
 
 
 def _hashes(column: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint64]:

@@ -1,0 +1,157 @@
+"""Columns of texts that cost bytes, not Python objects: decoded when they are asked for, some at a time.
+
+A million row ids as a list of `str` are 80 MB; here they are what a mapped file or one buffer holds anyway.
+"""
+
+from abc import abstractmethod
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from operator import index as as_index
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+CHUNK = 1024  # texts decoded together: their objects stay in a core's cache, and Python's cost a chunk vanishes
+NOWHERE = -1
+_SHOWN = 20
+
+
+class Texts(Sequence[str]):
+    """n texts; compares like a list, and prints like one that is cut short."""
+
+    @abstractmethod
+    def decode(self, start: int, stop: int) -> list[str]:
+        """Return the texts [start, stop), 0 <= start <= stop <= n."""
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), CHUNK):
+            yield from self.decode(start, min(start + CHUNK, len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return self.decode(start, max(start, stop))
+            return [self[i] for i in range(start, stop, step)]
+        at = as_index(index)
+        at += len(self) if at < 0 else 0
+        if not 0 <= at < len(self):
+            raise IndexError(f"expected an index below {len(self)}; got index={index}")
+        return self.decode(at, at + 1)[0]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, (Texts, list, tuple)):
+            return NotImplemented
+        return self is other or (len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True)))
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+    def __repr__(self) -> str:
+        shown = repr(self[:_SHOWN])
+        return shown if len(self) <= _SHOWN else f"{shown[:-1]}, ... ({len(self)} in all)]"
+
+
+class RepeatedText(Texts):
+    """One text, n times: groups where there are none, reasons where every row is fine."""
+
+    def __init__(self, text: str, count: int) -> None:
+        self._text, self._count = text, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def decode(self, start: int, stop: int) -> list[str]:
+        """Return the texts [start, stop)."""
+        return [self._text] * (stop - start)
+
+
+class FixedTexts(Texts):
+    """The texts of an (n,) array of fixed-length UTF-8, NUL-padded, such as a mapped column of a cache."""
+
+    def __init__(self, column: npt.NDArray[np.bytes_]) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def decode(self, start: int, stop: int) -> list[str]:
+        """Return the texts [start, stop); bytes that aren't UTF-8 come as Python's file names have them."""
+        return [raw.decode("utf-8", "surrogateescape") for raw in self._column[start:stop].tolist()]
+
+
+class PackedTexts(Texts):
+    """Texts one after the other in one buffer: their bytes, and four for where each ends."""
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._buffer, lengths, remaining = bytearray(), array("I"), iter(texts)
+        while chunk := list(islice(remaining, CHUNK)):
+            raw = [text.encode("utf-8", "surrogatepass") for text in chunk]
+            self._buffer += b"".join(raw)
+            lengths.extend(map(len, raw))
+        dtype = np.uint32 if len(self._buffer) < 1 << 32 else np.int64
+        self._ends = np.cumsum(np.frombuffer(lengths, np.uint32) if lengths else [], dtype=dtype)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def decode(self, start: int, stop: int) -> list[str]:
+        """Return the texts [start, stop)."""
+        ends = self._ends[start:stop].tolist()
+        begins = [int(self._ends[start - 1]) if start else 0, *ends[:-1]]
+        return [self._buffer[a:b].decode("utf-8", "surrogatepass") for a, b in zip(begins, ends, strict=False)]
+
+
+def chosen(texts: Sequence[str], rows: npt.NDArray[np.integer]) -> Sequence[str]:
+    """Return the texts at `rows`; the same column where these are all of them in their order."""
+    if len(rows) == len(texts) and np.array_equal(rows, np.arange(len(texts))):
+        return texts
+    return PackedTexts(texts[row] for row in rows)
+
+
+def repeated(texts: Sequence[str]) -> str | None:
+    """Return a text that stands twice, or None; 8 bytes a text."""
+    hashes = _hashes(texts)
+    hashes.sort()
+    suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    seen: set[str] = set()
+    for text in texts if suspects else ():
+        if hash(text) in suspects:
+            if text in seen:
+                return text
+            seen.add(text)
+    return None
+
+
+def positions(wanted: Sequence[str], among: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return (k,) where each of k wanted texts stands among n others, -1 where it doesn't; 24 bytes a text.
+
+    Of a text that stands several times among the others, the first counts.
+    """
+    found = np.full(len(wanted), NOWHERE, np.int64)
+    if not len(wanted) or not len(among):
+        return found
+    theirs = _hashes(among)
+    order = np.argsort(theirs, kind="stable")
+    theirs.sort(kind="stable")
+    for start in range(0, len(wanted), CHUNK):
+        texts = wanted[start : start + CHUNK]
+        hashes = _hashes(texts)
+        first = np.searchsorted(theirs, hashes).tolist()
+        for offset, (text, value, at) in enumerate(zip(texts, hashes.tolist(), first, strict=True)):
+            candidate = at
+            while candidate < len(theirs) and theirs[candidate] == value:  # more than once only where hashes collide
+                if among[int(order[candidate])] == text:
+                    found[start + offset] = order[candidate]
+                    break
+                candidate += 1
+    return found
+
+
+def _hashes(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    return np.fromiter(map(hash, texts), np.int64, len(texts))
