@@ -14,13 +14,14 @@ from featcache import keys
 from featcache.disk import replacing, write_text
 from featcache.errors import CacheFormatError, SourceError
 from featcache.records import read_json
-from featcache.rows import SPLITS, UNKNOWN_LABEL, Rows
+from featcache.rows import SPLITS, Rows
+from featcache.sources.stored_rows import COLUMNS, read_splits
+from featcache.texts import CHUNK
 
 MANIFEST_VERSION = 1  # raise it when the same data set would give other rows
 SCHEMA = 1
 CSV_NAME = "manifest.csv"
 JSON_NAME = "manifest.json"
-_COLUMNS = ("split", "id", "label", "group", "digest", "status", "reason", "location")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ class Manifest:
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
         ):
             lines = csv.writer(stream)
-            lines.writerow(_COLUMNS)
+            lines.writerow(COLUMNS)
             for split, rows in self.splits.items():
                 lines.writerows(self._lines(split, rows))
         summary = {**(record or {}), **self.summary(), "csv_bytes": (folder / CSV_NAME).stat().st_size}
@@ -73,7 +74,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
-        """Read what `save` wrote.
+        """Read what `save` wrote; the rows' texts stay in the file that was opened.
 
         Raises:
             CacheFormatError: the files are absent, damaged or don't belong together.
@@ -85,7 +86,7 @@ class Manifest:
             raise CacheFormatError(f"{folder / JSON_NAME}: expected a manifest of schema {SCHEMA}, found none; {again}")
         names = tuple(stored["class_names"])
         try:
-            splits = _read_splits(path, names)
+            splits = read_splits(path, names)
             manifest = cls(names, splits, stored["settings"], stored["left_out"])
         except (OSError, ValueError, csv.Error, SourceError) as error:
             raise CacheFormatError(f"{path}: expected the rows of the manifest; {error!r}; {again}") from error
@@ -96,9 +97,12 @@ class Manifest:
 
     def _lines(self, split: str, rows: Rows) -> Iterator[tuple[str, ...]]:
         names = (*self.class_names, "")  # -1, an unknown label, is the last
-        columns = (rows.ids, rows.labels.tolist(), rows.groups, rows.digests, rows.reasons, rows.locations)
-        for row, label, group, digest, reason, location in zip(*columns, strict=True):
-            yield split, row, names[label], group, digest, "rejected" if reason else "ok", reason, location
+        texts = (rows.ids, rows.groups, rows.digests, rows.reasons, rows.locations)
+        for start in range(0, len(rows), CHUNK):
+            part = slice(start, start + CHUNK)
+            columns = zip(rows.labels[part].tolist(), *(column[part] for column in texts), strict=True)
+            for label, row, group, digest, reason, location in columns:
+                yield split, row, names[label], group, digest, "rejected" if reason else "ok", reason, location
 
     def summary(self) -> dict[str, object]:
         """What `manifest.json` says: schema, key, class names, settings, and per split its rows, key and rejected."""
@@ -163,22 +167,3 @@ def check_training(where: str, class_names: tuple[str, ...], rows: Rows) -> None
         expected = "expected at least 2 usable images in every class, as each is predicted by heads that didn't see it"
         more = f" and {len(scarce) - 3} more" if len(scarce) > 3 else ""
         raise SourceError(f"{where}: {expected}; class {', '.join(scarce[:3])}{more}: add images or remove the class")
-
-
-def _read_splits(path: Path, class_names: tuple[str, ...]) -> dict[str, Rows]:
-    labels = {name: index for index, name in enumerate(class_names)} | {"": UNKNOWN_LABEL}
-    lines: dict[str, list[list[str]]] = {split: [] for split in SPLITS}
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        reader = csv.reader(stream)
-        if tuple(next(reader, ())) != _COLUMNS:
-            raise ValueError(f"its header is not {','.join(_COLUMNS)}")
-        for line in reader:
-            if len(line) != len(_COLUMNS) or line[0] not in lines or line[2] not in labels:
-                raise ValueError(f"line {reader.line_num} is damaged")
-            lines[line[0]].append(line)
-    return {split: _rows(split_lines, labels) for split, split_lines in lines.items() if split_lines}
-
-
-def _rows(lines: list[list[str]], labels: Mapping[str, int]) -> Rows:
-    _, ids, names, groups, digests, _, reasons, locations = map(list, zip(*lines, strict=True))
-    return Rows(ids, np.array([labels[name] for name in names], np.int32), groups, digests, reasons, locations)
