@@ -22,12 +22,13 @@ import featcache
 from featcache.bags import Bag, HeadId, History, load_bag, write_bag
 from featcache.cache.reuse import find_rows
 from featcache.cache.writer import CacheWriter
-from featcache.ensemble import Ensemble, Scores
+from featcache.ensemble import Ensemble
 from featcache.errors import FeatcacheError
 from featcache.folder_lock import LOCK_NAME, folder_lock
 from featcache.predictions import Predictions, stored_record
 from featcache.presets import resolve
 from featcache.project import Project
+from featcache.scoring import Scores
 from featcache.settings import SECTIONS, parse_settings
 from featcache.sources import open_source
 from featcache.sources.index import current_key, index_images, list_files

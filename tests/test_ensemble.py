@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from featcache import ensemble
+from featcache import ensemble, scoring
 from featcache.errors import CacheFormatError, CacheMismatchError, SettingsError, TrainingError
 from featcache.predictions import Predictions
 
@@ -23,13 +23,13 @@ def predictions(*members, labels=LABELS):
 def noisy(seed, n=300, classes=3, strength=1.0, labels_seed=0):
     labels = np.random.default_rng(labels_seed).integers(0, classes, n).astype(np.int32)
     logits = np.random.default_rng(seed).normal(size=(n, classes)) + strength * np.eye(classes)[labels]
-    return ensemble.temper(np.exp(logits), 1), labels
+    return scoring.temper(np.exp(logits), 1), labels
 
 
 def test_scores_of_a_small_case():
-    assert ensemble.accuracy(GOOD, LABELS) == 1.0
-    assert ensemble.log_loss(GOOD, LABELS) == pytest.approx(-np.log([0.8, 0.6, 0.9, 0.5]).mean())
-    assert ensemble.log_loss(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(36.0436533891)
+    assert scoring.accuracy(GOOD, LABELS) == 1.0
+    assert scoring.log_loss(GOOD, LABELS) == pytest.approx(-np.log([0.8, 0.6, 0.9, 0.5]).mean())
+    assert scoring.log_loss(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(36.0436533891)
 
 
 @pytest.mark.parametrize(
@@ -42,58 +42,58 @@ def test_scores_of_a_small_case():
 )
 def test_what_cannot_be_scored_is_refused(values, labels, message):
     with pytest.raises(TrainingError, match=message):
-        ensemble.log_loss(np.array(values, float), np.array(labels, int))
+        scoring.log_loss(np.array(values, float), np.array(labels, int))
 
 
 def test_mean_of_one_is_itself_and_order_does_not_matter():
     a, _ = noisy(1)
     b, _ = noisy(2)
-    assert np.allclose(ensemble.mean(np.stack([a])), a)
-    assert np.allclose(ensemble.mean(np.stack([a, b]), [1, 3]), ensemble.mean(np.stack([b, a]), [3, 1]))
-    assert np.allclose(ensemble.mean(np.stack([a, b]), [1, 3]), a / 4 + 3 * b / 4)
+    assert np.allclose(scoring.mean(np.stack([a])), a)
+    assert np.allclose(scoring.mean(np.stack([a, b]), [1, 3]), scoring.mean(np.stack([b, a]), [3, 1]))
+    assert np.allclose(scoring.mean(np.stack([a, b]), [1, 3]), a / 4 + 3 * b / 4)
 
 
 def test_temperature_one_is_identity_and_high_ones_flatten():
-    assert np.allclose(ensemble.temper(GOOD, 1), GOOD)
-    assert np.allclose(ensemble.temper(np.array([[0.8, 0.2]]), 2), [[2 / 3, 1 / 3]])
-    assert ensemble.temper(np.array([[1.0, 0.0]]), 1)[0] == pytest.approx([1.0, 0.0])
+    assert np.allclose(scoring.temper(GOOD, 1), GOOD)
+    assert np.allclose(scoring.temper(np.array([[0.8, 0.2]]), 2), [[2 / 3, 1 / 3]])
+    assert scoring.temper(np.array([[1.0, 0.0]]), 1)[0] == pytest.approx([1.0, 0.0])
 
 
 def test_temperature_found_undoes_overconfidence():
     honest, labels = noisy(1, n=4000)
-    too_sure = ensemble.temper(honest, 0.5)
-    found = ensemble.find_temperature(too_sure, labels) / ensemble.find_temperature(honest, labels)
+    too_sure = scoring.temper(honest, 0.5)
+    found = scoring.find_temperature(too_sure, labels) / scoring.find_temperature(honest, labels)
     assert found == pytest.approx(2, rel=0.03)
 
 
 def test_clip_is_the_recipes():
-    clipped = ensemble.clipped(np.array([[1.0, 0.0, 0.0], [0.5, 0.3, 0.2]]), 0.93)
+    clipped = scoring.clipped(np.array([[1.0, 0.0, 0.0], [0.5, 0.3, 0.2]]), 0.93)
     assert np.allclose(clipped, [[0.93, 0.035, 0.035], [0.5, 0.3, 0.2]])
-    assert np.array_equal(ensemble.clipped(GOOD, 1.0), GOOD)
+    assert np.array_equal(scoring.clipped(GOOD, 1.0), GOOD)
 
 
 def test_clip_found_is_the_share_that_is_right():
     # 100 rows, all certain, 5 of them wrong: being sure to 0.95 is best
     sure = np.tile([1.0, 0.0], (100, 1))
     labels = np.r_[np.zeros(95, int), np.ones(5, int)]
-    assert ensemble.find_clip(sure, labels) == pytest.approx(0.95, abs=0.005)
-    assert ensemble.find_clip(sure, np.zeros(100, int)) == 1.0
+    assert scoring.find_clip(sure, labels) == pytest.approx(0.95, abs=0.005)
+    assert scoring.find_clip(sure, np.zeros(100, int)) == 1.0
 
 
 def test_greedy_drops_the_useless_and_keeps_one_of_equals():
     good, labels = noisy(1, strength=3)
     useless = np.full_like(good, 1 / 3)
-    assert ensemble.greedy_weights(np.stack([useless, good]), labels).tolist() == [0, 1]
-    assert ensemble.greedy_weights(np.stack([good, good]), labels).tolist() == [1, 0]
+    assert scoring.greedy_weights(np.stack([useless, good]), labels).tolist() == [0, 1]
+    assert scoring.greedy_weights(np.stack([good, good]), labels).tolist() == [1, 0]
 
 
 def test_greedy_is_at_least_as_good_as_the_best_and_order_does_not_matter():
     members = np.stack([noisy(seed, strength=1.5)[0] for seed in range(5)])
     labels = noisy(0)[1]
-    weights = ensemble.greedy_weights(members, labels)
-    mixed = ensemble.log_loss(ensemble.mean(members, weights), labels)
-    assert mixed < min(ensemble.log_loss(member, labels) for member in members)
-    assert np.allclose(ensemble.greedy_weights(members[::-1], labels)[::-1], weights)
+    weights = scoring.greedy_weights(members, labels)
+    mixed = scoring.log_loss(scoring.mean(members, weights), labels)
+    assert mixed < min(scoring.log_loss(member, labels) for member in members)
+    assert np.allclose(scoring.greedy_weights(members[::-1], labels)[::-1], weights)
     assert weights.sum() == pytest.approx(1)
 
 

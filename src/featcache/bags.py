@@ -99,21 +99,33 @@ class Bag:
         Raises:
             TrainingError: the features have another shape than those trained on.
         """
+        probabilities = np.empty((len(self.heads), len(features), self.plan.classes), np.float32)
+        for start, said in self._said(features):
+            probabilities[:, start : start + said.shape[1]] = said
+        return probabilities
+
+    def member_predictions(self, features: npt.NDArray[Any]) -> Floats:
+        """Return (seeds, n, C) float32: the mean over each seed's heads, one of each fold.
+
+        Raises:
+            TrainingError: the features have another shape than those trained on.
+        """
+        by_seed = [[i for i, head in enumerate(self.heads) if head.seed == seed] for seed in self.seeds]
+        means = np.empty((len(by_seed), len(features), self.plan.classes), np.float32)
+        for start, said in self._said(features):  # what every head says of every row would be many times as much
+            for mean, heads in zip(means, by_seed, strict=True):
+                mean[start : start + said.shape[1]] = said[heads].mean(axis=0, dtype=np.float64)
+        return means
+
+    def _said(self, features: npt.NDArray[Any]) -> Iterator[tuple[int, Floats]]:
+        """Yield (first row, (H, b, C) float32) of all rows."""
         if tuple(features.shape[1:]) != self.tap_shape:
             raise TrainingError(
                 f"expected features of the shape that the heads were trained on, {self.tap_shape}; "
                 f"got shape={tuple(features.shape[1:])}: train the heads again"
             )
-        probabilities = np.empty((len(self.heads), len(features), self.plan.classes), np.float32)
         for start, block in blocks(features, self._width()):
-            probabilities[:, start : start + len(block)] = forward(self.weights, block, len(self.plan.hidden))
-        return probabilities
-
-    def member_predictions(self, features: npt.NDArray[Any]) -> Floats:
-        """Return (seeds, n, C) float32: the mean over each seed's heads, one of each fold."""
-        probabilities = self.predict(features)
-        by_seed = [[i for i, head in enumerate(self.heads) if head.seed == seed] for seed in self.seeds]
-        return np.stack([probabilities[rows].mean(axis=0, dtype=np.float64) for rows in by_seed]).astype(np.float32)
+            yield start, forward(self.weights, block, len(self.plan.hidden))
 
     def _width(self) -> int:
         return self.plan.features + len(self.heads) * max((*self.plan.hidden, self.plan.classes))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from featcache.disk import replacing
 from featcache.errors import CacheFormatError, CacheMismatchError
+from featcache.texts import CHUNK, NOWHERE, PackedTexts, positions, repeated
 
 SCHEMA = 2
 _HEAD_LIMIT = 1 << 20
@@ -25,14 +26,14 @@ class Predictions:
     """What m members say of n rows.
 
     Attributes:
-        ids: n unique row ids.
+        ids: n unique row ids; any sequence, `featcache.texts` for many rows.
         labels: (n,) int32 class indices, -1 where unknown.
         members: m names.
         probabilities: (m, n, C) float32; NaN throughout a row that a member has no prediction for.
         class_names: C names.
     """
 
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     labels: npt.NDArray[np.int32]
     members: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
@@ -45,8 +46,9 @@ class Predictions:
             got = f"probabilities{self.probabilities.shape}, labels{self.labels.shape}"
             raise CacheMismatchError(f"expected probabilities{shape} and labels({shape[1]},); got {got}: {_NEXT}")
         for what, names in (("row ids", self.ids), ("members", self.members)):
-            if len(set(names)) != len(names):
-                raise CacheMismatchError(f"expected unique {what}; got {len(names) - len(set(names))} twice: {_NEXT}")
+            twice = repeated(names)
+            if twice is not None:
+                raise CacheMismatchError(f"expected unique {what}; {twice!r} stands twice: {_NEXT}")
 
     def align(self, ids: Sequence[str]) -> "Predictions":
         """Return the rows `ids`, in that order.
@@ -54,19 +56,27 @@ class Predictions:
         Raises:
             CacheMismatchError: some of them aren't here.
         """
-        place = {row_id: row for row, row_id in enumerate(self.ids)}
-        missing = [row_id for row_id in ids if row_id not in place]
+        if self.ids == ids:
+            return self
+        rows = positions(ids, self.ids)
+        missing = np.flatnonzero(rows == NOWHERE).tolist()
         if missing:
             raise CacheMismatchError(
-                f"expected predictions for {len(ids)} rows; {len(missing)} are missing, first id={missing[0]!r}: {_NEXT}"
+                f"expected predictions for {len(ids)} rows; {len(missing)} are missing, "
+                f"first id={ids[int(missing[0])]!r}: {_NEXT}"
             )
-        rows = np.array([place[row_id] for row_id in ids], np.intp)
-        return Predictions(tuple(ids), self.labels[rows], self.members, self.probabilities[:, rows], self.class_names)
+        return Predictions(ids, self.labels[rows], self.members, self.probabilities[:, rows], self.class_names)
 
     def scored(self) -> "Predictions":
         """Return the rows whose label is known and that every member has a prediction for."""
-        complete = ~np.isnan(self.probabilities).any(axis=(0, 2)) & (self.labels >= 0)
-        return self.align([self.ids[row] for row in np.flatnonzero(complete)])
+        complete = self.labels >= 0
+        for member in self.probabilities:
+            complete &= ~np.isnan(member).any(axis=1)
+        if complete.all():
+            return self
+        rows = np.flatnonzero(complete)
+        ids = PackedTexts(self.ids[int(row)] for row in rows)
+        return Predictions(ids, self.labels[rows], self.members, self.probabilities[:, rows], self.class_names)
 
     def save(self, path: Path, record: Mapping[str, object] | None = None) -> None:
         """Replace `path`, atomically; `record` says of the stage what `stored_record` gives back, its ``key`` above all.
@@ -82,7 +92,10 @@ class Predictions:
             with h5py.File(temporary, "w", track_order=True, userblock_size=size) as file:
                 file.attrs["schema"] = SCHEMA
                 for name in ("ids", "members", "class_names"):
-                    file.create_dataset(name, data=np.array(getattr(self, name), object), dtype=text)
+                    texts: Sequence[str] = getattr(self, name)
+                    dataset = file.create_dataset(name, len(texts), dtype=text)
+                    for start in range(0, len(texts), CHUNK):
+                        dataset[start : start + CHUNK] = np.array(texts[start : start + CHUNK], object)
                 file["labels"], file["probabilities"] = self.labels, self.probabilities
                 for name, dimensions in _DIMENSIONS.items():
                     for axis, dimension in enumerate(dimensions):
@@ -103,7 +116,8 @@ class Predictions:
             with h5py.File(path, "r") as file:
                 if file.attrs["schema"] != SCHEMA:
                     raise ValueError(f"schema={file.attrs['schema']!r} is not the expected {SCHEMA}")
-                ids, members, names = (tuple(file[name].asstr()[()]) for name in ("ids", "members", "class_names"))
+                ids = PackedTexts(_texts(file["ids"]))
+                members, names = (tuple(_texts(file[name])) for name in ("members", "class_names"))
                 labels, probabilities = file["labels"][()], file["probabilities"][()]
             if labels.dtype != np.int32 or probabilities.dtype != np.float32:
                 raise TypeError(f"labels are {labels.dtype}, probabilities {probabilities.dtype}")
@@ -120,6 +134,11 @@ class Predictions:
         ) as error:
             reason = " ".join(str(error).split())
             raise CacheFormatError(f"{path}: expected predictions; {reason}: remove it and run again") from error
+
+
+def _texts(dataset: h5py.Dataset) -> Iterator[str]:
+    for start in range(0, len(dataset), CHUNK):
+        yield from dataset.asstr()[start : start + CHUNK]
 
 
 _DIMENSIONS = {"ids": ("row",), "labels": ("row",), "probabilities": ("member", "row", "class")}
@@ -178,6 +197,8 @@ def joined_members(parts: Sequence[Predictions]) -> Predictions:
         CacheMismatchError: a part lacks a row or has other classes.
     """
     first, *rest = parts
+    if not rest:
+        return first
     aligned = [first, *(part.align(first.ids) for part in rest)]
     if any(part.class_names != first.class_names for part in rest):
         raise CacheMismatchError(f"expected members of the same classes; got others in {len(parts)} bags: {_NEXT}")

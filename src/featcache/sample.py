@@ -4,11 +4,18 @@ import csv
 import gzip
 import io
 import zipfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO, TextIO, cast
+
+import numpy as np
+import numpy.typing as npt
 
 from featcache.errors import SubmissionError
+from featcache.texts import NOWHERE, PackedTexts, positions, repeated
 
 
 @dataclass(frozen=True)
@@ -17,7 +24,7 @@ class Sample:
 
     path: Path
     columns: tuple[str, ...]
-    ids: tuple[str, ...]
+    ids: Sequence[str]
 
 
 def read_sample(path: Path) -> Sample:
@@ -27,41 +34,59 @@ def read_sample(path: Path) -> Sample:
         SubmissionError: absent, damaged, empty, ragged, or ids that repeat.
     """
     try:
-        rows = [row for row in csv.reader(io.StringIO(_text(path), newline="")) if row]
-    except (OSError, EOFError, zipfile.BadZipFile, UnicodeDecodeError, csv.Error) as error:
+        with _opened(path) as text:
+            return _read(path, csv.reader(text))
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError, csv.Error) as error:
         raise SubmissionError(f"{path}: expected a sample submission as CSV, .gz or .zip; {error}") from error
-    if len(rows) < 2 or len(rows[0]) < 2:
-        raise SubmissionError(f"{path}: expected a header of an id column and more, and rows; got lines={len(rows)}")
-    ragged = next((line for line, row in enumerate(rows, 1) if len(row) != len(rows[0])), None)
-    if ragged:
-        got = f"{len(rows[ragged - 1])} in line {ragged}"
-        raise SubmissionError(f"{path}: expected {len(rows[0])} values in each line; got {got}")
-    ids = tuple(row[0] for row in rows[1:])
-    if len(set(ids)) != len(ids):
-        twice = next(row_id for row_id in ids if ids.count(row_id) > 1)
+
+
+def _read(path: Path, lines: Iterable[list[str]]) -> Sample:
+    filled = filter(None, lines)
+    header = next(filled, [])
+    count = 1 if header else 0
+
+    def first_column() -> Iterator[str]:
+        nonlocal count
+        for row in filled:
+            count += 1
+            if len(row) != len(header):
+                got = f"{len(row)} in line {count}"
+                raise SubmissionError(f"{path}: expected {len(header)} values in each line; got {got}")
+            yield row[0]
+
+    ids = PackedTexts(first_column())
+    if not len(ids) or len(header) < 2:
+        raise SubmissionError(f"{path}: expected a header of an id column and more, and rows; got lines={count}")
+    twice = repeated(ids)
+    if twice is not None:
         raise SubmissionError(f"{path}: expected unique ids; id={twice!r} stands twice")
-    return Sample(path, tuple(name.strip() for name in rows[0]), ids)
+    return Sample(path, tuple(name.strip() for name in header), ids)
 
 
-def _text(path: Path) -> str:
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        content = gzip.decompress(content)
-    elif content[:4] == b"PK\x03\x04":
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            tables = [
-                name
-                for name in archive.namelist()
-                if name.lower().endswith(".csv") and not name.startswith("__MACOSX/")
-            ]
-            if len(tables) != 1:
-                raise SubmissionError(f"{path}: expected one CSV inside; got {len(tables)}")
-            content = archive.read(tables[0])
-    return content.decode("utf-8-sig")
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """The CSV in a file as text, unpacked on the way."""
+    with ExitStack() as stack:
+        stream: IO[bytes] = stack.enter_context(open(path, "rb"))
+        begin = stream.read(4)
+        stream.seek(0)
+        if begin[:2] == b"\x1f\x8b":
+            stream = cast("IO[bytes]", stack.enter_context(gzip.open(stream)))
+        elif begin == b"PK\x03\x04":
+            stream = stack.enter_context(_only_table(path, stack.enter_context(zipfile.ZipFile(stream))))
+        yield stack.enter_context(io.TextIOWrapper(stream, "utf-8-sig", newline=""))
 
 
-def match_ids(ours: Sequence[str], sample: Sample) -> list[int]:
-    """Return the index into `ours` of each of the sample's ids.
+def _only_table(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
+    names = archive.namelist()
+    tables = [name for name in names if name.lower().endswith(".csv") and not name.startswith("__MACOSX/")]
+    if len(tables) != 1:
+        raise SubmissionError(f"{path}: expected one CSV inside; got {len(tables)}")
+    return archive.open(tables[0])
+
+
+def match_ids(ours: Sequence[str], sample: Sample) -> npt.NDArray[np.int64]:
+    """Return (k,) the index into `ours` of each of the sample's k ids.
 
     Ids are compared as they stand, else as file names, else as file names without suffix, else as paths below
     ``test/``: the first way by which both sides name the same rows, each once.
@@ -69,29 +94,30 @@ def match_ids(ours: Sequence[str], sample: Sample) -> list[int]:
     Raises:
         SubmissionError: none does; how many are missing and extra is told for the way that matches most.
     """
-    best: tuple[int, list[str], list[str]] | None = None
+    best: tuple[int, list[int], list[int]] | None = None
     for name in _WAYS:
-        theirs = [name(row_id) for row_id in sample.ids]
-        places = {name(row_id): row for row, row_id in enumerate(ours)}
-        if len(places) < len(ours) or len(set(theirs)) < len(theirs):
+        theirs, mine = ((ids if name is _exact else PackedTexts(map(name, ids))) for ids in (sample.ids, ours))
+        if repeated(theirs) is not None or repeated(mine) is not None:
             continue
-        wanted = set(theirs)
-        missing = [row_id for row_id, key in zip(sample.ids, theirs, strict=True) if key not in places]
-        extra = [row_id for row_id in ours if name(row_id) not in wanted]
-        if not missing and not extra:
-            return [places[key] for key in theirs]
+        places = positions(theirs, mine)
+        named = np.zeros(len(mine), bool)
+        named[places[places != NOWHERE]] = True
+        missing, extra = np.flatnonzero(places == NOWHERE), np.flatnonzero(~named)
+        if not len(missing) and not len(extra):
+            return places
         if best is None or len(missing) + len(extra) < best[0]:
-            best = len(missing) + len(extra), missing, extra
-    _, missing, extra = best if best else (0, list(sample.ids), list(ours))
+            best = len(missing) + len(extra), missing.tolist(), extra.tolist()
+    _, missing_rows, extra_rows = best or (0, [*range(len(sample.ids))], [*range(len(ours))])
     raise SubmissionError(
-        f"{sample.path}: expected the ids of the test images; {len(missing)} of {len(sample.ids)} have no image"
-        f"{_few(missing)} and {len(extra)} of {len(ours)} images are not in the sample{_few(extra)}: "
-        "correct [Dataset] path or sample_submission"
+        f"{sample.path}: expected the ids of the test images; {len(missing_rows)} of {len(sample.ids)} have no image"
+        f"{_few(sample.ids, missing_rows)} and {len(extra_rows)} of {len(ours)} images are not in the sample"
+        f"{_few(ours, extra_rows)}: correct [Dataset] path or sample_submission"
     )
 
 
-def _few(ids: Sequence[str]) -> str:
-    return f" ({', '.join(map(repr, ids[:3]))}{', ...' if len(ids) > 3 else ''})" if ids else ""
+def _few(ids: Sequence[str], rows: Sequence[int]) -> str:
+    shown = ", ".join(repr(ids[row]) for row in rows[:3])
+    return f" ({shown}{', ...' if len(rows) > 3 else ''})" if rows else ""
 
 
 def _exact(row_id: str) -> str:

@@ -3,8 +3,11 @@
 import csv
 import gzip
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from featcache.disk import replacing
 from featcache.errors import SubmissionError
 from featcache.sample import Sample, match_ids, read_sample
 from featcache.specs import SubmissionSpec
+from featcache.texts import CHUNK, repeated
 
 
 @dataclass(frozen=True)
@@ -70,16 +74,13 @@ def write_submission(
     """
     _check(ids, probabilities, class_names)
     example = read_sample(sample) if sample else None
-    names, order = list(ids), list(range(len(ids)))
-    if example:
-        names, order = list(example.ids), match_ids(ids, example)
+    names, order = (example.ids, match_ids(ids, example)) if example else (ids, np.arange(len(ids)))
     layout = _layout(spec, class_names, example)
-    values = _values(probabilities[order], class_names, layout)
-    table = [list(layout.columns), *([name, *row] for name, row in zip(names, values, strict=True))]
-    _write(path, table, spec.gzip)
-    _read_back(path, table)
+    table = partial(_table, names, order, probabilities, class_names, layout)
+    _write(path, table(), spec.gzip)
+    _read_back(path, table())
     used = set(rejected)
-    filled = sum(row_id in used for row_id in ids)
+    filled = sum(row_id in used for row_id in ids) if used else 0
     notices = list(layout.notices)
     if filled:
         notices.append(f"{filled} of {len(ids)} test images could not be used; their rows hold the class prior")
@@ -92,12 +93,13 @@ def _check(ids: Sequence[str], probabilities: npt.NDArray[np.floating], class_na
         raise SubmissionError(f"expected probabilities of shape {expected}; got shape={probabilities.shape}")
     if not len(ids):
         raise SubmissionError("expected test images to submit predictions for; got rows=0: add PATH/test")
-    if len(set(ids)) != len(ids):
-        raise SubmissionError(f"expected unique row ids; got {len(ids) - len(set(ids))} twice")
+    twice = repeated(ids)
+    if twice is not None:
+        raise SubmissionError(f"expected unique row ids; {twice!r} stands twice")
     bad = np.flatnonzero(~((probabilities >= 0) & (probabilities <= 1)).all(axis=1))
     if len(bad):
         raise SubmissionError(
-            f"expected probabilities in [0, 1]; {len(bad)} rows have others, first id={ids[bad[0]]!r}: run BuildEnsemble"
+            f"expected probabilities in [0, 1]; {len(bad)} rows have others, first id={ids[int(bad[0])]!r}: run BuildEnsemble"
         )
 
 
@@ -145,6 +147,21 @@ def _class_columns(columns: tuple[str, ...], class_names: Sequence[str], where: 
     return _Layout(columns, tuple(range(len(class_names))), (notice,))
 
 
+def _table(
+    names: Sequence[str],
+    order: npt.NDArray[np.integer],
+    probabilities: npt.NDArray[np.floating],
+    class_names: Sequence[str],
+    layout: _Layout,
+) -> Iterator[list[str]]:
+    """Yield the lines of the submission, the header first; some rows at a time are made into texts."""
+    yield list(layout.columns)
+    for start in range(0, len(names), CHUNK):
+        part = slice(start, start + CHUNK)
+        values = _values(probabilities[order[part]], class_names, layout)
+        yield from ([name, *row] for name, row in zip(names[part], values, strict=True))
+
+
 def _values(probabilities: npt.NDArray[np.floating], class_names: Sequence[str], layout: _Layout) -> list[list[str]]:
     if layout.classes is None:
         return [[class_names[index]] for index in probabilities.argmax(axis=1)]
@@ -153,23 +170,23 @@ def _values(probabilities: npt.NDArray[np.floating], class_names: Sequence[str],
     return [[f"{value:.7g}" for value in row] for row in chosen.tolist()]
 
 
-def _write(path: Path, table: Sequence[Sequence[str]], compress: bool) -> None:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(table)
-    content = text.getvalue().encode("utf-8")
-    with replacing(path) as temporary, open(temporary, "wb") as stream:
-        if not compress:
-            stream.write(content)
-            return
+def _write(path: Path, table: Iterable[Sequence[str]], compress: bool) -> None:
+    with replacing(path) as temporary, open(temporary, "wb") as stream, ExitStack() as inner:
         # no name and no time in the header: same predictions, same bytes
-        with gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0) as packed:
-            packed.write(content)
+        packed = (
+            inner.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0)) if compress else stream
+        )
+        text = inner.enter_context(io.TextIOWrapper(packed, "utf-8", newline="", write_through=False))
+        csv.writer(text, lineterminator="\n").writerows(table)
 
 
-def _read_back(path: Path, table: Sequence[Sequence[str]]) -> None:
+def _read_back(path: Path, table: Iterable[Sequence[str]]) -> None:
     """Refuse a file that does not hold what was meant."""
-    opener = gzip.open if path.read_bytes()[:2] == b"\x1f\x8b" else open
+    with open(path, "rb") as stream:
+        opener = gzip.open if stream.read(2) == b"\x1f\x8b" else open
     with opener(path, "rt", encoding="utf-8", newline="") as stream:
-        stored = list(csv.reader(stream))
-    if stored != [list(row) for row in table]:
-        raise SubmissionError(f"{path}: expected the {len(table)} lines just written; got others: run WriteSubmission")
+        for number, (stored, meant) in enumerate(zip_longest(csv.reader(stream), table), 1):
+            if stored != meant:
+                raise SubmissionError(
+                    f"{path}: expected the lines just written; line {number} is another: run WriteSubmission"
+                )

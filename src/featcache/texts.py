@@ -107,13 +107,6 @@ class PackedTexts(Texts):
         return [self._buffer[a:b].decode("utf-8", "surrogatepass") for a, b in zip(begins, ends, strict=False)]
 
 
-def chosen(texts: Sequence[str], rows: npt.NDArray[np.integer]) -> Sequence[str]:
-    """Return the texts at `rows`; the same column where these are all of them in their order."""
-    if len(rows) == len(texts) and np.array_equal(rows, np.arange(len(texts))):
-        return texts
-    return PackedTexts(texts[row] for row in rows)
-
-
 def repeated(texts: Sequence[str]) -> str | None:
     """Return a text that stands twice, or None; 8 bytes a text."""
     hashes = _hashes(texts)

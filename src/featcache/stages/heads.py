@@ -8,13 +8,13 @@ import numpy.typing as npt
 from featcache.bags import load_bag
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
-from featcache.ensemble import scores
 from featcache.errors import SubmissionError
 from featcache.folds import assign_folds
 from featcache.predictions import Predictions
 from featcache.presets import resolve
 from featcache.progress import Progress
 from featcache.project import LOG_NAME, Project
+from featcache.scoring import scores
 from featcache.startup import import_keras
 
 FOLD_SEED = 0
@@ -42,7 +42,7 @@ def train_bag(project: Project, tap: str, progress: Progress) -> str:
         copies, plain.labels, usable, folds, plan, range(spec.seeds), progress, f"{tap}: {spec.preset}"
     )
     artifact = project.bag(tap)
-    out_of_fold = Predictions(tuple(plain.ids), labels, _members(tap, bag.seeds), bag.out_of_fold, names)
+    out_of_fold = Predictions(plain.ids, labels, _members(tap, bag.seeds), bag.out_of_fold, names)
     record = {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3), "tap": tap}
     heads.save_bag(bag, artifact.path.parent, record, out_of_fold)
     known = out_of_fold.scored()
@@ -89,19 +89,19 @@ def _predict_split(
     project: Project, split: str, taps: list[str], prior: npt.NDArray[np.float64], progress: Progress
 ) -> None:
     begun, reader = time.perf_counter(), open_cache(project.features(split, 0).path)
+    seeds, classes = project.settings.heads.seeds, len(reader.class_names)
+    joined = np.empty((len(taps) * seeds, len(reader), classes), np.float32)
     members: list[str] = []
-    probabilities = []
-    for tap in taps:
+    for at, tap in enumerate(taps):
         bag = load_bag(project.bag(tap).path.parent)
         members += _members(tap, bag.seeds)
-        probabilities.append(bag.member_predictions(reader[tap]))
+        joined[at * seeds : (at + 1) * seeds] = bag.member_predictions(reader[tap])
         progress.advance(1)
-    joined = np.concatenate(probabilities)
     joined[:, reader.status != Status.OK] = prior
     artifact = project.predictions(split)
     record = {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)}
     labels = np.array(reader.labels)
-    Predictions(tuple(reader.ids), labels, tuple(members), joined, reader.class_names).save(artifact.path, record)
+    Predictions(reader.ids, labels, tuple(members), joined, reader.class_names).save(artifact.path, record)
 
 
 def _members(tap: str, seeds: tuple[int, ...]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from featcache.predictions import Predictions, joined_members
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.records import write_json
+from featcache.scoring import scores
 from featcache.stages.checks import check_clip
 from featcache.stages.heads import class_prior
 from featcache.submission import write_submission as write_file
@@ -87,7 +88,7 @@ def _final(
     probabilities = built.apply(predictions, clip)
     unusable = open_cache(project.features(split, 0).path).status != Status.OK
     probabilities[unusable] = prior
-    return predictions, probabilities, [predictions.ids[row] for row in np.flatnonzero(unusable)]
+    return predictions, probabilities, [predictions.ids[row] for row in np.flatnonzero(unusable).tolist()]
 
 
 def _known_scores(final: dict[str, tuple[Predictions, npt.NDArray[np.float64], list[str]]]) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def _known_scores(final: dict[str, tuple[Predictions, npt.NDArray[np.float64], l
         known = predictions.labels >= 0
         if known.any():
             rows, labels = probabilities[known], predictions.labels[known]
-            score = ensemble.scores(rows / rows.sum(axis=1, keepdims=True), labels)
+            score = scores(rows / rows.sum(axis=1, keepdims=True), labels)
             right = int((rows.argmax(axis=1) == labels).sum())
             found[split] = {"rows": int(known.sum()), "right": right, **vars(score)}
     return found
