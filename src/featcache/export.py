@@ -11,6 +11,7 @@ from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
 from featcache.disk import disk, storage_errors
 from featcache.errors import CacheFormatError, StorageError
+from featcache.texts import CHUNK
 
 _PIECE_BYTES = 16 << 20
 
@@ -76,10 +77,13 @@ def _write_npy(path: Path, array: npt.NDArray[np.generic]) -> None:
 
 def _write_rows(path: Path, reader: Reader) -> None:
     names = (*reader.class_names, "")  # -1, an unknown label, is the last
-    status = [Status(value).text for value in reader.status.tolist()]
+    words = {int(status): status.text for status in Status}
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         lines = csv.writer(stream, lineterminator="\n")
         lines.writerow(("row", "id", "class", "group", "status", "digest"))
-        columns = (reader.ids, reader.labels.tolist(), reader.groups, status, reader.digests)
-        for row, (name, label, group, state, digest) in enumerate(zip(*columns, strict=True)):
-            lines.writerow((row, name, names[label], group, state, digest))
+        for start in range(0, len(reader), CHUNK):
+            part = slice(start, start + CHUNK)
+            labels, status = reader.labels[part].tolist(), reader.status[part].tolist()
+            columns = zip(reader.ids[part], labels, reader.groups[part], status, reader.digests[part], strict=True)
+            for row, (name, label, group, state, digest) in enumerate(columns, start):
+                lines.writerow((row, name, names[label], group, words[state], digest))

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from featcache.errors import TrainingError
 
 NO_FOLD = -1
+_LONE = -1  # a row without a group, until it has a number of its own
 
 
 def assign_folds(
@@ -46,15 +47,18 @@ def assign_folds(
 
 def _units(groups: Sequence[str], known: npt.NDArray[np.intp]) -> npt.NDArray[np.int64] | None:
     """(k,) the number of each known row's group, or None where no row has one."""
-    names = [groups[i] for i in known]
-    if not any(names):
+    wanted = np.zeros(len(groups), bool)
+    wanted[known] = True
+    numbers: dict[str, int] = {}
+    units = np.fromiter(
+        (numbers.setdefault(name, len(numbers)) if name else _LONE for name, is_known in zip(groups, wanted, strict=True) if is_known),
+        np.int64,
+        len(known),
+    )  # fmt: skip
+    if not numbers:
         return None
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)))}
-    lone = len(numbers)
-    units = np.empty(len(names), np.int64)
-    for row, name in enumerate(names):
-        units[row] = numbers[name] if name else lone
-        lone += not name
+    lone = units == _LONE
+    units[lone] = len(numbers) + np.arange(lone.sum())
     return units
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featcache.architectures import backbone_settings
 from featcache.cache.layout import PARTIAL_SUFFIX
 from featcache.cache.reader import Reader, open_cache
@@ -12,8 +14,9 @@ from featcache.errors import CacheError
 from featcache.extraction import row_settings
 from featcache.keys import canonical_json
 from featcache.project import Artifact, Project
-from featcache.rows import Rows
+from featcache.rows import SPLITS, Rows
 from featcache.sources import Manifest
+from featcache.texts import NOWHERE, RepeatedText, positions
 
 MISSING = "nothing there yet"
 _UNRESOLVED = "unresolved"
@@ -33,9 +36,9 @@ def manifest_reason(folder: Path, now: Manifest) -> str:
     if before.class_names != now.class_names:
         extra, gone = set(now.class_names) - set(before.class_names), set(before.class_names) - set(now.class_names)
         names = [*(f"class {name!r} added" for name in sorted(extra)), *(f"class {n!r} removed" for n in sorted(gone))]
-        rows = rows_changed(listed_rows(before), listed_rows(now))
+        rows = manifests_differ(before, now)
         return "; ".join(["Manifest: " + ", ".join(names or ["classes changed"]), *([rows] if rows else [])])
-    return rows_changed(listed_rows(before), listed_rows(now)) or "Manifest: its listing.json doesn't vouch for it"
+    return manifests_differ(before, now) or "Manifest: its listing.json doesn't vouch for it"
 
 
 def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | None) -> str:
@@ -64,10 +67,12 @@ def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | N
 
 def cached_rows_changed(reader: Reader, manifest: Manifest) -> str:
     """Say how the rows of a cache differ from what the manifest lists now; "" when they don't."""
-    stored = Rows(reader.ids, reader.labels, reader.groups, reader.digests, [""] * len(reader))
-    then = split_rows(reader.split, stored, reader.class_names)
+    fine = RepeatedText("", len(reader))
+    stored = Rows(reader.ids, reader.labels, reader.groups, reader.digests, fine)
+    counts = _RowChanges()
     listed = manifest.splits.get(reader.split)
-    return rows_changed(then, split_rows(reader.split, listed, manifest.class_names) if listed is not None else {})
+    counts.compare(_Listed(stored, reader.class_names), _Listed(listed, manifest.class_names))
+    return counts.text()
 
 
 def record_reason(artifact: Artifact, siblings: Iterable[Path] = ()) -> tuple[str, tuple[str, ...]]:
@@ -174,36 +179,66 @@ def _sibling(folder: Path, split: str, copy: int) -> Reader | None:
     return None
 
 
-Listed = Mapping[tuple[str, str], tuple[Any, ...]]
+def manifests_differ(before: Manifest, now: Manifest) -> str:
+    """``Manifest: 3 added, 1 changed``; "" when all rows are the same."""
+    counts = _RowChanges()
+    for split in SPLITS:
+        counts.compare(
+            *(_Listed(manifest.splits.get(split), manifest.class_names) for manifest in (before, now)),
+        )
+    return counts.text()
 
 
-def listed_rows(manifest: Manifest) -> dict[tuple[str, str], tuple[Any, ...]]:
-    """All rows of a manifest, as `split_rows` gives those of one split."""
-    parts = [split_rows(split, rows, manifest.class_names) for split, rows in manifest.splits.items()]
-    return {key: value for part in parts for key, value in part.items()}
+class _Listed:
+    """The rows of one split, with labels as names: their indices shift when a class is added."""
+
+    def __init__(self, rows: Rows | None, class_names: Sequence[str]) -> None:
+        self.rows = Rows((), np.empty(0, np.int32), (), (), ()) if rows is None else rows
+        self._names = (*class_names, "")  # -1, an unknown label, is the last
+
+    def what(self, row: int) -> tuple[str, str]:
+        """What else than its content makes a row: the label's name and the group."""
+        return self._names[self.rows.labels[row]], self.rows.groups[row]
 
 
-def split_rows(split: str, rows: Rows, class_names: Sequence[str]) -> dict[tuple[str, str], tuple[Any, ...]]:
-    """(split, id) -> digest, label's name and group: indices of labels shift when a class is added."""
-    names = (*class_names, "")  # -1, an unknown label, is the last
-    columns = zip(rows.ids, rows.digests, rows.labels.tolist(), rows.groups, strict=True)
-    return {(split, row): (digest, names[label], group) for row, digest, label, group in columns}
+class _RowChanges:
+    """Counts, split after split, of how rows differ; a row that went and came back elsewhere was renamed."""
 
+    def __init__(self) -> None:
+        self.changed = self.labelled = 0
+        self.moved = False
+        self._came: list[str] = []
+        self._went: list[str] = []
 
-def rows_changed(then: Listed, now: Listed) -> str:
-    """``Manifest: 3 added, 1 changed``; "" when nothing changed. A row that went and came back elsewhere was renamed."""
-    came, went = now.keys() - then.keys(), then.keys() - now.keys()
-    both = now.keys() & then.keys()
-    gone = {then[row][0] for row in went}
-    renamed = sum(now[row][0] in gone for row in came) if gone else 0
-    counts = {
-        "added": len(came) - renamed,
-        "removed": max(0, len(went) - renamed),
-        "renamed": renamed,
-        "changed": sum(then[row][0] != now[row][0] for row in both),
-        "labelled otherwise": sum(then[row][0] == now[row][0] and then[row][1:] != now[row][1:] for row in both),
-    }
-    parts = [f"{count:,} {what}" for what, count in counts.items() if count]
-    if not parts and list(then) != list(now):
-        parts = ["order changed"]
-    return f"Manifest: {', '.join(parts)}" if parts else ""
+    def compare(self, then: _Listed, now: _Listed) -> None:
+        """Count the rows of one split."""
+        places = positions(now.rows.ids, then.rows.ids)
+        kept = np.zeros(len(then.rows), bool)
+        kept[places[places != NOWHERE]] = True
+        self._went += [then.rows.digests[row] for row in np.flatnonzero(~kept).tolist()]
+        self._came += [now.rows.digests[row] for row in np.flatnonzero(places == NOWHERE).tolist()]
+        self.moved |= not np.array_equal(places, np.arange(len(then.rows)))
+        for row, digest in enumerate(now.rows.digests):
+            before = int(places[row])
+            if before == NOWHERE:
+                continue
+            if then.rows.digests[before] != digest:
+                self.changed += 1
+            elif then.what(before) != now.what(row):
+                self.labelled += 1
+
+    def text(self) -> str:
+        """``Manifest: 3 added, 1 changed``; "" when nothing changed."""
+        gone = set(self._went)
+        renamed = sum(digest in gone for digest in self._came)
+        counts = {
+            "added": len(self._came) - renamed,
+            "removed": max(0, len(self._went) - renamed),
+            "renamed": renamed,
+            "changed": self.changed,
+            "labelled otherwise": self.labelled,
+        }
+        parts = [f"{count:,} {what}" for what, count in counts.items() if count]
+        if not parts and self.moved:
+            parts = ["order changed"]
+        return f"Manifest: {', '.join(parts)}" if parts else ""

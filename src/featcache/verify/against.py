@@ -10,6 +10,7 @@ from featcache.errors import FeatcacheError
 from featcache.project import Artifact, Project
 from featcache.sources import Manifest, preview_images, reread_images, stored_manifest
 from featcache.staleness import cached_rows_changed, features_reason, record_reason
+from featcache.texts import NOWHERE, positions
 from featcache.verify.faults import DISK, FILE, SETTINGS, UNKNOWN, Fault
 from featcache.verify.other_files import kind_of
 
@@ -71,21 +72,22 @@ def _rows(path: Path, reader: Reader) -> Iterator[Fault]:
 
 def _source(reader: Reader, project: Project) -> Iterator[Fault]:
     rows = _reread(project).splits.get(reader.split)
-    now = dict(zip(rows.ids, zip(rows.digests, rows.reasons, strict=True), strict=True)) if rows is not None else {}
+    places = positions(reader.ids, rows.ids if rows is not None else ())
     gone: list[str] = []
     changed: list[str] = []
     unreadable: list[str] = []
-    for row, digest in zip(reader.ids, reader.digests, strict=True):
-        found, reason = now.get(row, (None, ""))
-        if found is None:
+    reason = ""
+    for row, digest, place in zip(reader.ids, reader.digests, map(int, places), strict=True):
+        if rows is None or place == NOWHERE:
             gone.append(row)
-        elif found != digest:
-            (unreadable if reason.startswith(_UNREADABLE) else changed).append(row)
+        elif rows.digests[place] != digest:
+            failed = rows.reasons[place].startswith(_UNREADABLE)
+            reason = rows.reasons[place] if failed and not unreadable else reason
+            (unreadable if failed else changed).append(row)
     for rows_found, what in ((gone, "gone"), (changed, "changed")):
         if rows_found:
             yield Fault(SETTINGS, f"of the source, {len(rows_found)} images are {what}, e.g. {rows_found[0]!r}")
     if unreadable:
-        reason = now[unreadable[0]][1]
         yield Fault(DISK, f"of the source, {len(unreadable)} images {reason}, e.g. {unreadable[0]!r}")
 
 

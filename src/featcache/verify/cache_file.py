@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from featcache.cache import blocks
 from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range, texts_of
 from featcache.cache.structure import Structure, read_structure
 from featcache.errors import CacheFormatError
+from featcache.texts import Texts, repeated
 from featcache.verify.faults import FILE, Fault, disk_error, reading_fault
 
 _EXPONENT = np.uint16(0x7C00)  # all ones: infinity or NaN
 _PIECE_BYTES = 4 << 20
+_PIECE_ROWS = 1 << 16
 
 Alive = Callable[[str], None]
 
@@ -76,28 +79,52 @@ def _columns(descriptor: int, structure: Structure) -> Iterator[Fault]:
     if found != structure.columns_sha256:
         expected = f"expected id, label, group and digest of SHA-256 {keys.short(structure.columns_sha256)}"
         yield Fault(FILE, f"{expected}; got {keys.short(found)}")
-    ids = blocks.read_rows(descriptor, structure, "id", 0, structure.n)
-    unique, counts = np.unique(ids, return_counts=True)
-    if len(unique) != structure.n:
-        twice = texts_of(unique[counts > 1][:1])[0]
-        yield Fault(FILE, f"expected unique ids; {structure.n - len(unique)} stand twice, the first is id={twice!r}")
+    twice = repeated(_Stored(descriptor, structure, "id"))
+    if twice is not None:
+        yield Fault(FILE, f"expected unique ids; id={twice!r} stands twice")
+
+
+class _Stored(Texts):
+    """A column of texts in a file that is suspected: read, not mapped, so that a file cut short is an error."""
+
+    def __init__(self, descriptor: int, structure: Structure, name: str) -> None:
+        self._read = partial(blocks.read_rows, descriptor, structure, name)
+        self._count = structure.n
+
+    def __len__(self) -> int:
+        return self._count
+
+    def decode(self, start: int, stop: int) -> list[str]:
+        """Return the texts [start, stop)."""
+        return texts_of(self._read(start, stop))
+
+
+def _numbers(descriptor: int, structure: Structure, name: str) -> Iterator[tuple[int, npt.NDArray[np.int32]]]:
+    for start in range(0, structure.n, _PIECE_ROWS):
+        yield start, blocks.read_rows(descriptor, structure, name, start, min(start + _PIECE_ROWS, structure.n))
 
 
 def _row_numbers(descriptor: int, structure: Structure) -> Iterator[Fault]:
-    rows = blocks.read_rows(descriptor, structure, "row", 0, structure.n)
-    wrong = np.flatnonzero(rows != np.arange(structure.n))
-    if len(wrong):
-        yield Fault(
-            FILE, f"expected row numbers from 0; {len(wrong)} are others, the first is {rows[wrong[0]]} at {wrong[0]}"
-        )
+    count, first = 0, ""
+    for start, rows in _numbers(descriptor, structure, "row"):
+        wrong = np.flatnonzero(rows != np.arange(start, start + len(rows)))
+        if len(wrong) and not count:
+            first = f"{rows[wrong[0]]} at {start + wrong[0]}"
+        count += len(wrong)
+    if count:
+        yield Fault(FILE, f"expected row numbers from 0; {count} are others, the first is {first}")
 
 
 def _labels(descriptor: int, structure: Structure) -> Iterator[Fault]:
-    labels = blocks.read_rows(descriptor, structure, "label", 0, structure.n)
-    wrong = np.flatnonzero((labels < -1) | (labels >= len(structure.class_names)))
-    if len(wrong):
+    count, first = 0, ""
+    for start, labels in _numbers(descriptor, structure, "label"):
+        wrong = np.flatnonzero((labels < -1) | (labels >= len(structure.class_names)))
+        if len(wrong) and not count:
+            first = f"{labels[wrong[0]]} of row {start + wrong[0]}"
+        count += len(wrong)
+    if count:
         expected = f"expected labels from -1 to {len(structure.class_names) - 1}"
-        yield Fault(FILE, f"{expected}; {len(wrong)} are others, the first is {labels[wrong[0]]} of row {wrong[0]}")
+        yield Fault(FILE, f"{expected}; {count} are others, the first is {first}")
 
 
 def _tap_keys(descriptor: int, structure: Structure) -> Iterator[Fault]:
