@@ -106,7 +106,7 @@ def test_repeated_ids_and_rejected_rows_that_hold_something(cache, capsys):
     damage(cache, offset(cache, "journal/complete"), b"\0")
     _, found = verify(capsys, cache)
     text = "\n".join(message for _, message in found["c.h5"])
-    assert "expected unique ids; 1 stand twice, the first is id='ünï/0.jpg'" in text
+    assert "expected unique ids; id='ünï/0.jpg' stands twice" in text
     assert "expected zeros in rejected rows; 1 rows of conv hold something" in text
     assert "expected status 1 (ok) or 2 (rejected); 1 rows have another" in text
     assert "expected a finished file" in text

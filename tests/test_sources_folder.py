@@ -2,11 +2,14 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from images import encoded, make_folder, picture
 
 from featcache.errors import RejectedImageError, SourceChangedError, SourceError
-from featcache.sources import Manifest, index_images, open_source
+from featcache.sources import Manifest, folder, index_images, open_source
 from featcache.specs import DatasetSpec
+from featcache.texts import sorted_rows
 
 
 def listed(root, out=None, **settings):
@@ -203,3 +206,14 @@ def test_real_folders(shared, tmp_path):
     source = open_source(DatasetSpec("x", "folder", shared / "data" / "brain-mri"))
     images = [source.load(*where, 32) for where in zip(train.locations, train.digests, strict=True)]
     assert np.stack(images).shape == (253, 32, 32, 3)
+
+
+PARTS = st.text("aAbBß01.-\udcff", min_size=1, max_size=6)
+
+
+@given(st.lists(st.lists(PARTS, min_size=1, max_size=3), unique_by=tuple))
+@example([["img_2"], ["img_10"], ["img_02"], ["IMG_2"], ["img_"], ["img"], ["img", "2"]])
+def test_natural_order_is_the_same_in_bytes(paths):
+    expected = sorted(paths, key=lambda parts: [folder.natural(part) for part in parts])
+    order = sorted_rows(folder._sort_key("/".join(parts)) for parts in paths)
+    assert [paths[row] for row in order.tolist()] == expected

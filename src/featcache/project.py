@@ -20,7 +20,7 @@ from featcache.predictions import stored_record as predictions_record
 from featcache.presets import TRAINING_VERSION
 from featcache.records import read_json, write_json
 from featcache.settings import Settings
-from featcache.sources import FileStat, Manifest, current_key, list_files, stored_manifest
+from featcache.sources import FileStats, Manifest, current_key, list_files, stored_manifest
 from featcache.weights import known_digest
 
 LOG_NAME = "luigi.log"
@@ -90,7 +90,7 @@ class Project:
     # ---- manifest
 
     @cached_property
-    def listing(self) -> list[FileStat] | None:
+    def listing(self) -> FileStats | None:
         """The source's files as stats, taken once; None when the source can't be listed."""
         return list_files(self.settings.dataset)
 

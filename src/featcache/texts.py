@@ -5,8 +5,7 @@ A million row ids as a list of `str` are 80 MB; here they are what a mapped file
 
 from abc import abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import index as as_index
 from typing import overload
 
@@ -16,6 +15,7 @@ import numpy.typing as npt
 CHUNK = 1024  # texts decoded together: their objects stay in a core's cache, and Python's cost a chunk vanishes
 NOWHERE = -1
 _SHOWN = 20
+_WORD = 8
 
 
 class Texts(Sequence[str]):
@@ -86,25 +86,40 @@ class FixedTexts(Texts):
 
 
 class PackedTexts(Texts):
-    """Texts one after the other in one buffer: their bytes, and four for where each ends."""
+    """Texts one after the other in one buffer: their bytes, and eight for where each ends."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._buffer, lengths, remaining = bytearray(), array("I"), iter(texts)
-        while chunk := list(islice(remaining, CHUNK)):
-            raw = [text.encode("utf-8", "surrogatepass") for text in chunk]
-            self._buffer += b"".join(raw)
-            lengths.extend(map(len, raw))
-        dtype = np.uint32 if len(self._buffer) < 1 << 32 else np.int64
-        self._ends = np.cumsum(np.frombuffer(lengths, np.uint32) if lengths else [], dtype=dtype)
+        self._buffer, self._ends = bytearray(), array("q")
+        for text in texts:
+            self.append(text)
+
+    def append(self, text: str) -> None:
+        """Take in one more."""
+        self._buffer += text.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._buffer))
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def decode(self, start: int, stop: int) -> list[str]:
         """Return the texts [start, stop)."""
-        ends = self._ends[start:stop].tolist()
-        begins = [int(self._ends[start - 1]) if start else 0, *ends[:-1]]
+        ends = self._ends[start:stop]
+        begins = [self._ends[start - 1] if start else 0, *ends[:-1]]
         return [self._buffer[a:b].decode("utf-8", "surrogatepass") for a, b in zip(begins, ends, strict=False)]
+
+
+class ComputedTexts(Texts):
+    """Texts that follow from their number: `text` says which, from 0 to `count` - 1."""
+
+    def __init__(self, count: int, text: Callable[[int], str]) -> None:
+        self._count, self._text = count, text
+
+    def __len__(self) -> int:
+        return self._count
+
+    def decode(self, start: int, stop: int) -> list[str]:
+        """Return the texts [start, stop)."""
+        return [self._text(row) for row in range(start, stop)]
 
 
 def repeated(texts: Sequence[str]) -> str | None:
@@ -144,6 +159,37 @@ def positions(wanted: Sequence[str], among: Sequence[str]) -> npt.NDArray[np.int
                     break
                 candidate += 1
     return found
+
+
+def sorted_rows(keys: Iterable[bytes]) -> npt.NDArray[np.int64]:
+    """Return (n,) the order in which n keys ascend, equal ones as they came; beside the keys' bytes, 48 bytes each.
+
+    Eight bytes of every key are compared at a time, and of the next eight only those of keys that were equal so far.
+    """
+    buffer, lengths = bytearray(), array("q")
+    for key in keys:
+        buffer += key
+        lengths.append(len(key))
+    ends = np.cumsum(np.frombuffer(lengths, np.int64))
+    buffer += bytes(_WORD)
+    windows = np.ndarray((len(buffer) - _WORD + 1,), ">u8", buffer, strides=(1,))
+    order, places, depth = np.arange(len(ends)), np.arange(len(ends)), 0
+    groups = np.zeros(len(ends), np.int64)
+    while len(places):
+        rows = order[places]
+        left = ends[rows] - (np.where(rows > 0, ends[rows - 1], 0) + depth)  # bytes behind those compared, at least 0
+        at, left = ends[rows] - left, np.minimum(left, _WORD + 1)
+        spare = (8 * (_WORD - 1 - np.clip(left - 1, 0, _WORD - 1))).astype(np.uint64)
+        words = np.where(left > 0, windows[at] >> spare << spare, np.uint64(0))
+        mine = np.lexsort((left, words, groups))  # a key that ends comes before one that goes on with zeros
+        order[places] = rows[mine]
+        words, left, groups = words[mine], left[mine], groups[mine]
+        new = np.ones(len(places), bool)
+        new[1:] = (words[1:] != words[:-1]) | (groups[1:] != groups[:-1]) | (left[1:] != left[:-1])
+        groups = np.cumsum(new)
+        going = ~(new & np.append(new[1:], True)) & (left > _WORD)
+        places, groups, depth = places[going], groups[going], depth + _WORD
+    return order
 
 
 def _hashes(texts: Sequence[str]) -> npt.NDArray[np.int64]:

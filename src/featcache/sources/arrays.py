@@ -13,8 +13,10 @@ from featcache.errors import SourceChangedError, SourceError
 from featcache.progress import Progress
 from featcache.rows import UNKNOWN_LABEL, Rows
 from featcache.sources.decode import resize_rgb
-from featcache.sources.listing import DigestCache, FileStat, stat_file
+from featcache.sources.files import FileStats, stat_file
+from featcache.sources.listing import DigestCache, Examinations
 from featcache.sources.manifest import Manifest, check_training
+from featcache.texts import ComputedTexts, PackedTexts, RepeatedText
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,22 +53,22 @@ class ArraySource:
         self._splits: Mapping[str, ArraySplit] | None = None
         self._lock = Lock()
 
-    def files(self) -> list[FileStat]:
+    def files(self) -> FileStats:
         """Look at the files, without reading any."""
-        return [stat_file(location, path) for location, path in self.paths.items()]
+        return FileStats(stat_file(location, path) for location, path in self.paths.items())
 
-    def examine(self, files: Sequence[FileStat], digests: DigestCache, progress: Progress) -> None:
+    def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> Examinations:
         """Digest `files` as far as `digests` doesn't know them.
 
         Raises:
             SourceChangedError: files came or went since they were looked at.
         """
-        seen = [file.location for file in files]
+        seen = list(files.locations)
         if seen != list(self.paths):
             raise SourceChangedError(f"expected the files {', '.join(seen)}; got {', '.join(self.paths)}: run again")
-        digests.digest_all([(self.paths[file.location], file) for file in files], None, progress)
+        return digests.digest_all(files, self.paths.__getitem__, None, progress)
 
-    def list_rows(self, files: Sequence[FileStat], digests: DigestCache, progress: Progress) -> Manifest:
+    def list_rows(self, files: FileStats, digests: DigestCache, progress: Progress) -> Manifest:
         """Read the files and list every image with its label and content digest.
 
         Raises:
@@ -123,5 +125,6 @@ def _rows(name: str, split: ArraySplit, numbers: npt.NDArray[np.int64]) -> Rows:
             seen = f"expected labels that occur in training ({', '.join(map(str, numbers[:12].tolist()))})"
             raise SourceError(f"{split.where}: {seen}; got label={unseen[0]}: remove these rows or add training images")
         labels = np.searchsorted(numbers, split.labels).astype(np.int32)
-    digests = [pixels_digest(image) for image in split.images]
-    return Rows(split.ids, labels, [""] * n, digests, [""] * n, [f"{name}:{row}" for row in range(n)])
+    digests = PackedTexts(map(pixels_digest, split.images))
+    nothing, locations = RepeatedText("", n), ComputedTexts(n, lambda row: f"{name}:{row}")
+    return Rows(split.ids, labels, nothing, digests, nothing, locations)

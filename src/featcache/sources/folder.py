@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,16 @@ import numpy.typing as npt
 from featcache import keys
 from featcache.errors import SourceChangedError, SourceError
 from featcache.progress import Progress
-from featcache.rows import UNKNOWN_LABEL, Rows
+from featcache.rows import SPLITS, UNKNOWN_LABEL, Rows
 from featcache.sources.decode import decode_rgb, header_fault
-from featcache.sources.listing import DigestCache, FileStat, stat_file
+from featcache.sources.files import FileStats, stat_file
+from featcache.sources.listing import DigestCache, Examinations
 from featcache.sources.manifest import Manifest, check_training
+from featcache.texts import ComputedTexts, PackedTexts, RepeatedText, sorted_rows
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 _NUMBER = re.compile(r"([0-9]+)")
+_LONGER_THAN_END = 256  # a number's length begins with a byte above the zero that ends a part
 _Entry = os.DirEntry[str]
 
 
@@ -28,7 +31,7 @@ class FolderSource:
     def __init__(self, path: Path):
         self.path = path
 
-    def files(self) -> list[FileStat]:
+    def files(self) -> FileStats:
         """Look at every image file, without reading any; in no particular order.
 
         Raises:
@@ -36,31 +39,28 @@ class FolderSource:
         """
         return _Scan(self.path).files
 
-    def examine(self, files: Sequence[FileStat], digests: DigestCache, progress: Progress) -> None:
+    def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> Examinations:
         """Digest `files` and look at their headers, as far as `digests` doesn't know them."""
-        digests.digest_all([(self.path / file.location, file) for file in files], header_fault, progress)
+        return digests.digest_all(files, self.path.joinpath, header_fault, progress)
 
-    def list_rows(self, files: Sequence[FileStat], digests: DigestCache, progress: Progress) -> Manifest:
+    def list_rows(self, files: FileStats, digests: DigestCache, progress: Progress) -> Manifest:
         """List every image with its label and content digest.
 
         Raises:
             SourceError: the layout or the classes can't be what the user meant.
         """
-        scan = _Scan(self.path)
-        files = sorted(files, key=lambda file: [natural(part) for part in file.location.split("/")])
-        classes = {name: index for index, name in enumerate(sorted(_class_folders(files, scan), key=natural))}
+        scan, layout = _Scan(self.path, keep=False), _Layout(files)
+        # A class folder that holds no image is a mistake that must be heard of.
+        found = layout.classes["train"] | (scan.classes["train"] - scan.filled)
+        classes = {name: index for index, name in enumerate(sorted(found, key=natural))}
         if not classes:
             where, expected = self.path / "train", "expected a folder for each class with its images in it"
             raise SourceError(f"{where}: {expected}; got no folder: make train/<class>/ and run again")
-        self._check_layout(files, classes)
-        self.examine(files, digests, progress)
-        splits: dict[str, list[str]] = {}
-        for file in files:
-            splits.setdefault(file.location.partition("/")[0], []).append(file.location)
-        rows = {split: _rows(locations, classes, digests) for split, locations in splits.items()}
+        self._check_layout(layout, classes)
+        examined = self.examine(files, digests, progress)
+        rows = {split: _rows(layout.rows[split], classes, examined) for split in SPLITS}
         names = tuple(map(printable, classes))
-        train = rows.get("train", _rows([], classes, digests))
-        check_training(str(self.path / "train"), names, train)
+        check_training(str(self.path / "train"), names, rows["train"])
         return Manifest(names, rows, {"source": "folder"}, scan.left_out)
 
     def load(self, location: str, digest: str, size: int) -> npt.NDArray[np.uint8]:
@@ -87,9 +87,8 @@ class FolderSource:
             raise SourceChangedError(f"{str(path)!r} changed since it was listed: run again to list anew")
         return decode_rgb(content, size)
 
-    def _check_layout(self, files: Sequence[FileStat], classes: dict[str, int]) -> None:
-        parts = [file.location.split("/") for file in files]
-        found = {"valid": {p[1] for p in parts if p[0] == "valid"}, "test": {p[1] for p in parts if _in_folder(p)}}
+    def _check_layout(self, layout: "_Layout", classes: dict[str, int]) -> None:
+        found = {split: layout.classes[split] for split in ("valid", "test")}
         for split, folders in found.items():
             unexpected = sorted(folders - classes.keys(), key=natural)
             known = folders & classes.keys()
@@ -100,7 +99,7 @@ class FolderSource:
                     "rename or remove what is no class"
                     + ("" if split == "valid" else ", or give test no class folders")
                 )
-        flat = [p[1] for p in parts if p[0] == "test" and len(p) == 2]
+        flat = layout.flat_test
         if flat and found["test"] & classes.keys():
             raise SourceError(
                 f"{self.path / 'test'}: expected all images in class folders or none; got {len(flat)} beside them, "
@@ -114,24 +113,72 @@ def natural(name: str) -> tuple[list[str | int], str]:
     return [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)], name
 
 
+def _sort_key(location: str) -> bytes:
+    """Return bytes that ascend as the `natural` keys of a path's parts do."""
+    return b"".join([_part_key(part) for part in location.split("/")])
+
+
+def _part_key(part: str) -> bytes:
+    pieces = _NUMBER.split(part.casefold())
+    raw = [piece.encode("utf-8", "surrogatepass") + b"\0" for piece in pieces]
+    for index in range(1, len(pieces), 2):
+        digits = pieces[index].lstrip("0").encode("ascii")
+        raw[index] = (len(digits) + _LONGER_THAN_END).to_bytes(2, "big") + digits
+    return b"%b\0%b\0" % (b"".join(raw), part.encode("utf-8", "surrogatepass"))
+
+
 def printable(name: str) -> str:
     """Return a file name as text that can be written anywhere: bytes that aren't UTF-8 become backslash escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-class _Scan:
-    """One walk over the folder: the image files, the class folders, and what was left out."""
+class _Layout:
+    """Files by split, in natural order, and the folders that they are in.
 
-    def __init__(self, path: Path):
-        self.files: list[FileStat] = []
-        self.classes: dict[str, list[str]] = {}
+    Attributes:
+        rows: split -> positions of its files.
+        classes: split -> names of the folders below it that hold images.
+        flat_test: names of test images in no class folder.
+    """
+
+    def __init__(self, files: FileStats) -> None:
+        self.classes: dict[str, set[str]] = {split: set() for split in SPLITS}
+        self.flat_test = PackedTexts()
+        order = sorted_rows(map(_sort_key, files.locations))
+        splits = np.empty(len(files), np.uint8)
+        for place, row in enumerate(map(int, order)):
+            split, name, *below = files.locations[row].split("/", 2)
+            splits[place] = SPLITS.index(split)
+            if below:
+                self.classes[split].add(name)
+            elif split == "test":
+                self.flat_test.append(name)
+        rows = order.astype(np.uint32)
+        self.rows = {split: rows[splits == number] for number, split in enumerate(SPLITS)}
+
+
+class _Scan:
+    """One walk over the folder: the image files, the class folders, and what was left out.
+
+    Attributes:
+        files: the image files, unless `keep` is False.
+        classes: split -> the class folders of ``train`` and ``valid``.
+        filled: the class folders of ``train`` that hold images.
+        left_out: how many files aren't listed, by suffix or reason.
+    """
+
+    def __init__(self, path: Path, *, keep: bool = True):
+        self.files = FileStats()
+        self.classes: dict[str, set[str]] = {"train": set(), "valid": set()}
+        self.filled: set[str] = set()
         self.left_out: Counter[str] = Counter()
+        self._keep = keep
         if not (path / "train").is_dir():
             expected = "expected the images in train/<class>/ below it"
             raise SourceError(f"{path}: {expected}; got no folder named train: make it, or set [Dataset] path")
-        for split in ("train", "valid"):
+        for split, classes in self.classes.items():
             if (path / split).is_dir():
-                self.classes[split] = [self._class(split, entry) for entry in self._folders(path / split)]
+                classes.update(self._class(split, entry) for entry in self._folders(path / split))
         if (path / "test").is_dir():
             self._tree(path / "test", "test", set())
 
@@ -149,7 +196,9 @@ class _Scan:
             if entry.is_dir():
                 self.left_out["folders inside a class folder"] += 1
             else:
-                self._file(f"{split}/{folder.name}/{entry.name}", entry)
+                is_image = self._file(f"{split}/{folder.name}/{entry.name}", entry)
+                if is_image and split == "train":
+                    self.filled.add(folder.name)
         return folder.name
 
     def _tree(self, path: Path, location: str, above: set[tuple[int, int]]) -> None:
@@ -163,31 +212,26 @@ class _Scan:
             else:
                 self._file(f"{location}/{entry.name}", entry)
 
-    def _file(self, location: str, entry: _Entry) -> None:
-        if _suffix(entry) in SUFFIXES:
-            self.files.append(stat_file(location, entry))
-        else:
+    def _file(self, location: str, entry: _Entry) -> bool:
+        is_image = _suffix(entry) in SUFFIXES
+        if not is_image:
             self._leave_out(entry)
+        elif self._keep:
+            self.files.append(stat_file(location, entry))
+        return is_image
 
     def _leave_out(self, entry: _Entry) -> None:
         self.left_out[printable(_suffix(entry)) or "no suffix"] += 1
 
 
-def _visible(path: Path) -> list[_Entry]:
+def _visible(path: Path) -> Iterator[_Entry]:
     try:
         with os.scandir(path) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    yield entry
     except OSError as error:
         raise SourceError(f"{str(path)!r} can't be listed: {error.strerror}: mend it and run again") from error
-
-
-def _class_folders(files: Sequence[FileStat], scan: _Scan) -> set[str]:
-    """Return the classes of `files`, and the class folders that hold no image: mistakes that must be heard of."""
-    listed, filled = (
-        {parts[1] for file in which if (parts := file.location.split("/"))[0] == "train"}
-        for which in (files, scan.files)
-    )
-    return listed | (set(scan.classes["train"]) - filled)
 
 
 def _suffix(entry: _Entry) -> str:
@@ -196,19 +240,21 @@ def _suffix(entry: _Entry) -> str:
     return name[name.rfind(".") :].lower() if "." in name else ""
 
 
-def _in_folder(parts: Sequence[str]) -> bool:
-    return parts[0] == "test" and len(parts) > 2
+def _rows(rows: npt.NDArray[np.uint32], classes: dict[str, int], examined: Examinations) -> Rows:
+    locations, count = examined.files.locations, len(rows)
 
+    def at(row: int) -> str:
+        return locations[int(rows[row])]
 
-def _rows(locations: Sequence[str], classes: dict[str, int], digests: DigestCache) -> Rows:
-    below = [location.split("/")[1:] for location in locations]
-    labels = [classes.get(parts[0], UNKNOWN_LABEL) if len(parts) > 1 else UNKNOWN_LABEL for parts in below]
-    examined = [digests[location] for location in locations]
+    def label(location: str) -> int:
+        _, name, *below = location.split("/", 2)
+        return classes.get(name, UNKNOWN_LABEL) if below else UNKNOWN_LABEL
+
     return Rows(
-        ids=[printable("/".join(parts)) for parts in below],
-        labels=np.array(labels, np.int32),
-        groups=[""] * len(locations),
-        digests=[item.digest for item in examined],
-        reasons=[item.reason for item in examined],
-        locations=list(locations),
+        ids=ComputedTexts(count, lambda row: printable(at(row).partition("/")[2])),
+        labels=np.fromiter((label(at(row)) for row in range(count)), np.int32, count),
+        groups=RepeatedText("", count),
+        digests=ComputedTexts(count, lambda row: examined.digest(int(rows[row]))),
+        reasons=ComputedTexts(count, lambda row: examined.reasons.get(int(rows[row]), "")),
+        locations=ComputedTexts(count, at),
     )

@@ -1,22 +1,14 @@
 """The first stage: list a data set, and tell cheaply whether it is still the one listed."""
 
 import contextlib
-from collections.abc import Sequence
 from pathlib import Path
 
 from featcache.disk import storage_errors
 from featcache.errors import SourceError
 from featcache.progress import Progress, Silent
+from featcache.sources.files import FileStats, stat_file, stats_digest
 from featcache.sources.groups import group_file, with_groups
-from featcache.sources.listing import (
-    DigestCache,
-    Examined,
-    FileStat,
-    Listing,
-    contents_digest,
-    stat_file,
-    stats_digest,
-)
+from featcache.sources.listing import DigestCache, Listing, contents_digest
 from featcache.sources.manifest import Manifest, stored_manifest
 from featcache.sources.source import open_source
 from featcache.specs import DatasetSpec
@@ -38,7 +30,7 @@ def index_images(spec: DatasetSpec, folder: Path, progress: Progress | None = No
     return manifest
 
 
-def list_files(spec: DatasetSpec) -> list[FileStat] | None:
+def list_files(spec: DatasetSpec) -> FileStats | None:
     """Look at every file a listing rests on: a stat each, never a read. None when the data set can't be listed."""
     try:
         return _files(spec)
@@ -47,7 +39,7 @@ def list_files(spec: DatasetSpec) -> list[FileStat] | None:
 
 
 def list_images(
-    spec: DatasetSpec, folder: Path, progress: Progress | None = None, files: Sequence[FileStat] | None = None
+    spec: DatasetSpec, folder: Path, progress: Progress | None = None, files: FileStats | None = None
 ) -> Manifest:
     """List every image of a data set, and keep in `folder` what the listing rests on (but not the manifest).
 
@@ -68,17 +60,18 @@ def list_images(
         folder.mkdir(parents=True, exist_ok=True)
     digests = _known_digests(spec, folder)
     try:
+        files = _files(spec) if files is None else files
         manifest = _listed(spec, digests, progress, files)
     except BaseException:
-        _keep_digests(digests, spec, folder)
+        _keep_digests(digests, spec, folder, files)
         raise
     digests.save(folder / LISTING_CSV)
-    _listing(spec, digests.used, manifest.key).save(folder / LISTING_JSON)
+    _listing(spec, files, digests, manifest.key).save(folder / LISTING_JSON)
     _tell(manifest, progress)
     return manifest
 
 
-def preview_images(spec: DatasetSpec, folder: Path, files: Sequence[FileStat] | None = None) -> Manifest:
+def preview_images(spec: DatasetSpec, folder: Path, files: FileStats | None = None) -> Manifest:
     """Return the manifest that `list_images` would, and write nothing: for who only asks what a run would find.
 
     Raises:
@@ -96,10 +89,10 @@ def reread_images(spec: DatasetSpec) -> Manifest:
     return _listed(spec, DigestCache(), Silent(), None)
 
 
-def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: Sequence[FileStat] | None) -> Manifest:
+def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: FileStats | None) -> Manifest:
     source = open_source(spec)
     files = _files(spec) if files is None else files
-    manifest = source.list_rows([file for file in files if not _is_groups(file)], digests, progress)
+    manifest = source.list_rows(files, digests, progress)
     if spec.groups:
         _examine_groups(spec, files, digests)
         manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
@@ -107,7 +100,7 @@ def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: 
 
 
 def current_key(
-    spec: DatasetSpec, folder: Path, files: Sequence[FileStat] | None, progress: Progress | None = None
+    spec: DatasetSpec, folder: Path, files: FileStats | None, progress: Progress | None = None
 ) -> str | None:
     """Return the key of the manifest in `folder` if listing the data set now would give the same.
 
@@ -133,32 +126,27 @@ def current_key(
         return listing.key
     digests = _known_digests(spec, folder)
     try:
-        images = [file for file in files if not _is_groups(file)]
-        open_source(spec).examine(images, digests, Silent() if progress is None else progress)
+        open_source(spec).examine(files, digests, Silent() if progress is None else progress)
         _examine_groups(spec, files, digests)
     except SourceError:
         return None
     if contents_digest(digests.used) != listing.contents:
-        _keep_digests(digests, spec, folder)
+        _keep_digests(digests, spec, folder, files)
         return None
-    _keep_listing(digests, spec, folder, listing.key)
+    _keep_listing(digests, spec, folder, files, listing.key)
     return listing.key
 
 
-def _files(spec: DatasetSpec) -> list[FileStat]:
+def _files(spec: DatasetSpec) -> FileStats:
     files = open_source(spec).files()
     if spec.groups:
-        files.append(stat_file(_GROUPS + spec.groups, group_file(spec.groups, spec.path)[0]))
+        files.groups = stat_file(_GROUPS + spec.groups, group_file(spec.groups, spec.path)[0])
     return files
 
 
-def _is_groups(file: FileStat) -> bool:
-    return file.location.startswith(_GROUPS)
-
-
-def _examine_groups(spec: DatasetSpec, files: Sequence[FileStat], digests: DigestCache) -> None:
-    for file in filter(_is_groups, files):
-        digests.digest(group_file(spec.groups, spec.path)[0], file)
+def _examine_groups(spec: DatasetSpec, files: FileStats, digests: DigestCache) -> None:
+    if files.groups is not None:
+        digests.digest(group_file(spec.groups, spec.path)[0], files.groups)
 
 
 def _known_digests(spec: DatasetSpec, folder: Path) -> DigestCache:
@@ -168,27 +156,27 @@ def _known_digests(spec: DatasetSpec, folder: Path) -> DigestCache:
     return DigestCache.load(folder / LISTING_CSV)
 
 
-def _keep_listing(digests: DigestCache, spec: DatasetSpec, folder: Path, key: str) -> None:
+def _keep_listing(digests: DigestCache, spec: DatasetSpec, folder: Path, files: FileStats, key: str) -> None:
     # A listing that can't be kept costs another reading; it must not stop whoever only asks.
     with contextlib.suppress(OSError):
         digests.save(folder / LISTING_CSV)
-        _listing(spec, digests.used, key).save(folder / LISTING_JSON)
+        _listing(spec, files, digests, key).save(folder / LISTING_JSON)
 
 
-def _keep_digests(digests: DigestCache, spec: DatasetSpec, folder: Path) -> None:
+def _keep_digests(digests: DigestCache, spec: DatasetSpec, folder: Path, files: FileStats | None) -> None:
     # What was read needn't be read again, though no manifest came of it. The stored listing goes on standing for its
     # manifest: another process may be at work with it.
     listing = Listing.load(folder / LISTING_JSON)
-    if not digests.used or (listing is not None and listing.root != _root(spec)):
+    if files is None or not any(map(len, digests.used)) or (listing is not None and listing.root != _root(spec)):
         return
     with contextlib.suppress(OSError):
         digests.save(folder / LISTING_CSV, unused=True)
         if listing is None:
-            _listing(spec, digests.used, key="").save(folder / LISTING_JSON)
+            _listing(spec, files, digests, key="").save(folder / LISTING_JSON)
 
 
-def _listing(spec: DatasetSpec, used: list[Examined], key: str) -> Listing:
-    return Listing.of(_asked(spec), _root(spec), used, key)
+def _listing(spec: DatasetSpec, files: FileStats, digests: DigestCache, key: str) -> Listing:
+    return Listing.of(_asked(spec), _root(spec), stats_digest(files), digests.used, key)
 
 
 def _asked(spec: DatasetSpec) -> dict[str, str]:

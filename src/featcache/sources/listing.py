@@ -7,36 +7,32 @@ import csv
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
 
 from featcache import keys
 from featcache.disk import replacing, write_text
 from featcache.errors import SourceChangedError
-from featcache.progress import Progress
+from featcache.progress import Progress, Silent
 from featcache.records import read_json
+from featcache.sources.files import FileStat, FileStats
+from featcache.texts import NOWHERE, positions, sorted_rows
 
 LISTING_VERSION = 1  # raise it when the same files would be listed, checked or digested differently
 SETTLE_NS = 2_000_000_000  # the coarsest time stamps in use (FAT) tick every two seconds
 _THREADS = 8  # reading waits for the disk more than for a core
 _CHUNK = 32
+_AHEAD = 64
+_RECALLED = 1 << 14
+_DIGEST_BYTES = 32
 _COLUMNS = ("location", "size", "mtime_ns", "ctime_ns", "read_ns", "digest", "reason")
-
-
-class FileStat(NamedTuple):
-    """What tells, without reading it, that a file is the one listed before.
-
-    `ctime_ns` catches what `mtime_ns` can't: a change in place whose modification time was set back. A file that can't
-    be looked at has size -1.
-    """
-
-    location: str
-    size: int
-    mtime_ns: int
-    ctime_ns: int
 
 
 class Examined(NamedTuple):
@@ -57,26 +53,73 @@ class Examined(NamedTuple):
         return bool(self.digest) and abs(self.read_ns - self.stat.ctime_ns) >= SETTLE_NS
 
 
-def stat_file(location: str, path: "Path | os.DirEntry[str]") -> FileStat:
-    """Look at one file, through links; a dangling link or a forbidden file is listed with size -1, not skipped."""
-    try:
-        status = path.stat()
-    except OSError:
-        return FileStat(location, -1, 0, 0)
-    return FileStat(location, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+class Examinations(Sequence[Examined]):
+    """What was found in each of `files`, or is still to be found (`read_ns` 0); 40 bytes a file, and the reasons."""
 
+    def __init__(self, files: FileStats) -> None:
+        self.files = files
+        self.read_ns = array("q", bytes(8 * len(files)))
+        self.digests = bytearray(_DIGEST_BYTES * len(files))
+        self.reasons: dict[int, str] = {}
 
-def stats_digest(files: Iterable[FileStat]) -> str:
-    """Return one digest for what a stat of all `files` says, in any order."""
-    return keys.sequence_digest(["\0".join(map(str, file)) for file in sorted(files)])
+    def append(self, stat: FileStat, read_ns: int, digest: str, reason: str) -> None:
+        """Take in one more file, and what was found in it.
+
+        Raises:
+            ValueError: the digest isn't one.
+            OverflowError: a number has more than 64 bits.
+        """
+        self.files.append(stat)
+        self.read_ns.append(0)
+        self.digests += bytes(_DIGEST_BYTES)
+        self.put(len(self.files) - 1, read_ns, digest, reason)
+
+    def put(self, row: int, read_ns: int, digest: str, reason: str) -> None:
+        """Note what was found in one file. Thread-safe.
+
+        Raises:
+            ValueError: the digest isn't one.
+        """
+        raw = bytes.fromhex(digest) or bytes(_DIGEST_BYTES)
+        if len(raw) != _DIGEST_BYTES:
+            raise ValueError(f"expected a SHA-256; got digest={digest!r}")
+        self.digests[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES] = raw
+        if reason:
+            self.reasons[row] = reason
+        self.read_ns[row] = read_ns
+
+    def digest(self, row: int) -> str:
+        """The content digest of one file, "" if it couldn't be read."""
+        raw = self.digests[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES]
+        return raw.hex() if any(raw) else ""
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, index: int) -> Examined: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Examined]: ...
+    def __getitem__(self, index: int | slice) -> Examined | list[Examined]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        return Examined(self.files[index], self.read_ns[index], self.digest(index), self.reasons.get(index, ""))
+
+    def __iter__(self) -> Iterator[Examined]:
+        for row, stat in enumerate(self.files):
+            yield Examined(stat, self.read_ns[row], self.digest(row), self.reasons.get(row, ""))
+
+    def missing(self) -> npt.NDArray[np.int64]:
+        """The rows that nothing was found of yet."""
+        return np.flatnonzero(np.frombuffer(self.read_ns, np.int64) == 0)
 
 
 class DigestCache:
     """Digests by location; what is asked for again with an unchanged stat isn't read again."""
 
-    def __init__(self, known: Iterable[Examined] = ()):
-        self._known = {item.stat.location: item for item in known}
-        self._used: dict[str, Examined] = {}
+    def __init__(self, known: Examinations | None = None):
+        self._known = known if known is not None else Examinations(FileStats())
+        self.used: list[Examinations] = []
 
     @classmethod
     def load(cls, path: Path) -> "DigestCache":
@@ -86,60 +129,73 @@ class DigestCache:
                 lines = csv.reader(stream)
                 if tuple(next(lines, ())) != _COLUMNS:
                     return cls()
-                return cls(_parsed(line) for line in lines)
-        except (OSError, ValueError, csv.Error):
+                known = Examinations(FileStats())
+                for location, size, mtime, ctime, read, digest, reason in lines:
+                    known.append(FileStat(location, int(size), int(mtime), int(ctime)), int(read), digest, reason)
+                return cls(known)
+        except (OSError, ValueError, OverflowError, csv.Error):
             return cls()
 
-    def digest(self, path: Path, stat: FileStat, check: Callable[[bytes], str] | None = None) -> Examined:
-        """Return digest and reason of one file, reading it only if its stat is new. Thread-safe.
+    def digest(self, path: Path, stat: FileStat) -> None:
+        """Digest one file in flat memory, reading it only if its stat is new.
 
         Args:
             path: where the file is now.
             stat: what was seen of it before this call.
-            check: from the content, why it can't be used; None to hash in flat memory without looking.
         """
-        if not self._recall(stat):
-            self._used[stat.location] = _examined(path, stat, check)
-        return self._used[stat.location]
+        self.digest_all(FileStats([stat]), lambda _: path, None, Silent())
 
     def digest_all(
-        self, files: Sequence[tuple[Path, FileStat]], check: Callable[[bytes], str] | None, progress: Progress
-    ) -> None:
-        """Do what `digest` does for many files, several at a time."""
+        self,
+        files: FileStats,
+        path: Callable[[str], Path],
+        check: Callable[[bytes], str] | None,
+        progress: Progress,
+    ) -> Examinations:
+        """Return digest and reason of many files, reading those whose stat is new, several at a time.
 
-        def work(chunk: list[tuple[Path, FileStat]]) -> int:
-            for path, stat in chunk:
-                self.digest(path, stat, check)
-            return len(chunk)
-
+        Args:
+            files: what was seen of them before this call.
+            path: from a location, where the file is now.
+            check: from the content, why it can't be used; None to hash in flat memory without looking.
+            progress: is told of every file.
+        """
+        found = Examinations(files)
+        self.used.append(found)
         progress.start("listing", len(files), "files")
-        unknown = [(path, stat) for path, stat in files if not self._recall(stat)]
+        self._recall(found)
+        unknown = found.missing()
         progress.advance(len(files) - len(unknown))
-        remaining = iter(unknown)
-        chunks = iter(lambda: list(islice(remaining, _CHUNK)), [])
+
+        def work(rows: npt.NDArray[np.int64]) -> int:
+            for row in rows.tolist():
+                stat = files[row]
+                found.put(row, *_examined(path(stat.location), stat, check)[1:])
+            return len(rows)
+
+        chunks = (unknown[start : start + _CHUNK] for start in range(0, len(unknown), _CHUNK))
         executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="listing")
         try:
-            for count in executor.map(work, chunks):
-                progress.advance(count)
+            for some in iter(lambda: list(islice(chunks, _AHEAD)), []):  # a few at a time: each waits as an object
+                for count in executor.map(work, some):
+                    progress.advance(count)
         finally:
             executor.shutdown(cancel_futures=True)  # an interrupt doesn't wait for 100,000 files
             progress.finish()
+        return found
 
-    def _recall(self, stat: FileStat) -> bool:
-        known = self._known.get(stat.location)
-        if known is None or known.stat != stat or not known.settled:
-            return False
-        self._used[stat.location] = known
-        return True
-
-    def __getitem__(self, location: str) -> Examined:
-        """The file at `location`, which was asked for in this listing."""
-        return self._used[location]
-
-    @property
-    def used(self) -> list[Examined]:
-        """Every file asked for in this listing."""
-        return list(self._used.values())
+    def _recall(self, found: Examinations) -> None:
+        """Take over what is known of files whose stat is the old one."""
+        known = self._known
+        places = positions(found.files.locations, known.files.locations)
+        now, then = found.files.numbers, known.files.numbers
+        for start in range(0, len(places), _RECALLED):
+            rows = start + np.flatnonzero(places[start : start + _RECALLED] != NOWHERE)
+            rows = rows[(now[rows] == then[places[rows]]).all(axis=1)]
+            for row, place in zip(rows.tolist(), places[rows].tolist(), strict=True):
+                item = known[place]
+                if item.settled:
+                    found.put(row, *item[1:])
 
     def save(self, path: Path, *, unused: bool = False) -> None:
         """Write what this listing used as `listing.csv`; with `unused`, what it didn't come to as well.
@@ -153,9 +209,22 @@ class DigestCache:
         ):
             lines = csv.writer(stream)
             lines.writerow(_COLUMNS)
-            lines.writerows(
-                (*item.stat, *item[1:]) for item in (self._known | self._used if unused else self._used).values()
-            )
+            lines.writerows((*item.stat, *item[1:]) for item in self._found(unused=unused))
+
+    def _found(self, *, unused: bool) -> Iterator[Examined]:
+        yield from found_in(self.used)
+        if unused:
+            kept = np.ones(len(self._known), bool)
+            for part in self.used:
+                places = positions(part.files.locations, self._known.files.locations)
+                came = np.frombuffer(part.read_ns, np.int64) != 0
+                kept[places[came & (places != NOWHERE)]] = False
+            yield from (self._known[row] for row in np.flatnonzero(kept).tolist())
+
+
+def found_in(parts: Iterable[Examinations]) -> Iterator[Examined]:
+    """Yield what was found, file by file."""
+    return (item for part in parts for item in part if item.read_ns)
 
 
 class Listing(NamedTuple):
@@ -178,12 +247,10 @@ class Listing(NamedTuple):
     key: str
 
     @classmethod
-    def of(cls, asked: dict[str, str], root: str, used: Sequence[Examined], key: str) -> "Listing":
+    def of(cls, asked: dict[str, str], root: str, stats: str, used: Sequence[Examinations], key: str) -> "Listing":
         """Sum up a listing that used these files and led to `key`."""
-        stats = stats_digest(item.stat for item in used)
-        return cls(
-            asked, root, stats, contents_digest(used), all(item.settled or item.stat.size < 0 for item in used), key
-        )
+        settled = all(item.settled or item.stat.size < 0 for item in found_in(used))
+        return cls(asked, root, stats, contents_digest(used), settled, key)
 
     @classmethod
     def load(cls, path: Path) -> "Listing | None":
@@ -205,15 +272,17 @@ class Listing(NamedTuple):
         write_text(path, json.dumps({"version": LISTING_VERSION, **self._asdict()}, indent=1) + "\n")
 
 
-def contents_digest(used: Iterable[Examined]) -> str:
+def contents_digest(used: Sequence[Examinations]) -> str:
     """Return one digest for every location, content and reason, in any order; equal ones give equal manifests."""
-    lines = sorted((item.stat.location, item.digest, item.reason) for item in used)
-    return keys.sequence_digest([text for line in lines for text in line])
-
-
-def _parsed(line: list[str]) -> Examined:
-    location, size, mtime, ctime, read, digest, reason = line
-    return Examined(FileStat(location, int(size), int(mtime), int(ctime)), int(read), digest, reason)
+    state = keys.SequenceDigest()
+    rows = [(part, row) for part in used[1:] for row in range(len(part))]  # the table of groups, at most
+    order = sorted_rows(location.encode("utf-8", "surrogatepass") for part in used for location in part.files.locations)
+    first = len(used[0]) if used else 0
+    for at in map(int, order):
+        part, row = (used[0], at) if at < first else rows[at - first]
+        if part.read_ns[row]:
+            state.update((part.files.locations[row], part.digest(row), part.reasons.get(row, "")))
+    return state.hexdigest()
 
 
 def _examined(path: Path, stat: FileStat, check: Callable[[bytes], str] | None) -> Examined:

@@ -1,6 +1,6 @@
 """What every source can do, and the one place that knows all of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -11,9 +11,10 @@ from featcache.errors import SourceError
 from featcache.progress import Progress
 from featcache.sources.arrays import ArraySource
 from featcache.sources.digits import open_digits
+from featcache.sources.files import FileStats
 from featcache.sources.folder import FolderSource
 from featcache.sources.idx import open_idx
-from featcache.sources.listing import DigestCache, FileStat
+from featcache.sources.listing import DigestCache, Examinations
 from featcache.sources.manifest import Manifest
 from featcache.sources.table import open_csv
 from featcache.specs import DatasetSpec
@@ -22,13 +23,13 @@ from featcache.specs import DatasetSpec
 class Source(Protocol):
     """Where images come from. Groups are not its business; `index_images` joins them."""
 
-    def files(self) -> list[FileStat]:
+    def files(self) -> FileStats:
         """Look at every file the listing rests on: a stat each, never a read."""
 
-    def examine(self, files: Sequence[FileStat], digests: DigestCache, progress: Progress) -> None:
+    def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> Examinations:
         """Digest these files as far as `digests` doesn't know them."""
 
-    def list_rows(self, files: Sequence[FileStat], digests: DigestCache, progress: Progress) -> Manifest:
+    def list_rows(self, files: FileStats, digests: DigestCache, progress: Progress) -> Manifest:
         """List the images in `files`, which `files()` returned.
 
         Raises:

@@ -1,0 +1,63 @@
+"""Columns of texts: like lists, at a few bytes a text."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from featcache.texts import ComputedTexts, FixedTexts, PackedTexts, RepeatedText, positions, repeated, sorted_rows
+
+TEXTS = ["a", "bc", "", "ü" * 3, "\udcff.png"]
+
+
+def columns():
+    fixed = np.array([text.encode("utf-8", "surrogateescape") for text in TEXTS], "S8")
+    return [PackedTexts(TEXTS), FixedTexts(fixed), ComputedTexts(len(TEXTS), TEXTS.__getitem__)]
+
+
+@pytest.mark.parametrize("column", columns(), ids=lambda column: type(column).__name__)
+def test_a_column_is_like_a_list(column):
+    assert column == TEXTS == column
+    assert column == TEXTS
+    assert column != TEXTS[:-1]
+    assert column != "abc"
+    assert (column[1], column[-1], column[np.int64(3)]) == ("bc", TEXTS[-1], "üüü")
+    assert (column[1:3], column[::2], column[3:1], column[9:]) == (["bc", ""], TEXTS[::2], [], [])
+    assert (list(column), len(column), repr(column)) == (TEXTS, 5, repr(TEXTS))
+    with pytest.raises(IndexError, match="below 5; got index=5"):
+        column[5]
+
+
+def test_a_long_column_prints_its_beginning():
+    assert repr(RepeatedText("x", 10**6)).endswith("'x', ... (1000000 in all)]")
+    assert RepeatedText("x", 3) == ["x"] * 3
+    assert PackedTexts() == [] == sorted_rows([]).tolist()
+
+
+@given(st.lists(st.text("ab\0", max_size=2)))
+def test_what_stands_twice_is_found(texts):
+    twice = {text for text in texts if texts.count(text) > 1}
+    assert repeated(PackedTexts(texts)) in (twice or {None})
+
+
+@given(st.lists(st.text("abc", max_size=2)), st.lists(st.text("abc", max_size=2)))
+def test_positions_are_those_of_the_first(wanted, among):
+    expected = [among.index(text) if text in among else -1 for text in wanted]
+    assert positions(wanted, PackedTexts(among)).tolist() == expected
+
+
+def test_texts_of_one_hash_are_told_apart(monkeypatch):
+    monkeypatch.setattr("featcache.texts._hashes", lambda texts: np.zeros(len(texts), np.int64))
+    monkeypatch.setattr("featcache.texts.hash", lambda text: 0, raising=False)
+    assert positions(["c", "x", "a"], ["a", "b", "c"]).tolist() == [2, -1, 0]
+    assert repeated(["a", "b"]) is None
+    assert repeated(["a", "b", "a"]) == "a"
+
+
+EIGHT = st.sampled_from([b"", b"a" * 8, b"a" * 7 + b"\0", b"\0" * 8, b"abcdefgh" * 2])
+
+
+@given(st.lists(st.builds(lambda *parts: b"".join(parts), EIGHT, EIGHT, st.binary(max_size=2))))
+@example([b"", b"\0", b"", b"\0" * 9, b"\0" * 8])
+def test_rows_are_sorted_as_sorted_does(keys):
+    assert sorted_rows(keys).tolist() == sorted(range(len(keys)), key=keys.__getitem__)
