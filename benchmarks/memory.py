@@ -1,100 +1,160 @@
-"""Peak memory of extraction, training and looking at a cache, from 10,000 to 1,000,000 rows of 512 float16.
+"""Peak memory of every stage and command, from 10,000 to 1,000,000 rows in each of train and test.
 
     python benchmarks/memory.py [--rows 10000 100000 1000000] [--folder /tmp/memory]
 
-Each measurement is a process of its own. Its peak is that of its anonymous memory, looked at every 5 ms; pages of a
-mapped cache, which the kernel takes back when others need memory, are told apart. The backbone is a stub that
-returns 512 values a row at once, so that only what featcache itself holds is seen.
+The images are links to a thousand small PNG files. Each measurement is a process of its own, on what those before it left.
+Its peak is that of its anonymous memory, or of a child's that it starts, looked at every 5 ms; pages of mapped files, which
+the kernel takes back when others need memory, are told apart. A stub takes the backbone's place and loads no image, so
+that only what featcache itself holds is seen: it returns 512 values a row at once.
 """
 
 import argparse
-import hashlib
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-WIDTH, BATCH = 512, 64
+WIDTH, BATCH, CLASSES, DISTINCT = 512, 64, 10, 1000
+SETTINGS = """[Dataset]
+name = set
+source = folder
+path = photos
+[Features]
+image_size = 32
+[Heads]
+preset = fast
+hidden = 8
+schedule = 1e-3x1
+batch_size = 1024
+seeds = 2
+folds = 2
+"""
 
 
-def make_rows(n: int):  # featcache.rows.Rows, imported where it is measured
-    """N rows as a manifest lists them."""
+def build(folder: Path, n: int) -> None:
+    """Lay out n images a split, and settle weights and precision without a backbone."""
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (DISTINCT, 8, 8, 3), dtype=np.uint8)
+    (folder / "pool").mkdir(parents=True)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"pool/{number}.png")
+    for i in range(CLASSES):
+        (folder / f"photos/train/class{i}").mkdir(parents=True)
+    (folder / "photos/test").mkdir()
+    for i in range(n):
+        pool = folder / f"pool/{i % DISTINCT}.png"
+        os.link(pool, folder / f"photos/train/class{i % CLASSES}/image_{i:07d}.png")
+        os.link(pool, folder / f"photos/test/image_{i:07d}.png")
+    (folder / "luigi.cfg").write_text(SETTINGS)
+
+
+def project():  # featcache.project.Project, imported where it is measured
+    """The project in the present folder."""
+    from featcache.configuration import configured_project
+
+    found = configured_project([])
+    weights = {"setting": "auto", "backbone": "vgg16", "kind": "random", "digest": "d" * 64, "note": "", "stat": None}
+    if not found.resolved_path.exists():
+        found.record_resolved("weights", weights)
+        found.record_resolved("precision", {"setting": "auto", "value": "float32", "reason": "none"})
+    return found
+
+
+def stage(name: str, *arguments: str) -> Callable[[], None]:
+    """One function of `featcache.stages`."""
+
+    def work() -> None:
+        from featcache import stages
+        from featcache.progress import Silent
+
+        getattr(stages, name)(project(), *arguments, Silent())
+
+    return work
+
+
+def extract() -> None:
+    """Cache both splits."""
     import numpy as np
 
-    from featcache.rows import Rows
-
-    ids = [f"class{i % 10}/image_{i:07d}.jpg" for i in range(n)]
-    digests = [hashlib.sha256(row_id.encode()).hexdigest() for row_id in ids]
-    return Rows(ids, np.arange(n, dtype=np.int32) % 10, [""] * n, digests, [""] * n, ids)
-
-
-def rows(path: Path, n: int) -> None:
-    """Hold the manifest's rows alone, as every stage must."""
-    made = make_rows(n)
-    assert len(made.key) == 64
-
-
-def extract(path: Path, n: int) -> None:
-    """Cache n rows."""
-    import numpy as np
-
-    from featcache.extract import extract_features
-    from featcache.extraction import Extraction, row_settings
+    from featcache import stages
     from featcache.progress import Silent
-    from featcache.specs import FeaturesSpec, Tap
+    from featcache.sources.folder import FolderSource
+    from featcache.stages import features
 
     class Stub:
-        batch_size, taps = BATCH, {"wide": (WIDTH,)}
+        batch_size, taps = BATCH, {"block5_pool": (1, 1, WIDTH)}
 
         def forward(self, images):
-            return {"wide": np.random.default_rng(int(images[0, 0, 0, 0])).random((len(images), WIDTH), np.float32)}
+            drawn = np.random.default_rng(len(images)).random((len(images), 1, 1, WIDTH), np.float32)
+            return {"block5_pool": drawn}
 
-    spec = FeaturesSpec(taps=(Tap("wide"),), image_size=8)
-    settings = row_settings(spec, {"backbone": "stub", "preprocessing": "none"}, "w" * 64, "float32", 0)
-    job = Extraction("set", "train", 0, make_rows(n), tuple("abcdefghij"), spec, settings)
-    black = np.zeros((8, 8, 3), np.uint8)
-    extract_features(path, job, lambda *_: black, Stub, Silent())
-
-
-def train(path: Path, n: int) -> None:
-    """Train a bag of two small heads on the cache, one epoch."""
-    import numpy as np
-
-    import featcache
-    from featcache.folds import assign_folds
-    from featcache.heads import train_bag
-    from featcache.presets import resolve
-    from featcache.progress import Silent
-    from featcache.specs import HeadsSpec
-
-    reader = featcache.open(path)
-    spec = HeadsSpec(preset="fast", hidden=(8,), schedule=((1e-3, 1),), batch_size=1024, folds=2, seeds=1)
-    folds = assign_folds(reader.labels, reader.groups, 2, 0, reader.class_names)
-    plan = resolve(spec, WIDTH, n, 10)
-    train_bag([reader["wide"]], reader.labels, np.ones(n, bool), folds, plan, range(1), Silent())
+    black = np.zeros((32, 32, 3), np.uint8)
+    FolderSource.load = lambda *_: black
+    features._backbone = lambda *_: Stub()
+    found = project()
+    for split in ("train", "test"):
+        stages.extract_split(found, split, 0, Silent())
+    stages.finish_features(found, Silent())
 
 
-def verify(path: Path, n: int) -> None:
-    """Check every block's checksum."""
-    import featcache
+def copied() -> None:
+    """Cache train again where another cache has all its rows."""
+    path = project().features("train", 0).path
+    path.rename(path.with_name("train-copy0-other.h5"))
+    extract()
+    path.with_name("train-copy0-other.h5").unlink()
 
-    assert featcache.open(path).durable.all()
+
+def touched() -> None:
+    """`featcache status` when a file has a new time stamp."""
+    os.utime("photos/train/class0/image_0000000.png")
+    command("status")()
 
 
-def show(path: Path, n: int) -> None:
-    """`featcache show`."""
-    from featcache.cli import main
+def command(*words: str) -> Callable[[], None]:
+    """`featcache WORDS`; CACHE is the cache of train."""
 
-    main(["show", str(path)])
+    def work() -> None:
+        from featcache.cli import main
+
+        cache = str(next(Path("artifacts/set/features").glob("train-*.h5"), ""))
+        main([word.replace("CACHE", cache) for word in words])
+
+    return work
+
+
+SUBJECTS = {
+    "IndexImages": stage("index_images"),
+    "featcache plan": command("plan"),
+    "ExtractFeatures": extract,
+    "ExtractFeatures, train copied": copied,
+    "TrainHeads": stage("train_bag", "block5_pool"),
+    "PredictRows": stage("predict_rows"),
+    "BuildEnsemble": stage("build_ensemble"),
+    "WriteSubmission": stage("write_submission"),
+    "featcache status": command("status"),
+    "featcache status, a file touched": touched,
+    "featcache verify": command("verify", "artifacts"),
+    "featcache du": command("du"),
+    "featcache gc": command("gc"),
+    "featcache show": command("show", "CACHE"),
+    "featcache export": command("export", "CACHE", "exported"),
+    "featcache pack": command("pack", "CACHE"),
+}
 
 
 class Peak(threading.Thread):
-    """Looks at this process' memory until it ends, in MB."""
+    """Looks at the memory of this process and its children until it ends, in MB: the largest of them."""
 
     def __init__(self) -> None:
         """Begin."""
@@ -105,42 +165,56 @@ class Peak(threading.Thread):
     def run(self) -> None:
         """Look every 5 ms."""
         while True:
-            text = Path("/proc/self/status").read_text()
-            found = {
-                line.split(":")[0]: int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("Rss")
-            }
-            self.anonymous = max(self.anonymous, found["RssAnon"])
-            self.mapped = max(self.mapped, found["RssFile"])
+            for process in ("self", *_children()):
+                found = _memory(process)
+                self.anonymous = max(self.anonymous, found.get("RssAnon", 0.0))
+                self.mapped = max(self.mapped, found.get("RssFile", 0.0))
             time.sleep(0.005)
 
 
-SUBJECTS = {"rows alone": rows, "extract": extract, "train": train, "verify": verify, "featcache show": show}
+def _children() -> Iterator[str]:
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            yield from (task / "children").read_text().split()
+        except OSError:
+            continue  # a thread that just ended
+
+
+def _memory(process: str) -> dict[str, float]:
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return {}
+    return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines if line.startswith("Rss")}
 
 
 def main() -> None:
     """Measure everything and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "featcache-memory")
     wanted = parser.parse_args()
-    print("| | " + " | ".join(f"{n:,} rows" for n in wanted.rows) + " |", flush=True)
+    cells: dict[str, list[str]] = {name: [] for name in SUBJECTS}
+    for n in wanted.rows:
+        folder = wanted.folder / str(n)
+        build(folder, n)
+        for name in SUBJECTS:
+            words = [sys.executable, Path(__file__).absolute(), "--measure", name]
+            done = subprocess.run(words, stdout=subprocess.PIPE, text=True, cwd=folder)
+            assert done.returncode == 0, f"{name}: exit {done.returncode}"
+            cells[name].append(done.stdout.splitlines()[-1])
+            print(f"{n:,} rows, {name}: {cells[name][-1]}", file=sys.stderr, flush=True)
+        shutil.rmtree(folder)
+    print("| | " + " | ".join(f"{n:,} rows" for n in wanted.rows) + " |")
     print("| --- |" + " --- |" * len(wanted.rows))
-    paths = {n: wanted.folder / f"memory-{n}.h5" for n in wanted.rows}
-    for name in SUBJECTS:
-        cells = []
-        for n, path in paths.items():
-            words = [sys.executable, __file__, "--measure", name, str(path), str(n)]
-            done = subprocess.run(words, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            cells.append(done.stdout.splitlines()[-1])
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
-    for path in paths.values():
-        path.unlink()
+    for name, found in cells.items():
+        print(f"| {name} | " + " | ".join(found) + " |")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         begun, peak = time.perf_counter(), Peak()
-        SUBJECTS[sys.argv[2]](Path(sys.argv[3]), int(sys.argv[4]))
+        SUBJECTS[sys.argv[2]]()
         seconds = time.perf_counter() - begun
         print(f"{peak.anonymous:,.0f} MB (+ {peak.mapped:,.0f} mapped), {seconds:.1f} s")
     else:
