@@ -2,7 +2,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from images import encoded, make_folder, picture
 
@@ -211,6 +211,7 @@ def test_real_folders(shared, tmp_path):
 PARTS = st.text("aAbBß01.-\udcff", min_size=1, max_size=6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(PARTS, min_size=1, max_size=3), unique_by=tuple))
 @example([["img_2"], ["img_10"], ["img_02"], ["IMG_2"], ["img_"], ["img"], ["img", "2"]])
 def test_natural_order_is_the_same_in_bytes(paths):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from featcache.texts import ComputedTexts, FixedTexts, PackedTexts, RepeatedText, positions, repeated, sorted_rows
@@ -34,12 +34,14 @@ def test_a_long_column_prints_its_beginning():
     assert PackedTexts() == [] == sorted_rows([]).tolist()
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("ab\0", max_size=2)))
 def test_what_stands_twice_is_found(texts):
     twice = {text for text in texts if texts.count(text) > 1}
     assert repeated(PackedTexts(texts)) in (twice or {None})
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("abc", max_size=2)), st.lists(st.text("abc", max_size=2)))
 def test_positions_are_those_of_the_first(wanted, among):
     expected = [among.index(text) if text in among else -1 for text in wanted]
@@ -57,6 +59,7 @@ def test_texts_of_one_hash_are_told_apart(monkeypatch):
 EIGHT = st.sampled_from([b"", b"a" * 8, b"a" * 7 + b"\0", b"\0" * 8, b"abcdefgh" * 2])
 
 
+@settings(deadline=None)
 @given(st.lists(st.builds(lambda *parts: b"".join(parts), EIGHT, EIGHT, st.binary(max_size=2))))
 @example([b"", b"\0", b"", b"\0" * 9, b"\0" * 8])
 def test_rows_are_sorted_as_sorted_does(keys):

@@ -27,7 +27,7 @@ from featcache.progress import Progress
 
 __all__ = ["ForwardPass", "Loader", "extract_copies", "extract_features"]
 
-_COPY_BYTES = 64 << 20
+_COPY_BYTES = 8 << 20
 _PACKAGES = ("featcache", "keras", "tensorflow", "jax", "torch", "numpy", "h5py")
 _USUAL_BATCH = 64  # for the size of blocks where every row is copied and no backbone is asked
 

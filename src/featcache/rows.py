@@ -1,6 +1,6 @@
 """The rows of one split, column by column: what a manifest lists and a feature cache stores."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -63,11 +63,31 @@ class Rows:
     def key(self) -> str:
         """The digest of ids, labels, groups, digests and reasons in this order; locations don't count."""
         texts = (self.ids, self.groups, self.digests, self.reasons)
-        states = [keys.SequenceDigest() for _ in range(len(texts) + 1)]
+        key = RowsKey()
         for start in range(0, len(self), CHUNK):  # side by side: columns of one file read it once
             part = slice(start, start + CHUNK)
-            columns = [column[part] for column in texts]
-            columns.insert(1, list(map(str, self.labels[part].tolist())))
-            for state, column in zip(states, columns, strict=True):
-                state.update(column)
-        return keys.digest([state.hexdigest() for state in states])
+            key.update(self.labels[part].tolist(), *(column[part] for column in texts))
+        return key.hexdigest()
+
+
+class RowsKey:
+    """`Rows.key`, told of the rows part by part."""
+
+    def __init__(self) -> None:
+        self._states = [keys.SequenceDigest() for _ in range(5)]
+
+    def update(
+        self,
+        labels: Iterable[int],
+        ids: Sequence[str],
+        groups: Sequence[str],
+        digests: Sequence[str],
+        reasons: Sequence[str],
+    ) -> None:
+        """Go on with these rows."""
+        for state, column in zip(self._states, (ids, map(str, labels), groups, digests, reasons), strict=True):
+            state.update(column)
+
+    def hexdigest(self) -> str:
+        """Return the key of all rows told so far."""
+        return keys.digest([state.hexdigest() for state in self._states])

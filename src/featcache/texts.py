@@ -19,7 +19,13 @@ _WORD = 8
 
 
 class Texts(Sequence[str]):
-    """n texts; compares like a list, and prints like one that is cut short."""
+    """n texts; compares like a list, and prints like one that is cut short.
+
+    Attributes:
+        is_unique: True where it is known that none stands twice, so that `repeated` need not look.
+    """
+
+    is_unique = False
 
     @abstractmethod
     def decode(self, start: int, stop: int) -> list[str]:
@@ -124,6 +130,8 @@ class ComputedTexts(Texts):
 
 def repeated(texts: Sequence[str]) -> str | None:
     """Return a text that stands twice, or None; 8 bytes a text."""
+    if isinstance(texts, Texts) and texts.is_unique:
+        return None
     hashes = _hashes(texts)
     hashes.sort()
     suspects = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())

@@ -4,7 +4,7 @@ Afterwards only raw bytes are written at the datasets' offsets, so no kill can d
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,19 @@ def create(path: Path, header: CacheHeader) -> None:
 
 def _create_all(file: h5py.File, header: CacheHeader) -> None:
     n = len(header.rows)
-    row = _dataset(file, "row", (n,), np.dtype("<i4"), _numbers(n))
+    row = _dataset(file, "row", (n,), np.dtype("<i4"))
+    for start in range(0, n, _NUMBERS):
+        _write(row, start, np.arange(start, min(start + _NUMBERS, n), dtype="<i4"))
     row.make_scale("row")
     names = text_column(header.class_names)
     _dataset(file, "class_name", names.shape, _utf8(names.itemsize), names).make_scale("class_name")
     for name, stored in header.column_dtypes.items():
         utf8 = stored if name == "label" else _utf8(stored.itemsize)
         dtype = h5py.string_dtype("ascii", stored.itemsize) if name == "digest" else utf8
-        _dataset(file, name, (n,), dtype, header.column_pieces(name)).dims[0].attach_scale(row)
+        _dataset(file, name, (n,), dtype).dims[0].attach_scale(row)
+    for pieces in zip(*map(header.column_pieces, header.column_dtypes), strict=True):
+        for name, (start, piece) in zip(header.column_dtypes, pieces, strict=True):
+            _write(file[name], start, piece)
     _dataset(file, "status", (n,), np.dtype("u1")).dims[0].attach_scale(row)
     texts = header.texts
     for tap in header.taps:
@@ -126,12 +131,9 @@ def _dataset(
     name: str,
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
-    content: npt.NDArray[Any] | Iterator[tuple[int, npt.NDArray[Any]]] | None = None,
+    content: npt.NDArray[Any] | None = None,
 ) -> h5py.Dataset:
-    """Create a contiguous dataset that is allocated now, never filled and carries no time.
-
-    Its content is one array, or pieces with the row that each begins at.
-    """
+    """Create a contiguous dataset that is allocated now, never filled and carries no time."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -140,22 +142,20 @@ def _dataset(
     space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
     kind = h5py.h5t.py_create(dtype, logical=True)
     dataset = h5py.Dataset(h5py.h5d.create(parent.id, name.encode(), kind, space, dcpl=properties))
-    if isinstance(content, np.ndarray):
-        if content.size:
-            dataset.id.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(content), mtype=kind)
-    elif content is not None:
-        for start, piece in content:
-            space.select_hyperslab((start,), piece.shape)
-            dataset.id.write(h5py.h5s.create_simple(piece.shape), space, np.ascontiguousarray(piece), mtype=kind)
+    if content is not None and content.size:
+        dataset.id.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(content), mtype=kind)
     description = DESCRIPTIONS.get(dataset.name.lstrip("/"))
     if description:
         _attribute(dataset, "description", description)
     return dataset
 
 
-def _numbers(n: int) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    for start in range(0, n, _NUMBERS):
-        yield start, np.arange(start, min(start + _NUMBERS, n), dtype="<i4")
+def _write(dataset: h5py.Dataset, start: int, piece: npt.NDArray[Any]) -> None:
+    """Write rows of a column, from `start` on."""
+    space = dataset.id.get_space()
+    space.select_hyperslab((start,), piece.shape)
+    kind = dataset.id.get_type()
+    dataset.id.write(h5py.h5s.create_simple(piece.shape), space, np.ascontiguousarray(piece), mtype=kind)
 
 
 def _attribute(target: h5py.Group | h5py.Dataset, name: str, text: str) -> None:

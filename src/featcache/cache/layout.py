@@ -125,7 +125,10 @@ class CacheHeader:
     @cached_property
     def column_dtypes(self) -> dict[str, np.dtype[np.generic]]:
         """How `id`, `label`, `group` and `digest` are stored: fixed-length UTF-8 (NUL-padded) and int32."""
-        widths = {"id": text_width(self.rows.ids), "group": text_width(self.rows.groups), "digest": _DIGEST_WIDTH}
+        widths = {"id": 1, "group": 1, "digest": _DIGEST_WIDTH}
+        for start in range(0, len(self.rows), CHUNK):  # side by side: columns of one file read it once
+            for name, column in (("id", self.rows.ids), ("group", self.rows.groups)):
+                widths[name] = max(widths[name], text_width(column[start : start + CHUNK]))
         return {name: np.dtype(f"S{widths[name]}" if name in widths else "<i4") for name in COLUMNS}
 
     def column_pieces(self, name: str) -> Iterator[tuple[int, npt.NDArray[np.generic]]]:
@@ -170,8 +173,8 @@ def text_column(texts: Sequence[str], width: int = 1) -> npt.NDArray[np.bytes_]:
 
 
 def text_width(texts: Sequence[str]) -> int:
-    """Return the bytes of the longest text, at least 1."""
-    return max((len(text.encode("utf-8", "surrogateescape")) for text in texts), default=1) or 1
+    """Return the bytes of the longest text, 0 for none."""
+    return max((len(text.encode("utf-8", "surrogateescape")) for text in texts), default=0)
 
 
 def _stored(text: str) -> bytes:

@@ -10,7 +10,6 @@ import os
 import weakref
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO
@@ -18,21 +17,48 @@ from typing import BinaryIO
 import numpy as np
 
 from featcache.errors import CacheFormatError
-from featcache.rows import SPLITS, UNKNOWN_LABEL, Rows
-from featcache.texts import CHUNK, Texts
+from featcache.rows import SPLITS, UNKNOWN_LABEL, Rows, RowsKey
+from featcache.texts import CHUNK, RepeatedText, Texts
 
 COLUMNS = ("split", "id", "label", "group", "digest", "status", "reason", "location")
 _KEPT = 4  # parsed chunks a split: several threads read near each other
 _DIGEST_BYTES = 16
 
 
-@dataclass
 class _Split:
-    """One split's lines: its labels, and of every 1,024 the range [start, stop) in the file and these bytes' digest."""
+    """What one look at a split's lines leaves in memory.
 
-    labels: "array[int]" = field(default_factory=lambda: array("i"))
-    ranges: list[tuple[int, int]] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
+    Attributes:
+        labels: n class indices.
+        ranges: of every 1,024 lines, the bytes [start, stop) in the file.
+        key: `Rows.key`.
+        hashes: of n ids.
+        groups, reasons: the texts that occur, or two and more of them.
+    """
+
+    def __init__(self) -> None:
+        self.labels, self.hashes, self.key = array("i"), array("q"), RowsKey()
+        self.ranges: list[tuple[int, int]] = []
+        self.groups: set[str] = set()
+        self.reasons: set[str] = set()
+
+    def take(self, lines: list[list[str]], labels: Mapping[str, int], start: int, stop: int) -> None:
+        """Take in the next lines, which stand from byte `start` to `stop`."""
+        _, ids, names, groups, digests, _, reasons, _ = zip(*lines, strict=True)
+        numbers = [labels[name] for name in names]
+        self.labels.extend(numbers)
+        self.hashes.extend(map(hash, ids))
+        self.key.update(numbers, ids, groups, digests, reasons)
+        self.ranges.append((start, stop))
+        for seen, column in ((self.groups, groups), (self.reasons, reasons)):
+            if len(seen) < 2:
+                seen.update(column)
+
+    def has_unique_ids(self) -> bool:
+        """Whether no two ids have one hash; where two have, the ids themselves tell."""
+        hashes = np.frombuffer(self.hashes, np.int64).copy()
+        hashes.sort()
+        return not (hashes[1:] == hashes[:-1]).any()
 
 
 class _File:
@@ -46,10 +72,6 @@ class _File:
     def read(self, start: int, stop: int) -> bytes:
         """Return the bytes [start, stop), fewer where the file ends before."""
         return os.pread(self._descriptor, stop - start, start)
-
-    def digest(self, start: int, stop: int) -> bytes:
-        """Return the digest of the bytes [start, stop)."""
-        return _digest(self.read(start, stop))
 
 
 def read_splits(path: Path, class_names: tuple[str, ...]) -> dict[str, Rows]:
@@ -66,8 +88,6 @@ def read_splits(path: Path, class_names: tuple[str, ...]) -> dict[str, Rows]:
     with open(path, "rb") as stream:
         file = _File(path, stream)
         found = _scanned(stream, labels)
-    for split in found.values():
-        split.digests = [file.digest(*chunk) for chunk in split.ranges]
     return {name: _rows(file, found[name]) for name in SPLITS if name in found}
 
 
@@ -82,21 +102,22 @@ def _scanned(stream: BinaryIO, labels: Mapping[str, int]) -> dict[str, _Split]:
     if tuple(next(reader, ())) != COLUMNS:
         raise ValueError(f"its header is not {','.join(COLUMNS)}")
     found: dict[str, _Split] = {}
-    name, begin = "", lines.end
+    chunk: list[list[str]] = []
+    begin = end = lines.end
     for line in reader:
         if len(line) != len(COLUMNS) or line[0] not in SPLITS or line[2] not in labels:
             raise ValueError(f"line {reader.line_num} is damaged")
-        if line[0] != name:
-            name = line[0]
-            if name in found:
-                raise ValueError(f"line {reader.line_num}: the rows of {name} stand in two places")
-            found[name] = _Split()
-        split = found[name]
-        if len(split.labels) % CHUNK == 0:
-            split.ranges.append((begin, begin))
-        split.labels.append(labels[line[2]])
-        begin = lines.end
-        split.ranges[-1] = (split.ranges[-1][0], begin)
+        if chunk and (line[0] != chunk[0][0] or len(chunk) == CHUNK):
+            found[chunk[0][0]].take(chunk, labels, begin, end)
+            begin, chunk = end, []
+        if line[0] not in found:
+            found[line[0]] = _Split()
+        elif not chunk and len(found[line[0]].labels) % CHUNK:
+            raise ValueError(f"line {reader.line_num}: the rows of {line[0]} stand in two places")
+        chunk.append(line)
+        end = lines.end
+    if chunk:
+        found[chunk[0][0]].take(chunk, labels, begin, end)
     return found
 
 
@@ -114,12 +135,18 @@ class _Lines:
 
 
 def _rows(file: _File, split: _Split) -> Rows:
-    chunk = lru_cache(_KEPT)(partial(_parsed, file, tuple(split.ranges), tuple(split.digests)))
-    count = len(split.labels)
-    ids, groups, digests, reasons, locations = (
-        _Column(chunk, COLUMNS.index(name), count) for name in ("id", "group", "digest", "reason", "location")
+    digests = tuple(_digest(file.read(*chunk)) for chunk in split.ranges)
+    chunk = lru_cache(_KEPT)(partial(_parsed, file, tuple(split.ranges), digests))
+    count, ids = len(split.labels), _Column(chunk, "id", len(split.labels))
+    ids.is_unique = split.has_unique_ids()
+    groups, reasons = (
+        RepeatedText(next(iter(seen)), count) if len(seen) == 1 else _Column(chunk, name, count)
+        for name, seen in (("group", split.groups), ("reason", split.reasons))
     )
-    return Rows(ids, np.frombuffer(split.labels, np.int32), groups, digests, reasons, locations)
+    labels = np.frombuffer(split.labels, np.int32)
+    rows = Rows(ids, labels, groups, _Column(chunk, "digest", count), reasons, _Column(chunk, "location", count))
+    rows.__dict__["key"] = split.key.hexdigest()  # as the cached property would find it, at the cost of another reading
+    return rows
 
 
 def _parsed(
@@ -143,8 +170,8 @@ def _digest(content: bytes) -> bytes:
 class _Column(Texts):
     """One field of every line of a split."""
 
-    def __init__(self, chunk: Callable[[int], list[list[str]]], field: int, count: int) -> None:
-        self._chunk, self._field, self._count = chunk, field, count
+    def __init__(self, chunk: Callable[[int], list[list[str]]], name: str, count: int) -> None:
+        self._chunk, self._field, self._count = chunk, COLUMNS.index(name), count
 
     def __len__(self) -> int:
         return self._count
