@@ -4,7 +4,7 @@
     python benchmarks/fuzz.py structure 60 [--work /tmp/fuzz] [--keep]
 
 An input that raises anything but a FeatcacheError, crashes, hangs for 300 seconds or takes 4 GB ends the run and stays
-in the work folder. With --keep, the smallest inputs that reach most of the code go into tests/corpus.
+in the work folder. With --keep, some small inputs that reached something new go into tests/corpus.
 """
 
 import argparse
@@ -69,23 +69,16 @@ def main() -> None:
     words = [f"-max_total_time={wanted.seconds}", *limits, f"{work}/corpus", *([str(kept)] if kept.exists() else [])]
     done = subprocess.run([sys.executable, __file__, "--attack", wanted.target, *words], check=False)
     if wanted.keep:
-        _keep(wanted.target, work, kept, limits)
+        _keep(work, kept)
     sys.exit(done.returncode)
 
 
-def _keep(name: str, work: Path, kept: Path, limits: list[str]) -> None:
-    """Choose, by libFuzzer's merge, few small inputs that reach what all of them reach."""
-    small, merged = work / "small", work / "merged"
-    for folder in (small, merged):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-    for path in (work / "corpus").iterdir():
-        if path.stat().st_size <= KEPT_BYTES and not path.name.startswith("seed"):
-            shutil.copy(path, small)
-    words = [sys.executable, __file__, "--attack", name, "-merge=1", *limits, str(merged), str(small)]
-    subprocess.run(words, check=True)
+def _keep(work: Path, kept: Path) -> None:
+    """Keep some small inputs, of all sizes, of those that libFuzzer kept: each reached something new when it was found."""
+    found = [path for path in (work / "corpus").iterdir() if not path.name.startswith("seed")]
+    small = sorted((path for path in found if path.stat().st_size <= KEPT_BYTES), key=lambda path: path.stat().st_size)
     kept.mkdir(parents=True, exist_ok=True)
-    for path in sorted(merged.iterdir(), key=lambda path: path.stat().st_size)[-KEPT_FILES:]:
+    for path in small[:: max(1, len(small) // KEPT_FILES)]:
         shutil.copy(path, kept / path.name[:12])
 
 
