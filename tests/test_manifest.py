@@ -384,3 +384,21 @@ def test_a_file_that_vanishes_while_it_is_listed(root, out):
     with pytest.raises(SourceChangedError, match=r"img_1.png' is gone since it was listed: run again"):
         list_images(spec_of(root), out, files=seen)
     assert list_files(spec_of(root / "nowhere")) is None
+
+
+def test_a_manifest_that_is_changed_in_place_while_it_is_read_is_noticed(root, out):
+    index_images(spec_of(root), out)
+    rows = Manifest.load(out).splits["train"]
+    path = out / "manifest.csv"
+    path.write_bytes(path.read_bytes().replace(b"img_1.png", b"img_7.png"))
+    with pytest.raises(CacheFormatError, match="was changed while it was read: run again"):
+        list(rows.ids)
+
+
+def test_a_manifest_that_is_replaced_is_read_on_as_it_was(root, out):
+    index_images(spec_of(root), out)
+    rows = Manifest.load(out).splits["train"]
+    shutil.copy(out / "manifest.csv", out / "other.csv")
+    (out / "other.csv").write_text("nonsense")
+    (out / "other.csv").replace(out / "manifest.csv")
+    assert rows.ids[0] == "ants/img_1.png"
