@@ -114,7 +114,7 @@ def extract() -> None:
     features._backbone = lambda *_: Stub()
     found = project()
     for split in ("train", "test"):
-        stages.extract_split(found, split, Silent())
+        stages.extract_split(found, split, Silent(), [0])
     stages.finish_features(found, Silent())
 
 
