@@ -85,8 +85,8 @@ def read_predictions(folder):
 
 
 def make_bag(folder):
-    spec = HeadsSpec(preset="fast", hidden=(4,), folds=2, schedule=((1e-2, 1),))
-    plan, heads = resolve(spec, 6, 20, 3), (HeadId(0, 0), HeadId(0, 1))
+    spec = HeadsSpec(hidden=(4,), folds=2, schedule=((1e-2, 1),))
+    plan, heads = resolve(spec, "fast", 6, 20, 3), (HeadId(0, 0), HeadId(0, 1))
     draw = np.random.default_rng(1)
     shapes = {"kernel_0": (2, 6, 4), "bias_0": (2, 4), "kernel_1": (2, 4, 3), "bias_1": (2, 3)}
     shapes |= {f"{name}_0": (2, 4) for name in ("gamma", "beta", "mean", "variance")}
@@ -142,7 +142,12 @@ def make_project(folder):
 def read_project(folder):
     """Whatever scheduling reads, each on its own: one damaged file must not hide another."""
     project = project_of(folder)
-    for artifact in (project.manifest(), project.ensemble(), project.submission(), *project.bags()):
+    for artifact in (
+        project.manifest(),
+        project.ensemble(),
+        project.submission(),
+        *(project.bag(*bag) for bag in project.bags()),
+    ):
         artifact.is_complete(), artifact.is_complete("run"), artifact.record()
     project.caches(), project.tap_keys(0), project.features("train", 0), project.all_features().is_complete()
     project.resolved("weights"), project.precision(), project.weights_digest()

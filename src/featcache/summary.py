@@ -76,7 +76,7 @@ def _seconds(project: Project) -> dict[str, float]:
     """Seconds of each stage's last real run."""
     seconds = {"index": float((project.listed() or {}).get("seconds", 0))}
     seconds["features"] = sum(_cache_seconds(project.features(*cache).path) for cache in project.caches())
-    seconds["heads"] = sum(_recorded_seconds(bag.record()) for bag in project.bags())
+    seconds["heads"] = sum(_recorded_seconds(project.bag(*bag).record()) for bag in project.bags())
     seconds["predictions"] = sum(_recorded_seconds(project.predictions(s).record()) for s in project.scored_splits())
     seconds["ensemble"] = _recorded_seconds(project.ensemble().record())
     return seconds

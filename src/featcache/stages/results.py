@@ -7,30 +7,28 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache import ensemble, keys
-from featcache.bags import OUT_OF_FOLD_FILE
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.ensemble import Ensemble
 from featcache.errors import SubmissionError
-from featcache.predictions import Predictions, joined_members
+from featcache.predictions import Predictions
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.records import write_json
 from featcache.stages.checks import check_clip
-from featcache.stages.heads import class_prior
+from featcache.stages.members import class_prior, out_of_fold
 from featcache.submission import write_submission as write_file
 
 
 def build_ensemble(project: Project, progress: Progress) -> str:
-    """Choose members, weights, temperature and clip on the bags' out-of-fold predictions.
+    """Choose members, weights, temperature and clip on the members' out-of-fold predictions.
 
     Raises:
         TrainingError: there is nothing to choose from.
         StorageError: the disk is full, read-only or not permitted.
     """
     begun = time.perf_counter()
-    bags = [Predictions.load(bag.path.parent / OUT_OF_FOLD_FILE) for bag in project.bags()]
-    built = ensemble.build_ensemble(joined_members(bags), project.settings.ensemble.method)
+    built = ensemble.build_ensemble(out_of_fold(project), project.settings.ensemble.method)
     artifact = project.ensemble()
     built.save(artifact.path, {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)})
     best = built.member_scores[built.best_single]
