@@ -10,6 +10,8 @@ from featcache.errors import TrainingError
 from featcache.specs import HeadsSpec
 
 TRAINING_VERSION = 1  # raise it when the same plan trains to other values
+LINEAR_VERSION = 1  # the same for the shape ``linear``
+LINEAR = "linear"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,14 @@ def shapes(spec: HeadsSpec) -> tuple[str, ...]:
 
 def shape_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
     """Return what of the settings decides a shape's heads, JSON-able, for its bag's key: not which preset asks for it."""
+    if shape == LINEAR:
+        return {"shape": shape, "folds": spec.folds}
     return {"shape": shape, **{name: value for name, value in asdict(spec).items() if name != "preset"}}
+
+
+def training_version(shape: str) -> int:
+    """Return the version of what trains a shape, for its bag's key."""
+    return LINEAR_VERSION if shape == LINEAR else TRAINING_VERSION
 
 
 def resolve(spec: HeadsSpec, shape: str, features: int, rows: int, classes: int) -> HeadPlan:
@@ -152,5 +161,16 @@ def _scaled_schedule(rate: float, rows: int, batch_size: int, steps: int, most: 
 
 _DECAY = 2.0
 
-_PLANS = {"dense": _dense, "recipe": _recipe, "wide": _wide, "fast": _fast}
-_SHAPES_OF = {"default": ("dense",), "recipe": ("recipe",), "wide": ("wide",), "fast": ("fast",)}
+
+def _linear(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+    """No hidden layer, no schedule: `featcache.linear` fits it, and finds its one free number itself."""
+    return HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, standardize=True)
+
+
+_PLANS = {"linear": _linear, "dense": _dense, "recipe": _recipe, "wide": _wide, "fast": _fast}
+_SHAPES_OF = {
+    "default": ("dense", LINEAR),
+    "recipe": ("recipe",),
+    "wide": ("wide",),
+    "fast": ("fast", LINEAR),
+}

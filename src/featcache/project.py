@@ -17,7 +17,7 @@ from featcache.cache.layout import file_key
 from featcache.cache.reader import stored_record as cache_record
 from featcache.extraction import row_settings
 from featcache.predictions import stored_record as predictions_record
-from featcache.presets import TRAINING_VERSION, shape_settings, shapes
+from featcache.presets import shape_settings, shapes, training_version
 from featcache.records import read_json, write_json
 from featcache.settings import Settings
 from featcache.sources import FileStat, Manifest, current_key, list_files, stored_manifest
@@ -192,7 +192,7 @@ class Project:
         taps = [self.tap_keys(copy).get(tap) for copy in range(self.settings.features.copies + 1)]
         rows = self.splits().get("train", {}).get("key")
         inputs = {
-            "version": TRAINING_VERSION,
+            "version": training_version(shape),
             "settings": {"Heads": shape_settings(self.settings.heads, shape)},
             "upstream": {"ExtractFeatures": {"taps": taps, "rows": rows}},
         }

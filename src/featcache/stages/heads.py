@@ -8,8 +8,9 @@ from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.ensemble import scores
 from featcache.folds import assign_folds
+from featcache.linear import train_linear
 from featcache.predictions import Predictions
-from featcache.presets import resolve
+from featcache.presets import LINEAR, resolve
 from featcache.progress import Progress
 from featcache.project import LOG_NAME, Project
 from featcache.startup import import_keras
@@ -34,8 +35,11 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     labels, names = np.where(usable, plain.labels, -1), plain.class_names
     folds = assign_folds(labels, plain.groups, spec.folds, FOLD_SEED, names, plain.digest_column)
     plan = resolve(spec, shape, int(np.prod(plain.taps[tap].shape)), int(usable.sum()), len(names))
-    copies = [reader[tap] for reader in readers]
-    bag = heads.train_bag(copies, plain.labels, usable, folds, plan, range(spec.seeds), progress, f"{tap}: {shape}")
+    rows = [reader[tap] for reader in readers], plain.labels, usable, folds, plan
+    if shape == LINEAR:
+        bag = train_linear(*rows, progress, f"{tap}: {shape}")
+    else:
+        bag = heads.train_bag(*rows, range(spec.seeds), progress, f"{tap}: {shape}")
     artifact = project.bag(tap, shape)
     members = tuple(f"{tap}/{shape}/seed{seed}" for seed in bag.seeds)
     out_of_fold = Predictions(tuple(plain.ids), labels, members, bag.out_of_fold, names, folds)
@@ -44,5 +48,6 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     heads.save_bag(bag, artifact.path.parent, record, out_of_fold)
     known = out_of_fold.scored()
     score = scores(known.probabilities.mean(axis=0), known.labels)
-    heads_of = f"{tap}/{shape}: {spec.seeds} seeds x {spec.folds} folds, {plan.epochs} epochs"
+    steps = f"{plan.epochs} epochs" if shape != LINEAR else f"{len(bag.history.loss)} strengths"
+    heads_of = f"{tap}/{shape}: {len(bag.seeds)} seeds x {spec.folds} folds, {steps}"
     return f"{heads_of} · out of fold: accuracy {score.accuracy:.4f}, log-loss {score.log_loss:.4f}"
