@@ -13,11 +13,11 @@ ROOT = Path(__file__).parent.parent
 # From the floor upwards; a module may import its own layer and those below it.
 LAYERS = [
     {"_version", "errors", "startup"},
-    {"keys", "disk", "progress"},
+    {"keys", "disk", "progress", "scoring"},
     {"rows", "records", "specs", "folder_lock"},
     {"settings", "augment", "precision", "architectures", "download"},
     {"sources", "cache", "weights"},
-    {"network_weights", "presets", "folds", "predictions", "sample"},
+    {"network_weights", "presets", "folds", "predictions", "sample", "combination"},
     {"network", "extraction", "bags", "ensemble", "submission"},
     {"backbone", "extract", "stacked", "batches"},
     {"logistic"},

@@ -9,12 +9,12 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from featcache.bags import HeadId, load_bag  # noqa: E402  # after importorskip
-from featcache.ensemble import accuracy, log_loss  # noqa: E402
 from featcache.errors import CacheFormatError, TrainingError  # noqa: E402
 from featcache.folds import assign_folds  # noqa: E402
 from featcache.heads import head_model, save_bag, train_bag  # noqa: E402
 from featcache.presets import resolve  # noqa: E402
 from featcache.progress import Silent  # noqa: E402
+from featcache.scoring import accuracy, log_loss  # noqa: E402
 from featcache.specs import HeadsSpec  # noqa: E402
 
 CLASSES = 3

@@ -27,8 +27,8 @@ LOG_NAME = "luigi.log"
 
 # Raised when the same settings and inputs would give other values than before.
 PREDICT_VERSION = 1
-ENSEMBLE_VERSION = 1
-SUBMISSION_VERSION = 1
+ENSEMBLE_VERSION = 2
+SUBMISSION_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,9 @@ def summary_lines(project: Project) -> list[str]:
     lines += [(split, _score(score)) for split, score in facts["scores"].items()]
     if facts["best_single"]:
         best = facts["best_single"]
-        lines.append(("best single", f"{_score(best)} out of fold, {best['member']}"))
+        lines.append(
+            ("best single", f"{_score(best)}, chosen fold by fold like the ensemble; of all rows {best['member']}")
+        )
     lines.append(("weights", _weights(facts["weights"], facts["precision"])))
     lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
     count, columns = facts["submission_rows"], ",".join(facts["columns"] or ())
@@ -60,7 +62,9 @@ def summary_lines(project: Project) -> list[str]:
 
 def _score(score: Mapping[str, Any]) -> str:
     right = f" ({score['right']:,} of {score['rows']:,})" if "right" in score else ""
-    return f"accuracy {score['accuracy']:.4f}{right}, log-loss {score['log_loss']:.4f}"
+    spans = {name: f" ({low:.4f} to {high:.4f})" for name, (low, high) in score.get("interval", {}).items()}
+    accuracy = f"accuracy {score['accuracy']:.4f}{right}{spans.get('accuracy', '')}"
+    return f"{accuracy}, log-loss {score['log_loss']:.4f}{spans.get('log_loss', '')}"
 
 
 def _weights(weights: Mapping[str, Any], precision: str | None) -> str:

@@ -6,13 +6,13 @@ import numpy as np
 
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
-from featcache.ensemble import scores
 from featcache.folds import assign_folds
 from featcache.linear import train_linear
 from featcache.predictions import Predictions
 from featcache.presets import LINEAR, resolve
 from featcache.progress import Progress
 from featcache.project import LOG_NAME, Project
+from featcache.scoring import scores
 from featcache.startup import import_keras
 
 FOLD_SEED = 0
