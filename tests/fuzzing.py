@@ -135,6 +135,7 @@ def make_project(folder):
         {"greedy": score},
         members,
         "m1",
+        {0: "m1", 1: "m2"},
         score,
     )
     chosen.save(project.ensemble().path, {"key": "k", "run": "r"})

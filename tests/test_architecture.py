@@ -23,7 +23,7 @@ LAYERS = [
     {"logistic"},
     {"heads", "linear", "project"},
     {"stages", "summary", "describe", "configuration", "staleness"},
-    {"status", "verify"},
+    {"status", "verify", "leaderboard"},
     {"repair", "space", "export", "plan"},
     {"pack"},
     {"commands"},

@@ -39,7 +39,8 @@ class Ensemble:
         method_scores: nested, of each method that was tried.
         member_scores: out of fold, of every member.
         best_single: the member of the lowest out-of-fold log-loss.
-        single_scores: nested: each fold's rows by the member that is best on the others.
+        single_folds: fold -> the member that is best on the other folds.
+        single_scores: nested: each fold's rows by that member.
     """
 
     candidates: tuple[str, ...]
@@ -51,6 +52,7 @@ class Ensemble:
     method_scores: Mapping[str, Scores]
     member_scores: Mapping[str, Scores]
     best_single: str
+    single_folds: Mapping[int, str]
     single_scores: Scores
 
     @property
@@ -129,6 +131,7 @@ def _loaded(cls: type[Ensemble], stored: dict[str, Any]) -> Ensemble:
         stored[name] = tuple(stored[name])
     stored["whole"] = _combination(stored["whole"])
     stored["folds"] = {int(fold): _combination(chosen) for fold, chosen in stored["folds"].items()}
+    stored["single_folds"] = {int(fold): name for fold, name in stored["single_folds"].items()}
     for name in ("scores", "single_scores"):
         stored[name] = Scores(**stored[name])
     for name in ("method_scores", "member_scores"):
@@ -148,7 +151,7 @@ def _check(loaded: Ensemble) -> None:
         ValueError: numbers out of their range, names that are none, or parts that don't fit together.
     """
     members, count = loaded.candidates, len(loaded.candidates)
-    names = (*members, *loaded.class_names, loaded.best_single)
+    names = (*members, *loaded.class_names, loaded.best_single, *loaded.single_folds.values())
     if not all(isinstance(name, str) for name in names) or set(loaded.member_scores) != set(members):
         raise ValueError(f"its names are {names}"[:200])
     if not count or len(set(members)) != count or loaded.best_single not in members:
@@ -188,9 +191,10 @@ def build_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequenc
         counts = f"members={len(known.members)}, rows={len(known.ids)}, folds={len(parts)}"
         raise TrainingError(f"expected out-of-fold predictions to build an ensemble on; got {counts}: run TrainHeads")
     search = _Search(known, combination.METHODS if method == AUTO else (method,))
+    singles = {fold: search.best_member(fold) for fold in parts}
     folds = {fold: search.combined(search.method(fold), fold) for fold in parts}
     whole = search.combined(search.method())
-    nested, single = search.nested(folds.__getitem__), search.nested_single(parts)
+    nested, single = search.nested(folds.__getitem__), search.nested_single(singles)
     by_group = dict(zip(out_of_fold.ids, groups, strict=True)) if groups else {}
     drawn = [by_group.get(row, "") for row in known.ids]
     by_method = {name: search.nested(partial(search.combined, name)) for name in search.methods}
@@ -206,6 +210,7 @@ def build_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequenc
             name: scores(rows, known.labels) for name, rows in zip(known.members, known.probabilities, strict=True)
         },
         best_single=known.members[search.best_member()],
+        single_folds={fold: known.members[member] for fold, member in singles.items()},
         single_scores=scores(single, known.labels),
     )
 
@@ -249,10 +254,10 @@ class _Search:
         rows = ~np.isin(self._folds, without)
         return int(np.argmin([log_loss(member[rows], self._labels[rows]) for member in self._probabilities]))
 
-    def nested_single(self, parts: Sequence[int]) -> Floats:
-        """(n, C): each fold's rows by the member that is best on the others."""
+    def nested_single(self, singles: Mapping[int, int]) -> Floats:
+        """(n, C): each fold's rows by one member."""
         told = np.empty(self._probabilities.shape[1:])
-        for fold in parts:
+        for fold, member in singles.items():
             rows = self._folds == fold
-            told[rows] = self._probabilities[self.best_member(fold)][rows]
+            told[rows] = self._probabilities[member][rows]
         return told
