@@ -120,4 +120,4 @@ def test_of_many_rows_some_are_enough(monkeypatch):
     some = combine(members, labels, "greedy")
     assert some != every
     losses = [log_loss(normalised(each.apply(members)), labels) for each in (every, some)]
-    assert losses[1] == pytest.approx(losses[0], abs=2e-3)
+    assert losses[1] == pytest.approx(losses[0], rel=0.03)
