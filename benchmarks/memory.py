@@ -73,9 +73,9 @@ def train(path: Path, n: int) -> None:
     from featcache.specs import HeadsSpec
 
     reader = featcache.open(path)
-    spec = HeadsSpec(preset="fast", hidden=(8,), schedule=((1e-3, 1),), batch_size=1024, folds=2, seeds=1)
+    spec = HeadsSpec(hidden=(8,), schedule=((1e-3, 1),), batch_size=1024, folds=2, seeds=1)
     folds = assign_folds(reader.labels, reader.groups, 2, 0, reader.class_names)
-    plan = resolve(spec, WIDTH, n, 10)
+    plan = resolve(spec, "fast", WIDTH, n, 10)
     train_bag([reader["wide"]], reader.labels, np.ones(n, bool), folds, plan, range(1), Silent())
 
 

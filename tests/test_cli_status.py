@@ -265,7 +265,7 @@ def test_what_a_stage_needs_is_what_luigi_asks_for(finished):
             asked = {task.task_family for task in getattr(tasks, stage)().deps()}
             if stage == "TrainHeads":
                 assert asked == {"TrainBag"}
-                asked = {task.task_family for task in tasks.TrainBag(tap="block1_pool_avg").deps()}
+                asked = {task.task_family for task in tasks.TrainBag(tap="block1_pool_avg", shape="fast").deps()}
             assert asked == set(needs), stage
 
 

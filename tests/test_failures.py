@@ -174,7 +174,7 @@ def test_06_a_changed_parameter_is_noticed_and_an_equal_one_costs_nothing(tmp_pa
 
     def keys(folder=tmp_path, **sections):
         project = project_of(folder, **sections)
-        return project.features("train", 0).key, project.bags()[0].key
+        return project.features("train", 0).key, project.bag(*project.bags()[0]).key
 
     features, bag = keys()
     assert None not in (features, bag)
@@ -245,7 +245,7 @@ def test_10_rows_sorted_by_class_and_shuffled_only_within_a_window():
     """keras#5307 (VGG features in HDF5: 0.30 instead of 0.997), #15846."""
     labels = np.repeat(np.arange(10), 60)
     features = labels[:, None].astype(np.float16)
-    plan = resolve(HeadsSpec(preset="fast", batch_size=50, folds=2), 1, 600, 10)
+    plan = resolve(HeadsSpec(batch_size=50, folds=2), "fast", 1, 600, 10)
     own = np.ones((1, 600), bool)
     batches = Batches([features], labels, own, [HeadStream(HeadId(0, 0), np.arange(600))], plan)
     seen = np.empty(0)

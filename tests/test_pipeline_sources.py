@@ -148,6 +148,6 @@ def test_two_taps_make_members_of_both(project):
     assert project.succeeded
     members = json.loads((project.artifacts / "submission.json").read_text())["members"]
     assert sorted(members) == sorted(
-        f"{tap}/seed{seed}" for tap in ("block1_pool_avg", "block2_pool_max") for seed in (0, 1)
+        f"{tap}/fast/seed{seed}" for tap in ("block1_pool_avg", "block2_pool_max") for seed in (0, 1)
     )
     assert sum(members.values()) == pytest.approx(1)

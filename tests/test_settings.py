@@ -88,7 +88,7 @@ def test_values_are_read():
         ("Heads", "folds", "1", "at least 2"),
         ("Heads", "seeds", "0", "at least 1"),
         ("Heads", "batch_size", "1", "at least 2"),
-        ("Ensemble", "method", "median", r"\[Ensemble\] method: expected one of mean, greedy"),
+        ("Ensemble", "method", "median", r"\[Ensemble\] method: expected one of auto, mean, geometric, greedy"),
         ("Submission", "format", "label", "did you mean labels"),
         ("Submission", "clip", "1.5", r"in \(0, 1\]"),
         ("Submission", "clip", "yes", "auto, none or a number"),

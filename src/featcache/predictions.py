@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from featcache.disk import replacing
 from featcache.errors import CacheFormatError, CacheMismatchError
 
-SCHEMA = 2
+SCHEMA = 3
 _HEAD_LIMIT = 1 << 20
 _NEXT = "run TrainHeads with --rerun"
 
@@ -30,6 +30,7 @@ class Predictions:
         members: m names.
         probabilities: (m, n, C) float32; NaN throughout a row that a member has no prediction for.
         class_names: C names.
+        folds: (n,) int32, the fold that a row was scored in, -1 for none; None for rows that nothing is trained on.
     """
 
     ids: tuple[str, ...]
@@ -37,6 +38,7 @@ class Predictions:
     members: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
     class_names: tuple[str, ...]
+    folds: npt.NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         """Refuse parts that don't fit together."""
@@ -44,6 +46,8 @@ class Predictions:
         if self.probabilities.shape != shape or self.labels.shape != (len(self.ids),):
             got = f"probabilities{self.probabilities.shape}, labels{self.labels.shape}"
             raise CacheMismatchError(f"expected probabilities{shape} and labels({shape[1]},); got {got}: {_NEXT}")
+        if self.folds is not None and self.folds.shape != self.labels.shape:
+            raise CacheMismatchError(f"expected folds{self.labels.shape}; got folds{self.folds.shape}: {_NEXT}")
         for what, names in (("row ids", self.ids), ("members", self.members)):
             if len(set(names)) != len(names):
                 raise CacheMismatchError(f"expected unique {what}; got {len(names) - len(set(names))} twice: {_NEXT}")
@@ -61,7 +65,10 @@ class Predictions:
                 f"expected predictions for {len(ids)} rows; {len(missing)} are missing, first id={missing[0]!r}: {_NEXT}"
             )
         rows = np.array([place[row_id] for row_id in ids], np.intp)
-        return Predictions(tuple(ids), self.labels[rows], self.members, self.probabilities[:, rows], self.class_names)
+        folds = None if self.folds is None else self.folds[rows]
+        return replace(
+            self, ids=tuple(ids), labels=self.labels[rows], probabilities=self.probabilities[:, rows], folds=folds
+        )
 
     def scored(self) -> "Predictions":
         """Return the rows whose label is known and that every member has a prediction for."""
@@ -84,7 +91,10 @@ class Predictions:
                 for name in ("ids", "members", "class_names"):
                     file.create_dataset(name, data=np.array(getattr(self, name), object), dtype=text)
                 file["labels"], file["probabilities"] = self.labels, self.probabilities
-                for name, dimensions in _DIMENSIONS.items():
+                if self.folds is not None:
+                    file["folds"] = self.folds
+                for name in _DIMENSIONS.keys() & file.keys():
+                    dimensions = _DIMENSIONS[name]
                     for axis, dimension in enumerate(dimensions):
                         file[name].dims[axis].label = dimension
             with open(temporary, "rb+") as stream:
@@ -105,9 +115,11 @@ class Predictions:
                     raise ValueError(f"schema={file.attrs['schema']!r} is not the expected {SCHEMA}")
                 ids, members, names = (tuple(file[name].asstr()[()]) for name in ("ids", "members", "class_names"))
                 labels, probabilities = file["labels"][()], file["probabilities"][()]
-            if labels.dtype != np.int32 or probabilities.dtype != np.float32:
+                folds = file["folds"][()] if "folds" in file else None
+            integers = labels.dtype == np.int32 and (folds is None or folds.dtype == np.int32)
+            if not integers or probabilities.dtype != np.float32:
                 raise TypeError(f"labels are {labels.dtype}, probabilities {probabilities.dtype}")
-            return cls(ids, labels, members, probabilities, names)
+            return cls(ids, labels, members, probabilities, names, folds)
         except (
             OSError,
             KeyError,
@@ -122,7 +134,7 @@ class Predictions:
             raise CacheFormatError(f"{path}: expected predictions; {reason}: remove it and run again") from error
 
 
-_DIMENSIONS = {"ids": ("row",), "labels": ("row",), "probabilities": ("member", "row", "class")}
+_DIMENSIONS = {"ids": ("row",), "labels": ("row",), "folds": ("row",), "probabilities": ("member", "row", "class")}
 
 
 def stored_record(path: Path) -> dict[str, Any] | None:
@@ -175,12 +187,21 @@ def joined_members(parts: Sequence[Predictions]) -> Predictions:
     """Return the members of all `parts` side by side, on the rows of the first, joined by row id.
 
     Raises:
-        CacheMismatchError: a part lacks a row or has other classes.
+        CacheMismatchError: a part lacks a row, has other classes, or scored a row in another fold.
     """
     first, *rest = parts
     aligned = [first, *(part.align(first.ids) for part in rest)]
     if any(part.class_names != first.class_names for part in rest):
         raise CacheMismatchError(f"expected members of the same classes; got others in {len(parts)} bags: {_NEXT}")
+    if not all(_same_folds(first.folds, part.folds) for part in aligned):
+        raise CacheMismatchError(f"expected members of the same folds; got others in {len(parts)} bags: {_NEXT}")
     members = tuple(member for part in aligned for member in part.members)
     probabilities = np.concatenate([part.probabilities for part in aligned])
-    return Predictions(first.ids, first.labels, members, probabilities, first.class_names)
+    return replace(first, members=members, probabilities=probabilities)
+
+
+def _same_folds(one: npt.NDArray[np.int32] | None, other: npt.NDArray[np.int32] | None) -> bool:
+    """Whether the rows that both scored were in the same folds: an ensemble of fold k must not have seen fold k."""
+    if one is None or other is None:
+        return one is other
+    return bool(np.all((one == other) | (one < 0) | (other < 0)))

@@ -1,4 +1,7 @@
-"""What a head is and how it is trained: the settings, resolved for the rows at hand."""
+"""What a head is and how it is trained: the settings, resolved for the rows at hand.
+
+A preset asks for one or more *shapes*, named kinds of heads; each tap and shape is one bag.
+"""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -7,6 +10,8 @@ from featcache.errors import TrainingError
 from featcache.specs import HeadsSpec
 
 TRAINING_VERSION = 1  # raise it when the same plan trains to other values
+LINEAR_VERSION = 1  # the same for the shape ``linear``
+LINEAR = "linear"
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,29 @@ class HeadPlan:
         return {**asdict(self), "training_version": TRAINING_VERSION}
 
 
-def resolve(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
-    """Fill in what the preset decides; what the user set wins.
+def shapes(spec: HeadsSpec) -> tuple[str, ...]:
+    """Return the shapes that the preset asks for, in order; known from the settings alone."""
+    return _SHAPES_OF[spec.preset]
+
+
+def shape_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
+    """Return what of the settings decides a shape's heads, JSON-able, for its bag's key: not which preset asks for it."""
+    if shape == LINEAR:
+        return {"shape": shape, "folds": spec.folds}
+    return {"shape": shape, **{name: value for name, value in asdict(spec).items() if name != "preset"}}
+
+
+def training_version(shape: str) -> int:
+    """Return the version of what trains a shape, for its bag's key."""
+    return LINEAR_VERSION if shape == LINEAR else TRAINING_VERSION
+
+
+def resolve(spec: HeadsSpec, shape: str, features: int, rows: int, classes: int) -> HeadPlan:
+    """Fill in what the shape decides; what the user set wins.
 
     Args:
         spec: the settings.
+        shape: one of `shapes(spec)`.
         features: values of one row, flattened.
         rows: usable training rows of one copy, all folds together.
         classes: number of classes.
@@ -69,7 +92,7 @@ def resolve(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan
     if features < 1:
         raise TrainingError(f"expected features to train on; got features={features}")
     in_training = max(1, rows - rows // spec.folds)
-    return _PRESETS[spec.preset](spec, features, in_training, classes)
+    return _PLANS[shape](spec, features, in_training, classes)
 
 
 def _dropouts(rate: float, layers: int, everywhere: bool = False) -> tuple[float, ...]:
@@ -91,7 +114,7 @@ def _wide(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
     return HeadPlan(features, classes, hidden, _dropouts(dropout, len(hidden), True), schedule, spec.batch_size)
 
 
-def _default(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+def _dense(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
     """Steps enough for many rows and weight decay enough for few.
 
     Values a row has for each row that there is measure how easily a head learns the rows by heart: weight decay in
@@ -115,11 +138,11 @@ def _default(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPla
 
 
 def _fast(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
-    """The default's little sister: narrower, and a quarter of the steps."""
+    """The dense shape's little sister: narrower, and a quarter of the steps."""
     hidden = (32,) if spec.hidden is None else spec.hidden
     schedule = spec.schedule or _scaled_schedule(4e-3, rows, spec.batch_size, steps=150, most=10)
     return replace(
-        _default(spec, features, rows, classes),
+        _dense(spec, features, rows, classes),
         hidden=hidden,
         schedule=schedule,
         dropouts=_dropouts(0.2 if spec.dropout is None else spec.dropout, len(hidden)),
@@ -138,4 +161,16 @@ def _scaled_schedule(rate: float, rows: int, batch_size: int, steps: int, most: 
 
 _DECAY = 2.0
 
-_PRESETS = {"default": _default, "recipe": _recipe, "wide": _wide, "fast": _fast}
+
+def _linear(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+    """No hidden layer, no schedule: `featcache.linear` fits it, and finds its one free number itself."""
+    return HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, standardize=True)
+
+
+_PLANS = {"linear": _linear, "dense": _dense, "recipe": _recipe, "wide": _wide, "fast": _fast}
+_SHAPES_OF = {
+    "default": ("dense", LINEAR),
+    "recipe": ("recipe",),
+    "wide": ("wide",),
+    "fast": ("fast", LINEAR),
+}

@@ -152,7 +152,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "folds": Setting("5", _integer, "out-of-fold parts of the training rows"),
     },
     "Ensemble": {
-        "method": Setting("greedy", _word, "greedy (members chosen on out-of-fold log-loss) or mean"),
+        "method": Setting("auto", _word, "auto (the best by nested out-of-fold log-loss), mean, geometric (mean of logarithms) or greedy (members chosen)"),
     },
     "Submission": {
         "format": Setting("labels", _word, "labels (one class a row) or probabilities"),

@@ -16,7 +16,8 @@ SOURCES = ("digits", "folder", "csv", "idx")
 PRECISIONS = ("auto", "float32", "bfloat16")
 POOLINGS = ("avg", "max")
 PRESETS = ("default", "recipe", "wide", "fast")
-METHODS = ("mean", "greedy")
+AUTO = "auto"
+METHODS = (AUTO, "mean", "geometric", "greedy")
 FORMATS = ("labels", "probabilities")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -184,7 +185,7 @@ class HeadsSpec:
 class EnsembleSpec:
     """How members are combined ([Ensemble] in luigi.cfg); `method` is one of `METHODS`."""
 
-    method: str = "greedy"
+    method: str = AUTO
 
     def __post_init__(self) -> None:
         """Refuse an unknown method."""
