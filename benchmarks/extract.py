@@ -101,7 +101,7 @@ class Case:
         signature = tf.TensorSpec((batch, self.size, self.size, 3), tf.float32)
         core = ov.Core()
         images = self.images.astype(np.float32)
-        batches = max(2, len(self.rows) // batch)
+        batches = -(-len(self.rows) // batch)
         model = ov.convert_model(call.get_concrete_function(signature))
 
         def timed(streams: int) -> Callable[[], float]:

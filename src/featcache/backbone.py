@@ -137,6 +137,7 @@ class Backbone:
             self._settled = True
         if due:
             faster = self._compile(program.batch_size, constant=True)
+            faster.run(np.zeros((program.batch_size, self.image_size, self.image_size, 3), np.uint8))
             with self._lock:
                 if self._program is program:
                     self._program = faster
