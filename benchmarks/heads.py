@@ -1,6 +1,6 @@
 """A bag of recipe heads against the same number of plain Keras fits, one after the other.
 
-    python benchmarks/heads.py [512x32 4608x32 25088x8 ...] [--fits 6] [--profile]
+    python benchmarks/heads.py [512x32 4608x32 25088x8 ...] [--fits 6] [--profile] [--streaming FOLDER]
 
 Rows are the 1,797 embedded digits, spread over as many features as wanted by a random layer, in float16 as caches have
 them; four folds. A fit is `model.fit` of the same head on one fold's training rows in float32: a few are run and scaled.
@@ -13,6 +13,7 @@ import cProfile
 import os
 import pstats
 import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -108,37 +109,67 @@ def row(features: int, heads: int, count: int) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+class _SameThread:
+    """Stands for the pool, as the profiler sees only the thread that it was started in."""
+
+    def __init__(self, threads: int) -> None:
+        """Take what the pool takes."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
+    map = staticmethod(map)
+
+
 def profile(features: int, heads: int) -> None:
-    """Print where one core's time goes."""
+    """Print where the time goes when all groups are trained by one thread, one after the other."""
+    from featcache import training
+    from featcache.presets import resolve
+    from featcache.progress import Silent
+    from featcache.specs import HeadsSpec
+
+    data = examples(features)
+    plan = resolve(HeadsSpec(folds=FOLDS), "recipe", features, len(data.labels), 10)
+    training.ThreadPoolExecutor = _SameThread  # type: ignore[misc,assignment]  # all that is used of it
+    watch = cProfile.Profile()
+    watch.runcall(training.train_bag, data, plan, range(heads // FOLDS), Silent())
+    pstats.Stats(watch).sort_stats("tottime").print_stats(12)
+
+
+def streaming(folder: Path, rows: int, features: int) -> None:
+    """Train two heads for an epoch on a file of `rows` and print its size and the anonymous memory that it took."""
+    from memory import Peak
+
+    from featcache.batches import Examples
+    from featcache.parts import by_folds
     from featcache.presets import resolve
     from featcache.progress import Silent
     from featcache.specs import HeadsSpec
     from featcache.training import train_bag
 
-    data = examples(features)
-    plan = resolve(HeadsSpec(folds=FOLDS), "recipe", features, len(data.labels), 10)
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    watch = cProfile.Profile()
-    # one core, so the pool has one thread; the profiler sees only the thread that it was started in
-    from featcache import training
-
-    class Here:
-        """Stands for the pool."""
-
-        def __init__(self, threads: int) -> None:
-            """Take what the pool takes."""
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            """Nothing to end."""
-
-        map = staticmethod(map)
-
-    training.ThreadPoolExecutor = Here  # type: ignore[misc,assignment]
-    watch.runcall(train_bag, data, plan, range(heads // FOLDS), Silent())
-    pstats.Stats(watch).sort_stats("tottime").print_stats(12)
+    path = folder / "streaming.f16"
+    generator = np.random.default_rng(0)
+    block = np.maximum(generator.normal(size=(1000, features)), 0).astype(np.float16)
+    with open(path, "wb") as stream:
+        for start in range(0, rows, 1000):
+            stream.write(np.roll(block, start, axis=1)[: rows - start].tobytes())
+    size = path.stat().st_size / 1e6
+    try:
+        values, labels = np.memmap(path, np.float16, "r", shape=(rows, features)), generator.integers(0, 10, rows)
+        plan = resolve(HeadsSpec(preset="recipe", folds=2, schedule=((1e-3, 1),)), features, rows, 10)
+        begun, peak = time.perf_counter(), Peak()
+        train_bag(
+            Examples([values], labels, by_folds(np.arange(rows) % 2, np.ones(rows, bool))), plan, range(1), Silent()
+        )
+        seconds = time.perf_counter() - begun
+        print(
+            f"{rows:,} x {features:,}: file {size:,.0f} MB, anonymous memory {peak.anonymous:,.0f} MB, {seconds:.0f} s"
+        )
+    finally:
+        path.unlink()
 
 
 def main() -> None:
@@ -147,8 +178,12 @@ def main() -> None:
     parser.add_argument("sizes", nargs="*", default=["512x32", "4608x32", "25088x8"], help="FEATURESxHEADS")
     parser.add_argument("--fits", type=int, default=6)
     parser.add_argument("--profile", action="store_true", help="where the bag's time goes, instead")
+    parser.add_argument("--streaming", type=Path, metavar="FOLDER", help="memory on a file of 5 GB there, instead")
     wanted = parser.parse_args()
     sizes = [tuple(map(int, size.split("x"))) for size in wanted.sizes]
+    if wanted.streaming:
+        streaming(wanted.streaming, 100_000, 25_088)
+        return
     if wanted.profile:
         for features, heads in sizes:
             profile(features, heads)

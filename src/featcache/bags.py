@@ -28,7 +28,7 @@ BAG_FILE = "bag.npz"
 OUT_OF_FOLD_FILE = "out_of_fold.hdf5"
 RECORD_FILE = "bag.json"
 _SCHEMA = 2
-_BLOCK_VALUES = 16_000_000  # about 64 MB of float32 at a time
+_BLOCK_VALUES = 4_000_000  # about 16 MB of float32 at a time
 
 
 @dataclass(frozen=True, order=True)

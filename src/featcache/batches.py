@@ -184,7 +184,8 @@ class Batches:
         self._examples, self._streams = examples, streams
         self._copies = [copy.reshape(len(copy), -1) for copy in examples.copies]
         self._soft = [copy.reshape(len(copy), -1) for copy in examples.pseudo.copies] if examples.pseudo else []
-        rows = {part: np.flatnonzero(examples.parts.trained(part)) for part in {head.fold for head in heads}}
+        small = np.int32 if len(examples.labels) < 1 << 31 else np.int64
+        rows = {head.fold: np.flatnonzero(examples.parts.trained(head.fold)).astype(small) for head in heads}
         self._rows = [rows[head.fold] for head in heads]
         self._parts = [examples.parts.numbers.index(head.fold) for head in heads]
         self._dropouts = [plan.variant(head.seed).dropouts for head in heads]

@@ -26,21 +26,27 @@ class Scores:
         seen: loss and accuracy on some of its training rows.
         fold: the same on the rows it is judged on.
         losses: (U,) float64, the sum of the latter's losses by the rows' unit.
-        said: (r, C) float32, the probabilities of those rows.
+        said: (r, C) float32, the probabilities of those rows; None where the judge need not remember them.
     """
 
     seen: tuple[float, float]
     fold: tuple[float, float]
     losses: npt.NDArray[np.float64]
-    said: Floats
+    said: Floats | None
 
 
 class Judge:
     """Scores the heads of one bag."""
 
-    def __init__(self, examples: Examples, layers: int) -> None:
-        """Settle which rows each part is judged on; `layers` is the number of hidden ones."""
-        self._examples, self._layers = examples, layers
+    def __init__(self, examples: Examples, layers: int, remember: bool) -> None:
+        """Settle which rows each part is judged on.
+
+        Args:
+            examples: the training rows.
+            layers: the number of hidden layers.
+            remember: keep what is said after an epoch, for heads that don't change after their last.
+        """
+        self._examples, self._layers, self._remember = examples, layers, remember
         parts = examples.parts
         self._judged = {part: np.flatnonzero(parts.judged(part)) for part in parts.numbers}
         self._seen = {part: _some(np.flatnonzero(parts.trained(part))) for part in parts.numbers}
@@ -54,7 +60,8 @@ class Judge:
         losses, right = self._losses(judged, said)
         units = self._examples.parts.unit_of_rows(judged)
         by_unit = np.bincount(units, losses, len(self._examples.parts.numbers)).astype(np.float64)
-        return Scores((seen_losses.mean(), seen_right.mean()), (losses.mean(), right.mean()), by_unit, said)
+        scores = (seen_losses.mean(), seen_right.mean()), (losses.mean(), right.mean())
+        return Scores(*scores, by_unit, said if self._remember else None)
 
     def _losses(
         self, rows: npt.NDArray[np.intp], said: Floats
@@ -76,7 +83,11 @@ class Judge:
         return said
 
     def out_of_fold(
-        self, weights: Weights, heads: Sequence[HeadId], knows: npt.NDArray[np.bool_], said: Sequence[Floats] | None
+        self,
+        weights: Weights,
+        heads: Sequence[HeadId],
+        knows: npt.NDArray[np.bool_],
+        said: Sequence[Floats | None],
     ) -> Floats:
         """Return (seeds, n, C) float32: each row by the heads that are scored on it; NaN for rows that none is.
 
@@ -84,22 +95,22 @@ class Judge:
             weights: the stacked weights.
             heads: H ids.
             knows: (H, C) bool; a class' probability is the mean over the heads that have seen it.
-            said: what each head, as it is, said of the rows that it was judged on; None: it has changed since.
+            said: what each head said of the rows that it was judged on, where that is remembered.
         """
         order, parts = list(dict.fromkeys(head.seed for head in heads)), self._examples.parts
-        sums = np.full((len(order), len(parts.units), knows.shape[1]), np.nan, np.float32)
-        sums[:, parts.units >= 0] = 0
-        counts = np.zeros(sums.shape[1:], np.float32)
+        joined = np.full((len(order), len(parts.units), knows.shape[1]), np.nan, np.float32)
+        joined[:, parts.units >= 0] = 0
         for number, head in enumerate(heads):
-            rows, seed = np.flatnonzero(parts.scored(head.fold)), order.index(head.seed)
-            mine = said[number] if said and len(said[number]) == len(rows) else None
-            if mine is None:
+            rows, mine = np.flatnonzero(parts.scored(head.fold)), said[number]
+            if mine is None or len(mine) != len(rows):
                 mine = self._predicted({name: array[number] for name, array in weights.items()}, rows)
-            sums[seed, rows] += mine * knows[number]
-            if seed == 0:
-                counts[rows] += knows[number]
-        plain = counts.max(initial=0) <= 1 and knows.all()
-        return sums if plain else normalize(sums / np.maximum(counts, 1))
+            joined[order.index(head.seed), rows] += mine if knows[number].all() else mine * knows[number]
+        if parts.by_group or not knows.all():
+            counts = np.zeros(joined.shape[1:], np.float32)
+            for number, part in enumerate(parts.numbers):
+                counts[parts.scored(part)] += knows[number]
+            joined = normalize(joined / np.maximum(counts, 1))
+        return joined
 
     def knows(self, heads: Sequence[HeadId], classes: int) -> npt.NDArray[np.bool_]:
         """(H, C) bool: whether each head was trained on any row of the class."""

@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from featcache.bags import Bag, Floats, HeadId, History, Weights, recompute_statistics
 from featcache.batches import Batch, Batches, Examples, HeadStream, input_statistics
@@ -63,7 +62,7 @@ def train_bag(
     """
     examples.check(plan)
     heads = tuple(HeadId(int(seed), part) for seed in seeds for part in examples.parts.numbers)
-    judge = Judge(examples, len(plan.hidden))
+    judge = Judge(examples, len(plan.hidden), remember=not plan.recompute_statistics)
     threads = 1 if accelerator else len(os.sched_getaffinity(0))
     groups = _groups(examples, plan, heads, threads, accelerator or Descent)
     progress.start(name, plan.epochs, "epochs")
@@ -77,7 +76,7 @@ def train_bag(
     if plan.recompute_statistics:
         recompute_statistics(weights, examples.copies, heads, examples.parts, len(plan.hidden))
     knows = judge.knows(heads, plan.classes)
-    out_of_fold = judge.out_of_fold(weights, heads, knows, None if plan.recompute_statistics else said)
+    out_of_fold = judge.out_of_fold(weights, heads, knows, said)
     return Bag(plan, tuple(examples.copies[0].shape[1:]), heads, weights, out_of_fold, knows, history)
 
 
@@ -97,9 +96,10 @@ class _Group:
     def epoch(self, number: int, judge: Judge) -> tuple[Floats, list[Scores]]:
         """Train one epoch; return (2, g) loss and accuracy in training, and each head's scores after it."""
         paces, engine = rates(self._plan.schedule, number, self._batches.steps), self._engine
-        steps = [engine.train_step(batch, rate) for batch, rate in zip(self._batches.epoch(), paces, strict=True)]
-        alone = _apart(engine.weights)
-        self._scores = [judge.scores(weights, head) for weights, head in zip(alone, self.heads, strict=True)]
+        with np.errstate(all="ignore"):  # weights that become infinite are told at the end, once
+            steps = [engine.train_step(batch, rate) for batch, rate in zip(self._batches.epoch(), paces, strict=True)]
+            alone = _apart(engine.weights)
+            self._scores = [judge.scores(weights, head) for weights, head in zip(alone, self.heads, strict=True)]
         return np.mean(steps, axis=0), self._scores
 
     def keep(self, parts: set[int]) -> None:
@@ -196,7 +196,6 @@ def _join(heads: list[Weights]) -> Weights:
 
 
 def _check_finite(weights: Weights, plan: HeadPlan) -> None:
-    finite: Callable[[npt.NDArray[np.float32]], bool] = lambda array: bool(np.isfinite(array.sum()))  # noqa: E731
-    if not all(finite(head) for array in weights.values() for head in array):
+    if not all(np.isfinite(head).all() for array in weights.values() for head in array):
         schedule = ", ".join(map(str, plan.schedule))
         raise TrainingError(f"the weights became NaN or infinite in training with {schedule}: lower [Heads] schedule")
