@@ -17,7 +17,7 @@ from featcache.presets import HeadPlan
 
 _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-7  # Keras' Adam
 _GRADIENT_VALUES = 1 << 20  # of a kernel's gradient that are alive at once: 4 MB
-_BLOCK_VALUES = 1 << 17  # what Adam takes at once: near enough to the cache; less has threads wait for each other
+_BLOCK_VALUES = 1 << 18  # what Adam takes at once: near enough to the cache; less has threads wait for each other
 
 
 class Descent:
