@@ -10,13 +10,13 @@ import pytest
 from featcache import training
 from featcache.bags import HeadId
 from featcache.batches import Examples, PseudoLabels
-from featcache.ensemble import accuracy, log_loss
 from featcache.errors import TrainingError
 from featcache.judging import Judge
 from featcache.parts import by_folds, by_groups
 from featcache.presets import HeadPlan, Variant
 from featcache.progress import Silent
 from featcache.schedules import Phase
+from featcache.scoring import accuracy, log_loss
 from featcache.training import train_bag
 
 CLASSES, FEATURES = 3, 16
