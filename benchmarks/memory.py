@@ -66,17 +66,20 @@ def train(path: Path, n: int) -> None:
     import numpy as np
 
     import featcache
+    from featcache.batches import Examples
     from featcache.folds import assign_folds
-    from featcache.heads import train_bag
+    from featcache.parts import by_folds
     from featcache.presets import resolve
     from featcache.progress import Silent
     from featcache.specs import HeadsSpec
+    from featcache.training import train_bag
 
     reader = featcache.open(path)
     spec = HeadsSpec(hidden=(8,), schedule=((1e-3, 1),), batch_size=1024, folds=2, seeds=1)
     folds = assign_folds(reader.labels, reader.groups, 2, 0, reader.class_names)
     plan = resolve(spec, "fast", WIDTH, n, 10)
-    train_bag([reader["wide"]], reader.labels, np.ones(n, bool), folds, plan, range(1), Silent())
+    examples = Examples([reader["wide"]], reader.labels, by_folds(folds, np.ones(n, bool)))
+    train_bag(examples, plan, range(1), Silent())
 
 
 def verify(path: Path, n: int) -> None:

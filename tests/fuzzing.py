@@ -95,8 +95,9 @@ def make_bag(folder):
     if plan.standardize:
         shapes |= {"input_mean": (2, 6), "input_variance": (2, 6)}
     weights = {name: np.abs(draw.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
-    out, epochs = draw.random((1, 20, 3)).astype(np.float32), [np.zeros((1, 2), np.float32)] * 4
-    write_bag(Bag(plan, (6,), heads, weights, out, History(*epochs)), folder / "bag.npz")
+    out, epochs = draw.random((1, 20, 3)).astype(np.float32), [np.zeros((1, 2), np.float32)] * 6
+    history = History(*epochs, kept=np.zeros(2, np.int32))
+    write_bag(Bag(plan, (6,), heads, weights, out, np.ones((2, 3), bool), history), folder / "bag.npz")
     return [folder / "bag.npz"]
 
 

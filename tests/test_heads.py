@@ -9,13 +9,16 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from featcache.bags import HeadId, load_bag  # noqa: E402  # after importorskip
+from featcache.batches import Examples  # noqa: E402
 from featcache.errors import CacheFormatError, TrainingError  # noqa: E402
 from featcache.folds import assign_folds  # noqa: E402
-from featcache.heads import head_model, save_bag, train_bag  # noqa: E402
+from featcache.heads import head_model, save_bag  # noqa: E402
+from featcache.parts import by_folds  # noqa: E402
 from featcache.presets import resolve  # noqa: E402
 from featcache.progress import Silent  # noqa: E402
 from featcache.scoring import accuracy, log_loss  # noqa: E402
 from featcache.specs import HeadsSpec  # noqa: E402
+from featcache.training import train_bag  # noqa: E402
 
 CLASSES = 3
 
@@ -33,7 +36,7 @@ def train(features, labels, usable=None, spec=None, seeds=(0, 1), copies=(), fol
     folds = assign_folds(labels, [""] * len(labels), spec.folds, 0) if folds is None else folds
     usable = np.ones(len(labels), bool) if usable is None else usable
     plan = resolve(spec, shape, features[0].size, len(labels), CLASSES)
-    return train_bag([features, *copies], labels, usable, folds, plan, seeds, Silent())
+    return train_bag(Examples([features, *copies], labels, by_folds(folds, usable)), plan, seeds, Silent())
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_out_of_fold_is_what_the_head_of_that_fold_predicts(trained):
 
 def test_history_falls_and_has_every_epoch(trained):
     _, _, bag = trained
-    assert bag.history.loss.shape == bag.history.fold_accuracy.shape == (6, 6)
+    assert bag.history.loss.shape == bag.history.fold_accuracy.shape == bag.history.seen_loss.shape == (6, 6)
     assert (bag.history.loss[-1] < bag.history.loss[0]).all()
     assert bag.history.fold_accuracy[-1].mean() > 0.7
 
@@ -205,7 +208,8 @@ def test_default_beats_a_standardised_logistic_regression():
     features, labels = digits.data[:900].astype(np.float16), digits.target[:900]
     folds = assign_folds(labels, [""] * 900, 3, 0)
     plan = resolve(HeadsSpec(folds=3), "dense", 64, 900, 10)
-    bag = train_bag([features], labels, np.ones(900, bool), folds, plan, range(3), Silent())
+    examples = Examples([features], labels, by_folds(folds, np.ones(900, bool)))
+    bag = train_bag(examples, plan, range(3), Silent())
     regression = np.empty((900, 10))
     for fold in range(3):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=500))

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from featcache.bags import HeadId, forward
-from featcache.batches import input_statistics, training_rows
+from featcache.bags import forward
+from featcache.batches import Examples, input_statistics
 from featcache.folds import assign_folds
 from featcache.linear import VARIANCES, chosen_steps, train_linear
 from featcache.logistic import Regressions
+from featcache.parts import by_folds
 from featcache.presets import LINEAR, resolve
 from featcache.progress import Silent
 from featcache.specs import HeadsSpec
@@ -29,7 +30,8 @@ def fitted(features, labels, copies=(), usable=None):
     usable = np.ones(len(labels), bool) if usable is None else usable
     folds = assign_folds(np.where(usable, labels, -1), [""] * len(labels), FOLDS, 0)
     plan = resolve(HeadsSpec(folds=FOLDS), LINEAR, features[0].size, len(labels), int(labels.max()) + 1)
-    return train_linear([features, *copies], labels, usable, folds, plan, Silent()), folds
+    examples = Examples([features, *copies], labels, by_folds(folds, usable))
+    return train_linear(examples, plan, Silent()), folds
 
 
 @pytest.mark.parametrize(("n", "features", "classes"), [(150, 12, 3), (150, 12, 2), (60, 400, 4)])
@@ -37,8 +39,9 @@ def fitted(features, labels, copies=(), usable=None):
 def test_it_is_scikit_learns_solution(n, features, classes, strength):
     values, labels = rows(n, features, classes)
     folds = assign_folds(labels, [""] * n, FOLDS, 0)
-    heads = [HeadId(0, fold) for fold in range(FOLDS)]
-    own, statistics = training_rows(heads, folds, folds >= 0), input_statistics([values], folds, folds >= 0, heads)
+    parts = by_folds(folds, folds >= 0)
+    own, by_fold = np.stack([parts.trained(fold) for fold in range(FOLDS)]), input_statistics([values], parts)
+    statistics = {name: np.stack([by_fold[fold][name] for fold in range(FOLDS)]) for name in by_fold[0]}
     weights = Regressions([values], labels, own, statistics, classes).fit(strength, tolerance=1e-7)
     said = forward({**weights, **statistics}, values.astype(np.float32), 0)
     for fold in range(FOLDS):
@@ -85,7 +88,7 @@ def test_the_same_rows_give_the_same_bytes_and_a_folds_labels_do_not_matter_to_i
     assert all(np.array_equal(bag.weights[name], again.weights[name]) for name in bag.weights)
     wrong = np.where(folds == 0, (labels + 1) % 3, labels)
     plan = resolve(HeadsSpec(folds=FOLDS), LINEAR, 30, 120, 3)
-    other = train_linear([values], wrong, folds >= 0, folds, plan, Silent())
+    other = train_linear(Examples([values], wrong, by_folds(folds, folds >= 0)), plan, Silent())
     assert np.allclose(bag.history.loss[:2, 0], other.history.loss[:2, 0], atol=1e-3)
     assert not np.allclose(bag.history.loss[:2, 1], other.history.loss[:2, 1], atol=1e-3)
 

@@ -5,6 +5,7 @@ import pytest
 from featcache import keys
 from featcache.errors import TrainingError
 from featcache.presets import resolve
+from featcache.schedules import Phase, rates
 from featcache.specs import HeadsSpec
 
 
@@ -12,8 +13,9 @@ def test_recipe_is_the_recipe():
     plan = resolve(HeadsSpec(preset="recipe"), "recipe", features=25088, rows=18946, classes=10)
     assert plan.hidden == (128, 128)
     assert plan.dropouts == (0.4, 0.4, 0.8)
-    assert plan.schedule == ((1e-3, 1), (1e-2, 2))
-    assert plan.rates == [1e-3, 1e-2, 1e-2]
+    assert plan.schedule == (Phase(1e-3, 1), Phase(1e-2, 2))
+    assert [rates(plan.schedule, epoch, 1) for epoch in range(3)] == [[1e-3], [1e-2], [1e-2]]
+    assert (plan.keep_best, plan.label_smoothing) == (False, 0)
     assert (plan.batch_size, plan.momentum, plan.weight_decay) == (64, 0.99, 0.0)
     assert not plan.standardize
     assert not plan.recompute_statistics
@@ -22,14 +24,14 @@ def test_recipe_is_the_recipe():
 def test_wide_is_the_recipe_for_augmented_copies():
     plan = resolve(HeadsSpec(preset="wide"), "wide", features=25088, rows=18946, classes=10)
     assert (plan.hidden, plan.dropouts) == ((256, 256), (0.8, 0.8, 0.8))
-    assert plan.schedule == ((1e-3, 1), (1e-2, 4), (1e-4, 4))
+    assert plan.schedule == (Phase(1e-3, 1), Phase(1e-2, 4), Phase(1e-4, 4))
 
 
 @pytest.mark.parametrize("shape", ["dense", "recipe", "wide", "fast"])
 def test_what_the_user_sets_wins(shape):
     spec = HeadsSpec(hidden=(7, 5, 3), dropout=0.5, schedule=((0.1, 2),), batch_size=9)
     plan = resolve(spec, shape, features=20, rows=100, classes=3)
-    assert (plan.hidden, plan.schedule, plan.batch_size, plan.epochs) == ((7, 5, 3), ((0.1, 2),), 9, 2)
+    assert (plan.hidden, plan.schedule, plan.batch_size, plan.epochs) == ((7, 5, 3), (Phase(0.1, 2),), 9, 2)
     assert plan.dropouts[-1] == 0.5
     assert len(plan.dropouts) == 4
 
@@ -63,3 +65,12 @@ def test_settings_make_keys_that_tell_plans_apart():
 def test_one_class_is_refused():
     with pytest.raises(TrainingError, match="classes=1"):
         resolve(HeadsSpec(), "dense", 512, 100, 1)
+
+
+@pytest.mark.parametrize("shape", ["dense", "recipe", "wide", "fast"])
+def test_decay_smoothing_and_early_stop_are_the_users_to_set(shape):
+    spec = HeadsSpec(weight_decay=0.5, label_smoothing=0.1, early_stop=3)
+    plan = resolve(spec, shape, features=20, rows=100, classes=3)
+    assert (plan.weight_decay, plan.label_smoothing, plan.early_stop, plan.keep_best) == (0.5, 0.1, 3, True)
+    off = resolve(HeadsSpec(weight_decay=0.0, early_stop=0), features=20, rows=100, classes=3)
+    assert (off.weight_decay, off.early_stop) == (0, 0)

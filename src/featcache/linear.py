@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.bags import Bag, Floats, HeadId, History, Weights, blocks, forward
-from featcache.batches import input_statistics, training_rows
+from featcache.batches import Examples, input_statistics
 from featcache.logistic import Regressions
+from featcache.parts import Parts
 from featcache.presets import HeadPlan
 from featcache.progress import Progress
 
@@ -22,10 +23,7 @@ _WORSE = 1.05  # the path ends where out-of-fold loss is so much above its lowes
 
 
 def train_linear(
-    copies: Sequence[npt.NDArray[Any]],
-    labels: npt.NDArray[np.integer],
-    usable: npt.NDArray[np.bool_],
-    folds: npt.NDArray[np.integer],
+    examples: Examples,
     plan: HeadPlan,
     progress: Progress,
     name: str = "linear",
@@ -33,11 +31,7 @@ def train_linear(
     """Fit one regression a fold for each strength of a path, warm-started, and keep each fold's best by the others.
 
     Args:
-        copies: features of the training rows, (n, h, w, c) or (n, c) each, copy 0 plain, then augmented ones; read
-            block by block.
-        labels: (n,) class indices.
-        usable: (n,) bool, False where any copy has no features; such rows are left out.
-        folds: (n,) from `featcache.folds.assign_folds`, -1 for rows to leave out.
+        examples: the training rows, by folds; their features are read block by block.
         plan: of shape ``linear``, from `featcache.presets.resolve`.
         progress: counts strengths.
         name: what `progress` calls it.
@@ -45,11 +39,10 @@ def train_linear(
     Returns:
         A bag of one seed whose history has a row for each strength that was tried.
     """
-    usable = np.asarray(usable, bool) & (folds >= 0)
-    parts = np.unique(folds[usable])
-    heads = tuple(HeadId(0, int(fold)) for fold in parts)
-    own = training_rows(heads, folds, usable)
-    statistics = input_statistics(copies, folds, usable, heads)
+    copies, labels, parts = examples.copies, examples.labels, examples.parts
+    own = np.stack([parts.trained(fold) for fold in parts.numbers])
+    by_fold = input_statistics(copies, parts)
+    statistics = {key: np.stack([by_fold[fold][key] for fold in parts.numbers]) for key in by_fold[parts.numbers[0]]}
     regressions = Regressions(copies, labels, own, statistics, plan.classes)
     path: list[Weights] = []
     judged: list[_Judged] = []
@@ -57,26 +50,23 @@ def train_linear(
     try:
         for variance in VARIANCES:
             path.append(regressions.fit(variance / plan.features, path[-1] if path else None) | statistics)
-            judged.append(_Judged(path[-1], copies[0], labels, own, np.where(usable, folds, -1), parts))
+            judged.append(_Judged(path[-1], copies[0], labels, own, parts))
             losses = [step.mean_loss for step in judged]
             progress.advance(1, f"C {variance / plan.features:.2g}, out of fold {losses[-1]:.3f}")
             if losses[-1] > _WORSE * min(losses):
                 break
     finally:
         progress.finish()
-    chosen = chosen_steps(
-        np.array([step.fold_loss for step in judged]), [(folds[usable] == fold).sum() for fold in parts]
-    )
+    counts = [int(parts.scored(fold).sum()) for fold in parts.numbers]
+    chosen = chosen_steps(np.array([step.fold_loss for step in judged]), counts)
     weights = {key: np.stack([path[step][key][head] for head, step in enumerate(chosen)]) for key in path[0]}
     out_of_fold = np.full((1, len(labels), plan.classes), np.nan, np.float32)
     for head, step in enumerate(chosen):
-        mine = usable & (folds == parts[head])
+        mine = parts.scored(parts.numbers[head])
         out_of_fold[0, mine] = judged[step].out_of_fold[mine]
-    history = History(*(np.array([getattr(step, part) for step in judged], np.float32) for part in _PARTS))
-    return Bag(plan, tuple(copies[0].shape[1:]), heads, weights, out_of_fold, history)
-
-
-_PARTS = ("loss", "accuracy", "fold_loss", "fold_accuracy")
+    heads = tuple(HeadId(0, fold) for fold in parts.numbers)
+    knows = np.stack([np.bincount(labels[rows], minlength=plan.classes) > 0 for rows in own])
+    return Bag(plan, tuple(copies[0].shape[1:]), heads, weights, out_of_fold, knows, _history(judged, chosen))
 
 
 def chosen_steps(fold_loss: npt.NDArray[np.floating], counts: Sequence[int]) -> list[int]:
@@ -99,11 +89,10 @@ class _Judged:
         features: npt.NDArray[Any],
         labels: npt.NDArray[np.integer],
         own: npt.NDArray[np.bool_],
-        folds: npt.NDArray[np.integer],
-        parts: npt.NDArray[np.integer],
+        parts: Parts,
     ) -> None:
         classes = weights["bias_0"].shape[1]
-        heads, self.out_of_fold = len(parts), np.full((len(labels), classes), np.nan, np.float32)
+        heads, self.out_of_fold = len(parts.numbers), np.full((len(labels), classes), np.nan, np.float32)
         losses, rights = np.zeros((len(labels), heads)), np.zeros((len(labels), heads), bool)
         for start, block in blocks(features, features[0].size + 3 * heads * classes):
             rows = np.arange(start, start + len(block))
@@ -111,13 +100,22 @@ class _Judged:
             told = said[:, np.arange(len(block)), np.maximum(labels[rows], 0)]
             losses[rows] = -np.log(np.maximum(told, 1e-7)).T
             rights[rows] = (said.argmax(axis=2) == labels[rows]).T
-            for head, fold in enumerate(parts):
-                mine = folds[rows] == fold
+            for head, fold in enumerate(parts.numbers):
+                mine = parts.units[rows] == fold
                 self.out_of_fold[rows[mine]] = said[head, mine]
         self.loss, self.accuracy = (_by_head(values, own) for values in (losses, rights))
-        apart = np.stack([folds == fold for fold in parts])
+        apart = np.stack([parts.scored(fold) for fold in parts.numbers])
         self.fold_loss, self.fold_accuracy = (_by_head(values, apart) for values in (losses, rights))
         self.mean_loss = float(losses.T[apart].mean())
+
+
+def _history(judged: Sequence[_Judged], chosen: Sequence[int]) -> History:
+    """A row for each strength; nothing is dropped in training, so what is seen in it and after it is the same."""
+    loss, accuracy, fold_loss, fold_accuracy = (
+        np.array([getattr(step, name) for step in judged], np.float32)
+        for name in ("loss", "accuracy", "fold_loss", "fold_accuracy")
+    )
+    return History(loss, accuracy, loss, accuracy, fold_loss, fold_accuracy, np.array(chosen, np.int32))
 
 
 def _by_head(values: npt.NDArray[Any], rows: npt.NDArray[np.bool_]) -> Floats:

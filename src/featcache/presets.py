@@ -5,13 +5,22 @@ A preset asks for one or more *shapes*, named kinds of heads; each tap and shape
 
 import math
 from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
 
 from featcache.errors import TrainingError
+from featcache.schedules import Phase
 from featcache.specs import HeadsSpec
 
-TRAINING_VERSION = 1  # raise it when the same plan trains to other values
-LINEAR_VERSION = 1  # the same for the shape ``linear``
+TRAINING_VERSION = 2  # raise it when the same plan trains to other values
+LINEAR_VERSION = 2  # the same for the shape ``linear``
 LINEAR = "linear"
+
+
+class Variant(NamedTuple):
+    """What may differ between the heads of a bag: `HeadPlan.dropouts`, and what its learning rates are multiplied by."""
+
+    dropouts: tuple[float, ...]
+    rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -23,34 +32,41 @@ class HeadPlan:
         classes: outputs of the softmax.
         hidden: widths of the dense layers, each followed by relu and batch normalisation.
         dropouts: the share dropped before each dense layer, the softmax layer included; len(hidden) + 1 values.
-        schedule: ((learning rate, epochs), ...), in order.
+        schedule: learning rates and epochs, in order.
         batch_size: rows a step and head.
         standardize: inputs get mean 0 and variance 1 over the head's own training rows.
         momentum: of batch normalisation's moving averages.
         recompute_statistics: replace those averages, after training, by the statistics of the head's training rows.
         weight_decay: what Adam takes off each kernel a step, times the learning rate.
+        label_smoothing: the share of each label that is spread evenly over all classes.
+        keep_best: a head keeps the epoch that is best for the other folds' heads on their folds; False: the last.
+        early_stop: epochs without a better one after which training ends; 0: never. Needs `keep_best`.
+        variants: seed s is trained as variant s modulo their number says; none: all alike.
     """
 
     features: int
     classes: int
     hidden: tuple[int, ...]
     dropouts: tuple[float, ...]
-    schedule: tuple[tuple[float, int], ...]
+    schedule: tuple[Phase, ...]
     batch_size: int
     standardize: bool = False
     momentum: float = 0.99
     recompute_statistics: bool = False
     weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    keep_best: bool = False
+    early_stop: int = 0
+    variants: tuple[Variant, ...] = ()
 
     @property
     def epochs(self) -> int:
-        """Passes over the training rows."""
-        return sum(epochs for _, epochs in self.schedule)
+        """Passes over the training rows, unless `early_stop` ends them."""
+        return sum(phase.epochs for phase in self.schedule)
 
-    @property
-    def rates(self) -> list[float]:
-        """The learning rate of each epoch."""
-        return [rate for rate, epochs in self.schedule for _ in range(epochs)]
+    def variant(self, seed: int) -> Variant:
+        """How heads of `seed` are trained."""
+        return self.variants[seed % len(self.variants)] if self.variants else Variant(self.dropouts)
 
     def settings(self) -> dict[str, object]:
         """The plan as JSON-able values, for keys and records."""
@@ -92,7 +108,18 @@ def resolve(spec: HeadsSpec, shape: str, features: int, rows: int, classes: int)
     if features < 1:
         raise TrainingError(f"expected features to train on; got features={features}")
     in_training = max(1, rows - rows // spec.folds)
-    return _PLANS[shape](spec, features, in_training, classes)
+    return _wished(_PLANS[shape](spec, features, in_training, classes), spec)
+
+
+def _wished(plan: HeadPlan, spec: HeadsSpec) -> HeadPlan:
+    """Let the user's settings win where every preset means the same by them."""
+    if spec.weight_decay is not None:
+        plan = replace(plan, weight_decay=spec.weight_decay)
+    if spec.label_smoothing is not None:
+        plan = replace(plan, label_smoothing=spec.label_smoothing)
+    if spec.early_stop is not None:
+        plan = replace(plan, early_stop=spec.early_stop, keep_best=plan.keep_best or spec.early_stop > 0)
+    return plan
 
 
 def _dropouts(rate: float, layers: int, everywhere: bool = False) -> tuple[float, ...]:
@@ -103,14 +130,14 @@ def _dropouts(rate: float, layers: int, everywhere: bool = False) -> tuple[float
 def _recipe(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
     hidden = (128, 128) if spec.hidden is None else spec.hidden
     dropout = 0.8 if spec.dropout is None else spec.dropout
-    schedule = spec.schedule or ((1e-3, 1), (1e-2, 2))
+    schedule = spec.schedule or (Phase(1e-3, 1), Phase(1e-2, 2))
     return HeadPlan(features, classes, hidden, _dropouts(dropout, len(hidden)), schedule, spec.batch_size)
 
 
 def _wide(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
     hidden = (256, 256) if spec.hidden is None else spec.hidden
     dropout = 0.8 if spec.dropout is None else spec.dropout
-    schedule = spec.schedule or ((1e-3, 1), (1e-2, 4), (1e-4, 4))
+    schedule = spec.schedule or (Phase(1e-3, 1), Phase(1e-2, 4), Phase(1e-4, 4))
     return HeadPlan(features, classes, hidden, _dropouts(dropout, len(hidden), True), schedule, spec.batch_size)
 
 
@@ -153,10 +180,10 @@ def _epochs_for(features: int) -> int:
     return 40 if features <= 1024 else 20
 
 
-def _scaled_schedule(rate: float, rows: int, batch_size: int, steps: int, most: int) -> tuple[tuple[float, int], ...]:
+def _scaled_schedule(rate: float, rows: int, batch_size: int, steps: int, most: int) -> tuple[Phase, ...]:
     """Epochs for about `steps` steps, 6 to `most` of them; the last third at a quarter of the rate."""
     epochs = min(most, max(6, math.ceil(steps / math.ceil(rows / batch_size))))
-    return ((rate, epochs - epochs // 3), (rate / 4, epochs // 3))
+    return (Phase(rate, epochs - epochs // 3), Phase(rate / 4, epochs // 3))
 
 
 _DECAY = 2.0

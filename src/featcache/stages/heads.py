@@ -4,10 +4,13 @@ import time
 
 import numpy as np
 
+from featcache import training
+from featcache.batches import Examples
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.folds import assign_folds
 from featcache.linear import train_linear
+from featcache.parts import by_folds
 from featcache.predictions import Predictions
 from featcache.presets import LINEAR, resolve
 from featcache.progress import Progress
@@ -26,7 +29,7 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
         StorageError: the disk is full, read-only or not permitted.
     """
     import_keras(project.folder / LOG_NAME)
-    from featcache import heads
+    from featcache import heads, stacked
 
     begun, spec = time.perf_counter(), project.settings.heads
     readers = [open_cache(project.features("train", copy).path) for copy in range(project.settings.features.copies + 1)]
@@ -35,11 +38,12 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     labels, names = np.where(usable, plain.labels, -1), plain.class_names
     folds = assign_folds(labels, plain.groups, spec.folds, FOLD_SEED, names, plain.digest_column)
     plan = resolve(spec, shape, int(np.prod(plain.taps[tap].shape)), int(usable.sum()), len(names))
-    rows = [reader[tap] for reader in readers], plain.labels, usable, folds, plan
+    examples = Examples([reader[tap] for reader in readers], plain.labels, by_folds(folds, usable))
     if shape == LINEAR:
-        bag = train_linear(*rows, progress, f"{tap}: {shape}")
+        bag = train_linear(examples, plan, progress, f"{tap}: {shape}")
     else:
-        bag = heads.train_bag(*rows, range(spec.seeds), progress, f"{tap}: {shape}")
+        accelerator = stacked.StackedHeads if stacked.accelerated() else None
+        bag = training.train_bag(examples, plan, range(spec.seeds), progress, f"{tap}: {shape}", accelerator)
     artifact = project.bag(tap, shape)
     members = tuple(f"{tap}/{shape}/seed{seed}" for seed in bag.seeds)
     out_of_fold = Predictions(tuple(plain.ids), labels, members, bag.out_of_fold, names, folds)
