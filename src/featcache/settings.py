@@ -148,7 +148,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "dropout": Setting("", _optional_number, "the recipe's p, 0 <= p < 1; empty: the preset's"),
         "schedule": Setting("", _schedule, "learning rates and epochs, e.g. 1e-3x1, 1e-2x2; empty: the preset's"),
         "batch_size": Setting("64", _integer, "rows a training step"),
-        "seeds": Setting("3", _integer, "heads per fold and tap"),
+        "seeds": Setting("3", _integer, "heads per fold, tap and shape"),
         "folds": Setting("5", _integer, "out-of-fold parts of the training rows"),
     },
     "Ensemble": {
