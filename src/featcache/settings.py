@@ -159,7 +159,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "label_smoothing": Setting("", _optional_number, "share of each label that is spread over all classes; empty: the preset's"),
         "early_stop": Setting("", _optional_integer, "end after so many epochs without a better one out of fold, 0: never; empty: the preset's"),
         "batch_size": Setting("64", _integer, "rows a training step"),
-        "seeds": Setting("3", _integer, "heads per fold and tap"),
+        "seeds": Setting("3", _integer, "heads per fold, tap and shape"),
         "folds": Setting("5", _integer, "out-of-fold parts of the training rows"),
     },
     "Ensemble": {
