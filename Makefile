@@ -8,7 +8,7 @@ TESTS ?=
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
-.PHONY: help submit test lint format bench bench-extract clean
+.PHONY: help submit test lint format bench bench-extract bench-heads bench-quality clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -35,6 +35,13 @@ bench: $(VENV)/.developed  ## Measure the main job on real data (FEATCACHE_SHARE
 bench-extract: $(VENV)/.developed  ## Measure extraction against bare forward passes and the naive way
 	$(PIP) --constraint $(CONSTRAINTS) --editable '.[bench]'
 	$(BIN)/python benchmarks/extract.py
+
+bench-quality: $(VENV)/.developed  ## Measure the ensemble against what a user would pick instead
+	$(PIP) --constraint $(CONSTRAINTS) --editable '.[bench]'
+	$(BIN)/python -W ignore benchmarks/quality.py
+
+bench-heads: $(VENV)/.developed  ## Measure a bag of heads against plain Keras fits, one after the other
+	$(BIN)/python benchmarks/heads.py
 
 clean:  ## Remove the virtual environment and caches, never artifacts
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

@@ -149,7 +149,7 @@ SUBJECTS = {
     "featcache plan": command("plan"),
     "ExtractFeatures": extract,
     "ExtractFeatures, train copied": copied,
-    "TrainHeads": stage("train_bag", "block5_pool"),
+    "TrainHeads": stage("train_bag", "block5_pool", "fast"),
     "PredictRows": stage("predict_rows"),
     "BuildEnsemble": stage("build_ensemble"),
     "WriteSubmission": stage("write_submission"),

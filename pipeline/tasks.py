@@ -126,35 +126,36 @@ class ExtractFeatures(Stage):
 
 
 class TrainBag(Stage):
-    """Train the heads of one tap: folds x seeds, in one pass over the features."""
+    """Train the heads of one tap and shape: folds x seeds, in one pass over the features."""
 
     tap = luigi.Parameter(description="the tap's name in the feature cache, e.g. block5_pool")
+    shape = luigi.Parameter(description="one of the preset's kinds of heads, e.g. dense")
 
     def requires(self) -> luigi.Task:
         return ExtractFeatures()
 
     def artifacts(self) -> list[Artifact]:
-        return [current_project().bag(self.tap)]
+        return [current_project().bag(self.tap, self.shape)]
 
     def work(self, watch: Watch) -> str:
-        return stages.train_bag(current_project(), self.tap, watch)
+        return stages.train_bag(current_project(), self.tap, self.shape, watch)
 
 
 class TrainHeads(Stage):
-    """Train the heads of every tap."""
+    """Train the heads of every tap and shape."""
 
     def requires(self) -> list[luigi.Task]:
-        return [TrainBag(tap=tap.name, rerun=self.rerun) for tap in current_project().settings.features.taps]
+        return [TrainBag(tap=tap, shape=shape, rerun=self.rerun) for tap, shape in current_project().bags()]
 
     def artifacts(self) -> list[Artifact]:
-        return current_project().bags()
+        return [current_project().bag(*bag) for bag in current_project().bags()]
 
     def work(self, watch: Watch) -> str:
         return "every bag is trained"
 
 
 class PredictRows(Stage):
-    """Let every head predict the rows that nothing is trained on."""
+    """Let every member predict the rows that nothing is trained on."""
 
     def requires(self) -> list[luigi.Task]:
         return [ExtractFeatures(), TrainHeads()]  # heads may be complete while the test rows' features aren't

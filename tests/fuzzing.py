@@ -22,13 +22,14 @@ import featcache
 from featcache.bags import Bag, HeadId, History, load_bag, write_bag
 from featcache.cache.reuse import find_rows
 from featcache.cache.writer import CacheWriter
+from featcache.combination import Combination
 from featcache.ensemble import Ensemble
 from featcache.errors import FeatcacheError
 from featcache.folder_lock import LOCK_NAME, folder_lock
 from featcache.predictions import Predictions, stored_record
 from featcache.presets import resolve
 from featcache.project import Project
-from featcache.scoring import Scores
+from featcache.scoring import Interval, Scores
 from featcache.settings import SECTIONS, parse_settings
 from featcache.sources import open_source
 from featcache.sources.index import current_key, index_images, list_files
@@ -86,16 +87,17 @@ def read_predictions(folder):
 
 
 def make_bag(folder):
-    spec = HeadsSpec(preset="fast", hidden=(4,), folds=2, schedule=((1e-2, 1),))
-    plan, heads = resolve(spec, 6, 20, 3), (HeadId(0, 0), HeadId(0, 1))
+    spec = HeadsSpec(hidden=(4,), folds=2, schedule=((1e-2, 1),))
+    plan, heads = resolve(spec, "fast", 6, 20, 3), (HeadId(0, 0), HeadId(0, 1))
     draw = np.random.default_rng(1)
     shapes = {"kernel_0": (2, 6, 4), "bias_0": (2, 4), "kernel_1": (2, 4, 3), "bias_1": (2, 3)}
     shapes |= {f"{name}_0": (2, 4) for name in ("gamma", "beta", "mean", "variance")}
     if plan.standardize:
         shapes |= {"input_mean": (2, 6), "input_variance": (2, 6)}
     weights = {name: np.abs(draw.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
-    out, epochs = draw.random((1, 20, 3)).astype(np.float32), [np.zeros((1, 2), np.float32)] * 4
-    write_bag(Bag(plan, (6,), heads, weights, out, History(*epochs)), folder / "bag.npz")
+    out, epochs = draw.random((1, 20, 3)).astype(np.float32), [np.zeros((1, 2), np.float32)] * 6
+    history = History(*epochs, kept=np.zeros(2, np.int32))
+    write_bag(Bag(plan, (6,), heads, weights, out, np.ones((2, 3), bool), history), folder / "bag.npz")
     return [folder / "bag.npz"]
 
 
@@ -122,8 +124,21 @@ def make_project(folder):
     record = {"setting": "auto", "backbone": "vgg16", "kind": "random", "digest": "d" * 64, "note": "", "stat": None}
     project.record_resolved("weights", record)
     project.record_resolved("precision", {"setting": "auto", "value": "float32", "reason": "no"})
-    score = Scores(0.5, 0.7)
-    chosen = Ensemble(("m1",), (1.0,), 1.1, 0.99, ("ant", "bée", "cat"), score, {"m1": score, "m2": score}, "m1")
+    score, whole = Scores(0.5, 0.7), Combination("greedy", (1.0, 0.0), 1.1, 0.99)
+    interval, members = Interval((0.4, 0.6), (0.6, 0.8)), {"m1": score, "m2": score}
+    chosen = Ensemble(
+        ("m1", "m2"),
+        ("ant", "bée", "cat"),
+        whole,
+        {0: whole, 1: whole},
+        score,
+        interval,
+        {"greedy": score},
+        members,
+        "m1",
+        {0: "m1", 1: "m2"},
+        score,
+    )
     chosen.save(project.ensemble().path, {"key": "k", "run": "r"})
     (folder / "out/submission.json").write_text(
         json.dumps({"key": "k", "run": "r", "content_digest": "d", "files": {}})
@@ -143,7 +158,12 @@ def make_project(folder):
 def read_project(folder):
     """Whatever scheduling reads, each on its own: one damaged file must not hide another."""
     project = project_of(folder)
-    for artifact in (project.manifest(), project.ensemble(), project.submission(), *project.bags()):
+    for artifact in (
+        project.manifest(),
+        project.ensemble(),
+        project.submission(),
+        *(project.bag(*bag) for bag in project.bags()),
+    ):
         artifact.is_complete(), artifact.is_complete("run"), artifact.record()
     project.caches(), project.tap_keys(0), project.features("train", 0), project.all_features().is_complete()
     project.resolved("weights"), project.precision(), project.weights_digest()

@@ -47,7 +47,9 @@ def verify(capsys, *arguments):
     capsys.readouterr()
     code = main(["verify", "--json", *map(str, arguments)])
     records = json.loads(capsys.readouterr().out)
-    found = {Path(r["path"]).name: [(f["cause"], f["message"]) for f in r["faults"]] for r in records}
+    found = {}  # bags share their files' names
+    for record in records:
+        found.setdefault(Path(record["path"]).name, []).extend((f["cause"], f["message"]) for f in record["faults"])
     return code, found
 
 

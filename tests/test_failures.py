@@ -23,13 +23,14 @@ from test_cache_kill import COUNT, start_child
 import featcache
 from featcache import extraction
 from featcache.bags import HeadId
-from featcache.batches import Batches, HeadStream
+from featcache.batches import Batches, Examples, HeadStream
 from featcache.cache.layout import Status
 from featcache.cache.reuse import find_rows
 from featcache.cache.writer import CacheWriter
 from featcache.errors import CacheError, CacheLockedError, StorageError
 from featcache.extract import extract_features
 from featcache.extraction import Extraction, row_settings
+from featcache.parts import Parts
 from featcache.predictions import Predictions, joined_members
 from featcache.presets import resolve
 from featcache.progress import Silent
@@ -174,7 +175,7 @@ def test_06_a_changed_parameter_is_noticed_and_an_equal_one_costs_nothing(tmp_pa
 
     def keys(folder=tmp_path, **sections):
         project = project_of(folder, **sections)
-        return project.features("train", 0).key, project.bags()[0].key
+        return project.features("train", 0).key, project.bag(*project.bags()[0]).key
 
     features, bag = keys()
     assert None not in (features, bag)
@@ -245,14 +246,14 @@ def test_10_rows_sorted_by_class_and_shuffled_only_within_a_window():
     """keras#5307 (VGG features in HDF5: 0.30 instead of 0.997), #15846."""
     labels = np.repeat(np.arange(10), 60)
     features = labels[:, None].astype(np.float16)
-    plan = resolve(HeadsSpec(preset="fast", batch_size=50, folds=2), 1, 600, 10)
-    own = np.ones((1, 600), bool)
-    batches = Batches([features], labels, own, [HeadStream(HeadId(0, 0), np.arange(600))], plan)
+    plan = resolve(HeadsSpec(batch_size=50, folds=2), "fast", 1, 600, 10)
+    parts = Parts(np.ones(600, np.int32), (0,), by_group=False)
+    batches = Batches(Examples([features], labels, parts), [HeadId(0, 0)], [HeadStream(HeadId(0, 0), 600)], plan)
     seen = np.empty(0)
-    for values, classes in batches.epoch():
-        assert len(set(classes[0].tolist())) >= 8, "every batch is drawn from all of the file"
-        np.testing.assert_array_equal(values[0][0, :, 0], classes[0])
-        seen = np.append(seen, classes[0])
+    for batch in batches.epoch():
+        assert len(set(batch.truth[0].tolist())) >= 8, "every batch is drawn from all of the file"
+        np.testing.assert_array_equal(batch.values[0, :, 0], batch.truth[0])
+        seen = np.append(seen, batch.truth[0])
     assert np.bincount(seen.astype(int)).tolist() == [60] * 10
 
 

@@ -75,3 +75,29 @@ def test_refusals_say_what_to_do(labels, groups, folds, message):
     groups = list(groups) or [""] * len(labels)
     with pytest.raises(TrainingError, match=message):
         assign_folds(np.array(labels), groups, folds, 0, ("ant", "bee"))
+
+
+def test_copies_of_one_image_share_a_fold_and_the_rest_is_dealt_as_ever():
+    labels = np.arange(60) % 3
+    digests = [f"{row}" for row in range(60)]
+    assert np.array_equal(assign_folds(labels, [""] * 60, 4, 0, (), digests), assign_folds(labels, [""] * 60, 4, 0))
+    digests[3:60:4] = ["same"] * 15
+    assigned = assign_folds(labels, [""] * 60, 4, 0, (), np.array(digests, "S64"))
+    assert len(set(assigned[3:60:4])) == 1
+    assert set(np.delete(assigned, range(3, 60, 4))) == {0, 1, 2, 3}
+
+
+def test_copies_of_one_image_join_their_groups():
+    groups = [f"driver{row // 5}" for row in range(60)]
+    digests = [f"{row}" for row in range(60)]
+    digests[0] = digests[30] = "in driver0 and driver6"
+    digests[31] = digests[59] = "in driver6 and driver11"
+    assigned = assign_folds(np.arange(60) % 3, groups, 3, 0, (), digests)
+    for group in range(12):
+        assert len(set(assigned[5 * group : 5 * group + 5])) == 1
+    assert assigned[0] == assigned[30] == assigned[55]
+
+
+def test_a_class_of_copies_of_one_image_is_refused():
+    with pytest.raises(TrainingError, match=r"2 usable images of each class.*copies"):
+        assign_folds(np.array([0, 0, 1, 1, 1]), [""] * 5, 2, 0, (), ["a", "a", "b", "c", "d"])

@@ -9,13 +9,16 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from featcache.bags import HeadId, load_bag  # noqa: E402  # after importorskip
+from featcache.batches import Examples  # noqa: E402
 from featcache.errors import CacheFormatError, TrainingError  # noqa: E402
 from featcache.folds import assign_folds  # noqa: E402
-from featcache.heads import head_model, save_bag, train_bag  # noqa: E402
+from featcache.heads import head_model, save_bag  # noqa: E402
+from featcache.parts import by_folds  # noqa: E402
 from featcache.presets import resolve  # noqa: E402
 from featcache.progress import Silent  # noqa: E402
 from featcache.scoring import accuracy, log_loss  # noqa: E402
 from featcache.specs import HeadsSpec  # noqa: E402
+from featcache.training import train_bag  # noqa: E402
 
 CLASSES = 3
 
@@ -28,12 +31,12 @@ def rows(n=90, shape=(2, 2, 4), seed=0):
     return (generator.normal(size=(n, *shape)) + 1.5 * centres[labels]).astype(np.float16), labels
 
 
-def train(features, labels, usable=None, spec=None, seeds=(0, 1), copies=(), folds=None):
+def train(features, labels, usable=None, spec=None, seeds=(0, 1), copies=(), folds=None, shape="dense"):
     spec = spec or HeadsSpec(folds=3, hidden=(8,), schedule=((1e-2, 6),), batch_size=16)
     folds = assign_folds(labels, [""] * len(labels), spec.folds, 0) if folds is None else folds
     usable = np.ones(len(labels), bool) if usable is None else usable
-    plan = resolve(spec, features[0].size, len(labels), CLASSES)
-    return train_bag([features, *copies], labels, usable, folds, plan, seeds, Silent())
+    plan = resolve(spec, shape, features[0].size, len(labels), CLASSES)
+    return train_bag(Examples([features, *copies], labels, by_folds(folds, usable)), plan, seeds, Silent())
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_out_of_fold_is_what_the_head_of_that_fold_predicts(trained):
 
 def test_history_falls_and_has_every_epoch(trained):
     _, _, bag = trained
-    assert bag.history.loss.shape == bag.history.fold_accuracy.shape == (6, 6)
+    assert bag.history.loss.shape == bag.history.fold_accuracy.shape == bag.history.seen_loss.shape == (6, 6)
     assert (bag.history.loss[-1] < bag.history.loss[0]).all()
     assert bag.history.fold_accuracy[-1].mean() > 0.7
 
@@ -113,11 +116,11 @@ def test_memory_mapped_features_train_the_same(trained, tmp_path):
     assert np.array_equal(bag.out_of_fold, again.out_of_fold, equal_nan=True)
 
 
-@pytest.mark.parametrize("preset", ["default", "recipe", "wide", "fast"])
-def test_every_saved_head_is_a_plain_keras_model_that_predicts_the_same(preset, tmp_path):
+@pytest.mark.parametrize("shape", ["dense", "recipe", "wide", "fast"])
+def test_every_saved_head_is_a_plain_keras_model_that_predicts_the_same(shape, tmp_path):
     features, labels = rows()
-    spec = HeadsSpec(preset=preset, folds=2, hidden=(8, 6), schedule=((1e-2, 2),), batch_size=16)
-    bag = train(features, labels, spec=spec)
+    spec = HeadsSpec(folds=2, hidden=(8, 6), schedule=((1e-2, 2),), batch_size=16)
+    bag = train(features, labels, spec=spec, shape=shape)
     save_bag(bag, tmp_path / "heads", {"key": "k"})
     said = bag.predict(features)
     names = [f"seed{seed}-fold{fold}.keras" for seed in (0, 1) for fold in (0, 1)]
@@ -166,7 +169,7 @@ def test_recomputed_statistics_are_those_of_the_heads_own_rows(trained):
 
 def test_recipe_keeps_the_moving_averages():
     features, labels = rows()
-    bag = train(features, labels, spec=HeadsSpec(preset="recipe", folds=2, batch_size=16), seeds=(0,))
+    bag = train(features, labels, spec=HeadsSpec(folds=2, batch_size=16), seeds=(0,), shape="recipe")
     steps = 3 * -(-45 // 16)
     # after few steps of momentum 0.99 the averages still stand near where they began, at 0 and 1
     assert (bag.weights["variance_0"] >= 0.99**steps - 1e-6).all()
@@ -204,8 +207,9 @@ def test_default_beats_a_standardised_logistic_regression():
     digits = load_digits()
     features, labels = digits.data[:900].astype(np.float16), digits.target[:900]
     folds = assign_folds(labels, [""] * 900, 3, 0)
-    plan = resolve(HeadsSpec(folds=3), 64, 900, 10)
-    bag = train_bag([features], labels, np.ones(900, bool), folds, plan, range(3), Silent())
+    plan = resolve(HeadsSpec(folds=3), "dense", 64, 900, 10)
+    examples = Examples([features], labels, by_folds(folds, np.ones(900, bool)))
+    bag = train_bag(examples, plan, range(3), Silent())
     regression = np.empty((900, 10))
     for fold in range(3):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=500))

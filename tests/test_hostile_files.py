@@ -61,23 +61,23 @@ def test_damaged_predictions_never_reach_hdf5(tmp_path, monkeypatch):
 
 
 def without_a_member(stored):
-    stored["members"] = []
+    stored["candidates"] = []
 
 
 def with_a_weight_too_many(stored):
-    stored["weights"].append(0.5)
+    stored["whole"]["weights"].append(0.5)
 
 
 def with_a_text_as_weight(stored):
-    stored["weights"] = ["1.0"]
+    stored["whole"]["weights"] = ["1.0", "0.0"]
 
 
 def of_infinite_temperature(stored):
-    stored["temperature"] = float("inf")
+    stored["whole"]["temperature"] = float("inf")
 
 
 def with_a_clip_above_one(stored):
-    stored["clip"] = 1.5
+    stored["folds"]["0"]["clip"] = 1.5
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_statefarm_with_drivers_copies_and_a_gzip_of_probabilities(project, tmp_
 
 def folds_by_row(project):
     """Row id -> fold, as found by asking which fold's heads gave the row's out-of-fold prediction."""
-    folder = next((project.artifacts / "heads").iterdir())
+    folder = next((project.artifacts / "heads").glob("*-fast-*"))
     bag, known = load_bag(folder), Predictions.load(folder / "out_of_fold.hdf5")
     reader = open_cache(next((project.artifacts / "features").glob("train-copy0-*.h5")))
     said = bag.predict(reader[next(iter(reader.taps))])  # (heads, n, C)
@@ -148,6 +148,8 @@ def test_two_taps_make_members_of_both(project):
     assert project.succeeded
     members = json.loads((project.artifacts / "submission.json").read_text())["members"]
     assert sorted(members) == sorted(
-        f"{tap}/seed{seed}" for tap in ("block1_pool_avg", "block2_pool_max") for seed in (0, 1)
+        f"{tap}/{member}"
+        for tap in ("block1_pool_avg", "block2_pool_max")
+        for member in ("fast/seed0", "fast/seed1", "linear/seed0")
     )
     assert sum(members.values()) == pytest.approx(1)

@@ -10,7 +10,7 @@ from projects import copied_project, small_project, write_image
 from featcache.cache.reader import open_cache
 
 EXTRACT = ["ExtractSplit", "ExtractFeatures"]
-HEADS = ["TrainBag"]
+HEADS = ["TrainBag", "TrainBag"]  # of the shapes fast and linear
 RESULTS = ["PredictRows", "BuildEnsemble", "WriteSubmission"]
 EVERYTHING = ["IndexImages", "ExtractSplit", *EXTRACT, *HEADS, *RESULTS]
 
@@ -47,8 +47,10 @@ def test_a_second_run_does_nothing_wherever_the_folders_were_moved(project):
     [
         ("Features", {"image_size": "40"}, [*EXTRACT, "ExtractSplit", *HEADS, *RESULTS]),
         ("Features", {"taps": "block1_pool:max"}, [*EXTRACT, "ExtractSplit", *HEADS, *RESULTS]),
-        ("Heads", {"dropout": "0.3"}, [*HEADS, *RESULTS]),
-        ("Heads", {"seeds": "1"}, [*HEADS, *RESULTS]),
+        ("Heads", {"dropout": "0.3"}, ["TrainBag", *RESULTS]),
+        ("Heads", {"seeds": "1"}, ["TrainBag", *RESULTS]),
+        ("Heads", {"preset": "default"}, ["TrainBag", *RESULTS]),
+        ("Heads", {"folds": "3"}, [*HEADS, *RESULTS]),
         ("Ensemble", {"method": "mean"}, ["BuildEnsemble", "WriteSubmission"]),
         ("Submission", {"format": "probabilities"}, ["WriteSubmission"]),
         ("Submission", {"gzip": "true"}, ["WriteSubmission"]),
@@ -175,7 +177,7 @@ def test_a_weights_file_replaced_under_the_same_name_is_noticed(project):
     [
         ("IndexImages", ["IndexImages"]),
         ("ExtractFeatures", [*EXTRACT, "ExtractSplit"]),
-        ("TrainHeads", ["TrainBag"]),
+        ("TrainHeads", HEADS),
         ("PredictRows", ["PredictRows"]),
         ("BuildEnsemble", ["BuildEnsemble"]),
         ("WriteSubmission", ["WriteSubmission"]),

@@ -1,11 +1,13 @@
 """Members' probabilities: joined by row id, stored, and refused when damaged."""
 
+import dataclasses
+
 import h5py
 import numpy as np
 import pytest
 
 from featcache.errors import CacheFormatError, CacheMismatchError
-from featcache.predictions import Predictions, stored_record
+from featcache.predictions import Predictions, joined_members, stored_record
 
 
 @pytest.fixture
@@ -64,3 +66,23 @@ def test_damage_is_one_clear_error(predictions, tmp_path):
         Predictions.load(path)
     assert stored_record(path) is None
     assert stored_record(tmp_path / "absent.h5") is None
+
+
+def test_folds_are_kept_and_follow_their_rows(predictions, tmp_path):
+    scored = dataclasses.replace(predictions, folds=np.array([1, 0, -1, 1], np.int32))
+    scored.save(tmp_path / "out_of_fold.hdf5")
+    loaded = Predictions.load(tmp_path / "out_of_fold.hdf5")
+    assert loaded.folds.tolist() == [1, 0, -1, 1]
+    assert loaded.align(["d", "b"]).folds.tolist() == [1, 0]
+    with pytest.raises(CacheMismatchError, match="folds"):
+        dataclasses.replace(predictions, folds=np.zeros(3, np.int32))
+
+
+def test_members_of_other_folds_are_not_joined(predictions):
+    names = ("other 0", "other 1")
+    first = dataclasses.replace(predictions, folds=np.array([0, 1, -1, 1], np.int32))
+    other = dataclasses.replace(first, members=names)
+    assert joined_members([first, other]).folds.tolist() == [0, 1, -1, 1]
+    for folds in (None, np.array([0, 0, -1, 1], np.int32)):
+        with pytest.raises(CacheMismatchError, match="same folds"):
+            joined_members([first, dataclasses.replace(other, folds=folds)])

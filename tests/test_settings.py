@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from featcache.errors import SettingsError
+from featcache.schedules import Phase
 from featcache.settings import SECTIONS, parse_settings
 from featcache.specs import DatasetSpec, EnsembleSpec, FeaturesSpec, HeadsSpec, SubmissionSpec, Tap
 
@@ -54,10 +55,17 @@ def test_values_are_read():
     )
     assert settings.features.taps == (Tap("block4_pool"), Tap("block5_pool", "avg"))
     assert (settings.features.image_size, settings.features.copies) == (96, 2)
-    assert settings.heads.schedule == ((1e-3, 1), (1e-2, 2), (1e-4, 8))
+    assert settings.heads.schedule == (Phase(1e-3, 1), Phase(1e-2, 2), Phase(1e-4, 8))
     assert (settings.heads.hidden, settings.heads.dropout) == ((64,), 0.5)
     assert (settings.submission.clip, settings.submission.gzip) == (0.93, True)
     assert settings.submission.columns == ("img", "c0", "c1")
+
+
+def test_schedules_are_phases_of_a_shape():
+    heads = parse_settings({"Heads": {"schedule": "1e-3x1, Cosine 3e-3x20,one-cycle  1e-2x5"}}).heads
+    assert heads.schedule == (Phase(1e-3, 1), Phase(3e-3, 20, "cosine"), Phase(1e-2, 5, "one-cycle"))
+    assert parse_settings({"Heads": {"schedule": ", ".join(map(str, heads.schedule))}}).heads == heads
+    assert HeadsSpec(schedule=((1e-3, 1),)).schedule == (Phase(1e-3, 1),)
 
 
 @pytest.mark.parametrize(
@@ -83,12 +91,17 @@ def test_values_are_read():
         ("Heads", "dropout", "some", "expected a number"),
         ("Heads", "hidden", "128;128", "widths such as"),
         ("Heads", "schedule", "1e-3", "RATExEPOCHS"),
+        ("Heads", "schedule", "cosinus 1e-3x4", "cosine 3e-3x20"),
         ("Heads", "schedule", "0x3", "rates above 0"),
+        ("Heads", "weight_decay", "-1", "0 or more"),
+        ("Heads", "label_smoothing", "1", "0 <= label_smoothing < 1"),
+        ("Heads", "early_stop", "-1", "at least 0"),
+        ("Heads", "early_stop", "soon", "a whole number"),
         ("Heads", "schedule", "nanx3", "rates above 0"),
         ("Heads", "folds", "1", "at least 2"),
         ("Heads", "seeds", "0", "at least 1"),
         ("Heads", "batch_size", "1", "at least 2"),
-        ("Ensemble", "method", "median", r"\[Ensemble\] method: expected one of mean, greedy"),
+        ("Ensemble", "method", "median", r"\[Ensemble\] method: expected one of auto, mean, geometric, greedy"),
         ("Submission", "format", "label", "did you mean labels"),
         ("Submission", "clip", "1.5", r"in \(0, 1\]"),
         ("Submission", "clip", "yes", "auto, none or a number"),

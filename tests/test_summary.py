@@ -29,7 +29,8 @@ def test_it_says_what_a_person_wants_to_know(project):
     assert "train 25 · valid 1 · test 9 · 3 classes · 1 set aside (rejected.csv)" in text
     record = json.loads((project.artifacts / "submission.json").read_text())
     oof = record["scores"]["out of fold"]
-    assert f"out of fold  accuracy {oof['accuracy']:.4f}, log-loss {oof['log_loss']:.4f}" in text
+    assert f"out of fold  accuracy {oof['accuracy']:.4f} (" in text
+    assert f"), log-loss {oof['log_loss']:.4f} ({oof['interval']['log_loss'][0]:.4f} to " in text
     assert "valid        accuracy" in text
     assert "best single" in text
     assert "RANDOM (good enough to try things; no photos should be judged by them), computed in float32" in text

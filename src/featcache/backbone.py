@@ -27,7 +27,7 @@ _CPU_BATCH = 8
 _GPU_PIXELS = 256 * 224 * 224  # fills a large GPU; halved where it does not fit
 _GPU_BATCH = 2048
 _CONSTANT_BYTES = 1 << 29  # a TensorFlow graph may have 2 GB, and is copied when it is optimised
-_CONSTANT_AFTER = 60.0  # seconds of computing, after which as much is likely to come
+_CONSTANT_AFTER = 60.0  # seconds of computing
 
 
 class _Program(NamedTuple):
@@ -116,7 +116,10 @@ class Backbone:
             images = padded
         outputs = program.run(images)
         features = {name: keras.ops.convert_to_numpy(outputs[name])[:count] for name in self.taps}
-        self._settle(program, time.perf_counter() - begun)
+        with self._lock:
+            self._seconds += time.perf_counter() - begun
+        if self._seconds > _CONSTANT_AFTER:
+            self.settle()
         return features
 
     def _halve(self, program: _Program) -> None:
@@ -124,14 +127,17 @@ class Backbone:
             if self._program.batch_size == program.batch_size:  # else another thread has done it
                 self._program = self._compile(program.batch_size // 2)
 
-    def _settle(self, program: _Program, seconds: float) -> None:
-        """Once much has been computed, spend some seconds on a program that is a little faster; other threads go on."""
+    def settle(self) -> None:
+        """Spend some seconds on compiling a program that is a little faster; other threads go on meanwhile.
+
+        It comes by itself once a minute was spent on computing, as then as much is likely to come.
+        """
         with self._lock:
-            self._seconds += seconds
-            due = self._seconds > _CONSTANT_AFTER and not self._settled
-            self._settled |= due
+            due, program = not self._settled, self._program
+            self._settled = True
         if due:
             faster = self._compile(program.batch_size, constant=True)
+            faster.run(np.zeros((program.batch_size, self.image_size, self.image_size, 3), np.uint8))
             with self._lock:
                 if self._program is program:
                     self._program = faster

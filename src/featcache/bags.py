@@ -8,7 +8,7 @@ The weights of all heads stand in arrays with a leading head axis, by these name
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import CacheFormatError, TrainingError
-from featcache.presets import HeadPlan
+from featcache.parts import Parts
+from featcache.presets import HeadPlan, Variant
+from featcache.schedules import Phase
 
 Floats = npt.NDArray[np.float32]
 Weights = dict[str, Floats]
@@ -25,13 +27,13 @@ EPSILON = 1e-3  # what Keras' BatchNormalization adds to the variance
 BAG_FILE = "bag.npz"
 OUT_OF_FOLD_FILE = "out_of_fold.hdf5"
 RECORD_FILE = "bag.json"
-_SCHEMA = 1
-_BLOCK_VALUES = 16_000_000  # about 64 MB of float32 at a time
+_SCHEMA = 2
+_BLOCK_VALUES = 4_000_000  # about 16 MB of float32 at a time
 
 
 @dataclass(frozen=True, order=True)
 class HeadId:
-    """One head of a bag: its seed, and the fold that it has not seen."""
+    """One head of a bag: its seed, and its part: the fold that it has not seen, or the group that it is trained on."""
 
     seed: int
     fold: int
@@ -43,28 +45,32 @@ class HeadId:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """What each epoch left behind, (epochs, H) float32 each.
+    """What each epoch left behind, (epochs, H) float32 each, but for `kept`.
 
     Attributes:
-        loss: mean cross-entropy over the epoch's training batches, dropout included.
-        accuracy: the same for the share of rows told right.
-        fold_loss: mean cross-entropy on the head's own fold, without dropout.
-        fold_accuracy: the same for the share of rows told right.
+        loss: mean loss over the epoch's training batches, as the weights were at each step: with dropout, and with
+            label smoothing where there is any.
+        accuracy: the share of those rows told right.
+        seen_loss: mean cross-entropy after the epoch, without dropout, on some of the plain training rows
+            (`featcache.judging.SEEN_ROWS`): what to hold against `fold_loss`.
+        seen_accuracy: the share of them told right.
+        fold_loss: mean cross-entropy after the epoch, without dropout, on rows of the head's own fold, or of other
+            groups.
+        fold_accuracy: the share of them told right.
+        kept: (H,) int32, the epoch whose weights the head has, from 0.
     """
 
     loss: Floats
     accuracy: Floats
+    seen_loss: Floats
+    seen_accuracy: Floats
     fold_loss: Floats
     fold_accuracy: Floats
+    kept: npt.NDArray[np.int32]
 
-    def mappings(self) -> dict[str, Floats]:
+    def mappings(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays by name."""
-        return {
-            "loss": self.loss,
-            "accuracy": self.accuracy,
-            "fold_loss": self.fold_loss,
-            "fold_accuracy": self.fold_accuracy,
-        }
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +82,9 @@ class Bag:
         tap_shape: (h, w, c) or (c,): one row's features before they are flattened.
         heads: H ids, seed by seed, fold by fold.
         weights: the stacked weights, see above.
-        out_of_fold: (seeds, n, C) float32: each training row by the heads that haven't seen its fold; NaN for
-            rows without a fold.
+        out_of_fold: (seeds, n, C) float32: each training row by the heads that haven't seen its fold (or group); NaN
+            for rows without one.
+        knows: (H, C) bool, whether the head was trained on any row of the class.
         history: the epochs.
     """
 
@@ -86,6 +93,7 @@ class Bag:
     heads: tuple[HeadId, ...]
     weights: Weights
     out_of_fold: Floats
+    knows: npt.NDArray[np.bool_]
     history: History = field(repr=False)
 
     @property
@@ -105,7 +113,10 @@ class Bag:
         return probabilities
 
     def member_predictions(self, features: npt.NDArray[Any]) -> Floats:
-        """Return (seeds, n, C) float32: the mean over each seed's heads, one of each fold.
+        """Return (seeds, n, C) float32: the mean over each seed's heads, one of each fold or group.
+
+        Where some heads have never seen a class, its probability is the mean over those that have, and all are brought
+        to the sum 1 again.
 
         Raises:
             TrainingError: the features have another shape than those trained on.
@@ -114,7 +125,7 @@ class Bag:
         means = np.empty((len(by_seed), len(features), self.plan.classes), np.float32)
         for start, said in self._said(features):  # what every head says of every row would be many times as much
             for mean, heads in zip(means, by_seed, strict=True):
-                mean[start : start + said.shape[1]] = said[heads].mean(axis=0, dtype=np.float64)
+                mean[start : start + said.shape[1]] = self._mean(said[heads], self.knows[heads])
         return means
 
     def _said(self, features: npt.NDArray[Any]) -> Iterator[tuple[int, Floats]]:
@@ -127,6 +138,14 @@ class Bag:
         for start, block in blocks(features, self._width()):
             yield start, forward(self.weights, block, len(self.plan.hidden))
 
+    @staticmethod
+    def _mean(probabilities: Floats, knows: npt.NDArray[np.bool_]) -> Floats:
+        if knows.all():
+            mean: Floats = probabilities.mean(axis=0, dtype=np.float64).astype(np.float32)
+            return mean
+        shares = knows / np.maximum(knows.sum(axis=0), 1)
+        return normalize(np.einsum("hnc,hc->nc", probabilities, shares))
+
     def _width(self) -> int:
         return self.plan.features + len(self.heads) * max((*self.plan.hidden, self.plan.classes))
 
@@ -136,7 +155,29 @@ def blocks(features: npt.NDArray[Any], width: int) -> Iterator[tuple[int, Floats
     rows = max(1, _BLOCK_VALUES // width)
     for start in range(0, len(features), rows):
         block = np.asarray(features[start : start + rows])
-        yield start, block.reshape(len(block), -1).astype(np.float32)
+        yield start, as_float32(block.reshape(len(block), -1))
+
+
+def as_float32(values: npt.NDArray[Any], out: Floats | None = None) -> Floats:
+    """Return a float32 array of its own, or `out`; from finite float16 in a fifth of the time of NumPy's conversion."""
+    floats = np.empty(values.shape, np.float32) if out is None else out
+    if values.dtype != np.float16:
+        np.copyto(floats, values, casting="same_kind")
+        return floats
+    # sign and exponent go to float32's places, the sign filling the three bits between, which are cleared; a power of
+    # two then mends the exponent's offset, of subnormal numbers too
+    bits = floats.view(np.int32)
+    np.copyto(bits, values.view(np.int16))
+    bits <<= 13
+    bits &= np.int32(-0x70000001)
+    floats *= np.float32(2.0**112)
+    return floats
+
+
+def normalize(probabilities: npt.NDArray[np.floating]) -> Floats:
+    """(..., C) float32 of sum 1 along the last axis."""
+    shares: Floats = (probabilities / probabilities.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return shares
 
 
 def forward(weights: Weights, rows: Floats, layers: int) -> Floats:
@@ -145,7 +186,7 @@ def forward(weights: Weights, rows: Floats, layers: int) -> Floats:
 
 
 def recompute_statistics(
-    weights: Weights, copies: Sequence[npt.NDArray[Any]], own: npt.NDArray[np.bool_], layers: int
+    weights: Weights, copies: Sequence[npt.NDArray[Any]], heads: Sequence[HeadId], parts: Parts, layers: int
 ) -> None:
     """Set each batch normalisation's mean and variance to those of the head's own rows, in place, without dropout.
 
@@ -154,22 +195,24 @@ def recompute_statistics(
     Args:
         weights: the stacked weights.
         copies: (n, ...) features each, the same rows in every copy.
-        own: (H, n) bool, the rows that a head was trained on.
+        heads: the H heads.
+        parts: which rows each was trained on.
         layers: number of hidden layers.
     """
-    mine = own.astype(np.float64)
+    trained = {part: parts.trained(part) for part in {head.fold for head in heads}}
+    count = np.array([[trained[head.fold].sum() * len(copies)] for head in heads], np.float64)
     for layer in range(layers):
         shape = weights[f"mean_{layer}"].shape
         total, squares = np.zeros(shape), np.zeros(shape)
         # shifted by the moving mean, so that the difference of two large sums doesn't eat the variance
         shift = weights[f"mean_{layer}"][:, None, :]
         for copy in copies:
-            for start, block in blocks(copy, copy[0].size + 2 * shape[0] * shape[1]):
+            for start, block in blocks(copy, copy[0].size + 3 * shape[0] * shape[1]):
                 active = np.maximum(_dense(weights, layer, _hidden(weights, block, layer)), 0) - shift
-                share = mine[:, None, start : start + len(block)]
+                here = slice(start, start + len(block))
+                share = np.array([trained[head.fold][here] for head in heads], np.float64)[:, None, :]
                 total += (share @ active)[:, 0]
                 squares += (share @ np.square(active))[:, 0]
-        count = mine.sum(axis=1)[:, None] * len(copies)
         mean = total / count
         weights[f"mean_{layer}"] = (mean + shift[:, 0]).astype(np.float32)
         weights[f"variance_{layer}"] = np.maximum(squares / count - mean**2, 0).astype(np.float32)
@@ -212,7 +255,7 @@ def write_bag(bag: Bag, path: Path) -> None:
     arrays: dict[str, npt.NDArray[Any]] = {f"weights/{name}": array for name, array in bag.weights.items()}
     arrays |= {f"history/{name}": array for name, array in bag.history.mappings().items()}
     text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
-    np.savez(path, allow_pickle=False, header=text, out_of_fold=bag.out_of_fold, **arrays)
+    np.savez(path, allow_pickle=False, header=text, out_of_fold=bag.out_of_fold, knows=bag.knows, **arrays)
 
 
 def load_bag(folder: Path) -> Bag:
@@ -239,12 +282,13 @@ def _bag(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> B
     del plan["training_version"]
     for name in ("hidden", "dropouts"):
         plan[name] = tuple(plan[name])
-    plan["schedule"] = tuple((rate, epochs) for rate, epochs in plan["schedule"])
-    prefixed = {part: {} for part in ("weights", "history")}  # type: dict[str, dict[str, Floats]]
+    plan["schedule"] = tuple(Phase(*phase) for phase in plan["schedule"])
+    plan["variants"] = tuple(Variant(tuple(dropouts), rate) for dropouts, rate in plan["variants"])
+    prefixed: dict[str, dict[str, npt.NDArray[Any]]] = {part: {} for part in ("weights", "history")}
     for name, array in arrays.items():
         part, _, rest = name.partition("/")
         if rest:
             prefixed[part][rest] = array
     heads = tuple(HeadId(seed, fold) for seed, fold in header["heads"])
     history = History(**prefixed["history"])
-    return Bag(HeadPlan(**plan), tap_shape, heads, prefixed["weights"], arrays["out_of_fold"], history)
+    return Bag(HeadPlan(**plan), tap_shape, heads, prefixed["weights"], arrays["out_of_fold"], arrays["knows"], history)

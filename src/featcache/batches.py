@@ -1,166 +1,290 @@
 """What each head sees, step by step: its own rows in its own order, its own dropout masks. NumPy only.
 
-Every head draws from generators of its own, seeded by its seed and fold: what it sees does not depend on which heads
+Every head draws from generators of its own, seeded by its seed and part: what it sees does not depend on which heads
 are trained beside it, on the Keras backend, or on any global random state.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.bags import HeadId, Weights, blocks
+from featcache.bags import Floats, HeadId, Weights, blocks
+from featcache.errors import TrainingError
+from featcache.parts import Parts
 from featcache.presets import HeadPlan
 
-_DRAWS = 1 << 16
+_DRAWS = 256  # a byte decides whether a value is kept: half the random numbers that two would take
+_BYTES_AT_ONCE = 1 << 17  # drawn at once: many steps of a small head, and little enough for the cache
+
+
+def kept_share(dropout: float) -> float:
+    """The share of values that masks for `dropout` keep: the nearest multiple of 1/256, and what they scale by."""
+    return (_DRAWS - _threshold(dropout)) / _DRAWS
+
+
+def _threshold(dropout: float) -> int:
+    return min(round(dropout * _DRAWS), _DRAWS - 1)
 
 
 class HeadStream:
     """One head's randomness: initial kernels, the order of its rows, its dropout masks."""
 
-    def __init__(self, head: HeadId, rows: npt.NDArray[np.int64]) -> None:
-        """Seed the generators; `rows` (r,) int64 are the rows that the head is trained on."""
+    def __init__(self, head: HeadId, count: int) -> None:
+        """Seed the generators; the head is trained on `count` rows, called 0..count-1 here."""
         # SFC64 fills arrays fastest, and masks are most of what is drawn
         seeds = np.random.SeedSequence([head.seed, head.fold]).spawn(3)
         self._initial, self._order, self._masks = (np.random.Generator(np.random.SFC64(seed)) for seed in seeds)
-        self._rows = rows
-        self._left = rows[:0]
+        self._rows: npt.NDArray[np.integer] = np.arange(count, dtype=np.int32 if count < 1 << 31 else np.int64)
+        self._next = count
+        self._bytes = np.empty(0, np.uint8)
 
-    def kernel(self, inputs: int, outputs: int) -> npt.NDArray[np.float32]:
+    def kernel(self, inputs: int, outputs: int) -> Floats:
         """(inputs, outputs) float32, Glorot-uniform as in Keras' Dense."""
-        limit = np.sqrt(6 / (inputs + outputs))
-        return self._initial.uniform(-limit, limit, (inputs, outputs)).astype(np.float32)
+        limit = np.float32(np.sqrt(6 / (inputs + outputs)))
+        drawn: Floats = self._initial.random((inputs, outputs), np.float32)
+        drawn *= 2 * limit
+        drawn -= limit
+        return drawn
 
-    def rows(self, count: int) -> npt.NDArray[np.int64]:
+    def rows(self, count: int) -> npt.NDArray[np.integer]:
         """The next `count` rows. All rows come once in a fresh random order, then all of them again in another."""
-        parts = []
-        while count:
-            if not len(self._left):
-                self._left = self._order.permutation(self._rows)
-            parts.append(self._left[:count])
-            self._left = self._left[count:]
-            count -= len(parts[-1])
-        return np.concatenate(parts)
+        drawn: npt.NDArray[np.integer] = np.empty(count, self._rows.dtype)
+        done = 0
+        while done < count:
+            if self._next == len(self._rows):
+                self._order.shuffle(self._rows)
+                self._next = 0
+            part = self._rows[self._next : self._next + count - done]
+            drawn[done : done + len(part)] = part
+            self._next += len(part)
+            done += len(part)
+        return drawn
 
     def mask(self, out: npt.NDArray[np.bool_], dropout: float) -> None:
-        """Fill `out` with True where a value is kept; dropout is honoured to 1/65536."""
-        words = self._masks.integers(0, 1 << 64, -(-out.size // 4), np.uint64)
-        draws = words.view(np.uint16)[: out.size].reshape(out.shape)
-        np.greater_equal(draws, round(dropout * _DRAWS), out=out)
+        """Fill `out` with True where a value is kept; dropout is honoured to 1/512."""
+        flat, threshold, done = out.reshape(-1), _threshold(dropout), 0
+        while done < len(flat):
+            if not len(self._bytes):
+                self._bytes = self._masks.integers(0, 1 << 64, _BYTES_AT_ONCE // 8, np.uint64).view(np.uint8)
+            drawn = self._bytes[: len(flat) - done]
+            np.greater_equal(drawn, threshold, out=flat[done : done + len(drawn)])
+            self._bytes = self._bytes[len(drawn) :]
+            done += len(drawn)
 
 
-def training_rows(
-    heads: Sequence[HeadId], folds: npt.NDArray[np.integer], usable: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
-    """(H, n) bool: usable rows of the folds that are not the head's own."""
-    return np.stack([usable & (folds >= 0) & (folds != head.fold) for head in heads])
+@dataclass(frozen=True, eq=False)
+class PseudoLabels:
+    """Unlabelled rows that heads are trained on beside the labelled ones; never scored.
+
+    Attributes:
+        copies: features of m rows each, as those of the training rows; any number of copies, at least one.
+        labels: (P, m, C) float32, each part's soft labels, in the order of its numbers. For honest scores they must
+            come from heads that were never trained on what the part is scored on.
+        weight: what a pseudo-labelled row counts for beside a labelled one.
+    """
+
+    copies: Sequence[npt.NDArray[Any]]
+    labels: Floats
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """The rows that a bag is trained on.
+
+    Attributes:
+        copies: (n, ...) features each, copy 0 plain, then augmented ones; memory-mapped arrays stay on the disk.
+        labels: (n,) class indices.
+        parts: which of them each head is trained on.
+        pseudo: more rows, with soft labels.
+    """
+
+    copies: Sequence[npt.NDArray[Any]]
+    labels: npt.NDArray[np.integer]
+    parts: Parts
+    pseudo: PseudoLabels | None = None
+
+    def check(self, plan: HeadPlan) -> None:
+        """Refuse what doesn't fit.
+
+        Raises:
+            TrainingError: features, labels or soft labels of another shape or range than the plan's.
+        """
+        self._check_features(self.copies, len(self.labels), plan)
+        known = self.labels[self.parts.units >= 0]
+        if len(known) and not (known.min() >= 0 and known.max() < plan.classes):
+            low, high = known.min(), known.max()
+            raise TrainingError(f"expected labels in 0..{plan.classes - 1}; got labels from {low} to {high}")
+        if self.pseudo is not None:
+            parts, rows, classes = self.pseudo.labels.shape
+            self._check_features(self.pseudo.copies, rows, plan)
+            if (parts, classes) != (len(self.parts.numbers), plan.classes) or not self.pseudo.weight > 0:
+                raise TrainingError(
+                    f"expected soft labels of {len(self.parts.numbers)} parts and {plan.classes} classes, and a weight "
+                    f"above 0; got shape={self.pseudo.labels.shape}, weight={self.pseudo.weight}"
+                )
+
+    @staticmethod
+    def _check_features(copies: Sequence[npt.NDArray[Any]], rows: int, plan: HeadPlan) -> None:
+        shapes = [tuple(copy.shape) for copy in copies]
+        if len(set(shapes)) != 1 or shapes[0][0] != rows or np.prod(shapes[0][1:]) != plan.features:
+            expected = f"({rows}, ...) with {plan.features} values a row"
+            raise TrainingError(f"expected features of shape {expected} in every copy; got shapes={shapes}")
+
+    def count(self, part: int) -> int:
+        """The number of rows that heads of `part` are trained on, copies and pseudo-labelled ones included."""
+        labelled = int(self.parts.trained(part).sum()) * len(self.copies)
+        return labelled + (self.pseudo.labels.shape[1] * len(self.pseudo.copies) if self.pseudo else 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step of g heads; b rows each.
+
+    Attributes:
+        values: (g, b, F) of the features' dtype.
+        masks: for each dense layer (g, b, its inputs) bool, True where a value is kept; None where no head drops any.
+        targets: (g, b, C) float32, what the loss compares with: one-hot, smoothed, or soft.
+        weights: (g, b) float32, what each row counts for; None where all count the same.
+        truth: (g, b) int32, the label or the likeliest class of the soft one.
+    """
+
+    values: npt.NDArray[Any]
+    masks: list[npt.NDArray[np.bool_] | None]
+    targets: Floats
+    weights: Floats | None
+    truth: npt.NDArray[np.int32]
 
 
 class Batches:
-    """The steps of a bag.
+    """The steps of some heads of a bag.
 
-    All heads take the same number of steps an epoch, as many as the one with most rows needs; full batches only. A
-    head whose rows run out begins its next permutation at once: a head that sits steps out would drift under Adam.
+    All heads of a bag take the same number of steps an epoch, as many as the one with most rows needs; full batches
+    only. A head whose rows run out begins its next permutation at once: one that sits steps out would drift under
+    Adam.
     """
 
     def __init__(
-        self,
-        copies: Sequence[npt.NDArray[Any]],
-        labels: npt.NDArray[np.integer],
-        own: npt.NDArray[np.bool_],
-        streams: Sequence[HeadStream],
-        plan: HeadPlan,
+        self, examples: Examples, heads: Sequence[HeadId], streams: Sequence[HeadStream], plan: HeadPlan
     ) -> None:
         """Prepare buffers of one step; the features stay where they are.
 
         Args:
-            copies: (n, ...) features each, copy 0 plain.
-            labels: (n,) class indices.
-            own: (H, n) bool, the head's training rows.
-            streams: H heads' randomness, made for rows 0..copies*r-1 (copy-major) of the head's r rows.
-            plan: dropouts and batch size.
+            examples: what the whole bag is trained on.
+            heads: g heads of it.
+            streams: their randomness, for `examples.count` rows each.
+            plan: dropouts, batch size, label smoothing.
         """
-        self._copies = [copy.reshape(len(copy), -1) for copy in copies]
-        self._labels = labels
-        self._rows = [np.flatnonzero(mine) for mine in own]
-        self._streams = streams
-        counts = [len(rows) * len(copies) for rows in self._rows]
-        self.size = min(plan.batch_size, *counts)
-        self.steps = -(-max(counts) // self.size)
-        self._dropouts = plan.dropouts
-        widths = (plan.features, *plan.hidden)
-        heads = len(streams)
-        self._values = np.empty((heads, self.size, plan.features), self._copies[0].dtype)
-        self._classes = np.empty((heads, self.size), np.int32)
-        self._masks = [np.ones((heads, self.size, width), bool) for width in widths]
+        most = max(examples.count(part) for part in examples.parts.numbers)
+        self.size = min(plan.batch_size, most)
+        self.steps = -(-most // self.size)
+        self._examples, self._streams = examples, streams
+        self._copies = [copy.reshape(len(copy), -1) for copy in examples.copies]
+        self._soft = [copy.reshape(len(copy), -1) for copy in examples.pseudo.copies] if examples.pseudo else []
+        small = np.int32 if len(examples.labels) < 1 << 31 else np.int64
+        rows = {head.fold: np.flatnonzero(examples.parts.trained(head.fold)).astype(small) for head in heads}
+        self._rows = [rows[head.fold] for head in heads]
+        self._parts = [examples.parts.numbers.index(head.fold) for head in heads]
+        self._dropouts = [plan.variant(head.seed).dropouts for head in heads]
+        self._smooth = np.full((plan.classes, plan.classes), plan.label_smoothing / plan.classes, np.float32)
+        self._smooth += (1 - plan.label_smoothing) * np.eye(plan.classes, dtype=np.float32)
+        self._batch = self._buffers(len(heads), plan)
 
-    def epoch(self) -> Iterator[tuple[list[npt.NDArray[Any]], npt.NDArray[np.int32]]]:
-        """Yield ([values (H, b, F), masks (H, b, width)...], labels (H, b) int32); the arrays are reused."""
+    def _buffers(self, heads: int, plan: HeadPlan) -> Batch:
+        shape, widths = (heads, self.size), (plan.features, *plan.hidden)
+        dropped = [any(dropouts[layer] for dropouts in self._dropouts) for layer in range(len(widths))]
+        return Batch(
+            np.empty((*shape, plan.features), self._copies[0].dtype),
+            [np.ones((*shape, width), bool) if any_ else None for width, any_ in zip(widths, dropped, strict=True)],
+            np.empty((*shape, plan.classes), np.float32),
+            np.ones(shape, np.float32) if self._soft else None,
+            np.empty(shape, np.int32),
+        )
+
+    def epoch(self) -> Iterator[Batch]:
+        """Yield `steps` batches; its arrays are reused."""
         for _ in range(self.steps):
             for head, stream in enumerate(self._streams):
                 self._draw(head, stream)
-            used = [mask for mask, dropout in zip(self._masks, self._dropouts, strict=True) if dropout]
-            yield [self._values, *used], self._classes
+            if not self._soft:
+                np.take(self._smooth, self._batch.truth, axis=0, out=self._batch.targets, mode="clip")
+            yield self._batch
 
     def _draw(self, head: int, stream: HeadStream) -> None:
-        copy, position = np.divmod(stream.rows(self.size), len(self._rows[head]))
-        rows = self._rows[head][position]
-        for number, features in enumerate(self._copies):
-            drawn = copy == number
-            if len(self._copies) == 1:
-                np.take(features, rows, axis=0, out=self._values[head], mode="clip")
-            else:
-                self._values[head, drawn] = features[rows[drawn]]
-        self._classes[head] = self._labels[rows]
-        for mask, dropout in zip(self._masks, self._dropouts, strict=True):
-            if dropout:
+        batch, mine = self._batch, self._rows[head]
+        copy, place = np.divmod(stream.rows(self.size), len(mine))
+        known = copy < len(self._copies)
+        rows = mine[np.where(known, place, 0)]
+        self._gather(self._copies, copy, rows, batch.values[head], known)
+        batch.truth[head] = self._examples.labels[rows]
+        if self._soft:
+            # labelled rows of all copies come first, then the pseudo-labelled ones
+            batch.targets[head] = self._smooth[batch.truth[head]]
+            self._draw_soft(head, (copy - len(self._copies)) * len(mine) + place, ~known)
+        for mask, dropout in zip(batch.masks, self._dropouts[head], strict=True):
+            if mask is not None and dropout:
                 stream.mask(mask[head], dropout)
 
+    def _draw_soft(self, head: int, number: npt.NDArray[Any], soft: npt.NDArray[np.bool_]) -> None:
+        """Fill in the rows that are `soft`; `number` counts them over all copies."""
+        batch, pseudo = self._batch, self._examples.pseudo
+        assert pseudo is not None and batch.weights is not None  # noqa: PT018, S101  # as `_soft` isn't empty
+        copy, rows = np.divmod(np.where(soft, number, 0), pseudo.labels.shape[1])
+        self._gather(self._soft, copy, rows, batch.values[head], soft)
+        labels = pseudo.labels[self._parts[head], rows[soft]]
+        batch.targets[head, soft] = labels
+        batch.truth[head, soft] = labels.argmax(axis=1)
+        batch.weights[head] = np.where(soft, pseudo.weight, 1)
 
-def input_statistics(
-    copies: Sequence[npt.NDArray[Any]],
-    folds: npt.NDArray[np.integer],
-    usable: npt.NDArray[np.bool_],
-    heads: Sequence[HeadId],
-) -> Weights:
-    """Mean and variance of the inputs over each head's training rows, all copies, in one pass.
+    @staticmethod
+    def _gather(
+        copies: Sequence[npt.NDArray[Any]],
+        copy: npt.NDArray[Any],
+        rows: npt.NDArray[Any],
+        out: npt.NDArray[Any],
+        wanted: npt.NDArray[np.bool_],
+    ) -> None:
+        if len(copies) == 1 and wanted.all():
+            np.take(copies[0], rows, axis=0, out=out, mode="clip")
+            return
+        for number, features in enumerate(copies):
+            drawn = wanted & (copy == number)
+            out[drawn] = features[rows[drawn]]
+
+
+def input_statistics(copies: Sequence[npt.NDArray[Any]], parts: Parts) -> dict[int, Weights]:
+    """Mean and variance of the inputs over each part's training rows, all copies, in one pass.
 
     Returns:
-        ``input_mean`` and ``input_variance``, (H, F) float32. Variances are raised to a thousandth of their mean, so
-        that a feature which is almost always zero is not blown up where it isn't.
+        Part -> ``input_mean`` and ``input_variance``, (F,) float32. Variances are raised to a thousandth of their
+        mean, so that a feature which is almost always zero is not blown up where it isn't.
     """
-    counted = np.where(usable, folds, -1)
-    parts = np.unique(counted[counted >= 0])
     width = copies[0][0].size
-    count, total, squares = np.zeros(len(parts)), np.zeros((len(parts), width)), np.zeros((len(parts), width))
+    shape = (len(parts.numbers), width)
+    count, total, squares = np.zeros(len(parts.numbers)), np.zeros(shape), np.zeros(shape)
     for copy in copies:
         for start, block in blocks(copy, 4 * width):
-            here = counted[start : start + len(block)]
-            for number, fold in enumerate(parts):
-                rows = block[here == fold].astype(np.float64)
+            here = parts.units[start : start + len(block)]
+            for number, unit in enumerate(parts.numbers):
+                rows = block[here == unit].astype(np.float64)
                 count[number] += len(rows)
                 total[number] += rows.sum(axis=0)
                 squares[number] += np.square(rows).sum(axis=0)
-    return _by_head([parts != head.fold for head in heads], count, total, squares)
+    statistics = {}
+    for number, part in enumerate(parts.numbers):
+        trained = (np.arange(len(parts.numbers)) == number) == parts.by_group
+        statistics[part] = _statistics(*(sums[trained].sum(axis=0) for sums in (count, total, squares)))
+    return statistics
 
 
-def _by_head(
-    others: Sequence[npt.NDArray[np.bool_]],
-    count: npt.NDArray[np.float64],
-    total: npt.NDArray[np.float64],
-    squares: npt.NDArray[np.float64],
-) -> Weights:
-    means, variances = [], []
-    for other in others:
-        mean = total[other].sum(axis=0) / count[other].sum()
-        variance = np.maximum(squares[other].sum(axis=0) / count[other].sum() - mean**2, 0)
-        means.append(mean)
-        variances.append(np.maximum(variance, VARIANCE_FLOOR * variance.mean() + 1e-12))
-    return {
-        "input_mean": np.array(means, np.float32),
-        "input_variance": np.array(variances, np.float32),
-    }
+def _statistics(count: float, total: npt.NDArray[np.float64], squares: npt.NDArray[np.float64]) -> Weights:
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, 0)
+    variance = np.maximum(variance, VARIANCE_FLOOR * variance.mean() + 1e-12)
+    return {"input_mean": mean.astype(np.float32), "input_variance": variance.astype(np.float32)}
 
 
 VARIANCE_FLOOR = 1e-3

@@ -1,7 +1,8 @@
-"""Which fold each training row is scored in: stratified by class, never splitting a group."""
+"""Which fold each training row is scored in: stratified by class, never splitting a group nor copies of one image."""
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,6 @@ import numpy.typing as npt
 from featcache.errors import TrainingError
 
 NO_FOLD = -1
-_LONE = -1  # a row without a group, until it has a number of its own
 
 
 def assign_folds(
@@ -18,6 +18,7 @@ def assign_folds(
     folds: int,
     seed: int,
     class_names: Sequence[str] = (),
+    digests: Sequence[str] | npt.NDArray[np.bytes_] = (),
 ) -> npt.NDArray[np.int32]:
     """Deal the rows out to `folds` parts of like class proportions.
 
@@ -28,6 +29,8 @@ def assign_folds(
         folds: the number of parts, at least 2.
         seed: decides the shuffling; the same seed, rows and order give the same folds.
         class_names: what errors call the classes; their indices where it is empty.
+        digests: n texts, equal where the images are the same bytes: copies of one image, like rows of one group,
+            share a fold, or what is scored was seen in training. Empty: all images differ.
 
     Returns:
         (n,) int32 in 0..folds-1, or `NO_FOLD`. A class with fewer rows than folds is missing from some folds.
@@ -38,34 +41,48 @@ def assign_folds(
     """
     labels = np.asarray(labels)
     known = np.flatnonzero(labels >= 0)
-    units = _units(groups, known)
-    _check(labels[known], units, folds, class_names)
+    images = _by_first(np.asarray(digests)[known]) if len(digests) else np.arange(len(known))
+    units = _units([groups[row] for row in known.tolist()], images)
+    _check(labels[known], images, units, folds, class_names)
     assigned = np.full(len(labels), NO_FOLD, np.int32)
-    assigned[known] = _deal(labels[known], units, folds, seed)
+    if units is None:
+        assigned[known] = _stratified(labels[known], images, folds, seed)
+    else:
+        assigned[known] = _grouped(labels[known], units, folds, seed)
     return assigned
 
 
-def _units(groups: Sequence[str], known: npt.NDArray[np.intp]) -> npt.NDArray[np.int64] | None:
-    """(k,) the number of each known row's group, or None where no row has one."""
-    wanted = np.zeros(len(groups), bool)
-    wanted[known] = True
-    numbers: dict[str, int] = {}
-    units = np.fromiter(
-        (numbers.setdefault(name, len(numbers)) if name else _LONE for name, is_known in zip(groups, wanted, strict=True) if is_known),
-        np.int64,
-        len(known),
-    )  # fmt: skip
-    if not numbers:
+def _by_first(values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """(k,) the number of each value, in the order in which they first appear."""
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    numbers: npt.NDArray[np.intp] = np.argsort(np.argsort(first))[inverse]
+    return numbers
+
+
+def _units(groups: Sequence[str], images: npt.NDArray[np.intp]) -> npt.NDArray[np.intp] | None:
+    """(k,) the number of what must stay together: rows joined by group or image; None where no row has a group."""
+    if not any(groups):
         return None
-    lone = units == _LONE
-    units[lone] = len(numbers) + np.arange(lone.sum())
-    return units
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    names = {name: number for number, name in enumerate(dict.fromkeys(filter(None, groups)))}
+    inside = np.flatnonzero([bool(name) for name in groups])
+    numbers = np.array([names[groups[row]] for row in inside.tolist()])
+    # one node an image and one a group; a row of a group is the edge between its own two
+    nodes = images.max() + 1 + len(names)
+    edges = coo_matrix((np.ones(len(inside)), (images[inside], images.max() + 1 + numbers)), (nodes, nodes))
+    return _by_first(connected_components(edges, directed=False)[1][images])
 
 
 def _check(
-    labels: npt.NDArray[np.integer], units: npt.NDArray[np.int64] | None, folds: int, class_names: Sequence[str]
+    labels: npt.NDArray[np.integer],
+    images: npt.NDArray[np.intp],
+    units: npt.NDArray[np.intp] | None,
+    folds: int,
+    class_names: Sequence[str],
 ) -> None:
-    rows = len(labels)
+    rows = len(np.unique(images))
     if rows < folds:
         raise TrainingError(f"expected at least one labelled row a fold; got rows={rows}, folds={folds}: {_FEWER}")
     if units is not None and len(np.unique(units)) < folds:
@@ -74,10 +91,10 @@ def _check(
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         name = class_names[label] if class_names else int(label)
-        if len(members) < 2:
+        if len(np.unique(images[members])) < 2:
             raise TrainingError(
                 f"expected at least 2 usable images of each class, one to train on and one to score; "
-                f"got rows=1 for class {name!r}: add images of it or remove its folder"
+                f"got rows=1 for class {name!r}, copies of it aside: add images of it or remove its folder"
             )
         if units is not None and len(np.unique(units[members])) < 2:
             raise TrainingError(
@@ -89,11 +106,9 @@ def _check(
 _FEWER = "add rows or lower [Heads] folds"
 
 
-def _deal(
-    labels: npt.NDArray[np.integer], units: npt.NDArray[np.int64] | None, folds: int, seed: int
+def _grouped(
+    labels: npt.NDArray[np.integer], units: npt.NDArray[np.intp], folds: int, seed: int
 ) -> npt.NDArray[np.int32]:
-    if units is None:
-        return _stratified(labels, folds, seed)
     from sklearn.model_selection import StratifiedGroupKFold
 
     assigned = np.full(len(labels), NO_FOLD, np.int32)
@@ -110,13 +125,17 @@ def _deal(
     return assigned
 
 
-def _stratified(labels: npt.NDArray[np.integer], folds: int, seed: int) -> npt.NDArray[np.int32]:
-    """Shuffle each class and deal on where the class before stopped: class and fold sizes differ by at most one.
+def _stratified(
+    labels: npt.NDArray[np.integer], images: npt.NDArray[np.intp], folds: int, seed: int
+) -> npt.NDArray[np.int32]:
+    """Shuffle each class and deal on where the class before stopped: class and fold sizes differ by at most one image.
 
     scikit-learn's StratifiedKFold refuses what this must allow: every class with fewer rows than folds.
     """
+    _, first = np.unique(images, return_index=True)
+    classes = labels[first]
     generator = np.random.default_rng(seed)
-    order = np.concatenate([generator.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)])
-    assigned = np.empty(len(labels), np.int32)
+    order = np.concatenate([generator.permutation(np.flatnonzero(classes == label)) for label in np.unique(classes)])
+    assigned = np.empty(len(first), np.int32)
     assigned[order] = np.arange(len(order)) % folds
-    return assigned
+    return assigned[images]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +16,7 @@ from featcache.disk import replacing
 from featcache.errors import CacheFormatError, CacheMismatchError
 from featcache.texts import CHUNK, NOWHERE, PackedTexts, positions, repeated
 
-SCHEMA = 2
+SCHEMA = 3
 _HEAD_LIMIT = 1 << 20
 _NEXT = "run TrainHeads with --rerun"
 
@@ -31,6 +31,7 @@ class Predictions:
         members: m names.
         probabilities: (m, n, C) float32; NaN throughout a row that a member has no prediction for.
         class_names: C names.
+        folds: (n,) int32, the fold that a row was scored in, -1 for none; None for rows that nothing is trained on.
     """
 
     ids: Sequence[str]
@@ -38,6 +39,7 @@ class Predictions:
     members: tuple[str, ...]
     probabilities: npt.NDArray[np.float32]
     class_names: tuple[str, ...]
+    folds: npt.NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         """Refuse parts that don't fit together."""
@@ -45,6 +47,8 @@ class Predictions:
         if self.probabilities.shape != shape or self.labels.shape != (len(self.ids),):
             got = f"probabilities{self.probabilities.shape}, labels{self.labels.shape}"
             raise CacheMismatchError(f"expected probabilities{shape} and labels({shape[1]},); got {got}: {_NEXT}")
+        if self.folds is not None and self.folds.shape != self.labels.shape:
+            raise CacheMismatchError(f"expected folds{self.labels.shape}; got folds{self.folds.shape}: {_NEXT}")
         for what, names in (("row ids", self.ids), ("members", self.members)):
             twice = repeated(names)
             if twice is not None:
@@ -65,7 +69,7 @@ class Predictions:
                 f"expected predictions for {len(ids)} rows; {len(missing)} are missing, "
                 f"first id={ids[int(missing[0])]!r}: {_NEXT}"
             )
-        return Predictions(ids, self.labels[rows], self.members, self.probabilities[:, rows], self.class_names)
+        return self._taken(ids, rows)
 
     def scored(self) -> "Predictions":
         """Return the rows whose label is known and that every member has a prediction for."""
@@ -76,7 +80,11 @@ class Predictions:
             return self
         rows = np.flatnonzero(complete)
         ids = PackedTexts(self.ids[int(row)] for row in rows)
-        return Predictions(ids, self.labels[rows], self.members, self.probabilities[:, rows], self.class_names)
+        return self._taken(ids, rows)
+
+    def _taken(self, ids: Sequence[str], rows: npt.NDArray[np.integer]) -> "Predictions":
+        folds = None if self.folds is None else self.folds[rows]
+        return replace(self, ids=ids, labels=self.labels[rows], probabilities=self.probabilities[:, rows], folds=folds)
 
     def save(self, path: Path, record: Mapping[str, object] | None = None) -> None:
         """Replace `path`, atomically; `record` says of the stage what `stored_record` gives back, its ``key`` above all.
@@ -97,7 +105,10 @@ class Predictions:
                     for start in range(0, len(texts), CHUNK):
                         dataset[start : start + CHUNK] = np.array(texts[start : start + CHUNK], object)
                 file["labels"], file["probabilities"] = self.labels, self.probabilities
-                for name, dimensions in _DIMENSIONS.items():
+                if self.folds is not None:
+                    file["folds"] = self.folds
+                for name in _DIMENSIONS.keys() & file.keys():
+                    dimensions = _DIMENSIONS[name]
                     for axis, dimension in enumerate(dimensions):
                         file[name].dims[axis].label = dimension
             with open(temporary, "rb+") as stream:
@@ -119,9 +130,11 @@ class Predictions:
                 ids = PackedTexts(_texts(file["ids"]))
                 members, names = (tuple(_texts(file[name])) for name in ("members", "class_names"))
                 labels, probabilities = file["labels"][()], file["probabilities"][()]
-            if labels.dtype != np.int32 or probabilities.dtype != np.float32:
+                folds = file["folds"][()] if "folds" in file else None
+            integers = labels.dtype == np.int32 and (folds is None or folds.dtype == np.int32)
+            if not integers or probabilities.dtype != np.float32:
                 raise TypeError(f"labels are {labels.dtype}, probabilities {probabilities.dtype}")
-            return cls(ids, labels, members, probabilities, names)
+            return cls(ids, labels, members, probabilities, names, folds)
         except (
             OSError,
             KeyError,
@@ -141,7 +154,7 @@ def _texts(dataset: h5py.Dataset) -> Iterator[str]:
         yield from dataset.asstr()[start : start + CHUNK]
 
 
-_DIMENSIONS = {"ids": ("row",), "labels": ("row",), "probabilities": ("member", "row", "class")}
+_DIMENSIONS = {"ids": ("row",), "labels": ("row",), "folds": ("row",), "probabilities": ("member", "row", "class")}
 
 
 def stored_record(path: Path) -> dict[str, Any] | None:
@@ -194,7 +207,7 @@ def joined_members(parts: Sequence[Predictions]) -> Predictions:
     """Return the members of all `parts` side by side, on the rows of the first, joined by row id.
 
     Raises:
-        CacheMismatchError: a part lacks a row or has other classes.
+        CacheMismatchError: a part lacks a row, has other classes, or scored a row in another fold.
     """
     first, *rest = parts
     if not rest:
@@ -202,6 +215,15 @@ def joined_members(parts: Sequence[Predictions]) -> Predictions:
     aligned = [first, *(part.align(first.ids) for part in rest)]
     if any(part.class_names != first.class_names for part in rest):
         raise CacheMismatchError(f"expected members of the same classes; got others in {len(parts)} bags: {_NEXT}")
+    if not all(_same_folds(first.folds, part.folds) for part in aligned):
+        raise CacheMismatchError(f"expected members of the same folds; got others in {len(parts)} bags: {_NEXT}")
     members = tuple(member for part in aligned for member in part.members)
     probabilities = np.concatenate([part.probabilities for part in aligned])
-    return Predictions(first.ids, first.labels, members, probabilities, first.class_names)
+    return replace(first, members=members, probabilities=probabilities)
+
+
+def _same_folds(one: npt.NDArray[np.int32] | None, other: npt.NDArray[np.int32] | None) -> bool:
+    """Whether the rows that both scored were in the same folds: an ensemble of fold k must not have seen fold k."""
+    if one is None or other is None:
+        return one is other
+    return bool(np.all((one == other) | (one < 0) | (other < 0)))

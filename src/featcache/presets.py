@@ -1,12 +1,26 @@
-"""What a head is and how it is trained: the settings, resolved for the rows at hand."""
+"""What a head is and how it is trained: the settings, resolved for the rows at hand.
+
+A preset asks for one or more *shapes*, named kinds of heads; each tap and shape is one bag.
+"""
 
 import math
 from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
 
 from featcache.errors import TrainingError
+from featcache.schedules import Phase
 from featcache.specs import HeadsSpec
 
-TRAINING_VERSION = 1  # raise it when the same plan trains to other values
+TRAINING_VERSION = 2  # raise it when the same plan trains to other values
+LINEAR_VERSION = 2  # the same for the shape ``linear``
+LINEAR = "linear"
+
+
+class Variant(NamedTuple):
+    """What may differ between the heads of a bag: `HeadPlan.dropouts`, and what its learning rates are multiplied by."""
+
+    dropouts: tuple[float, ...]
+    rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -18,45 +32,70 @@ class HeadPlan:
         classes: outputs of the softmax.
         hidden: widths of the dense layers, each followed by relu and batch normalisation.
         dropouts: the share dropped before each dense layer, the softmax layer included; len(hidden) + 1 values.
-        schedule: ((learning rate, epochs), ...), in order.
+        schedule: learning rates and epochs, in order.
         batch_size: rows a step and head.
         standardize: inputs get mean 0 and variance 1 over the head's own training rows.
         momentum: of batch normalisation's moving averages.
         recompute_statistics: replace those averages, after training, by the statistics of the head's training rows.
         weight_decay: what Adam takes off each kernel a step, times the learning rate.
+        label_smoothing: the share of each label that is spread evenly over all classes.
+        keep_best: a head keeps the epoch that is best for the other folds' heads on their folds; False: the last.
+        early_stop: epochs without a better one after which training ends; 0: never. Needs `keep_best`.
+        variants: seed s is trained as variant s modulo their number says; none: all alike.
     """
 
     features: int
     classes: int
     hidden: tuple[int, ...]
     dropouts: tuple[float, ...]
-    schedule: tuple[tuple[float, int], ...]
+    schedule: tuple[Phase, ...]
     batch_size: int
     standardize: bool = False
     momentum: float = 0.99
     recompute_statistics: bool = False
     weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    keep_best: bool = False
+    early_stop: int = 0
+    variants: tuple[Variant, ...] = ()
 
     @property
     def epochs(self) -> int:
-        """Passes over the training rows."""
-        return sum(epochs for _, epochs in self.schedule)
+        """Passes over the training rows, unless `early_stop` ends them."""
+        return sum(phase.epochs for phase in self.schedule)
 
-    @property
-    def rates(self) -> list[float]:
-        """The learning rate of each epoch."""
-        return [rate for rate, epochs in self.schedule for _ in range(epochs)]
+    def variant(self, seed: int) -> Variant:
+        """How heads of `seed` are trained."""
+        return self.variants[seed % len(self.variants)] if self.variants else Variant(self.dropouts)
 
     def settings(self) -> dict[str, object]:
         """The plan as JSON-able values, for keys and records."""
         return {**asdict(self), "training_version": TRAINING_VERSION}
 
 
-def resolve(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
-    """Fill in what the preset decides; what the user set wins.
+def shapes(spec: HeadsSpec) -> tuple[str, ...]:
+    """Return the shapes that the preset asks for, in order; known from the settings alone."""
+    return _SHAPES_OF[spec.preset]
+
+
+def shape_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
+    """Return what of the settings decides a shape's heads, JSON-able, for its bag's key: not which preset asks for it."""
+    if shape == LINEAR:
+        return {"shape": shape, "folds": spec.folds}
+    return {"shape": shape, **{name: value for name, value in asdict(spec).items() if name != "preset"}}
+
+
+def training_version(shape: str) -> int:
+    """Return the version of what trains a shape, for its bag's key."""
+    return LINEAR_VERSION if shape == LINEAR else TRAINING_VERSION
+
+
+def resolve(spec: HeadsSpec, shape: str, features: int, rows: int, classes: int) -> HeadPlan:
+    """Fill in what the shape decides; what the user set wins.
 
     Args:
         spec: the settings.
+        shape: one of `shapes(spec)`.
         features: values of one row, flattened.
         rows: usable training rows of one copy, all folds together.
         classes: number of classes.
@@ -69,7 +108,18 @@ def resolve(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan
     if features < 1:
         raise TrainingError(f"expected features to train on; got features={features}")
     in_training = max(1, rows - rows // spec.folds)
-    return _PRESETS[spec.preset](spec, features, in_training, classes)
+    return _wished(_PLANS[shape](spec, features, in_training, classes), spec)
+
+
+def _wished(plan: HeadPlan, spec: HeadsSpec) -> HeadPlan:
+    """Let the user's settings win where every preset means the same by them."""
+    if spec.weight_decay is not None:
+        plan = replace(plan, weight_decay=spec.weight_decay)
+    if spec.label_smoothing is not None:
+        plan = replace(plan, label_smoothing=spec.label_smoothing)
+    if spec.early_stop is not None:
+        plan = replace(plan, early_stop=spec.early_stop, keep_best=plan.keep_best or spec.early_stop > 0)
+    return plan
 
 
 def _dropouts(rate: float, layers: int, everywhere: bool = False) -> tuple[float, ...]:
@@ -80,18 +130,18 @@ def _dropouts(rate: float, layers: int, everywhere: bool = False) -> tuple[float
 def _recipe(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
     hidden = (128, 128) if spec.hidden is None else spec.hidden
     dropout = 0.8 if spec.dropout is None else spec.dropout
-    schedule = spec.schedule or ((1e-3, 1), (1e-2, 2))
+    schedule = spec.schedule or (Phase(1e-3, 1), Phase(1e-2, 2))
     return HeadPlan(features, classes, hidden, _dropouts(dropout, len(hidden)), schedule, spec.batch_size)
 
 
 def _wide(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
     hidden = (256, 256) if spec.hidden is None else spec.hidden
     dropout = 0.8 if spec.dropout is None else spec.dropout
-    schedule = spec.schedule or ((1e-3, 1), (1e-2, 4), (1e-4, 4))
+    schedule = spec.schedule or (Phase(1e-3, 1), Phase(1e-2, 4), Phase(1e-4, 4))
     return HeadPlan(features, classes, hidden, _dropouts(dropout, len(hidden), True), schedule, spec.batch_size)
 
 
-def _default(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+def _dense(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
     """Steps enough for many rows and weight decay enough for few.
 
     Values a row has for each row that there is measure how easily a head learns the rows by heart: weight decay in
@@ -115,11 +165,11 @@ def _default(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPla
 
 
 def _fast(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
-    """The default's little sister: narrower, and a quarter of the steps."""
+    """The dense shape's little sister: narrower, and a quarter of the steps."""
     hidden = (32,) if spec.hidden is None else spec.hidden
     schedule = spec.schedule or _scaled_schedule(4e-3, rows, spec.batch_size, steps=150, most=10)
     return replace(
-        _default(spec, features, rows, classes),
+        _dense(spec, features, rows, classes),
         hidden=hidden,
         schedule=schedule,
         dropouts=_dropouts(0.2 if spec.dropout is None else spec.dropout, len(hidden)),
@@ -130,12 +180,24 @@ def _epochs_for(features: int) -> int:
     return 40 if features <= 1024 else 20
 
 
-def _scaled_schedule(rate: float, rows: int, batch_size: int, steps: int, most: int) -> tuple[tuple[float, int], ...]:
+def _scaled_schedule(rate: float, rows: int, batch_size: int, steps: int, most: int) -> tuple[Phase, ...]:
     """Epochs for about `steps` steps, 6 to `most` of them; the last third at a quarter of the rate."""
     epochs = min(most, max(6, math.ceil(steps / math.ceil(rows / batch_size))))
-    return ((rate, epochs - epochs // 3), (rate / 4, epochs // 3))
+    return (Phase(rate, epochs - epochs // 3), Phase(rate / 4, epochs // 3))
 
 
 _DECAY = 2.0
 
-_PRESETS = {"default": _default, "recipe": _recipe, "wide": _wide, "fast": _fast}
+
+def _linear(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+    """No hidden layer, no schedule: `featcache.linear` fits it, and finds its one free number itself."""
+    return HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, standardize=True)
+
+
+_PLANS = {"linear": _linear, "dense": _dense, "recipe": _recipe, "wide": _wide, "fast": _fast}
+_SHAPES_OF = {
+    "default": ("dense", LINEAR),
+    "recipe": ("recipe",),
+    "wide": ("wide",),
+    "fast": ("fast", LINEAR),
+}

@@ -17,7 +17,7 @@ from featcache.cache.layout import file_key
 from featcache.cache.reader import stored_record as cache_record
 from featcache.extraction import row_settings
 from featcache.predictions import stored_record as predictions_record
-from featcache.presets import TRAINING_VERSION
+from featcache.presets import shape_settings, shapes, training_version
 from featcache.records import read_json, write_json
 from featcache.settings import Settings
 from featcache.sources import FileStats, Manifest, current_key, list_files, stored_manifest
@@ -27,8 +27,8 @@ LOG_NAME = "luigi.log"
 
 # Raised when the same settings and inputs would give other values than before.
 PREDICT_VERSION = 1
-ENSEMBLE_VERSION = 1
-SUBMISSION_VERSION = 1
+ENSEMBLE_VERSION = 2
+SUBMISSION_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -183,22 +183,32 @@ class Project:
 
     # ---- heads
 
-    def bag(self, tap: str) -> Artifact:
-        """One tap's heads: they depend on training rows, that tap's features of all copies, and the settings of heads."""
+    def bags(self) -> list[tuple[str, str]]:
+        """(tap, shape) of every bag that the settings ask for, tap by tap."""
+        return [(tap.name, shape) for tap in self.settings.features.taps for shape in shapes(self.settings.heads)]
+
+    def bag(self, tap: str, shape: str) -> Artifact:
+        """Heads of one tap and shape: they depend on training rows, that tap's features of all copies, and their settings."""
         taps = [self.tap_keys(copy).get(tap) for copy in range(self.settings.features.copies + 1)]
         rows = self.splits().get("train", {}).get("key")
         inputs = {
-            "version": TRAINING_VERSION,
-            "settings": {"Heads": asdict(self.settings.heads)},
+            "version": training_version(shape),
+            "settings": {"Heads": shape_settings(self.settings.heads, shape)},
             "upstream": {"ExtractFeatures": {"taps": taps, "rows": rows}},
         }
         key = _key(inputs)
-        name = f"{tap}-{self.settings.heads.preset}-{keys.short(key or '')}"
+        name = f"{tap}-{shape}-{keys.short(key or '')}"
         return Artifact(self.folder / "heads" / name / "bag.json", key, inputs=inputs)
 
-    def bags(self) -> list[Artifact]:
-        """Every tap's bag, in the order of the setting."""
-        return [self.bag(tap.name) for tap in self.settings.features.taps]
+    def member_sources(self) -> dict[str, list[Artifact]]:
+        """Stage -> its artifacts that members come from, each in a folder with `out_of_fold.hdf5`; only stages that have any.
+
+        Ensemble and predictions take members from here and from nowhere else.
+        """
+        return {"TrainHeads": [self.bag(*bag) for bag in self.bags()]}
+
+    def _member_keys(self) -> dict[str, list[str | None]]:
+        return {stage: [artifact.key for artifact in artifacts] for stage, artifacts in self.member_sources().items()}
 
     # ---- predictions, ensemble, submission
 
@@ -208,16 +218,16 @@ class Project:
 
     def predictions(self, split: str) -> Artifact:
         """All members' predictions for a split that nothing is trained on."""
-        upstream = {"ExtractFeatures": self.features(split, 0).key, "TrainHeads": [bag.key for bag in self.bags()]}
+        upstream = {"ExtractFeatures": self.features(split, 0).key, **self._member_keys()}
         inputs = {"version": PREDICT_VERSION, "split": split, "upstream": upstream}
         return Artifact(self.folder / "predictions" / f"{split}.hdf5", _key(inputs), inputs=inputs)
 
     def ensemble(self) -> Artifact:
-        """Members, weights, temperature and clip, chosen on the bags' out-of-fold predictions."""
+        """Members, weights, temperature and clip, chosen on the members' out-of-fold predictions."""
         inputs = {
             "version": ENSEMBLE_VERSION,
             "settings": {"Ensemble": asdict(self.settings.ensemble)},
-            "upstream": {"TrainHeads": [bag.key for bag in self.bags()]},
+            "upstream": self._member_keys(),
         }
         return Artifact(self.folder / "ensemble.json", _key(inputs), inputs=inputs)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from featcache import specs
 from featcache.architectures import backbone_settings
 from featcache.errors import SettingsError
+from featcache.schedules import CONSTANT, SHAPES, Phase
 
 _SAMPLES = ("sample_submission.csv", "sample_submission.csv.gz", "sample_submission.csv.zip", "sample_submission.zip")
 
@@ -95,17 +96,24 @@ def _optional_number(text: str) -> float | None:
     return _number(text) if text.strip() else None
 
 
-def _schedule(text: str) -> tuple[tuple[float, int], ...] | None:
-    steps = []
-    for part in _parts(text):
-        rate, x, epochs = part.lower().partition("x")
+def _schedule(text: str) -> tuple[Phase, ...] | None:
+    phases = []
+    for part in _parts(text.lower()):
+        shape, _, step = part.rpartition(" ")
+        rate, x, epochs = step.partition("x")
         try:
-            if not x:
+            if not x or shape.strip() not in ("", *SHAPES):
                 raise _ExpectedError
-            steps.append((_number(rate), _integer(epochs)))
+            phases.append(Phase(_number(rate), _integer(epochs), shape.strip() or CONSTANT))
         except _ExpectedError:
-            raise _ExpectedError("RATExEPOCHS steps such as 1e-3x1, 1e-2x2") from None
-    return tuple(steps) or None
+            raise _ExpectedError(
+                "RATExEPOCHS phases such as 1e-3x1, 1e-2x2 or cosine 3e-3x20 or one-cycle 1e-2x20"
+            ) from None
+    return tuple(phases) or None
+
+
+def _optional_integer(text: str) -> int | None:
+    return _integer(text) if text.strip() else None
 
 
 def _clip(text: str) -> str | float:
@@ -146,13 +154,16 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "preset": Setting("default", _word, "default, recipe (the fast.ai head to the letter), wide or fast"),
         "hidden": Setting("", _widths, "widths of the dense layers, e.g. 128, 128; empty: the preset's"),
         "dropout": Setting("", _optional_number, "the recipe's p, 0 <= p < 1; empty: the preset's"),
-        "schedule": Setting("", _schedule, "learning rates and epochs, e.g. 1e-3x1, 1e-2x2; empty: the preset's"),
+        "schedule": Setting("", _schedule, "learning rates and epochs, e.g. 1e-3x1, 1e-2x2, or cosine 3e-3x20, or one-cycle 1e-2x20; empty: the preset's"),
+        "weight_decay": Setting("", _optional_number, "what each step takes off the weights, times the learning rate; empty: the preset's"),
+        "label_smoothing": Setting("", _optional_number, "share of each label that is spread over all classes; empty: the preset's"),
+        "early_stop": Setting("", _optional_integer, "end after so many epochs without a better one out of fold, 0: never; empty: the preset's"),
         "batch_size": Setting("64", _integer, "rows a training step"),
-        "seeds": Setting("3", _integer, "heads per fold and tap"),
+        "seeds": Setting("3", _integer, "heads per fold, tap and shape"),
         "folds": Setting("5", _integer, "out-of-fold parts of the training rows"),
     },
     "Ensemble": {
-        "method": Setting("greedy", _word, "greedy (members chosen on out-of-fold log-loss) or mean"),
+        "method": Setting("auto", _word, "auto (the best by nested out-of-fold log-loss), mean, geometric (mean of logarithms) or greedy (members chosen)"),
     },
     "Submission": {
         "format": Setting("labels", _word, "labels (one class a row) or probabilities"),

@@ -146,7 +146,7 @@ class _Reach:
             )
         self.paths = {artifact.path for artifact, _ in caches}
         self.paths |= {partial_path(artifact.path, artifact.key or "") for artifact, _ in caches}
-        self.paths |= {bag.path.parent for bag in project.bags()}
+        self.paths |= {source.path.parent for sources in project.member_sources().values() for source in sources}
         self.paths |= {project.predictions(split).path for split in project.scored_splits()}
         # Rows for what isn't there yet are copied from any cache that has them.
         self.taps = {key for artifact, taps in caches if not artifact.is_complete() for key in taps.values()}

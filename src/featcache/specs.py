@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.errors import SettingsError
+from featcache.schedules import SHAPES, Phase
 
 SOURCES = ("digits", "folder", "csv", "idx")
 PRECISIONS = ("auto", "float32", "bfloat16")
 POOLINGS = ("avg", "max")
 PRESETS = ("default", "recipe", "wide", "fast")
-METHODS = ("mean", "greedy")
+AUTO = "auto"
+METHODS = (AUTO, "mean", "geometric", "greedy")
 FORMATS = ("labels", "probabilities")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -147,7 +149,10 @@ class HeadsSpec:
         preset: one of `PRESETS`.
         hidden: widths of the dense layers, e.g. (128, 128).
         dropout: the recipe's p, 0 <= p < 1.
-        schedule: ((learning rate, epochs), ...), in order.
+        schedule: phases in order; plain (learning rate, epochs) pairs are constant ones.
+        weight_decay: what Adam takes off each kernel a step, times the learning rate.
+        label_smoothing: the share of each label that is spread over all classes, 0 <= label_smoothing < 1.
+        early_stop: epochs without a better one after which training ends, 0: never.
         batch_size: rows a step.
         seeds: heads per fold, seeded 0..seeds-1.
         folds: out-of-fold parts of the training rows, at least 2.
@@ -156,7 +161,10 @@ class HeadsSpec:
     preset: str = "default"
     hidden: tuple[int, ...] | None = None
     dropout: float | None = None
-    schedule: tuple[tuple[float, int], ...] | None = None
+    schedule: tuple[Phase, ...] | None = None
+    weight_decay: float | None = None
+    label_smoothing: float | None = None
+    early_stop: int | None = None
     batch_size: int = 64
     seeds: int = 3
     folds: int = 5
@@ -168,23 +176,36 @@ class HeadsSpec:
             at_least("[Heads] hidden", width, 1)
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise SettingsError(f"[Heads] dropout: expected 0 <= dropout < 1; got dropout={self.dropout!r}")
-        if self.schedule is not None and not self.schedule:
-            raise SettingsError("[Heads] schedule: expected RATExEPOCHS, e.g. 1e-3x1, 1e-2x2; got schedule=''")
-        for rate, epochs in self.schedule or ():
-            if not (math.isfinite(rate) and rate > 0 and epochs >= 1):
-                raise SettingsError(
-                    f"[Heads] schedule: expected rates above 0 and epochs of at least 1; got {rate}x{epochs}"
-                )
+        self._check_schedule()
+        if self.weight_decay is not None and not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise SettingsError(f"[Heads] weight_decay: expected 0 or more; got weight_decay={self.weight_decay!r}")
+        if self.label_smoothing is not None and not 0 <= self.label_smoothing < 1:
+            raise SettingsError(
+                f"[Heads] label_smoothing: expected 0 <= label_smoothing < 1; got label_smoothing={self.label_smoothing!r}"
+            )
+        if self.early_stop is not None:
+            at_least("[Heads] early_stop", self.early_stop, 0)
         at_least("[Heads] batch_size", self.batch_size, 2)
         at_least("[Heads] seeds", self.seeds, 1)
         at_least("[Heads] folds", self.folds, 2)
+
+    def _check_schedule(self) -> None:
+        if self.schedule is None:
+            return
+        if not self.schedule:
+            raise SettingsError("[Heads] schedule: expected RATExEPOCHS, e.g. 1e-3x1, 1e-2x2; got schedule=''")
+        object.__setattr__(self, "schedule", tuple(Phase(*phase) for phase in self.schedule))
+        for phase in self.schedule:
+            one_of("[Heads] schedule", phase.shape, SHAPES)
+            if not (math.isfinite(phase.rate) and phase.rate > 0 and phase.epochs >= 1):
+                raise SettingsError(f"[Heads] schedule: expected rates above 0 and epochs of at least 1; got {phase}")
 
 
 @dataclass(frozen=True)
 class EnsembleSpec:
     """How members are combined ([Ensemble] in luigi.cfg); `method` is one of `METHODS`."""
 
-    method: str = "greedy"
+    method: str = AUTO
 
     def __post_init__(self) -> None:
         """Refuse an unknown method."""

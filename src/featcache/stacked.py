@@ -1,7 +1,8 @@
 """Many heads as one Keras model: every weight, batch statistic and Adam moment has a leading head axis. [Keras]
 
-Only training happens here; `featcache.bags` predicts. Inputs are the values (H, b, F) and one mask (H, b, width) for
-each dense layer with dropout, so that all randomness comes from `featcache.batches`.
+The same training as `featcache.descent`, for accelerators and for every backend of Keras. Inputs are the values
+(H, b, F) and one mask (H, b, width) for each dense layer with dropout, so that all randomness comes from
+`featcache.batches`.
 """
 
 from collections.abc import Sequence
@@ -9,10 +10,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 from keras import ops
 
-from featcache.bags import EPSILON, Weights
+from featcache.bags import EPSILON, Floats, HeadId, Weights
+from featcache.batches import Batch, kept_share
 from featcache.presets import HeadPlan
 
 
@@ -93,10 +94,10 @@ class StackedInput(keras.layers.Layer):
 class StackedDropout(keras.layers.Layer):
     """Values times mask, scaled so that the expectation stays."""
 
-    def __init__(self, dropout: float, **options: Any) -> None:
-        """Take the share that masks drop."""
+    def __init__(self, kept: Sequence[float], **options: Any) -> None:
+        """Take the share that each head's masks keep."""
         super().__init__(**options)
-        self._scale = 1 / (1 - dropout)
+        self._scale = 1 / np.array(kept, np.float32)[:, None, None]
 
     def call(self, inputs: Any, mask_values: Any) -> Any:
         """Zero what the mask drops."""
@@ -104,19 +105,20 @@ class StackedDropout(keras.layers.Layer):
 
 
 class HeadsLoss(keras.losses.Loss):
-    """Cross-entropy of (H, b) labels and (H, b, C) logits: mean over rows, summed over heads.
+    """Cross-entropy of (H, b, C + 1) targets, each row's weight behind them, and (H, b, C) logits.
 
-    So each head's gradient is what it would be alone, however many there are.
+    It is the mean over rows, each times its weight, summed over heads: so each head's gradient is what it would be
+    alone, however many there are.
     """
 
     def __init__(self) -> None:
         """Sum what `call` returns."""
         super().__init__(reduction="sum", name="heads")
 
-    def call(self, labels: Any, logits: Any) -> Any:
+    def call(self, targets: Any, logits: Any) -> Any:
         """(H,) mean losses."""
-        rows = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        return ops.mean(rows, axis=1)
+        rows = keras.losses.categorical_crossentropy(targets[..., :-1], logits, from_logits=True)
+        return ops.mean(rows * targets[..., -1], axis=1)
 
 
 class HeadScores(keras.metrics.Metric):
@@ -125,49 +127,74 @@ class HeadScores(keras.metrics.Metric):
     def __init__(self, heads: int) -> None:
         """Make the place for them."""
         super().__init__(name="scores")
+        self._loss = HeadsLoss()
         self.last = self.add_weight(shape=(2, heads), initializer="zeros", name="last")
 
-    def update_state(self, labels: Any, logits: Any, sample_weight: Any = None) -> None:
+    def update_state(self, targets: Any, logits: Any, sample_weight: Any = None) -> None:
         """Keep this step's."""
-        rows = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        right = ops.cast(ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int64")), "float32")
-        self.last.assign(ops.stack([ops.mean(rows, axis=1), ops.mean(right, axis=1)]))
+        right = ops.equal(ops.argmax(logits, axis=-1), ops.argmax(targets[..., :-1], axis=-1))
+        self.last.assign(ops.stack([self._loss.call(targets, logits), ops.mean(ops.cast(right, "float32"), axis=1)]))
 
     def result(self) -> Any:
         """The mean loss over heads, as Keras wants a scalar."""
         return ops.mean(self.last[0])
 
 
+class HeadsAdam(keras.optimizers.Adam):
+    """Adam with a learning rate for each head; a factor on a head's loss would change nothing under Adam."""
+
+    def __init__(self, multipliers: Sequence[float], decay: float) -> None:
+        """Take what each head multiplies the learning rate by, and the kernels' weight decay."""
+        super().__init__(1.0, name="adam")
+        self._multipliers, self._decay = np.array(multipliers, np.float32), decay
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Let the weights decay as Keras does, before the step."""
+        rate = learning_rate * ops.reshape(self._multipliers, (-1, *[1] * (len(variable.shape) - 1)))
+        if self._decay and "kernel" in variable.name:  # a TensorFlow variable's name has its layer before it
+            self.assign_sub(variable, variable * (rate * self._decay))
+        super().update_step(gradient, variable, rate)
+
+
+def accelerated() -> bool:
+    """Whether Keras' backend has something faster than processors."""
+    return any(not device.lower().startswith("cpu") for device in keras.distribution.list_devices())
+
+
 class StackedHeads:
     """The trainable model of H heads and its weights, by the names of `featcache.bags`."""
 
-    def __init__(self, plan: HeadPlan, weights: Weights, batch: int, dtype: npt.DTypeLike) -> None:
-        """Build it for batches of (H, `batch`, F) of `dtype` and set its initial `weights`."""
-        heads = len(weights["kernel_0"])
-        shape = (heads, batch)
+    def __init__(self, plan: HeadPlan, heads: Sequence[HeadId], weights: Weights) -> None:
+        """Take H heads and their initial weights; the model is built at the first step, when the batches are known."""
+        self._plan, self._initial = plan, weights
+        self._variants = [plan.variant(head.seed) for head in heads]
         self._layers: dict[str, keras.layers.Layer] = {}
-        values = keras.Input(batch_shape=(*shape, plan.features), dtype=np.dtype(dtype).name, name="values")
-        widths = (plan.features, *plan.hidden)
-        masks = [
-            keras.Input(batch_shape=(*shape, width), dtype="bool", name=f"mask_{layer}") if dropout else None
-            for layer, (width, dropout) in enumerate(zip(widths, plan.dropouts, strict=True))
-        ]
-        logits = self._stack(plan, values, masks)
-        self.model = keras.Model([values, *(mask for mask in masks if mask is not None)], logits)
-        self._scores = HeadScores(heads)
-        optimizer = keras.optimizers.Adam(plan.schedule[0][0], weight_decay=plan.weight_decay or None)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        # XLA on a CPU compiles longer than these models train
-        self.model.compile(optimizer, HeadsLoss(), metrics=[self._scores], jit_compile=False)
-        self.set_weights(weights)
+        self._scores = HeadScores(len(heads))
+        self.model: keras.Model | None = None
 
-    def _stack(self, plan: HeadPlan, values: Any, masks: Sequence[Any]) -> Any:
+    def _build(self, batch: Batch) -> keras.Model:
+        values = keras.Input(batch_shape=batch.values.shape, dtype=batch.values.dtype.name, name="values")
+        masks = [
+            None if mask is None else keras.Input(batch_shape=mask.shape, dtype="bool", name=f"mask_{layer}")
+            for layer, mask in enumerate(batch.masks)
+        ]
+        logits = self._stack(values, masks)
+        model = keras.Model([values, *(mask for mask in masks if mask is not None)], logits)
+        optimizer = HeadsAdam([variant.rate for variant in self._variants], self._plan.weight_decay)
+        # XLA on a CPU compiles longer than these models train
+        model.compile(optimizer, HeadsLoss(), metrics=[self._scores], jit_compile=accelerated())
+        for name, variable in self._variables().items():
+            variable.assign(self._initial[name])
+        return model
+
+    def _stack(self, values: Any, masks: Sequence[Any]) -> Any:
+        plan = self._plan
         self._layers["input"] = StackedInput(plan.standardize, name="input")
         active = self._layers["input"](values)
-        widths = (*plan.hidden, plan.classes)
-        for layer, (width, dropout, mask) in enumerate(zip(widths, plan.dropouts, masks, strict=True)):
+        for layer, (width, mask) in enumerate(zip((*plan.hidden, plan.classes), masks, strict=True)):
             if mask is not None:
-                active = StackedDropout(dropout, name=f"dropout_{layer}")(active, mask)
+                kept = [kept_share(variant.dropouts[layer]) for variant in self._variants]
+                active = StackedDropout(kept, name=f"dropout_{layer}")(active, mask)
             last = layer == len(plan.hidden)
             dense = self._layers[f"dense_{layer}"] = StackedDense(width, relu=not last, name=f"dense_{layer}")
             active = dense(active)
@@ -177,14 +204,15 @@ class StackedHeads:
                 active = norm(active)
         return active
 
-    def train_step(self, inputs: list[npt.NDArray[Any]], labels: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    def train_step(self, batch: Batch, rate: float) -> Floats:
         """Take one Adam step of every head; return (2, H), each head's loss and accuracy before it."""
-        self.model.train_on_batch(inputs, labels)
-        return np.array(ops.convert_to_numpy(self._scores.last))
-
-    def set_rate(self, rate: float) -> None:
-        """Set the learning rate; Adam's moments stay."""
+        if self.model is None:
+            self.model = self._build(batch)
         self.model.optimizer.learning_rate = rate
+        weights = np.ones(batch.truth.shape, np.float32) if batch.weights is None else batch.weights
+        inputs = [batch.values, *(mask for mask in batch.masks if mask is not None)]
+        self.model.train_on_batch(inputs, np.concatenate([batch.targets, weights[:, :, None]], axis=2))
+        return np.array(ops.convert_to_numpy(self._scores.last))
 
     def _variables(self) -> dict[str, Any]:
         named = {}
@@ -195,11 +223,9 @@ class StackedHeads:
                 named[name] = variable
         return named
 
-    def set_weights(self, weights: Weights) -> None:
-        """Set every variable."""
-        for name, variable in self._variables().items():
-            variable.assign(weights[name])
-
-    def get_weights(self) -> Weights:
+    @property
+    def weights(self) -> Weights:
         """Every variable as a NumPy array of its own."""
+        if self.model is None:
+            return self._initial
         return {name: np.array(ops.convert_to_numpy(variable)) for name, variable in self._variables().items()}

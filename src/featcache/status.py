@@ -134,10 +134,11 @@ def _features(project: Project, *, indexed: bool) -> Finding:
 
 
 def _heads(project: Project) -> Finding:
-    taps = [tap.name for tap in project.settings.features.taps]
-    folder = project.folder / "heads"
-    siblings = {str(project.bag(tap).path): sorted(folder.glob(f"{tap}-*/bag.json")) for tap in taps}
-    return _recorded(project.bags(), siblings)
+    folder, siblings = project.folder / "heads", {}
+    for tap, shape in project.bags():
+        alike = sorted(folder.glob(f"{tap}-{shape}-*/bag.json"))
+        siblings[str(project.bag(tap, shape).path)] = alike or sorted(folder.glob(f"{tap}-*/bag.json"))
+    return _recorded([project.bag(*bag) for bag in project.bags()], siblings)
 
 
 def _predictions(project: Project) -> Finding:

@@ -47,7 +47,9 @@ def summary_lines(project: Project) -> list[str]:
     lines += [(split, _score(score)) for split, score in facts["scores"].items()]
     if facts["best_single"]:
         best = facts["best_single"]
-        lines.append(("best single", f"{_score(best)} out of fold, {best['member']}"))
+        lines.append(
+            ("best single", f"{_score(best)}, chosen fold by fold like the ensemble; of all rows {best['member']}")
+        )
     lines.append(("weights", _weights(facts["weights"], facts["precision"])))
     lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
     count, columns = facts["submission_rows"], ",".join(facts["columns"] or ())
@@ -60,7 +62,9 @@ def summary_lines(project: Project) -> list[str]:
 
 def _score(score: Mapping[str, Any]) -> str:
     right = f" ({score['right']:,} of {score['rows']:,})" if "right" in score else ""
-    return f"accuracy {score['accuracy']:.4f}{right}, log-loss {score['log_loss']:.4f}"
+    spans = {name: f" ({low:.4f} to {high:.4f})" for name, (low, high) in score.get("interval", {}).items()}
+    accuracy = f"accuracy {score['accuracy']:.4f}{right}{spans.get('accuracy', '')}"
+    return f"{accuracy}, log-loss {score['log_loss']:.4f}{spans.get('log_loss', '')}"
 
 
 def _weights(weights: Mapping[str, Any], precision: str | None) -> str:
@@ -76,7 +80,7 @@ def _seconds(project: Project) -> dict[str, float]:
     """Seconds of each stage's last real run."""
     seconds = {"index": float((project.listed() or {}).get("seconds", 0))}
     seconds["features"] = sum(_cache_seconds(project.features(*cache).path) for cache in project.caches())
-    seconds["heads"] = sum(_recorded_seconds(bag.record()) for bag in project.bags())
+    seconds["heads"] = sum(_recorded_seconds(project.bag(*bag).record()) for bag in project.bags())
     seconds["predictions"] = sum(_recorded_seconds(project.predictions(s).record()) for s in project.scored_splits())
     seconds["ensemble"] = _recorded_seconds(project.ensemble().record())
     return seconds

@@ -5,7 +5,8 @@ Keras is imported only inside what really computes.
 """
 
 from featcache.stages.features import extract_split, finish_features, index_images, resolve_features
-from featcache.stages.heads import predict_rows, train_bag
+from featcache.stages.heads import train_bag
+from featcache.stages.members import predict_rows
 from featcache.stages.results import build_ensemble, write_submission
 
 __all__ = [

@@ -7,37 +7,37 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache import ensemble, keys
-from featcache.bags import OUT_OF_FOLD_FILE
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
+from featcache.combination import normalised
 from featcache.ensemble import Ensemble
 from featcache.errors import SubmissionError
-from featcache.predictions import Predictions, joined_members
+from featcache.predictions import Predictions
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.records import write_json
 from featcache.scoring import scores
 from featcache.stages.checks import check_clip
-from featcache.stages.heads import class_prior
+from featcache.stages.members import class_prior, groups_of, out_of_fold
 from featcache.submission import write_submission as write_file
 
 
 def build_ensemble(project: Project, progress: Progress) -> str:
-    """Choose members, weights, temperature and clip on the bags' out-of-fold predictions.
+    """Choose method, weights, temperature and clip on the members' out-of-fold predictions, and score that by nesting.
 
     Raises:
         TrainingError: there is nothing to choose from.
         StorageError: the disk is full, read-only or not permitted.
     """
     begun = time.perf_counter()
-    bags = [Predictions.load(bag.path.parent / OUT_OF_FOLD_FILE) for bag in project.bags()]
-    built = ensemble.build_ensemble(joined_members(bags), project.settings.ensemble.method)
+    known = out_of_fold(project)
+    built = ensemble.build_ensemble(known, project.settings.ensemble.method, groups_of(project, known.ids))
     artifact = project.ensemble()
     built.save(artifact.path, {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)})
-    best = built.member_scores[built.best_single]
-    chosen = f"{len(built.members)} of {len(built.member_scores)} members"
+    chosen = f"{built.whole.method} of {len(built.members)} of {len(built.candidates)} members"
     score = f"accuracy {built.scores.accuracy:.4f}, log-loss {built.scores.log_loss:.4f}"
-    return f"{chosen} · out of fold: {score} (best single {best.accuracy:.4f}, {best.log_loss:.4f})"
+    single = f"{built.single_scores.accuracy:.4f}, {built.single_scores.log_loss:.4f}"
+    return f"{chosen} · nested out of fold: {score} (best single {single})"
 
 
 def write_submission(project: Project, progress: Progress) -> str:
@@ -53,7 +53,7 @@ def write_submission(project: Project, progress: Progress) -> str:
         raise SubmissionError("expected test images to submit predictions for; got none: put images into PATH/test")
     check_clip(project)
     built = Ensemble.load(project.ensemble().path)
-    clip = built.clip if spec.clip == "auto" else 1.0 if spec.clip == "none" else float(spec.clip)
+    clip = built.whole.clip if spec.clip == "auto" else 1.0 if spec.clip == "none" else float(spec.clip)
     prior = class_prior(open_cache(project.features("train", 0).path))
     final = {split: _final(project, split, built, clip, prior) for split in project.scored_splits()}
     test, probabilities, rejected = final["test"]
@@ -63,15 +63,16 @@ def write_submission(project: Project, progress: Progress) -> str:
         progress.notice(notice)
     if rejected:
         progress.notice(f"{len(rejected)} test rows without a usable image got the training classes' shares")
-    single = {"member": built.best_single, **vars(built.member_scores[built.best_single])}
+    single = {"member": built.best_single, **vars(built.single_scores)}
     record = {
         **artifact.stamp(project.run),
         "content_digest": keys.file_digest(path),
         "rows": report.rows,
         "columns": list(report.columns),
         "clip": clip,
-        "scores": {**_known_scores(final), "out of fold": vars(built.scores)},
+        "scores": {**_known_scores(final), "out of fold": {**vars(built.scores), "interval": vars(built.interval)}},
         "best_single": single,
+        "method": built.whole.method,
         "members": dict(zip(built.members, built.weights, strict=True)),
     }
     write_json(artifact.path, record)
@@ -98,7 +99,7 @@ def _known_scores(final: dict[str, tuple[Predictions, npt.NDArray[np.float64], l
         known = predictions.labels >= 0
         if known.any():
             rows, labels = probabilities[known], predictions.labels[known]
-            score = scores(rows / rows.sum(axis=1, keepdims=True), labels)
+            score = scores(normalised(rows), labels)
             right = int((rows.argmax(axis=1) == labels).sum())
             found[split] = {"rows": int(known.sum()), "right": right, **vars(score)}
     return found

@@ -120,11 +120,13 @@ def _record(path: Path, project: Project) -> Iterator[Fault]:
 
 
 def _demanded(path: Path, project: Project) -> Artifact | None:
-    """The artifact that should be at `path`, or, for a bag of other settings, the one of its tap that should be there."""
+    """The artifact that should be at `path`, or, for a bag of other settings, the one of its tap and shape that should be there."""
     kind = kind_of(path)
     if kind == "bag":
-        tap = str((Artifact(path, None).record() or {}).get("tap"))
-        return next((project.bag(t.name) for t in project.settings.features.taps if t.name == tap), None)
+        record = Artifact(path, None).record() or {}
+        return next(
+            (project.bag(*bag) for bag in project.bags() if bag == (record.get("tap"), record.get("shape"))), None
+        )
     known = [project.manifest(), project.ensemble(), project.submission()]
     known += [project.predictions(split) for split in project.scored_splits()]
     return next((artifact for artifact in known if artifact.path == path), None)

@@ -1,0 +1,138 @@
+"""Every member and the ensemble, best first: how well they tell rows that they haven't seen, and how sure that is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.bags import OUT_OF_FOLD_FILE
+from featcache.combination import normalised
+from featcache.describe import aligned, printable
+from featcache.ensemble import Ensemble
+from featcache.errors import TrainingError
+from featcache.predictions import Predictions, joined_members
+from featcache.project import Artifact, Project
+from featcache.scoring import bootstrap, scores
+from featcache.stages.members import groups_of
+
+ENSEMBLE = "ensemble"
+BEST_SINGLE = "best single"
+_COLUMNS = ("member", "tap", "accuracy", "95 %", "log-loss", "95 %", "weight", "train")
+
+
+def leaderboard_record(project: Project) -> dict[str, Any]:
+    """Return what is known of the members that the settings in force ask for, as JSON-able values.
+
+    Returns:
+        ``rows`` (scored out of fold), ``entries``: the ensemble and the best single member, both by nested score, then
+        every member by out-of-fold log-loss. An entry has ``member``, ``tap`` (None for what isn't of one), ``accuracy``,
+        ``log_loss``, ``interval`` (95 %, of rows or groups drawn anew), ``weight`` in the ensemble, ``seconds`` (of its
+        bag), and ``splits``: split -> scores, where labels are known. Without a complete ensemble there are only members.
+
+    Raises:
+        CacheFormatError: a file is damaged.
+        TrainingError: the members aren't trained.
+    """
+    sources = [source for stage in project.member_sources().values() for source in stage]
+    missing = next((source for source in sources if not source.is_complete()), None)
+    if missing is not None or not sources:
+        where = missing.path.parent if missing else project.folder
+        raise TrainingError(f"expected trained members in {where}; got none of these settings: {_NEXT}")
+    parts = [Predictions.load(source.path.parent / OUT_OF_FOLD_FILE) for source in sources]
+    whole = joined_members(parts)
+    known = whole.scored()
+    built = Ensemble.load(project.ensemble().path) if project.ensemble().is_complete() else None
+    told = _told(known, built)
+    intervals = bootstrap(list(told.values()), known.labels, groups_of(project, known.ids))
+    on_splits = _on_splits(project, built)
+    about = _about(sources, parts)
+    entries = []
+    for (name, rows), interval in zip(told.items(), intervals, strict=True):
+        entry: dict[str, Any] = {"member": name, "tap": None, "seconds": None, "weight": None}
+        entry |= about.get(name, {}) | asdict(scores(rows, known.labels)) | {"interval": asdict(interval)}
+        if built is not None and name in about:
+            entry["weight"] = dict(zip(built.members, built.weights, strict=True)).get(name, 0.0)
+        entry["splits"] = {split: found[name] for split, found in on_splits.items() if name in found}
+        entries.append(entry)
+    summed = (ENSEMBLE, BEST_SINGLE)
+    entries.sort(key=lambda entry: (entry["member"] not in summed, entry["member"] != ENSEMBLE, entry["log_loss"]))
+    method = built.whole.method if built else None
+    single = built.best_single if built else None
+    return {"rows": len(known.ids), "method": method, "best_single": single, "entries": entries}
+
+
+_NEXT = "run `luigi --module pipeline Submit`"
+
+
+def leaderboard_lines(record: Mapping[str, Any]) -> list[str]:
+    """Return a `leaderboard_record` as lines of text."""
+    splits = list(dict.fromkeys(split for entry in record["entries"] for split in entry["splits"]))
+    columns = [
+        *_COLUMNS[:-2],
+        *(f"{split} {what}" for split in splits for what in ("accuracy", "log-loss")),
+        *_COLUMNS[-2:],
+    ]
+    table = [columns, *(_cells(entry, splits) for entry in record["entries"])]
+    lines = [f"{record['rows']:,} rows, each told by models that haven't seen its fold", *aligned(table)]
+    if record["method"]:
+        lines.append(
+            f"ensemble ({record['method']}) and best single ({record['best_single']}) are chosen anew for each fold, without it"
+        )
+    else:
+        lines.append(f"there is no ensemble of these settings: {_NEXT}")
+    return [printable(line) for line in lines]
+
+
+def _cells(entry: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
+    cells = [entry["member"], entry["tap"] or ""]
+    for what in ("accuracy", "log_loss"):
+        cells += [f"{entry[what]:.4f}", "{:.4f} to {:.4f}".format(*entry["interval"][what])]
+    for split in splits:
+        score = entry["splits"].get(split)
+        cells += [f"{score['accuracy']:.4f}", f"{score['log_loss']:.4f}"] if score else ["", ""]
+    weight, seconds = entry["weight"], entry["seconds"]
+    cells.append("" if weight is None else f"{weight:.2f}")
+    cells.append("" if seconds is None else f"{seconds:.1f} s")
+    return cells
+
+
+def _told(known: Predictions, built: Ensemble | None) -> dict[str, npt.NDArray[np.floating]]:
+    """Name -> (n, C) probabilities of the scored rows, rows sum to 1."""
+    told = dict[str, npt.NDArray[np.floating]](zip(known.members, known.probabilities, strict=True))
+    if built is None:
+        return told
+    single = np.empty_like(told[known.members[0]])
+    for fold, name in built.single_folds.items():
+        rows = known.folds == fold
+        single[rows] = told[name][rows]
+    return {ENSEMBLE: normalised(built.apply_nested(known)), BEST_SINGLE: single, **told}
+
+
+def _on_splits(project: Project, built: Ensemble | None) -> dict[str, dict[str, dict[str, float]]]:
+    """Split -> name -> scores, of splits whose predictions are complete and whose labels are known."""
+    found = {}
+    for split in project.scored_splits():
+        artifact = project.predictions(split)
+        if not artifact.is_complete():
+            continue
+        predictions = Predictions.load(artifact.path)
+        known = predictions.align([predictions.ids[row] for row in np.flatnonzero(predictions.labels >= 0).tolist()])
+        if not known.ids:
+            continue
+        told = dict[str, npt.NDArray[np.floating]](zip(known.members, known.probabilities, strict=True))
+        if built is not None:
+            told |= {ENSEMBLE: normalised(built.apply(known)), BEST_SINGLE: told[built.best_single]}
+        found[split] = {name: asdict(scores(rows, known.labels)) for name, rows in told.items()}
+    return found
+
+
+def _about(sources: Sequence[Artifact], parts: Sequence[Predictions]) -> dict[str, dict[str, Any]]:
+    """Member -> its tap, and the seconds that its bag took."""
+    about = {}
+    for source, part in zip(sources, parts, strict=True):
+        record = source.record() or {}
+        for name in part.members:
+            about[name] = {"tap": record.get("tap"), "seconds": record.get("seconds")}
+    return about

@@ -1,0 +1,123 @@
+"""A standardised logistic regression as a member: what a user would try first, on the same folds as the heads.
+
+Its heads have no hidden layer, one a fold; each fold's L2 strength is the one that the other folds' rows were told best by.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.bags import Bag, Floats, HeadId, History, Weights, blocks, forward
+from featcache.batches import Examples, input_statistics
+from featcache.logistic import Regressions
+from featcache.parts import Parts
+from featcache.presets import HeadPlan
+from featcache.progress import Progress
+
+# A logit's variance if every feature were independent and its weight as large as the penalty expects: scikit-learn's
+# C times the features. In these units one path serves 245 rows x 25,088 features as well as 60,000 x 512.
+VARIANCES = tuple(float(value) for value in 10 ** np.arange(-0.5, 4.1, 0.5))
+_WORSE = 1.05  # the path ends where out-of-fold loss is so much above its lowest
+
+
+def train_linear(
+    examples: Examples,
+    plan: HeadPlan,
+    progress: Progress,
+    name: str = "linear",
+) -> Bag:
+    """Fit one regression a fold for each strength of a path, warm-started, and keep each fold's best by the others.
+
+    Args:
+        examples: the training rows, by folds; their features are read block by block.
+        plan: of shape ``linear``, from `featcache.presets.resolve`.
+        progress: counts strengths.
+        name: what `progress` calls it.
+
+    Returns:
+        A bag of one seed whose history has a row for each strength that was tried.
+    """
+    copies, labels, parts = examples.copies, examples.labels, examples.parts
+    own = np.stack([parts.trained(fold) for fold in parts.numbers])
+    by_fold = input_statistics(copies, parts)
+    statistics = {key: np.stack([by_fold[fold][key] for fold in parts.numbers]) for key in by_fold[parts.numbers[0]]}
+    regressions = Regressions(copies, labels, own, statistics, plan.classes)
+    path: list[Weights] = []
+    judged: list[_Judged] = []
+    progress.start(name, len(VARIANCES), "strengths")
+    try:
+        for variance in VARIANCES:
+            path.append(regressions.fit(variance / plan.features, path[-1] if path else None) | statistics)
+            judged.append(_Judged(path[-1], copies[0], labels, own, parts))
+            losses = [step.mean_loss for step in judged]
+            progress.advance(1, f"C {variance / plan.features:.2g}, out of fold {losses[-1]:.3f}")
+            if losses[-1] > _WORSE * min(losses):
+                break
+    finally:
+        progress.finish()
+    counts = [int(parts.scored(fold).sum()) for fold in parts.numbers]
+    chosen = chosen_steps(np.array([step.fold_loss for step in judged]), counts)
+    weights = {key: np.stack([path[step][key][head] for head, step in enumerate(chosen)]) for key in path[0]}
+    out_of_fold = np.full((1, len(labels), plan.classes), np.nan, np.float32)
+    for head, step in enumerate(chosen):
+        mine = parts.scored(parts.numbers[head])
+        out_of_fold[0, mine] = judged[step].out_of_fold[mine]
+    heads = tuple(HeadId(0, fold) for fold in parts.numbers)
+    knows = np.stack([np.bincount(labels[rows], minlength=plan.classes) > 0 for rows in own])
+    return Bag(plan, tuple(copies[0].shape[1:]), heads, weights, out_of_fold, knows, _history(judged, chosen))
+
+
+def chosen_steps(fold_loss: npt.NDArray[np.floating], counts: Sequence[int]) -> list[int]:
+    """Return for each of H folds the step of the lowest loss over all *other* folds' rows.
+
+    Args:
+        fold_loss: (steps, H) mean loss of each fold's rows, out of fold.
+        counts: H, each fold's rows.
+    """
+    sums = fold_loss * np.asarray(counts)
+    return [int(np.argmin(sums.sum(axis=1) - sums[:, fold])) for fold in range(len(counts))]
+
+
+class _Judged:
+    """What one strength's regressions say: of their own fold, and of the rows that they were fitted to."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        features: npt.NDArray[Any],
+        labels: npt.NDArray[np.integer],
+        own: npt.NDArray[np.bool_],
+        parts: Parts,
+    ) -> None:
+        classes = weights["bias_0"].shape[1]
+        heads, self.out_of_fold = len(parts.numbers), np.full((len(labels), classes), np.nan, np.float32)
+        losses, rights = np.zeros((len(labels), heads)), np.zeros((len(labels), heads), bool)
+        for start, block in blocks(features, features[0].size + 3 * heads * classes):
+            rows = np.arange(start, start + len(block))
+            said = forward(weights, block, 0)
+            told = said[:, np.arange(len(block)), np.maximum(labels[rows], 0)]
+            losses[rows] = -np.log(np.maximum(told, 1e-7)).T
+            rights[rows] = (said.argmax(axis=2) == labels[rows]).T
+            for head, fold in enumerate(parts.numbers):
+                mine = parts.units[rows] == fold
+                self.out_of_fold[rows[mine]] = said[head, mine]
+        self.loss, self.accuracy = (_by_head(values, own) for values in (losses, rights))
+        apart = np.stack([parts.scored(fold) for fold in parts.numbers])
+        self.fold_loss, self.fold_accuracy = (_by_head(values, apart) for values in (losses, rights))
+        self.mean_loss = float(losses.T[apart].mean())
+
+
+def _history(judged: Sequence[_Judged], chosen: Sequence[int]) -> History:
+    """A row for each strength; nothing is dropped in training, so what is seen in it and after it is the same."""
+    loss, accuracy, fold_loss, fold_accuracy = (
+        np.array([getattr(step, name) for step in judged], np.float32)
+        for name in ("loss", "accuracy", "fold_loss", "fold_accuracy")
+    )
+    return History(loss, accuracy, loss, accuracy, fold_loss, fold_accuracy, np.array(chosen, np.int32))
+
+
+def _by_head(values: npt.NDArray[Any], rows: npt.NDArray[np.bool_]) -> Floats:
+    """(H,) mean of each head's `values` (n, H) over its `rows` (H, n)."""
+    return np.array([values[mine, head].mean() for head, mine in enumerate(rows)], np.float32)

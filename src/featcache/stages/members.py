@@ -1,0 +1,107 @@
+"""What members say of the rows that nothing is trained on: `PredictRows`."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.bags import OUT_OF_FOLD_FILE, load_bag
+from featcache.cache.layout import Status
+from featcache.cache.reader import Reader, open_cache
+from featcache.errors import CacheMismatchError, SubmissionError
+from featcache.predictions import Predictions, joined_members
+from featcache.progress import Progress
+from featcache.project import Artifact, Project
+from featcache.sources import Manifest
+from featcache.texts import NOWHERE, positions
+
+
+def predict_rows(project: Project, progress: Progress) -> str:
+    """Let every member predict the rows of `valid` and `test`, and keep the probabilities.
+
+    Rows without features get the classes' shares among the training rows.
+
+    Raises:
+        SubmissionError: there are no rows to predict.
+        TrainingError: the heads were trained on features of another shape.
+        StorageError: the disk is full, read-only or not permitted.
+    """
+    splits = project.scored_splits()
+    if not splits:
+        advice = "put images into PATH/test, or stop at BuildEnsemble (luigi --module pipeline BuildEnsemble)"
+        raise SubmissionError(
+            f"expected test images to predict; got none in source={project.settings.dataset.source!r}: {advice}"
+        )
+    prior = class_prior(open_cache(project.features("train", 0).path))
+    sources = sum(map(len, project.member_sources().values()))
+    progress.start("predicting", len(splits) * sources, "bags")
+    try:
+        members = [_predict_split(project, split, prior, progress) for split in splits]
+    finally:
+        progress.finish()
+    rows = " · ".join(f"{split} {project.splits()[split]['rows']:,}" for split in splits)
+    return f"{rows} rows by {members[0]} members"
+
+
+def out_of_fold(project: Project) -> Predictions:
+    """Return what all members say of the training rows, each row by models that haven't seen its fold.
+
+    Raises:
+        CacheFormatError: the predictions are absent or damaged.
+        CacheMismatchError: they don't belong together.
+    """
+    sources = [source for stage in project.member_sources().values() for source in stage]
+    return joined_members([Predictions.load(source.path.parent / OUT_OF_FOLD_FILE) for source in sources])
+
+
+def groups_of(project: Project, ids: Sequence[str]) -> Sequence[str]:
+    """Return the groups of the training rows `ids`; none at all where no training row has one.
+
+    Raises:
+        CacheFormatError: the manifest is absent or damaged.
+        CacheMismatchError: it lacks a row.
+    """
+    rows = Manifest.load(project.folder).splits["train"]
+    if not any(rows.groups):
+        return ()
+    places = positions(ids, rows.ids)
+    if (places == NOWHERE).any():
+        row = ids[int(np.argmax(places == NOWHERE))]
+        raise CacheMismatchError(f"expected the rows of the manifest; id={row!r} isn't one: run TrainHeads")
+    return [rows.groups[place] for place in places.tolist()]
+
+
+def class_prior(train: Reader) -> npt.NDArray[np.float64]:
+    """Return (C,) the classes' shares among the usable training rows."""
+    counts = np.bincount(train.labels[train.status == Status.OK], minlength=len(train.class_names))
+    return np.asarray(counts / counts.sum(), np.float64)
+
+
+def _predict_split(project: Project, split: str, prior: npt.NDArray[np.float64], progress: Progress) -> int:
+    """Write one split's predictions; return how many members there are."""
+    begun, reader = time.perf_counter(), open_cache(project.features(split, 0).path)
+    members: list[str] = []
+    probabilities = []
+    for stage, sources in project.member_sources().items():
+        for source in sources:
+            members += Predictions.load(source.path.parent / OUT_OF_FOLD_FILE).members
+            probabilities.append(_PREDICT[stage](source, reader))
+            progress.advance(1)
+    joined = np.concatenate(probabilities)
+    joined[:, reader.status != Status.OK] = prior
+    artifact = project.predictions(split)
+    record = {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)}
+    labels = np.array(reader.labels)
+    Predictions(reader.ids, labels, tuple(members), joined, reader.class_names).save(artifact.path, record)
+    return len(members)
+
+
+def _predict_bag(bag: Artifact, reader: Reader) -> npt.NDArray[np.float32]:
+    """(members, n, C) of the cache's rows, in the order of the bag's out-of-fold predictions."""
+    tap = str((bag.record() or {}).get("tap"))
+    return load_bag(bag.path.parent).member_predictions(reader[tap])
+
+
+# Stage of `Project.member_sources` -> how one of its artifacts predicts the rows of a cache.
+_PREDICT: Mapping[str, Callable[[Artifact, Reader], npt.NDArray[np.float32]]] = {"TrainHeads": _predict_bag}

@@ -1,0 +1,61 @@
+"""Scores and how far chance moves them: literal answers and relations."""
+
+import numpy as np
+import pytest
+
+from featcache.errors import TrainingError
+from featcache.scoring import accuracy, bootstrap, log_loss, scores
+
+LABELS = np.array([0, 1, 1, 0], np.int32)
+GOOD = np.array([[0.8, 0.2], [0.4, 0.6], [0.1, 0.9], [0.5, 0.5]])
+
+
+def test_scores_of_a_small_case():
+    assert accuracy(GOOD, LABELS) == 1.0
+    assert log_loss(GOOD, LABELS) == pytest.approx(-np.log([0.8, 0.6, 0.9, 0.5]).mean())
+    assert log_loss(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(36.0436533891)
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "message"),
+    [
+        ([[np.nan, 1]], [0], "NaN or infinity in 1 rows, first row=0"),
+        ([[0.5, 0.5]], [2], r"labels in 0\.\.1"),
+        (np.empty((0, 2)), [], "at least one row"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(values, labels, message):
+    with pytest.raises(TrainingError, match=message):
+        log_loss(np.array(values, float), np.array(labels, int))
+
+
+def drawn(n, right, seed=0):
+    """Labels, and predictions of which about `right` are told right with probability 0.8."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 2, n)
+    told = np.where(draw.random(n) < right, 0.8, 0.2)
+    return np.where(labels[:, None] == np.arange(2), told[:, None], 1 - told[:, None]), labels
+
+
+def test_an_interval_is_as_wide_as_the_binomials():
+    probabilities, labels = drawn(1000, 0.7)
+    (found,) = bootstrap([probabilities], labels)
+    score = scores(probabilities, labels)
+    half = 1.96 * np.sqrt(score.accuracy * (1 - score.accuracy) / 1000)
+    assert found.accuracy == pytest.approx((score.accuracy - half, score.accuracy + half), abs=0.005)
+    assert found.log_loss[0] < score.log_loss < found.log_loss[1]
+    assert bootstrap([probabilities], labels) == [found], "the same seed draws the same rows"
+
+
+def test_rows_of_a_group_are_drawn_together():
+    probabilities, labels = drawn(50, 0.7)
+    tenfold, groups = np.repeat(probabilities, 10, axis=0), [f"g{row // 10}" for row in range(500)]
+    (alone,), (together,) = (bootstrap([tenfold], np.repeat(labels, 10), names) for names in ((), groups))
+    (few,) = bootstrap([probabilities], labels)
+    assert np.ptp(alone.log_loss) * 2 < np.ptp(together.log_loss)
+    assert np.ptp(together.log_loss) == pytest.approx(np.ptp(few.log_loss), rel=0.1)
+
+
+def test_all_are_scored_on_the_same_draws():
+    one, labels = drawn(300, 0.7)
+    assert bootstrap([one, one], labels)[0] == bootstrap([one, one], labels)[1] == bootstrap([one], labels)[0]
