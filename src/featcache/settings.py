@@ -34,6 +34,7 @@ class Settings:
     dataset: specs.DatasetSpec
     features: specs.FeaturesSpec
     heads: specs.HeadsSpec
+    convnet: specs.ConvNetSpec
     ensemble: specs.EnsembleSpec
     submission: specs.SubmissionSpec
     artifacts: Path
@@ -151,6 +152,14 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "seeds": Setting("3", _integer, "heads per fold and tap"),
         "folds": Setting("5", _integer, "out-of-fold parts of the training rows"),
     },
+    "ConvNet": {
+        "members": Setting("0", _integer, "small convolutional networks per fold, trained end to end on augmented images; 0: none"),
+        "image_size": Setting("28", _integer, "side of the square every image is resized to for them, in pixels"),
+        "epochs": Setting("0", _integer, "passes over the training rows in one cycle of the learning rate; 0: the number of rows decides"),
+        "schedule": Setting("", _schedule, "learning rates and epochs instead of one cycle, e.g. 1e-3x1, 1e-1x4, 1e-2x12, 1e-3x18"),
+        "batch_size": Setting("128", _integer, "rows a training step"),
+        "precision": Setting("auto", _word, "what training computes in: auto, float32 or bfloat16; predictions are float32"),
+    },
     "Ensemble": {
         "method": Setting("auto", _word, "auto (the best by nested out-of-fold log-loss), mean, geometric (mean of logarithms) or greedy (members chosen)"),
     },
@@ -210,6 +219,7 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
         dataset=dataclasses.replace(dataset, sample_submission=_sample(dataset)),
         features=features,
         heads=specs.HeadsSpec(**values["Heads"]),  # type: ignore[arg-type]  # read by the table above
+        convnet=specs.ConvNetSpec(**values["ConvNet"]),  # type: ignore[arg-type]  # read by the table above
         ensemble=specs.EnsembleSpec(**values["Ensemble"]),  # type: ignore[arg-type]  # read by the table above
         submission=specs.SubmissionSpec(**values["Submission"]),  # type: ignore[arg-type]  # read by the table above
         artifacts=artifacts.absolute(),

@@ -19,6 +19,7 @@ PRESETS = ("default", "recipe", "wide", "fast")
 AUTO = "auto"
 METHODS = (AUTO, "mean", "geometric", "greedy")
 FORMATS = ("labels", "probabilities")
+SMALLEST_CONVNET_IMAGE = 16  # below it two rounds of convolutions and pooling leave nothing
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -43,6 +44,14 @@ def at_least(setting: str, value: float, low: float) -> None:
     """
     if not value >= low:
         raise SettingsError(f"{setting}: expected a number of at least {low}; got {setting.split()[-1]}={value!r}")
+
+
+def _check_schedule(setting: str, schedule: tuple[tuple[float, int], ...] | None) -> None:
+    if schedule is not None and not schedule:
+        raise SettingsError(f"{setting}: expected RATExEPOCHS, e.g. 1e-3x1, 1e-2x2; got schedule=''")
+    for rate, epochs in schedule or ():
+        if not (math.isfinite(rate) and rate > 0 and epochs >= 1):
+            raise SettingsError(f"{setting}: expected rates above 0 and epochs of at least 1; got {rate}x{epochs}")
 
 
 @dataclass(frozen=True)
@@ -169,16 +178,44 @@ class HeadsSpec:
             at_least("[Heads] hidden", width, 1)
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise SettingsError(f"[Heads] dropout: expected 0 <= dropout < 1; got dropout={self.dropout!r}")
-        if self.schedule is not None and not self.schedule:
-            raise SettingsError("[Heads] schedule: expected RATExEPOCHS, e.g. 1e-3x1, 1e-2x2; got schedule=''")
-        for rate, epochs in self.schedule or ():
-            if not (math.isfinite(rate) and rate > 0 and epochs >= 1):
-                raise SettingsError(
-                    f"[Heads] schedule: expected rates above 0 and epochs of at least 1; got {rate}x{epochs}"
-                )
+        _check_schedule("[Heads] schedule", self.schedule)
         at_least("[Heads] batch_size", self.batch_size, 2)
         at_least("[Heads] seeds", self.seeds, 1)
         at_least("[Heads] folds", self.folds, 2)
+
+
+@dataclass(frozen=True)
+class ConvNetSpec:
+    """How small convolutional networks are trained end to end ([ConvNet] in luigi.cfg).
+
+    Attributes:
+        members: seeds 0..members-1, a network for each and fold; 0 trains none.
+        image_size: side of the square every image is resized to, in pixels; at least `SMALLEST_CONVNET_IMAGE`.
+        epochs: passes over the training rows in one cycle of the learning rate; 0 lets the number of rows decide.
+        schedule: ((learning rate, epochs), ...) instead of one cycle; None for one cycle.
+        batch_size: rows a step.
+        precision: ``auto``, ``float32`` or ``bfloat16``: what training computes in; predictions are float32.
+    """
+
+    members: int = 0
+    image_size: int = 28
+    epochs: int = 0
+    schedule: tuple[tuple[float, int], ...] | None = None
+    batch_size: int = 128
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        at_least("[ConvNet] members", self.members, 0)
+        at_least("[ConvNet] image_size", self.image_size, SMALLEST_CONVNET_IMAGE)
+        at_least("[ConvNet] epochs", self.epochs, 0)
+        if self.epochs and self.schedule is not None:
+            raise SettingsError(
+                f"[ConvNet] epochs: expected 0 beside a schedule, which has its own; got epochs={self.epochs!r}"
+            )
+        _check_schedule("[ConvNet] schedule", self.schedule)
+        at_least("[ConvNet] batch_size", self.batch_size, 2)
+        one_of("[ConvNet] precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True)
