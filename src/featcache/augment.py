@@ -1,7 +1,6 @@
 """Augmented copies: a random affine map and channel shift for each image, the same again for the same seed."""
 
 import hashlib
-import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -99,7 +98,8 @@ def _draws(seed: int, digest: str, copy: int) -> npt.NDArray[np.float64]:
 
 def _matrix(policy: AugmentPolicy, draws: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArray[np.float64]:
     """Return the (2, 3) map from a result's pixel (x, y, 1), measured from the centre, to the image's."""
-    return _matrices(policy, draws[None, :6], height, width)[0]
+    matrix: npt.NDArray[np.float64] = _matrices(policy, draws[None, :6], height, width)[0]
+    return matrix
 
 
 def _matrices(

@@ -1,4 +1,4 @@
-"""The small convolutional network: building, training one on all folds but one, predicting. [Keras].
+"""The small convolutional network: building it, loading it, predicting with it. [Keras].
 
 3x3 convolutions without padding, batch normalisation over the channels: ``conv 32, BN, conv 32, max-pool, BN, conv 64,
 BN, conv 64, max-pool, flatten, BN, dense 512, BN, dropout 0.5, softmax``, relu throughout. With 28x28 grey images and 10
@@ -6,22 +6,23 @@ classes it has 601,578 parameters. The post that it is from counts 601,258: it n
 where channels come last, so each row of a picture has its own statistics and the channels have none.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-from featcache.convnet_plan import ConvNetPlan, draw_epoch
-from featcache.errors import TrainingError
+from featcache.convnet_folder import model_paths
+from featcache.convnet_plan import ConvNetPlan
+from featcache.errors import CacheFormatError, TrainingError
 
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 PREDICT_BATCH = 256
-_WATCHED = 2000  # rows of its own fold that a network is scored on after each epoch but the last
 
 
 class ChannelNormalization(keras.layers.BatchNormalization):
@@ -98,7 +99,9 @@ def build_network(
         return layers.MaxPooling2D(data_format="channels_last", dtype=dtype, name=name)
 
     inputs = keras.Input((plan.image_size, plan.image_size, plan.channels), name="images")
-    outputs = layers.Rescaling(scale.tolist(), (-np.asarray(mean) * scale).tolist(), dtype="float32", name="standardize")(inputs)
+    outputs = layers.Rescaling(
+        scale.tolist(), (-np.asarray(mean) * scale).tolist(), dtype="float32", name="standardize"
+    )(inputs)
     for layer in (
         convolution(32, "conv_0"),
         normal("normal_0"),
@@ -122,128 +125,38 @@ def build_network(
     return keras.Model(inputs, outputs, name="convnet")
 
 
-@dataclass(frozen=True, eq=False)
-class Network:
-    """A trained network.
-
-    Attributes:
-        model: in float32, ending in probabilities.
-        history: ``loss``, ``accuracy`` (of the training batches, dropout and augmentation included), ``fold_loss``,
-            ``fold_accuracy`` (of at most `_WATCHED` rows of the fold that it hasn't seen), one value an epoch.
-    """
-
-    model: keras.Model
-    history: Mapping[str, list[float]]
-
-
-@dataclass(frozen=True, eq=False)
-class Training:
-    """What a network is trained on.
-
-    Attributes:
-        images: (n, size, size, channels) uint8, all rows; memory-mapped ones stay on the disk.
-        labels: (n,) class indices.
-        own: (r,) int64, the rows to train on.
-        held_out: (f,) int64, the usable rows of the fold that it must not see.
-        seed: the member's.
-        fold: the held-out fold's number.
-    """
-
-    images: Images
-    labels: npt.NDArray[np.integer]
-    own: npt.NDArray[np.int64]
-    held_out: npt.NDArray[np.int64]
-    seed: int
-    fold: int
-
-
-State = list[npt.NDArray[Any]]
-Saved = tuple[State, dict[str, list[float]]]
-
-
-def train_network(
-    plan: ConvNetPlan,
-    training: Training,
-    begun: Saved | None = None,
-    after_epoch: Callable[[Callable[[], State], Mapping[str, list[float]]], None] = lambda state, history: None,
-) -> Network:
-    """Train one network.
-
-    Args:
-        plan: from `featcache.convnet_plan.resolve`.
-        training: rows, seed and fold.
-        begun: state and history as `after_epoch` got them, to go on from there; what comes out is the same.
-        after_epoch: is called with a function that returns the state, and the history so far.
+def load_networks(folder: Path) -> list[keras.Model]:
+    """Return a member's networks, one a fold, as `TrainConvNets` left them in `folder`.
 
     Raises:
-        TrainingError: fewer than 2 rows to train on, or the loss became NaN or infinite.
+        CacheFormatError: there are none, or one is damaged.
     """
-    if len(training.own) < 2:
-        raise TrainingError(f"expected at least 2 rows to train on beside fold {training.fold}; got {len(training.own)}")
-    mean, deviation = statistics(training.images, training.own)
-    steps = len(training.own) // plan.batch_size
-    seed = int(np.random.SeedSequence([training.seed, training.fold]).generate_state(1)[0])
-    learner = build_network(plan, mean, deviation, seed, plan.momentum(steps), training=True)
-    judge = build_network(plan, mean, deviation)
-    optimizer = keras.optimizers.Adam()
-    optimizer.build(learner.trainable_variables)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # compiled by XLA, steps take longer on a CPU
-    jit = False if keras.backend.backend() == "tensorflow" else "auto"
-    learner.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit)
-    history: dict[str, list[float]] = {name: [] for name in ("loss", "accuracy", "fold_loss", "fold_accuracy")}
-    variables = [*learner.weights, *optimizer.variables]
-    if begun is not None:
-        for variable, value in zip(variables, begun[0], strict=True):
-            variable.assign(value)
-        history = {name: list(values) for name, values in begun[1].items()}
-    watched = training.held_out[:: -(-len(training.held_out) // _WATCHED)]
-    for number in range(len(history["loss"]), plan.epochs):
-        loss_now, accuracy = _train_epoch(plan, training, learner, optimizer, number)
-        if not np.isfinite(loss_now):
-            raise TrainingError(f"the loss became {loss_now} in epoch {number + 1}: lower the rates of [ConvNet] schedule")
-        judge.set_weights(learner.get_weights())
-        scores = _scores(judge, training.images, training.labels, watched)
-        for name, value in zip(history, (loss_now, accuracy, *scores), strict=True):
-            history[name].append(value)
-        after_epoch(lambda: [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in variables], history)
-    judge.set_weights(learner.get_weights())
-    return Network(judge, history)
+    paths = model_paths(folder)
+    if not paths:
+        raise CacheFormatError(f"{folder}: expected networks, fold0.keras and so on; got none: run TrainConvNets")
+    return [load_network(path) for path in paths]
 
 
-def _train_epoch(
-    plan: ConvNetPlan, training: Training, learner: keras.Model, optimizer: keras.optimizers.Optimizer, number: int
-) -> tuple[float, float]:
-    """Mean loss and accuracy of one epoch's batches."""
-    epoch = draw_epoch(plan, training.own, training.seed, training.fold, number)
-    state = learner.get_layer("dropout").seed_generator.state
-    state.assign(np.array([epoch.dropout_seed, 0], keras.backend.standardize_dtype(state.dtype)))
-    learner.reset_metrics()
-    steps = len(epoch.order)
-    for step, (rows, maps) in enumerate(epoch.batches()):
-        optimizer.learning_rate.assign(plan.rate(number, step, steps))
-        images = keras.ops.image.affine_transform(
-            training.images[rows].astype(np.float32), maps, "bilinear", "nearest", data_format="channels_last"
-        )
-        told = learner.train_on_batch(images, training.labels[rows].astype(np.int32), return_dict=True)
-    return float(told["loss"]), float(told["accuracy"])
+def load_network(path: Path) -> keras.Model:
+    """Return one network, (b, size, size, channels) of 0 to 255 -> (b, C) probabilities.
+
+    Raises:
+        CacheFormatError: it is absent or damaged.
+    """
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise CacheFormatError(f"{path}: expected a network; {reason}: run TrainConvNets with --rerun") from error
 
 
-def statistics(images: Images, rows: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over `rows` of `images`, 0 to 255, exact whatever the order."""
-    counts = np.zeros((images.shape[-1], 256), np.int64)
-    for start in range(0, len(rows), 4096):
-        block = images[rows[start : start + 4096]]
-        for channel in range(images.shape[-1]):
-            counts[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
-    values = np.arange(256)
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    mean = shares @ values
-    return mean.tolist(), np.sqrt(shares @ values**2 - mean**2).tolist()
+def predict(models: Sequence[keras.Model], images: Images, rows: npt.NDArray[np.int64] | None = None) -> Floats:
+    """Return (n, C) float32: the mean of what the networks say of `images`.
 
-
-def predict(models: Sequence[keras.Model], images: Images) -> Floats:
-    """Return (n, C) float32: the mean of what the networks say of `images` (n, size, size, channels) uint8.
+    Args:
+        models: at least one, such as a member's from `load_networks`.
+        images: (n, size, size, channels) uint8, 0 to 255.
+        rows: which of the images; None for all.
 
     Raises:
         TrainingError: the images have another shape than those trained on.
@@ -251,18 +164,13 @@ def predict(models: Sequence[keras.Model], images: Images) -> Floats:
     expected = tuple(models[0].input_shape[1:])
     if tuple(images.shape[1:]) != expected:
         raise TrainingError(f"expected images of shape {expected}; got shape={tuple(images.shape[1:])}")
-    probabilities = np.empty((len(images), models[0].output_shape[1]), np.float32)
-    for start in range(0, len(images), PREDICT_BATCH):
-        block = images[start : start + PREDICT_BATCH].astype(np.float32)
-        padded = np.pad(block, ((0, PREDICT_BATCH - len(block)), (0, 0), (0, 0), (0, 0)))  # one shape, one graph
-        said = [np.asarray(model.predict_on_batch(padded), np.float64) for model in models]
-        probabilities[start : start + len(block)] = np.mean(said, axis=0)[: len(block)]
+    rows = np.arange(len(images)) if rows is None else rows
+    probabilities = np.empty((len(rows), models[0].output_shape[1]), np.float32)
+    for start in range(0, len(rows), PREDICT_BATCH):
+        part = rows[start : start + PREDICT_BATCH]
+        block = np.zeros((PREDICT_BATCH, *expected), np.float32)  # one shape, one graph
+        block[: len(part)] = images[part]
+        # called as it is: TensorFlow would compile `model.predict` by XLA, which is slower on a CPU
+        said = [keras.ops.convert_to_numpy(model(block, training=False)).astype(np.float64) for model in models]
+        probabilities[start : start + len(part)] = np.mean(said, axis=0)[: len(part)]
     return probabilities
-
-
-def _scores(
-    model: keras.Model, images: Images, labels: npt.NDArray[np.integer], rows: npt.NDArray[np.int64]
-) -> tuple[float, float]:
-    said = predict([model], images[rows])
-    chosen = said[np.arange(len(rows)), labels[rows]]
-    return float(-np.log(np.maximum(chosen, 1e-7)).mean()), float((said.argmax(axis=1) == labels[rows]).mean())

@@ -1,20 +1,17 @@
 """How a small convolutional network is trained: the settings, resolved for the rows at hand. NumPy only."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.augment import CONVNET_RECIPE, AugmentPolicy, affine_maps
+from featcache.schedules import ONE_CYCLE, Phase
 from featcache.specs import ConvNetSpec
 
 CONVNET_VERSION = 1  # raise it when the same settings train to other values
-_PEAK_RATE = 3e-3
-_STEPS, _EPOCHS = 600, (12, 60)  # what the default schedule aims at, and its fewest and most epochs
-_WARM_UP = 0.25  # part of the steps in which one cycle's rate rises
-_START, _END = 1 / 10, 1 / 1000  # the rate at its beginning and its end, as parts of the peak
+_RATE, _STEPS, _FEWEST, _MOST = 3e-3, 600, 12, 60  # of the default schedule: steps and epochs
 
 
 @dataclass(frozen=True)
@@ -25,8 +22,7 @@ class ConvNetPlan:
         image_size: side of the images in pixels.
         channels: 1 for grey images, 3 for RGB.
         classes: outputs of the softmax.
-        rates: ((learning rate, epochs), ...), in order; empty for one cycle.
-        epochs: passes over the training rows.
+        schedule: learning rates and epochs, in order.
         batch_size: rows a step.
         precision: ``float32`` or ``bfloat16``, what the training steps compute in; predictions are float32.
         policy: how far an image is changed, anew in each epoch.
@@ -35,26 +31,22 @@ class ConvNetPlan:
     image_size: int
     channels: int
     classes: int
-    rates: tuple[tuple[float, int], ...]
-    epochs: int
+    schedule: tuple[Phase, ...]
     batch_size: int
     precision: str
     policy: AugmentPolicy = CONVNET_RECIPE
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training rows."""
+        return sum(phase.epochs for phase in self.schedule)
 
     def settings(self) -> dict[str, object]:
         """The plan as JSON-able values, for records."""
         return asdict(self)
 
-    def rate(self, epoch: int, step: int, steps: int) -> float:
-        """The learning rate of step `step` of the `steps` in epoch `epoch`, both from 0."""
-        if self.rates:
-            return [rate for rate, epochs in self.rates for _ in range(epochs)][epoch]
-        done = (epoch * steps + step) / max(1, self.epochs * steps - 1)
-        low, part = (_START, done / _WARM_UP) if done < _WARM_UP else (_END, (1 - done) / (1 - _WARM_UP))
-        return _PEAK_RATE * (low + (1 - low) * (1 - math.cos(math.pi * part)) / 2)
-
     def momentum(self, steps: int) -> float:
-        """Of batch normalisation's moving averages: they span about the last tenth of all steps, at most 100."""
+        """Of batch normalisation's moving averages, `steps` an epoch: they span a tenth of all steps, at most 100."""
         return float(np.clip(1 - 10 / (self.epochs * steps), 0.9, 0.99))
 
 
@@ -63,17 +55,15 @@ def resolve(spec: ConvNetSpec, rows: int, channels: int, classes: int, precision
 
     Args:
         spec: the settings.
-        rows: usable training rows, one fold left out.
+        rows: usable training rows, the largest fold left out.
         channels: 1 for grey images, 3 for RGB.
         classes: number of classes.
         precision: ``float32`` or ``bfloat16``.
     """
-    rates, size = spec.schedule or (), min(spec.batch_size, rows)
-    epochs = sum(epochs for _, epochs in rates) or spec.epochs
-    if not epochs:
-        fewest, most = _EPOCHS
-        epochs = min(most, max(fewest, math.ceil(_STEPS / (rows // size))))
-    return ConvNetPlan(spec.image_size, channels, classes, rates, epochs, size, precision)
+    size = max(1, min(spec.batch_size, rows))
+    epochs = min(_MOST, max(_FEWEST, math.ceil(_STEPS / max(1, rows // size))))
+    schedule = spec.schedule or (Phase(_RATE, epochs, ONE_CYCLE),)
+    return ConvNetPlan(spec.image_size, channels, classes, schedule, size, precision)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +79,6 @@ class Epoch:
     order: npt.NDArray[np.int64]
     maps: npt.NDArray[np.float32]
     dropout_seed: int
-
-    def batches(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        """Yield (rows (b,), maps (b, 8)) of each step; full batches only."""
-        yield from zip(self.order, self.maps, strict=True)
 
 
 def draw_epoch(plan: ConvNetPlan, rows: npt.NDArray[np.int64], seed: int, fold: int, number: int) -> Epoch:

@@ -6,11 +6,13 @@ No Keras and no Luigi here: notebooks make these directly, `pipeline.config` mak
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from featcache.errors import SettingsError
+from featcache.schedules import SHAPES, Phase
 
 SOURCES = ("digits", "folder", "csv", "idx")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -46,12 +48,13 @@ def at_least(setting: str, value: float, low: float) -> None:
         raise SettingsError(f"{setting}: expected a number of at least {low}; got {setting.split()[-1]}={value!r}")
 
 
-def _check_schedule(setting: str, schedule: tuple[tuple[float, int], ...] | None) -> None:
+def _check_schedule(setting: str, schedule: Sequence[tuple[Any, ...]] | None) -> None:
     if schedule is not None and not schedule:
         raise SettingsError(f"{setting}: expected RATExEPOCHS, e.g. 1e-3x1, 1e-2x2; got schedule=''")
-    for rate, epochs in schedule or ():
-        if not (math.isfinite(rate) and rate > 0 and epochs >= 1):
-            raise SettingsError(f"{setting}: expected rates above 0 and epochs of at least 1; got {rate}x{epochs}")
+    for phase in (Phase(*phase) for phase in schedule or ()):
+        one_of(setting, phase.shape, SHAPES)
+        if not (math.isfinite(phase.rate) and phase.rate > 0 and phase.epochs >= 1):
+            raise SettingsError(f"{setting}: expected rates above 0 and epochs of at least 1; got {phase}")
 
 
 @dataclass(frozen=True)
@@ -191,16 +194,14 @@ class ConvNetSpec:
     Attributes:
         members: seeds 0..members-1, a network for each and fold; 0 trains none.
         image_size: side of the square every image is resized to, in pixels; at least `SMALLEST_CONVNET_IMAGE`.
-        epochs: passes over the training rows in one cycle of the learning rate; 0 lets the number of rows decide.
-        schedule: ((learning rate, epochs), ...) instead of one cycle; None for one cycle.
+        schedule: phases in order; None for one cycle whose epochs the number of rows decides.
         batch_size: rows a step.
         precision: ``auto``, ``float32`` or ``bfloat16``: what training computes in; predictions are float32.
     """
 
     members: int = 0
     image_size: int = 28
-    epochs: int = 0
-    schedule: tuple[tuple[float, int], ...] | None = None
+    schedule: tuple[Phase, ...] | None = None
     batch_size: int = 128
     precision: str = "auto"
 
@@ -208,11 +209,8 @@ class ConvNetSpec:
         """Refuse impossible settings."""
         at_least("[ConvNet] members", self.members, 0)
         at_least("[ConvNet] image_size", self.image_size, SMALLEST_CONVNET_IMAGE)
-        at_least("[ConvNet] epochs", self.epochs, 0)
-        if self.epochs and self.schedule is not None:
-            raise SettingsError(
-                f"[ConvNet] epochs: expected 0 beside a schedule, which has its own; got epochs={self.epochs!r}"
-            )
+        if self.schedule is not None:
+            object.__setattr__(self, "schedule", tuple(Phase(*phase) for phase in self.schedule))
         _check_schedule("[ConvNet] schedule", self.schedule)
         at_least("[ConvNet] batch_size", self.batch_size, 2)
         one_of("[ConvNet] precision", self.precision, PRECISIONS)
