@@ -13,14 +13,15 @@ ROOT = Path(__file__).parent.parent
 # From the floor upwards; a module may import its own layer and those below it.
 LAYERS = [
     {"_version", "errors", "startup"},
-    {"keys", "disk", "progress", "scoring"},
+    {"keys", "disk", "progress", "scoring", "schedules"},
     {"rows", "records", "specs", "folder_lock"},
     {"settings", "augment", "precision", "architectures", "download"},
     {"sources", "cache", "weights"},
-    {"network_weights", "presets", "folds", "predictions", "sample", "combination"},
+    {"network_weights", "presets", "convnet_plan", "folds", "pixels", "predictions", "sample", "combination"},
     {"network", "extraction", "bags", "ensemble", "submission"},
-    {"backbone", "overlap", "stacked", "batches"},
-    {"extract", "logistic"},
+    {"backbone", "overlap", "stacked", "batches", "convnet_folder"},
+    {"extract", "logistic", "convnet"},
+    {"convnet_training"},
     {"heads", "linear", "project"},
     {"stages", "summary", "describe", "configuration", "staleness"},
     {"status", "verify", "leaderboard"},
@@ -29,7 +30,7 @@ LAYERS = [
     {"commands"},
     {"cli"},
 ]
-KERAS = {"backbone", "network", "network_weights", "heads", "stacked"}
+KERAS = {"backbone", "network", "network_weights", "heads", "stacked", "convnet", "convnet_training"}
 SLOW = {"tensorflow", "keras", "jax", "torch", "sklearn", "pandas", "dask", "xarray", "scipy"}
 
 

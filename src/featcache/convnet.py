@@ -7,7 +7,7 @@ where channels come last, so each row of a picture has its own statistics and th
 """
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,51 +78,42 @@ def build_network(
     Returns:
         (b, size, size, channels) of 0 to 255 -> (b, classes) float32.
     """
+    scale = 1 / np.where(np.asarray(deviation) > 0, deviation, 1)
+    shift = -np.asarray(mean) * scale
+    inputs = keras.Input((plan.image_size, plan.image_size, plan.channels), name="images")
+    outputs = keras.layers.Rescaling(scale.tolist(), shift.tolist(), dtype="float32", name="standardize")(inputs)
+    for layer in _layers(plan, seed, momentum, training=training):
+        outputs = layer(outputs)
+    return keras.Model(inputs, outputs, name="convnet")
+
+
+def _layers(plan: ConvNetPlan, seed: int, momentum: float, *, training: bool) -> Iterator[keras.layers.Layer]:
     layers = keras.layers
     dtype = "mixed_bfloat16" if training and plan.precision == "bfloat16" else "float32"
     fused = training and keras.backend.backend() == "tensorflow"
-    seeds = iter(np.random.SeedSequence(seed).generate_state(6) >> 1)
-    scale = 1 / np.where(np.asarray(deviation) > 0, deviation, 1)
-
-    def drawn() -> keras.Initializer:
-        return keras.initializers.GlorotUniform(seed=int(next(seeds)))
-
-    def convolution(width: int, name: str) -> keras.layers.Layer:
-        form = {"activation": "relu", "kernel_initializer": drawn(), "data_format": "channels_last"}
-        return layers.Conv2D(width, 3, **form, dtype=dtype, name=name)
-
-    def normal(name: str) -> keras.layers.Layer:
-        kind = ChannelNormalization if fused else layers.BatchNormalization
-        return kind(momentum=momentum, dtype=dtype, name=name)
-
-    def pool(name: str) -> keras.layers.Layer:
-        return layers.MaxPooling2D(data_format="channels_last", dtype=dtype, name=name)
-
-    inputs = keras.Input((plan.image_size, plan.image_size, plan.channels), name="images")
-    outputs = layers.Rescaling(
-        scale.tolist(), (-np.asarray(mean) * scale).tolist(), dtype="float32", name="standardize"
-    )(inputs)
-    for layer in (
-        convolution(32, "conv_0"),
-        normal("normal_0"),
-        convolution(32, "conv_1"),
-        pool("pool_0"),
-        normal("normal_1"),
-        convolution(64, "conv_2"),
-        normal("normal_2"),
-        convolution(64, "conv_3"),
-        pool("pool_1"),
-        layers.Flatten(dtype=dtype, name="flatten"),
-        layers.BatchNormalization(momentum=momentum, dtype="float32", name="normal_3"),
-        layers.Dense(512, activation="relu", kernel_initializer=drawn(), dtype=dtype, name="dense"),
-        layers.BatchNormalization(momentum=momentum, dtype="float32", name="normal_4"),
-        layers.Dropout(0.5, seed=0, dtype="float32", name="dropout"),
-        layers.Dense(
-            plan.classes, None if training else "softmax", kernel_initializer=drawn(), name="classes", dtype="float32"
-        ),
-    ):
-        outputs = layer(outputs)
-    return keras.Model(inputs, outputs, name="convnet")
+    normal = ChannelNormalization if fused else layers.BatchNormalization
+    drawn = [keras.initializers.GlorotUniform(int(s) >> 1) for s in np.random.SeedSequence(seed).generate_state(6)]
+    for number, width in enumerate((32, 32, 64, 64)):
+        yield layers.Conv2D(
+            width,
+            3,
+            activation="relu",
+            kernel_initializer=drawn[number],
+            data_format="channels_last",
+            dtype=dtype,
+            name=f"conv_{number}",
+        )
+        if number % 2:
+            yield layers.MaxPooling2D(data_format="channels_last", dtype=dtype, name=f"pool_{number // 2}")
+        if number < 3:
+            yield normal(momentum=momentum, dtype=dtype, name=f"normal_{number}")
+    yield layers.Flatten(data_format="channels_last", dtype=dtype, name="flatten")
+    yield layers.BatchNormalization(momentum=momentum, dtype="float32", name="normal_3")
+    yield layers.Dense(512, "relu", kernel_initializer=drawn[4], dtype=dtype, name="dense")
+    yield layers.BatchNormalization(momentum=momentum, dtype="float32", name="normal_4")
+    yield layers.Dropout(0.5, seed=0, dtype="float32", name="dropout")
+    last = None if training else "softmax"
+    yield layers.Dense(plan.classes, last, kernel_initializer=drawn[5], dtype="float32", name="classes")
 
 
 def load_networks(folder: Path) -> list[keras.Model]:

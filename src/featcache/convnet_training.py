@@ -4,21 +4,22 @@ An epoch's rows, their augmentation and the dropout masks are drawn from member,
 goes on from a checkpoint comes out as if it had never stopped.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
 from featcache.convnet import Images, build_network, predict
-from featcache.convnet_folder import History
+from featcache.convnet_folder import History, State
 from featcache.convnet_plan import ConvNetPlan, draw_epoch
 from featcache.errors import TrainingError
 from featcache.schedules import rates
 
 _WATCHED = 2000  # rows of its own fold that a network is scored on after each epoch
+_HISTORY = ("loss", "accuracy", "fold_loss", "fold_accuracy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class Network:
     """
 
     model: keras.Model
-    history: Mapping[str, list[float]]
+    history: History
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +57,11 @@ class Training:
     fold: int
 
 
-State = list[npt.NDArray[Any]]
-Saved = tuple[State, dict[str, list[float]]]
-
-
 def train_network(
     plan: ConvNetPlan,
     training: Training,
-    begun: Saved | None = None,
-    after_epoch: Callable[[Callable[[], State], Mapping[str, list[float]]], None] = lambda state, history: None,
+    begun: tuple[State, History] | None = None,
+    after_epoch: Callable[[Callable[[], State], History], None] = lambda state, history: None,
 ) -> Network:
     """Train one network.
 
@@ -77,61 +74,70 @@ def train_network(
     Raises:
         TrainingError: fewer than 2 rows to train on, or the loss became NaN or infinite.
     """
-    if len(training.own) < 2:
-        raise TrainingError(
-            f"expected at least 2 rows to train on beside fold {training.fold}; got {len(training.own)}"
-        )
-    mean, deviation = statistics(training.images, training.own)
-    steps = len(training.own) // plan.batch_size
-    seed = int(np.random.SeedSequence([training.seed, training.fold]).generate_state(1)[0])
-    learner = build_network(plan, mean, deviation, seed, plan.momentum(steps), training=True)
-    judge = build_network(plan, mean, deviation)
-    optimizer = keras.optimizers.Adam()
-    optimizer.build(learner.trainable_variables)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # compiled by XLA, steps take longer on a CPU
-    jit = False if keras.backend.backend() == "tensorflow" else "auto"
-    learner.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit)
-    history: dict[str, list[float]] = {name: [] for name in ("loss", "accuracy", "fold_loss", "fold_accuracy")}
-    variables = [*learner.weights, *optimizer.variables]
+    learner = _learner(plan, training)
+    judge = build_network(plan, *statistics(training.images, training.own))
+    variables = [*learner.weights, *learner.optimizer.variables]
+    history: dict[str, list[float]] = {name: [] for name in _HISTORY}
     if begun is not None:
         for variable, stored in zip(variables, begun[0], strict=True):
             variable.assign(stored)
         history = {name: list(values) for name, values in begun[1].items()}
     watched = training.held_out[:: -(-len(training.held_out) // _WATCHED)]
+
+    def state() -> State:
+        return [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
     for number in range(len(history["loss"]), plan.epochs):
-        loss_now, accuracy = _train_epoch(plan, training, learner, optimizer, number)
-        if not np.isfinite(loss_now):
-            raise TrainingError(
-                f"the loss became {loss_now} in epoch {number + 1}: lower the rates of [ConvNet] schedule"
-            )
+        trained = _train_epoch(plan, training, learner, number)
         judge.set_weights(learner.get_weights())
         scores = _scores(judge, training.images, training.labels, watched)
-        for name, value in zip(history, (loss_now, accuracy, *scores), strict=True):
+        for name, value in zip(_HISTORY, (*trained, *scores), strict=True):
             history[name].append(value)
-        after_epoch(lambda: [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in variables], history)
+        after_epoch(state, history)
     judge.set_weights(learner.get_weights())
     return Network(judge, history)
 
 
-def _train_epoch(
-    plan: ConvNetPlan, training: Training, learner: keras.Model, optimizer: keras.optimizers.Optimizer, number: int
-) -> tuple[float, float]:
+def _learner(plan: ConvNetPlan, training: Training) -> keras.Model:
+    """The network as it is trained, with fresh weights."""
+    if len(training.own) < 2:
+        raise TrainingError(
+            f"expected at least 2 rows to train on beside fold {training.fold}; got rows={len(training.own)}: "
+            "add images or lower [Heads] folds"
+        )
+    seed = int(np.random.SeedSequence([training.seed, training.fold]).generate_state(1)[0])
+    momentum = plan.momentum(len(training.own) // plan.batch_size)
+    learner = build_network(plan, *statistics(training.images, training.own), seed, momentum, training=True)
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(learner.trainable_variables)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    # compiled by XLA, which is what Keras would do, steps take longer on a CPU
+    jit = False if keras.backend.backend() == "tensorflow" else "auto"
+    learner.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit)
+    return learner
+
+
+def _train_epoch(plan: ConvNetPlan, training: Training, learner: keras.Model, number: int) -> tuple[float, float]:
     """Mean loss and accuracy of one epoch's batches."""
     epoch = draw_epoch(plan, training.own, training.seed, training.fold, number)
     state = learner.get_layer("dropout").seed_generator.state
     state.assign(np.array([epoch.dropout_seed, 0], keras.backend.standardize_dtype(state.dtype)))
     told = []
     for rate, rows, maps in zip(rates(plan.schedule, number, len(epoch.order)), epoch.order, epoch.maps, strict=True):
-        optimizer.learning_rate.assign(rate)
+        learner.optimizer.learning_rate.assign(rate)
         images = keras.ops.image.affine_transform(
             training.images[rows].astype(np.float32), maps, "bilinear", "nearest", data_format="channels_last"
         )
         learner.reset_metrics()  # some releases of Keras do it themselves, others go on averaging
         now = learner.train_on_batch(images, training.labels[rows].astype(np.int32), return_dict=True)
         told.append((float(now["loss"]), float(now["accuracy"])))
-    loss, accuracy = np.mean(told, axis=0)
-    return float(loss), float(accuracy)
+    loss, accuracy = np.mean(told, axis=0).tolist()
+    if not math.isfinite(loss):
+        schedule = ", ".join(map(str, plan.schedule))
+        raise TrainingError(
+            f"the loss became {loss} in epoch {number + 1} of {schedule}: lower the rates of [ConvNet] schedule"
+        )
+    return loss, accuracy
 
 
 def statistics(images: Images, rows: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:

@@ -16,7 +16,7 @@ from featcache.architectures import backbone_settings
 from featcache.cache.layout import file_key
 from featcache.cache.reader import stored_record as cache_record
 from featcache.convnet_folder import RECORD_FILE
-from featcache.convnet_plan import CONVNET_VERSION
+from featcache.convnet_plan import CONVNET_VERSION, member_settings
 from featcache.extraction import row_settings
 from featcache.predictions import stored_record as predictions_record
 from featcache.presets import shape_settings, shapes, training_version
@@ -202,21 +202,18 @@ class Project:
         name = f"{tap}-{shape}-{keys.short(key or '')}"
         return Artifact(self.folder / "heads" / name / "bag.json", key, inputs=inputs)
 
-    # ---- small convolutional networks
+    # ---- small convolutional networks, and all members
 
     def convnet(self, seed: int) -> Artifact:
         """One member's networks, one a fold: they depend on training images, classes and settings, and on no features."""
-        spec, listed = self.settings.convnet, self.listed()
-        settings = {name: value for name, value in asdict(spec).items() if name != "members"}
-        rows = {
-            "rows": self.splits().get("train", {}).get("key"),
-            "classes": keys.sequence_digest(listed["class_names"]) if listed else None,
+        listed, rows = self.listed(), self.splits().get("train", {}).get("key")
+        classes = keys.sequence_digest(listed["class_names"]) if listed else None
+        settings = {
+            "ConvNet": member_settings(self.settings.convnet, seed),
+            "Heads": {"folds": self.settings.heads.folds},
         }
-        inputs = {
-            "version": CONVNET_VERSION,
-            "settings": {"ConvNet": {**settings, "seed": seed}, "Heads": {"folds": self.settings.heads.folds}},
-            "upstream": {"IndexImages": rows},
-        }
+        upstream = {"IndexImages": {"rows": rows, "classes": classes}}
+        inputs = {"version": CONVNET_VERSION, "settings": settings, "upstream": upstream}
         key = _key(inputs)
         name = f"seed{seed}-{keys.short(key or '')}"
         return Artifact(self.folder / "convnets" / name / RECORD_FILE, key, inputs=inputs)
@@ -224,8 +221,6 @@ class Project:
     def convnets(self) -> list[Artifact]:
         """Every member's networks, in the order of the seeds."""
         return [self.convnet(seed) for seed in range(self.settings.convnet.members)]
-
-    # ---- members
 
     def member_sources(self) -> dict[str, list[Artifact]]:
         """Stage -> its artifacts that members come from, each in a folder with `out_of_fold.hdf5`; only stages that have any.
