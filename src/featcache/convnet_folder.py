@@ -108,7 +108,7 @@ class PartialFolder:
     def kept(self, fold: int) -> tuple[list[npt.NDArray[Any]], dict[str, list[float]]] | None:
         """The state and history that `keep` left of this fold; None where there is none, or it is damaged."""
         try:
-            with np.load(self.path / _CHECKPOINT, allow_pickle=False) as archive:
+            with open(self.path / _CHECKPOINT, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 about = json.loads(str(archive["about"]))
                 if (about["key"], about["fold"]) != (self.key, fold):
                     return None
