@@ -50,9 +50,10 @@ class ConvNetPlan:
         return float(np.clip(1 - 10 / (self.epochs * steps), 0.9, 0.99))
 
 
-def member_settings(spec: ConvNetSpec, seed: int) -> dict[str, object]:
-    """Return what of the settings decides one member, JSON-able, for its key: not how many members there are."""
-    return {"seed": seed, **{name: value for name, value in asdict(spec).items() if name != "members"}}
+def member_settings(spec: ConvNetSpec, seed: int, folds: int) -> dict[str, dict[str, object]]:
+    """Return what of the settings decides one member, section by section, for its key: not how many members there are."""
+    own = {name: value for name, value in asdict(spec).items() if name != "members"}
+    return {"ConvNet": {"seed": seed, **own}, "Heads": {"folds": folds}}
 
 
 def resolve(spec: ConvNetSpec, rows: int, channels: int, classes: int, precision: str) -> ConvNetPlan:

@@ -208,15 +208,11 @@ class Project:
         """One member's networks, one a fold: they depend on training images, classes and settings, and on no features."""
         listed, rows = self.listed(), self.splits().get("train", {}).get("key")
         classes = keys.sequence_digest(listed["class_names"]) if listed else None
-        settings = {
-            "ConvNet": member_settings(self.settings.convnet, seed),
-            "Heads": {"folds": self.settings.heads.folds},
-        }
+        settings = member_settings(self.settings.convnet, seed, self.settings.heads.folds)
         upstream = {"IndexImages": {"rows": rows, "classes": classes}}
         inputs = {"version": CONVNET_VERSION, "settings": settings, "upstream": upstream}
         key = _key(inputs)
-        name = f"seed{seed}-{keys.short(key or '')}"
-        return Artifact(self.folder / "convnets" / name / RECORD_FILE, key, inputs=inputs)
+        return Artifact(self.folder / f"convnets/seed{seed}-{keys.short(key or '')}" / RECORD_FILE, key, inputs=inputs)
 
     def convnets(self) -> list[Artifact]:
         """Every member's networks, in the order of the seeds."""

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from featcache.convnet_folder import History, PartialFolder, State, model_path
 from featcache.convnet_plan import ConvNetPlan, resolve
-from featcache.ensemble import scores
 from featcache.folds import assign_folds
 from featcache.pixels import Pixels, load_pixels
 from featcache.precision import choose_precision
@@ -17,6 +16,7 @@ from featcache.predictions import Predictions
 from featcache.progress import Progress, Silent
 from featcache.project import LOG_NAME, Artifact, Project
 from featcache.rows import Rows
+from featcache.scoring import scores
 from featcache.sources import Manifest, open_source
 from featcache.stages.features import gpu_capability_of
 from featcache.stages.heads import FOLD_SEED
