@@ -8,7 +8,7 @@ TESTS ?=
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
-.PHONY: help submit test lint format bench bench-extract bench-heads bench-quality clean
+.PHONY: help submit test lint format bench bench-extract bench-heads bench-quality bench-convnet clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -42,6 +42,9 @@ bench-quality: $(VENV)/.developed  ## Measure the ensemble against what a user w
 
 bench-heads: $(VENV)/.developed  ## Measure a bag of heads against plain Keras fits, one after the other
 	$(BIN)/python benchmarks/heads.py
+
+bench-convnet: $(VENV)/.developed  ## Measure how fast small convolutional networks train
+	$(BIN)/python benchmarks/convnet.py
 
 clean:  ## Remove the virtual environment and caches, never artifacts
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

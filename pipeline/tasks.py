@@ -154,11 +154,32 @@ class TrainHeads(Stage):
         return "every bag is trained"
 
 
+class TrainConvNets(Stage):
+    """Train small convolutional networks end to end, from the images themselves; none by default."""
+
+    def requires(self) -> luigi.Task:
+        return IndexImages()
+
+    def artifacts(self) -> list[Artifact]:
+        return current_project().convnets()
+
+    def complete(self) -> bool:
+        """Whether every member is trained; without any there is nothing to do."""
+        return not self.artifacts() or super().complete()
+
+    def work(self, watch: Watch) -> str:
+        return stages.train_convnets(current_project(), watch, fresh=self.rerun)
+
+
 class PredictRows(Stage):
     """Let every member predict the rows that nothing is trained on."""
 
     def requires(self) -> list[luigi.Task]:
-        return [ExtractFeatures(), TrainHeads()]  # heads may be complete while the test rows' features aren't
+        return [
+            ExtractFeatures(),
+            TrainHeads(),
+            TrainConvNets(),
+        ]  # heads may be complete while the test rows' features aren't
 
     def artifacts(self) -> list[Artifact]:
         return [current_project().predictions(split) for split in current_project().scored_splits()]
@@ -170,8 +191,8 @@ class PredictRows(Stage):
 class BuildEnsemble(Stage):
     """Choose members, weights and clip on the out-of-fold predictions."""
 
-    def requires(self) -> luigi.Task:
-        return TrainHeads()
+    def requires(self) -> list[luigi.Task]:
+        return [TrainHeads(), TrainConvNets()]
 
     def artifacts(self) -> list[Artifact]:
         return [current_project().ensemble()]

@@ -17,11 +17,11 @@ LAYERS = [
     {"rows", "records", "specs", "folder_lock"},
     {"settings", "augment", "precision", "architectures", "download"},
     {"sources", "cache", "weights"},
-    {"network_weights", "presets", "folds", "parts", "predictions", "sample", "combination"},
+    {"network_weights", "presets", "convnet_plan", "folds", "parts", "pixels", "predictions", "sample", "combination"},
     {"network", "extraction", "bags", "ensemble", "submission"},
-    {"backbone", "overlap", "batches", "judging"},
-    {"extract", "logistic", "stacked", "descent"},
-    {"training", "linear"},
+    {"backbone", "overlap", "batches", "judging", "convnet_folder"},
+    {"extract", "logistic", "stacked", "descent", "convnet"},
+    {"training", "linear", "convnet_training"},
     {"heads", "project"},
     {"stages", "summary", "describe", "configuration", "staleness"},
     {"status", "verify", "leaderboard"},
@@ -30,7 +30,7 @@ LAYERS = [
     {"commands"},
     {"cli"},
 ]
-KERAS = {"backbone", "network", "network_weights", "heads", "stacked"}
+KERAS = {"backbone", "network", "network_weights", "heads", "stacked", "convnet", "convnet_training"}
 SLOW = {"tensorflow", "keras", "jax", "torch", "sklearn", "pandas", "dask", "xarray", "scipy"}
 
 

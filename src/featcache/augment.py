@@ -1,7 +1,6 @@
 """Augmented copies: a random affine map and channel shift for each image, the same again for the same seed."""
 
 import hashlib
-import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -99,17 +98,47 @@ def _draws(seed: int, digest: str, copy: int) -> npt.NDArray[np.float64]:
 
 def _matrix(policy: AugmentPolicy, draws: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArray[np.float64]:
     """Return the (2, 3) map from a result's pixel (x, y, 1), measured from the centre, to the image's."""
-    angle, down, right, shear, zoom_y, zoom_x = draws[:6].tolist()
-    angle, shear = math.radians(policy.rotation) * angle, policy.shear * shear
-    cos, sin = math.cos(angle), math.sin(angle)
-    rotate = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
-    shift = np.array(
-        [[1, 0, policy.width_shift * width * right], [0, 1, policy.height_shift * height * down], [0, 0, 1]]
-    )
-    slant = np.array([[math.cos(shear), 0, 0], [-math.sin(shear), 1, 0], [0, 0, 1]])
-    scale = np.diag([1 + policy.zoom * zoom_x, 1 + policy.zoom * zoom_y, 1])
-    matrix: npt.NDArray[np.float64] = rotate @ shift @ slant @ scale
-    return matrix[:2]
+    matrix: npt.NDArray[np.float64] = _matrices(policy, draws[None, :6], height, width)[0]
+    return matrix
+
+
+def _matrices(
+    policy: AugmentPolicy, draws: npt.NDArray[np.float64], height: int, width: int
+) -> npt.NDArray[np.float64]:
+    """(b, 2, 3) maps as `_matrix` says, for `draws` (b, 6) in -1..1: rotation, down, right, shear, zoom by y, by x."""
+    angle, down, right, shear, zoom_y, zoom_x = draws.T
+    angle, shear = np.radians(policy.rotation) * angle, policy.shear * shear
+    rotate, shift, slant, scale = np.tile(np.eye(3), (4, len(draws), 1, 1))
+    rotate[:, 0, 0] = rotate[:, 1, 1] = np.cos(angle)
+    rotate[:, 0, 1] = np.sin(angle)
+    rotate[:, 1, 0] = -rotate[:, 0, 1]
+    shift[:, 0, 2] = policy.width_shift * width * right
+    shift[:, 1, 2] = policy.height_shift * height * down
+    slant[:, 0, 0], slant[:, 1, 0] = np.cos(shear), -np.sin(shear)
+    scale[:, 0, 0], scale[:, 1, 1] = 1 + policy.zoom * zoom_x, 1 + policy.zoom * zoom_y
+    matrices: npt.NDArray[np.float64] = rotate @ shift @ slant @ scale
+    return matrices[:, :2]
+
+
+def affine_maps(
+    policy: AugmentPolicy, draws: npt.NDArray[np.float64], height: int, width: int
+) -> npt.NDArray[np.float64]:
+    """Return the affine maps of many images at once, in the form that ``keras.ops.image.affine_transform`` takes.
+
+    Args:
+        policy: rotation, shifts, shear and zoom; channel shift and flip are not affine.
+        draws: (b, 6) in -1..1, how much of each amount: rotation, down, right, shear, zoom by y, zoom by x.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+
+    Returns:
+        (b, 8) float64: a0, a1, a2, b0, b1, b2, 0, 0. The result's pixel (x, y), counted from the upper left one's
+        centre, is the image's at (a0 x + a1 y + a2, b0 x + b1 y + b2).
+    """
+    matrices = _matrices(policy, draws, height, width)
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    matrices[:, :, 2] += middle - matrices[:, :, :2] @ middle
+    return np.concatenate([matrices.reshape(-1, 6), np.zeros((len(draws), 2))], axis=1)
 
 
 def _affine(image: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

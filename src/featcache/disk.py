@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,3 +126,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Replace `path` by `content` as UTF-8, atomically and durably."""
     write_bytes(path, content.encode("utf-8"))
+
+
+def replace_folder(temporary: Path, folder: Path) -> None:
+    """Sync all files of `temporary`, which lies beside `folder`, and rename it over `folder`.
+
+    Who reads meanwhile finds the old folder, the new one or, for a moment, none.
+    """
+    for path in sorted(temporary.iterdir()):
+        with open(path, "rb+") as stream:
+            disk.fsync(stream.fileno())
+    disk.fsync_folder(temporary)
+    old = folder.with_name(f".tmp-{secrets.token_hex(4)}-old-{folder.name}")
+    if folder.exists():
+        disk.replace(folder, old)
+    disk.replace(temporary, folder)
+    if old.exists():
+        shutil.rmtree(old)

@@ -15,6 +15,8 @@ from featcache import keys
 from featcache.architectures import backbone_settings
 from featcache.cache.layout import file_key
 from featcache.cache.reader import stored_record as cache_record
+from featcache.convnet_folder import RECORD_FILE
+from featcache.convnet_plan import CONVNET_VERSION, member_settings
 from featcache.extraction import row_settings
 from featcache.predictions import stored_record as predictions_record
 from featcache.presets import shape_settings, shapes, training_version
@@ -200,12 +202,29 @@ class Project:
         name = f"{tap}-{shape}-{keys.short(key or '')}"
         return Artifact(self.folder / "heads" / name / "bag.json", key, inputs=inputs)
 
+    # ---- small convolutional networks, and all members
+
+    def convnet(self, seed: int) -> Artifact:
+        """One member's networks, one a fold: they depend on training images, classes and settings, and on no features."""
+        listed, rows = self.listed(), self.splits().get("train", {}).get("key")
+        classes = keys.sequence_digest(listed["class_names"]) if listed else None
+        settings = member_settings(self.settings.convnet, seed, self.settings.heads.folds)
+        upstream = {"IndexImages": {"rows": rows, "classes": classes}}
+        inputs = {"version": CONVNET_VERSION, "settings": settings, "upstream": upstream}
+        key = _key(inputs)
+        return Artifact(self.folder / f"convnets/seed{seed}-{keys.short(key or '')}" / RECORD_FILE, key, inputs=inputs)
+
+    def convnets(self) -> list[Artifact]:
+        """Every member's networks, in the order of the seeds."""
+        return [self.convnet(seed) for seed in range(self.settings.convnet.members)]
+
     def member_sources(self) -> dict[str, list[Artifact]]:
         """Stage -> its artifacts that members come from, each in a folder with `out_of_fold.hdf5`; only stages that have any.
 
         Ensemble and predictions take members from here and from nowhere else.
         """
-        return {"TrainHeads": [self.bag(*bag) for bag in self.bags()]}
+        stages = {"TrainHeads": [self.bag(*bag) for bag in self.bags()], "TrainConvNets": self.convnets()}
+        return {stage: artifacts for stage, artifacts in stages.items() if artifacts}
 
     def _member_keys(self) -> dict[str, list[str | None]]:
         return {stage: [artifact.key for artifact in artifacts] for stage, artifacts in self.member_sources().items()}

@@ -35,6 +35,7 @@ class Settings:
     dataset: specs.DatasetSpec
     features: specs.FeaturesSpec
     heads: specs.HeadsSpec
+    convnet: specs.ConvNetSpec
     ensemble: specs.EnsembleSpec
     submission: specs.SubmissionSpec
     artifacts: Path
@@ -116,6 +117,22 @@ def _optional_integer(text: str) -> int | None:
     return _integer(text) if text.strip() else None
 
 
+def _phases(text: str) -> tuple[Phase, ...] | None:
+    phases = []
+    for part in _parts(text.lower()):
+        shape, _, step = part.rpartition(" ")
+        rate, x, epochs = step.partition("x")
+        try:
+            if not x or shape.strip() not in ("", *SHAPES):
+                raise _ExpectedError
+            phases.append(Phase(_number(rate), _integer(epochs), shape.strip() or CONSTANT))
+        except _ExpectedError:
+            raise _ExpectedError(
+                "RATExEPOCHS phases such as 1e-3x1, 1e-2x2 or cosine 3e-3x20 or one-cycle 1e-2x20"
+            ) from None
+    return tuple(phases) or None
+
+
 def _clip(text: str) -> str | float:
     word = text.strip().lower()
     if word in ("auto", "none"):
@@ -161,6 +178,13 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "batch_size": Setting("64", _integer, "rows a training step"),
         "seeds": Setting("3", _integer, "heads per fold, tap and shape"),
         "folds": Setting("5", _integer, "out-of-fold parts of the training rows"),
+    },
+    "ConvNet": {
+        "members": Setting("0", _integer, "small convolutional networks per fold, trained end to end on augmented images; 0: none"),
+        "image_size": Setting("28", _integer, "side of the square every image is resized to for them, in pixels"),
+        "schedule": Setting("", _phases, "learning rates and epochs, e.g. one-cycle 3e-3x12, or the notebook's 1e-3x1, 1e-1x4, 1e-2x12, 1e-3x18; empty: one cycle that fits the rows"),
+        "batch_size": Setting("128", _integer, "rows a training step"),
+        "precision": Setting("auto", _word, "what training computes in: auto, float32 or bfloat16; predictions are float32"),
     },
     "Ensemble": {
         "method": Setting("auto", _word, "auto (the best by nested out-of-fold log-loss), mean, geometric (mean of logarithms) or greedy (members chosen)"),
@@ -221,6 +245,7 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
         dataset=dataclasses.replace(dataset, sample_submission=_sample(dataset)),
         features=features,
         heads=specs.HeadsSpec(**values["Heads"]),  # type: ignore[arg-type]  # read by the table above
+        convnet=specs.ConvNetSpec(**values["ConvNet"]),  # type: ignore[arg-type]  # read by the table above
         ensemble=specs.EnsembleSpec(**values["Ensemble"]),  # type: ignore[arg-type]  # read by the table above
         submission=specs.SubmissionSpec(**values["Submission"]),  # type: ignore[arg-type]  # read by the table above
         artifacts=artifacts.absolute(),

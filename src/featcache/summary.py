@@ -81,6 +81,8 @@ def _seconds(project: Project) -> dict[str, float]:
     seconds = {"index": float((project.listed() or {}).get("seconds", 0))}
     seconds["features"] = sum(_cache_seconds(project.features(*cache).path) for cache in project.caches())
     seconds["heads"] = sum(_recorded_seconds(project.bag(*bag).record()) for bag in project.bags())
+    if project.convnets():
+        seconds["convnets"] = sum(_recorded_seconds(member.record()) for member in project.convnets())
     seconds["predictions"] = sum(_recorded_seconds(project.predictions(s).record()) for s in project.scored_splits())
     seconds["ensemble"] = _recorded_seconds(project.ensemble().record())
     return seconds
