@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # From the floor upwards; a module may import its own layer and those below it.
 LAYERS = [
     {"_version", "errors", "startup"},
-    {"keys", "disk", "progress", "scoring", "schedules"},
+    {"keys", "disk", "progress", "policies", "scoring", "schedules"},
     {"rows", "records", "specs", "folder_lock"},
     {"settings", "augment", "precision", "architectures", "download"},
     {"sources", "cache", "weights"},

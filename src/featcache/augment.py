@@ -1,66 +1,17 @@
 """Augmented copies: a random affine map and channel shift for each image, the same again for the same seed."""
 
 import hashlib
-from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from featcache.errors import SettingsError
+from featcache.policies import CONVNET_RECIPE, RECIPE, AugmentPolicy
 
-AUGMENT_VERSION = 1  # raise it when the same policy and seed would give other pixels
+__all__ = ["CONVNET_RECIPE", "RECIPE", "AugmentPolicy", "affine_maps", "augment"]
+
 _DRAWS = 10
 _SUPPORT = 2  # pixels that a bicubic sample reaches to each side
-
-
-@dataclass(frozen=True)
-class AugmentPolicy:
-    """How far an image may be changed; every amount is drawn evenly from minus to plus its value.
-
-    Attributes:
-        rotation: degrees.
-        height_shift: part of the height.
-        width_shift: part of the width.
-        shear: radians.
-        zoom: each side is scaled by a factor of its own from 1 - zoom to 1 + zoom, below 1.
-        channel_shift: added to each channel by itself, in units of 0 to 255, then clipped.
-        flip: mirror left to right every other time.
-    """
-
-    rotation: float = 0
-    height_shift: float = 0
-    width_shift: float = 0
-    shear: float = 0
-    zoom: float = 0
-    channel_shift: float = 0
-    flip: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse amounts that make no image."""
-        limits = {
-            "rotation": 180,
-            "height_shift": 1,
-            "width_shift": 1,
-            "shear": 1.5,
-            "zoom": 0.99,
-            "channel_shift": 255,
-        }
-        for name, high in limits.items():
-            value = getattr(self, name)
-            if not 0 <= value <= high:
-                raise SettingsError(f"augmentation: expected 0 <= {name} <= {high}; got {name}={value!r}")
-
-    def settings(self) -> dict[str, object]:
-        """What enters the key of an augmented copy, beside its seed and number."""
-        return {"version": AUGMENT_VERSION, "filter": "bicubic", "fill": "nearest", **asdict(self)}
-
-
-RECIPE = AugmentPolicy(rotation=15, height_shift=0.05, width_shift=0.1, shear=0.1, channel_shift=20)
-"""The State Farm notebook's policy for precomputed copies."""
-
-CONVNET_RECIPE = AugmentPolicy(rotation=8, height_shift=0.08, width_shift=0.08, shear=0.3, zoom=0.08)
-"""The MNIST notebook's policy for the small network that is trained end to end."""
 
 
 def augment(

@@ -14,6 +14,7 @@ from pathlib import Path
 from featcache import specs
 from featcache.architectures import backbone_settings
 from featcache.errors import SettingsError
+from featcache.policies import AugmentPolicy
 from featcache.schedules import CONSTANT, SHAPES, Phase
 
 _SAMPLES = ("sample_submission.csv", "sample_submission.csv.gz", "sample_submission.csv.zip", "sample_submission.zip")
@@ -166,6 +167,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "image_size": Setting("48", _integer, "side of the square every image is resized to, in pixels"),
         "precision": Setting("auto", _word, "what convolutions compute in: auto, float32 or bfloat16; storage is float16"),
         "copies": Setting("0", _integer, "augmented copies of the training split beside the plain one"),
+        "augmentation": Setting("rotation 15, height_shift 0.05, width_shift 0.1, shear 0.1, channel_shift 20", AugmentPolicy.parse, "how far copies are changed: rotation, height_shift, width_shift, shear, zoom, channel_shift, flip"),
     },
     "Heads": {
         "preset": Setting("default", _word, "default, recipe (the fast.ai head to the letter), wide or fast"),

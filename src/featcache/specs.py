@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.errors import SettingsError
+from featcache.policies import RECIPE, AugmentPolicy
 from featcache.schedules import SHAPES, Phase
 
 SOURCES = ("digits", "folder", "csv", "idx")
@@ -131,6 +132,7 @@ class FeaturesSpec:
         image_size: side of the square every image is resized to, in pixels.
         precision: ``auto``, ``float32`` or ``bfloat16``: what the convolutions compute in; storage is float16.
         copies: augmented copies of the training split beside the plain one.
+        augmentation: how far images are changed in them.
     """
 
     backbone: str = "vgg16"
@@ -139,6 +141,7 @@ class FeaturesSpec:
     image_size: int = 48
     precision: str = "auto"
     copies: int = 0
+    augmentation: AugmentPolicy = RECIPE
 
     def __post_init__(self) -> None:
         """Refuse impossible settings; what only the backbone knows it refuses itself."""
