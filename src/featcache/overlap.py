@@ -233,7 +233,7 @@ class _Feed:
 
     def _finished(self, batch: _Batch, flights: _Flights) -> _Batch:
         for part in batch.parts:
-            under_way = [future for _, future in flights if not future.done()]
+            under_way: list[Future[Any]] = [future for _, future in flights if not future.done()]
             while under_way and not part.done():
                 wait([part, *under_way], return_when=FIRST_COMPLETED)
                 under_way = [future for future in under_way if not future.done()]
