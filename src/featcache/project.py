@@ -117,6 +117,13 @@ class Project:
         """Derive all keys as if `manifest` were already saved: what a run would then find stale is stale."""
         self._foreseen = manifest.summary()
 
+    def recall(self) -> None:
+        """Derive all keys from the manifest as it was last saved, without a look at the images.
+
+        For those who apply what was trained: they need no image of the source, and must not wait for a listing.
+        """
+        self._foreseen = stored_manifest(self.folder)
+
     def splits(self) -> Mapping[str, Mapping[str, Any]]:
         """Split -> what the manifest says of it (key, rows, rejected); empty while there is none."""
         listed = self.listed()

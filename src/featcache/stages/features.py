@@ -99,7 +99,7 @@ def extract_split(
     about = {"run": project.run, "weights": project.resolved("weights"), "precision": project.precision()}
 
     def open_backbone() -> "Backbone":
-        backbone = _backbone(project, progress)
+        backbone = resolved_backbone(project, progress)
         check_space(project, backbone.taps)
         return backbone
 
@@ -177,8 +177,24 @@ def gpu_capability_of(project: Project) -> tuple[int, int] | None:
     return gpu_capability()
 
 
-def _backbone(project: Project, progress: Progress) -> "Backbone":
-    """The backbone as it was resolved, loaded once a process for all splits and copies."""
+def resolved_backbone(project: Project, progress: Progress) -> "Backbone":
+    """The backbone as it was resolved, loaded once a process for all splits and copies.
+
+    Raises:
+        BackboneError: no such backbone or tap.
+        WeightsError: as `resolved_weights`.
+    """
+    weights = resolved_weights(project, progress)
+    import_keras(project.folder / LOG_NAME)
+    return _loaded(project.settings.features, weights, project.precision() or "float32")
+
+
+def resolved_weights(project: Project, progress: Progress) -> ResolvedWeights:
+    """The weights as they were resolved, found or downloaded again.
+
+    Raises:
+        WeightsError: they can't be had, or are others than those that were resolved.
+    """
     spec, recorded = project.settings.features, project.resolved("weights") or {}
     # What `auto` came to stays, even if the network is back: resolve exactly that kind again.
     settled = (
@@ -190,10 +206,9 @@ def _backbone(project: Project, progress: Progress) -> "Backbone":
     if weights.digest != project.weights_digest():
         raise WeightsError(
             f"expected weights of digest {project.weights_digest()}, got {weights.digest} ({weights.path}): "
-            "they changed during the run; run again"
+            "they changed since they were settled: put that file back, or run luigi --module pipeline Submit"
         )
-    import_keras(project.folder / LOG_NAME)
-    return _loaded(spec, weights, project.precision() or "float32")
+    return weights
 
 
 @lru_cache(maxsize=1)
