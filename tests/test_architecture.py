@@ -25,8 +25,8 @@ LAYERS = [
     {"heads", "project"},
     {"stages", "summary", "describe", "configuration", "staleness"},
     {"status", "verify", "leaderboard"},
-    {"repair", "space", "export", "plan"},
-    {"pack"},
+    {"repair", "space", "export", "plan", "serving"},
+    {"pack", "predict"},
     {"commands"},
     {"cli"},
 ]
