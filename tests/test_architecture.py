@@ -26,11 +26,13 @@ LAYERS = [
     {"stages", "summary", "describe", "configuration", "staleness"},
     {"status", "verify", "leaderboard"},
     {"repair", "space", "export", "plan", "serving"},
-    {"pack", "predict"},
+    {"resizing"},
+    {"joined_model"},
+    {"pack", "predict", "export_model"},
     {"commands"},
     {"cli"},
 ]
-KERAS = {"backbone", "network", "network_weights", "heads", "stacked", "convnet", "convnet_training"}
+KERAS = {"backbone", "network", "network_weights", "heads", "stacked", "convnet", "convnet_training", "resizing", "joined_model"}
 SLOW = {"tensorflow", "keras", "jax", "torch", "sklearn", "pandas", "dask", "xarray", "scipy"}
 
 

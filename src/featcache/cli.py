@@ -23,6 +23,7 @@ _COMMANDS = (
     state.add_plan,
     results.add_leaderboard,
     serve.add_predict,
+    serve.add_export_model,
 )
 
 

@@ -52,3 +52,32 @@ def _predict(arguments: argparse.Namespace) -> int:
     else:
         screen.show(predict.told_lines(told, names, width))
     return PROBLEM if set_aside else OK
+
+
+def add_export_model(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register `featcache export-model`."""
+    parser = commands.add_parser(
+        "export-model",
+        help="backbone and heads as one Keras model",
+        description="Write backbone, preprocessing, heads and ensemble as one model that needs no featcache.",
+    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="a .keras file, or a new folder for a SavedModel")
+    parser.add_argument("--member", metavar="NAME", help="one member alone; default: the ensemble")
+    parser.add_argument("--fixed-size", action="store_true", help="take only images of image_size; resize nothing")
+    add_settings(parser)
+    parser.set_defaults(command=_export_model)
+
+
+def _export_model(arguments: argparse.Namespace) -> int:
+    from featcache.configuration import configured_project
+    from featcache.export_model import export_model, exported_lines
+
+    facts = export_model(
+        configured_project(arguments.overrides),
+        arguments.path,
+        screen.Notices(),
+        member=arguments.member,
+        fixed_size=arguments.fixed_size,
+    )
+    screen.show(exported_lines(arguments.path, facts))
+    return OK
