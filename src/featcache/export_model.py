@@ -98,7 +98,8 @@ def _facts(project: Project, spec: FeaturesSpec, served: ServedEnsemble, *, fixe
         "weights": project.weights_digest(),
         "precision": project.precision(),
         "members": dict(zip(built.members, built.weights, strict=True)),
-        "temperature": built.temperature,
+        "method": built.whole.method,
+        "temperature": built.whole.temperature,
         "clip": served.clip,
         "made_with": {"featcache": __version__, **{name: version(name) for name in ("keras", "tensorflow")}},
     }

@@ -34,9 +34,10 @@ def join_model(network: keras.Model, served: ServedEnsemble, name: str, size: in
     else:
         images = keras.Input((None, None, 3), dtype="uint8", name="images")
         features = trunk(resizing_model(size)(images))
-    members = {name: said for bag in served.bags for name, said in _members(bag, features[bag.tap]).items()}
-    mixed = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights)
-    told = _clipped(_tempered(mixed, served.ensemble.temperature), served.clip, len(served.ensemble.class_names))
+    members = {member: said for bag in served.bags for member, said in _members(bag, features[bag.tap]).items()}
+    whole = served.ensemble.whole
+    mixed = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.method)
+    told = _clipped(_tempered(mixed, whole.temperature), served.clip, len(served.ensemble.class_names))
     return keras.Model(images, keras.layers.Identity(name="probabilities")(told), name=name)
 
 
@@ -55,20 +56,26 @@ def _members(served: ServedBag, features: Any) -> dict[str, Any]:
     return said
 
 
-def _mixed(members: Sequence[Any], weights: Sequence[float]) -> Any:
-    """(b, C), the weighted mean; the weights are those of a layer, so that one can look at them."""
+def _mixed(members: Sequence[Any], weights: Sequence[float], method: str) -> Any:
+    """(b, C), as `combination.mix`; the weights are those of a layer, so that one can look at them."""
     if len(members) == 1:
         return members[0]
     layer = keras.layers.Dense(1, use_bias=False, trainable=False, name="member_weights")
-    mixed = layer(ops.stack(members, axis=-1))
+    stacked = ops.stack(members, axis=-1)  # (b, C, m)
+    mixed = layer(_logarithm(stacked) if method == "geometric" else stacked)
     layer.set_weights([np.reshape(weights, (-1, 1))])
-    return ops.squeeze(mixed, axis=-1)
+    mixed = ops.squeeze(mixed, axis=-1)
+    return ops.softmax(mixed) if method == "geometric" else mixed
 
 
 def _tempered(probabilities: Any, temperature: float) -> Any:
     if temperature == 1:
         return probabilities
-    return ops.softmax(ops.log(ops.maximum(probabilities, _SMALLEST)) / temperature)
+    return ops.softmax(_logarithm(probabilities) / temperature)
+
+
+def _logarithm(probabilities: Any) -> Any:
+    return ops.log(ops.maximum(probabilities, _SMALLEST))
 
 
 def _clipped(probabilities: Any, highest: float, classes: int) -> Any:
