@@ -22,7 +22,7 @@ LAYERS = [
     {"backbone", "overlap", "batches", "judging", "convnet_folder"},
     {"extract", "logistic", "stacked", "descent", "convnet"},
     {"training", "linear", "convnet_training"},
-    {"heads", "project"},
+    {"heads", "project", "curves"},
     {"stages", "summary", "describe", "configuration", "staleness"},
     {"status", "verify", "leaderboard"},
     {"repair", "space", "export", "plan", "serving"},

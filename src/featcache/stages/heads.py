@@ -8,6 +8,7 @@ from featcache import training
 from featcache.batches import Examples
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
+from featcache.curves import curves_record
 from featcache.folds import assign_folds
 from featcache.linear import train_linear
 from featcache.parts import by_folds
@@ -48,7 +49,7 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     members = tuple(f"{tap}/{shape}/seed{seed}" for seed in bag.seeds)
     out_of_fold = Predictions(tuple(plain.ids), labels, members, bag.out_of_fold, names, folds)
     record = {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)}
-    record |= {"tap": tap, "shape": shape}
+    record |= {"tap": tap, "shape": shape} | ({"curves": curves_record(bag)} if shape != LINEAR else {})
     heads.save_bag(bag, artifact.path.parent, record, out_of_fold)
     known = out_of_fold.scored()
     score = scores(known.probabilities.mean(axis=0), known.labels)
