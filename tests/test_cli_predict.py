@@ -46,7 +46,9 @@ def test_it_says_of_the_test_images_what_the_pipeline_said(project, capsys):
     for record, said in zip(records, expected.values(), strict=True):
         assert list(record["probabilities"]) == ["disc", "square", "triangle"]
         assert np.allclose(list(record["probabilities"].values()), said, atol=1e-6)
-        assert record["probability"] == max(record["probabilities"].values()) == record["probabilities"][record["class"]]
+        assert (
+            record["probability"] == max(record["probabilities"].values()) == record["probabilities"][record["class"]]
+        )
     submitted = dict(list(csv.reader((project.artifacts / "submission.csv").read_text().splitlines()))[1:])
     assert [record["class"] for record in records] == list(submitted.values())
 

@@ -83,7 +83,8 @@ def test_what_is_at_hand_are_settings_that_change_something():
 
 def bag(tap, curves):
     train, fold = curves
-    told = {"classes": 10, "hidden": [128], "dropout": 0.5, "loss": train.tolist(), "fold_loss": fold.tolist()}
+    told = {"classes": 10, "hidden": [128], "dropout": 0.5, "kept": len(train)}
+    told |= {"seen_loss": train.tolist(), "fold_loss": fold.tolist()}
     return {"tap": tap, "shape": "dense", "curves": told}
 
 
@@ -108,7 +109,7 @@ def test_a_run_keeps_its_curves_and_tells_them(finished):
     records = [json.loads(path.read_text()) for path in (finished.artifacts / "heads").glob("*/bag.json")]
     kept = [record["curves"] for record in records if "curves" in record]
     assert len(kept) == 1
-    assert len(kept[0]["fold_loss"]) == len(kept[0]["loss"]) == 2, "epochs"
+    assert len(kept[0]["fold_loss"]) == len(kept[0]["seen_loss"]) == 2, "epochs"
     with finished.in_force():
         lines = summary_lines(current_project())
     assert any(line.startswith("curves       block1_pool_avg/fast: ") for line in lines)

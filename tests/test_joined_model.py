@@ -1,5 +1,7 @@
 """Backbone and heads as one Keras model against the same computed step by step."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from images import picture
@@ -14,6 +16,7 @@ from featcache.joined_model import join_model  # noqa: E402
 from featcache.network import build_network  # noqa: E402
 from featcache.presets import HeadPlan  # noqa: E402
 from featcache.progress import Silent  # noqa: E402
+from featcache.schedules import Phase  # noqa: E402
 from featcache.scoring import Interval, Scores  # noqa: E402
 from featcache.serving import ServedBag, ServedEnsemble  # noqa: E402
 from featcache.specs import FeaturesSpec, Tap  # noqa: E402
@@ -27,20 +30,22 @@ def random_bag(tap_shape, hidden, standardize):
     """Two seeds x two folds of untrained heads whose statistics are no longer those of the beginning."""
     generator, features = np.random.default_rng(len(hidden)), int(np.prod(tap_shape))
     widths, count = (features, *hidden, 3), 4
-    plan = HeadPlan(features, 3, hidden, (0.2,) * len(widths[1:]), ((1e-2, 1),), 16, standardize)
+    plan = HeadPlan(features, 3, hidden, (0.2,) * len(widths[1:]), (Phase(1e-2, 1),), 16, standardize)
     weights = {}
     if standardize:
         weights["input_mean"] = generator.normal(20, 5, (count, features))
         weights["input_variance"] = generator.uniform(100, 300, (count, features))
-    for layer, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for layer, (inputs, outputs) in enumerate(pairwise(widths)):
         weights[f"kernel_{layer}"] = generator.normal(0, 2 / np.sqrt(inputs), (count, inputs, outputs))
         names = ("bias", "gamma", "beta", "mean", "variance") if layer < len(hidden) else ("bias",)
         weights |= {f"{name}_{layer}": generator.uniform(0.5, 1.5, (count, outputs)) for name in names}
     heads = tuple(HeadId(seed, fold) for seed in (0, 1) for fold in (0, 1))
     empty = np.zeros((1, count), np.float32)
-    history = History(empty, empty, empty, empty)
+    history = History(*[empty] * 6, np.zeros(count, np.int32))
     floats = {name: array.astype(np.float32) for name, array in weights.items()}
-    return Bag(plan, tap_shape, heads, floats, np.zeros((2, 1, 3), np.float32), history)
+    knows = np.ones((count, 3), bool)
+    knows[1, 2] = bool(hidden)  # a head that has never seen a class, as a group may lack one
+    return Bag(plan, tap_shape, heads, floats, np.zeros((2, 1, 3), np.float32), knows, history)
 
 
 def ensemble(members, chosen):

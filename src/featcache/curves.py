@@ -126,6 +126,7 @@ def curves_record(bag: Bag) -> dict[str, Any]:
         "classes": bag.plan.classes,
         "hidden": list(bag.plan.hidden),
         "dropout": bag.plan.dropouts[-1],
+        "kept": round(1 + float(history.pop("kept").mean())),
         **{name: [round(float(value), 5) for value in array.mean(axis=1)] for name, array in history.items()},
     }
 
@@ -156,4 +157,4 @@ def curves_lines(bags: Sequence[Mapping[str, Any]], features: FeaturesSpec) -> l
 
 
 def _judged(curves: Mapping[str, Any]) -> Verdict:
-    return judge(np.array(curves["loss"]), np.array(curves["fold_loss"]), curves["classes"])
+    return judge(np.array(curves["seen_loss"]), np.array(curves["fold_loss"]), curves["classes"], curves["kept"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 from featcache.heads import head_model
@@ -47,13 +48,23 @@ def _members(served: ServedBag, features: Any) -> dict[str, Any]:
     said = {}
     for seed, member in zip(served.bag.seeds, served.members, strict=True):
         layer_name = member.replace("/", "-")  # Keras allows no slash
+        numbers = [number for number, head in enumerate(served.bag.heads) if head.seed == seed]
         heads = []
-        for number, head in enumerate(served.bag.heads):
-            if head.seed == seed:
-                model = head_model(served.bag, number)
-                heads.append(keras.Model(model.input, model.output, name=f"{layer_name}-fold{head.fold}")(inputs))
-        said[member] = keras.layers.Average(name=layer_name)(heads)
+        for number in numbers:
+            model = head_model(served.bag, number)
+            name = f"{layer_name}-fold{served.bag.heads[number].fold}"
+            heads.append(keras.Model(model.input, model.output, name=name)(inputs))
+        said[member] = _mean(heads, served.bag.knows[numbers], layer_name)
     return said
+
+
+def _mean(heads: Sequence[Any], knows: npt.NDArray[np.bool_], name: str) -> Any:
+    """(b, C), as `Bag.member_predictions`: of each class the mean over the heads that have seen it."""
+    if knows.all():
+        return keras.layers.Average(name=name)(heads)
+    shares = knows / np.maximum(knows.sum(axis=0), 1)
+    mean = ops.sum(ops.stack(heads, axis=1) * ops.convert_to_tensor(shares.astype(np.float32)), axis=1)
+    return keras.layers.Identity(name=name)(mean / ops.sum(mean, axis=-1, keepdims=True))
 
 
 def _mixed(members: Sequence[Any], weights: Sequence[float], method: str) -> Any:

@@ -86,11 +86,14 @@ class Predictor:
         images = [image for _, image in batch if not isinstance(image, str)]
         rows = iter(self._probabilities(np.stack(images)) if images else ())
         for file, image in batch:
-            said = None if isinstance(image, str) else next(rows)
-            reason = image if isinstance(image, str) else ""
-            if said is not None and not np.isfinite(said).all():
-                said, reason = None, "its features are beyond float16's range"
-            yield Told(file, said, reason)
+            if isinstance(image, str):
+                yield Told(file, None, image)
+                continue
+            said = next(rows)
+            if np.isfinite(said).all():
+                yield Told(file, said)
+            else:
+                yield Told(file, None, "its features are beyond float16's range")
         self._progress.advance(len(batch))
 
     def _probabilities(self, images: Image) -> npt.NDArray[np.float64]:

@@ -19,7 +19,7 @@ from featcache.convnet_folder import RECORD_FILE
 from featcache.convnet_plan import CONVNET_VERSION, member_settings
 from featcache.extraction import row_settings
 from featcache.predictions import stored_record as predictions_record
-from featcache.presets import shape_settings, shapes, training_version
+from featcache.presets import PSEUDO, first_round, shape_settings, shapes, training_version
 from featcache.records import read_json, write_json
 from featcache.settings import Settings
 from featcache.sources import FileStat, Manifest, current_key, list_files, stored_manifest
@@ -200,14 +200,21 @@ class Project:
         """Heads of one tap and shape: they depend on training rows, that tap's features of all copies, and their settings."""
         taps = [self.tap_keys(copy).get(tap) for copy in range(self.settings.features.copies + 1)]
         rows = self.splits().get("train", {}).get("key")
-        inputs = {
-            "version": training_version(shape),
-            "settings": {"Heads": shape_settings(self.settings.heads, shape)},
-            "upstream": {"ExtractFeatures": {"taps": taps, "rows": rows}},
-        }
+        settings: dict[str, Any] = {"Heads": shape_settings(self.settings.heads, shape)}
+        upstream: dict[str, Any] = {"ExtractFeatures": {"taps": taps, "rows": rows}}
+        if shape.endswith(PSEUDO):
+            settings["Ensemble"] = asdict(self.settings.ensemble)
+            upstream["test rows"] = self.features("test", 0).key
+            upstream["first round"] = [bag.key for bag in self.first_round()]
+        inputs = {"version": training_version(shape), "settings": settings, "upstream": upstream}
         key = _key(inputs)
         name = f"{tap}-{shape}-{keys.short(key or '')}"
         return Artifact(self.folder / "heads" / name / "bag.json", key, inputs=inputs)
+
+    def first_round(self) -> list[Artifact]:
+        """The bags whose ensemble labels test rows for a second round."""
+        taps = [tap.name for tap in self.settings.features.taps]
+        return [self.bag(tap, shape) for tap in taps for shape in first_round(self.settings.heads)]
 
     # ---- small convolutional networks, and all members
 

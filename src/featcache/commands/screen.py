@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 
-
 _TELL_SECONDS = 30.0
 
 

@@ -122,7 +122,9 @@ def _image_files(path: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path
     here = above | {(status.st_dev, status.st_ino)}
     if here == above:
         return  # a link to a folder above would never end
-    entries = [(entry.name, entry.is_dir(), _suffix(entry)) for entry in _visible(path) if entry.is_dir() or entry.is_file()]
+    entries = [
+        (entry.name, entry.is_dir(), _suffix(entry)) for entry in _visible(path) if entry.is_dir() or entry.is_file()
+    ]
     for name, is_folder, suffix in sorted(entries, key=lambda entry: natural(entry[0])):
         if is_folder:
             yield from _image_files(path / name, here)

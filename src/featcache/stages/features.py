@@ -23,7 +23,7 @@ from featcache.project import LOG_NAME, Project
 from featcache.records import write_json
 from featcache.sources import Manifest, open_source
 from featcache.specs import FeaturesSpec
-from featcache.stages.checks import check_clip, check_sample, check_space
+from featcache.stages.checks import check_clip, check_heads, check_sample, check_space
 from featcache.startup import import_keras
 from featcache.weights import ResolvedWeights, resolve_weights
 
@@ -54,11 +54,13 @@ def resolve_features(project: Project, progress: Progress) -> None:
 
     Raises:
         BackboneError: no such backbone, or the images are too small for it.
-        SettingsError: the submission's clip is too low for the number of classes.
+        SettingsError: the submission's clip is too low for the number of classes, or heads need groups or test images
+            that there aren't.
         SubmissionError: the sample submission names other rows than the test images.
         WeightsError: the weights can't be had.
     """
     check_clip(project)
+    check_heads(project)
     check_sample(project)
     spec = project.settings.features
     recorded, digest = project.resolved("weights"), project.weights_digest()
