@@ -84,7 +84,7 @@ class Predictor:
 
     def _tell(self, batch: Sequence[tuple[Path, Image | str]]) -> Iterator[Told]:
         images = [image for _, image in batch if not isinstance(image, str)]
-        rows = iter(self._probabilities(np.stack(images)) if images else ())
+        rows: Iterator[npt.NDArray[np.float64]] = iter(self._probabilities(np.stack(images)) if images else [])
         for file, image in batch:
             if isinstance(image, str):
                 yield Told(file, None, image)
