@@ -56,8 +56,9 @@ def test_scores_stay_honest_and_would_not_with_labels_of_the_whole_ensemble(firs
     features, noise, parts, bag, built = first_round
     honest = soft_labels(by_fold(bag, features, parts), built, parts)
     whole = built.whole.apply(bag.member_predictions(features), clip=1.0)
-    assert second_round(features, noise, parts, honest) < 0.47
-    assert second_round(features, noise, parts, np.stack([whole] * 3)) > 0.6
+    told, leaked = (second_round(features, noise, parts, labels) for labels in (honest, np.stack([whole] * 3)))
+    assert told < 0.42, "chance is a third"
+    assert leaked > told + 0.12
 
 
 def bags(project):
