@@ -32,7 +32,17 @@ LAYERS = [
     {"commands"},
     {"cli"},
 ]
-KERAS = {"backbone", "network", "network_weights", "heads", "stacked", "convnet", "convnet_training", "resizing", "joined_model"}
+KERAS = {
+    "backbone",
+    "network",
+    "network_weights",
+    "heads",
+    "stacked",
+    "convnet",
+    "convnet_training",
+    "resizing",
+    "joined_model",
+}
 SLOW = {"tensorflow", "keras", "jax", "torch", "sklearn", "pandas", "dask", "xarray", "scipy"}
 
 

@@ -50,9 +50,8 @@ def random_bag(tap_shape, hidden, standardize):
 
 def ensemble(members, chosen):
     score = Scores(0.5, 1.0)
-    return Ensemble(
-        members, ("a", "b", "c"), chosen, {}, score, Interval((0.0, 1.0), (0.0, 1.0)), {}, {}, members[0], score
-    )
+    interval = Interval((0.0, 1.0), (0.0, 1.0))
+    return Ensemble(members, ("a", "b", "c"), chosen, {}, score, interval, {}, {}, members[0], {}, score)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -73,7 +73,7 @@ def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
 
     Raises:
         CacheError: there is no trained ensemble of these settings, or it is damaged.
-        SettingsError: no such member.
+        SettingsError: no such member, or one that is a small CNN.
         WeightsError: the weights file is another than the one that the features were computed with.
     """
     project.recall()
@@ -86,6 +86,12 @@ def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
     if member is not None:
         built, clip = _alone(built, member), 1.0
     bags = [bag for source in project.member_sources()["TrainHeads"] if (bag := _served(source, built.members))]
+    others = set(built.members) - {name for bag in bags for name in bag.members}
+    if others:
+        raise SettingsError(
+            f"expected members that are heads on the backbone's features; got member={min(others)!r}, a small CNN on images of "
+            "its own size: set [ConvNet] members = 0 and run luigi --module pipeline Submit, or export one head by --member"
+        )
     return ServedEnsemble(built, clip, tuple(bags))
 
 
