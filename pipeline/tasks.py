@@ -14,6 +14,7 @@ import luigi
 from featcache import stages
 from featcache.errors import CacheMismatchError
 from featcache.folder_lock import folder_lock
+from featcache.presets import PSEUDO, first_round
 from featcache.project import Artifact
 from pipeline.config import Scope, current_project
 from pipeline.orphans import die_with_parent
@@ -131,8 +132,11 @@ class TrainBag(Stage):
     tap = luigi.Parameter(description="the tap's name in the feature cache, e.g. block5_pool")
     shape = luigi.Parameter(description="one of the preset's kinds of heads, e.g. dense")
 
-    def requires(self) -> luigi.Task:
-        return ExtractFeatures()
+    def requires(self) -> list[luigi.Task]:
+        heads = current_project().settings.heads
+        labelling = first_round(heads) if self.shape.endswith(PSEUDO) else ()
+        taps = current_project().settings.features.taps
+        return [ExtractFeatures(), *(TrainBag(tap=tap.name, shape=shape) for tap in taps for shape in labelling)]
 
     def artifacts(self) -> list[Artifact]:
         return [current_project().bag(self.tap, self.shape)]

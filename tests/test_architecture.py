@@ -22,15 +22,27 @@ LAYERS = [
     {"backbone", "overlap", "batches", "judging", "convnet_folder"},
     {"extract", "logistic", "stacked", "descent", "convnet"},
     {"training", "linear", "convnet_training"},
-    {"heads", "project"},
+    {"heads", "project", "curves"},
     {"stages", "summary", "describe", "configuration", "staleness"},
     {"status", "verify", "leaderboard"},
-    {"repair", "space", "export", "plan"},
-    {"pack"},
+    {"repair", "space", "export", "plan", "serving"},
+    {"resizing"},
+    {"joined_model"},
+    {"pack", "predict", "export_model"},
     {"commands"},
     {"cli"},
 ]
-KERAS = {"backbone", "network", "network_weights", "heads", "stacked", "convnet", "convnet_training"}
+KERAS = {
+    "backbone",
+    "network",
+    "network_weights",
+    "heads",
+    "stacked",
+    "convnet",
+    "convnet_training",
+    "resizing",
+    "joined_model",
+}
 SLOW = {"tensorflow", "keras", "jax", "torch", "sklearn", "pandas", "dask", "xarray", "scipy"}
 
 

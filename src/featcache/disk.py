@@ -117,6 +117,32 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
 
 
+@contextmanager
+def making_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`; on success all in and below it is synced and it gets its name.
+
+    Whatever raises inside removes it again. A killed process leaves at most a hidden folder that starts with ``.tmp-``.
+
+    Raises:
+        StorageError: `path` is there already, or the disk is full, read-only or not permitted.
+    """
+    if path.exists():
+        raise StorageError(f"expected a folder that isn't there yet; got {path}: remove it or name another")
+    with storage_errors(path, "could not write"):
+        temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            for folder, _, names in os.walk(temporary, topdown=False):
+                for name in names:
+                    with open(Path(folder, name), "rb+") as stream:
+                        disk.fsync(stream.fileno())
+                disk.fsync_folder(Path(folder))
+            disk.replace(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content`, atomically and durably."""
     with replacing(path) as temporary:

@@ -180,6 +180,8 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "batch_size": Setting("64", _integer, "rows a training step"),
         "seeds": Setting("3", _integer, "heads per fold, tap and shape"),
         "folds": Setting("5", _integer, "out-of-fold parts of the training rows"),
+        "pseudo_weight": Setting("0", _number, "train heads a second time, on test rows with soft labels too, which count this much; 0: don't"),
+        "per_group": Setting("false", _boolean, "also train heads of each group alone, as further members"),
     },
     "ConvNet": {
         "members": Setting("0", _integer, "small convolutional networks per fold, trained end to end on augmented images; 0: none"),

@@ -170,6 +170,8 @@ class HeadsSpec:
         batch_size: rows a step.
         seeds: heads per fold, seeded 0..seeds-1.
         folds: out-of-fold parts of the training rows, at least 2.
+        pseudo_weight: what a test row with soft labels counts for beside a training row, in a second round; 0: no such round.
+        per_group: also train heads of each group alone.
     """
 
     preset: str = "default"
@@ -182,6 +184,8 @@ class HeadsSpec:
     batch_size: int = 64
     seeds: int = 3
     folds: int = 5
+    pseudo_weight: float = 0.0
+    per_group: bool = False
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
@@ -204,6 +208,9 @@ class HeadsSpec:
         at_least("[Heads] batch_size", self.batch_size, 2)
         at_least("[Heads] seeds", self.seeds, 1)
         at_least("[Heads] folds", self.folds, 2)
+        if not 0 <= self.pseudo_weight <= 1:
+            expected = "expected 0 (off) to 1 (as much as a labelled row)"
+            raise SettingsError(f"[Heads] pseudo_weight: {expected}; got pseudo_weight={self.pseudo_weight!r}")
 
 
 @dataclass(frozen=True)
