@@ -8,7 +8,7 @@ TESTS ?=
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
-.PHONY: help submit test lint format bench bench-extract bench-heads bench-quality bench-convnet clean
+.PHONY: help submit test lint format bench bench-cache bench-extract bench-heads bench-quality bench-convnet clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -31,6 +31,9 @@ format: $(VENV)/.developed  ## Format the code
 
 bench: $(VENV)/.developed  ## Measure the main job on real data (FEATCACHE_SHARED must be set)
 	$(BIN)/python benchmarks/main_job.py
+
+bench-cache: $(VENV)/.developed  ## Measure reading and writing a cache against NumPy
+	$(BIN)/python benchmarks/cache_io.py
 
 bench-extract: $(VENV)/.developed  ## Measure extraction against bare forward passes and the naive way
 	$(PIP) --constraint $(CONSTRAINTS) --editable '.[bench]'
