@@ -8,7 +8,7 @@ TESTS ?=
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
-.PHONY: help submit test lint format bench bench-extract bench-heads bench-quality clean
+.PHONY: help submit test lint format bench bench-cache bench-extract bench-heads bench-quality bench-convnet clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -32,6 +32,9 @@ format: $(VENV)/.developed  ## Format the code
 bench: $(VENV)/.developed  ## Measure the main job on real data (FEATCACHE_SHARED must be set)
 	$(BIN)/python benchmarks/main_job.py
 
+bench-cache: $(VENV)/.developed  ## Measure reading and writing a cache against NumPy
+	$(BIN)/python benchmarks/cache_io.py
+
 bench-extract: $(VENV)/.developed  ## Measure extraction against bare forward passes and the naive way
 	$(PIP) --constraint $(CONSTRAINTS) --editable '.[bench]'
 	$(BIN)/python benchmarks/extract.py
@@ -42,6 +45,9 @@ bench-quality: $(VENV)/.developed  ## Measure the ensemble against what a user w
 
 bench-heads: $(VENV)/.developed  ## Measure a bag of heads against plain Keras fits, one after the other
 	$(BIN)/python benchmarks/heads.py
+
+bench-convnet: $(VENV)/.developed  ## Measure how fast small convolutional networks train
+	$(BIN)/python benchmarks/convnet.py
 
 clean:  ## Remove the virtual environment and caches, never artifacts
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

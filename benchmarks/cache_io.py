@@ -1,6 +1,6 @@
 """Reading and writing a feature cache against `np.save` and `np.memmap`, on the same disk, in one run.
 
-    python benchmarks/cache_io.py [--megabytes 512] [--folder .]
+    python benchmarks/cache_io.py [--megabytes 512] [--folder artifacts]
 
 Rows are VGG16's `block5_pool` at 224 pixels, (7, 7, 512) float16, half of them zeros. Writing: batch by batch to a durable file,
 published by rename, against np.memmap, batch by batch as well, and against one np.save of all rows, which only a program that
@@ -159,7 +159,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=512)
-    parser.add_argument("--folder", type=Path, default=Path.cwd())
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent.parent / "artifacts")
     wanted = parser.parse_args()
     n = wanted.megabytes * 1_000_000 // (2 * int(np.prod(SHAPE)))
     print("| | feature cache, MB/s | NumPy, MB/s | ratio (median of pairs) |\n| --- | --- | --- | --- |")

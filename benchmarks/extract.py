@@ -32,6 +32,7 @@ from featcache.weights import resolve_weights
 SHARED = Path(os.environ["FEATCACHE_SHARED"])
 WEIGHTS = SHARED / "weights" / "vgg16_cifar10_notop.h5"
 ROUNDS = 3
+SCRATCH = Path(__file__).parent.parent / "artifacts"  # what a killed run leaves there is ignored by git
 NAIVE = 1024  # as many rows as PNG files; one image costs what the other does
 
 
@@ -66,7 +67,7 @@ class Case:
         """Seconds of a whole extraction, decoding to fsynced and published file."""
         settings = row_settings(self.spec, backbone_settings(self.spec), self.weights.digest, "bfloat16", 0)
         job = Extraction(self.name, self.split, 0, self.rows, self.manifest.class_names, self.spec, settings)
-        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
             begun = time.perf_counter()
             extract_features(Path(folder) / "a.h5", job, self.load, lambda: self.backbone, Silent())
             return time.perf_counter() - begun
@@ -127,7 +128,7 @@ class Case:
         folder = SHARED / "data" / self.name / "train"
         self.naive_rows = len(self.manifest.splits["train"]) if folder.is_dir() else min(NAIVE, len(self.rows))
         if not folder.is_dir():  # the idx file's rows as PNG files, as one would unpack them first
-            self.files = tempfile.TemporaryDirectory(dir=Path.cwd())
+            self.files = tempfile.TemporaryDirectory(dir=SCRATCH)
             folder = Path(self.files.name)
             (folder / "all").mkdir()
             for i, (location, digest) in enumerate(
@@ -140,7 +141,7 @@ class Case:
             data = keras.utils.image_dataset_from_directory(
                 folder, label_mode=None, image_size=(self.size, self.size), shuffle=False, batch_size=32, verbose=False
             ).map(keras.applications.vgg16.preprocess_input)
-            with tempfile.TemporaryDirectory(dir=Path.cwd()) as out:
+            with tempfile.TemporaryDirectory(dir=SCRATCH) as out:
                 np.save(Path(out) / "features.npy", model.predict(data, verbose=0))
             return time.perf_counter() - begun
 

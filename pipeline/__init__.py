@@ -13,6 +13,7 @@ from pipeline.tasks import (
     PredictRows,
     Submit,
     TrainBag,
+    TrainConvNets,
     TrainHeads,
     WriteSubmission,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "PredictRows",
     "Submit",
     "TrainBag",
+    "TrainConvNets",
     "TrainHeads",
     "WriteSubmission",
     "failures",

@@ -14,6 +14,7 @@ import luigi
 from featcache import stages
 from featcache.errors import CacheMismatchError
 from featcache.folder_lock import folder_lock
+from featcache.presets import PSEUDO, first_round
 from featcache.project import Artifact
 from pipeline.config import Scope, current_project
 from pipeline.orphans import die_with_parent
@@ -131,8 +132,11 @@ class TrainBag(Stage):
     tap = luigi.Parameter(description="the tap's name in the feature cache, e.g. block5_pool")
     shape = luigi.Parameter(description="one of the preset's kinds of heads, e.g. dense")
 
-    def requires(self) -> luigi.Task:
-        return ExtractFeatures()
+    def requires(self) -> list[luigi.Task]:
+        heads = current_project().settings.heads
+        labelling = first_round(heads) if self.shape.endswith(PSEUDO) else ()
+        taps = current_project().settings.features.taps
+        return [ExtractFeatures(), *(TrainBag(tap=tap.name, shape=shape) for tap in taps for shape in labelling)]
 
     def artifacts(self) -> list[Artifact]:
         return [current_project().bag(self.tap, self.shape)]
@@ -154,11 +158,32 @@ class TrainHeads(Stage):
         return "every bag is trained"
 
 
+class TrainConvNets(Stage):
+    """Train small convolutional networks end to end, from the images themselves; none by default."""
+
+    def requires(self) -> luigi.Task:
+        return IndexImages()
+
+    def artifacts(self) -> list[Artifact]:
+        return current_project().convnets()
+
+    def complete(self) -> bool:
+        """Whether every member is trained; without any there is nothing to do."""
+        return not self.artifacts() or super().complete()
+
+    def work(self, watch: Watch) -> str:
+        return stages.train_convnets(current_project(), watch, fresh=self.rerun)
+
+
 class PredictRows(Stage):
     """Let every member predict the rows that nothing is trained on."""
 
     def requires(self) -> list[luigi.Task]:
-        return [ExtractFeatures(), TrainHeads()]  # heads may be complete while the test rows' features aren't
+        return [
+            ExtractFeatures(),
+            TrainHeads(),
+            TrainConvNets(),
+        ]  # heads may be complete while the test rows' features aren't
 
     def artifacts(self) -> list[Artifact]:
         return [current_project().predictions(split) for split in current_project().scored_splits()]
@@ -170,8 +195,8 @@ class PredictRows(Stage):
 class BuildEnsemble(Stage):
     """Choose members, weights and clip on the out-of-fold predictions."""
 
-    def requires(self) -> luigi.Task:
-        return TrainHeads()
+    def requires(self) -> list[luigi.Task]:
+        return [TrainHeads(), TrainConvNets()]
 
     def artifacts(self) -> list[Artifact]:
         return [current_project().ensemble()]

@@ -13,24 +13,36 @@ ROOT = Path(__file__).parent.parent
 # From the floor upwards; a module may import its own layer and those below it.
 LAYERS = [
     {"_version", "errors", "startup"},
-    {"keys", "disk", "progress", "scoring", "schedules", "texts"},
+    {"keys", "disk", "progress", "policies", "scoring", "schedules", "texts"},
     {"rows", "records", "specs", "folder_lock"},
     {"settings", "augment", "precision", "architectures", "download"},
     {"sources", "cache", "weights"},
-    {"network_weights", "presets", "folds", "parts", "predictions", "sample", "combination"},
+    {"network_weights", "presets", "convnet_plan", "folds", "parts", "pixels", "predictions", "sample", "combination"},
     {"network", "extraction", "bags", "ensemble", "submission"},
-    {"backbone", "overlap", "batches", "judging"},
-    {"extract", "logistic", "stacked", "descent"},
-    {"training", "linear"},
-    {"heads", "project"},
+    {"backbone", "overlap", "batches", "judging", "convnet_folder"},
+    {"extract", "logistic", "stacked", "descent", "convnet"},
+    {"training", "linear", "convnet_training"},
+    {"heads", "project", "curves"},
     {"stages", "summary", "describe", "configuration", "staleness"},
     {"status", "verify", "leaderboard"},
-    {"repair", "space", "export", "plan"},
-    {"pack"},
+    {"repair", "space", "export", "plan", "serving"},
+    {"resizing"},
+    {"joined_model"},
+    {"pack", "predict", "export_model"},
     {"commands"},
     {"cli"},
 ]
-KERAS = {"backbone", "network", "network_weights", "heads", "stacked"}
+KERAS = {
+    "backbone",
+    "network",
+    "network_weights",
+    "heads",
+    "stacked",
+    "convnet",
+    "convnet_training",
+    "resizing",
+    "joined_model",
+}
 SLOW = {"tensorflow", "keras", "jax", "torch", "sklearn", "pandas", "dask", "xarray", "scipy"}
 
 

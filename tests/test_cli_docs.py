@@ -9,7 +9,7 @@ import pytest
 from featcache.cli import build_parser, main
 
 DOCS = (Path(__file__).parent.parent / "docs/cli.md").read_text()
-SECTIONS = dict(re.findall(r"^## featcache (\w+)\n(.*?)(?=^## |\Z)", DOCS, re.MULTILINE | re.DOTALL))
+SECTIONS = dict(re.findall(r"^## featcache ([\w-]+)\n(.*?)(?=^## |\Z)", DOCS, re.MULTILINE | re.DOTALL))
 
 
 def commands():

@@ -7,7 +7,7 @@ import pytest
 from featcache.errors import SettingsError
 from featcache.schedules import Phase
 from featcache.settings import SECTIONS, parse_settings
-from featcache.specs import DatasetSpec, EnsembleSpec, FeaturesSpec, HeadsSpec, SubmissionSpec, Tap
+from featcache.specs import ConvNetSpec, DatasetSpec, EnsembleSpec, FeaturesSpec, HeadsSpec, SubmissionSpec, Tap
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,6 +23,7 @@ def test_defaults_are_those_of_the_specs():
     assert settings.dataset == DatasetSpec()
     assert settings.features == FeaturesSpec()
     assert settings.heads == HeadsSpec()
+    assert settings.convnet == ConvNetSpec()
     assert settings.ensemble == EnsembleSpec()
     assert settings.submission == SubmissionSpec()
     assert settings.folder == Path("artifacts/digits").absolute()
@@ -50,6 +51,7 @@ def test_values_are_read():
         {
             "Features": {"taps": "block4_pool, block5_pool:avg", "image-size": "96", "copies": "2"},
             "Heads": {"schedule": "1e-3x1, 1e-2x2,1e-4X8", "hidden": "64", "dropout": "0.5"},
+            "ConvNet": {"members": "2", "schedule": "1e-3x1, one-cycle 3e-3x12"},
             "Submission": {"clip": "0.93", "gzip": "Yes", "columns": "img, c0, c1"},
         }
     )
@@ -57,6 +59,8 @@ def test_values_are_read():
     assert (settings.features.image_size, settings.features.copies) == (96, 2)
     assert settings.heads.schedule == (Phase(1e-3, 1), Phase(1e-2, 2), Phase(1e-4, 8))
     assert (settings.heads.hidden, settings.heads.dropout) == ((64,), 0.5)
+    assert settings.convnet.members == 2
+    assert settings.convnet.schedule == (Phase(1e-3, 1), Phase(3e-3, 12, "one-cycle"))
     assert (settings.submission.clip, settings.submission.gzip) == (0.93, True)
     assert settings.submission.columns == ("img", "c0", "c1")
 
@@ -75,11 +79,23 @@ def test_schedules_are_phases_of_a_shape():
         ("Features", "image_size", "4.5", "whole number"),
         ("Features", "image_size", "0", "at least 1"),
         ("Features", "copies", "-1", "at least 0"),
+        ("Features", "augmentation", "rotate 5", "augmentation: expected some of rotation N, .*; got 'rotate 5'"),
+        ("Features", "augmentation", "zoom", "got 'zoom'"),
+        ("Features", "augmentation", "flip 1", "got 'flip 1'"),
+        ("Features", "augmentation", "zoom much", "expected a number after zoom"),
+        ("Features", "augmentation", "rotation 200", "0 <= rotation <= 180; got rotation=200"),
         ("Features", "taps", "", "at least one layer"),
         ("Features", "taps", "block5_pool:mean", "one of avg, max; got taps='mean'"),
         ("Features", "taps", "block5_pool, block5_pool", "each tap once"),
         ("Features", "taps", "../x", "layer's name"),
         ("Features", "precision", "bfloat", "did you mean bfloat16"),
+        ("ConvNet", "members", "-1", "at least 0"),
+        ("ConvNet", "image_size", "15", r"\[ConvNet\] image_size: expected a number of at least 16; got image_size=15"),
+        ("ConvNet", "schedule", "1e-3", "RATExEPOCHS phases such as"),
+        ("ConvNet", "schedule", "two-cycle 1e-3x2", "RATExEPOCHS phases such as"),
+        ("ConvNet", "schedule", "1e-3x0", "rates above 0 and epochs of at least 1; got 0.001x0"),
+        ("ConvNet", "batch_size", "1", "at least 2"),
+        ("ConvNet", "precision", "float16", "did you mean bfloat16"),
         ("Dataset", "source", "foldr", "did you mean folder"),
         ("Dataset", "source", "folder", "expected the folder of the images for source='folder'; got none"),
         ("Dataset", "name", "../up", "letters, digits"),

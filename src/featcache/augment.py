@@ -1,67 +1,17 @@
 """Augmented copies: a random affine map and channel shift for each image, the same again for the same seed."""
 
 import hashlib
-import math
-from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from featcache.errors import SettingsError
+from featcache.policies import CONVNET_RECIPE, RECIPE, AugmentPolicy
 
-AUGMENT_VERSION = 1  # raise it when the same policy and seed would give other pixels
+__all__ = ["CONVNET_RECIPE", "RECIPE", "AugmentPolicy", "affine_maps", "augment"]
+
 _DRAWS = 10
 _SUPPORT = 2  # pixels that a bicubic sample reaches to each side
-
-
-@dataclass(frozen=True)
-class AugmentPolicy:
-    """How far an image may be changed; every amount is drawn evenly from minus to plus its value.
-
-    Attributes:
-        rotation: degrees.
-        height_shift: part of the height.
-        width_shift: part of the width.
-        shear: radians.
-        zoom: each side is scaled by a factor of its own from 1 - zoom to 1 + zoom, below 1.
-        channel_shift: added to each channel by itself, in units of 0 to 255, then clipped.
-        flip: mirror left to right every other time.
-    """
-
-    rotation: float = 0
-    height_shift: float = 0
-    width_shift: float = 0
-    shear: float = 0
-    zoom: float = 0
-    channel_shift: float = 0
-    flip: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse amounts that make no image."""
-        limits = {
-            "rotation": 180,
-            "height_shift": 1,
-            "width_shift": 1,
-            "shear": 1.5,
-            "zoom": 0.99,
-            "channel_shift": 255,
-        }
-        for name, high in limits.items():
-            value = getattr(self, name)
-            if not 0 <= value <= high:
-                raise SettingsError(f"augmentation: expected 0 <= {name} <= {high}; got {name}={value!r}")
-
-    def settings(self) -> dict[str, object]:
-        """What enters the key of an augmented copy, beside its seed and number."""
-        return {"version": AUGMENT_VERSION, "filter": "bicubic", "fill": "nearest", **asdict(self)}
-
-
-RECIPE = AugmentPolicy(rotation=15, height_shift=0.05, width_shift=0.1, shear=0.1, channel_shift=20)
-"""The State Farm notebook's policy for precomputed copies."""
-
-CONVNET_RECIPE = AugmentPolicy(rotation=8, height_shift=0.08, width_shift=0.08, shear=0.3, zoom=0.08)
-"""The MNIST notebook's policy for the small network that is trained end to end."""
 
 
 def augment(
@@ -99,17 +49,47 @@ def _draws(seed: int, digest: str, copy: int) -> npt.NDArray[np.float64]:
 
 def _matrix(policy: AugmentPolicy, draws: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArray[np.float64]:
     """Return the (2, 3) map from a result's pixel (x, y, 1), measured from the centre, to the image's."""
-    angle, down, right, shear, zoom_y, zoom_x = draws[:6].tolist()
-    angle, shear = math.radians(policy.rotation) * angle, policy.shear * shear
-    cos, sin = math.cos(angle), math.sin(angle)
-    rotate = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
-    shift = np.array(
-        [[1, 0, policy.width_shift * width * right], [0, 1, policy.height_shift * height * down], [0, 0, 1]]
-    )
-    slant = np.array([[math.cos(shear), 0, 0], [-math.sin(shear), 1, 0], [0, 0, 1]])
-    scale = np.diag([1 + policy.zoom * zoom_x, 1 + policy.zoom * zoom_y, 1])
-    matrix: npt.NDArray[np.float64] = rotate @ shift @ slant @ scale
-    return matrix[:2]
+    matrix: npt.NDArray[np.float64] = _matrices(policy, draws[None, :6], height, width)[0]
+    return matrix
+
+
+def _matrices(
+    policy: AugmentPolicy, draws: npt.NDArray[np.float64], height: int, width: int
+) -> npt.NDArray[np.float64]:
+    """(b, 2, 3) maps as `_matrix` says, for `draws` (b, 6) in -1..1: rotation, down, right, shear, zoom by y, by x."""
+    angle, down, right, shear, zoom_y, zoom_x = draws.T
+    angle, shear = np.radians(policy.rotation) * angle, policy.shear * shear
+    rotate, shift, slant, scale = np.tile(np.eye(3), (4, len(draws), 1, 1))
+    rotate[:, 0, 0] = rotate[:, 1, 1] = np.cos(angle)
+    rotate[:, 0, 1] = np.sin(angle)
+    rotate[:, 1, 0] = -rotate[:, 0, 1]
+    shift[:, 0, 2] = policy.width_shift * width * right
+    shift[:, 1, 2] = policy.height_shift * height * down
+    slant[:, 0, 0], slant[:, 1, 0] = np.cos(shear), -np.sin(shear)
+    scale[:, 0, 0], scale[:, 1, 1] = 1 + policy.zoom * zoom_x, 1 + policy.zoom * zoom_y
+    matrices: npt.NDArray[np.float64] = rotate @ shift @ slant @ scale
+    return matrices[:, :2]
+
+
+def affine_maps(
+    policy: AugmentPolicy, draws: npt.NDArray[np.float64], height: int, width: int
+) -> npt.NDArray[np.float64]:
+    """Return the affine maps of many images at once, in the form that ``keras.ops.image.affine_transform`` takes.
+
+    Args:
+        policy: rotation, shifts, shear and zoom; channel shift and flip are not affine.
+        draws: (b, 6) in -1..1, how much of each amount: rotation, down, right, shear, zoom by y, zoom by x.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+
+    Returns:
+        (b, 8) float64: a0, a1, a2, b0, b1, b2, 0, 0. The result's pixel (x, y), counted from the upper left one's
+        centre, is the image's at (a0 x + a1 y + a2, b0 x + b1 y + b2).
+    """
+    matrices = _matrices(policy, draws, height, width)
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    matrices[:, :, 2] += middle - matrices[:, :, :2] @ middle
+    return np.concatenate([matrices.reshape(-1, 6), np.zeros((len(draws), 2))], axis=1)
 
 
 def _affine(image: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

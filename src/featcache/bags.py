@@ -7,8 +7,8 @@ The weights of all heads stand in arrays with a leading head axis, by these name
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,18 @@ class Bag:
     def seeds(self) -> tuple[int, ...]:
         """The seeds, in the order of `out_of_fold` and of `member_predictions`."""
         return tuple(dict.fromkeys(head.seed for head in self.heads))
+
+    def of_seeds(self, seeds: Collection[int]) -> "Bag":
+        """Return the bag of these seeds alone, in the bag's own order."""
+        heads = [number for number, head in enumerate(self.heads) if head.seed in seeds]
+        return replace(
+            self,
+            heads=tuple(self.heads[number] for number in heads),
+            weights={name: array[heads] for name, array in self.weights.items()},
+            out_of_fold=self.out_of_fold[[place for place, seed in enumerate(self.seeds) if seed in seeds]],
+            knows=self.knows[heads],
+            history=History(**{name: array[..., heads] for name, array in self.history.mappings().items()}),
+        )
 
     def predict(self, features: npt.NDArray[Any]) -> Floats:
         """Return (H, n, C) float32 probabilities of `features` (n, h, w, c) or (n, c), read block by block.

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from featcache._version import __version__
-from featcache.commands import OK, PROBLEM, copies, keep, look, results, room, screen, state
+from featcache.commands import OK, PROBLEM, copies, keep, look, results, room, screen, serve, state
 from featcache.errors import FeatcacheError
 
 _COMMANDS = (
@@ -22,6 +22,8 @@ _COMMANDS = (
     copies.add_unpack,
     state.add_plan,
     results.add_leaderboard,
+    serve.add_predict,
+    serve.add_export_model,
 )
 
 

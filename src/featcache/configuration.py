@@ -23,6 +23,7 @@ STAGES = (
     "ExtractFeatures",
     "TrainBag",
     "TrainHeads",
+    "TrainConvNets",
     "PredictRows",
     "BuildEnsemble",
     "WriteSubmission",

@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,6 +117,32 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
 
 
+@contextmanager
+def making_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`; on success all in and below it is synced and it gets its name.
+
+    Whatever raises inside removes it again. A killed process leaves at most a hidden folder that starts with ``.tmp-``.
+
+    Raises:
+        StorageError: `path` is there already, or the disk is full, read-only or not permitted.
+    """
+    if path.exists():
+        raise StorageError(f"expected a folder that isn't there yet; got {path}: remove it or name another")
+    with storage_errors(path, "could not write"):
+        temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            for folder, _, names in os.walk(temporary, topdown=False):
+                for name in names:
+                    with open(Path(folder, name), "rb+") as stream:
+                        disk.fsync(stream.fileno())
+                disk.fsync_folder(Path(folder))
+            disk.replace(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content`, atomically and durably."""
     with replacing(path) as temporary:
@@ -125,3 +152,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Replace `path` by `content` as UTF-8, atomically and durably."""
     write_bytes(path, content.encode("utf-8"))
+
+
+def replace_folder(temporary: Path, folder: Path) -> None:
+    """Sync all files of `temporary`, which lies beside `folder`, and rename it over `folder`.
+
+    Who reads meanwhile finds the old folder, the new one or, for a moment, none.
+    """
+    for path in sorted(temporary.iterdir()):
+        with open(path, "rb+") as stream:
+            disk.fsync(stream.fileno())
+    disk.fsync_folder(temporary)
+    old = folder.with_name(f".tmp-{secrets.token_hex(4)}-old-{folder.name}")
+    if folder.exists():
+        disk.replace(folder, old)
+    disk.replace(temporary, folder)
+    if old.exists():
+        shutil.rmtree(old)

@@ -1,7 +1,6 @@
 """A cache's features as plain NumPy files, for whatever reads nothing else."""
 
 import csv
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,8 @@ import numpy.typing as npt
 
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
-from featcache.disk import disk, storage_errors
-from featcache.errors import CacheFormatError, StorageError
+from featcache.disk import making_folder
+from featcache.errors import CacheFormatError
 from featcache.texts import CHUNK
 
 _PIECE_BYTES = 16 << 20
@@ -44,25 +43,13 @@ def export_npy(path: Path, folder: Path) -> list[Path]:
         StorageError: `folder` is there already, or can't be written.
     """
     reader = checked_cache(path)
-    if folder.exists():
-        raise StorageError(f"expected a folder that isn't there yet; got {folder}: remove it or name another")
-    aside = folder.with_name(f".tmp-export-{folder.name}")
-    with storage_errors(folder, "could not write"):
-        try:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-            for tap in reader.taps:
-                _write_npy(aside / f"{tap}.npy", reader[tap])
-            _write_npy(aside / "label.npy", reader.labels)
-            _write_npy(aside / "status.npy", np.asarray(reader.status))
-            _write_rows(aside / "rows.csv", reader)
-            names = sorted(file.name for file in aside.iterdir())
-            for name in names:
-                with open(aside / name, "rb+") as stream:
-                    disk.fsync(stream.fileno())
-            disk.replace(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    with making_folder(folder) as temporary:
+        for tap in reader.taps:
+            _write_npy(temporary / f"{tap}.npy", reader[tap])
+        _write_npy(temporary / "label.npy", reader.labels)
+        _write_npy(temporary / "status.npy", np.asarray(reader.status))
+        _write_rows(temporary / "rows.csv", reader)
+        names = sorted(file.name for file in temporary.iterdir())
     return [folder / name for name in names]
 
 

@@ -76,11 +76,11 @@ def extract_copies(
         FeatureValueError: a feature is not finite or beyond float16.
         SourceChangedError: an image is no longer what the manifest says.
         StorageError: the disk is full, read-only or not permitted; durable blocks stay.
-        ValueError: the jobs are not of the same rows and image size.
+        ValueError: the jobs are not of the same rows and features.
     """
     begun, started = time.perf_counter(), datetime.now(UTC)
-    if len({(job.split, job.rows.key, job.spec.image_size) for job in jobs.values()}) != 1:
-        raise ValueError("expected copies of the same split, rows and image size; got different ones")
+    if len({(job.split, job.rows.key, job.spec) for job in jobs.values()}) != 1:
+        raise ValueError("expected copies of the same split, rows and features; got different ones")
     finders = {
         path: find_rows(path.parent, job.tap_keys, job.rows.digests) if reuse else None for path, job in jobs.items()
     }
@@ -96,7 +96,7 @@ def extract_copies(
                 job.rows,
                 [copy.target for copy in copies],
                 load,
-                job.spec.image_size,
+                job.spec,
                 backbone,
                 progress,
                 _title(copies),

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from featcache import keys
-from featcache.augment import RECIPE
 from featcache.cache.layout import file_key
 from featcache.rows import Rows
 from featcache.sources.decode import DECODE_SETTINGS
@@ -54,13 +53,13 @@ def row_settings(
     """Return, per tap name, everything but the image's content that decides a row's values.
 
     Args:
-        spec: taps and image size.
+        spec: taps, image size and augmentation.
         backbone: canonical name and preprocessing, as `featcache.architectures.backbone_settings` gives them.
         weights: SHA-256 of the weights.
         precision: ``float32`` or ``bfloat16``, resolved.
         copy: 0 for plain images, 1.. for augmented ones.
     """
-    augmentation = {**RECIPE.settings(), "seed": AUGMENT_SEED, "copy": copy} if copy else None
+    augmentation = {**spec.augmentation.settings(), "seed": AUGMENT_SEED, "copy": copy} if copy else None
     common = {
         "stage": EXTRACT_VERSION,
         "backbone": backbone["backbone"],

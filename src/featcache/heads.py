@@ -68,23 +68,6 @@ def save_bag(
                 out_of_fold.save(temporary / OUT_OF_FOLD_FILE)
             files = {path.name: path.stat().st_size for path in temporary.iterdir() if path.suffix != ".keras"}
             write_json(temporary / RECORD_FILE, {**(record or {}), "files": files})
-            _sync(temporary)
-            _swap(temporary, folder)
+            disk.replace_folder(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    for path in sorted(folder.iterdir()):
-        with open(path, "rb+") as stream:
-            disk.disk.fsync(stream.fileno())
-    disk.disk.fsync_folder(folder)
-
-
-def _swap(temporary: Path, folder: Path) -> None:
-    old = folder.with_name(f".tmp-{secrets.token_hex(4)}-old-{folder.name}")
-    if folder.exists():
-        disk.disk.replace(folder, old)
-    disk.disk.replace(temporary, folder)
-    if old.exists():
-        shutil.rmtree(old)

@@ -1,7 +1,7 @@
 """L2-regularised multinomial logistic regressions, one a fold, fitted together pass by pass. NumPy and SciPy only.
 
 L-BFGS works in coordinates in which the problem is nearly round: those of the covariance of a sample of rows. The
-solution does not depend on them; without them it takes ten times the passes.
+solution does not depend on them.
 """
 
 from collections.abc import Iterator, Sequence

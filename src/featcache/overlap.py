@@ -9,19 +9,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.augment import RECIPE, augment
+from featcache.augment import AugmentPolicy, augment
 from featcache.cache.layout import Status
 from featcache.errors import RejectedImageError
 from featcache.extraction import AUGMENT_SEED
 from featcache.progress import Progress
 from featcache.rows import Rows
+from featcache.specs import FeaturesSpec
 
 _AHEAD = 3  # batches made ready before they are needed; more only costs memory
 _STREAMS = 2  # forward passes at once; with one, a core waits whenever the other does something serial
@@ -130,7 +131,13 @@ _Flights = deque[tuple[_Batch, "Future[Features]"]]
 
 
 def compute(
-    rows: Rows, targets: Sequence[Target], load: Loader, size: int, backbone: ForwardPass, progress: Progress, what: str
+    rows: Rows,
+    targets: Sequence[Target],
+    load: Loader,
+    spec: FeaturesSpec,
+    backbone: ForwardPass,
+    progress: Progress,
+    what: str,
 ) -> Account:
     """Compute every target's rows; what is computed is written, also when a later batch or image fails.
 
@@ -138,7 +145,7 @@ def compute(
         rows: the split's rows.
         targets: the copies and which of their rows are to be computed.
         load: location, content digest and size -> (size, size, 3) uint8 RGB; called from several threads.
-        size: side of the images in pixels.
+        spec: the images' size, and how copies are augmented.
         backbone: the forward pass.
         progress: is told of every batch.
         what: what `progress` calls the work.
@@ -165,7 +172,9 @@ def compute(
         progress.advance(len(batch.rows), str(account))
 
     try:
-        for batch in _Feed(rows, load, size, account).batches(targets, backbone.batch_size, flights):
+        for batch in _Feed(rows, load, spec.image_size, spec.augmentation, account).batches(
+            targets, backbone.batch_size, flights
+        ):
             flights.append((batch, forward.submit(backbone.forward, batch.images)))
             while len(flights) > _STREAMS:
                 land()
@@ -200,8 +209,9 @@ def _write(batch: _Batch, features: Features) -> None:
 class _Feed:
     """Makes images ready: decoded once for all copies, augmented, some batches ahead of the forward pass."""
 
-    def __init__(self, rows: Rows, load: Loader, size: int, account: Account) -> None:
+    def __init__(self, rows: Rows, load: Loader, size: int, policy: AugmentPolicy, account: Account) -> None:
         self._rows = rows
+        self._policy = policy
         self._load = load
         self._size = size
         self._account = account
@@ -223,9 +233,11 @@ class _Feed:
 
     def _finished(self, batch: _Batch, flights: _Flights) -> _Batch:
         for part in batch.parts:
-            if all(future.done() for _, future in flights):
-                self._account.stall("decode", part)  # nothing is computed meanwhile
-            part.result()
+            under_way: list[Future[Any]] = [future for _, future in flights if not future.done()]
+            while under_way and not part.done():
+                wait([part, *under_way], return_when=FIRST_COMPLETED)
+                under_way = [future for future in under_way if not future.done()]
+            self._account.stall("decode", part)  # nothing is computed meanwhile
         return batch
 
     def _coming(self, targets: Sequence[Target], batch_size: int) -> Iterator[_Batch]:
@@ -275,7 +287,7 @@ class _Feed:
         for i in part:
             image, digest = plain.images[mine[i]], self._rows.digests[batch.rows[i]]
             if batch.target.copy and batch.status[i] == Status.OK:
-                image = augment(image, RECIPE, AUGMENT_SEED, digest, batch.target.copy)
+                image = augment(image, self._policy, AUGMENT_SEED, digest, batch.target.copy)
             batch.images[i] = image
 
 

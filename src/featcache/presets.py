@@ -12,8 +12,9 @@ from featcache.schedules import Phase
 from featcache.specs import HeadsSpec
 
 TRAINING_VERSION = 2  # raise it when the same plan trains to other values
-LINEAR_VERSION = 2  # the same for the shape ``linear``
+LINEAR_VERSION = 3  # the same for the shape ``linear``
 LINEAR = "linear"
+BY_GROUP, PSEUDO = "-by-group", "-pseudo"  # what a shape's name ends in when it is trained in another way
 
 
 class Variant(NamedTuple):
@@ -74,7 +75,19 @@ class HeadPlan:
 
 
 def shapes(spec: HeadsSpec) -> tuple[str, ...]:
-    """Return the shapes that the preset asks for, in order; known from the settings alone."""
+    """Return the shapes that the settings ask for, in order; known from the settings alone.
+
+    With `per_group`, each kind of trained heads comes a second time, a head for each group and not for each fold; with
+    `pseudo_weight` once more, trained on test rows too.
+    """
+    plain = first_round(spec)
+    trained = [shape for shape in plain if shape != LINEAR]
+    by_group = [shape + BY_GROUP for shape in trained] if spec.per_group else []
+    return (*plain, *by_group, *([shape + PSEUDO for shape in trained] if spec.pseudo_weight else []))
+
+
+def first_round(spec: HeadsSpec) -> tuple[str, ...]:
+    """Return the shapes that are trained by folds on labelled rows alone: those that may label others."""
     return _SHAPES_OF[spec.preset]
 
 
@@ -82,7 +95,8 @@ def shape_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
     """Return what of the settings decides a shape's heads, JSON-able, for its bag's key: not which preset asks for it."""
     if shape == LINEAR:
         return {"shape": shape, "folds": spec.folds}
-    return {"shape": shape, **{name: value for name, value in asdict(spec).items() if name != "preset"}}
+    other = {"preset", "per_group"} | ({"pseudo_weight"} if not shape.endswith(PSEUDO) else set())
+    return {"shape": shape, **{name: value for name, value in asdict(spec).items() if name not in other}}
 
 
 def training_version(shape: str) -> int:
@@ -90,7 +104,7 @@ def training_version(shape: str) -> int:
     return LINEAR_VERSION if shape == LINEAR else TRAINING_VERSION
 
 
-def resolve(spec: HeadsSpec, shape: str, features: int, rows: int, classes: int) -> HeadPlan:
+def resolve(spec: HeadsSpec, shape: str, features: int, rows: int, classes: int, groups: int = 0) -> HeadPlan:
     """Fill in what the shape decides; what the user set wins.
 
     Args:
@@ -99,6 +113,7 @@ def resolve(spec: HeadsSpec, shape: str, features: int, rows: int, classes: int)
         features: values of one row, flattened.
         rows: usable training rows of one copy, all folds together.
         classes: number of classes.
+        groups: how many of them `rows` stand in, for shapes that are trained by group.
 
     Raises:
         TrainingError: fewer than 2 classes or no features.
@@ -107,8 +122,9 @@ def resolve(spec: HeadsSpec, shape: str, features: int, rows: int, classes: int)
         raise TrainingError(f"expected at least 2 classes to tell apart; got classes={classes}: add a class folder")
     if features < 1:
         raise TrainingError(f"expected features to train on; got features={features}")
-    in_training = max(1, rows - rows // spec.folds)
-    return _wished(_PLANS[shape](spec, features, in_training, classes), spec)
+    in_training = rows // max(1, groups) if shape.endswith(BY_GROUP) else rows - rows // spec.folds
+    plan = _PLANS[shape.removesuffix(BY_GROUP).removesuffix(PSEUDO)]
+    return _wished(plan(spec, features, max(1, in_training), classes), spec)
 
 
 def _wished(plan: HeadPlan, spec: HeadsSpec) -> HeadPlan:

@@ -15,9 +15,11 @@ from featcache import keys
 from featcache.architectures import backbone_settings
 from featcache.cache.layout import file_key
 from featcache.cache.reader import stored_record as cache_record
+from featcache.convnet_folder import RECORD_FILE
+from featcache.convnet_plan import CONVNET_VERSION, member_settings
 from featcache.extraction import row_settings
 from featcache.predictions import stored_record as predictions_record
-from featcache.presets import shape_settings, shapes, training_version
+from featcache.presets import PSEUDO, first_round, shape_settings, shapes, training_version
 from featcache.records import read_json, write_json
 from featcache.settings import Settings
 from featcache.sources import FileStats, Manifest, current_key, list_files, stored_manifest
@@ -115,6 +117,13 @@ class Project:
         """Derive all keys as if `manifest` were already saved: what a run would then find stale is stale."""
         self._foreseen = manifest.summary()
 
+    def recall(self) -> None:
+        """Derive all keys from the manifest as it was last saved, without a look at the images.
+
+        For those who apply what was trained: they need no image of the source, and must not wait for a listing.
+        """
+        self._foreseen = stored_manifest(self.folder)
+
     def splits(self) -> Mapping[str, Mapping[str, Any]]:
         """Split -> what the manifest says of it (key, rows, rejected); empty while there is none."""
         listed = self.listed()
@@ -191,21 +200,45 @@ class Project:
         """Heads of one tap and shape: they depend on training rows, that tap's features of all copies, and their settings."""
         taps = [self.tap_keys(copy).get(tap) for copy in range(self.settings.features.copies + 1)]
         rows = self.splits().get("train", {}).get("key")
-        inputs = {
-            "version": training_version(shape),
-            "settings": {"Heads": shape_settings(self.settings.heads, shape)},
-            "upstream": {"ExtractFeatures": {"taps": taps, "rows": rows}},
-        }
+        settings: dict[str, Any] = {"Heads": shape_settings(self.settings.heads, shape)}
+        upstream: dict[str, Any] = {"ExtractFeatures": {"taps": taps, "rows": rows}}
+        if shape.endswith(PSEUDO):
+            settings["Ensemble"] = asdict(self.settings.ensemble)
+            upstream["test rows"] = self.features("test", 0).key
+            upstream["first round"] = [bag.key for bag in self.first_round()]
+        inputs = {"version": training_version(shape), "settings": settings, "upstream": upstream}
         key = _key(inputs)
         name = f"{tap}-{shape}-{keys.short(key or '')}"
         return Artifact(self.folder / "heads" / name / "bag.json", key, inputs=inputs)
+
+    def first_round(self) -> list[Artifact]:
+        """The bags whose ensemble labels test rows for a second round."""
+        taps = [tap.name for tap in self.settings.features.taps]
+        return [self.bag(tap, shape) for tap in taps for shape in first_round(self.settings.heads)]
+
+    # ---- small convolutional networks, and all members
+
+    def convnet(self, seed: int) -> Artifact:
+        """One member's networks, one a fold: they depend on training images, classes and settings, and on no features."""
+        listed, rows = self.listed(), self.splits().get("train", {}).get("key")
+        classes = keys.sequence_digest(listed["class_names"]) if listed else None
+        settings = member_settings(self.settings.convnet, seed, self.settings.heads.folds)
+        upstream = {"IndexImages": {"rows": rows, "classes": classes}}
+        inputs = {"version": CONVNET_VERSION, "settings": settings, "upstream": upstream}
+        key = _key(inputs)
+        return Artifact(self.folder / f"convnets/seed{seed}-{keys.short(key or '')}" / RECORD_FILE, key, inputs=inputs)
+
+    def convnets(self) -> list[Artifact]:
+        """Every member's networks, in the order of the seeds."""
+        return [self.convnet(seed) for seed in range(self.settings.convnet.members)]
 
     def member_sources(self) -> dict[str, list[Artifact]]:
         """Stage -> its artifacts that members come from, each in a folder with `out_of_fold.hdf5`; only stages that have any.
 
         Ensemble and predictions take members from here and from nowhere else.
         """
-        return {"TrainHeads": [self.bag(*bag) for bag in self.bags()]}
+        stages = {"TrainHeads": [self.bag(*bag) for bag in self.bags()], "TrainConvNets": self.convnets()}
+        return {stage: artifacts for stage, artifacts in stages.items() if artifacts}
 
     def _member_keys(self) -> dict[str, list[str | None]]:
         return {stage: [artifact.key for artifact in artifacts] for stage, artifacts in self.member_sources().items()}

@@ -14,6 +14,7 @@ from pathlib import Path
 from featcache import specs
 from featcache.architectures import backbone_settings
 from featcache.errors import SettingsError
+from featcache.policies import AugmentPolicy
 from featcache.schedules import CONSTANT, SHAPES, Phase
 
 _SAMPLES = ("sample_submission.csv", "sample_submission.csv.gz", "sample_submission.csv.zip", "sample_submission.zip")
@@ -35,6 +36,7 @@ class Settings:
     dataset: specs.DatasetSpec
     features: specs.FeaturesSpec
     heads: specs.HeadsSpec
+    convnet: specs.ConvNetSpec
     ensemble: specs.EnsembleSpec
     submission: specs.SubmissionSpec
     artifacts: Path
@@ -116,6 +118,22 @@ def _optional_integer(text: str) -> int | None:
     return _integer(text) if text.strip() else None
 
 
+def _phases(text: str) -> tuple[Phase, ...] | None:
+    phases = []
+    for part in _parts(text.lower()):
+        shape, _, step = part.rpartition(" ")
+        rate, x, epochs = step.partition("x")
+        try:
+            if not x or shape.strip() not in ("", *SHAPES):
+                raise _ExpectedError
+            phases.append(Phase(_number(rate), _integer(epochs), shape.strip() or CONSTANT))
+        except _ExpectedError:
+            raise _ExpectedError(
+                "RATExEPOCHS phases such as 1e-3x1, 1e-2x2 or cosine 3e-3x20 or one-cycle 1e-2x20"
+            ) from None
+    return tuple(phases) or None
+
+
 def _clip(text: str) -> str | float:
     word = text.strip().lower()
     if word in ("auto", "none"):
@@ -149,6 +167,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "image_size": Setting("48", _integer, "side of the square every image is resized to, in pixels"),
         "precision": Setting("auto", _word, "what convolutions compute in: auto, float32 or bfloat16; storage is float16"),
         "copies": Setting("0", _integer, "augmented copies of the training split beside the plain one"),
+        "augmentation": Setting("rotation 15, height_shift 0.05, width_shift 0.1, shear 0.1, channel_shift 20", AugmentPolicy.parse, "how far copies are changed: rotation, height_shift, width_shift, shear, zoom, channel_shift, flip"),
     },
     "Heads": {
         "preset": Setting("default", _word, "default, recipe (the fast.ai head to the letter), wide or fast"),
@@ -161,6 +180,15 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "batch_size": Setting("64", _integer, "rows a training step"),
         "seeds": Setting("3", _integer, "heads per fold, tap and shape"),
         "folds": Setting("5", _integer, "out-of-fold parts of the training rows"),
+        "pseudo_weight": Setting("0", _number, "train heads a second time, on test rows with soft labels too, which count this much; 0: don't"),
+        "per_group": Setting("false", _boolean, "also train heads of each group alone, as further members"),
+    },
+    "ConvNet": {
+        "members": Setting("0", _integer, "small convolutional networks per fold, trained end to end on augmented images; 0: none"),
+        "image_size": Setting("28", _integer, "side of the square every image is resized to for them, in pixels"),
+        "schedule": Setting("", _phases, "learning rates and epochs, e.g. one-cycle 3e-3x12, or the notebook's 1e-3x1, 1e-1x4, 1e-2x12, 1e-3x18; empty: one cycle that fits the rows"),
+        "batch_size": Setting("128", _integer, "rows a training step"),
+        "precision": Setting("auto", _word, "what training computes in: auto, float32 or bfloat16; predictions are float32"),
     },
     "Ensemble": {
         "method": Setting("auto", _word, "auto (the best by nested out-of-fold log-loss), mean, geometric (mean of logarithms) or greedy (members chosen)"),
@@ -221,6 +249,7 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
         dataset=dataclasses.replace(dataset, sample_submission=_sample(dataset)),
         features=features,
         heads=specs.HeadsSpec(**values["Heads"]),  # type: ignore[arg-type]  # read by the table above
+        convnet=specs.ConvNetSpec(**values["ConvNet"]),  # type: ignore[arg-type]  # read by the table above
         ensemble=specs.EnsembleSpec(**values["Ensemble"]),  # type: ignore[arg-type]  # read by the table above
         submission=specs.SubmissionSpec(**values["Submission"]),  # type: ignore[arg-type]  # read by the table above
         artifacts=artifacts.absolute(),

@@ -11,6 +11,7 @@ from typing import Any
 from featcache.cache.layout import PARTIAL_SUFFIX, partial_path
 from featcache.cache.lock import is_held, lock
 from featcache.cache.reader import open_cache
+from featcache.convnet_folder import PartialFolder
 from featcache.describe import age_text, aligned, printable, size_text
 from featcache.disk import disk, storage_errors
 from featcache.errors import CacheError, CacheLockedError, SettingsError
@@ -18,7 +19,8 @@ from featcache.folder_lock import folder_lock
 from featcache.project import Project
 from featcache.sources import preview_images
 
-CACHE, PARTIAL, BAG, PREDICTIONS, LEFTOVER, OTHER = "cache", "partial", "bag", "predictions", "leftover", "other"
+CACHE, PARTIAL, BAG, CONVNET = "cache", "partial", "bag", "convnet"
+PREDICTIONS, LEFTOVER, OTHER = "predictions", "leftover", "other"
 _LEFTOVER = ".tmp-"
 _SETTLED_SECONDS = 60.0  # a younger leftover may be somebody's work at this moment
 
@@ -29,7 +31,7 @@ class Item:
 
     Attributes:
         path: a file, or a bag's folder.
-        kind: `CACHE`, `PARTIAL`, `BAG`, `PREDICTIONS`, `LEFTOVER` or `OTHER`.
+        kind: `CACHE`, `PARTIAL`, `BAG`, `CONVNET` (a member's networks, finished or not), `PREDICTIONS`, `LEFTOVER` or `OTHER`.
         size: bytes of all its files.
         changed: when it was last written, in seconds since the epoch.
         reached: whether the settings in force ask for it, or could take rows from it.
@@ -147,6 +149,7 @@ class _Reach:
         self.paths = {artifact.path for artifact, _ in caches}
         self.paths |= {partial_path(artifact.path, artifact.key or "") for artifact, _ in caches}
         self.paths |= {source.path.parent for sources in project.member_sources().values() for source in sources}
+        self.paths |= {PartialFolder(member.path.parent, member.key or "").path for member in project.convnets()}
         self.paths |= {project.predictions(split).path for split in project.scored_splits()}
         # Rows for what isn't there yet are copied from any cache that has them.
         self.taps = {key for artifact, taps in caches if not artifact.is_complete() for key in taps.values()}
@@ -191,6 +194,8 @@ def _kind(path: Path) -> str:
         return LEFTOVER
     if room == "features" and path.suffix == ".h5":
         return PARTIAL if path.name.endswith(PARTIAL_SUFFIX) else CACHE
+    if room == "convnets" and path.is_dir():
+        return CONVNET
     if room == "heads" and (path / "bag.json").is_file():
         return BAG
     return PREDICTIONS if room == "predictions" and path.suffix == ".hdf5" else OTHER

@@ -6,11 +6,13 @@ No Keras and no Luigi here: notebooks make these directly, `pipeline.config` mak
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from featcache.errors import SettingsError
+from featcache.policies import RECIPE, AugmentPolicy
 from featcache.schedules import SHAPES, Phase
 
 SOURCES = ("digits", "folder", "csv", "idx")
@@ -20,6 +22,7 @@ PRESETS = ("default", "recipe", "wide", "fast")
 AUTO = "auto"
 METHODS = (AUTO, "mean", "geometric", "greedy")
 FORMATS = ("labels", "probabilities")
+SMALLEST_CONVNET_IMAGE = 16  # below it two rounds of convolutions and pooling leave nothing
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -44,6 +47,15 @@ def at_least(setting: str, value: float, low: float) -> None:
     """
     if not value >= low:
         raise SettingsError(f"{setting}: expected a number of at least {low}; got {setting.split()[-1]}={value!r}")
+
+
+def _check_schedule(setting: str, schedule: Sequence[tuple[Any, ...]] | None) -> None:
+    if schedule is not None and not schedule:
+        raise SettingsError(f"{setting}: expected RATExEPOCHS, e.g. 1e-3x1, 1e-2x2; got schedule=''")
+    for phase in (Phase(*phase) for phase in schedule or ()):
+        one_of(setting, phase.shape, SHAPES)
+        if not (math.isfinite(phase.rate) and phase.rate > 0 and phase.epochs >= 1):
+            raise SettingsError(f"{setting}: expected rates above 0 and epochs of at least 1; got {phase}")
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,7 @@ class FeaturesSpec:
         image_size: side of the square every image is resized to, in pixels.
         precision: ``auto``, ``float32`` or ``bfloat16``: what the convolutions compute in; storage is float16.
         copies: augmented copies of the training split beside the plain one.
+        augmentation: how far images are changed in them.
     """
 
     backbone: str = "vgg16"
@@ -128,6 +141,7 @@ class FeaturesSpec:
     image_size: int = 48
     precision: str = "auto"
     copies: int = 0
+    augmentation: AugmentPolicy = RECIPE
 
     def __post_init__(self) -> None:
         """Refuse impossible settings; what only the backbone knows it refuses itself."""
@@ -156,6 +170,8 @@ class HeadsSpec:
         batch_size: rows a step.
         seeds: heads per fold, seeded 0..seeds-1.
         folds: out-of-fold parts of the training rows, at least 2.
+        pseudo_weight: what a test row with soft labels counts for beside a training row, in a second round; 0: no such round.
+        per_group: also train heads of each group alone.
     """
 
     preset: str = "default"
@@ -168,6 +184,8 @@ class HeadsSpec:
     batch_size: int = 64
     seeds: int = 3
     folds: int = 5
+    pseudo_weight: float = 0.0
+    per_group: bool = False
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
@@ -176,7 +194,9 @@ class HeadsSpec:
             at_least("[Heads] hidden", width, 1)
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise SettingsError(f"[Heads] dropout: expected 0 <= dropout < 1; got dropout={self.dropout!r}")
-        self._check_schedule()
+        if self.schedule is not None:
+            object.__setattr__(self, "schedule", tuple(Phase(*phase) for phase in self.schedule))
+        _check_schedule("[Heads] schedule", self.schedule)
         if self.weight_decay is not None and not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise SettingsError(f"[Heads] weight_decay: expected 0 or more; got weight_decay={self.weight_decay!r}")
         if self.label_smoothing is not None and not 0 <= self.label_smoothing < 1:
@@ -188,17 +208,38 @@ class HeadsSpec:
         at_least("[Heads] batch_size", self.batch_size, 2)
         at_least("[Heads] seeds", self.seeds, 1)
         at_least("[Heads] folds", self.folds, 2)
+        if not 0 <= self.pseudo_weight <= 1:
+            expected = "expected 0 (off) to 1 (as much as a labelled row)"
+            raise SettingsError(f"[Heads] pseudo_weight: {expected}; got pseudo_weight={self.pseudo_weight!r}")
 
-    def _check_schedule(self) -> None:
-        if self.schedule is None:
-            return
-        if not self.schedule:
-            raise SettingsError("[Heads] schedule: expected RATExEPOCHS, e.g. 1e-3x1, 1e-2x2; got schedule=''")
-        object.__setattr__(self, "schedule", tuple(Phase(*phase) for phase in self.schedule))
-        for phase in self.schedule:
-            one_of("[Heads] schedule", phase.shape, SHAPES)
-            if not (math.isfinite(phase.rate) and phase.rate > 0 and phase.epochs >= 1):
-                raise SettingsError(f"[Heads] schedule: expected rates above 0 and epochs of at least 1; got {phase}")
+
+@dataclass(frozen=True)
+class ConvNetSpec:
+    """How small convolutional networks are trained end to end ([ConvNet] in luigi.cfg).
+
+    Attributes:
+        members: seeds 0..members-1, a network for each and fold; 0 trains none.
+        image_size: side of the square every image is resized to, in pixels; at least `SMALLEST_CONVNET_IMAGE`.
+        schedule: phases in order; None for one cycle whose epochs the number of rows decides.
+        batch_size: rows a step.
+        precision: ``auto``, ``float32`` or ``bfloat16``: what training computes in; predictions are float32.
+    """
+
+    members: int = 0
+    image_size: int = 28
+    schedule: tuple[Phase, ...] | None = None
+    batch_size: int = 128
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        at_least("[ConvNet] members", self.members, 0)
+        at_least("[ConvNet] image_size", self.image_size, SMALLEST_CONVNET_IMAGE)
+        if self.schedule is not None:
+            object.__setattr__(self, "schedule", tuple(Phase(*phase) for phase in self.schedule))
+        _check_schedule("[ConvNet] schedule", self.schedule)
+        at_least("[ConvNet] batch_size", self.batch_size, 2)
+        one_of("[ConvNet] precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featcache.convnet_folder import RECORD_FILE
 from featcache.describe import age_text, aligned, printable, size_text
 from featcache.errors import SourceError
 from featcache.project import Artifact, Project
@@ -17,8 +18,9 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "IndexImages": (),
     "ExtractFeatures": ("IndexImages",),
     "TrainHeads": ("ExtractFeatures",),
-    "PredictRows": ("ExtractFeatures", "TrainHeads"),
-    "BuildEnsemble": ("TrainHeads",),
+    "TrainConvNets": ("IndexImages",),
+    "PredictRows": ("ExtractFeatures", "TrainHeads", "TrainConvNets"),
+    "BuildEnsemble": ("TrainHeads", "TrainConvNets"),
     "WriteSubmission": ("ExtractFeatures", "BuildEnsemble", "PredictRows"),
 }
 _LAST = "WriteSubmission"
@@ -92,6 +94,7 @@ def _findings(project: Project) -> dict[str, Finding]:
         "IndexImages": lambda: _index(project),
         "ExtractFeatures": lambda: _features(project, indexed=findings["IndexImages"].complete),
         "TrainHeads": lambda: _heads(project),
+        **({"TrainConvNets": lambda: _convnets(project)} if project.convnets() else {}),
         "PredictRows": lambda: _predictions(project),
         "BuildEnsemble": lambda: _recorded([project.ensemble()]),
         "WriteSubmission": lambda: _recorded([project.submission()]),
@@ -141,6 +144,13 @@ def _heads(project: Project) -> Finding:
     return _recorded([project.bag(*bag) for bag in project.bags()], siblings)
 
 
+def _convnets(project: Project) -> Finding:
+    siblings = {}
+    for seed, artifact in enumerate(project.convnets()):
+        siblings[str(artifact.path)] = sorted(artifact.path.parent.parent.glob(f"seed{seed}-*/{RECORD_FILE}"))
+    return _recorded(project.convnets(), siblings)
+
+
 def _predictions(project: Project) -> Finding:
     splits = project.scored_splits()
     if not splits and project.listed():
@@ -187,8 +197,9 @@ def _running(incomplete: set[str]) -> set[str]:
 
 
 def _files(artifact: Artifact) -> list[Path]:
-    """The files of an artifact that are there; a bag is all of its folder, the manifest both its files."""
+    """The files of an artifact that are there; a bag or a member's networks are all of the folder, the manifest both its files."""
     path = artifact.path
-    beside = {"bag.json": list(path.parent.glob("*")), "manifest.json": [path, path.with_name("manifest.csv")]}
+    inside = list(path.parent.glob("*"))
+    beside = {"bag.json": inside, RECORD_FILE: inside, "manifest.json": [path, path.with_name("manifest.csv")]}
     files = beside.get(path.name, [path, *([artifact.content] if artifact.content else [])])
     return [file for file in files if file.is_file()]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from featcache.curves import curves_lines
 from featcache.errors import CacheError
 from featcache.project import LOG_NAME, Project
 from featcache.records import read_json
@@ -27,6 +28,7 @@ def summary(project: Project) -> dict[str, Any]:
         "scores": record.get("scores", {}),
         "best_single": record.get("best_single"),
         "members": record.get("members"),
+        "bags": _bags(project),
         "seconds": _seconds(project),
         "weights": project.resolved("weights") or {},
         "precision": project.precision(),
@@ -50,6 +52,7 @@ def summary_lines(project: Project) -> list[str]:
         lines.append(
             ("best single", f"{_score(best)}, chosen fold by fold like the ensemble; of all rows {best['member']}")
         )
+    lines += [("curves", line) for line in curves_lines(facts["bags"], project.settings.features)]
     lines.append(("weights", _weights(facts["weights"], facts["precision"])))
     lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
     count, columns = facts["submission_rows"], ",".join(facts["columns"] or ())
@@ -58,6 +61,12 @@ def summary_lines(project: Project) -> list[str]:
     lines.append(("log", _shown(facts["log"])))
     lines += [("try next", hint) for hint in _hints(project, facts)]
     return ["", *(f"{name:<{_WIDTH}} {text}" for name, text in _blank_repeats(lines))]
+
+
+def _bags(project: Project) -> list[dict[str, Any]]:
+    """Tap, shape and curves of every bag that has any."""
+    records = [project.bag(*bag).record() or {} for bag in project.bags()]
+    return [{name: each[name] for name in ("tap", "shape", "curves")} for each in records if "curves" in each]
 
 
 def _score(score: Mapping[str, Any]) -> str:
@@ -81,6 +90,8 @@ def _seconds(project: Project) -> dict[str, float]:
     seconds = {"index": float((project.listed() or {}).get("seconds", 0))}
     seconds["features"] = sum(_cache_seconds(project.features(*cache).path) for cache in project.caches())
     seconds["heads"] = sum(_recorded_seconds(project.bag(*bag).record()) for bag in project.bags())
+    if project.convnets():
+        seconds["convnets"] = sum(_recorded_seconds(member.record()) for member in project.convnets())
     seconds["predictions"] = sum(_recorded_seconds(project.predictions(s).record()) for s in project.scored_splits())
     seconds["ensemble"] = _recorded_seconds(project.ensemble().record())
     return seconds

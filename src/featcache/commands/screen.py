@@ -2,10 +2,13 @@
 
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
+
+_TELL_SECONDS = 30.0
 
 
-def show(lines: Sequence[str]) -> None:
+def show(lines: Iterable[str]) -> None:
     """Print lines of text."""
     for line in lines:
         print(line)  # noqa: T201 - this is the command line
@@ -16,20 +19,38 @@ def show_json(record: object) -> None:
     show([json.dumps(record, indent=2)])
 
 
+def show_json_array(records: Iterable[object]) -> None:
+    """Print one JSON array, a record a line, each as soon as it is there."""
+    begun = False
+    for record in records:
+        show([f"{',' if begun else '['}{json.dumps(record)}"])
+        begun = True
+    show(["]" if begun else "[]"])
+
+
 def complain(message: str) -> None:
     """Print one line on standard error."""
     print(f"featcache: error: {message}", file=sys.stderr)  # noqa: T201 - this is the command line
 
 
 class Notices:
-    """A `featcache.progress.Progress` for commands: a line on standard error when long work begins, and notices."""
+    """A `featcache.progress.Progress` for commands: a line on standard error when long work begins, now and then, and notices."""
 
     def start(self, what: str, total: int, unit: str) -> None:
         """Say what begins."""
+        self._what, self._total, self._unit, self._count = what, total, unit, 0
+        self._begun = self._told = time.perf_counter()
         print(f"{what}: {total:,} {unit} ...", file=sys.stderr)  # noqa: T201 - this is the command line
 
     def advance(self, count: int, status: str = "") -> None:
-        """Say nothing."""
+        """Say how far it is, every half minute."""
+        self._count += count
+        now = time.perf_counter()
+        if now - self._told >= _TELL_SECONDS:
+            self._told = now
+            speed = f"{self._count / (now - self._begun):,.0f} {self._unit}/s"
+            line = f"{self._what}: {self._count:,} of {self._total:,} {self._unit}, {speed}"
+            print(line, file=sys.stderr)  # noqa: T201 - this is the command line
 
     def finish(self) -> None:
         """Say nothing."""

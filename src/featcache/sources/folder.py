@@ -107,6 +107,30 @@ class FolderSource:
             )
 
 
+def image_files(path: Path) -> Iterator[Path]:
+    """Yield every image file in and below a folder, folder by folder in natural order; hidden ones are left out.
+
+    Raises:
+        SourceError: a folder can't be listed.
+    """
+    yield from _image_files(path, frozenset())
+
+
+def _image_files(path: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    status = path.stat()
+    here = above | {(status.st_dev, status.st_ino)}
+    if here == above:
+        return  # a link to a folder above would never end
+    entries = [
+        (entry.name, entry.is_dir(), _suffix(entry)) for entry in _visible(path) if entry.is_dir() or entry.is_file()
+    ]
+    for name, is_folder, suffix in sorted(entries, key=lambda entry: natural(entry[0])):
+        if is_folder:
+            yield from _image_files(path / name, here)
+        elif suffix in SUFFIXES:
+            yield path / name
+
+
 def natural(name: str) -> tuple[list[str | int], str]:
     """Return a sort key by which ``img_2`` stands before ``img_10``, whatever the case."""
     pieces = _NUMBER.split(name.casefold())

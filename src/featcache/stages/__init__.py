@@ -4,6 +4,7 @@ Each takes the `Project`, which knows where artifacts are and which keys they ca
 Keras is imported only inside what really computes.
 """
 
+from featcache.stages.convnets import predict_convnets, train_convnets
 from featcache.stages.features import extract_split, finish_features, index_images, resolve_features
 from featcache.stages.heads import train_bag
 from featcache.stages.members import predict_rows
@@ -14,8 +15,10 @@ __all__ = [
     "extract_split",
     "finish_features",
     "index_images",
+    "predict_convnets",
     "predict_rows",
     "resolve_features",
     "train_bag",
+    "train_convnets",
     "write_submission",
 ]

@@ -41,6 +41,21 @@ def check_clip(project: Project) -> None:
         raise SettingsError(f"[Submission] clip: {expected}; got clip={clip!r}")
 
 
+def check_heads(project: Project) -> None:
+    """Refuse kinds of heads that need rows or groups which the data set doesn't have.
+
+    Raises:
+        SettingsError: models by group without groups, or labels for test images without test images.
+    """
+    heads = project.settings.heads
+    if heads.per_group and not any(Manifest.load(project.folder).splits["train"].groups):
+        advice = "set [Dataset] groups = FILE:COLUMN, or per_group = false"
+        raise SettingsError(f"[Heads] per_group: expected training rows with groups; got none: {advice}")
+    if heads.pseudo_weight and "test" not in project.splits():
+        advice = "put images into PATH/test, or set pseudo_weight = 0"
+        raise SettingsError(f"[Heads] pseudo_weight: expected test images to label; got none: {advice}")
+
+
 def check_space(project: Project, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Compare what all caches that are still to be made need with what is free.
 

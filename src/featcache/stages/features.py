@@ -23,7 +23,7 @@ from featcache.project import LOG_NAME, Project
 from featcache.records import write_json
 from featcache.sources import Manifest, open_source
 from featcache.specs import FeaturesSpec
-from featcache.stages.checks import check_clip, check_sample, check_space
+from featcache.stages.checks import check_clip, check_heads, check_sample, check_space
 from featcache.startup import import_keras
 from featcache.weights import ResolvedWeights, resolve_weights
 
@@ -54,11 +54,13 @@ def resolve_features(project: Project, progress: Progress) -> None:
 
     Raises:
         BackboneError: no such backbone, or the images are too small for it.
-        SettingsError: the submission's clip is too low for the number of classes.
+        SettingsError: the submission's clip is too low for the number of classes, or heads need groups or test images
+            that there aren't.
         SubmissionError: the sample submission names other rows than the test images.
         WeightsError: the weights can't be had.
     """
     check_clip(project)
+    check_heads(project)
     check_sample(project)
     spec = project.settings.features
     recorded, digest = project.resolved("weights"), project.weights_digest()
@@ -99,7 +101,7 @@ def extract_split(
     about = {"run": project.run, "weights": project.resolved("weights"), "precision": project.precision()}
 
     def open_backbone() -> "Backbone":
-        backbone = _backbone(project, progress)
+        backbone = resolved_backbone(project, progress)
         check_space(project, backbone.taps)
         return backbone
 
@@ -177,8 +179,24 @@ def gpu_capability_of(project: Project) -> tuple[int, int] | None:
     return gpu_capability()
 
 
-def _backbone(project: Project, progress: Progress) -> "Backbone":
-    """The backbone as it was resolved, loaded once a process for all splits and copies."""
+def resolved_backbone(project: Project, progress: Progress) -> "Backbone":
+    """The backbone as it was resolved, loaded once a process for all splits and copies.
+
+    Raises:
+        BackboneError: no such backbone or tap.
+        WeightsError: as `resolved_weights`.
+    """
+    weights = resolved_weights(project, progress)
+    import_keras(project.folder / LOG_NAME)
+    return _loaded(project.settings.features, weights, project.precision() or "float32")
+
+
+def resolved_weights(project: Project, progress: Progress) -> ResolvedWeights:
+    """The weights as they were resolved, found or downloaded again.
+
+    Raises:
+        WeightsError: they can't be had, or are others than those that were resolved.
+    """
     spec, recorded = project.settings.features, project.resolved("weights") or {}
     # What `auto` came to stays, even if the network is back: resolve exactly that kind again.
     settled = (
@@ -190,10 +208,9 @@ def _backbone(project: Project, progress: Progress) -> "Backbone":
     if weights.digest != project.weights_digest():
         raise WeightsError(
             f"expected weights of digest {project.weights_digest()}, got {weights.digest} ({weights.path}): "
-            "they changed during the run; run again"
+            "they changed since they were settled: put that file back, or run luigi --module pipeline Submit"
         )
-    import_keras(project.folder / LOG_NAME)
-    return _loaded(spec, weights, project.precision() or "float32")
+    return weights
 
 
 @lru_cache(maxsize=1)

@@ -8,14 +8,16 @@ from featcache import training
 from featcache.batches import Examples
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
+from featcache.curves import curves_record
 from featcache.folds import assign_folds
 from featcache.linear import train_linear
-from featcache.parts import by_folds
+from featcache.parts import by_folds, by_groups
 from featcache.predictions import Predictions
-from featcache.presets import LINEAR, resolve
+from featcache.presets import BY_GROUP, LINEAR, PSEUDO, resolve
 from featcache.progress import Progress
 from featcache.project import LOG_NAME, Project
 from featcache.scoring import scores
+from featcache.stages.pseudo import pseudo_labels
 from featcache.startup import import_keras
 
 FOLD_SEED = 0
@@ -37,8 +39,11 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     usable = np.logical_and.reduce([reader.status == Status.OK for reader in readers])
     labels, names = np.where(usable, plain.labels, -1), plain.class_names
     folds = assign_folds(labels, plain.groups, spec.folds, FOLD_SEED, names, plain.digest_column)
-    plan = resolve(spec, shape, int(np.prod(plain.taps[tap].shape)), int(usable.sum()), len(names))
-    examples = Examples([reader[tap] for reader in readers], plain.labels, by_folds(folds, usable))
+    parts = by_groups(plain.groups, usable) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
+    width, rows = int(np.prod(plain.taps[tap].shape)), int(usable.sum())
+    plan = resolve(spec, shape, width, rows, len(names), groups=len(parts.numbers))
+    pseudo = pseudo_labels(project, tap, parts) if shape.endswith(PSEUDO) else None
+    examples = Examples([reader[tap] for reader in readers], plain.labels, parts, pseudo)
     if shape == LINEAR:
         bag = train_linear(examples, plan, progress, f"{tap}: {shape}")
     else:
@@ -48,10 +53,11 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     members = tuple(f"{tap}/{shape}/seed{seed}" for seed in bag.seeds)
     out_of_fold = Predictions(plain.ids, labels, members, bag.out_of_fold, names, folds)
     record = {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)}
-    record |= {"tap": tap, "shape": shape}
+    record |= {"tap": tap, "shape": shape} | ({"curves": curves_record(bag)} if shape != LINEAR else {})
     heads.save_bag(bag, artifact.path.parent, record, out_of_fold)
     known = out_of_fold.scored()
     score = scores(known.probabilities.mean(axis=0), known.labels)
     steps = f"{plan.epochs} epochs" if shape != LINEAR else f"{len(bag.history.loss)} strengths"
-    heads_of = f"{tap}/{shape}: {len(bag.seeds)} seeds x {spec.folds} folds, {steps}"
+    what = f"{len(parts.numbers)} {'groups' if parts.by_group else 'folds'}"
+    heads_of = f"{tap}/{shape}: {len(bag.seeds)} seeds x {what}, {steps}"
     return f"{heads_of} · out of fold: accuracy {score.accuracy:.4f}, log-loss {score.log_loss:.4f}"

@@ -14,6 +14,7 @@ from featcache.predictions import Predictions, joined_members
 from featcache.progress import Progress
 from featcache.project import Artifact, Project
 from featcache.sources import Manifest
+from featcache.stages.convnets import predict_convnets
 from featcache.texts import NOWHERE, positions
 
 
@@ -35,7 +36,7 @@ def predict_rows(project: Project, progress: Progress) -> str:
         )
     prior = class_prior(open_cache(project.features("train", 0).path))
     sources = sum(map(len, project.member_sources().values()))
-    progress.start("predicting", len(splits) * sources, "bags")
+    progress.start("predicting", len(splits) * sources, "sources of members")
     try:
         members = [_predict_split(project, split, prior, progress) for split in splits]
     finally:
@@ -86,10 +87,11 @@ def _predict_split(project: Project, split: str, prior: npt.NDArray[np.float64],
     for stage, sources in project.member_sources().items():
         for source in sources:
             members += Predictions.load(source.path.parent / OUT_OF_FOLD_FILE).members
-            probabilities.append(_PREDICT[stage](source, reader))
-            progress.advance(1)
+        probabilities.append(_PREDICT[stage](project, sources, reader))
+        progress.advance(len(sources))
     joined = np.concatenate(probabilities)
     joined[:, reader.status != Status.OK] = prior
+    joined = np.where(np.isnan(joined), prior, joined).astype(np.float32)
     artifact = project.predictions(split)
     record = {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)}
     labels = np.array(reader.labels)
@@ -97,11 +99,21 @@ def _predict_split(project: Project, split: str, prior: npt.NDArray[np.float64],
     return len(members)
 
 
-def _predict_bag(bag: Artifact, reader: Reader) -> npt.NDArray[np.float32]:
-    """(members, n, C) of the cache's rows, in the order of the bag's out-of-fold predictions."""
-    tap = str((bag.record() or {}).get("tap"))
-    return load_bag(bag.path.parent).member_predictions(reader[tap])
+def _predict_bags(project: Project, bags: Sequence[Artifact], reader: Reader) -> npt.NDArray[np.float32]:
+    """(members, n, C) of the cache's rows, in the order of the bags' out-of-fold predictions."""
+    taps = [str((bag.record() or {}).get("tap")) for bag in bags]
+    return np.concatenate(
+        [load_bag(bag.path.parent).member_predictions(reader[tap]) for bag, tap in zip(bags, taps, strict=True)]
+    )
 
 
-# Stage of `Project.member_sources` -> how one of its artifacts predicts the rows of a cache.
-_PREDICT: Mapping[str, Callable[[Artifact, Reader], npt.NDArray[np.float32]]] = {"TrainHeads": _predict_bag}
+def _predict_convnets(project: Project, members: Sequence[Artifact], reader: Reader) -> npt.NDArray[np.float32]:
+    """The same for small convolutional networks, which look at the images themselves."""
+    return predict_convnets(project, members, Manifest.load(project.folder).splits[reader.split])
+
+
+# Stage of `Project.member_sources` -> how its artifacts predict the rows of a cache; NaN for a row that they can't.
+_PREDICT: Mapping[str, Callable[[Project, Sequence[Artifact], Reader], npt.NDArray[np.float32]]] = {
+    "TrainHeads": _predict_bags,
+    "TrainConvNets": _predict_convnets,
+}

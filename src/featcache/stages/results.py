@@ -53,7 +53,7 @@ def write_submission(project: Project, progress: Progress) -> str:
         raise SubmissionError("expected test images to submit predictions for; got none: put images into PATH/test")
     check_clip(project)
     built = Ensemble.load(project.ensemble().path)
-    clip = built.whole.clip if spec.clip == "auto" else 1.0 if spec.clip == "none" else float(spec.clip)
+    clip = submission_clip(project, built)
     prior = class_prior(open_cache(project.features("train", 0).path))
     final = {split: _final(project, split, built, clip, prior) for split in project.scored_splits()}
     test, probabilities, rejected = final["test"]
@@ -79,6 +79,12 @@ def write_submission(project: Project, progress: Progress) -> str:
     other = path.with_name("submission.csv" if spec.gzip else "submission.csv.gz")
     other.unlink(missing_ok=True)  # a submission of other settings beside this one would be taken for it
     return f"{path.name}: {report.rows:,} rows, {','.join(report.columns)[:60]}, clip {clip:.4f}"
+
+
+def submission_clip(project: Project, built: Ensemble) -> float:
+    """The upper bound of a probability that ``[Submission] clip`` comes to; 1 for none."""
+    setting = project.settings.submission.clip
+    return built.whole.clip if setting == "auto" else 1.0 if setting == "none" else float(setting)
 
 
 def _final(

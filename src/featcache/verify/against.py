@@ -128,5 +128,5 @@ def _demanded(path: Path, project: Project) -> Artifact | None:
             (project.bag(*bag) for bag in project.bags() if bag == (record.get("tap"), record.get("shape"))), None
         )
     known = [project.manifest(), project.ensemble(), project.submission()]
-    known += [project.predictions(split) for split in project.scored_splits()]
+    known += [project.predictions(split) for split in project.scored_splits()] + project.convnets()
     return next((artifact for artifact in known if artifact.path == path), None)

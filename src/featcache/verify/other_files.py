@@ -1,4 +1,4 @@
-"""The checks of what isn't a feature cache: manifest, bags, predictions, ensemble, submission."""
+"""The checks of what isn't a feature cache: manifest, bags, convnets, predictions, ensemble, submission."""
 
 import zipfile
 from collections.abc import Callable, Iterator
@@ -8,6 +8,7 @@ import numpy as np
 
 from featcache import keys
 from featcache.bags import OUT_OF_FOLD_FILE, load_bag
+from featcache.convnet_folder import RECORD_FILE
 from featcache.ensemble import Ensemble
 from featcache.errors import FeatcacheError
 from featcache.predictions import Predictions
@@ -33,9 +34,8 @@ def kind_of(path: Path) -> str:
     """What an artifact is by its name; "" for what verify doesn't know."""
     if path.suffix == ".hdf5":
         return "predictions"
-    return {"manifest.json": "manifest", "bag.json": "bag", "ensemble.json": "ensemble"}.get(
-        path.name, "submission" if path.name == "submission.json" else ""
-    )
+    known = {"manifest.json": "manifest", "bag.json": "bag", RECORD_FILE: "convnet", "ensemble.json": "ensemble"}
+    return known.get(path.name, "submission" if path.name == "submission.json" else "")
 
 
 def _manifest(path: Path) -> Iterator[Fault]:
@@ -50,7 +50,21 @@ def _bag(path: Path) -> Iterator[Fault]:
     if wrong:
         yield Fault(FILE, f"expected finite weights; {', '.join(wrong)} hold NaN or infinity")
     yield from _predictions(path.parent / OUT_OF_FOLD_FILE)
-    for model in sorted(path.parent.glob("*.keras")):
+    yield from _models(path.parent)
+
+
+def _convnet(path: Path) -> Iterator[Fault]:
+    yield from _record(path)
+    yield from _predictions(path.parent / OUT_OF_FOLD_FILE)
+    named = (read_json(path) or {}).get("files")
+    missing = [name for name in (named if isinstance(named, dict) else ()) if not (path.parent / name).is_file()]
+    if missing:
+        yield Fault(FILE, f"expected {', '.join(sorted(missing))} beside {path.name}; not there")
+    yield from _models(path.parent)
+
+
+def _models(folder: Path) -> Iterator[Fault]:
+    for model in sorted(folder.glob("*.keras")):
         try:
             with zipfile.ZipFile(model) as archive:
                 damaged = archive.testzip()
@@ -97,6 +111,7 @@ def _record(path: Path) -> Iterator[Fault]:
 KINDS: dict[str, Callable[[Path], Iterator[Fault]]] = {
     "manifest": _manifest,
     "bag": _bag,
+    "convnet": _convnet,
     "predictions": _predictions,
     "ensemble": _ensemble,
     "submission": _submission,

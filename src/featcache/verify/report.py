@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from featcache.convnet_folder import RECORD_FILE
 from featcache.describe import printable
 from featcache.verify.faults import DISK, FILE, UNKNOWN, Fault
 from featcache.verify.other_files import kind_of
@@ -82,10 +83,10 @@ def _artifacts(given: Path) -> Iterator[Path]:
         return
     for place, folders, names in os.walk(given):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside_bag = "bag.json" in names
+        whole = next((name for name in ("bag.json", RECORD_FILE) if name in names), None)
         for name in sorted(names):
             path = Path(place) / name
-            if _kind(path) and not name.startswith(".") and not (inside_bag and name != "bag.json"):
+            if _kind(path) and not name.startswith(".") and whole in (None, name):
                 yield path
 
 
@@ -93,7 +94,7 @@ def _file_faults(path: Path, seconds: float) -> Iterator[Fault]:
     if not _kind(path):
         yield Fault(
             UNKNOWN,
-            "expected a feature cache (*.h5), manifest.json, bag.json, predictions (*.hdf5), ensemble.json or submission.json",
+            "expected a feature cache (*.h5), manifest.json, bag.json, convnet.json, predictions (*.hdf5), ensemble.json or submission.json",
         )
         return
     if not path.exists():

@@ -1,0 +1,96 @@
+"""Backbone and chosen heads as one Keras model, from pixels to probabilities. [Keras]
+
+It is made of Keras' own layers and operations alone, so that it can be loaded where featcache is not.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import ops
+
+from featcache.heads import head_model
+from featcache.resizing import resizing_model
+from featcache.serving import ServedBag, ServedEnsemble
+
+_SMALLEST = 1e-37  # about the smallest float32 whose logarithm can be trusted
+
+
+def join_model(network: keras.Model, served: ServedEnsemble, name: str, size: int | None) -> keras.Model:
+    """Return the model (b, size, size, 3) uint8 RGB -> (b, C) float32 probabilities, as the pipeline computes them.
+
+    Args:
+        network: from `network.build_network`.
+        served: the ensemble and its heads.
+        name: the model's.
+        size: side that images of any size are brought to inside; None takes images of the network's own size only.
+    """
+    trunk = keras.Model(network.input, network.output, name="backbone")
+    trunk.trainable = False
+    if size is None:
+        images = keras.Input(network.input.shape[1:], dtype="uint8", name="images")
+        features = trunk(images)
+    else:
+        images = keras.Input((None, None, 3), dtype="uint8", name="images")
+        features = trunk(resizing_model(size)(images))
+    members = {member: said for bag in served.bags for member, said in _members(bag, features[bag.tap]).items()}
+    whole = served.ensemble.whole
+    mixed = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.method)
+    told = _clipped(_tempered(mixed, whole.temperature), served.clip, len(served.ensemble.class_names))
+    return keras.Model(images, keras.layers.Identity(name="probabilities")(told), name=name)
+
+
+def _members(served: ServedBag, features: Any) -> dict[str, Any]:
+    """Member -> (b, C), the mean over its heads."""
+    inputs = ops.cast(features, "float32")  # float16, as it would come out of the cache
+    said = {}
+    for seed, member in zip(served.bag.seeds, served.members, strict=True):
+        layer_name = member.replace("/", "-")  # Keras allows no slash
+        numbers = [number for number, head in enumerate(served.bag.heads) if head.seed == seed]
+        heads = []
+        for number in numbers:
+            model = head_model(served.bag, number)
+            name = f"{layer_name}-fold{served.bag.heads[number].fold}"
+            heads.append(keras.Model(model.input, model.output, name=name)(inputs))
+        said[member] = _mean(heads, served.bag.knows[numbers], layer_name)
+    return said
+
+
+def _mean(heads: Sequence[Any], knows: npt.NDArray[np.bool_], name: str) -> Any:
+    """(b, C), as `Bag.member_predictions`: of each class the mean over the heads that have seen it."""
+    if knows.all():
+        return keras.layers.Average(name=name)(heads)
+    shares = knows / np.maximum(knows.sum(axis=0), 1)
+    mean = ops.sum(ops.stack(heads, axis=1) * ops.convert_to_tensor(shares.astype(np.float32)), axis=1)
+    return keras.layers.Identity(name=name)(mean / ops.sum(mean, axis=-1, keepdims=True))
+
+
+def _mixed(members: Sequence[Any], weights: Sequence[float], method: str) -> Any:
+    """(b, C), as `combination.mix`; the weights are those of a layer, so that one can look at them."""
+    if len(members) == 1:
+        return members[0]
+    layer = keras.layers.Dense(1, use_bias=False, trainable=False, name="member_weights")
+    stacked = ops.stack(members, axis=-1)  # (b, C, m)
+    mixed = layer(_logarithm(stacked) if method == "geometric" else stacked)
+    layer.set_weights([np.reshape(weights, (-1, 1))])
+    mixed = ops.squeeze(mixed, axis=-1)
+    return ops.softmax(mixed) if method == "geometric" else mixed
+
+
+def _tempered(probabilities: Any, temperature: float) -> Any:
+    if temperature == 1:
+        return probabilities
+    return ops.softmax(_logarithm(probabilities) / temperature)
+
+
+def _logarithm(probabilities: Any) -> Any:
+    return ops.log(ops.maximum(probabilities, _SMALLEST))
+
+
+def _clipped(probabilities: Any, highest: float, classes: int) -> Any:
+    """As `ensemble.clipped`."""
+    if highest == 1:
+        return probabilities
+    return ops.clip(probabilities, min((1 - highest) / (classes - 1), highest), highest)

@@ -1,0 +1,76 @@
+"""How far an image may be changed in an augmented copy: the policy as a value, without the code that carries it out."""
+
+from dataclasses import asdict, dataclass
+
+from featcache.errors import SettingsError
+
+AUGMENT_VERSION = 1  # raise it when the same policy and seed would give other pixels
+
+
+@dataclass(frozen=True)
+class AugmentPolicy:
+    """How far an image may be changed; every amount is drawn evenly from minus to plus its value.
+
+    Attributes:
+        rotation: degrees.
+        height_shift: part of the height.
+        width_shift: part of the width.
+        shear: radians.
+        zoom: each side is scaled by a factor of its own from 1 - zoom to 1 + zoom, below 1.
+        channel_shift: added to each channel by itself, in units of 0 to 255, then clipped.
+        flip: mirror left to right every other time.
+    """
+
+    rotation: float = 0
+    height_shift: float = 0
+    width_shift: float = 0
+    shear: float = 0
+    zoom: float = 0
+    channel_shift: float = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse amounts that make no image."""
+        limits = {
+            "rotation": 180,
+            "height_shift": 1,
+            "width_shift": 1,
+            "shear": 1.5,
+            "zoom": 0.99,
+            "channel_shift": 255,
+        }
+        for name, high in limits.items():
+            value = getattr(self, name)
+            if not 0 <= value <= high:
+                raise SettingsError(f"[Features] augmentation: expected 0 <= {name} <= {high}; got {name}={value!r}")
+
+    @classmethod
+    def parse(cls, text: str) -> "AugmentPolicy":
+        """Read ``rotation 15, zoom 0.1, flip``; what isn't named is left as it is.
+
+        Raises:
+            SettingsError: an unknown change, or an amount that isn't a number or out of range.
+        """
+        amounts: dict[str, float | bool] = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            name, _, amount = part.replace("=", " ").partition(" ")
+            name = name.replace("-", "_").lower()
+            if name not in cls.__dataclass_fields__ or (name == "flip") != (not amount.strip()):
+                known = "rotation N, height_shift N, width_shift N, shear N, zoom N, channel_shift N, flip"
+                raise SettingsError(f"[Features] augmentation: expected some of {known}; got {part!r}")
+            try:
+                amounts[name] = True if name == "flip" else float(amount)
+            except ValueError:
+                raise SettingsError(f"[Features] augmentation: expected a number after {name}; got {part!r}") from None
+        return cls(**amounts)  # type: ignore[arg-type]  # flip alone is a bool
+
+    def settings(self) -> dict[str, object]:
+        """What enters the key of an augmented copy, beside its seed and number."""
+        return {"version": AUGMENT_VERSION, "filter": "bicubic", "fill": "nearest", **asdict(self)}
+
+
+RECIPE = AugmentPolicy(rotation=15, height_shift=0.05, width_shift=0.1, shear=0.1, channel_shift=20)
+"""The State Farm notebook's policy for precomputed copies."""
+
+CONVNET_RECIPE = AugmentPolicy(rotation=8, height_shift=0.08, width_shift=0.08, shear=0.3, zoom=0.08)
+"""The MNIST notebook's policy for the small network that is trained end to end."""

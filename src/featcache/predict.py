@@ -1,0 +1,219 @@
+"""Image files told by the trained ensemble: decoded and computed as in a run, batch by batch, in flat memory."""
+
+import csv
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.describe import printable
+from featcache.disk import replacing
+from featcache.errors import RejectedImageError, SourceError
+from featcache.extract import ForwardPass
+from featcache.progress import Progress
+from featcache.project import Project
+from featcache.serving import ServedEnsemble, load_served
+from featcache.sources.decode import decode_rgb
+from featcache.sources.folder import image_files
+from featcache.stages.features import resolved_backbone
+
+_AHEAD = 2  # batches decoded before they are needed
+
+Image = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What the ensemble says of one file.
+
+    Attributes:
+        file: as it was named, or found below a folder that was.
+        probabilities: (C,) float64; None where the file can't be used.
+        reason: why it can't; "" where it can.
+    """
+
+    file: Path
+    probabilities: npt.NDArray[np.float64] | None
+    reason: str = ""
+
+
+class Predictor:
+    """The ensemble of one project, ready for image files.
+
+    Attributes:
+        class_names: C names, in the order of the probabilities.
+    """
+
+    def __init__(self, project: Project, progress: Progress) -> None:
+        """Load ensemble, heads and backbone.
+
+        Raises:
+            CacheError: there is no trained ensemble of these settings.
+            WeightsError: the weights are missing, or others than the heads were trained by.
+        """
+        self._served: ServedEnsemble = load_served(project)
+        self._backbone: ForwardPass = resolved_backbone(project, progress)
+        self._size = project.settings.features.image_size
+        self._progress = progress
+        self.class_names = self._served.ensemble.class_names
+
+    def predict(self, files: Iterable[Path], count: int) -> Iterator[Told]:
+        """Yield what is said of each file, in their order; one that can't be used doesn't stop the others.
+
+        Args:
+            files: image files; read one batch ahead.
+            count: how many they are, for the progress.
+        """
+        self._progress.start("predicting", count, "images")
+        try:
+            batch: list[tuple[Path, Image | str]] = []
+            for decoded in _decoded(files, self._size, _AHEAD * self._backbone.batch_size):
+                batch.append(decoded)
+                if len(batch) == self._backbone.batch_size:
+                    yield from self._tell(batch)
+                    batch = []
+            yield from self._tell(batch)
+        finally:
+            self._progress.finish()
+
+    def _tell(self, batch: Sequence[tuple[Path, Image | str]]) -> Iterator[Told]:
+        images = [image for _, image in batch if not isinstance(image, str)]
+        rows: Iterator[npt.NDArray[np.float64]] = iter(self._probabilities(np.stack(images)) if images else [])
+        for file, image in batch:
+            if isinstance(image, str):
+                yield Told(file, None, image)
+                continue
+            said = next(rows)
+            if np.isfinite(said).all():
+                yield Told(file, said)
+            else:
+                yield Told(file, None, "its features are beyond float16's range")
+        self._progress.advance(len(batch))
+
+    def _probabilities(self, images: Image) -> npt.NDArray[np.float64]:
+        """(b, C), NaN for rows whose features aren't finite."""
+        features = self._backbone.forward(images)
+        sound = np.logical_and.reduce([np.isfinite(f).reshape(len(f), -1).all(axis=1) for f in features.values()])
+        said = np.full((len(images), len(self.class_names)), np.nan)
+        if sound.any():
+            said[sound] = self._served.probabilities({tap: f[sound] for tap, f in features.items()})
+        return said
+
+
+def find_images(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files among `paths` as they are, and of each folder all image files in and below it.
+
+    Raises:
+        SourceError: nothing is there, or a folder without images.
+    """
+    for path in paths:
+        if not path.is_dir():
+            if not path.exists():
+                raise SourceError(f"expected an image or a folder of images; there is no {str(path)!r}")
+            yield path
+            continue
+        found = False
+        for file in image_files(path):
+            found = True
+            yield file
+        if not found:
+            raise SourceError(f"expected images in {str(path)!r}; got none: name a folder that has some")
+
+
+def count_images(paths: Sequence[Path]) -> tuple[int, int]:
+    """Return how many files `find_images` finds, and the longest shown name's length.
+
+    Raises:
+        SourceError: as `find_images`.
+    """
+    count = longest = 0
+    for file in find_images(paths):
+        count, longest = count + 1, max(longest, len(printable(str(file))))
+    return count, longest
+
+
+def told_record(told: Told, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return one file's prediction as JSON-able values; without class and probabilities where it can't be used."""
+    record: dict[str, Any] = {"file": printable(str(told.file)), "error": printable(told.reason) or None}
+    if told.probabilities is None:
+        return {**record, "class": None, "probability": None, "probabilities": None}
+    best = int(told.probabilities.argmax())
+    values = [float(f"{value:.7g}") for value in told.probabilities]  # as in the submission
+    chosen = {"class": class_names[best], "probability": values[best]}
+    return {**record, **chosen, "probabilities": dict(zip(class_names, values, strict=True))}
+
+
+def told_lines(told: Iterable[Told], class_names: Sequence[str], width: int) -> Iterator[str]:
+    """Yield a table's lines, each as soon as it is known: file, class, its probability, the next best.
+
+    Args:
+        told: from `Predictor.predict`.
+        class_names: C names.
+        width: of the column of files.
+    """
+    names = [printable(name) for name in class_names]
+    wide = max(len("class"), *map(len, names))
+    for place, item in enumerate(told):
+        if place == 0:
+            yield f"{'file':<{width}}  {'class':<{wide}}  probability  next best"
+        if item.probabilities is not None:
+            best, second = np.argsort(-item.probabilities, kind="stable")[:2].tolist()
+            shown = f"{printable(str(item.file)):<{width}}  {names[best]:<{wide}}  {item.probabilities[best]:<11.4f}"
+            yield f"{shown}  {names[second]} {item.probabilities[second]:.4f}"
+
+
+def set_aside_line(told: Told) -> str:
+    """Return why a file has no prediction, in one line."""
+    return printable(f"{told.file}: set aside: {told.reason}")
+
+
+def into_csv(path: Path, told: Iterable[Told], class_names: Sequence[str]) -> Iterator[Told]:
+    """Yield what comes, and write it: file, class, and a column of probabilities for each class.
+
+    The file gets its name when all is through; files that can't be used are not in it.
+
+    Raises:
+        StorageError: the disk is full, read-only or not permitted.
+    """
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+    ):
+        lines = csv.writer(stream, lineterminator="\n")
+        lines.writerow(("file", "class", *class_names))
+        for item in told:
+            if item.probabilities is not None:
+                best = class_names[int(item.probabilities.argmax())]
+                lines.writerow((item.file, best, *(f"{value:.7g}" for value in item.probabilities)))
+            yield item
+
+
+def _decoded(files: Iterable[Path], size: int, ahead: int) -> Iterator[tuple[Path, Image | str]]:
+    """Yield each file with its (size, size, 3) image, or why there is none; threads decode up to `ahead` more."""
+    pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="featcache-decode")
+    queue: deque[tuple[Path, Future[Image | str]]] = deque()
+    try:
+        for file in files:
+            queue.append((file, pool.submit(_decode, file, size)))
+            if len(queue) > ahead:
+                first, image = queue.popleft()
+                yield first, image.result()
+        for first, image in queue:
+            yield first, image.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _decode(file: Path, size: int) -> Image | str:
+    try:
+        return decode_rgb(file.read_bytes(), size)
+    except RejectedImageError as error:
+        return str(error)
+    except OSError as error:
+        return f"can't be read: {error.strerror}"

@@ -1,0 +1,58 @@
+"""Soft labels of test rows, by the first round's heads, for a second round that is trained on them too (R4)."""
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.bags import OUT_OF_FOLD_FILE, Bag, Floats, load_bag
+from featcache.batches import PseudoLabels
+from featcache.cache.layout import Status
+from featcache.cache.reader import open_cache
+from featcache.ensemble import Ensemble, build_ensemble
+from featcache.errors import TrainingError
+from featcache.parts import Parts
+from featcache.predictions import Predictions, joined_members
+from featcache.project import Project
+
+
+def pseudo_labels(project: Project, tap: str, parts: Parts) -> PseudoLabels:
+    """Label the test rows, for each fold by heads and weights that haven't seen it.
+
+    Labels of the whole ensemble would carry each fold's own labels to the head that is scored on it.
+
+    Args:
+        project: whose first round is trained.
+        tap: what the second round's heads see.
+        parts: the folds.
+
+    Raises:
+        CacheFormatError: a bag is absent or damaged.
+        TrainingError: there are no usable test rows.
+    """
+    reader = open_cache(project.features("test", 0).path)
+    usable = reader.status == Status.OK
+    if not usable.any():
+        raise TrainingError("expected test images to label for [Heads] pseudo_weight; got none: set pseudo_weight = 0")
+    folders = [artifact.path.parent for artifact in project.first_round()]
+    taps = [str((artifact.record() or {}).get("tap")) for artifact in project.first_round()]
+    known = joined_members([Predictions.load(folder / OUT_OF_FOLD_FILE) for folder in folders])
+    built = build_ensemble(known, project.settings.ensemble.method)
+    # where every row is usable, the file itself is read batch by batch
+    features = {name: reader[name] if usable.all() else reader[name][usable] for name in {*taps, tap}}
+    said = [by_fold(load_bag(folder), features[name], parts) for folder, name in zip(folders, taps, strict=True)]
+    labels = soft_labels(np.concatenate(said, axis=1), built, parts)
+    return PseudoLabels([features[tap]], labels, project.settings.heads.pseudo_weight)
+
+
+def by_fold(bag: Bag, features: npt.NDArray[np.float16], parts: Parts) -> Floats:
+    """Return (P, seeds, m, C): for each fold, what each seed's head that hasn't seen it says of m rows."""
+    told = bag.predict(features)
+    place = {(head.seed, head.fold): number for number, head in enumerate(bag.heads)}
+    chosen: Floats = told[np.array([[place[seed, fold] for seed in bag.seeds] for fold in parts.numbers])]
+    return chosen
+
+
+def soft_labels(said: Floats, built: Ensemble, parts: Parts) -> Floats:
+    """Return (P, m, C) of (P, members, m, C): each fold's by the combination that was fitted without it, not clipped."""
+    return np.stack(
+        [built.folds[fold].apply(said[place], clip=1.0) for place, fold in enumerate(parts.numbers)]
+    ).astype(np.float32)

@@ -1,0 +1,138 @@
+"""`featcache predict` against what the pipeline says of the same images."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from projects import copied_project
+
+from featcache.cli import main
+from featcache.ensemble import Ensemble
+from featcache.predictions import Predictions
+
+
+@pytest.fixture
+def project(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return copied_project(finished, tmp_path / "project")
+
+
+def flags(project):
+    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
+    return [word for value in values for word in ("--set", value)]
+
+
+def predict(project, capsys, *arguments, status=0):
+    capsys.readouterr()
+    assert main(["predict", *map(str, arguments), *flags(project)]) == status
+    return capsys.readouterr()
+
+
+def of_the_pipeline(project):
+    """Row id -> (C,) probabilities as the submission has them."""
+    stored = Predictions.load(project.artifacts / "predictions" / "test.hdf5")
+    said = Ensemble.load(project.artifacts / "ensemble.json").apply(stored)
+    return dict(zip(stored.ids, said, strict=True))
+
+
+def test_it_says_of_the_test_images_what_the_pipeline_said(project, capsys):
+    folder = project.folder / "photos/test"
+    records = json.loads(predict(project, capsys, "--json", folder).out)
+    expected = of_the_pipeline(project)
+    assert [record["file"] for record in records] == [str(folder / name) for name in expected]
+    for record, said in zip(records, expected.values(), strict=True):
+        assert list(record["probabilities"]) == ["disc", "square", "triangle"]
+        assert np.allclose(list(record["probabilities"].values()), said, atol=1e-6)
+        assert (
+            record["probability"] == max(record["probabilities"].values()) == record["probabilities"][record["class"]]
+        )
+    submitted = dict(list(csv.reader((project.artifacts / "submission.csv").read_text().splitlines()))[1:])
+    assert [record["class"] for record in records] == list(submitted.values())
+
+
+def test_it_needs_no_image_of_the_project(project, capsys):
+    folder = project.folder / "elsewhere"
+    (project.folder / "photos/test").rename(folder)
+    shutil.rmtree(project.folder / "photos")
+    records = json.loads(predict(project, capsys, "--json", folder / "disc-0.png").out)
+    assert np.allclose(list(records[0]["probabilities"].values()), of_the_pipeline(project)["disc-0.png"], atol=1e-6)
+
+
+def test_the_table_has_file_class_probability_and_next_best(project, capsys):
+    captured = predict(project, capsys, project.folder / "photos/test")
+    header, *lines = captured.out.splitlines()
+    assert header.split() == ["file", "class", "probability", "next", "best"]
+    expected = of_the_pipeline(project)
+    for line, (name, said) in zip(lines, expected.items(), strict=True):
+        file, told, probability, second, second_probability = line.split()
+        ranked = np.argsort(-said)
+        classes = ("disc", "square", "triangle")
+        assert (file.rsplit("/", 1)[1], told, second) == (name, classes[ranked[0]], classes[ranked[1]])
+        assert (float(probability), float(second_probability)) == pytest.approx(said[ranked[:2]].tolist(), abs=6e-5)
+    assert "predicting: 9 images ..." in captured.err
+
+
+def test_what_cannot_be_decoded_is_set_aside_and_the_others_told(project, capsys):
+    folder = project.folder / "photos/test"
+    (folder / "broken.png").write_bytes(b"no image")
+    captured = predict(project, capsys, "--json", "--csv", "said.csv", folder, status=1)
+    records = {record["file"].rsplit("/", 1)[1]: record for record in json.loads(captured.out)}
+    assert len(records) == 10
+    assert records["broken.png"]["probabilities"] is None
+    assert "not an image" in records["broken.png"]["error"]
+    assert f"{folder / 'broken.png'}: set aside: not an image" in captured.err
+    header, *table = csv.reader(Path("said.csv").read_text().splitlines())
+    assert header == ["file", "class", "disc", "square", "triangle"]
+    assert len(table) == 9
+    for file, told, *values in table:
+        record = records[file.rsplit("/", 1)[1]]
+        assert (told, [float(value) for value in values]) == (record["class"], list(record["probabilities"].values()))
+
+
+def test_batches_do_not_change_what_is_said(project, capsys, monkeypatch):
+    from featcache import predict as library
+    from featcache.backbone import load_backbone
+    from featcache.stages.features import resolved_weights
+
+    def small(project, progress):
+        return load_backbone(project.settings.features, resolved_weights(project, progress), "float32", batch_size=4)
+
+    folder = project.folder / "photos/test"
+    whole = json.loads(predict(project, capsys, "--json", folder).out)
+    monkeypatch.setattr(library, "resolved_backbone", small)
+    parts = json.loads(predict(project, capsys, "--json", folder).out)
+    for one, other in zip(whole, parts, strict=True):
+        assert one["file"] == other["file"]
+        assert list(one["probabilities"].values()) == pytest.approx(list(other["probabilities"].values()), abs=1e-6)
+
+
+def test_mistakes_are_one_line(project, capsys):
+    folder = project.folder / "photos/test"
+    assert "there is no '/nowhere'" in predict(project, capsys, "/nowhere", status=1).err
+    (project.folder / "empty").mkdir()
+    assert "expected images in" in predict(project, capsys, project.folder / "empty", status=1).err
+    project.set("Heads", dropout="0.7")
+    captured = predict(project, capsys, folder, status=1)
+    assert captured.out == ""
+    assert "expected an ensemble of these settings" in captured.err
+    assert "luigi --module pipeline Submit" in captured.err
+
+
+def test_another_weights_file_is_refused(project, capsys, tmp_path):
+    import keras
+
+    network = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
+    network.save_weights(tmp_path / "notop.weights.h5")
+    project.set("Features", weights=str(tmp_path / "notop.weights.h5"))
+    project.run()
+    assert project.succeeded
+    folder = project.folder / "photos/test"
+    predict(project, capsys, folder)
+    with open(tmp_path / "notop.weights.h5", "ab") as stream:
+        stream.write(b"another")
+    captured = predict(project, capsys, folder, status=1)
+    assert "[Features] weights: expected the file of digest" in captured.err
+    assert captured.out == ""

@@ -1,0 +1,115 @@
+"""What curves come to, on curves of known kinds; and in the summary of a real run."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from featcache.curves import OVERFITS, SOUND, UNDERFITS, curves_lines, judge, remedies
+from featcache.errors import TrainingError
+from featcache.specs import FeaturesSpec, Tap
+
+EPOCHS = np.arange(1, 41)
+GUESS = math.log(10)
+
+
+def falling(start, end, speed=6.0):
+    return end + (start - end) * np.exp(-(EPOCHS - 1) / speed)
+
+
+DIVERGING = (falling(GUESS, 0.02), falling(GUESS, 0.5) + 0.012 * np.maximum(EPOCHS - 15, 0))
+TOGETHER = (falling(GUESS, 0.30), falling(GUESS, 0.34))
+SLOW = (falling(GUESS, 1.9), falling(GUESS, 1.92))
+
+
+def test_curves_that_part_say_where_and_by_how_much():
+    train, fold = DIVERGING
+    verdict = judge(train, fold, 10)
+    assert verdict.kind == OVERFITS
+    margin = 0.05 * GUESS
+    assert fold[verdict.parted - 1] - train[verdict.parted - 1] > margin
+    assert fold[verdict.parted - 2] - train[verdict.parted - 2] <= margin
+    assert verdict.gap == pytest.approx(fold[-1] - train[-1])
+    assert verdict.rise == pytest.approx(fold[-1] - fold.min())
+    assert verdict.rise > 0.1
+
+
+def test_what_counts_is_the_epoch_that_was_kept():
+    train, fold = DIVERGING
+    early = judge(train, fold, 10, kept=2)
+    assert (early.kind, early.kept) == (UNDERFITS, 2)
+    assert judge(train, fold, 10, kept=30).fold_loss == pytest.approx(fold[29])
+
+
+def test_curves_that_stay_together_are_sound_or_underfit():
+    sound = judge(*TOGETHER, 10)
+    assert (sound.kind, sound.parted) == (SOUND, None)
+    slow = judge(*SLOW, 10)
+    assert (slow.kind, slow.parted) == (UNDERFITS, None)
+
+
+def test_a_training_loss_above_the_other_one_is_dropouts_and_no_overfitting():
+    assert judge(TOGETHER[1] + 0.5, TOGETHER[1], 10).kind == SOUND
+
+
+def test_curves_apart_from_the_first_epoch():
+    assert judge([0.1, 0.05], [0.9, 0.9], 2).parted == 1
+
+
+def test_impossible_curves_are_refused():
+    with pytest.raises(TrainingError, match="same epochs"):
+        judge([1.0], [1.0, 2.0], 2)
+    with pytest.raises(TrainingError, match="same epochs"):
+        judge([], [], 2)
+
+
+def test_what_is_at_hand_are_settings_that_change_something():
+    plain = FeaturesSpec(taps=(Tap("block4_pool"), Tap("block5_pool")))
+    assert remedies(OVERFITS, plain, "block5_pool", (128,), 0.5) == [
+        ("augmentation", "--Features-copies 5"),
+        ("generalising features", "--Features-taps block4_pool,block5_pool:avg"),
+        ("regularisation", "--Heads-dropout 0.65"),
+        ("smaller heads", "--Heads-hidden 64"),
+    ]
+    done = FeaturesSpec(taps=(Tap("block5_pool", "avg"),), copies=5)
+    assert remedies(OVERFITS, done, "block5_pool_avg", (16,), 0.9) == []
+    assert remedies(UNDERFITS, plain, "block5_pool", (32,), 0.5) == [
+        ("less dropout", "--Heads-dropout 0.35"),
+        ("wider heads", "--Heads-hidden 64"),
+    ]
+    assert remedies(SOUND, plain, "block5_pool", (32,), 0.5) == []
+
+
+def bag(tap, curves):
+    train, fold = curves
+    told = {"classes": 10, "hidden": [128], "dropout": 0.5, "kept": len(train)}
+    told |= {"seen_loss": train.tolist(), "fold_loss": fold.tolist()}
+    return {"tap": tap, "shape": "dense", "curves": told}
+
+
+def test_the_worst_bag_is_told_in_two_lines():
+    features = FeaturesSpec(taps=(Tap("a"), Tap("b")), copies=5)
+    lines = curves_lines([bag("a", TOGETHER), bag("b", DIVERGING)], features)
+    assert len(lines) == 2
+    assert lines[0].startswith("b/dense: part at epoch ")
+    assert "loss 0.023 in training" in lines[0]
+    assert "since its lowest" in lines[0]
+    assert lines[1].startswith("at hand: more images · generalising features --Features-taps a,b:avg · ")
+    sound = curves_lines([bag("a", TOGETHER)], features)
+    assert len(sound) == 1
+    assert sound[0].startswith("a/dense: stay together; loss ")
+    assert curves_lines([], features) == []
+
+
+def test_a_run_keeps_its_curves_and_tells_them(finished):
+    from featcache.summary import summary_lines
+    from pipeline.config import current_project
+
+    records = [json.loads(path.read_text()) for path in (finished.artifacts / "heads").glob("*/bag.json")]
+    kept = [record["curves"] for record in records if "curves" in record]
+    assert len(kept) == 1
+    assert len(kept[0]["fold_loss"]) == len(kept[0]["seen_loss"]) == 2, "epochs"
+    with finished.in_force():
+        lines = summary_lines(current_project())
+    assert any(line.startswith("curves       block1_pool_avg/fast: ") for line in lines)

@@ -1,0 +1,78 @@
+"""Backbone and heads as one Keras model against the same computed step by step."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from images import picture
+
+keras = pytest.importorskip("keras")
+
+from featcache.backbone import load_backbone  # noqa: E402  # after importorskip
+from featcache.bags import Bag, HeadId, History  # noqa: E402
+from featcache.combination import Combination  # noqa: E402
+from featcache.ensemble import Ensemble  # noqa: E402
+from featcache.joined_model import join_model  # noqa: E402
+from featcache.network import build_network  # noqa: E402
+from featcache.presets import HeadPlan  # noqa: E402
+from featcache.progress import Silent  # noqa: E402
+from featcache.schedules import Phase  # noqa: E402
+from featcache.scoring import Interval, Scores  # noqa: E402
+from featcache.serving import ServedBag, ServedEnsemble  # noqa: E402
+from featcache.specs import FeaturesSpec, Tap  # noqa: E402
+from featcache.weights import resolve_weights  # noqa: E402
+
+SIDE = 32
+SPEC = FeaturesSpec(weights="random", taps=(Tap("block1_pool", "avg"), Tap("block2_pool")), image_size=SIDE)
+
+
+def random_bag(tap_shape, hidden, standardize):
+    """Two seeds x two folds of untrained heads whose statistics are no longer those of the beginning."""
+    generator, features = np.random.default_rng(len(hidden)), int(np.prod(tap_shape))
+    widths, count = (features, *hidden, 3), 4
+    plan = HeadPlan(features, 3, hidden, (0.2,) * len(widths[1:]), (Phase(1e-2, 1),), 16, standardize)
+    weights = {}
+    if standardize:
+        weights["input_mean"] = generator.normal(20, 5, (count, features))
+        weights["input_variance"] = generator.uniform(100, 300, (count, features))
+    for layer, (inputs, outputs) in enumerate(pairwise(widths)):
+        weights[f"kernel_{layer}"] = generator.normal(0, 2 / np.sqrt(inputs), (count, inputs, outputs))
+        names = ("bias", "gamma", "beta", "mean", "variance") if layer < len(hidden) else ("bias",)
+        weights |= {f"{name}_{layer}": generator.uniform(0.5, 1.5, (count, outputs)) for name in names}
+    heads = tuple(HeadId(seed, fold) for seed in (0, 1) for fold in (0, 1))
+    empty = np.zeros((1, count), np.float32)
+    history = History(*[empty] * 6, np.zeros(count, np.int32))
+    floats = {name: array.astype(np.float32) for name, array in weights.items()}
+    knows = np.ones((count, 3), bool)
+    knows[1, 2] = bool(hidden)  # a head that has never seen a class, as a group may lack one
+    return Bag(plan, tap_shape, heads, floats, np.zeros((2, 1, 3), np.float32), knows, history)
+
+
+def ensemble(members, chosen):
+    score = Scores(0.5, 1.0)
+    interval = Interval((0.0, 1.0), (0.0, 1.0))
+    return Ensemble(members, ("a", "b", "c"), chosen, {}, score, interval, {}, {}, members[0], {}, score)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("method", ["mean", "geometric"])
+def test_it_says_what_backbone_bags_and_ensemble_say_one_after_the_other(precision, method):
+    resolved = resolve_weights(SPEC, Silent())
+    backbone = load_backbone(SPEC, resolved, precision, batch_size=4)
+    shapes = dict(backbone.taps)
+    bags = (
+        ServedBag("block1_pool_avg", random_bag(shapes["block1_pool_avg"], (), True), ("p/linear/0", "p/linear/1")),
+        ServedBag("block2_pool", random_bag(shapes["block2_pool"], (6, 5), False), ("q/dense/0", "q/dense/1")),
+    )
+    members = tuple(name for bag in bags for name in bag.members)
+    chosen = Combination(method, (0.125, 0.0, 0.375, 0.5), 1.7, 0.93)
+    served = ServedEnsemble(ensemble(members, chosen), 0.93, bags)
+    images = np.stack([picture(SIDE, SIDE, seed) for seed in range(4)])
+    expected = served.probabilities(backbone.forward(images))
+    model = join_model(build_network(SPEC, resolved, precision), served, "photos", None)
+    said = keras.ops.convert_to_numpy(model(images))
+    assert np.ptp(expected, axis=0).max() > 0.01, "images are told apart"
+    assert np.allclose(said, expected, atol=3e-6)
+    assert model.get_layer("member_weights").get_weights()[0].ravel().tolist() == [0.125, 0.375, 0.5]
+    resizing = join_model(build_network(SPEC, resolved, precision), served, "photos", SIDE)
+    assert np.allclose(keras.ops.convert_to_numpy(resizing(images)), expected, atol=3e-6)

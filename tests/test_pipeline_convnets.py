@@ -1,0 +1,183 @@
+"""Small convolutional networks in a whole project: when they are trained, what they are part of, and what a kill leaves."""
+
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+from projects import copied_project, small_project, write_image
+from runs import command, finish, start
+
+from featcache import convnet_training
+from featcache.convnet_folder import PartialFolder
+from featcache.ensemble import Ensemble
+from featcache.predictions import Predictions
+
+SETTINGS = {"members": "1", "image_size": "16", "schedule": "3e-3x2", "batch_size": "8"}
+RESULTS = ["BuildEnsemble", "PredictRows", "WriteSubmission"]
+
+
+def convnets(project):
+    return sorted((project.artifacts / "convnets").iterdir())
+
+
+def out_of_fold(project, seed=0):
+    return next((project.artifacts / "convnets").glob(f"seed{seed}-????????/out_of_fold.hdf5"))
+
+
+def said_by(project):
+    """The member's out-of-fold probabilities as bytes."""
+    return Predictions.load(out_of_fold(project)).probabilities.tobytes()
+
+
+def sketch(project):
+    """Everything below convnets/ as it stands."""
+    return {path: path.stat().st_mtime_ns for path in (project.artifacts / "convnets").rglob("*") if path.is_file()}
+
+
+def with_settings(project, **values):
+    project.set("ConvNet", **{**SETTINGS, **values})
+    return project
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, finished):
+    """The finished project, and then a member of small convolutional networks."""
+    project = with_settings(copied_project(finished, tmp_path_factory.mktemp("trained") / "project"))
+    assert sorted(project.run()) == sorted(["TrainConvNets", *RESULTS])
+    assert project.succeeded
+    return project
+
+
+@pytest.fixture
+def project(trained, tmp_path):
+    return with_settings(copied_project(trained, tmp_path / "fresh"))
+
+
+def test_without_members_nothing_is_trained(project):
+    project.set("ConvNet", members="0")
+    assert "TrainConvNets" not in project.run()
+    assert project.succeeded
+    assert project.run("TrainConvNets") == []
+    assert "convnet/seed0" not in Predictions.load(project.artifacts / "predictions/test.hdf5").members
+
+
+def test_the_member_stands_beside_the_heads(trained):
+    (folder,) = convnets(trained)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("convnet.json", "fold0.keras", "fold1.keras", "out_of_fold.hdf5"),
+    ]
+    said = Predictions.load(folder / "out_of_fold.hdf5")
+    heads = Predictions.load(next(trained.artifacts.glob("heads/*/out_of_fold.hdf5")))
+    assert said.members == ("convnet/seed0",)
+    assert np.array_equal(said.folds, heads.folds)
+    assert said.ids == heads.ids
+    assert np.allclose(said.probabilities.sum(axis=2), 1, atol=1e-5)
+    members = ("block1_pool_avg/fast/seed0", "block1_pool_avg/fast/seed1", "convnet/seed0")
+    assert Predictions.load(trained.artifacts / "predictions/test.hdf5").members == members
+    assert set(Ensemble.load(trained.artifacts / "ensemble.json").member_scores) == set(members)
+    record = json.loads((folder / "convnet.json").read_text())
+    assert {len(values) for fold in record["history"].values() for values in fold.values()} == {2}
+    assert record["plan"]["channels"] == 3
+
+
+def test_a_new_test_image_trains_nothing(project):
+    before = sketch(project)
+    write_image(project.folder / "photos/test/new.png", (60, 60, 200), 7777)
+    worked = project.run()
+    assert project.succeeded
+    assert "PredictRows" in worked
+    assert "TrainConvNets" not in worked
+    assert sketch(project) == before
+    assert "new.png" in Predictions.load(project.artifacts / "predictions/test.hdf5").ids
+
+
+def test_what_only_features_depend_on_trains_nothing(project):
+    project.set("Features", image_size="40")
+    assert "TrainConvNets" not in project.run()
+    assert project.succeeded
+
+
+def test_another_member_leaves_the_first_alone(project):
+    before = sketch(project)
+    project.set("ConvNet", members="2")
+    assert sorted(project.run()) == sorted(["TrainConvNets", *RESULTS])
+    assert before.items() <= sketch(project).items()
+    one, other = (Predictions.load(out_of_fold(project, seed)) for seed in (0, 1))
+    assert not np.allclose(one.probabilities, other.probabilities)
+    project.set("ConvNet", members="1")
+    assert "TrainConvNets" not in project.run()
+
+
+def test_killed_between_folds_it_goes_on_with_the_next(project, monkeypatch):
+    expected = said_by(project)
+    shutil.rmtree(project.artifacts / "convnets")
+    finish_fold, trained = PartialFolder.finish, []
+
+    def killed_after(self, fold, model, history):
+        finish_fold(self, fold, model, history)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartialFolder, "finish", killed_after)
+        with pytest.raises(KeyboardInterrupt):
+            project.run("TrainConvNets")
+    (partial,) = convnets(project)
+    assert partial.name.endswith(".partial"), "nothing half-made looks done"
+    train = convnet_training.train_network
+
+    def note(plan, training, *rest):
+        trained.append(training.fold)
+        return train(plan, training, *rest)
+
+    monkeypatch.setattr(convnet_training, "train_network", note)
+    assert project.run("TrainConvNets") == ["TrainConvNets"]
+    assert trained == [1]
+    assert said_by(project) == expected
+    assert [path.name.endswith(".partial") for path in convnets(project)] == [False]
+
+
+def test_a_rerun_trains_all_of_it_again_with_the_same_result(project, monkeypatch):
+    expected, folds = said_by(project), []
+    finish_fold = PartialFolder.finish
+    monkeypatch.setattr(
+        PartialFolder, "finish", lambda self, fold, *rest: folds.append(fold) or finish_fold(self, fold, *rest)
+    )
+    random.seed(99)
+    assert project.run("TrainConvNets", rerun=True) == ["TrainConvNets"]
+    assert folds == [0, 1]
+    assert said_by(project) == expected
+    assert project.run() == []
+
+
+def test_forked_workers_train_the_same(project):
+    expected = said_by(project)
+    shutil.rmtree(project.artifacts / "convnets")
+    status, said = finish(start(command(project, workers=2, stage="TrainConvNets")))
+    assert status == 0, said
+    assert said_by(project) == expected
+
+
+def test_images_that_cannot_be_used_are_left_out(tmp_path):
+    project = with_settings(small_project(tmp_path), schedule="3e-3x1")
+    for damaged in ("train/disc/2.png", "test/disc-1.png"):
+        path = project.folder / "photos" / damaged
+        path.write_bytes(path.read_bytes()[:-900])
+    assert "TrainConvNets" in project.run()
+    assert project.succeeded
+    said = Predictions.load(out_of_fold(project))
+    row = said.ids.index("disc/2.png")
+    assert (said.labels[row], said.folds[row]) == (-1, -1)
+    assert np.isnan(said.probabilities[0, row]).all()
+    test = Predictions.load(project.artifacts / "predictions/test.hdf5")
+    prior = np.array([7, 8, 8]) / 23
+    assert np.allclose(test.probabilities[:, test.ids.index("disc-1.png")], prior, atol=1e-6)
+    assert len((project.artifacts / "submission.csv").read_text().splitlines()) == 10
+
+
+def test_it_needs_no_features(tmp_path):
+    project = with_settings(small_project(tmp_path), schedule="3e-3x1")
+    assert project.run("TrainConvNets") == ["IndexImages", "TrainConvNets"]
+    assert project.succeeded
+    assert not (project.artifacts / "features").exists()
