@@ -102,3 +102,24 @@ def test_a_head_without_hidden_layers_is_a_keras_model_like_any_other(tmp_path):
     model = head_model(bag, 1)
     said = keras.ops.convert_to_numpy(model(values.reshape(90, 2, 2, 2).astype(np.float32)))
     assert np.allclose(said, bag.predict(values.reshape(90, 2, 2, 2))[1], atol=1e-6)
+
+
+def test_many_rows_times_features_get_fewer_passes_and_still_learn(monkeypatch):
+    from featcache import logistic
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 300)
+    features = rng.standard_normal((300, 20)).astype(np.float16) + labels[:, None].astype(np.float16)
+    own = np.ones((1, 300), bool)
+    values = features.astype(np.float32)
+    statistics = {"input_mean": values.mean(axis=0)[None], "input_variance": values.var(axis=0)[None]}
+    regressions = logistic.Regressions([features], labels, own, statistics, 3)
+    whole = regressions.fit(1.0)
+    assert regressions.passes > logistic._FEWEST_PASSES
+    monkeypatch.setattr(logistic, "_WORK", 0)
+    early = regressions.fit(1.0)
+    assert regressions.passes <= logistic._FEWEST_PASSES + 1
+    standard = (values - statistics["input_mean"]) / np.sqrt(statistics["input_variance"])
+    for found in (whole, early):
+        told = (standard @ found["kernel_0"][0] + found["bias_0"][0]).argmax(axis=1)
+        assert (told == labels).mean() > 0.9

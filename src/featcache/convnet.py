@@ -135,7 +135,7 @@ def load_network(path: Path) -> keras.Model:
         CacheFormatError: it is absent or damaged.
     """
     try:
-        return keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
         raise CacheFormatError(f"{path}: expected a network; {reason}: run TrainConvNets with --rerun") from error

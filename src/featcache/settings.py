@@ -118,22 +118,6 @@ def _optional_integer(text: str) -> int | None:
     return _integer(text) if text.strip() else None
 
 
-def _phases(text: str) -> tuple[Phase, ...] | None:
-    phases = []
-    for part in _parts(text.lower()):
-        shape, _, step = part.rpartition(" ")
-        rate, x, epochs = step.partition("x")
-        try:
-            if not x or shape.strip() not in ("", *SHAPES):
-                raise _ExpectedError
-            phases.append(Phase(_number(rate), _integer(epochs), shape.strip() or CONSTANT))
-        except _ExpectedError:
-            raise _ExpectedError(
-                "RATExEPOCHS phases such as 1e-3x1, 1e-2x2 or cosine 3e-3x20 or one-cycle 1e-2x20"
-            ) from None
-    return tuple(phases) or None
-
-
 def _clip(text: str) -> str | float:
     word = text.strip().lower()
     if word in ("auto", "none"):
@@ -186,7 +170,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     "ConvNet": {
         "members": Setting("0", _integer, "small convolutional networks per fold, trained end to end on augmented images; 0: none"),
         "image_size": Setting("28", _integer, "side of the square every image is resized to for them, in pixels"),
-        "schedule": Setting("", _phases, "learning rates and epochs, e.g. one-cycle 3e-3x12, or the notebook's 1e-3x1, 1e-1x4, 1e-2x12, 1e-3x18; empty: one cycle that fits the rows"),
+        "schedule": Setting("", _schedule, "learning rates and epochs, e.g. one-cycle 3e-3x12, or the notebook's 1e-3x1, 1e-1x4, 1e-2x12, 1e-3x18; empty: one cycle that fits the rows"),
         "batch_size": Setting("128", _integer, "rows a training step"),
         "precision": Setting("auto", _word, "what training computes in: auto, float32 or bfloat16; predictions are float32"),
     },
