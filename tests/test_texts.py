@@ -5,7 +5,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from featcache.texts import ComputedTexts, FixedTexts, PackedTexts, RepeatedText, positions, repeated, sorted_rows
+from featcache.texts import (
+    ComputedTexts,
+    FixedTexts,
+    PackedTexts,
+    RepeatedText,
+    positions,
+    repeated,
+    sorted_rows,
+    texts_at,
+)
 
 TEXTS = ["a", "bc", "", "ü" * 3, "\udcff.png"]
 
@@ -26,6 +35,12 @@ def test_a_column_is_like_a_list(column):
     assert (list(column), len(column), repr(column)) == (TEXTS, 5, repr(TEXTS))
     with pytest.raises(IndexError, match="below 5; got index=5"):
         column[5]
+
+
+def test_texts_at_some_rows_near_and_far():
+    column = ComputedTexts(10**6, str)
+    for rows in ([], [3], [3, 4, 9], [0, 999_999]):
+        assert texts_at(column, np.array(rows, np.int64)) == [str(row) for row in rows]
 
 
 def test_a_long_column_prints_its_beginning():

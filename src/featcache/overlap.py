@@ -23,6 +23,7 @@ from featcache.extraction import AUGMENT_SEED
 from featcache.progress import Progress
 from featcache.rows import Rows
 from featcache.specs import FeaturesSpec
+from featcache.texts import texts_at
 
 _AHEAD = 3  # batches made ready before they are needed; more only costs memory
 _STREAMS = 2  # forward passes at once; with one, a core waits whenever the other does something serial
@@ -270,10 +271,12 @@ class _Feed:
 
     def _decode(self, part: npt.NDArray[np.intp], batch: _Batch) -> None:
         """Fill in a part of the images; one that can't be decoded stays black and is marked as rejected."""
-        for i in part:
-            row = batch.rows[i]
+        locations, digests = (
+            texts_at(column, batch.rows[part]) for column in (self._rows.locations, self._rows.digests)
+        )
+        for i, location, digest in zip(part.tolist(), locations, digests, strict=True):
             try:
-                batch.images[i] = self._load(self._rows.locations[row], self._rows.digests[row], self._size)
+                batch.images[i] = self._load(location, digest, self._size)
             except RejectedImageError:
                 batch.status[i] = Status.REJECTED
 

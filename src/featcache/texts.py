@@ -128,6 +128,17 @@ class ComputedTexts(Texts):
         return [self._text(row) for row in range(start, stop)]
 
 
+def texts_at(texts: Sequence[str], rows: npt.NDArray[np.integer]) -> list[str]:
+    """Return the texts of k ascending rows; where these stand near each other, they are decoded together."""
+    if not len(rows):
+        return []
+    first, stop = int(rows[0]), int(rows[-1]) + 1
+    if stop - first > CHUNK:
+        return [texts[row] for row in rows.tolist()]
+    near = texts[first:stop]
+    return [near[row - first] for row in rows.tolist()]
+
+
 def repeated(texts: Sequence[str]) -> str | None:
     """Return a text that stands twice, or None; 8 bytes a text."""
     if isinstance(texts, Texts) and texts.is_unique:

@@ -168,20 +168,16 @@ def text_column(texts: Sequence[str], width: int = 1) -> npt.NDArray[np.bytes_]:
     Raises:
         SourceError: a text holds a NUL character, which fixed-length strings can't keep.
     """
-    raw = [_stored(text) for text in texts]
+    raw = [text.encode("utf-8", "surrogateescape") for text in texts]
+    if b"\0" in b"".join(raw):
+        bad = next(text for text in texts if "\0" in text)
+        raise SourceError(f"expected row ids and groups without NUL characters; got {bad!r}")
     return np.array(raw, dtype=f"S{max([width, *map(len, raw)])}")
 
 
 def text_width(texts: Sequence[str]) -> int:
     """Return the bytes of the longest text, 0 for none."""
     return max((len(text.encode("utf-8", "surrogateescape")) for text in texts), default=0)
-
-
-def _stored(text: str) -> bytes:
-    raw = text.encode("utf-8", "surrogateescape")
-    if b"\0" in raw:
-        raise SourceError(f"expected row ids and groups without NUL characters; got {text!r}")
-    return raw
 
 
 def texts_of(column: npt.NDArray[np.bytes_]) -> list[str]:
