@@ -111,7 +111,7 @@ def extract() -> None:
 
     black = np.zeros((32, 32, 3), np.uint8)
     FolderSource.load = lambda *_: black
-    features._backbone = lambda *_: Stub()
+    features.resolved_backbone = lambda *_: Stub()
     found = project()
     for split in ("train", "test"):
         stages.extract_split(found, split, Silent(), [0])
@@ -150,6 +150,7 @@ SUBJECTS = {
     "ExtractFeatures": extract,
     "ExtractFeatures, train copied": copied,
     "TrainHeads": stage("train_bag", "block5_pool", "fast"),
+    "TrainHeads, linear": stage("train_bag", "block5_pool", "linear"),
     "PredictRows": stage("predict_rows"),
     "BuildEnsemble": stage("build_ensemble"),
     "WriteSubmission": stage("write_submission"),
