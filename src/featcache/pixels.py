@@ -23,7 +23,7 @@ Images = npt.NDArray[np.uint8]
 Loader = Callable[[str, str, int], Images]
 
 _BLOCK = 256
-_LUMA = np.array([299, 587, 114])  # ITU-R 601 in thousandths, as in Pillow; a grey pixel keeps its value
+_LUMA = np.array([299, 587, 114])  # ITU-R 601 in thousandths, as in Pillow
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +81,19 @@ def _space(shape: tuple[int, ...], scratch: Path) -> Images:
         return np.memmap(file, np.uint8, "r+", shape=shape)  # keeps the file alive
 
 
+def luminance(images: Images) -> Images:
+    """Return (..., 1) uint8 grey values of (..., 3) uint8 RGB; a grey pixel keeps its value."""
+    grey: Images = ((images @ _LUMA[:, None] + 500) // 1000).astype(np.uint8)
+    return grey
+
+
 def _with_channels(images: Images, channels: int, grey: bool) -> Images:
     if channels == images.shape[-1]:
         return images
     if not grey:
         for start in range(0, len(images), _BLOCK):
             block = images[start : start + _BLOCK]
-            block[..., 0] = (block @ _LUMA + 500) // 1000
+            block[..., :1] = luminance(block)
     single = images[..., :1]
     return single if isinstance(images, np.memmap) else np.ascontiguousarray(single)
 

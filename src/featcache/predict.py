@@ -3,7 +3,7 @@
 import csv
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,14 @@ from featcache.errors import RejectedImageError, SourceError
 from featcache.extract import ForwardPass
 from featcache.progress import Progress
 from featcache.project import Project
-from featcache.serving import ServedEnsemble, load_served
+from featcache.serving import Images, ServedEnsemble, load_served
 from featcache.sources.decode import decode_rgb
 from featcache.sources.folder import image_files
 from featcache.stages.features import resolved_backbone
 
 _AHEAD = 2  # batches decoded before they are needed
 
-Image = npt.NDArray[np.uint8]
+Views = Mapping[int, npt.NDArray[np.uint8]]  # one image: size -> (size, size, 3) RGB
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +51,18 @@ class Predictor:
     """
 
     def __init__(self, project: Project, progress: Progress) -> None:
-        """Load ensemble, heads and backbone.
+        """Load the ensemble, its members' models, and the backbone if any of them looks at features.
 
         Raises:
             CacheError: there is no trained ensemble of these settings.
             WeightsError: the weights are missing, or others than the heads were trained by.
         """
         self._served: ServedEnsemble = load_served(project)
-        self._backbone: ForwardPass = resolved_backbone(project, progress)
+        self._backbone: ForwardPass | None = resolved_backbone(project, progress) if self._served.bags else None
         self._size = project.settings.features.image_size
+        self._sizes = {convnet.image_size for convnet in self._served.convnets}
+        if self._backbone:
+            self._sizes.add(self._size)
         self._progress = progress
         self.class_names = self._served.ensemble.class_names
 
@@ -72,22 +75,33 @@ class Predictor:
         """
         self._progress.start("predicting", count, "images")
         try:
-            batch: list[tuple[Path, Image | str]] = []
-            for decoded in _decoded(files, self._size, _AHEAD * self._backbone.batch_size):
+            batch: list[tuple[Path, Views | str]] = []
+            size = self._batch_size()
+            for decoded in _decoded(files, self._sizes, _AHEAD * size):
                 batch.append(decoded)
-                if len(batch) == self._backbone.batch_size:
+                if len(batch) == size:
                     yield from self._tell(batch)
                     batch = []
             yield from self._tell(batch)
         finally:
             self._progress.finish()
 
-    def _tell(self, batch: Sequence[tuple[Path, Image | str]]) -> Iterator[Told]:
-        images = [image for _, image in batch if not isinstance(image, str)]
-        rows: Iterator[npt.NDArray[np.float64]] = iter(self._probabilities(np.stack(images)) if images else [])
-        for file, image in batch:
-            if isinstance(image, str):
-                yield Told(file, None, image)
+    def _batch_size(self) -> int:
+        """Images told at once; as many of the backbone's batches as small CNNs take in one."""
+        if not self._served.convnets and self._backbone:
+            return self._backbone.batch_size
+        from featcache.convnet import PREDICT_BATCH
+
+        size = self._backbone.batch_size if self._backbone else PREDICT_BATCH
+        return size * max(1, PREDICT_BATCH // size)
+
+    def _tell(self, batch: Sequence[tuple[Path, Views | str]]) -> Iterator[Told]:
+        usable = [views for _, views in batch if not isinstance(views, str)]
+        images = {size: np.stack([views[size] for views in usable]) for size in self._sizes} if usable else {}
+        rows: Iterator[npt.NDArray[np.float64]] = iter(self._probabilities(images, len(usable)) if usable else [])
+        for file, views in batch:
+            if isinstance(views, str):
+                yield Told(file, None, views)
                 continue
             said = next(rows)
             if np.isfinite(said).all():
@@ -96,13 +110,18 @@ class Predictor:
                 yield Told(file, None, "its features are beyond float16's range")
         self._progress.advance(len(batch))
 
-    def _probabilities(self, images: Image) -> npt.NDArray[np.float64]:
-        """(b, C), NaN for rows whose features aren't finite."""
-        features = self._backbone.forward(images)
-        sound = np.logical_and.reduce([np.isfinite(f).reshape(len(f), -1).all(axis=1) for f in features.values()])
-        said = np.full((len(images), len(self.class_names)), np.nan)
+    def _probabilities(self, images: Mapping[int, Images], count: int) -> npt.NDArray[np.float64]:
+        """(count, C) of size -> (count, size, size, 3), NaN for rows whose features aren't finite."""
+        features = self._backbone.forward(images[self._size]) if self._backbone else {}
+        sound = np.ones(count, bool)
+        for computed in features.values():
+            sound &= np.isfinite(computed).reshape(count, -1).all(axis=1)
+        said = np.full((count, len(self.class_names)), np.nan)
         if sound.any():
-            said[sound] = self._served.probabilities({tap: f[sound] for tap, f in features.items()})
+            said[sound] = self._served.probabilities(
+                {tap: computed[sound] for tap, computed in features.items()},
+                {size: seen[sound] for size, seen in images.items()},
+            )
         return said
 
 
@@ -194,25 +213,26 @@ def into_csv(path: Path, told: Iterable[Told], class_names: Sequence[str]) -> It
             yield item
 
 
-def _decoded(files: Iterable[Path], size: int, ahead: int) -> Iterator[tuple[Path, Image | str]]:
-    """Yield each file with its (size, size, 3) image, or why there is none; threads decode up to `ahead` more."""
+def _decoded(files: Iterable[Path], sizes: Collection[int], ahead: int) -> Iterator[tuple[Path, Views | str]]:
+    """Yield each file with its image in all `sizes`, or why there is none; threads decode up to `ahead` more."""
     pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="featcache-decode")
-    queue: deque[tuple[Path, Future[Image | str]]] = deque()
+    queue: deque[tuple[Path, Future[Views | str]]] = deque()
     try:
         for file in files:
-            queue.append((file, pool.submit(_decode, file, size)))
+            queue.append((file, pool.submit(_decode, file, sizes)))
             if len(queue) > ahead:
-                first, image = queue.popleft()
-                yield first, image.result()
-        for first, image in queue:
-            yield first, image.result()
+                first, views = queue.popleft()
+                yield first, views.result()
+        for first, views in queue:
+            yield first, views.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode(file: Path, size: int) -> Image | str:
+def _decode(file: Path, sizes: Collection[int]) -> Views | str:
     try:
-        return decode_rgb(file.read_bytes(), size)
+        content = file.read_bytes()
+        return {size: decode_rgb(content, size) for size in sizes}
     except RejectedImageError as error:
         return str(error)
     except OSError as error:

@@ -201,11 +201,12 @@ class Project:
         taps = [self.tap_keys(copy).get(tap) for copy in range(self.settings.features.copies + 1)]
         rows = self.splits().get("train", {}).get("key")
         settings: dict[str, Any] = {"Heads": shape_settings(self.settings.heads, shape)}
-        upstream: dict[str, Any] = {"ExtractFeatures": {"taps": taps, "rows": rows}}
+        features: dict[str, Any] = {"taps": taps, "rows": rows}
+        upstream: dict[str, Any] = {"ExtractFeatures": features}
         if shape.endswith(PSEUDO):
             settings["Ensemble"] = asdict(self.settings.ensemble)
-            upstream["test rows"] = self.features("test", 0).key
-            upstream["first round"] = [bag.key for bag in self.first_round()]
+            features["test"] = self.features("test", 0).key
+            upstream["TrainHeads"] = [bag.key for bag in self.first_round()]
         inputs = {"version": training_version(shape), "settings": settings, "upstream": upstream}
         key = _key(inputs)
         name = f"{tap}-{shape}-{keys.short(key or '')}"

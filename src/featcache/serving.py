@@ -1,8 +1,8 @@
-"""What it takes to tell images that no run has seen: the ensemble of the settings in force, and its chosen members' heads."""
+"""What it takes to tell images that no run has seen: the ensemble of the settings in force, and its chosen members' models."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,16 @@ from featcache.bags import OUT_OF_FOLD_FILE, Bag, load_bag
 from featcache.combination import Combination
 from featcache.ensemble import Ensemble
 from featcache.errors import CacheMismatchError, SettingsError, WeightsError
+from featcache.pixels import luminance
 from featcache.predictions import Predictions
-from featcache.project import Artifact, Project
+from featcache.project import LOG_NAME, Artifact, Project
 from featcache.stages.results import submission_clip
+from featcache.startup import import_keras
+
+if TYPE_CHECKING:
+    import keras
+
+Images = npt.NDArray[np.uint8]
 
 _RUN = "run luigi --module pipeline Submit (featcache status says what it would do)"
 
@@ -34,30 +41,70 @@ class ServedBag:
 
 
 @dataclass(frozen=True, eq=False)
+class ServedConvNet:
+    """A chosen member of small CNNs.
+
+    Attributes:
+        member: its name.
+        networks: one a fold, (b, size, size, channels) of 0 to 255 -> (b, C) probabilities.
+    """
+
+    member: str
+    networks: Sequence["keras.Model"]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images that it looks at, in pixels."""
+        return int(self.networks[0].input_shape[1])
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether it looks at grey values; else at RGB."""
+        return int(self.networks[0].input_shape[-1]) == 1
+
+    def predictions(self, images: Images) -> npt.NDArray[np.float32]:
+        """Return (n, C) of (n, size, size, 3) uint8 RGB images."""
+        from featcache.convnet import predict
+
+        return predict(self.networks, luminance(images) if self.is_grey else images)
+
+
+@dataclass(frozen=True, eq=False)
 class ServedEnsemble:
     """An ensemble and all that it needs of the artifacts, in memory.
 
     Attributes:
         ensemble: members and their combination.
         clip: upper bound of a probability, as in the submission; 1 for none.
-        bags: of the chosen members, only these.
+        bags: of the chosen members that are heads, only these.
+        convnets: the chosen members that are small CNNs.
     """
 
     ensemble: Ensemble
     clip: float
     bags: tuple[ServedBag, ...]
+    convnets: tuple[ServedConvNet, ...]
 
-    def probabilities(self, features: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
-        """Return (n, C), what the pipeline says of rows with these features.
+    def probabilities(
+        self, features: Mapping[str, npt.NDArray[Any]], images: Mapping[int, Images]
+    ) -> npt.NDArray[np.float64]:
+        """Return (n, C), what the pipeline says of rows with these features and images.
 
         Args:
-            features: tap name -> (n, h, w, c) or (n, c) float16.
+            features: tap name -> (n, h, w, c) or (n, c) float16, of each tap of `bags`.
+            images: size -> (n, size, size, 3) uint8 RGB, 0 to 255, of each size of `convnets`.
 
         Raises:
             TrainingError: features of another shape than the heads were trained on.
         """
-        said = np.concatenate([served.bag.member_predictions(features[served.tap]) for served in self.bags])
+        said = np.concatenate(
+            [
+                *(served.bag.member_predictions(features[served.tap]) for served in self.bags),
+                *(served.predictions(images[served.image_size])[None] for served in self.convnets),
+            ]
+        )
         members = tuple(name for served in self.bags for name in served.members)
+        members += tuple(served.member for served in self.convnets)
         rows = tuple(map(str, range(said.shape[1])))
         unknown = np.full(len(rows), -1, np.int32)
         predictions = Predictions(rows, unknown, members, said, self.ensemble.class_names)
@@ -73,7 +120,7 @@ def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
 
     Raises:
         CacheError: there is no trained ensemble of these settings, or it is damaged.
-        SettingsError: no such member, or one that is a small CNN.
+        SettingsError: no such member.
         WeightsError: the weights file is another than the one that the features were computed with.
     """
     project.recall()
@@ -85,14 +132,14 @@ def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
     clip = submission_clip(project, built)
     if member is not None:
         built, clip = _alone(built, member), 1.0
-    bags = [bag for source in project.member_sources()["TrainHeads"] if (bag := _served(source, built.members))]
-    others = set(built.members) - {name for bag in bags for name in bag.members}
-    if others:
-        raise SettingsError(
-            f"expected members that are heads on the backbone's features; got member={min(others)!r}, a small CNN on images of "
-            "its own size: set [ConvNet] members = 0 and run luigi --module pipeline Submit, or export one head by --member"
-        )
-    return ServedEnsemble(built, clip, tuple(bags))
+    sources = project.member_sources()
+    bags = [bag for source in sources["TrainHeads"] if (bag := _served_bag(source, built.members))]
+    convnets = [
+        convnet
+        for source in sources.get("TrainConvNets", [])
+        if (convnet := _served_convnet(project, source, built.members))
+    ]
+    return ServedEnsemble(built, clip, tuple(bags), tuple(convnets))
 
 
 def _check_weights(project: Project) -> None:
@@ -113,11 +160,26 @@ def _alone(built: Ensemble, member: str) -> Ensemble:
     return replace(built, whole=Combination("mean", alone, temperature=1.0, clip=1.0))
 
 
-def _served(source: Artifact, chosen: tuple[str, ...]) -> ServedBag | None:
-    """The chosen members of one bag; None where there are none."""
+def _member_names(source: Artifact) -> tuple[str, ...]:
     if not source.is_complete():
-        raise CacheMismatchError(f"expected the heads of the ensemble in {source.path.parent}; got none: {_RUN}")
-    names = Predictions.load(source.path.parent / OUT_OF_FOLD_FILE).members
+        raise CacheMismatchError(f"expected members of the ensemble in {source.path.parent}; got none: {_RUN}")
+    return Predictions.load(source.path.parent / OUT_OF_FOLD_FILE).members
+
+
+def _served_convnet(project: Project, source: Artifact, chosen: tuple[str, ...]) -> ServedConvNet | None:
+    """One member of small CNNs; None where it isn't chosen."""
+    (member,) = _member_names(source)
+    if member not in chosen:
+        return None
+    import_keras(project.folder / LOG_NAME)
+    from featcache.convnet import load_networks
+
+    return ServedConvNet(member, load_networks(source.path.parent))
+
+
+def _served_bag(source: Artifact, chosen: tuple[str, ...]) -> ServedBag | None:
+    """The chosen members of one bag; None where there are none."""
+    names = _member_names(source)
     members = tuple(name for name in names if name in chosen)
     if not members:
         return None

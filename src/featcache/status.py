@@ -172,7 +172,8 @@ def _reason(stage: str, found: Finding, incomplete: set[str]) -> str:
     """What of the stage's own changed; else the stage upstream that it waits for."""
     if found.reason and found.reason != MISSING:
         return found.reason
-    waiting = [name for name in found.upstream if name in incomplete] or list(found.upstream)
+    # a second round of heads waits for the first, which is of the same stage
+    waiting = [name for name in found.upstream if name in incomplete - {stage}] or list(found.upstream)
     waiting = waiting or [name for name in NEEDS[stage] if name in incomplete]
     if found.reason == MISSING:
         return MISSING
