@@ -144,6 +144,21 @@ def test_an_image_added_to_test_would_train_nothing(project, capsys):
     assert ran(project) == set(running) - {"IndexImages"}
 
 
+def test_what_a_second_round_waits_for_is_a_stage(project, capsys):
+    project.set("Heads", pseudo_weight="0.5")
+    project.run()
+    write_image(project.folder / "photos/test/new.png", (60, 60, 200), 7777)
+    project.run("ExtractFeatures")
+    assert states(project, capsys)["TrainHeads"] == "upstream: ExtractFeatures"
+    (bag,) = project.artifacts.glob("heads/*-pseudo-*/bag.json")
+    inputs = json.loads(bag.read_text())["inputs"]
+    assert set(inputs["upstream"]) == {"ExtractFeatures", "TrainHeads"}
+    write_image(project.folder / "photos/train/disc/0.png", (60, 60, 200), 7778)
+    project.run("ExtractFeatures")
+    assert states(project, capsys)["TrainHeads"] == "upstream: ExtractFeatures", "not the stage itself"
+    assert ran(project) == {"TrainHeads", "PredictRows", "BuildEnsemble", "WriteSubmission"}
+
+
 def test_a_file_moved_to_another_class_and_a_new_class(project, capsys):
     photos = project.folder / "photos"
     (photos / "train/disc/1.png").rename(photos / "train/square/99.png")

@@ -11,6 +11,8 @@ keras = pytest.importorskip("keras")
 from featcache.backbone import load_backbone  # noqa: E402  # after importorskip
 from featcache.bags import Bag, HeadId, History  # noqa: E402
 from featcache.combination import Combination  # noqa: E402
+from featcache.convnet import build_network as build_convnet  # noqa: E402
+from featcache.convnet_plan import ConvNetPlan  # noqa: E402
 from featcache.ensemble import Ensemble  # noqa: E402
 from featcache.joined_model import join_model  # noqa: E402
 from featcache.network import build_network  # noqa: E402
@@ -18,7 +20,7 @@ from featcache.presets import HeadPlan  # noqa: E402
 from featcache.progress import Silent  # noqa: E402
 from featcache.schedules import Phase  # noqa: E402
 from featcache.scoring import Interval, Scores  # noqa: E402
-from featcache.serving import ServedBag, ServedEnsemble  # noqa: E402
+from featcache.serving import ServedBag, ServedConvNet, ServedEnsemble  # noqa: E402
 from featcache.specs import FeaturesSpec, Tap  # noqa: E402
 from featcache.weights import resolve_weights  # noqa: E402
 
@@ -66,13 +68,32 @@ def test_it_says_what_backbone_bags_and_ensemble_say_one_after_the_other(precisi
     )
     members = tuple(name for bag in bags for name in bag.members)
     chosen = Combination(method, (0.125, 0.0, 0.375, 0.5), 1.7, 0.93)
-    served = ServedEnsemble(ensemble(members, chosen), 0.93, bags)
+    served = ServedEnsemble(ensemble(members, chosen), 0.93, bags, ())
     images = np.stack([picture(SIDE, SIDE, seed) for seed in range(4)])
-    expected = served.probabilities(backbone.forward(images))
-    model = join_model(build_network(SPEC, resolved, precision), served, "photos", None)
+    expected = served.probabilities(backbone.forward(images), {})
+    model = join_model(build_network(SPEC, resolved, precision), served, "photos", SIDE)
     said = keras.ops.convert_to_numpy(model(images))
     assert np.ptp(expected, axis=0).max() > 0.01, "images are told apart"
     assert np.allclose(said, expected, atol=3e-6)
     assert model.get_layer("member_weights").get_weights()[0].ravel().tolist() == [0.125, 0.375, 0.5]
-    resizing = join_model(build_network(SPEC, resolved, precision), served, "photos", SIDE)
+    resizing = join_model(build_network(SPEC, resolved, precision), served, "photos", None)
     assert np.allclose(keras.ops.convert_to_numpy(resizing(images)), expected, atol=3e-6)
+
+
+def test_small_cnns_of_one_size_grey_and_in_colour_need_no_backbone():
+    plans = [ConvNetPlan(SIDE, channels, 3, (Phase(1e-2, 1),), 8, "float32") for channels in (1, 3)]
+    convnets = tuple(
+        ServedConvNet(
+            f"convnet/seed{plan.channels}",
+            [build_convnet(plan, [90] * plan.channels, [40] * plan.channels, fold) for fold in (0, 1)],
+        )
+        for plan in plans
+    )
+    members = tuple(convnet.member for convnet in convnets)
+    served = ServedEnsemble(ensemble(members, Combination("mean", (0.25, 0.75), 0.5, 1.0)), 1.0, (), convnets)
+    images = np.stack([picture(SIDE, SIDE, seed) for seed in range(4)])
+    expected = served.probabilities({}, {SIDE: images})
+    assert np.ptp(expected, axis=0).max() > 0.01, "images are told apart"
+    for size in (SIDE, None):
+        said = keras.ops.convert_to_numpy(join_model(None, served, "digits", size)(images))
+        assert np.allclose(said, expected, atol=2e-6)

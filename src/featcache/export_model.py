@@ -12,7 +12,7 @@ from featcache._version import __version__
 from featcache.architectures import MODEL_SUFFIX, backbone_settings
 from featcache.describe import printable, size_text
 from featcache.disk import making_folder, replacing
-from featcache.errors import StorageError
+from featcache.errors import SettingsError, StorageError
 from featcache.progress import Progress
 from featcache.project import LOG_NAME, Project
 from featcache.records import write_json
@@ -27,7 +27,7 @@ FACTS_NAME = "featcache.json"
 def export_model(
     project: Project, path: Path, progress: Progress, *, member: str | None = None, fixed_size: bool = False
 ) -> dict[str, Any]:
-    """Write backbone, preprocessing, heads, weights, temperature and clip as one model.
+    """Write backbone, preprocessing, heads, small CNNs, weights, temperature and clip as one model.
 
     It maps (b, h, w, 3) uint8 RGB to (b, C) float32 probabilities. Beside it, inside the ``.keras`` archive or the SavedModel's
     folder, `FACTS_NAME` says what the classes are called.
@@ -44,7 +44,7 @@ def export_model(
 
     Raises:
         CacheError: there is no trained ensemble of these settings.
-        SettingsError: no such member.
+        SettingsError: no such member, or `fixed_size` and members that look at images of different sizes.
         StorageError: the folder is there already, or something can't be written.
         WeightsError: the weights are missing, or others than the heads were trained by.
     """
@@ -53,16 +53,17 @@ def export_model(
             f"expected {MODEL_SUFFIX} or a folder that isn't there yet; got {path}: remove it or name another"
         )
     served = load_served(project, member)
-    weights, spec = resolved_weights(project, progress), project.settings.features
+    sizes = _sizes(project, served)
+    side = _only_size(sizes) if fixed_size else None
     import_keras(project.folder / LOG_NAME)
     from featcache.joined_model import join_model
     from featcache.network import build_network
 
-    seen = {bag.tap for bag in served.bags}
-    spec = dataclasses.replace(spec, taps=tuple(tap for tap in spec.taps if tap.name in seen))
-    network = build_network(spec, weights, project.precision() or "float32")
-    model = join_model(network, served, project.settings.dataset.name, None if fixed_size else spec.image_size)
-    facts = _facts(project, spec, served, fixed_size=fixed_size)
+    network, facts = None, _facts(project, served, sizes, side)
+    if served.bags:
+        spec = _seen(project, served)
+        network = build_network(spec, resolved_weights(project, progress), project.precision() or "float32")
+    model = join_model(network, served, project.settings.dataset.name, side)
     if path.suffix == MODEL_SUFFIX:
         with replacing(path) as temporary:
             model.save(temporary)
@@ -81,22 +82,52 @@ def exported_lines(path: Path, facts: Mapping[str, Any]) -> list[str]:
     size = size_text(sum(file.stat().st_size for file in files))
     side = facts["input"]["shape"][1]
     pixels = f"of {side} x {side} pixels" if side else "of any size"
-    computed = f"{facts['backbone']} in {facts['precision']}, {len(facts['members'])} members"
+    parts = [f"{facts['backbone']} in {facts['precision']}"] if facts["backbone"] else []
+    parts += ["small CNNs"] if facts["convnet_image_size"] else []
+    members = len(facts["members"])
+    computed = ", ".join([*parts, f"{members} member{'s' * (members != 1)}"])
     classes = len(facts["class_names"])
     return [printable(f"{path}: {size}, uint8 RGB images {pixels} to probabilities of {classes} classes ({computed})")]
 
 
-def _facts(project: Project, spec: FeaturesSpec, served: ServedEnsemble, *, fixed_size: bool) -> dict[str, Any]:
-    built = served.ensemble
-    side = spec.image_size if fixed_size else None
+def _seen(project: Project, served: ServedEnsemble) -> FeaturesSpec:
+    """The settings of features with those taps alone that heads of the model see."""
+    seen, spec = {bag.tap for bag in served.bags}, project.settings.features
+    return dataclasses.replace(spec, taps=tuple(tap for tap in spec.taps if tap.name in seen))
+
+
+def _sizes(project: Project, served: ServedEnsemble) -> dict[str, int | None]:
+    """Sides of the images that the backbone and the small CNNs look at; None for what the model hasn't."""
+    settings = project.settings
+    return {
+        "image_size": settings.features.image_size if served.bags else None,
+        "convnet_image_size": settings.convnet.image_size if served.convnets else None,
+    }
+
+
+def _only_size(sizes: Mapping[str, int | None]) -> int:
+    wanted = {size for size in sizes.values() if size is not None}
+    if len(wanted) > 1:
+        raise SettingsError(
+            "--fixed-size: expected members that look at images of one size; "
+            f"got [Features] image_size={sizes['image_size']}, [ConvNet] image_size={sizes['convnet_image_size']}: "
+            "leave it out, or export one member by --member"
+        )
+    return wanted.pop()
+
+
+def _facts(
+    project: Project, served: ServedEnsemble, sizes: Mapping[str, int | None], side: int | None
+) -> dict[str, Any]:
+    built, spec = served.ensemble, _seen(project, served) if served.bags else None
     return {
         "class_names": list(built.class_names),
         "input": {"shape": [None, side, side, 3], "dtype": "uint8", "channels": "RGB"},
-        "image_size": spec.image_size,
-        "backbone": backbone_settings(spec)["backbone"],
-        "taps": [str(tap) for tap in spec.taps],
-        "weights": project.weights_digest(),
-        "precision": project.precision(),
+        **sizes,
+        "backbone": backbone_settings(spec)["backbone"] if spec else None,
+        "taps": [str(tap) for tap in spec.taps] if spec else [],
+        "weights": project.weights_digest() if spec else None,
+        "precision": project.precision() if spec else None,
         "members": dict(zip(built.members, built.weights, strict=True)),
         "method": built.whole.method,
         "temperature": built.whole.temperature,

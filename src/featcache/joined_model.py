@@ -1,4 +1,4 @@
-"""Backbone and chosen heads as one Keras model, from pixels to probabilities. [Keras]
+"""Backbone, chosen heads and small CNNs as one Keras model, from pixels to probabilities. [Keras]
 
 It is made of Keras' own layers and operations alone, so that it can be loaded where featcache is not.
 """
@@ -12,34 +12,54 @@ import numpy.typing as npt
 from keras import ops
 
 from featcache.heads import head_model
+from featcache.pixels import LUMA
 from featcache.resizing import resizing_model
-from featcache.serving import ServedBag, ServedEnsemble
+from featcache.serving import ServedBag, ServedConvNet, ServedEnsemble
 
 _SMALLEST = 1e-37  # about the smallest float32 whose logarithm can be trusted
 
 
-def join_model(network: keras.Model, served: ServedEnsemble, name: str, size: int | None) -> keras.Model:
-    """Return the model (b, size, size, 3) uint8 RGB -> (b, C) float32 probabilities, as the pipeline computes them.
+def join_model(network: keras.Model | None, served: ServedEnsemble, name: str, size: int | None) -> keras.Model:
+    """Return the model (b, h, w, 3) uint8 RGB -> (b, C) float32 probabilities, as the pipeline computes them.
 
     Args:
-        network: from `network.build_network`.
-        served: the ensemble and its heads.
+        network: from `network.build_network`; None where no member looks at features.
+        served: the ensemble and its members' models.
         name: the model's.
-        size: side that images of any size are brought to inside; None takes images of the network's own size only.
+        size: side of the images that it takes, which all members must look at; None takes images of any size, and
+            brings them inside to each size that members look at.
     """
-    trunk = keras.Model(network.input, network.output, name="backbone")
-    trunk.trainable = False
-    if size is None:
-        images = keras.Input(network.input.shape[1:], dtype="uint8", name="images")
-        features = trunk(images)
-    else:
-        images = keras.Input((None, None, 3), dtype="uint8", name="images")
-        features = trunk(resizing_model(size)(images))
-    members = {member: said for bag in served.bags for member, said in _members(bag, features[bag.tap]).items()}
+    images = keras.Input((size, size, 3), dtype="uint8", name="images")
+    sizes = {convnet.image_size for convnet in served.convnets} | ({network.input.shape[1]} if network else set())
+    views = {wanted: images if wanted == size else resizing_model(wanted)(images) for wanted in sorted(sizes)}
+    members = _heads(network, served.bags, views[network.input.shape[1]]) if network else {}
+    members |= {convnet.member: _convnet(convnet, views[convnet.image_size]) for convnet in served.convnets}
     whole = served.ensemble.whole
     mixed = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.method)
     told = _clipped(_tempered(mixed, whole.temperature), served.clip, len(served.ensemble.class_names))
     return keras.Model(images, keras.layers.Identity(name="probabilities")(told), name=name)
+
+
+def _heads(network: keras.Model, bags: Sequence[ServedBag], images: Any) -> dict[str, Any]:
+    """Member -> (b, C), of all heads."""
+    trunk = keras.Model(network.input, network.output, name="backbone")
+    trunk.trainable = False
+    features = trunk(images)
+    return {member: said for bag in bags for member, said in _members(bag, features[bag.tap]).items()}
+
+
+def _convnet(served: ServedConvNet, images: Any) -> Any:
+    """(b, C), the mean over its networks."""
+    layer_name = served.member.replace("/", "-")
+    pixels = ops.cast(images, "int32")
+    if served.is_grey:
+        pixels = (ops.sum(pixels * LUMA.astype(np.int32), axis=-1, keepdims=True) + 500) // 1000
+    pixels = ops.cast(pixels, "float32")
+    said = [
+        keras.Model(network.input, network.output, name=f"{layer_name}-fold{number}")(pixels)
+        for number, network in enumerate(served.networks)
+    ]
+    return keras.layers.Average(name=layer_name)(said)
 
 
 def _members(served: ServedBag, features: Any) -> dict[str, Any]:

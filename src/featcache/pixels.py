@@ -23,7 +23,8 @@ Images = npt.NDArray[np.uint8]
 Loader = Callable[[str, str, int], Images]
 
 _BLOCK = 256
-_LUMA = np.array([299, 587, 114])  # ITU-R 601 in thousandths, as in Pillow
+LUMA = np.array([299, 587, 114])
+"""What red, green and blue count for in a grey value: ITU-R 601 in thousandths, as in Pillow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,7 @@ def _space(shape: tuple[int, ...], scratch: Path) -> Images:
 
 def luminance(images: Images) -> Images:
     """Return (..., 1) uint8 grey values of (..., 3) uint8 RGB; a grey pixel keeps its value."""
-    grey: Images = ((images @ _LUMA[:, None] + 500) // 1000).astype(np.uint8)
+    grey: Images = ((images @ LUMA[:, None] + 500) // 1000).astype(np.uint8)
     return grey
 
 

@@ -31,7 +31,7 @@ def resizing_model(size: int) -> keras.Model:
     if _CHOOSES_ORDER:
         tall = ops.logical_and(height > size, height + size > 2 * width)
         resized = ops.where(tall, _across(_down(columns, across_height), across_width), resized)
-    return keras.Model(images, ops.cast(ops.transpose(resized, (0, 2, 3, 1)), "uint8"), name="resize")
+    return keras.Model(images, ops.cast(ops.transpose(resized, (0, 2, 3, 1)), "uint8"), name=f"resize-{size}")
 
 
 def _across(pixels: Any, weights: Any) -> Any:
