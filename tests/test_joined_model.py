@@ -85,7 +85,7 @@ def test_small_cnns_of_one_size_grey_and_in_colour_need_no_backbone():
     convnets = tuple(
         ServedConvNet(
             f"convnet/seed{plan.channels}",
-            [build_convnet(plan, [90] * plan.channels, [40] * plan.channels, fold) for fold in (0, 1)],
+            [build_convnet(plan, [90] * plan.channels, [4] * plan.channels, fold) for fold in (0, 1)],
         )
         for plan in plans
     )

@@ -9,6 +9,7 @@ from typing import Any
 from featcache.convnet_folder import RECORD_FILE
 from featcache.describe import age_text, aligned, printable, size_text
 from featcache.errors import SourceError
+from featcache.keys import SHORT
 from featcache.project import Artifact, Project
 from featcache.sources import Manifest, preview_images
 from featcache.staleness import MISSING, cache_reason, manifest_reason, record_reason
@@ -139,7 +140,8 @@ def _features(project: Project, *, indexed: bool) -> Finding:
 def _heads(project: Project) -> Finding:
     folder, siblings = project.folder / "heads", {}
     for tap, shape in project.bags():
-        alike = sorted(folder.glob(f"{tap}-{shape}-*/bag.json"))
+        any_key = "?" * SHORT  # "fast-pseudo" begins with "fast"
+        alike = sorted(folder.glob(f"{tap}-{shape}-{any_key}/bag.json"))
         siblings[str(project.bag(tap, shape).path)] = alike or sorted(folder.glob(f"{tap}-*/bag.json"))
     return _recorded([project.bag(*bag) for bag in project.bags()], siblings)
 
