@@ -37,7 +37,7 @@ def export_model(
         path: ``*.keras``, or a folder that isn't there yet for a SavedModel.
         progress: is told of a download.
         member: this one alone, without temperature and clip; None for the ensemble.
-        fixed_size: take only images of ``image_size``, and resize nothing inside.
+        fixed_size: take only images of the size that all its members look at, and resize nothing inside.
 
     Returns:
         What `FACTS_NAME` says, JSON-able.
