@@ -107,7 +107,8 @@ class Account:
     def shares(self) -> dict[str, float]:
         """Decode, forward and write as fractions of the whole, in 0..1, sum 1."""
         taken = {what: max(busy / self._cores, self._stalled[what]) for what, busy in self._busy.items()}
-        parts = {**taken, "forward": max(0.0, self.seconds - sum(taken.values()))}
+        forward = max(0.0, self.seconds - sum(taken.values()))
+        parts = {"decode": taken["decode"], "forward": forward, "write": taken["write"]}
         whole = sum(parts.values())
         return {what: round(seconds / whole, 4) for what, seconds in parts.items()}
 
