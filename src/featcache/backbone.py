@@ -118,7 +118,7 @@ class Backbone:
         features = {name: keras.ops.convert_to_numpy(outputs[name])[:count] for name in self.taps}
         with self._lock:
             self._seconds += time.perf_counter() - begun
-        if self._seconds > _CONSTANT_AFTER:
+        if self._seconds > _CONSTANT_AFTER and not self._settled:
             self.settle()
         return features
 
@@ -130,12 +130,13 @@ class Backbone:
     def settle(self) -> None:
         """Spend some seconds on compiling a program that is a little faster; other threads go on meanwhile.
 
-        It comes by itself once a minute was spent on computing, as then as much is likely to come.
+        It comes by itself once a minute was spent on computing, as then as much is likely to come. Where constant
+        weights don't pay, nothing is compiled again.
         """
         with self._lock:
             due, program = not self._settled, self._program
             self._settled = True
-        if due:
+        if due and _constants_pay(self._network):
             faster = self._compile(program.batch_size, constant=True)
             faster.run(np.zeros((program.batch_size, self.image_size, self.image_size, 3), np.uint8))
             with self._lock:
@@ -213,7 +214,7 @@ def _grow_memory() -> None:
 def _compiled(network: Any, shape: tuple[int, ...], *, constant: bool = False) -> tuple[_Run, type[Exception]]:
     """Return the forward pass for one batch shape, and the exception that tells that memory is out.
 
-    With `constant`, the weights become constants of TensorFlow's graph, where that pays. oneDNN brings kernels into a
+    With `constant`, the weights become constants of TensorFlow's graph (`_constants_pay`). oneDNN brings kernels into a
     layout of its own before it convolves: a variable one at every batch (4 % of VGG16's forward pass at 48 pixels, and 8 %
     where bfloat16 is twice as fast), a constant one once. Values are the same bit by bit; compiling takes seconds.
     """
@@ -235,10 +236,15 @@ def _compiled(network: Any, shape: tuple[int, ...], *, constant: bool = False) -
     import tensorflow as tf
 
     # no XLA: on CPUs it is slower than oneDNN's kernels (a fifth of the speed in bfloat16)
-    constant = constant and gpu_capability() is None and 4 * network.count_params() <= _CONSTANT_BYTES
     call = _with_constants(network) if constant else lambda images: network(images, training=False)
     run = tf.function(call, input_signature=[tf.TensorSpec(shape, tf.uint8)], autograph=False)
     return lambda images: run(tf.constant(images)), tf.errors.ResourceExhaustedError
+
+
+def _constants_pay(network: Any) -> bool:
+    """Whether TensorFlow computes on a CPU, and its graph can hold the weights."""
+    small = 4 * network.count_params() <= _CONSTANT_BYTES
+    return keras.backend.backend() == "tensorflow" and gpu_capability() is None and small
 
 
 def _with_constants(network: Any) -> Callable[[Any], Mapping[str, Any]]:
