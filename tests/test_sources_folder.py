@@ -9,7 +9,7 @@ from images import encoded, make_folder, picture
 from featcache.errors import RejectedImageError, SourceChangedError, SourceError
 from featcache.sources import Manifest, folder, index_images, open_source
 from featcache.specs import DatasetSpec
-from featcache.texts import sorted_rows
+from featcache.texts import PackedTexts, sorted_rows
 
 
 def listed(root, out=None, **settings):
@@ -217,4 +217,14 @@ PARTS = st.text("aAbBß01.-\udcff", min_size=1, max_size=6)
 def test_natural_order_is_the_same_in_bytes(paths):
     expected = sorted(paths, key=lambda parts: [folder.natural(part) for part in parts])
     order = sorted_rows(folder._sort_key("/".join(parts)) for parts in paths)
+    assert [paths[row] for row in order.tolist()] == expected
+    by_folder = folder._natural_order(PackedTexts("/".join(("test", *parts)) for parts in paths))
+    assert [paths[row] for row in by_folder.tolist()] == expected
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["train", "valid", "test"]), PARTS, PARTS), unique=True))
+def test_natural_order_goes_folder_by_folder(paths):
+    expected = sorted(paths, key=lambda parts: [folder.natural(part) for part in parts])
+    order = folder._natural_order(PackedTexts(map("/".join, paths)))
     assert [paths[row] for row in order.tolist()] == expected

@@ -3,7 +3,8 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -168,7 +169,7 @@ class _Layout:
     def __init__(self, files: FileStats) -> None:
         self.classes: dict[str, set[str]] = {split: set() for split in SPLITS}
         self.flat_test = PackedTexts()
-        order = sorted_rows(map(_sort_key, files.locations))
+        order = _natural_order(files.locations)
         splits = np.empty(len(files), np.uint8)
         for place, row in enumerate(map(int, order)):
             split, name, *below = files.locations[row].split("/", 2)
@@ -177,8 +178,29 @@ class _Layout:
                 self.classes[split].add(name)
             elif split == "test":
                 self.flat_test.append(name)
-        rows = order.astype(np.uint32)
-        self.rows = {split: rows[splits == number] for number, split in enumerate(SPLITS)}
+        self.rows = {split: order[splits == number] for number, split in enumerate(SPLITS)}
+
+
+def _natural_order(locations: Sequence[str]) -> npt.NDArray[np.uint32]:
+    """Return (n,) the order in which the natural keys of n paths ascend, found folder by folder.
+
+    Beside 16 bytes a path memory holds only what sorts one folder; a split with images in no folder counts as one.
+    """
+    flat = {location.partition("/")[0] for location in locations if location.count("/") == 1}
+
+    def folder(location: str) -> str:
+        split, name, *_ = location.split("/", 2)
+        return split if split in flat else f"{split}/{name}"
+
+    folders = sorted({folder(location) for location in locations}, key=_sort_key)
+    numbers = {name: number for number, name in enumerate(folders)}
+    of_row = np.fromiter((numbers[folder(location)] for location in locations), np.uint32, len(locations))
+    order = np.argsort(of_row, kind="stable").astype(np.uint32)
+    ends = np.cumsum(np.bincount(of_row, minlength=len(folders)))
+    for start, stop in pairwise((0, *ends.tolist())):
+        rows = order[start:stop]
+        order[start:stop] = rows[sorted_rows(_sort_key(locations[row]) for row in rows.tolist())]
+    return order
 
 
 class _Scan:

@@ -23,15 +23,16 @@ from featcache.errors import SourceChangedError
 from featcache.progress import Progress, Silent
 from featcache.records import read_json
 from featcache.sources.files import FileStat, FileStats
-from featcache.texts import NOWHERE, positions, sorted_rows
+from featcache.texts import NOWHERE, positions
 
-LISTING_VERSION = 1  # raise it when the same files would be listed, checked or digested differently
+LISTING_VERSION = 2  # raise it when the same files would be listed, checked or digested differently
 SETTLE_NS = 2_000_000_000  # the coarsest time stamps in use (FAT) tick every two seconds
 _THREADS = 8  # reading waits for the disk more than for a core
 _CHUNK = 32
 _AHEAD = 64
 _RECALLED = 1 << 14
 _DIGEST_BYTES = 32
+_RECORD_BYTES = 16  # of a file's own digest, in the digest of all
 _COLUMNS = ("location", "size", "mtime_ns", "ctime_ns", "read_ns", "digest", "reason")
 
 
@@ -274,15 +275,12 @@ class Listing(NamedTuple):
 
 def contents_digest(used: Sequence[Examinations]) -> str:
     """Return one digest for every location, content and reason, in any order; equal ones give equal manifests."""
-    state = keys.SequenceDigest()
-    rows = [(part, row) for part in used[1:] for row in range(len(part))]  # the table of groups, at most
-    order = sorted_rows(location.encode("utf-8", "surrogatepass") for part in used for location in part.files.locations)
-    first = len(used[0]) if used else 0
-    for at in map(int, order):
-        part, row = (used[0], at) if at < first else rows[at - first]
-        if part.read_ns[row]:
-            state.update((part.files.locations[row], part.digest(row), part.reasons.get(row, "")))
-    return state.hexdigest()
+    records = bytearray()
+    for item in found_in(used):
+        texts = (item.stat.location, item.digest, item.reason)
+        records += bytes.fromhex(keys.sequence_digest(texts))[:_RECORD_BYTES]
+    np.frombuffer(records, f"S{_RECORD_BYTES}").sort()  # in place: the order that the files came in doesn't count
+    return keys.bytes_digest(memoryview(records))
 
 
 def _examined(path: Path, stat: FileStat, check: Callable[[bytes], str] | None) -> Examined:
