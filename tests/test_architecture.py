@@ -18,13 +18,13 @@ LAYERS = [
     {"settings", "augment", "precision", "architectures", "download"},
     {"sources", "cache", "weights"},
     {"network_weights", "presets", "convnet_plan", "folds", "parts", "pixels", "predictions", "sample", "combination"},
-    {"network", "extraction", "bags", "ensemble", "submission"},
+    {"network", "extraction", "bags", "ensemble", "submission", "feature_space"},
     {"backbone", "overlap", "batches", "judging", "convnet_folder"},
     {"extract", "logistic", "stacked", "descent", "convnet"},
     {"training", "linear", "convnet_training"},
     {"heads", "project", "curves"},
     {"stages", "summary", "describe", "configuration", "staleness"},
-    {"status", "verify", "leaderboard"},
+    {"status", "verify", "leaderboard", "explore"},
     {"repair", "space", "export", "plan", "serving"},
     {"resizing"},
     {"joined_model"},
@@ -83,7 +83,13 @@ def test_imports_go_one_way(path, room):
 @pytest.mark.parametrize(("path", "room"), list(modules()), ids=lambda value: getattr(value, "stem", value))
 def test_slow_packages_are_imported_where_they_are_used(path, room):
     slow = {name.split(".")[0] for name in imports(path, top_level_only=True)} & SLOW
-    allowed = {"keras", "tensorflow"} if room in KERAS else {"dask", "xarray"} if path.stem == "lazy" else set()
+    allowed = (
+        {"keras", "tensorflow"}
+        if room in KERAS
+        else {"dask", "xarray"}
+        if path.stem in ("lazy", "feature_space")
+        else set()
+    )
     assert slow <= allowed
 
 

@@ -6,12 +6,15 @@ import sys
 from collections.abc import Sequence
 
 from featcache._version import __version__
-from featcache.commands import OK, PROBLEM, copies, keep, look, results, room, screen, serve, state
+from featcache.commands import OK, PROBLEM, copies, explore, keep, look, results, room, screen, serve, state
 from featcache.errors import FeatcacheError
 
 _COMMANDS = (
     look.add_show,
     look.add_ls,
+    explore.add_stats,
+    explore.add_pca,
+    explore.add_neighbours,
     state.add_status,
     keep.add_verify,
     keep.add_repair,

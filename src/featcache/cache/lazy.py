@@ -1,7 +1,9 @@
 """A cache as dask arrays and as an xarray data set; imported only when asked for, as both take a second to import."""
 
+import math
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -10,7 +12,8 @@ import xarray as xr
 from dask.base import tokenize
 from dask.delayed import delayed
 
-from featcache.cache.layout import TapLayout
+from featcache.cache.blocks import widen
+from featcache.cache.layout import Status, TapLayout
 from featcache.cache.structure import Place, Structure
 from featcache.errors import CacheMismatchError
 
@@ -20,21 +23,41 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 32 * 1024 * 1024  # between a scheduler's overhead a task and a worker's memory
 
 
+_Stamp = tuple[int, int]  # a file's size and mtime_ns
+
+
 def dask_array(structure: Structure, tap: TapLayout) -> da.Array:
     """Return a tap as an array of chunks along the rows, each a task that maps its slice of the file for itself."""
     place = structure.places[tap.name]
     if structure.n == 0:
         empty: da.Array = da.zeros(place.shape, dtype=place.dtype)
         return empty
-    step = max(1, _CHUNK_BYTES // tap.row_bytes)
     path, stamp = str(structure.path.absolute()), (structure.size, structure.mtime_ns)
     token = tokenize(path, stamp, tap.name)
     slices = []
-    for start in range(0, structure.n, step):
-        part = Place(place.offset + start * tap.row_bytes, (min(step, structure.n - start), *tap.shape), place.dtype)
+    for start, stop in _chunks(structure, tap):
+        part = _rows_of(structure, tap.name, start, stop)
         task = delayed(_mapped_slice)(path, stamp, part, dask_key_name=f"featcache-{tap.name}-{token}-{start}")
         slices.append(da.from_delayed(task, part.shape, dtype=part.dtype))  # type: ignore[no-untyped-call]  # dask has few types
     whole: da.Array = da.concatenate(slices)  # type: ignore[no-untyped-call]  # dask has few types
+    return whole
+
+
+def usable_rows(structure: Structure, tap: TapLayout, status: npt.NDArray[np.uint8]) -> da.Array:
+    """Return the m rows with status ok of one tap, in the file's order, as (m, d) float32: d numbers an image.
+
+    Each chunk is a task that maps features and status for itself, so nothing of the file travels, and memory stays flat.
+    """
+    path, stamp, width = str(structure.path.absolute()), (structure.size, structure.mtime_ns), math.prod(tap.shape)
+    token = tokenize(path, stamp, tap.name)
+    slices = [da.zeros((0, width), dtype=np.float32)]
+    for start, stop in _chunks(structure, tap):
+        count = int(np.count_nonzero(status[start:stop] == Status.OK))
+        if count:
+            parts = _rows_of(structure, tap.name, start, stop), _rows_of(structure, "status", start, stop)
+            task = delayed(_usable_slice)(path, stamp, *parts, dask_key_name=f"featcache-ok-{tap.name}-{token}-{start}")
+            slices.append(da.from_delayed(task, (count, width), dtype=np.float32))  # type: ignore[no-untyped-call]  # dask has few types
+    whole: da.Array = da.concatenate(slices[1:] or slices)  # type: ignore[no-untyped-call]  # dask has few types
     return whole
 
 
@@ -53,7 +76,28 @@ def dataset(reader: "Reader") -> xr.Dataset:
     return xr.Dataset(features, coordinates, {**attributes, "class_names": list(reader.class_names)})
 
 
-def _mapped_slice(path: str, stamp: tuple[int, int], part: Place) -> npt.NDArray[np.float16]:
+def _chunks(structure: Structure, tap: TapLayout) -> Iterator[tuple[int, int]]:
+    """Yield the rows [start, stop) of each chunk."""
+    step = max(1, _CHUNK_BYTES // tap.row_bytes)
+    for start in range(0, structure.n, step):
+        yield start, min(structure.n, start + step)
+
+
+def _rows_of(structure: Structure, name: str, start: int, stop: int) -> Place:
+    """Where rows [start, stop) of a dataset lie."""
+    place = structure.places[name]
+    row_bytes = place.nbytes // structure.n
+    return Place(place.offset + start * row_bytes, (stop - start, *place.shape[1:]), place.dtype)
+
+
+def _usable_slice(path: str, stamp: _Stamp, features: Place, status: Place) -> npt.NDArray[np.float32]:
+    """The rows of one chunk that have status ok, flat."""
+    ok = _mapped_slice(path, stamp, status) == Status.OK
+    rows = _mapped_slice(path, stamp, features)
+    return widen(rows if ok.all() else rows[ok]).reshape(int(ok.sum()), -1)
+
+
+def _mapped_slice(path: str, stamp: _Stamp, part: Place) -> npt.NDArray[Any]:
     """Map one chunk.
 
     Raises:

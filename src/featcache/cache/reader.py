@@ -193,18 +193,20 @@ class Reader:
         sound[self._verified(wanted[np.isin(wanted, self._journaled)])] = True
         return sound[np.asarray(rows, dtype=np.int64) // self.block_rows]
 
-    def dask(self, tap: str) -> "dask.array.Array":
+    def dask(self, tap: str, *, usable: bool = False) -> "dask.array.Array":
         """Return a tap as a lazy dask array in chunks of about 32 MiB along the rows.
 
         Each task maps the file for itself, so the array also works with processes and other machines that see the path.
+        With `usable` it is (m, d) float32: only the m rows with status ok, d numbers each.
 
         Raises:
             KeyError: the file has no such tap.
         """
-        from featcache.cache.lazy import dask_array
+        from featcache.cache import lazy
 
         self._refuse_unknown(tap)
-        return dask_array(self._structure, self.taps[tap])
+        taken = self._structure, self.taps[tap]
+        return lazy.usable_rows(*taken, self.status) if usable else lazy.dask_array(*taken)
 
     def to_xarray(self) -> "xr.Dataset":
         """Return all taps, lazily, with id, label, group, digest and status as coordinates of ``row``."""

@@ -1,0 +1,140 @@
+"""Statistics, principal components and nearest rows against NumPy on the whole array."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from cache_files import make_rows, write_cache
+
+import featcache
+from featcache.cache import lazy
+from featcache.cache.layout import TapLayout
+from featcache.errors import CacheError, CacheMismatchError, SettingsError
+from featcache.feature_space import (
+    component_scores,
+    feature_statistics,
+    nearest_rows,
+    principal_components,
+    usable_rows,
+)
+
+WIDE = TapLayout("wide", (2, 2, 12), "c" * 64, {"tap": "wide"})
+REJECTED = (3, 17, 40, 41, 42)
+
+
+@pytest.fixture(params=[10_000_000, 5 * WIDE.row_bytes], ids=["one chunk", "many chunks"])
+def reader(request, tmp_path, monkeypatch):
+    """120 rows; in many chunks, one of which (rows 40 to 44) has hardly any row left."""
+    monkeypatch.setattr(lazy, "_CHUNK_BYTES", request.param)
+    return featcache.open(write_cache(tmp_path / "c.h5", make_rows(120), (WIDE,), block_rows=7, rejected=REJECTED))
+
+
+def usable(reader):
+    rows = np.setdiff1d(np.arange(len(reader)), REJECTED)
+    return rows, np.asarray(reader["wide"])[rows].reshape(len(rows), -1).astype(np.float64)
+
+
+def test_rows_that_were_set_aside_are_left_out(reader):
+    rows, expected = usable(reader)
+    found = reader.dask("wide", usable=True)
+    assert found.shape == expected.shape
+    assert np.array_equal(found.compute(), expected)
+    assert np.array_equal(usable_rows(reader), rows)
+
+
+def test_statistics_are_those_of_the_whole_array(reader):
+    _, expected = usable(reader)
+    found = feature_statistics(reader, "wide")
+    assert found.rows == len(expected)
+    np.testing.assert_allclose(found.mean, expected.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(found.deviation, expected.std(axis=0), rtol=1e-6)
+    assert np.array_equal(found.minimum, expected.min(axis=0))
+    assert np.array_equal(found.maximum, expected.max(axis=0))
+    np.testing.assert_allclose(found.zeros, (expected == 0).mean(axis=0))
+
+
+@pytest.mark.parametrize("count", [3, 48, 500])
+def test_principal_components_are_those_of_the_whole_array(reader, count):
+    _, expected = usable(reader)
+    centred = expected - expected.mean(axis=0)
+    _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
+    found = principal_components(reader, "wide", count)
+    kept = min(count, 48)
+    assert found.axes.shape == (kept, 48)
+    np.testing.assert_allclose(found.variances, (lengths**2 / len(expected))[:kept], rtol=1e-3)
+    np.testing.assert_allclose(found.shares, (lengths**2 / (lengths**2).sum())[:kept], rtol=1e-3)
+    assert np.abs(found.axes[0] @ axes[0]) > 0.999
+    np.testing.assert_allclose(found.axes @ found.axes.T, np.eye(kept), atol=1e-4)
+    assert (found.axes[np.arange(kept), np.abs(found.axes).argmax(axis=1)] > 0).all()
+    scores = component_scores(reader, "wide", found)
+    np.testing.assert_allclose(scores, centred @ found.axes.T, atol=1e-4)
+
+
+def test_a_few_components_of_many_features_come_out_by_passes_over_the_rows(tmp_path):
+    tap = TapLayout("wide", (10, 10, 3), "c" * 64, {})
+    reader = featcache.open(write_cache(tmp_path / "c.h5", make_rows(60), (tap,), block_rows=7))
+    whole = np.asarray(reader["wide"]).reshape(60, -1).astype(np.float64)
+    lengths = np.linalg.svd(whole - whole.mean(axis=0), compute_uv=False)
+    found = principal_components(reader, "wide", 2)
+    # random features have a flat spectrum, the hardest for subspace iteration
+    np.testing.assert_allclose(found.variances, lengths[:2] ** 2 / 60, rtol=0.02)
+
+
+def brute_force(queries, rows, metric, count, own=None):
+    if metric == "cosine":
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    distances = np.linalg.norm(queries[:, None] - rows[None], axis=2)
+    distances = distances**2 / 2 if metric == "cosine" else distances
+    if own is not None:
+        distances[np.arange(len(queries)), own] = np.inf
+    order = np.argsort(distances, axis=1, kind="stable")[:, :count]
+    return order, np.take_along_axis(distances, order, axis=1)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("count", [1, 9, 1000])
+def test_nearest_rows_are_those_of_a_brute_force_search(reader, metric, count):
+    rows, expected = usable(reader)
+    queries = np.random.default_rng(0).random((300, 48))  # more than are compared at once
+    order, distances = brute_force(queries, expected, metric, count)
+    found = nearest_rows(reader, "wide", queries, count, metric)
+    assert np.array_equal(found.rows, rows[order])
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-9)
+
+
+def test_a_row_does_not_find_itself(reader):
+    rows, expected = usable(reader)
+    own = rows[[0, 5, 114]]
+    queries = np.asarray(reader["wide"])[own]
+    order, distances = brute_force(expected[[0, 5, 114]], expected, "cosine", 200, [0, 5, 114])
+    found = nearest_rows(reader, "wide", queries, 200, own=own)
+    assert found.rows.shape == (3, len(rows) - 1)
+    assert np.array_equal(found.rows, rows[order[:, :-1]])
+    np.testing.assert_allclose(found.distances, distances[:, :-1], rtol=1e-9)
+
+
+def test_mistakes_are_told(reader, tmp_path):
+    with pytest.raises(SettingsError, match="manhattan"):
+        nearest_rows(reader, "wide", np.ones((1, 48)), 1, "manhattan")
+    with pytest.raises(CacheMismatchError, match="expected 48 features a row, as wide has; got 5"):
+        nearest_rows(reader, "wide", np.ones((1, 5)), 1)
+    with pytest.raises(SettingsError, match="count=0"):
+        principal_components(reader, "wide", 0)
+    empty = featcache.open(write_cache(tmp_path / "e.h5", make_rows(2), (WIDE,), rejected=(0, 1)))
+    with pytest.raises(CacheError, match="all 2 were set aside"):
+        feature_statistics(empty, "wide")
+
+
+def test_no_cluster_is_no_import_of_dask_distributed(tmp_path):
+    path = write_cache(tmp_path / "c.h5", make_rows(20), (WIDE,), block_rows=7)
+    program = """
+import sys, numpy as np, featcache
+from featcache.feature_space import *
+reader = featcache.open(sys.argv[1])
+feature_statistics(reader, "wide"), principal_components(reader, "wide", 2)
+nearest_rows(reader, "wide", np.ones((1, 48)), 1)
+sys.exit("distributed" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
