@@ -21,11 +21,11 @@ from luigi.task_register import Register, TaskClassNotFoundException
 
 from featcache.errors import FeatcacheError, SettingsError, StorageError
 from featcache.project import LOG_NAME
+from featcache.terminal import say
 from pipeline import tasks
-from pipeline.config import check_configuration, current_project
+from pipeline.config import check_configuration, current_project, output
 from pipeline.failures import SchedulingErrors, say_error, take_interrupts
 from pipeline.running import refuse_twice
-from pipeline.screen import say
 from pipeline.usage import usage_lines
 
 USAGE_EXIT = 2
@@ -66,6 +66,7 @@ def prepare(arguments: list[str]) -> None:
     try:
         check_configuration(_STAGES)
         with parsed(arguments):
+            check_output()
             refuse_twice()
             keep_log(current_project().folder)
             choose_scheduler(arguments)
@@ -141,6 +142,16 @@ def _near_flag(arguments: list[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+def check_output() -> None:
+    """Refuse a run that is to be quiet and verbose.
+
+    Raises:
+        SettingsError: it is asked for both.
+    """
+    if output().quiet and output().verbose:
+        raise SettingsError("[output]: expected quiet or verbose, or neither; got quiet=true and verbose=true")
+
+
 def choose_scheduler(arguments: list[str]) -> None:
     """Naming a luigid on the command line means using it; one that doesn't answer is known before anything waits.
 
@@ -168,7 +179,7 @@ def choose_scheduler(arguments: list[str]) -> None:
 def keep_log(folder: Path) -> None:
     """Send Luigi's log, tracebacks included, to ``<folder>/luigi.log``; the screen shows a line per stage.
 
-    A ``logging_conf_file`` in luigi.cfg or on the command line stays in force instead.
+    With ``--verbose`` the screen shows that log, too. A ``logging_conf_file`` in luigi.cfg or on the command line stays in force instead.
 
     Raises:
         StorageError: the artifacts folder can't be written.
@@ -178,11 +189,13 @@ def keep_log(folder: Path) -> None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(folder / LOG_NAME, encoding="utf-8")
+        handlers: list[logging.Handler] = [logging.FileHandler(folder / LOG_NAME, encoding="utf-8")]
     except OSError as error:
         told = f"[Paths] artifacts: {folder} can't be written ({error.strerror})"
         raise StorageError(f"{told}: permit it, or choose another folder with --Paths-artifacts") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+    handlers += [logging.StreamHandler()] if output().verbose else []
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     luigi.configuration.get_config().set("core", "no_configure_logging", "true")
     logging.raiseExceptions = False  # a log on a full disk must not flood the screen
     logging.captureWarnings(True)
@@ -195,5 +208,6 @@ def keep_log(folder: Path) -> None:
     ):
         logger = logging.getLogger(name)
         logger.setLevel(level)
-        logger.addHandler(handler)
+        for handler in handlers:
+            logger.addHandler(handler)
         logger.propagate = False

@@ -24,6 +24,15 @@ def _config(section: str) -> type[luigi.Config]:
 CONFIGS = {section: _config(section) for section in SECTIONS}
 
 
+class output(luigi.Config):  # noqa: N801 - a section of Luigi's kind, as [core] and [worker]
+    """How much a run says; decides nothing that is made, and so is no setting of a project."""
+
+    use_cmdline_section = False  # --quiet, not --output-quiet
+
+    quiet = luigi.BoolParameter(default=False, description="no lines, bars and summary: notices and errors only")
+    verbose = luigi.BoolParameter(default=False, description="show Luigi's and featcache's log on the screen, too")
+
+
 def check_configuration(stages: Collection[str]) -> None:
     """Refuse unknown sections and keys in luigi.cfg, where Luigi only warns or says nothing.
 

@@ -13,8 +13,8 @@ from luigi.worker import TaskException
 
 from featcache.errors import FeatcacheError
 from featcache.project import LOG_NAME
+from featcache.terminal import say
 from pipeline.config import current_project
-from pipeline.screen import say
 
 _MARK = 8
 _SAID = mmap.mmap(-1, 4096)  # marks of what was said, shared with the processes that Luigi forks

@@ -30,6 +30,7 @@ def usage_lines(stages: Sequence[str]) -> list[str]:
     return [
         *lines,
         "",
+        "--quiet shows notices and errors only, --verbose what is logged, too.",
         "--scheduler-host HOST shows the stages on a luigid's page.",
         "--help-all lists Luigi's own flags.",
     ]

@@ -13,7 +13,9 @@ ROOT = Path(__file__).parent.parent
 # From the floor upwards; a module may import its own layer and those below it.
 LAYERS = [
     {"_version", "errors", "startup"},
-    {"keys", "disk", "progress", "policies", "scoring", "schedules", "texts"},
+    {"keys", "disk", "progress", "policies", "scoring", "schedules", "texts", "tables"},
+    {"terminal"},
+    {"meter"},
     {"rows", "records", "specs", "folder_lock"},
     {"settings", "augment", "precision", "architectures", "download"},
     {"sources", "cache", "weights"},

@@ -9,6 +9,7 @@ import pytest
 from featcache.cli import build_parser, main
 
 DOCS = (Path(__file__).parent.parent / "docs/cli.md").read_text()
+COMMON = {"--help", "--json", "--quiet", "--verbose"}  # documented once, at the head of the page
 SECTIONS = dict(re.findall(r"^## featcache ([\w-]+)\n(.*?)(?=^## |\Z)", DOCS, re.MULTILINE | re.DOTALL))
 
 
@@ -25,12 +26,17 @@ def test_every_command_has_a_section_and_every_section_a_command():
 def test_a_section_names_every_argument_and_no_other(name):
     documented = set(re.findall(r"`?(--[a-z][a-z-]*)", SECTIONS[name]))
     options = {text for action in commands()[name]._actions for text in action.option_strings if text.startswith("--")}
-    assert options - {"--help"} <= documented
+    assert options - COMMON <= documented
+    assert options >= COMMON
     assert documented <= options | {"--module"}
     usage = next((line for line in SECTIONS[name].splitlines() if f"`featcache {name}" in line), "")
     for action in commands()[name]._actions:
         if not action.option_strings:
             assert str(action.metavar) in usage, f"{name}: {action.metavar} is not in {usage!r}"
+
+
+def test_the_head_names_what_every_command_takes():
+    assert set(re.findall(r"--[a-z]+", DOCS.partition("\n## ")[0])) >= COMMON
 
 
 @pytest.mark.parametrize("name", list(commands()))

@@ -9,6 +9,7 @@ import pytest
 from featcache.curves import OVERFITS, SOUND, UNDERFITS, curves_lines, judge, remedies
 from featcache.errors import TrainingError
 from featcache.specs import FeaturesSpec, Tap
+from featcache.tables import plain
 
 EPOCHS = np.arange(1, 41)
 GUESS = math.log(10)
@@ -103,7 +104,7 @@ def test_the_worst_bag_is_told_in_two_lines():
 
 
 def test_a_run_keeps_its_curves_and_tells_them(finished):
-    from featcache.summary import summary_lines
+    from featcache.summary import summary_parts
     from pipeline.config import current_project
 
     records = [json.loads(path.read_text()) for path in (finished.artifacts / "heads").glob("*/bag.json")]
@@ -111,5 +112,5 @@ def test_a_run_keeps_its_curves_and_tells_them(finished):
     assert len(kept) == 1
     assert len(kept[0]["fold_loss"]) == len(kept[0]["seen_loss"]) == 2, "epochs"
     with finished.in_force():
-        lines = summary_lines(current_project())
+        lines = plain(summary_parts(current_project()))
     assert any(line.startswith("curves       block1_pool_avg/fast: ") for line in lines)

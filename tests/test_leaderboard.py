@@ -10,6 +10,7 @@ from projects import small_project, write_image
 from featcache.cli import main
 from featcache.errors import FeatcacheError
 from featcache.leaderboard import leaderboard_lines, leaderboard_record
+from featcache.tables import plain
 from pipeline.config import current_project
 
 MEMBERS = {f"block1_pool_avg/{member}" for member in ("fast/seed0", "fast/seed1", "linear/seed0")}
@@ -66,7 +67,7 @@ def test_an_entry_says_tap_weight_and_time(record):
 
 
 def test_its_lines_are_a_table(record):
-    lines = leaderboard_lines(record)
+    lines = plain(leaderboard_lines(record))
     assert lines[0].startswith("24 rows")
     assert lines[1].split()[:3] == ["member", "tap", "accuracy"]
     assert "valid log-loss" in lines[1]

@@ -2,13 +2,15 @@
 
 import io
 import re
+import sys
 
 import pytest
 from command import luigi, photos
 from projects import write_photos
 from rich.console import Console
 
-from pipeline import screen
+from featcache import meter, terminal
+from featcache.tables import Table
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -22,7 +24,7 @@ from pipeline import screen
 )
 def test_a_bar_shows_all_it_has_in_one_line(width, what, total, speed, status):
     console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
-    bar = screen._bar(console)
+    bar = meter.bar(console)
     shown = bar.add_task(what, total=total, speed=speed, status=status, short=re.split(" · |, ", status)[0])
     bar.update(shown, advance=total // 2)
     with console.capture() as captured:
@@ -41,3 +43,72 @@ def test_piped_output_has_no_escape_codes(tmp_path):
     failed = luigi(tmp_path, "Sumbit")
     assert "\x1b" not in outcome.out + outcome.err + failed.out + failed.err
     assert failed.err.startswith("featcache: unknown stage")
+
+
+def test_quiet_says_nothing_and_verbose_what_is_logged(tmp_path):
+    settings = photos(write_photos(tmp_path / "photos"))
+    outcome = luigi(tmp_path, "IndexImages", "--quiet", **settings)
+    assert outcome == (0, "", "")
+    assert (tmp_path / "artifacts/photos/manifest.json").is_file()
+    outcome = luigi(tmp_path, "IndexImages", "--rerun", "--verbose", **settings)
+    assert outcome.status == 0
+    assert any("INFO luigi-interface" in line and "Running Worker" in line for line in outcome.lines)
+    outcome = luigi(tmp_path, "IndexImages", "--quiet", "--verbose", **settings)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.lines == [
+        "featcache: [output]: expected quiet or verbose, or neither; got quiet=true and verbose=true"
+    ]
+
+
+class Stream(io.StringIO):
+    """A standard stream that is a terminal, or isn't."""
+
+    def __init__(self, *, terminal):
+        super().__init__()
+        self.terminal = terminal
+
+    def isatty(self):
+        return self.terminal
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "variables", "coloured", "fitted"),
+    [
+        (True, {}, True, True),
+        (True, {"NO_COLOR": "1"}, False, True),
+        (True, {"TERM": "dumb"}, False, False),
+        (False, {}, False, False),
+        (False, {"FORCE_COLOR": "1"}, True, True),
+    ],
+    ids=["terminal", "NO_COLOR", "dumb", "pipe", "FORCE_COLOR"],
+)
+def test_colour_and_width_are_as_the_environment_says(is_terminal, variables, coloured, fitted, monkeypatch):
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "40", **variables}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", Stream(terminal=is_terminal))
+    terminal.show([Table([["FAIL", "words that are longer than forty columns are"]], ("state", "why"))])
+    shown = sys.stdout.getvalue()
+    assert ("\x1b[1;31mFAIL" in shown) == coloured
+    lines = re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()
+    assert (len(lines) == 3) == fitted
+    assert lines[0].split() == ["state", "why"]
+
+
+def test_a_long_piece_of_work_says_in_a_pipe_how_far_it_is(monkeypatch):
+    said, now = [], [0.0]
+    monkeypatch.setattr(meter.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", Stream(terminal=False))
+    work = meter.Meter(said.append)
+    work.start("train: vgg16", 1000, "images")
+    for second in range(1, 71):
+        now[0] = second
+        work.advance(10, "forward 98 %")
+    work.finish()
+    assert said == [
+        "train: vgg16: 1,000 images ...",
+        "train: vgg16: 300 of 1,000 images, 10 images/s, forward 98 %",
+        "train: vgg16: 600 of 1,000 images, 10 images/s, forward 98 %",
+    ]
+    assert work.percentage == 70

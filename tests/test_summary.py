@@ -3,7 +3,8 @@ import json
 import pytest
 from projects import small_project, write_image
 
-from featcache.summary import summary, summary_lines
+from featcache.summary import summary, summary_parts
+from featcache.tables import plain
 from pipeline.config import current_project
 
 
@@ -19,7 +20,7 @@ def project(tmp_path_factory):
 
 def facts_and_lines(project):
     with project.in_force():
-        return summary(current_project()), summary_lines(current_project())
+        return summary(current_project()), plain(summary_parts(current_project()))
 
 
 def test_it_says_what_a_person_wants_to_know(project):

@@ -3,30 +3,31 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from featcache._version import __version__
-from featcache.commands import OK, PROBLEM, copies, explore, keep, look, results, room, screen, serve, state
+from featcache.commands import OK, copies, explore, keep, look, results, room, screen, serve, state
 from featcache.errors import FeatcacheError
 
-_COMMANDS = (
-    look.add_show,
-    look.add_ls,
-    explore.add_stats,
-    explore.add_pca,
-    explore.add_neighbours,
-    state.add_status,
-    keep.add_verify,
-    keep.add_repair,
-    room.add_du,
-    room.add_gc,
-    copies.add_export,
-    copies.add_pack,
-    copies.add_unpack,
-    state.add_plan,
-    results.add_leaderboard,
-    serve.add_predict,
-    serve.add_export_model,
+COMMANDS = (
+    look.SHOW,
+    look.LS,
+    explore.STATS,
+    explore.PCA,
+    explore.NEIGHBOURS,
+    state.STATUS,
+    keep.VERIFY,
+    keep.REPAIR,
+    room.DU,
+    room.GC,
+    copies.EXPORT,
+    copies.PACK,
+    copies.UNPACK,
+    state.PLAN,
+    results.LEADERBOARD,
+    serve.PREDICT,
+    serve.EXPORT_MODEL,
 )
 
 
@@ -37,17 +38,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 ok, 1 a problem (one line on stderr says which), 2 a command line that can't be understood; what else a
         command's exit status says stands in docs/cli.md.
     """
-    parser = build_parser()
     try:
-        arguments = parser.parse_args(argv)
+        arguments = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has printed its usage or help
         return int(stop.code or OK)
+    if arguments.verbose:
+        screen.log_to_screen()
     try:
         code: int = arguments.command(arguments)
         sys.stdout.flush()
     except FeatcacheError as error:
+        if arguments.verbose:
+            traceback.print_exc()
         screen.complain(str(error))
-        return int(getattr(arguments, "error_code", PROBLEM))
+        return int(arguments.error_code)
     except BrokenPipeError:  # `featcache ls | head`; what Python would flush at exit goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
@@ -61,8 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"featcache {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in _COMMANDS:
-        add(commands)
+    for command in COMMANDS:
+        command.register(commands)
     return parser
 
 

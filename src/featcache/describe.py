@@ -12,6 +12,7 @@ from featcache import keys
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
 from featcache.errors import CacheError
+from featcache.tables import aligned, printable
 
 FIRST_ROWS = 5
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -116,14 +117,6 @@ def listing_cells(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of texts as lines with aligned columns."""
-    if not table:
-        return []
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-
-
 def size_text(count: float) -> str:
     """Return bytes in decimal units, e.g. ``5.1 GB``."""
     for unit, name in _UNITS:
@@ -138,12 +131,6 @@ def age_text(seconds: float) -> str:
         if seconds >= unit:
             return f"{seconds / unit:.0f} {name}"
     return f"{max(0.0, seconds):.0f} s"
-
-
-def printable(text: str) -> str:
-    """Return text that any terminal can take: no control characters, no half-decoded bytes of file names."""
-    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in shown)
 
 
 def _cache_files(folder: Path) -> Iterator[Path]:

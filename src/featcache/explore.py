@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.cache.reader import Reader, open_cache
-from featcache.describe import aligned, printable
 from featcache.disk import replacing
 from featcache.errors import CacheMismatchError, SettingsError
+from featcache.tables import Parts, Table, aligned, printable
 
 if TYPE_CHECKING:
     from featcache.feature_space import PrincipalComponents
@@ -83,15 +83,15 @@ def pca_record(path: Path, tap: str | None, count: int, csv_path: Path | None) -
     return {"path": str(path), "tap": name, "features": len(found.mean), "components": components}
 
 
-def pca_lines(record: Mapping[str, Any]) -> list[str]:
-    """Return a `pca_record` as lines of text."""
+def pca_lines(record: Mapping[str, Any]) -> Parts:
+    """Return a `pca_record` as a line and a table."""
     shares = np.cumsum([component["share"] for component in record["components"]])
-    table = [["component", "variance", "share", "together"]]
+    rows = []
     for component, together in zip(record["components"], shares, strict=True):
         variance, share = component["variance"], component["share"]
-        table.append([str(component["component"]), f"{variance:.4g}", f"{share:.1%}", f"{together:.1%}"])
+        rows.append([str(component["component"]), f"{variance:.4g}", f"{share:.1%}", f"{together:.1%}"])
     head = f"{record['path']}: tap {record['tap']}, {record['features']:,} features"
-    return [printable(head), *aligned(table)]
+    return [printable(head), Table(rows, ("component", "variance", "share", "together"))]
 
 
 def _write_scores(path: Path, reader: Reader, tap: str, components: "PrincipalComponents") -> None:

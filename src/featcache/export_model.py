@@ -10,7 +10,7 @@ from typing import Any
 
 from featcache._version import __version__
 from featcache.architectures import MODEL_SUFFIX, backbone_settings
-from featcache.describe import printable, size_text
+from featcache.describe import size_text
 from featcache.disk import making_folder, replacing
 from featcache.errors import SettingsError, StorageError
 from featcache.progress import Progress
@@ -20,6 +20,7 @@ from featcache.serving import ServedEnsemble, load_served
 from featcache.specs import FeaturesSpec
 from featcache.stages.features import resolved_weights
 from featcache.startup import import_keras
+from featcache.tables import printable
 
 FACTS_NAME = "featcache.json"
 

@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from featcache.bags import OUT_OF_FOLD_FILE
 from featcache.combination import normalised
-from featcache.describe import aligned, printable
 from featcache.ensemble import Ensemble
 from featcache.errors import TrainingError
 from featcache.predictions import Predictions, joined_members
 from featcache.project import Artifact, Project
 from featcache.scoring import bootstrap, scores
 from featcache.stages.members import groups_of
+from featcache.tables import Parts, Table
 
 ENSEMBLE = "ensemble"
 BEST_SINGLE = "best single"
@@ -66,23 +66,23 @@ def leaderboard_record(project: Project) -> dict[str, Any]:
 _NEXT = "run `luigi --module pipeline Submit`"
 
 
-def leaderboard_lines(record: Mapping[str, Any]) -> list[str]:
-    """Return a `leaderboard_record` as lines of text."""
+def leaderboard_lines(record: Mapping[str, Any]) -> Parts:
+    """Return a `leaderboard_record` as lines and a table."""
     splits = list(dict.fromkeys(split for entry in record["entries"] for split in entry["splits"]))
     columns = [
         *_COLUMNS[:-2],
         *(f"{split} {what}" for split in splits for what in ("accuracy", "log-loss")),
         *_COLUMNS[-2:],
     ]
-    table = [columns, *(_cells(entry, splits) for entry in record["entries"])]
-    lines = [f"{record['rows']:,} rows, each told by models that haven't seen its fold", *aligned(table)]
+    table = Table([_cells(entry, splits) for entry in record["entries"]], columns)
+    lines: list[str | Table] = [f"{record['rows']:,} rows, each told by models that haven't seen its fold", table]
     if record["method"]:
         lines.append(
             f"ensemble ({record['method']}) and best single ({record['best_single']}) are chosen anew for each fold, without it"
         )
     else:
         lines.append(f"there is no ensemble of these settings: {_NEXT}")
-    return [printable(line) for line in lines]
+    return lines
 
 
 def _cells(entry: Mapping[str, Any], splits: Sequence[str]) -> list[str]:

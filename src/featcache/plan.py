@@ -17,7 +17,7 @@ from featcache.architectures import backbone_settings, is_model_file
 from featcache.cache.layout import FEATURE_DTYPE, PARTIAL_SUFFIX, Status
 from featcache.cache.reader import Reader, open_cache
 from featcache.cache.reuse import Wanted
-from featcache.describe import aligned, printable, size_text
+from featcache.describe import size_text
 from featcache.errors import CacheError
 from featcache.precision import choose_precision
 from featcache.progress import Progress
@@ -26,10 +26,12 @@ from featcache.rows import Rows
 from featcache.sources import Manifest, preview_images
 from featcache.specs import FeaturesSpec, Tap
 from featcache.stages.features import gpu_capability_of
+from featcache.tables import Parts, Table, printable
 
 _MEASURE_SECONDS = 5.0
 _VGG_CHANNELS = (64, 128, 256, 512, 512)
 _WARM_UP = 2
+_COLUMNS = ("split", "copy", "rows", "to compute", "to write")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -83,24 +85,26 @@ def plan_record(project: Project, progress: Progress, *, measure: bool = False) 
     }
 
 
-def plan_lines(record: Mapping[str, Any]) -> list[str]:
-    """Return a `plan_record` as lines of text."""
-    table = [["split", "copy", "rows", "to compute", "to write"]]
+def plan_lines(record: Mapping[str, Any]) -> Parts:
+    """Return a `plan_record` as lines and tables."""
+    rows = []
     for cache in record["caches"]:
         size = "?" if cache["bytes"] is None else size_text(cache["bytes"])
-        table.append([cache["split"], str(cache["copy"]), f"{cache['rows']:,}", f"{cache['compute']:,}", size])
+        rows.append([cache["split"], str(cache["copy"]), f"{cache['rows']:,}", f"{cache['compute']:,}", size])
     disk, memory, hours = record["disk_bytes"], record["memory_bytes"], record["hours"]
     unknown = "unknown before a first run; --measure tells"
     free = f"{size_text(record['disk_free_bytes'])} free"
-    lines = [record["folder"], *aligned(table)]
-    lines.append(f"rows    {record['rows_to_compute']:,} forward passes")
-    lines.append(f"disk    {size_text(disk) if disk is not None else unknown}, {free}")
-    lines.append(f"memory  {size_text(memory) if memory else unknown}")
     speed = f" at {record['images_per_second']:,.0f} images/s ({record['rate_from']})" if record["rate_from"] else ""
-    lines.append(f"time    {unknown if hours is None else _duration(hours)}{speed}")
+    facts = [
+        ("rows", f"{record['rows_to_compute']:,} forward passes"),
+        ("disk", f"{size_text(disk) if disk is not None else unknown}, {free}"),
+        ("memory", size_text(memory) if memory else unknown),
+        ("time", f"{unknown if hours is None else _duration(hours)}{speed}"),
+    ]
+    lines: list[str | Table] = [printable(record["folder"]), Table(rows, _COLUMNS), Table(facts)]
     if disk is not None and disk > record["disk_free_bytes"]:
         lines.append(f"the disk is too small: {size_text(disk - record['disk_free_bytes'])} are missing")
-    return [printable(line) for line in lines]
+    return lines
 
 
 def _duration(hours: float) -> str:

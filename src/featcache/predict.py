@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.describe import printable
 from featcache.disk import replacing
 from featcache.errors import RejectedImageError, SourceError
 from featcache.extract import ForwardPass
@@ -22,6 +21,7 @@ from featcache.serving import Images, ServedEnsemble, load_served
 from featcache.sources.decode import decode_rgb
 from featcache.sources.folder import image_files
 from featcache.stages.features import resolved_backbone
+from featcache.tables import printable
 
 _AHEAD = 2  # batches decoded before they are needed
 

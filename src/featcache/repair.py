@@ -6,12 +6,12 @@ from typing import Any
 
 from featcache.cache.reader import open_cache
 from featcache.configuration import configured_project
-from featcache.describe import printable
 from featcache.errors import FeatcacheError
 from featcache.folder_lock import folder_lock
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.stages.features import extract_split
+from featcache.tables import printable
 from featcache.verify.faults import SETTINGS, UNKNOWN
 from featcache.verify.report import verify_records
 

@@ -12,12 +12,13 @@ from featcache.cache.layout import PARTIAL_SUFFIX, partial_path
 from featcache.cache.lock import is_held, lock
 from featcache.cache.reader import open_cache
 from featcache.convnet_folder import PartialFolder
-from featcache.describe import age_text, aligned, printable, size_text
+from featcache.describe import age_text, size_text
 from featcache.disk import disk, storage_errors
 from featcache.errors import CacheError, CacheLockedError, SettingsError
 from featcache.folder_lock import folder_lock
 from featcache.project import Project
 from featcache.sources import preview_images
+from featcache.tables import Parts, Table, printable
 
 CACHE, PARTIAL, BAG, CONVNET = "cache", "partial", "bag", "convnet"
 PREDICTIONS, LEFTOVER, OTHER = "predictions", "leftover", "other"
@@ -79,21 +80,21 @@ def usage_record(project: Project, now: float) -> dict[str, Any]:
     }
 
 
-def usage_lines(record: Mapping[str, Any]) -> list[str]:
-    """Return a `usage_record` as lines of text."""
-    table = [["size", "age", "kind", "state", "path"]]
+def usage_lines(record: Mapping[str, Any]) -> Parts:
+    """Return a `usage_record` as lines and a table."""
+    rows = []
     for item in record["items"]:
         state = "being written" if item["held"] else "in use" if item["reached"] else "unreached"
         path = os.path.relpath(item["path"], record["folder"])
-        table.append([size_text(item["size"]), age_text(item["age_seconds"]), item["kind"], state, path])
+        rows.append([size_text(item["size"]), age_text(item["age_seconds"]), item["kind"], state, path])
     kinds = ", ".join(f"{kind} {size_text(size)}" for kind, size in record["kinds"].items())
-    lines = [record["folder"], *aligned(table)]
+    lines: list[str | Table] = [printable(record["folder"]), Table(rows, ("size", "age", "kind", "state", "path"))]
     lines.append(f"{size_text(record['bytes'])} in all ({kinds or 'nothing there'})")
     if record["unreached_bytes"]:
         lines.append(
             f"{size_text(record['unreached_bytes'])} unreached by the settings in force; featcache gc removes it"
         )
-    return [printable(line) for line in lines]
+    return lines
 
 
 def removal_record(
@@ -123,17 +124,17 @@ def removal_record(
     return {"folder": str(project.folder), "removed": remove, "bytes": sum(i.size for i in items), "items": found}
 
 
-def removal_lines(record: Mapping[str, Any]) -> list[str]:
-    """Return a `removal_record` as lines of text."""
+def removal_lines(record: Mapping[str, Any]) -> Parts:
+    """Return a `removal_record` as lines and a table."""
     if not record["items"]:
-        return [f"{record['folder']}: nothing to remove"]
+        return [printable(f"{record['folder']}: nothing to remove")]
     did = "removed" if record["removed"] else "would remove"
-    table = [
+    rows = [
         [did, size_text(i["size"]), age_text(i["age_seconds"]), i["kind"], os.path.relpath(i["path"], record["folder"])]
         for i in record["items"]
     ]
     again = "" if record["removed"] else "; --yes removes it"
-    return [printable(line) for line in [record["folder"], *aligned(table), f"{size_text(record['bytes'])}{again}"]]
+    return [printable(record["folder"]), Table(rows), f"{size_text(record['bytes'])}{again}"]
 
 
 class _Reach:

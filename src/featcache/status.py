@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from featcache.convnet_folder import RECORD_FILE
-from featcache.describe import age_text, aligned, printable, size_text
+from featcache.describe import age_text, size_text
 from featcache.errors import SourceError
 from featcache.keys import SHORT
 from featcache.project import Artifact, Project
 from featcache.sources import Manifest, preview_images
 from featcache.staleness import MISSING, cache_reason, manifest_reason, record_reason
+from featcache.tables import Parts, Table, printable
 
 # What Submit asks for, and what each stage needs, as in pipeline/tasks.py.
 NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -80,14 +81,14 @@ def would_run(record: Mapping[str, Any]) -> bool:
     return any(stage["would_run"] for stage in record["stages"])
 
 
-def status_lines(record: Mapping[str, Any]) -> list[str]:
-    """Return a `status_record` as lines of text."""
-    table = [list(COLUMNS)]
+def status_lines(record: Mapping[str, Any]) -> Parts:
+    """Return a `status_record` as a line and a table."""
+    rows = []
     for stage in record["stages"]:
         state = "complete" if stage["complete"] else "runs" if stage["would_run"] else "not needed"
         age = "" if stage["age_seconds"] is None else age_text(stage["age_seconds"])
-        table.append([stage["stage"], state, size_text(stage["bytes"]), age, stage["reason"]])
-    return [printable(line) for line in [record["folder"], *aligned(table)]]
+        rows.append([stage["stage"], state, size_text(stage["bytes"]), age, stage["reason"]])
+    return [printable(record["folder"]), Table(rows, COLUMNS)]
 
 
 def _findings(project: Project) -> dict[str, Finding]:

@@ -8,8 +8,7 @@ from featcache.curves import curves_lines
 from featcache.errors import CacheError
 from featcache.project import LOG_NAME, Project
 from featcache.records import read_json
-
-_WIDTH = 12
+from featcache.tables import Parts, Table
 
 
 def summary(project: Project) -> dict[str, Any]:
@@ -40,8 +39,8 @@ def summary(project: Project) -> dict[str, Any]:
     }
 
 
-def summary_lines(project: Project) -> list[str]:
-    """Return the summary as text lines of one fact each."""
+def summary_parts(project: Project) -> Parts:
+    """Return the summary as an empty line and a table of one fact a row."""
     facts = summary(project)
     rows = " · ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
     set_aside = f" · {facts['rejected']:,} set aside (rejected.csv)" if facts["rejected"] else ""
@@ -60,7 +59,7 @@ def summary_lines(project: Project) -> list[str]:
     lines.append(("cache", f"{_shown(facts['features'])} (featcache ls, featcache show FILE)"))
     lines.append(("log", _shown(facts["log"])))
     lines += [("try next", hint) for hint in _hints(project, facts)]
-    return ["", *(f"{name:<{_WIDTH}} {text}" for name, text in _blank_repeats(lines))]
+    return ["", Table(_blank_repeats(lines))]
 
 
 def _bags(project: Project) -> list[dict[str, Any]]:

@@ -3,64 +3,67 @@
 import argparse
 from pathlib import Path
 
-from featcache.commands import OK, screen
+from featcache.commands import screen
+from featcache.commands.command import Command, argument
+from featcache.tables import printable
 
-
-def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `featcache export`."""
-    parser = commands.add_parser(
-        "export", help="a cache as plain NumPy files", description="Write a cache as .npy files and rows.csv."
-    )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a finished feature cache")
-    parser.add_argument("--to", choices=("npy",), default="npy", help="the form; default: npy")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that isn't there yet")
-    parser.set_defaults(command=_export)
+_CACHE = argument("file", type=Path, metavar="FILE", help="a finished feature cache")
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from featcache.describe import printable
     from featcache.export import export_npy
 
-    screen.show([printable(str(path)) for path in export_npy(arguments.file, arguments.folder)])
-    return OK
-
-
-def add_pack(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `featcache pack`."""
-    parser = commands.add_parser(
-        "pack", help="a compressed archive copy of a cache", description="Write a compressed archive copy of a cache."
-    )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a finished feature cache")
-    parser.add_argument(
-        "--codec", choices=("gzip", "zstd"), default="gzip", help="default: gzip; zstd needs hdf5plugin"
-    )
-    parser.add_argument("--to", type=Path, metavar="PATH", help="the archive; default: FILE.packed")
-    parser.set_defaults(command=_pack)
+    record = {"files": [str(path) for path in export_npy(arguments.file, arguments.folder)]}
+    return screen.answer(arguments, record, lambda record: list(map(printable, record["files"])))
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from featcache.describe import printable, size_text
+    from featcache.describe import size_text
     from featcache.pack import pack
 
     target = pack(arguments.file, arguments.codec, arguments.to)
     before, after = arguments.file.stat().st_size, target.stat().st_size
-    screen.show([printable(f"{target}: {size_text(after)} of {size_text(before)} ({after / before:.0%})")])
-    return OK
-
-
-def add_unpack(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `featcache unpack`."""
-    parser = commands.add_parser(
-        "unpack", help="the cache from its archive copy", description="Restore a cache from its archive copy."
-    )
-    parser.add_argument("file", type=Path, metavar="FILE", help="what featcache pack wrote")
-    parser.add_argument("--to", type=Path, metavar="PATH", help="the cache; default: FILE without .packed")
-    parser.set_defaults(command=_unpack)
+    line = printable(f"{target}: {size_text(after)} of {size_text(before)} ({after / before:.0%})")
+    record = {"path": str(target), "bytes": after, "bytes_before": before}
+    return screen.answer(arguments, record, lambda _: [line])
 
 
 def _unpack(arguments: argparse.Namespace) -> int:
-    from featcache.describe import printable
     from featcache.pack import unpack
 
-    screen.show([printable(str(unpack(arguments.file, arguments.to)))])
-    return OK
+    record = {"path": str(unpack(arguments.file, arguments.to))}
+    return screen.answer(arguments, record, lambda record: [printable(record["path"])])
+
+
+EXPORT = Command(
+    "export",
+    "a cache as plain NumPy files",
+    "Write a cache as .npy files and rows.csv.",
+    _export,
+    [
+        _CACHE,
+        argument("--to", choices=("npy",), default="npy", help="the form; default: npy"),
+        argument("folder", type=Path, metavar="DIR", help="a folder that isn't there yet"),
+    ],
+)
+PACK = Command(
+    "pack",
+    "a compressed archive copy of a cache",
+    "Write a compressed archive copy of a cache.",
+    _pack,
+    [
+        _CACHE,
+        argument("--codec", choices=("gzip", "zstd"), default="gzip", help="default: gzip; zstd needs hdf5plugin"),
+        argument("--to", type=Path, metavar="PATH", help="the archive; default: FILE.packed"),
+    ],
+)
+UNPACK = Command(
+    "unpack",
+    "the cache from its archive copy",
+    "Restore a cache from its archive copy.",
+    _unpack,
+    [
+        argument("file", type=Path, metavar="FILE", help="what featcache pack wrote"),
+        argument("--to", type=Path, metavar="PATH", help="the cache; default: FILE without .packed"),
+    ],
+)

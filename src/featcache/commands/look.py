@@ -5,39 +5,14 @@ import time
 from pathlib import Path
 
 from featcache.commands import OK, PROBLEM, screen
-
-
-def add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `featcache show`."""
-    parser = commands.add_parser(
-        "show", help="what one cache file holds", description="Show what one cache file holds."
-    )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a feature cache, *.h5, finished or not")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(command=_show)
+from featcache.commands.command import Command, argument
+from featcache.tables import Table, printable
 
 
 def _show(arguments: argparse.Namespace) -> int:
     from featcache import describe
 
-    record = describe.cache_record(arguments.file)
-    if arguments.json:
-        screen.show_json(record)
-    else:
-        screen.show(describe.cache_lines(record))
-    return OK
-
-
-def add_ls(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Register `featcache ls`."""
-    parser = commands.add_parser(
-        "ls", help="the cache files in folders", description="List the cache files in and below folders."
-    )
-    parser.add_argument(
-        "folders", type=Path, nargs="*", default=[Path("artifacts")], metavar="FOLDER", help="default: artifacts"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON array")
-    parser.set_defaults(command=_ls)
+    return screen.answer(arguments, describe.cache_record(arguments.file), describe.cache_lines)
 
 
 def _ls(arguments: argparse.Namespace) -> int:
@@ -45,13 +20,30 @@ def _ls(arguments: argparse.Namespace) -> int:
 
     records = describe.listing(arguments.folders, time.time())
     damaged = [record["error"] for record in records if record["error"]]
-    if arguments.json:
-        screen.show_json(records)
-    elif records:
-        screen.show_table(describe.LISTING_COLUMNS, [describe.listing_cells(record) for record in records])
-    else:
-        places = ", ".join(map(str, arguments.folders))
-        screen.show([f"no feature caches in {places}; `luigi --module pipeline Submit` makes some"])
+    places = ", ".join(map(str, arguments.folders))
+    nothing = printable(f"no feature caches in {places}; `luigi --module pipeline Submit` makes some")
+    table = Table([describe.listing_cells(record) for record in records], describe.LISTING_COLUMNS)
+    screen.answer(arguments, records, lambda records: [table] if records else [nothing])
     for error in damaged:
-        screen.complain(describe.printable(error))
+        screen.complain(printable(error))
     return PROBLEM if damaged else OK
+
+
+SHOW = Command(
+    "show",
+    "what one cache file holds",
+    "Show what one cache file holds.",
+    _show,
+    [argument("file", type=Path, metavar="FILE", help="a feature cache, *.h5, finished or not")],
+)
+LS = Command(
+    "ls",
+    "the cache files in folders",
+    "List the cache files in and below folders.",
+    _ls,
+    [
+        argument(
+            "folders", type=Path, nargs="*", default=[Path("artifacts")], metavar="FOLDER", help="default: artifacts"
+        )
+    ],
+)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.convnet_folder import RECORD_FILE
-from featcache.describe import printable
+from featcache.tables import printable
 from featcache.verify.faults import DISK, FILE, UNKNOWN, Fault
 from featcache.verify.other_files import kind_of
 

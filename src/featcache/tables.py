@@ -1,0 +1,44 @@
+"""Texts in rows and columns, before it is known who reads them: `featcache.terminal` fits them to a terminal."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts, with or without a header.
+
+    Attributes:
+        rows: each of as many texts as there are columns.
+        columns: the header; () for none.
+    """
+
+    rows: Sequence[Sequence[str]]
+    columns: Sequence[str] = ()
+
+    def lines(self) -> list[str]:
+        """Return it as lines with aligned columns."""
+        return [printable(line) for line in aligned([*([self.columns] if self.columns else []), *self.rows])]
+
+
+# What commands and the summary tell people: lines of text, and tables between them.
+Parts = Sequence[str | Table]
+
+
+def plain(parts: Parts) -> list[str]:
+    """Return lines and tables as lines alone."""
+    return [line for part in parts for line in (part.lines() if isinstance(part, Table) else [part])]
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of texts as lines with aligned columns."""
+    if not table:
+        return []
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def printable(text: str) -> str:
+    """Return text that any terminal can take: no control characters, no half-decoded bytes of file names."""
+    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in shown)
