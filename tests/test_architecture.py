@@ -26,7 +26,7 @@ LAYERS = [
     {"training", "linear", "convnet_training"},
     {"heads", "project", "curves"},
     {"stages", "summary", "describe", "configuration", "staleness"},
-    {"status", "verify", "leaderboard", "explore"},
+    {"status", "verify", "leaderboard", "doctor", "explore"},
     {"repair", "space", "export", "plan", "serving"},
     {"resizing"},
     {"joined_model"},

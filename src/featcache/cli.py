@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 
 from featcache._version import __version__
-from featcache.commands import OK, copies, explore, keep, look, results, room, screen, serve, state
+from featcache.commands import OK, copies, explore, health, keep, look, results, room, screen, serve, state
 from featcache.errors import FeatcacheError
 
 COMMANDS = (
@@ -28,6 +28,7 @@ COMMANDS = (
     results.LEADERBOARD,
     serve.PREDICT,
     serve.EXPORT_MODEL,
+    health.DOCTOR,
 )
 
 

@@ -11,8 +11,8 @@ from featcache.project import Project
 from featcache.settings import check_names, parse_settings
 
 # In the order in which Luigi reads them; what comes later wins.
-_FILES = ("/etc/luigi/client.cfg", "/etc/luigi/luigi.cfg", "client.cfg", "luigi.cfg")
-_PATH_VARIABLE = "LUIGI_CONFIG_PATH"
+CONFIG_FILES = ("/etc/luigi/client.cfg", "/etc/luigi/luigi.cfg", "client.cfg", "luigi.cfg")
+PATH_VARIABLE = "LUIGI_CONFIG_PATH"
 _PARSER_VARIABLE = "LUIGI_CONFIG_PARSER"
 _VARIABLE = re.compile(r"\$\{([^}]+)\}")
 
@@ -62,7 +62,7 @@ def configured_sections() -> dict[str, dict[str, str]]:
     parser = ConfigParser()
     parser.optionxform = str  # type: ignore[assignment, method-assign]  # as Luigi: keys keep their case
     try:
-        parser.read([*_FILES, *filter(None, [os.environ.get(_PATH_VARIABLE)])], encoding="utf-8")
+        parser.read([*CONFIG_FILES, *filter(None, [os.environ.get(PATH_VARIABLE)])], encoding="utf-8")
         sections = [name for name in parser.sections() if name not in STAGES]
         return {name: {key.replace("-", "_"): _expanded(text) for key, text in parser.items(name)} for name in sections}
     except (ConfigError, UnicodeDecodeError) as error:

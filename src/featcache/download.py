@@ -4,6 +4,8 @@ import hashlib
 import queue
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,14 +58,30 @@ def download(url: str, target: Path, *, digest: str, progress: Progress, limits:
     limits = limits or Limits()
     pace = _Pace(url, limits)
     algorithm = "md5" if len(digest) == _MD5_DIGITS else "sha256"
+    with _found(url, limits) as response, replacing(target) as temporary:
+        found = _save(response, temporary, url, pace, progress, algorithm)
+        if digest and found != digest:
+            raise WeightsUnavailableError(f"{url} sent another file: expected digest {digest}, got {found}")
+
+
+def check_reachable(url: str, limits: Limits) -> None:
+    """Ask for `url` and read nothing of it.
+
+    Raises:
+        WeightsUnavailableError: no answer within ``limits.connect`` and ``limits.read``, or another than 200 OK.
+    """
+    with _found(url, limits):
+        pass
+
+
+@contextmanager
+def _found(url: str, limits: Limits) -> "Iterator[requests.Response]":
+    """The server's answer, if it is 200 OK, closed afterwards."""
     response = _answer(url, limits)
     try:
         if response.status_code != 200:
             raise WeightsUnavailableError(f"{url} answered {response.status_code} {response.reason}; expected 200 OK")
-        with replacing(target) as temporary:
-            found = _save(response, temporary, url, pace, progress, algorithm)
-            if digest and found != digest:
-                raise WeightsUnavailableError(f"{url} sent another file: expected digest {digest}, got {found}")
+        yield response
     finally:
         response.close()
 

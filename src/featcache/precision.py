@@ -42,7 +42,7 @@ def choose_precision(setting: str, gpu_capability: tuple[int, int] | None = None
             "bfloat16" if native else "float32",
             f"GPU of compute capability {capability}, which {verdict} bfloat16 units",
         )
-    flags = _cpu_flags(cpuinfo)
+    flags = cpu_flags(cpuinfo)
     if flags is None:
         return Precision("float32", f"the processor's flags can't be read from {cpuinfo}")
     native_flags = [flag for flag in _CPU_FLAGS if flag in flags]
@@ -51,7 +51,8 @@ def choose_precision(setting: str, gpu_capability: tuple[int, int] | None = None
     return Precision("float32", f"the processor has neither {' nor '.join(_CPU_FLAGS)}")
 
 
-def _cpu_flags(cpuinfo: Path) -> frozenset[str] | None:
+def cpu_flags(cpuinfo: Path) -> frozenset[str] | None:
+    """Return what the processor can, in the kernel's words, e.g. ``avx512_bf16``; None where that can't be read."""
     try:
         with open(cpuinfo, encoding="utf-8", errors="replace") as lines:
             for line in lines:

@@ -163,17 +163,16 @@ def _imagenet_or_random(spec: FeaturesSpec, architecture: Architecture, progress
 
 
 def _imagenet(spec: FeaturesSpec, architecture: Architecture, progress: Progress) -> ResolvedWeights:
-    path = _keras_home() / "models" / architecture.file
+    path = imagenet_file(architecture)
     if path.exists():
-        _check_cached(path, architecture)
+        check_cached(path, architecture)
     else:
         _fetch(path, architecture, progress)
     return _resolved(spec, "imagenet", _file_digest(path, *_stat(path)), path, None)
 
 
 def _fetch(path: Path, architecture: Architecture, progress: Progress) -> None:
-    mirror = os.environ.get(URL_VARIABLE)
-    url = f"{mirror.rstrip('/')}/{architecture.url.rsplit('/', 1)[-1]}" if mirror else architecture.url
+    url = imagenet_url(architecture)
     try:
         download(url, path, digest=architecture.digest, progress=progress)
     except WeightsUnavailableError as error:
@@ -187,7 +186,23 @@ def _fetch(path: Path, architecture: Architecture, progress: Progress) -> None:
         ) from error
 
 
-def _check_cached(path: Path, architecture: Architecture) -> None:
+def imagenet_file(architecture: Architecture) -> Path:
+    """Return where Keras keeps the network's ImageNet weights, there or not."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / architecture.file
+
+
+def imagenet_url(architecture: Architecture) -> str:
+    """Return where they are downloaded from: Keras' server, or the mirror that the environment names."""
+    mirror = os.environ.get(URL_VARIABLE)
+    return f"{mirror.rstrip('/')}/{architecture.url.rsplit('/', 1)[-1]}" if mirror else architecture.url
+
+
+def check_cached(path: Path, architecture: Architecture) -> None:
+    """Hold a file to what Keras publishes.
+
+    Raises:
+        WeightsError: it can't be read, or is another one.
+    """
     expected = architecture.digest
     try:
         with open(path, "rb") as stream:
@@ -199,10 +214,6 @@ def _check_cached(path: Path, architecture: Architecture) -> None:
             f"{path} is damaged: expected digest {expected}, got {found}; remove it and run again, "
             f"or put the file from {architecture.url} there"
         )
-
-
-def _keras_home() -> Path:
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
 
 
 def _stat(path: Path) -> tuple[int, int]:

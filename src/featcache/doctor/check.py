@@ -1,0 +1,22 @@
+"""What one look came to."""
+
+from dataclasses import dataclass
+
+PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what, in a word or two.
+        state: ``PASS``; ``WARN``: it runs, slower or worse than it could; ``FAIL``: the main job can't run so.
+        found: what was found.
+        fix: what to do; "" for ``PASS``.
+    """
+
+    name: str
+    state: str
+    found: str
+    fix: str = ""

@@ -1,0 +1,108 @@
+"""luigi.cfg and what it asks for: weights that can be had, a luigid and a Dask scheduler that answer."""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from featcache.architectures import find_architecture, is_model_file
+from featcache.configuration import CONFIG_FILES, PATH_VARIABLE, configured_project, configured_sections
+from featcache.doctor.check import FAIL, PASS, WARN, Check
+from featcache.download import Limits, check_reachable
+from featcache.errors import FeatcacheError, WeightsError, WeightsUnavailableError
+from featcache.project import Project
+from featcache.specs import FeaturesSpec
+from featcache.weights import check_cached, imagenet_file, imagenet_url
+
+_QUICK = Limits(connect=2.0, read=3.0)
+_ANSWER_SECONDS = 2.0
+
+
+def configuration_check(overrides: Sequence[str]) -> tuple[Check, Project | None]:
+    """Read luigi.cfg as a run would; return the project, None where no run could start."""
+    named = os.environ.get(PATH_VARIABLE)
+    files = [name for name in (*CONFIG_FILES, *([named] if named else [])) if Path(name).is_file()]
+    try:
+        project = configured_project(overrides)
+    except FeatcacheError as error:
+        return Check("luigi.cfg", FAIL, str(error), f"mend {files[-1] if files else '--set'}, and ask again"), None
+    if named and not Path(named).is_file():
+        return Check(
+            "luigi.cfg", WARN, f"{PATH_VARIABLE}={named!r}: there is no such file", f"unset {PATH_VARIABLE}"
+        ), project
+    told = f"{', '.join(files)}: every setting can be read" if files else "none here: every setting has its default"
+    return Check("luigi.cfg", PASS, f"{told}; project {project.settings.dataset.name}"), project
+
+
+def settings_checks(project: Project) -> Iterator[Check]:
+    """Yield checks of what the settings ask for."""
+    yield images_check(project)
+    yield weights_check(project.settings.features)
+    sections = configured_sections()
+    core = sections.get("core", {})
+    if core.get("local_scheduler", "true").lower() == "false":
+        address = (
+            core.get("scheduler_url")
+            or f"http://{core.get('scheduler_host', 'localhost')}:{core.get('scheduler_port', '8082')}"
+        )
+        yield answers_check("luigid", address, "start it (luigid), or set [core] local_scheduler = true")
+    yield cluster_check(sections.get("Cluster", {}))
+
+
+def images_check(project: Project) -> Check:
+    """The data set's folder is there."""
+    dataset = project.settings.dataset
+    if dataset.path is None:
+        return Check("images", PASS, f"{dataset.source}: embedded")
+    if not dataset.path.is_dir():
+        told = f"[Dataset] path: there is no folder {str(dataset.path)!r}"
+        return Check("images", FAIL, told, "set [Dataset] path; it counts from the folder where luigi is started")
+    return Check("images", PASS, f"{dataset.source}: {dataset.path}")
+
+
+def weights_check(spec: FeaturesSpec) -> Check:
+    """The weights are on this machine, or can be downloaded; a few seconds at most are spent on finding out."""
+    if is_model_file(spec.backbone) or spec.weights not in ("auto", "imagenet", "random"):
+        named = Path(spec.backbone if is_model_file(spec.backbone) else spec.weights).expanduser()
+        if named.is_file():
+            return Check("weights", PASS, f"{named}")
+        return Check(
+            "weights", FAIL, f"there is no file {named}", "set [Features] weights (or backbone) to one that is there"
+        )
+    architecture = find_architecture(spec.backbone)
+    if spec.weights == "random":
+        fix = "set [Features] weights = imagenet for anything but trying"
+        return Check("weights", WARN, "random, good enough to try things", fix)
+    path, url = imagenet_file(architecture), imagenet_url(architecture)
+    try:
+        if path.exists():
+            check_cached(path, architecture)
+            return Check("weights", PASS, f"ImageNet weights of {architecture.name} in {path}")
+        check_reachable(url, _QUICK)
+        return Check("weights", PASS, f"ImageNet weights of {architecture.name} can be downloaded from {url}")
+    except WeightsUnavailableError as error:
+        state = WARN if spec.weights == "auto" else FAIL
+        told = f"not on this machine, and can't be downloaded: {error}"
+        told += "; a run takes random ones" if state == WARN else ""
+        return Check("weights", state, told, f"put {architecture.url} into {path.parent}")
+    except WeightsError as error:
+        return Check("weights", FAIL, str(error), f"remove {path}; the next run downloads it")
+
+
+def cluster_check(section: Mapping[str, str]) -> Check:
+    """Where the settings name a Dask scheduler, it answers."""
+    scheduler = section.get("scheduler", "none").strip()
+    if "://" not in scheduler:
+        return Check("cluster", PASS, f"[Cluster] scheduler = {scheduler}: this machine alone")
+    return answers_check("cluster", scheduler, "start it (dask scheduler), or set [Cluster] scheduler = none")
+
+
+def answers_check(name: str, address: str, fix: str) -> Check:
+    """Something accepts connections at an address, ``scheme://host:port``."""
+    url = urlsplit(address)
+    try:
+        socket.create_connection((url.hostname or "", url.port or 80), timeout=_ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        return Check(name, FAIL, f"nothing answers at {address}: {getattr(error, 'strerror', None) or error}", fix)
+    return Check(name, PASS, f"{address} answers")
