@@ -35,6 +35,7 @@ CASES = {
     "predict": ["{images}"],
     "export-model": ["{new}.keras"],
     "doctor": [],
+    "completion": ["bash"],
 }
 
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 
 from featcache._version import __version__
-from featcache.commands import OK, copies, explore, health, keep, look, results, room, screen, serve, state
+from featcache.commands import OK, completion, copies, explore, health, keep, look, results, room, screen, serve, state
 from featcache.errors import FeatcacheError
 
 COMMANDS = (
@@ -29,6 +29,7 @@ COMMANDS = (
     serve.PREDICT,
     serve.EXPORT_MODEL,
     health.DOCTOR,
+    completion.COMPLETION,
 )
 
 
@@ -65,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="featcache", description="Look inside, check and look after cached backbone features."
     )
     parser.add_argument("--version", action="version", version=f"featcache {__version__}")
+    parser.set_defaults(parser=parser)  # for `featcache completion`
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.register(commands)
