@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,13 +17,14 @@ from featcache.cache.structure import Place, Structure
 from featcache.errors import CacheFormatError
 
 _PIECE_BYTES = 512 * 1024  # stays in a core's second-level cache between hashing and statistics
+_STRETCH = 512  # numbers added in float32
 _MAGNITUDE = np.uint16(0x7FFF)
 _BIAS = np.float32(2.0**112)
 
 
 @dataclass(frozen=True)
 class TapStatistics:
-    """Exact statistics of one tap over the rows with status ok.
+    """Statistics of one tap over the rows with status ok, exact but for the sum.
 
     Attributes:
         rows: how many rows count.
@@ -30,7 +32,7 @@ class TapStatistics:
         zeros: how many of these are 0.
         minimum: smallest value; infinity while `values` is 0.
         maximum: largest value; -infinity while `values` is 0.
-        total: sum in float64, added block by block in the file's order.
+        total: sum to about 1e-6, added block by block in the file's order.
     """
 
     rows: int = 0
@@ -204,8 +206,17 @@ def _measure(piece: npt.NDArray[np.float16], scratch: Scratch) -> TapStatistics:
     lowest_and_highest = np.array([lowest, bits.max()], np.int16).view(np.float16)
     minimum, maximum = (float(value) for value in lowest_and_highest)
     wide = _shifted(piece.view(np.uint16).reshape(-1), scratch.wide[: piece.size])
-    total = float(wide.sum(dtype=np.float64)) * float(_BIAS)  # a power of two: exact
+    total = _sum(wide) * float(_BIAS)  # a power of two: exact
     return TapStatistics(len(piece), piece.size, piece.size - int(np.count_nonzero(bits)), minimum, maximum, total)
+
+
+def _sum(wide: npt.NDArray[np.float32]) -> float:
+    """The sum, to about 1e-6 of it where nothing is negative: stretches of at most 512 in float32, these in float64.
+
+    A sum in float64 from the start takes four times as long, as long as reading, checksum and all the rest.
+    """
+    stretches = wide.reshape(-1, math.gcd(wide.size, _STRETCH))
+    return float(np.einsum("ij->i", stretches).sum(dtype=np.float64))
 
 
 def widen(piece: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
