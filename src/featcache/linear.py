@@ -47,6 +47,7 @@ def train_linear(
     by_fold = input_statistics(copies, parts)
     statistics = {key: np.stack([by_fold[fold][key] for fold in parts.numbers]) for key in by_fold[parts.numbers[0]]}
     regressions = Regressions(copies, labels, own, statistics, plan.classes)
+    counts = [int(parts.scored(fold).sum()) for fold in parts.numbers]
     path: list[Weights] = []
     judged: list[_Judged] = []
     progress.start(name, len(VARIANCES), "strengths")
@@ -55,19 +56,15 @@ def train_linear(
             fitted = regressions.fit(variance / plan.features, path[-1] if path else None, _TOLERANCE)
             path.append(fitted | statistics)
             judged.append(_Judged(path[-1], copies[0], labels, own, parts))
-            losses = [step.mean_loss for step in judged]
+            losses = [step.mean_loss(counts) for step in judged]
             progress.advance(1, f"C {variance / plan.features:.2g}, out of fold {losses[-1]:.3f}")
             if losses[-1] > _WORSE * min(losses):
                 break
     finally:
         progress.finish()
-    counts = [int(parts.scored(fold).sum()) for fold in parts.numbers]
     chosen = chosen_steps(np.array([step.fold_loss for step in judged]), counts)
     weights = {key: np.stack([path[step][key][head] for head, step in enumerate(chosen)]) for key in path[0]}
-    out_of_fold = np.full((1, len(labels), plan.classes), np.nan, np.float32)
-    for head, step in enumerate(chosen):
-        mine = parts.scored(parts.numbers[head])
-        out_of_fold[0, mine] = judged[step].out_of_fold[mine]
+    out_of_fold = _out_of_fold(weights, copies[0], parts, plan.classes)
     heads = tuple(HeadId(0, fold) for fold in parts.numbers)
     knows = np.stack([np.bincount(labels[rows], minlength=plan.classes) > 0 for rows in own])
     return Bag(plan, tuple(copies[0].shape[1:]), heads, weights, out_of_fold, knows, _history(judged, chosen))
@@ -85,7 +82,7 @@ def chosen_steps(fold_loss: npt.NDArray[np.floating], counts: Sequence[int]) -> 
 
 
 class _Judged:
-    """What one strength's regressions say: of their own fold, and of the rows that they were fitted to."""
+    """What one strength's regressions say: of their own fold, and of the rows that they were fitted to; (H,) each."""
 
     def __init__(
         self,
@@ -95,22 +92,35 @@ class _Judged:
         own: npt.NDArray[np.bool_],
         parts: Parts,
     ) -> None:
-        classes = weights["bias_0"].shape[1]
-        heads, self.out_of_fold = len(parts.numbers), np.full((len(labels), classes), np.nan, np.float32)
-        losses, rights = np.zeros((len(labels), heads)), np.zeros((len(labels), heads), bool)
+        heads, classes = weights["bias_0"].shape
+        apart = np.stack([parts.scored(fold) for fold in parts.numbers])
+        loss, right = np.zeros((2, heads)), np.zeros((2, heads))  # of own rows, of the fold's
         for start, block in blocks(features, features[0].size + 3 * heads * classes):
-            rows = np.arange(start, start + len(block))
+            rows = slice(start, start + len(block))
             said = forward(weights, block, 0)
             told = said[:, np.arange(len(block)), np.maximum(labels[rows], 0)]
-            losses[rows] = -np.log(np.maximum(told, 1e-7)).T
-            rights[rows] = (said.argmax(axis=2) == labels[rows]).T
-            for head, fold in enumerate(parts.numbers):
-                mine = parts.units[rows] == fold
-                self.out_of_fold[rows[mine]] = said[head, mine]
-        self.loss, self.accuracy = (_by_head(values, own) for values in (losses, rights))
-        apart = np.stack([parts.scored(fold) for fold in parts.numbers])
-        self.fold_loss, self.fold_accuracy = (_by_head(values, apart) for values in (losses, rights))
-        self.mean_loss = float(losses.T[apart].mean())
+            losses, rights = -np.log(np.maximum(told, 1e-7)), said.argmax(axis=2) == labels[rows]
+            mine = np.stack([own[:, rows], apart[:, rows]])
+            loss += np.where(mine, losses, 0).sum(axis=2, dtype=np.float64)
+            right += (mine & rights).sum(axis=2)
+        counts = np.stack([own.sum(axis=1), apart.sum(axis=1)])
+        (self.loss, self.fold_loss), (self.accuracy, self.fold_accuracy) = loss / counts, right / counts
+
+    def mean_loss(self, counts: Sequence[int]) -> float:
+        """Mean loss over all folds' rows, of which there are `counts`."""
+        return float(np.average(self.fold_loss, weights=counts))
+
+
+def _out_of_fold(weights: Weights, features: npt.NDArray[Any], parts: Parts, classes: int) -> Floats:
+    """(1, n, C): each row by the regression of its fold; NaN where there is none. Of every strength it would be ten times this."""
+    told = np.full((1, len(features), classes), np.nan, np.float32)
+    scored = [parts.scored(fold) for fold in parts.numbers]
+    for start, block in blocks(features, features[0].size + 3 * len(scored) * classes):
+        said = forward(weights, block, 0)
+        for head, apart in enumerate(scored):
+            mine = np.flatnonzero(apart[start : start + len(block)])
+            told[0, start + mine] = said[head, mine]
+    return told
 
 
 def _history(judged: Sequence[_Judged], chosen: Sequence[int]) -> History:
@@ -120,8 +130,3 @@ def _history(judged: Sequence[_Judged], chosen: Sequence[int]) -> History:
         for name in ("loss", "accuracy", "fold_loss", "fold_accuracy")
     )
     return History(loss, accuracy, loss, accuracy, fold_loss, fold_accuracy, np.array(chosen, np.int32))
-
-
-def _by_head(values: npt.NDArray[Any], rows: npt.NDArray[np.bool_]) -> Floats:
-    """(H,) mean of each head's `values` (n, H) over its `rows` (H, n)."""
-    return np.array([values[mine, head].mean() for head, mine in enumerate(rows)], np.float32)
