@@ -100,9 +100,9 @@ def extract(made: Project) -> None:
     """List and cache what isn't cached yet."""
     stages.index_images(made, Silent())
     stages.resolve_features(made, Silent())
-    for split, copy in made.caches():
-        if not made.features(split, copy).is_complete():
-            stages.extract_split(made, split, copy, Silent())
+    for split in dict.fromkeys(split for split, _ in made.caches()):
+        if not all(made.features(*each).is_complete() for each in made.caches() if each[0] == split):
+            stages.extract_split(made, split, Silent())
     stages.finish_features(made, Silent())
 
 

@@ -270,8 +270,9 @@ def write_bag(bag: Bag, path: Path) -> None:
     np.savez(path, allow_pickle=False, header=text, out_of_fold=bag.out_of_fold, knows=bag.knows, **arrays)
 
 
-def load_bag(folder: Path) -> Bag:
-    """Read the bag that `featcache.heads.save_bag` left in `folder`.
+def load_bag(folder: Path, *, out_of_fold: bool = True) -> Bag:
+    """Read the bag that `featcache.heads.save_bag` left in `folder`; with `out_of_fold` False, for who only predicts,
+    without its out-of-fold probabilities, which then are (seeds, 0, C).
 
     Raises:
         CacheFormatError: there is none, or it is damaged.
@@ -280,7 +281,8 @@ def load_bag(folder: Path) -> Bag:
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             header = json.loads(archive["header"].tobytes())
-            arrays = {name: archive[name] for name in archive.files if name != "header"}
+            left = {"header"} if out_of_fold else {"header", "out_of_fold"}
+            arrays = {name: archive[name] for name in archive.files if name not in left}
         return _bag(header, arrays)
     except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
         raise CacheFormatError(f"{path}: expected a bag of heads; {error}: run TrainHeads with --rerun") from error
@@ -302,5 +304,7 @@ def _bag(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> B
         if rest:
             prefixed[part][rest] = array
     heads = tuple(HeadId(seed, fold) for seed, fold in header["heads"])
-    history = History(**prefixed["history"])
-    return Bag(HeadPlan(**plan), tap_shape, heads, prefixed["weights"], arrays["out_of_fold"], arrays["knows"], history)
+    history, knows = History(**prefixed["history"]), arrays["knows"]
+    none = np.empty((len({head.seed for head in heads}), 0, knows.shape[1]), np.float32)
+    told = arrays.get("out_of_fold", none)
+    return Bag(HeadPlan(**plan), tap_shape, heads, prefixed["weights"], told, knows, history)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -122,31 +123,52 @@ class Predictions:
         Raises:
             CacheFormatError: the file is absent, damaged or something else.
         """
-        try:
-            _check_seal(path)
-            with h5py.File(path, "r") as file:
-                if file.attrs["schema"] != SCHEMA:
-                    raise ValueError(f"schema={file.attrs['schema']!r} is not the expected {SCHEMA}")
-                ids = PackedTexts(_texts(file["ids"]))
-                members, names = (tuple(_texts(file[name])) for name in ("members", "class_names"))
-                labels, probabilities = file["labels"][()], file["probabilities"][()]
-                folds = file["folds"][()] if "folds" in file else None
+        with _reading(path) as file:
+            ids = PackedTexts(_texts(file["ids"]))
+            members, names = (tuple(_texts(file[name])) for name in ("members", "class_names"))
+            labels, probabilities = file["labels"][()], file["probabilities"][()]
+            folds = file["folds"][()] if "folds" in file else None
             integers = labels.dtype == np.int32 and (folds is None or folds.dtype == np.int32)
             if not integers or probabilities.dtype != np.float32:
                 raise TypeError(f"labels are {labels.dtype}, probabilities {probabilities.dtype}")
             return cls(ids, labels, members, probabilities, names, folds)
-        except (
-            OSError,
-            KeyError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            RuntimeError,
-            RecursionError,
-            CacheMismatchError,
-        ) as error:
-            reason = " ".join(str(error).split())
-            raise CacheFormatError(f"{path}: expected predictions; {reason}: remove it and run again") from error
+
+
+def stored_members(path: Path) -> tuple[str, ...]:
+    """Return the members' names alone of what `Predictions.save` wrote.
+
+    Raises:
+        CacheFormatError: the file is absent, damaged or something else.
+    """
+    with _reading(path) as file:
+        return tuple(_texts(file["members"]))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[h5py.File]:
+    """Open predictions whose bytes are those that were written.
+
+    Raises:
+        CacheFormatError: they can't be read, or what is done with them fails.
+    """
+    try:
+        _check_seal(path)
+        with h5py.File(path, "r") as file:
+            if file.attrs["schema"] != SCHEMA:
+                raise ValueError(f"schema={file.attrs['schema']!r} is not the expected {SCHEMA}")
+            yield file
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        RecursionError,
+        CacheMismatchError,
+    ) as error:
+        reason = " ".join(str(error).split())
+        raise CacheFormatError(f"{path}: expected predictions; {reason}: remove it and run again") from error
 
 
 def _texts(dataset: h5py.Dataset) -> Iterator[str]:

@@ -12,7 +12,7 @@ from featcache.combination import Combination
 from featcache.ensemble import Ensemble
 from featcache.errors import CacheMismatchError, SettingsError, WeightsError
 from featcache.pixels import luminance
-from featcache.predictions import Predictions
+from featcache.predictions import Predictions, stored_members
 from featcache.project import LOG_NAME, Artifact, Project
 from featcache.stages.results import submission_clip
 from featcache.startup import import_keras
@@ -163,7 +163,7 @@ def _alone(built: Ensemble, member: str) -> Ensemble:
 def _member_names(source: Artifact) -> tuple[str, ...]:
     if not source.is_complete():
         raise CacheMismatchError(f"expected members of the ensemble in {source.path.parent}; got none: {_RUN}")
-    return Predictions.load(source.path.parent / OUT_OF_FOLD_FILE).members
+    return stored_members(source.path.parent / OUT_OF_FOLD_FILE)
 
 
 def _served_convnet(project: Project, source: Artifact, chosen: tuple[str, ...]) -> ServedConvNet | None:
@@ -183,6 +183,6 @@ def _served_bag(source: Artifact, chosen: tuple[str, ...]) -> ServedBag | None:
     members = tuple(name for name in names if name in chosen)
     if not members:
         return None
-    bag = load_bag(source.path.parent)
+    bag = load_bag(source.path.parent, out_of_fold=False)
     seeds = [seed for seed, name in zip(bag.seeds, names, strict=True) if name in members]
     return ServedBag(str((source.record() or {}).get("tap")), bag.of_seeds(seeds), members)

@@ -10,7 +10,7 @@ from featcache.bags import OUT_OF_FOLD_FILE, load_bag
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
 from featcache.errors import CacheMismatchError, SubmissionError
-from featcache.predictions import Predictions, joined_members
+from featcache.predictions import Predictions, joined_members, stored_members
 from featcache.progress import Progress
 from featcache.project import Artifact, Project
 from featcache.sources import Manifest
@@ -86,12 +86,14 @@ def _predict_split(project: Project, split: str, prior: npt.NDArray[np.float64],
     probabilities = []
     for stage, sources in project.member_sources().items():
         for source in sources:
-            members += Predictions.load(source.path.parent / OUT_OF_FOLD_FILE).members
+            members += stored_members(source.path.parent / OUT_OF_FOLD_FILE)
         probabilities.append(_PREDICT[stage](project, sources, reader))
         progress.advance(len(sources))
-    joined = np.concatenate(probabilities)
+    joined = _joined(probabilities)
     joined[:, reader.status != Status.OK] = prior
-    joined = np.where(np.isnan(joined), prior, joined).astype(np.float32)
+    for told in joined:
+        rows, classes = np.nonzero(np.isnan(told))
+        told[rows, classes] = prior[classes]
     artifact = project.predictions(split)
     record = {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)}
     labels = np.array(reader.labels)
@@ -102,9 +104,16 @@ def _predict_split(project: Project, split: str, prior: npt.NDArray[np.float64],
 def _predict_bags(project: Project, bags: Sequence[Artifact], reader: Reader) -> npt.NDArray[np.float32]:
     """(members, n, C) of the cache's rows, in the order of the bags' out-of-fold predictions."""
     taps = [str((bag.record() or {}).get("tap")) for bag in bags]
-    return np.concatenate(
-        [load_bag(bag.path.parent).member_predictions(reader[tap]) for bag, tap in zip(bags, taps, strict=True)]
+    return _joined(
+        [
+            load_bag(bag.path.parent, out_of_fold=False).member_predictions(reader[tap])
+            for bag, tap in zip(bags, taps, strict=True)
+        ]
     )
+
+
+def _joined(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _predict_convnets(project: Project, members: Sequence[Artifact], reader: Reader) -> npt.NDArray[np.float32]:

@@ -38,7 +38,10 @@ def pseudo_labels(project: Project, tap: str, parts: Parts) -> PseudoLabels:
     built = build_ensemble(known, project.settings.ensemble.method)
     # where every row is usable, the file itself is read batch by batch
     features = {name: reader[name] if usable.all() else reader[name][usable] for name in {*taps, tap}}
-    said = [by_fold(load_bag(folder), features[name], parts) for folder, name in zip(folders, taps, strict=True)]
+    said = [
+        by_fold(load_bag(folder, out_of_fold=False), features[name], parts)
+        for folder, name in zip(folders, taps, strict=True)
+    ]
     labels = soft_labels(np.concatenate(said, axis=1), built, parts)
     return PseudoLabels([features[tap]], labels, project.settings.heads.pseudo_weight)
 
