@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from images import encoded, idx3, make_folder, picture
 
 import featcache
-from featcache.bags import Bag, HeadId, History, load_bag, write_bag
+from featcache.bag_file import load_bag, write_bag
+from featcache.bags import Bag, HeadId, History
 from featcache.cache.reuse import find_rows
 from featcache.cache.writer import CacheWriter
 from featcache.combination import Combination

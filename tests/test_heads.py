@@ -8,7 +8,8 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from featcache.bags import HeadId, load_bag  # noqa: E402  # after importorskip
+from featcache.bag_file import load_bag  # noqa: E402  # after importorskip
+from featcache.bags import HeadId  # noqa: E402  # after importorskip
 from featcache.batches import Examples  # noqa: E402
 from featcache.errors import CacheFormatError, TrainingError  # noqa: E402
 from featcache.folds import assign_folds  # noqa: E402

@@ -15,7 +15,7 @@ from cache_files import make_rows, write_cache
 
 import featcache
 from featcache import predictions
-from featcache.bags import load_bag
+from featcache.bag_file import load_bag
 from featcache.ensemble import Ensemble
 from featcache.errors import CacheError, CacheFormatError, FeatcacheError, SourceError
 from featcache.predictions import Predictions, stored_record

@@ -9,7 +9,7 @@ import pytest
 from images import make_idx, table
 from projects import CLASSES, LuigiProject, small_project, write_image
 
-from featcache.bags import load_bag
+from featcache.bag_file import load_bag
 from featcache.cache.reader import open_cache
 from featcache.predictions import Predictions
 

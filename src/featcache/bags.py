@@ -1,33 +1,25 @@
-"""A bag of trained heads as stacked arrays: prediction, batch statistics, and its file. NumPy only.
+"""A bag of trained heads as stacked arrays: prediction and batch statistics. NumPy only.
 
 The weights of all heads stand in arrays with a leading head axis, by these names (L hidden layers, then the softmax):
 ``input_mean, input_variance (H, F)`` where inputs are standardised; per dense layer l ``kernel_l (H, in, out)`` and
 ``bias_l (H, out)``; per hidden layer ``gamma_l, beta_l, mean_l, variance_l (H, out)``.
 """
 
-import json
-import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.errors import CacheFormatError, TrainingError
+from featcache.errors import TrainingError
 from featcache.parts import Parts
-from featcache.presets import HeadPlan, Variant
-from featcache.schedules import Phase
+from featcache.presets import HeadPlan
 
 Floats = npt.NDArray[np.float32]
 Weights = dict[str, Floats]
 
 EPSILON = 1e-3  # what Keras' BatchNormalization adds to the variance
-BAG_FILE = "bag.npz"
-OUT_OF_FOLD_FILE = "out_of_fold.hdf5"
-RECORD_FILE = "bag.json"
-_SCHEMA = 2
 _BLOCK_VALUES = 4_000_000  # about 16 MB of float32 at a time
 
 
@@ -258,53 +250,3 @@ def _softmax(logits: Floats) -> Floats:
     np.exp(logits, out=logits)
     logits /= logits.sum(axis=-1, keepdims=True)
     return logits
-
-
-def write_bag(bag: Bag, path: Path) -> None:
-    """Write the bag's arrays as one NumPy archive; the same bag gives the same bytes."""
-    plan = {**bag.plan.settings(), "tap_shape": list(bag.tap_shape)}
-    header = {"schema": _SCHEMA, "plan": plan, "heads": [[head.seed, head.fold] for head in bag.heads]}
-    arrays: dict[str, npt.NDArray[Any]] = {f"weights/{name}": array for name, array in bag.weights.items()}
-    arrays |= {f"history/{name}": array for name, array in bag.history.mappings().items()}
-    text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
-    np.savez(path, allow_pickle=False, header=text, out_of_fold=bag.out_of_fold, knows=bag.knows, **arrays)
-
-
-def load_bag(folder: Path, *, out_of_fold: bool = True) -> Bag:
-    """Read the bag that `featcache.heads.save_bag` left in `folder`; with `out_of_fold` False, for who only predicts,
-    without its out-of-fold probabilities, which then are (seeds, 0, C).
-
-    Raises:
-        CacheFormatError: there is none, or it is damaged.
-    """
-    path = folder / BAG_FILE
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            header = json.loads(archive["header"].tobytes())
-            left = {"header"} if out_of_fold else {"header", "out_of_fold"}
-            arrays = {name: archive[name] for name in archive.files if name not in left}
-        return _bag(header, arrays)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
-        raise CacheFormatError(f"{path}: expected a bag of heads; {error}: run TrainHeads with --rerun") from error
-
-
-def _bag(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Bag:
-    if header["schema"] != _SCHEMA:
-        raise ValueError(f"schema={header['schema']!r} is not the expected {_SCHEMA}")
-    plan = dict(header["plan"])
-    tap_shape = tuple(plan.pop("tap_shape"))
-    del plan["training_version"]
-    for name in ("hidden", "dropouts"):
-        plan[name] = tuple(plan[name])
-    plan["schedule"] = tuple(Phase(*phase) for phase in plan["schedule"])
-    plan["variants"] = tuple(Variant(tuple(dropouts), rate) for dropouts, rate in plan["variants"])
-    prefixed: dict[str, dict[str, npt.NDArray[Any]]] = {part: {} for part in ("weights", "history")}
-    for name, array in arrays.items():
-        part, _, rest = name.partition("/")
-        if rest:
-            prefixed[part][rest] = array
-    heads = tuple(HeadId(seed, fold) for seed, fold in header["heads"])
-    history, knows = History(**prefixed["history"]), arrays["knows"]
-    none = np.empty((len({head.seed for head in heads}), 0, knows.shape[1]), np.float32)
-    told = arrays.get("out_of_fold", none)
-    return Bag(HeadPlan(**plan), tap_shape, heads, prefixed["weights"], told, knows, history)

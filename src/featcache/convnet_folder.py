@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from featcache.bags import OUT_OF_FOLD_FILE
+from featcache.bag_file import OUT_OF_FOLD_FILE
 from featcache.disk import replace_folder, replacing, storage_errors
 from featcache.predictions import Predictions
 from featcache.records import read_json, write_json

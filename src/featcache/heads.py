@@ -8,7 +8,8 @@ from pathlib import Path
 import keras
 
 from featcache import disk
-from featcache.bags import BAG_FILE, EPSILON, OUT_OF_FOLD_FILE, RECORD_FILE, Bag, Floats, write_bag
+from featcache.bag_file import BAG_FILE, OUT_OF_FOLD_FILE, RECORD_FILE, write_bag
+from featcache.bags import EPSILON, Bag, Floats
 from featcache.predictions import Predictions
 from featcache.records import write_json
 

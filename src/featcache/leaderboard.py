@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.bags import OUT_OF_FOLD_FILE
+from featcache.bag_file import OUT_OF_FOLD_FILE
 from featcache.combination import normalised
 from featcache.ensemble import Ensemble
 from featcache.errors import TrainingError

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.bags import OUT_OF_FOLD_FILE, Bag, load_bag
+from featcache.bag_file import OUT_OF_FOLD_FILE, load_bag
+from featcache.bags import Bag
 from featcache.combination import Combination
 from featcache.ensemble import Ensemble
 from featcache.errors import CacheMismatchError, SettingsError, WeightsError

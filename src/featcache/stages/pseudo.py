@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from featcache.bags import OUT_OF_FOLD_FILE, Bag, Floats, load_bag
+from featcache.bag_file import OUT_OF_FOLD_FILE, load_bag
+from featcache.bags import Bag, Floats
 from featcache.batches import PseudoLabels
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from featcache import keys
-from featcache.bags import OUT_OF_FOLD_FILE, load_bag
+from featcache.bag_file import OUT_OF_FOLD_FILE, load_bag
 from featcache.convnet_folder import RECORD_FILE
 from featcache.ensemble import Ensemble
 from featcache.errors import FeatcacheError
