@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 # `make test TESTS=tests/test_keys.py`
 TESTS ?=
+# processes of the whole suite; each grows to some GB, as TensorFlow keeps what it compiles
+JOBS ?= 2
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
@@ -18,7 +20,7 @@ submit: $(VENV)/.installed  ## Set up, and take the embedded digits to a checked
 	$(BIN)/luigi --module pipeline Submit
 
 test: $(VENV)/.developed  ## Set up, and run the tests (set FEATCACHE_SHARED for those on real data)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),-n $(JOBS) --dist loadfile)
 
 lint: $(VENV)/.developed  ## Check format, style and types
 	$(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 """Two runs at once on one artifacts folder: the second waits and says for whom, and nothing is ever mixed."""
 
 import contextlib
+import os
 import re
 import time
 
@@ -57,13 +58,16 @@ def test_the_second_run_says_who_holds_the_folder_and_goes_on_when_it_dies(tmp_p
     wait_for(project.artifacts / "features/train-*.partial.h5")
     first.send_signal(19)  # SIGSTOP: alive, and holding
     second = runs.start(runs.command(project, workers=2), **runs.SHORT_BLOCKS)
-    time.sleep(1.5)
-    assert second.poll() is None
+    said = b""
+    while b"waiting for it to finish" not in said:
+        piece = os.read(second.stdout.fileno(), 4096)
+        assert piece, said
+        said += piece
     runs.kill_group(first)
-    code, said = runs.finish(second)
-    assert code == 0, said
+    code, rest = runs.finish(second)
+    assert code == 0, rest
     said_who = rf"is in use by process {first.pid} on \S+ since 20\d\d-\S+, at work on ExtractSplit; waiting for it"
-    assert re.search(said_who, said), said
+    assert re.search(said_who, said.decode()), said
     assert kills.differing(project, whole, missing=True) == []
 
 
