@@ -10,7 +10,7 @@ JOBS ?= 2
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
-.PHONY: help submit test lint format bench bench-cache bench-extract bench-heads bench-quality bench-convnet clean
+.PHONY: help submit test lint docs format bench bench-cache bench-extract bench-heads bench-quality bench-convnet clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -26,6 +26,9 @@ lint: $(VENV)/.developed  ## Check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.documented  ## Build the documentation into build/docs; a warning is an error
+	$(BIN)/sphinx-build -W --keep-going -n -q docs build/docs
 
 format: $(VENV)/.developed  ## Format the code
 	$(BIN)/ruff format .
@@ -67,4 +70,8 @@ $(VENV)/.installed: $(BIN)/pip setup.cfg pyproject.toml $(CONSTRAINTS)
 
 $(VENV)/.developed: $(VENV)/.installed
 	$(PIP) --constraint $(CONSTRAINTS) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.documented: $(VENV)/.installed
+	$(PIP) --constraint $(CONSTRAINTS) --editable '.[docs]'
 	@touch $@

@@ -9,11 +9,12 @@ from luigi.cmdline_parser import CmdlineParser
 
 from featcache.meter import Meter
 from featcache.summary import summary_parts
+from featcache.tables import Table
 from featcache.terminal import say, show
 from pipeline.config import current_project, output
 
 _SCHEDULER_SECONDS = 1.0  # with luigid every status is a request over the network
-_NAME_WIDTH = 16
+_NAME_WIDTH = 15
 
 
 class Watch:
@@ -39,13 +40,13 @@ class Watch:
     def start(self, what: str, total: int, unit: str) -> None:
         """Show a bar on a terminal, one line elsewhere, and tell Luigi's scheduler what begins."""
         self.meter.start(what, total, unit)
-        self._report(0, self.meter.words)
+        self._report(0, "\n".join(self.meter.told))
 
     def advance(self, count: int, status: str = "") -> None:
         """Move the bar, and once a second tell Luigi's scheduler."""
         self.meter.advance(count, status)
         if time.perf_counter() - self.reported >= _SCHEDULER_SECONDS:
-            self._report(self.meter.percentage, self.meter.words)
+            self._report(self.meter.percentage, "\n".join(self.meter.told))
 
     def finish(self) -> None:
         """Take the bar away."""
@@ -73,7 +74,7 @@ class Watch:
 
 
 def _tell(task: Any, line: str) -> None:
-    say(f"{task.task_family:<{_NAME_WIDTH}} {line}")
+    show([Table([(f"{task.task_family:<{_NAME_WIDTH}}", line)])])
 
 
 def show_summary() -> None:
@@ -87,6 +88,6 @@ def show_complete(task: luigi.Task) -> None:
     """Say that what was asked for on the command line needn't run."""
     parser = CmdlineParser.get_instance()
     if parser is not None and not output().quiet and parser.known_args.root_task == task.task_family:
-        say(f"{task.task_family:<{_NAME_WIDTH}} complete; nothing to do (--rerun runs it again)")
+        _tell(task, "complete; nothing to do (--rerun runs it again)")
         if task.task_family == "Submit":
             show_summary()

@@ -112,3 +112,13 @@ def test_verbose_says_where_an_error_arose(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-1].startswith("featcache: error: ")
+
+
+def test_the_help_lists_every_command_once_and_fits_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    listed = [line.split()[0] for line in captured.err.splitlines() if line.startswith("  ") and line[2].isalpha()]
+    assert listed[1:] == list(commands()), "after COMMAND itself"
+    assert max(map(len, captured.err.splitlines())) <= 80

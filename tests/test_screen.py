@@ -112,3 +112,13 @@ def test_a_long_piece_of_work_says_in_a_pipe_how_far_it_is(monkeypatch):
         "train: vgg16: 600 of 1,000 images, 10 images/s, forward 98 %",
     ]
     assert work.percentage == 70
+
+
+def test_paths_stay_in_one_piece_where_a_terminal_is_too_narrow(monkeypatch):
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "40"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", Stream(terminal=True))
+    path = f"artifacts/{'x' * 60}.h5"
+    terminal.show([Table([["train", "1.2 MB", path]], ("split", "size", "file"), paths=True)])
+    shown = re.sub(r"\x1b\[[\d;]*m", "", sys.stdout.getvalue())
+    assert [line.rstrip() for line in shown.splitlines()] == [path, "  split train · size 1.2 MB"]

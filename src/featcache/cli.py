@@ -4,33 +4,35 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 from featcache._version import __version__
-from featcache.commands import OK, completion, copies, explore, health, keep, look, results, room, screen, serve, state
+from featcache.commands import (
+    OK,
+    USAGE,
+    completion,
+    copies,
+    explore,
+    health,
+    keep,
+    look,
+    results,
+    room,
+    screen,
+    serve,
+    state,
+)
 from featcache.errors import FeatcacheError
 
-COMMANDS = (
-    look.SHOW,
-    look.LS,
-    explore.STATS,
-    explore.PCA,
-    explore.NEIGHBOURS,
-    state.STATUS,
-    keep.VERIFY,
-    keep.REPAIR,
-    room.DU,
-    room.GC,
-    copies.EXPORT,
-    copies.PACK,
-    copies.UNPACK,
-    state.PLAN,
-    results.LEADERBOARD,
-    serve.PREDICT,
-    serve.EXPORT_MODEL,
-    health.DOCTOR,
-    completion.COMPLETION,
-)
+# In the order of the help, under what one is about to do.
+GROUPS = {
+    "look into caches": (look.SHOW, look.LS, explore.STATS, explore.PCA, explore.NEIGHBOURS),
+    "look after the project": (state.STATUS, keep.VERIFY, keep.REPAIR, room.DU, room.GC),
+    "take caches elsewhere": (copies.EXPORT, copies.PACK, copies.UNPACK),
+    "before and after a run": (state.PLAN, results.LEADERBOARD),
+    "use what was trained": (serve.PREDICT, serve.EXPORT_MODEL),
+    "this machine": (health.DOCTOR, completion.COMPLETION),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,10 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 ok, 1 a problem (one line on stderr says which), 2 a command line that can't be understood; what else a
         command's exit status says stands in docs/cli.md.
     """
+    parser = build_parser()
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = parser.parse_args(argv)
     except SystemExit as stop:  # argparse has printed its usage or help
         return int(stop.code or OK)
+    if "command" not in arguments:
+        parser.print_help(sys.stderr)
+        return USAGE
     if arguments.verbose:
         screen.log_to_screen()
     try:
@@ -63,14 +69,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
-        prog="featcache", description="Look inside, check and look after cached backbone features."
+        prog="featcache",
+        description="Look into, check and look after what `luigi --module pipeline Submit` makes.",
+        epilog=_help(),
+        formatter_class=_Formatter,
     )
     parser.add_argument("--version", action="version", version=f"featcache {__version__}")
     parser.set_defaults(parser=parser)  # for `featcache completion`
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.register(commands)
+    commands = parser.add_subparsers(metavar="COMMAND", help="`featcache COMMAND --help` lists its arguments")
+    for group in GROUPS.values():
+        for command in group:
+            command.register(commands)
     return parser
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Leaves the list of commands to the epilog, where they stand in groups."""
+
+    def _iter_indented_subactions(self, action: argparse.Action) -> Generator[argparse.Action, None, None]:
+        del action
+        yield from ()
+
+
+def _help() -> str:
+    """The commands group by group."""
+    width = max(len(command.name) for group in GROUPS.values() for command in group)
+    lines = []
+    for title, group in GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {command.name:<{width}}  {command.help}" for command in group)]
+    return "\n".join(lines[1:])
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class Meter:
 
     Attributes:
         count, total: units that are done, and all.
-        words: e.g. ``train: vgg16: 512 of 1,438 images, 318 images/s, forward 98 %``.
+        told: what is done, how far, how fast and what takes the time, as far as each is known.
     """
 
     def __init__(self, say: Callable[[str], None], *, shown: bool = True) -> None:
@@ -29,7 +29,8 @@ class Meter:
         self._say, self._shown = say, shown
         self._bar: Progress | None = None
         self._bar_task: TaskID | None = None
-        self._what = self._unit = self.words = ""
+        self._what = self._unit = ""
+        self.told: list[str] = []
         self.count = self.total = 0
 
     @property
@@ -37,12 +38,17 @@ class Meter:
         """How much is done, 0 to 100."""
         return min(100, round(100 * self.count / max(self.total, 1)))
 
+    @property
+    def words(self) -> str:
+        """E.g. ``train: vgg16: 512 of 1,438 images, 318 images/s, forward 98 %``."""
+        return f"{self.told[0]}: {', '.join(self.told[1:])}"
+
     def start(self, what: str, total: int, unit: str) -> None:
         """Begin: a bar, or one line."""
         self.finish()
         self._what, self._unit, self.total, self.count = what, unit, total, 0
         self._begun = self._told = time.perf_counter()
-        self.words = f"{what}: {total:,} {unit}"
+        self.told = [what, f"{total:,} {unit}"]
         if not self._shown:
             return
         console = terminal.console(sys.stderr) if sys.stderr.isatty() else None
@@ -59,8 +65,8 @@ class Meter:
         now = time.perf_counter()
         rate = self.count / max(now - self._begun, 1e-9)
         speed = f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s"
-        told = ", ".join(filter(None, (f"{self.count:,} of {self.total:,} {self._unit}", speed, status)))
-        self.words = f"{self._what}: {told}"
+        done = f"{self.count:,} of {self.total:,} {self._unit}"
+        self.told = [self._what, done, speed, *([status] if status else [])]
         if self._bar is not None and self._bar_task is not None:
             short = re.split(" · |, ", status, maxsplit=1)[0]
             self._bar.update(self._bar_task, advance=count, speed=speed, status=status, short=short)

@@ -88,7 +88,10 @@ def usage_lines(record: Mapping[str, Any]) -> Parts:
         path = os.path.relpath(item["path"], record["folder"])
         rows.append([size_text(item["size"]), age_text(item["age_seconds"]), item["kind"], state, path])
     kinds = ", ".join(f"{kind} {size_text(size)}" for kind, size in record["kinds"].items())
-    lines: list[str | Table] = [printable(record["folder"]), Table(rows, ("size", "age", "kind", "state", "path"))]
+    lines: list[str | Table] = [
+        printable(record["folder"]),
+        Table(rows, ("size", "age", "kind", "state", "path"), paths=True),
+    ]
     lines.append(f"{size_text(record['bytes'])} in all ({kinds or 'nothing there'})")
     if record["unreached_bytes"]:
         lines.append(
@@ -134,7 +137,7 @@ def removal_lines(record: Mapping[str, Any]) -> Parts:
         for i in record["items"]
     ]
     again = "" if record["removed"] else "; --yes removes it"
-    return [printable(record["folder"]), Table(rows), f"{size_text(record['bytes'])}{again}"]
+    return [printable(record["folder"]), Table(rows, paths=True), f"{size_text(record['bytes'])}{again}"]
 
 
 class _Reach:

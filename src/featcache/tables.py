@@ -11,10 +11,13 @@ class Table:
     Attributes:
         rows: each of as many texts as there are columns.
         columns: the header; () for none.
+        paths: the last column is of paths, which stay in one piece: in a terminal that is too narrow, each row is its
+            path, and its other cells below.
     """
 
     rows: Sequence[Sequence[str]]
     columns: Sequence[str] = ()
+    paths: bool = False
 
     def lines(self) -> list[str]:
         """Return it as lines with aligned columns."""

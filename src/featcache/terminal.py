@@ -48,10 +48,23 @@ def show(parts: Iterable[str | Table]) -> None:
     for part in parts:
         fancy = console(sys.stdout) if isinstance(part, Table) else None
         if isinstance(part, Table) and fancy is not None:
-            fancy.print(_drawn(part))
+            if part.paths and max(map(len, part.lines()), default=0) > fancy.width:
+                _show_row_by_row(part, fancy)
+            else:
+                fancy.print(_drawn(part))
         else:
             for line in plain([part]):
                 say(line)
+
+
+def _show_row_by_row(table: Table, fancy: "Console") -> None:
+    from rich.padding import Padding
+
+    for *cells, path in table.rows:
+        fancy.print(printable(path), style="bold", soft_wrap=True)
+        named = zip(table.columns[:-1] or [""] * len(cells), cells, strict=True)
+        told = " · ".join(f"{name} {cell}".strip() for name, cell in named)
+        fancy.print(Padding(printable(told), (0, 0, 0, 2)))
 
 
 def _drawn(table: Table) -> "RichTable":

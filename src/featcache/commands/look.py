@@ -22,7 +22,7 @@ def _ls(arguments: argparse.Namespace) -> int:
     damaged = [record["error"] for record in records if record["error"]]
     places = ", ".join(map(str, arguments.folders))
     nothing = printable(f"no feature caches in {places}; `luigi --module pipeline Submit` makes some")
-    table = Table([describe.listing_cells(record) for record in records], describe.LISTING_COLUMNS)
+    table = Table([describe.listing_cells(record) for record in records], describe.LISTING_COLUMNS, paths=True)
     screen.answer(arguments, records, lambda records: [table] if records else [nothing])
     for error in damaged:
         screen.complain(printable(error))

@@ -1,0 +1,97 @@
+"""Every command in README.md and docs/*.md is run, page by page, in order, on small data; what isn't says why, and is counted."""
+
+import gzip
+import os
+import shutil
+from collections import Counter
+
+import pytest
+from documented import KAGGLE, PAGES, ROOT, Reader, blocks, commands, here, small_vgg16
+from projects import write_photos
+
+from featcache.doctor import report
+from featcache.sources import digits
+
+RUN = ("bash", "python", "ini")
+SHOWN = ("text", "{toctree}", "{include} ../benchmarks/RESULTS.md", "{include} ../CHANGELOG.md")
+
+# Blocks that say that they aren't run, and why, in a comment above them: installing, servers, the network, other programs.
+NOT_RUN = {"README.md": 2, "cli.md": 1, "inspecting.md": 1, "kaggle.md": 1, "tutorial.md": 1, "watching.md": 1}
+
+# For speed alone: the pages' own settings and flags go before these where they name the same.
+SMALL = """
+[Heads]
+preset = fast
+hidden = 8
+schedule = 1e-2x1
+seeds = 1
+folds = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def finished_digits(tmp_path_factory):
+    """A folder in which the main job has run on the first 150 digits, and the environment in which it did."""
+    folder = tmp_path_factory.mktemp("documentation")
+    rows = gzip.decompress(digits._data_file().read_bytes()).decode("ascii").splitlines(keepends=True)
+    few = folder / "digits.csv.gz"
+    few.write_bytes(gzip.compress("".join(rows[:150]).encode("ascii")))
+    (folder / "small.cfg").write_text(SMALL)
+    (folder / "bin").mkdir()
+    (folder / "bin/kaggle").write_text(KAGGLE)
+    (folder / "bin/kaggle").chmod(0o755)
+    (folder / "start").mkdir()
+    variables = {
+        "LUIGI_CONFIG_PATH": str(folder / "small.cfg"),
+        "KERAS_HOME": str(folder / "keras"),
+        "FEATCACHE_WEIGHTS_URL": "http://127.0.0.1:9",  # refuses at once
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits, "_data_file", lambda: few)
+        patch.setattr("featcache.network._application", small_vgg16)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        with here(folder / "start"):
+            Reader().type("luigi --module pipeline Submit")
+        yield folder / "start"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_is_run_or_says_why_not(page):
+    for block in blocks(page):
+        assert block.language in RUN + SHOWN, f"{page.name}:{block.line}: which language is it?"
+        if block.language in SHOWN:
+            first = block.code.split()[:1]
+            assert first not in (["featcache"], ["luigi"]), f"{page.name}:{block.line}: mark commands as bash"
+
+
+def test_what_is_not_run_is_counted():
+    marked = Counter(page.name for page in PAGES for block in blocks(page) if block.marked)
+    assert dict(marked) == NOT_RUN
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(b.language in RUN for b in blocks(page))], ids=lambda page: page.stem
+)
+def test_what_a_page_says_works(page, finished_digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "hardware_checks", lambda setting, progress: iter(()))  # seconds; test_doctor.py has it
+    folder = tmp_path / "page"
+    shutil.copytree(finished_digits, folder)
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    write_photos(folder / "PHOTOS", train=4, test=2)
+    shutil.copy(next(folder.glob("artifacts/digits/features/train-*.h5")), folder / "cache.h5")
+    shutil.copy(folder / "PHOTOS/test/disc-0.png", folder / "a.jpg")  # decoders go by content
+    reader = Reader()
+    with here(folder):
+        for block in blocks(page):
+            if block.language in RUN and not block.marked:
+                try:
+                    reader.run(block)
+                except BaseException as error:
+                    error.add_note(f"{page.name}:{block.line}")
+                    raise
+
+
+def test_a_block_is_taken_apart_as_a_shell_would():
+    assert commands("a \\\n  b   # why\n# all of it\n\nc '#x'\n") == ["a    b", "c '#x'"]
