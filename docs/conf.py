@@ -14,3 +14,4 @@ nitpicky = True
 html_theme = "furo"
 html_title = f"featcache {__version__}"
 html_static_path: list[str] = []
+html_show_copyright = False

@@ -1,4 +1,4 @@
-"""Make docs/images/*.svg from real commands, as a terminal of 110 columns shows them.
+"""Make docs/images/*.svg from real commands, as a terminal of 118 columns shows them.
 
     python docs/pictures.py
 
@@ -26,6 +26,8 @@ def picture(name: str, title: str, commands: list[str], folder: Path) -> None:
         **os.environ,
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "COLUMNS": "118",
+        "FORCE_COLOR": "1",  # as on a terminal
+        "TERM": "xterm-256color",
         "KERAS_HOME": str(folder / "keras"),
     }
     for command in commands:
@@ -42,5 +44,6 @@ if __name__ == "__main__":
         folder = Path(temporary)
         (folder / "luigi.cfg").write_text((ROOT / "luigi.cfg").read_text())
         picture("submit", "featcache", ["luigi --module pipeline Submit --Features-weights random"], folder)
+        picture("doctor", "featcache doctor", ["featcache doctor --quiet --set Features.weights=random"], folder)
         looks = ["featcache ls", "featcache show artifacts/digits/features/train-*.h5", "featcache status"]
         picture("show", "featcache show", looks, folder)
