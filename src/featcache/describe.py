@@ -12,7 +12,7 @@ from featcache import keys
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
 from featcache.errors import CacheError
-from featcache.tables import aligned, printable
+from featcache.tables import Parts, Table, printable
 
 FIRST_ROWS = 5
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -56,28 +56,37 @@ def cache_record(path: Path) -> dict[str, Any]:
     }
 
 
-def cache_lines(record: Mapping[str, Any]) -> list[str]:
-    """Return a `cache_record` as lines of text."""
+def cache_lines(record: Mapping[str, Any]) -> Parts:
+    """Return a `cache_record` as lines and tables."""
     state = "complete" if record["complete"] else "unfinished"
     counts = ", ".join(f"{count:,} {text}" for text, count in record["status"].items() if count)
     names = record["class_names"]
-    lines = [
-        record["path"],
-        f"  {record['name']}: {record['split']}, copy {record['copy']}, {state}, {size_text(record['bytes'])}",
-        f"  key      {record['key']}",
-        f"  rows     {record['rows']:,}" + (f" ({counts})" if counts else ""),
-        f"  classes  {len(names):,}" + (f": {_shortened(names)}" if names else ""),
+    facts = [
+        ("  key", record["key"]),
+        ("  rows", f"{record['rows']:,}" + (f" ({counts})" if counts else "")),
+        ("  classes", f"{len(names):,}" + (f": {_shortened(names)}" if names else "")),
     ]
+    about = f"{record['name']}: {record['split']}, copy {record['copy']}, {state}, {size_text(record['bytes'])}"
+    parts: list[str | Table] = [printable(record["path"]), printable(f"  {about}"), Table(facts)]
     for name, tap in record["taps"].items():
         shape = " x ".join(f"{length:,}" for length in tap["shape"])
-        lines += ["", f"tap {name}", f"  shape       {shape} {tap['dtype']}, {size_text(tap['bytes'])}"]
-        lines += [f"  statistics  {_statistics_text(tap['statistics'])}"]
-        lines += _indented("settings", tap["settings"])
-    lines += _section("settings", record["settings"]) + _section("run", record["run"])
+        parts += ["", printable(f"tap {name}")]
+        parts.append(
+            Table(
+                [
+                    ("  shape", f"{shape} {tap['dtype']}, {size_text(tap['bytes'])}"),
+                    ("  statistics", _statistics_text(tap["statistics"])),
+                    *((f"  {key}", _value_text(value)) for key, value in tap["settings"].items()),
+                ]
+            )
+        )
+    for title in ("settings", "run"):
+        if record[title]:
+            parts += ["", title, Table([(f"  {key}", _value_text(value)) for key, value in record[title].items()])]
     if record["first_rows"]:
-        rows = [[row["id"], row["class"], row["group"], row["status"]] for row in record["first_rows"]]
-        lines += ["", "first rows", *(f"  {line}" for line in aligned([["id", "class", "group", "status"], *rows]))]
-    return [printable(line) for line in lines]
+        rows = [[f"  {row['id']}", row["class"], row["group"], row["status"]] for row in record["first_rows"]]
+        parts += ["", "first rows", Table(rows, ("  id", "class", "group", "status"))]
+    return parts
 
 
 def listing(folders: Sequence[Path], now: float) -> list[dict[str, Any]]:
@@ -185,19 +194,6 @@ def _statistics_text(found: Mapping[str, Any]) -> str:
         f"zeros {found['zeros']:.1%}, mean {found['mean']:.4g}, min {found['min']:.4g}, max {found['max']:.4g}"
         f" over {found['rows']:,} rows"
     )
-
-
-def _section(title: str, values: Mapping[str, Any]) -> list[str]:
-    return (
-        ["", title, *(f"  {line}" for line in aligned([[name, _value_text(value)] for name, value in values.items()]))]
-        if values
-        else []
-    )
-
-
-def _indented(title: str, values: Mapping[str, Any]) -> list[str]:
-    table = [[title if not row else "", name, _value_text(value)] for row, (name, value) in enumerate(values.items())]
-    return [f"  {line}" for line in aligned([[cells[0].ljust(len("statistics")), *cells[1:]] for cells in table])]
 
 
 def _value_text(value: object) -> str:
