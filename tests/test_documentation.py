@@ -1,7 +1,9 @@
 """Every command in README.md and docs/*.md is run, page by page, in order, on small data; what isn't says why, and is counted."""
 
+import argparse
 import gzip
 import os
+import re
 import shutil
 from collections import Counter
 
@@ -9,7 +11,9 @@ import pytest
 from documented import KAGGLE, PAGES, ROOT, Reader, blocks, commands, here, small_vgg16
 from projects import write_photos
 
+from featcache.cli import build_parser
 from featcache.doctor import report
+from featcache.settings import SECTIONS
 from featcache.sources import digits
 
 RUN = ("bash", "python", "ini")
@@ -27,6 +31,11 @@ schedule = 1e-2x1
 seeds = 1
 folds = 2
 """
+
+
+def subparsers():
+    actions = build_parser()._actions
+    return next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +100,29 @@ def test_what_a_page_says_works(page, finished_digits, tmp_path, monkeypatch):
                 except BaseException as error:
                     error.add_note(f"{page.name}:{block.line}")
                     raise
+
+
+def spans():
+    """Page and `code` of everything that stands as code inside a sentence."""
+    for page in PAGES:
+        for code in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.S)):
+            yield page.name, code
+
+
+def test_commands_that_a_sentence_names_exist_with_their_flags():
+    known = {name: set(parser._option_string_actions) for name, parser in subparsers().items()}
+    for page, code in spans():
+        command = re.match(r"featcache ([a-z][a-z-]*)(?= |$)", code)
+        if command and code != "featcache feature cache":  # what a cache's attribute says
+            assert command[1] in known, (page, code)
+            assert set(re.findall(r" (--?[a-z][a-z-]*)", code)) <= known[command[1]], (page, code)
+
+
+def test_settings_that_a_sentence_names_exist():
+    for page, code in spans():
+        named = re.findall(r"\[([A-Z]\w+)\] (\w+)|--([A-Z][A-Za-z]+)-([a-z-]+)|([A-Z]\w+)\.([a-z_]+)=", code)
+        for section, key in ([part for part in parts if part] for parts in named):
+            assert (section, key) == ("Section", "key") or key.replace("-", "_") in SECTIONS[section], (page, code)
 
 
 def test_a_block_is_taken_apart_as_a_shell_would():

@@ -46,5 +46,5 @@ COMPLETION = Command(
     "complete commands, arguments and settings in a shell",
     "Print the script that makes a shell complete featcache's commands, arguments, settings and files.",
     _completion,
-    [argument("shell", choices=_SHELLS, metavar="SHELL", help=" or ".join(_SHELLS))],
+    [argument("shell", choices=_SHELLS, metavar="SHELL", help="bash, zsh or fish")],
 )
