@@ -27,12 +27,12 @@ from featcache import stages
 from featcache.cache.reader import open_cache
 from featcache.combination import normalised
 from featcache.ensemble import Ensemble
+from featcache.members import out_of_fold
 from featcache.predictions import Predictions
 from featcache.progress import Silent
 from featcache.project import Project
 from featcache.scoring import bootstrap, scores
 from featcache.settings import parse_settings
-from featcache.stages.members import out_of_fold
 
 SHARED = Path(os.environ["FEATCACHE_SHARED"])
 WEIGHTS = str(SHARED / "weights/vgg16_cifar10_notop.h5")

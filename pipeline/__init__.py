@@ -15,6 +15,7 @@ from pipeline.tasks import (
     TrainBag,
     TrainConvNets,
     TrainHeads,
+    WriteReport,
     WriteSubmission,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "TrainBag",
     "TrainConvNets",
     "TrainHeads",
+    "WriteReport",
     "WriteSubmission",
     "failures",
     "forget_projects",

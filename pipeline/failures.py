@@ -15,6 +15,7 @@ from featcache.errors import FeatcacheError
 from featcache.project import LOG_NAME
 from featcache.terminal import say
 from pipeline.config import current_project
+from pipeline.screen import show_summary
 
 _MARK = 8
 _SAID = mmap.mmap(-1, 4096)  # marks of what was said, shared with the processes that Luigi forks
@@ -44,15 +45,27 @@ def say_error(text: str) -> None:
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
 def show_failure(task: luigi.Task, error: BaseException) -> None:
     """Say why a stage failed."""
-    del task  # the cause names the setting or file; which stage met it first is chance
-    fail(_in_one_line(error))
+    if not _left_without_report(task, _in_one_line(error)):
+        fail(_in_one_line(error))  # the cause names the setting or file; which stage met it first is chance
 
 
 @luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)
 def show_death(task: luigi.Task, reason: str) -> None:
     """Say that the process of a stage was killed, which Luigi with several workers only logs."""
     how = reason.partition("died unexpectedly ")[2] or " ".join(reason.split())
-    fail(f"{task.task_family}: its process died {how}; run again, it goes on (if memory ran out: with fewer --workers)")
+    advice = "run again, it goes on (if memory ran out: with fewer --workers)"
+    if not _left_without_report(task, f"its process died {how}; {advice}"):
+        fail(f"{task.task_family}: its process died {how}; {advice}")
+
+
+def _left_without_report(task: luigi.Task, why: str) -> bool:
+    """Where only the report failed and the submission is there: show the summary that Submit can't, and say so last."""
+    submission = current_project().submission()
+    if task.task_family != "WriteReport" or not submission.is_complete():
+        return False
+    show_summary()
+    fail(f"the submission is written and checked ({submission.content}); only the report failed: {why}")
+    return True
 
 
 class SchedulingErrors(logging.Handler):

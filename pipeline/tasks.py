@@ -208,6 +208,8 @@ class BuildEnsemble(Stage):
 class WriteSubmission(Stage):
     """Apply the ensemble to the test rows, and write and check the submission."""
 
+    priority = 1  # of what is ready it comes first: whatever becomes of the report, the submission is there before
+
     def requires(self) -> list[luigi.Task]:
         return [ExtractFeatures(), BuildEnsemble(), PredictRows()]
 
@@ -218,23 +220,45 @@ class WriteSubmission(Stage):
         return stages.write_submission(current_project(), watch)
 
 
+class WriteReport(Stage):
+    """Write one page about the run: scores, curves, confusions, likely label errors, a map of the features."""
+
+    def requires(self) -> list[luigi.Task]:
+        return [ExtractFeatures(), BuildEnsemble()]
+
+    def artifacts(self) -> list[Artifact]:
+        return [current_project().report()]
+
+    def run(self) -> Iterator[list[luigi.Task]]:
+        """Whether there are rows to predict is known only now; where there are none, the page tells of training rows alone."""
+        predictions: list[luigi.Task] = [PredictRows()] if current_project().scored_splits() else []
+        yield predictions
+        with self.alone([*self.deps(), *predictions]) as watch:
+            if watch is not None:
+                watch.result(self.work(watch))
+
+    def work(self, watch: Watch) -> str:
+        return stages.write_report(current_project(), watch)
+
+
 class Submit(Stage):
-    """The main job: the checked submission, and what a person wants to know about it."""
+    """The main job: the checked submission, a report beside it, and what a person wants to know about both."""
 
     shown = False
 
-    def requires(self) -> luigi.Task:
-        return WriteSubmission()
+    def requires(self) -> list[luigi.Task]:
+        return [WriteSubmission(), *([WriteReport()] if current_project().settings.report.enabled else [])]
 
     def artifacts(self) -> list[Artifact]:
-        return [current_project().submission()]
+        project = current_project()
+        return [project.submission(), *([project.report()] if project.settings.report.enabled else [])]
 
     def output(self) -> list[ArtifactTarget]:
-        """The submission, whichever run made it: a rerun of this stage only shows the summary again."""
+        """Submission and report, whichever run made them: a rerun of this stage only shows the summary again."""
         return [ArtifactTarget(artifact) for artifact in self.artifacts()]
 
     def complete(self) -> bool:
-        """Whether the submission is there and, in a rerun, its summary was shown."""
+        """Whether all is there and, in a rerun, its summary was shown."""
         return super().complete() and (self.shown or not self.rerun)
 
     def run(self) -> None:

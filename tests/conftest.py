@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,24 @@ def finished(tmp_path_factory):
     project.run()
     assert project.succeeded
     return project
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory):
+    """A project that has run once with its report: a wrong label, copies, a damaged file, and names that want to be HTML."""
+    import report_data
+
+    return report_data.reported_project(tmp_path_factory.mktemp("reported"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium, one for all tests; Playwright's own browsers are a download that CI can't make."""
+    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        yield opened
+        opened.close()

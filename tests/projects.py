@@ -105,5 +105,6 @@ def _settings(folder: Path) -> dict[str, dict[str, str]]:
             "weights": "random", "taps": "block1_pool:avg", "image_size": "32", "precision": "float32",
         },
         "Heads": {"preset": "fast", "hidden": "8", "schedule": "1e-2x2", "seeds": "2", "folds": "2"},
+        "Report": {"enabled": "false"},  # test_pipeline_report.py and test_report_page.py have one
         "Paths": {"artifacts": str(folder / "artifacts")},
     }  # fmt: skip

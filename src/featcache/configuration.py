@@ -27,6 +27,7 @@ STAGES = (
     "PredictRows",
     "BuildEnsemble",
     "WriteSubmission",
+    "WriteReport",
     "Submit",
 )
 

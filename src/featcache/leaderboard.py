@@ -11,10 +11,10 @@ from featcache.bag_file import OUT_OF_FOLD_FILE
 from featcache.combination import normalised
 from featcache.ensemble import Ensemble
 from featcache.errors import TrainingError
+from featcache.members import groups_of
 from featcache.predictions import Predictions, joined_members
 from featcache.project import Artifact, Project
 from featcache.scoring import bootstrap, scores
-from featcache.stages.members import groups_of
 from featcache.tables import Parts, Table
 
 ENSEMBLE = "ensemble"

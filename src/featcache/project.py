@@ -31,6 +31,7 @@ LOG_NAME = "luigi.log"
 PREDICT_VERSION = 1
 ENSEMBLE_VERSION = 2
 SUBMISSION_VERSION = 2
+REPORT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ class Project:
     def _member_keys(self) -> dict[str, list[str | None]]:
         return {stage: [artifact.key for artifact in artifacts] for stage, artifacts in self.member_sources().items()}
 
-    # ---- predictions, ensemble, submission
+    # ---- predictions, ensemble, submission, report
 
     def scored_splits(self) -> list[str]:
         """The splits beside `train` that have rows."""
@@ -282,6 +283,20 @@ class Project:
         }
         name = "submission.csv.gz" if spec.gzip else "submission.csv"
         return Artifact(self.folder / "submission.json", _key(inputs), self.folder / name, inputs)
+
+    def report(self) -> Artifact:
+        """The report's record; the page itself is its content. It needs no submission, and no rows beside `train`."""
+        predictions = {split: self.predictions(split).key for split in self.scored_splits()}
+        inputs = {
+            "version": REPORT_VERSION,
+            "upstream": {
+                "ExtractFeatures": {split: self.features(split, 0).key for split in self.splits()},
+                "BuildEnsemble": self.ensemble().key,
+                **({"PredictRows": predictions} if predictions else {}),
+            },
+        }
+        folder = self.folder / "report"
+        return Artifact(folder / "report.json", _key(inputs), folder / "index.html", inputs)
 
 
 def _are_there(folder: Path, files: object) -> bool:

@@ -39,6 +39,7 @@ class Settings:
     convnet: specs.ConvNetSpec
     ensemble: specs.EnsembleSpec
     submission: specs.SubmissionSpec
+    report: specs.ReportSpec
     artifacts: Path
 
     @property
@@ -183,6 +184,9 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "clip": Setting("auto", _clip, "probabilities' upper bound: auto (found out of fold), none or a number"),
         "gzip": Setting("false", _boolean, "write submission.csv.gz"),
     },
+    "Report": {
+        "enabled": Setting("true", _boolean, "also write report/index.html, one page about the run, beside the submission"),
+    },
     "Paths": {
         "artifacts": Setting("artifacts", _path, "folder for everything that is made"),
     },
@@ -236,6 +240,7 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
         convnet=specs.ConvNetSpec(**values["ConvNet"]),  # type: ignore[arg-type]  # read by the table above
         ensemble=specs.EnsembleSpec(**values["Ensemble"]),  # type: ignore[arg-type]  # read by the table above
         submission=specs.SubmissionSpec(**values["Submission"]),  # type: ignore[arg-type]  # read by the table above
+        report=specs.ReportSpec(**values["Report"]),  # type: ignore[arg-type]  # read by the table above
         artifacts=artifacts.absolute(),
     )
 

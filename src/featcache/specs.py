@@ -254,6 +254,13 @@ class EnsembleSpec:
 
 
 @dataclass(frozen=True)
+class ReportSpec:
+    """Whether `Submit` also asks for the report ([Report] in luigi.cfg)."""
+
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
 class SubmissionSpec:
     """How the submission is written ([Submission] in luigi.cfg).
 

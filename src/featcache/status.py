@@ -24,8 +24,9 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "PredictRows": ("ExtractFeatures", "TrainHeads", "TrainConvNets"),
     "BuildEnsemble": ("TrainHeads", "TrainConvNets"),
     "WriteSubmission": ("ExtractFeatures", "BuildEnsemble", "PredictRows"),
+    "WriteReport": ("ExtractFeatures", "BuildEnsemble", "PredictRows"),
 }
-_LAST = "WriteSubmission"
+_LAST = ("WriteSubmission", "WriteReport")
 COLUMNS = ("stage", "state", "size", "age", "what would make it run")
 
 
@@ -100,6 +101,7 @@ def _findings(project: Project) -> dict[str, Finding]:
         "PredictRows": lambda: _predictions(project),
         "BuildEnsemble": lambda: _recorded([project.ensemble()]),
         "WriteSubmission": lambda: _recorded([project.submission()]),
+        **({"WriteReport": lambda: _recorded([project.report()])} if project.settings.report.enabled else {}),
     }
     findings: dict[str, Finding] = {}
     for stage, find in parts.items():
@@ -191,7 +193,7 @@ def _running(incomplete: set[str]) -> set[str]:
     running: set[str] = set()
     if "IndexImages" in incomplete:
         return incomplete
-    asked = [_LAST]
+    asked = list(_LAST)
     while asked:
         stage = asked.pop()
         if stage in incomplete and stage not in running:

@@ -33,6 +33,7 @@ def summary(project: Project) -> dict[str, Any]:
         "precision": project.precision(),
         "submission": str(project.submission().content),
         "submission_rows": record.get("rows"),
+        "report": str(project.report().content) if project.report().is_complete() else None,
         "columns": record.get("columns"),
         "features": str(project.all_features().path.parent),
         "log": str(project.folder / LOG_NAME),
@@ -56,6 +57,8 @@ def summary_parts(project: Project) -> Parts:
     lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
     count, columns = facts["submission_rows"], ",".join(facts["columns"] or ())
     lines.append(("submission", f"{_shown(facts['submission'])} ({count:,} rows: {_shortened(columns)})"))
+    if facts["report"]:
+        lines.append(("report", f"{_shown(facts['report'])} (open it in a browser)"))
     lines.append(("cache", f"{_shown(facts['features'])} (featcache ls, featcache show FILE)"))
     lines.append(("log", _shown(facts["log"])))
     lines += [("try next", hint) for hint in _hints(project, facts)]

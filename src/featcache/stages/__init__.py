@@ -8,6 +8,7 @@ from featcache.stages.convnets import predict_convnets, train_convnets
 from featcache.stages.features import extract_split, finish_features, index_images, resolve_features
 from featcache.stages.heads import train_bag
 from featcache.stages.members import predict_rows
+from featcache.stages.report import write_report
 from featcache.stages.results import build_ensemble, write_submission
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "resolve_features",
     "train_bag",
     "train_convnets",
+    "write_report",
     "write_submission",
 ]

@@ -9,13 +9,13 @@ import numpy.typing as npt
 from featcache.bag_file import OUT_OF_FOLD_FILE, load_bag
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
-from featcache.errors import CacheMismatchError, SubmissionError
-from featcache.predictions import Predictions, joined_members, stored_members
+from featcache.errors import SubmissionError
+from featcache.members import class_prior
+from featcache.predictions import Predictions, stored_members
 from featcache.progress import Progress
 from featcache.project import Artifact, Project
 from featcache.sources import Manifest
 from featcache.stages.convnets import predict_convnets
-from featcache.texts import NOWHERE, positions
 
 
 def predict_rows(project: Project, progress: Progress) -> str:
@@ -43,40 +43,6 @@ def predict_rows(project: Project, progress: Progress) -> str:
         progress.finish()
     rows = " · ".join(f"{split} {project.splits()[split]['rows']:,}" for split in splits)
     return f"{rows} rows by {members[0]} members"
-
-
-def out_of_fold(project: Project) -> Predictions:
-    """Return what all members say of the training rows, each row by models that haven't seen its fold.
-
-    Raises:
-        CacheFormatError: the predictions are absent or damaged.
-        CacheMismatchError: they don't belong together.
-    """
-    sources = [source for stage in project.member_sources().values() for source in stage]
-    return joined_members([Predictions.load(source.path.parent / OUT_OF_FOLD_FILE) for source in sources])
-
-
-def groups_of(project: Project, ids: Sequence[str]) -> Sequence[str]:
-    """Return the groups of the training rows `ids`; none at all where no training row has one.
-
-    Raises:
-        CacheFormatError: the manifest is absent or damaged.
-        CacheMismatchError: it lacks a row.
-    """
-    rows = Manifest.load(project.folder).splits["train"]
-    if not any(rows.groups):
-        return ()
-    places = positions(ids, rows.ids)
-    if (places == NOWHERE).any():
-        row = ids[int(np.argmax(places == NOWHERE))]
-        raise CacheMismatchError(f"expected the rows of the manifest; id={row!r} isn't one: run TrainHeads")
-    return [rows.groups[place] for place in places.tolist()]
-
-
-def class_prior(train: Reader) -> npt.NDArray[np.float64]:
-    """Return (C,) the classes' shares among the usable training rows."""
-    counts = np.bincount(train.labels[train.status == Status.OK], minlength=len(train.class_names))
-    return np.asarray(counts / counts.sum(), np.float64)
 
 
 def _predict_split(project: Project, split: str, prior: npt.NDArray[np.float64], progress: Progress) -> int:

@@ -12,13 +12,13 @@ from featcache.cache.reader import open_cache
 from featcache.combination import normalised
 from featcache.ensemble import Ensemble
 from featcache.errors import SubmissionError
+from featcache.members import class_prior, groups_of, out_of_fold
 from featcache.predictions import Predictions
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.records import write_json
 from featcache.scoring import scores
 from featcache.stages.checks import check_clip
-from featcache.stages.members import class_prior, groups_of, out_of_fold
 from featcache.submission import write_submission as write_file
 
 

@@ -1,0 +1,270 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const root = document.documentElement;
+  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+  const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+  const SERIES = ["--s0", "--s1", "--s2", "--s3", "--s4", "--s5", "--s6", "--s7"];
+  const SHAPES = ["circle", "rectRot", "triangle", "rect", "crossRot"];
+  const series = (i) => colour(SERIES[i % SERIES.length]);
+  const shape = (i) => SHAPES[Math.floor(i / SERIES.length) % SHAPES.length];
+  const charts = [];
+  Chart.defaults.plugins.colors.enabled = false;
+  Chart.defaults.font.family = getComputedStyle(document.body).fontFamily;
+
+  // ---- light and dark
+
+  const wanted = matchMedia("(prefers-color-scheme: dark)");
+  let chosen = null;
+  try { chosen = localStorage.getItem("featcache-theme"); } catch { /* a file may have no storage */ }
+  const theme = (forced) => {
+    root.dataset.theme = forced || chosen || (wanted.matches ? "dark" : "light");
+    for (const { chart, paint } of charts) { paint(chart); chart.update("none"); }
+    paintChips();
+  };
+  wanted.addEventListener("change", () => theme());
+  document.getElementById("theme").addEventListener("click", () => {
+    chosen = root.dataset.theme === "dark" ? "light" : "dark";
+    try { localStorage.setItem("featcache-theme", chosen); } catch { /* then it holds for this visit */ }
+    theme();
+  });
+  addEventListener("beforeprint", () => { theme("light"); charts.forEach(({ chart }) => chart.resize()); });
+  addEventListener("afterprint", () => { theme(); charts.forEach(({ chart }) => chart.resize()); });
+
+  // ---- charts
+
+  const axes = (chart, names) => {
+    for (const [key, axis] of Object.entries(chart.options.scales)) {
+      axis.grid.color = colour("--grid");
+      axis.border.color = colour("--line");
+      axis.ticks.color = colour("--muted");
+      axis.title.color = colour("--muted");
+      if (names[key]) { axis.title.text = names[key]; axis.title.display = true; }
+    }
+    const legend = chart.options.plugins.legend;
+    if (legend.labels) legend.labels.color = colour("--ink");
+  };
+  const axis = (more) => ({ type: "linear", grid: { color: "" }, border: { color: "" }, ticks: { color: "", maxTicksLimit: 7 }, title: { display: false, text: "", color: "" }, ...more });
+  const legend = { position: "top", align: "end", labels: { usePointStyle: true, pointStyle: "line", pointStyleWidth: 22, boxHeight: 6, color: "", font: { size: 12 } } };
+  const lines = (chart) => Chart.defaults.plugins.legend.labels.generateLabels(chart).map((label, i) => ({ ...label, pointStyle: i < 2 ? "line" : "circle" }));
+  const marked = { ...legend, labels: { ...legend.labels, generateLabels: lines } };
+  const add = (canvas, config, paint) => {
+    const chart = new Chart(canvas, { ...config, options: { animation: false, maintainAspectRatio: false, devicePixelRatio: Math.max(2, devicePixelRatio || 1), ...config.options } });
+    charts.push({ chart, paint });
+    return chart;
+  };
+  const tinted = (tint) => ({ borderColor: tint, backgroundColor: tint, pointBorderColor: tint, pointBackgroundColor: tint });
+  const points = (values) => values.map((y, i) => ({ x: i + 1, y }));
+
+  // marks an epoch by a vertical line with a word beside it
+  const marks = {
+    id: "marks",
+    afterDatasetsDraw(chart, _, options) {
+      const { ctx, chartArea: area, scales } = chart;
+      (options.at || []).forEach(({ epoch, text, tone }, i) => {
+        const x = scales.x.getPixelForValue(epoch), near = x > (area.left + area.right) / 2;
+        ctx.save();
+        ctx.strokeStyle = ctx.fillStyle = colour(tone);
+        ctx.setLineDash([4, 3]);
+        ctx.beginPath(); ctx.moveTo(x, area.top); ctx.lineTo(x, area.bottom); ctx.stroke();
+        ctx.font = "12px system-ui, sans-serif";
+        ctx.textAlign = near ? "right" : "left";
+        ctx.fillText(text, x + (near ? -5 : 5), area.top + 12 + 15 * i);
+        ctx.restore();
+      });
+    },
+  };
+
+  all("canvas[data-curve]").forEach((canvas) => {
+    const curve = data.learning[Number(canvas.dataset.curve)];
+    const at = [];
+    if (curve.parted) at.push({ epoch: curve.parted, text: curve.parted === 1 ? "apart from the start" : `they part: epoch ${curve.parted}`, tone: "--warm" });
+    at.push({ epoch: curve.kept, text: `kept: epoch ${curve.kept}`, tone: "--muted" });
+    const lowest = curve.lowest - 1;
+    add(canvas, {
+      type: "line",
+      plugins: [marks],
+      data: { datasets: [
+        { label: "training rows", data: points(curve.train), borderWidth: 2, pointRadius: 0, tension: 0 },
+        { label: "out of fold", data: points(curve.fold), borderWidth: 2, pointRadius: 0, tension: 0 },
+        { label: `lowest: epoch ${curve.lowest}`, data: [{ x: curve.lowest, y: curve.fold[lowest] }], pointRadius: 5, pointHoverRadius: 6, showLine: false, borderWidth: 2 },
+      ] },
+      options: {
+        interaction: { mode: "index", intersect: false },
+        scales: { x: axis({ min: 1, max: Math.max(2, curve.train.length), ticks: { precision: 0, maxTicksLimit: 8 } }), y: axis({ beginAtZero: true }) },
+        plugins: { legend: marked, marks: { at }, tooltip: { filter: (item) => item.datasetIndex < 2, callbacks: { title: (items) => `epoch ${items[0].parsed.x}` } } },
+      },
+    }, (chart) => {
+      axes(chart, { x: "epoch", y: "loss" });
+      [["--muted", [5, 4]], ["--accent", []], ["--accent", []]].forEach(([name, dash], i) => Object.assign(chart.data.datasets[i], { ...tinted(colour(name)), borderDash: dash }));
+      Object.assign(chart.data.datasets[2], { pointBackgroundColor: colour("--card"), pointBorderWidth: 2 });
+    });
+  });
+
+  const bins = (found) => found.bins.filter((bin) => bin.rows).map((bin) => ({ x: bin.confidence, y: bin.accuracy, rows: bin.rows }));
+  const most = Math.max(1, ...data.calibration.after.bins.map((bin) => bin.rows));
+  const share = { callback: (value) => `${Math.round(100 * value)} %`, maxTicksLimit: 6 };
+  add(document.getElementById("reliability"), {
+    type: "line",
+    data: { datasets: [
+      { label: "as it should be", data: [{ x: 0, y: 0 }, { x: 1, y: 1 }], pointRadius: 0, borderWidth: 1, borderDash: [3, 3] },
+      { label: "before", data: bins(data.calibration.before), borderWidth: 1.5, pointRadius: 3, borderDash: [5, 4] },
+      { label: "after", data: bins(data.calibration.after), borderWidth: 2, pointRadius: (point) => (point.raw ? 3 + 7 * Math.sqrt(point.raw.rows / most) : 3) },
+    ] },
+    options: {
+      scales: { x: axis({ min: 0, max: 1, ticks: share }), y: axis({ min: 0, max: 1, ticks: share }) },
+      plugins: { legend, tooltip: { filter: (item) => item.datasetIndex > 0, callbacks: { title: () => "", label: ({ dataset, raw }) => `${dataset.label}: told ${(100 * raw.x).toFixed(1)} %, right ${(100 * raw.y).toFixed(1)} % of ${raw.rows.toLocaleString("en")}` } } },
+    },
+  }, (chart) => {
+    axes(chart, { x: "probability told", y: "share told right" });
+    ["--muted", "--s1", "--accent"].forEach((name, i) => Object.assign(chart.data.datasets[i], tinted(colour(name))));
+  });
+
+  // ---- the map
+
+  const map = data.map;
+  let layout = "x";
+  const place = (i) => ({ x: map[layout][0][i], y: map[layout][1][i], i });
+  const used = [...new Set(map.labels)].sort((a, b) => a - b);
+  const rows = new Map(used.map((label) => [label, []]));
+  map.labels.forEach((label, i) => rows.get(label).push(i));
+  const radius = map.ids.length > 800 ? 2.6 : 4;
+  const hover = document.getElementById("hover");
+  const showRow = ({ chart, tooltip }) => {
+    const item = tooltip.dataPoints && tooltip.dataPoints[0];
+    if (tooltip.opacity === 0 || !item) { hover.hidden = true; return; }
+    const i = item.raw.i, [image, words] = [hover.querySelector("img"), hover.querySelector("div")];
+    image.hidden = !map.images[i];
+    if (map.images[i]) image.src = map.images[i];
+    const [name, told, id] = words.children;
+    name.textContent = data.names[map.labels[i]];
+    told.textContent = map.predicted[i] < 0 ? "" : map.predicted[i] === map.labels[i]
+      ? `told right, ${(100 * map.given[i]).toFixed(1)} %`
+      : `told ${data.names[map.predicted[i]]}; label ${(100 * map.given[i]).toFixed(1)} %`;
+    id.textContent = map.ids[i];
+    hover.hidden = false;
+    const width = chart.canvas.clientWidth, height = chart.canvas.clientHeight;
+    const left = tooltip.caretX + 14 + hover.offsetWidth > width ? tooltip.caretX - 14 - hover.offsetWidth : tooltip.caretX + 14;
+    hover.style.left = `${Math.max(0, Math.min(left, width - hover.offsetWidth))}px`;
+    hover.style.top = `${Math.max(0, Math.min(tooltip.caretY - hover.offsetHeight / 2, height - hover.offsetHeight))}px`;
+  };
+  const bare = axis({ min: -0.03, max: 1.03, display: false });
+  const mapChart = add(document.getElementById("feature-map"), {
+    type: "scatter",
+    data: { datasets: [
+      { label: "suspected", order: 1, pointStyle: "circle", data: [], pointRadius: radius + 4, pointHoverRadius: radius + 4, pointHitRadius: 0, borderWidth: 1.5, backgroundColor: "transparent" },
+      ...used.map((label) => ({ label, order: 0, pointStyle: shape(label), data: [], pointRadius: radius, pointHoverRadius: radius + 3, borderWidth: 1 })),
+    ] },
+    options: {
+      interaction: { mode: "nearest", intersect: true },
+      scales: { x: { ...bare }, y: { ...bare } },
+      plugins: { legend: { display: false }, tooltip: { enabled: false, external: showRow, filter: (item) => item.datasetIndex > 0 } },
+    },
+  }, (chart) => {
+    chart.data.datasets.forEach((set, i) => {
+      if (i === 0) { set.borderColor = colour("--ink"); return; }
+      set.borderColor = series(set.label);
+      set.backgroundColor = `${series(set.label)}b3`;
+    });
+  });
+  const layOut = () => {
+    const visible = (i) => !mapChart.data.datasets[1 + used.indexOf(map.labels[i])].hidden;
+    mapChart.data.datasets.forEach((set, n) => {
+      set.data = n ? rows.get(set.label).map(place) : map.ids.map((_, i) => i).filter((i) => map.suspected[i] && visible(i)).map(place);
+    });
+    mapChart.update("none");
+  };
+  const classes = document.getElementById("map-classes");
+  const SIGNS = { circle: "M5 0a5 5 0 1 0 .01 0z", rect: "M0 0h10v10h-10z", triangle: "M5 0l5 10h-10z", rectRot: "M5 0l5 5-5 5-5-5z", crossRot: "M1 0l4 4 4-4 1 1-4 4 4 4-1 1-4-4-4 4-1-1 4-4-4-4z" };
+  const SVG = "http://www.w3.org/2000/svg";
+  const chips = used.map((label, n) => {
+    const chip = document.createElement("button"), svg = document.createElementNS(SVG, "svg"), path = document.createElementNS(SVG, "path");
+    svg.setAttribute("viewBox", "0 0 10 10");
+    path.setAttribute("d", SIGNS[shape(label)]);
+    svg.append(path);
+    chip.type = "button";
+    chip.className = "chip";
+    chip.setAttribute("aria-pressed", "true");
+    chip.append(svg, `${data.names[label]} ${rows.get(label).length.toLocaleString("en")}`);
+    chip.addEventListener("click", () => {
+      const shown = mapChart.data.datasets.slice(1).map((set) => !set.hidden);
+      const first = shown.every(Boolean) && used.length > 1; // the first choice means: this class alone
+      mapChart.data.datasets.slice(1).forEach((set, m) => { set.hidden = first ? m !== n : m === n ? shown[m] : !shown[m]; });
+      if (mapChart.data.datasets.slice(1).every((set) => set.hidden)) mapChart.data.datasets.slice(1).forEach((set) => { set.hidden = false; });
+      press();
+    });
+    classes.append(chip);
+    return { chip, path, label };
+  });
+  const press = () => {
+    chips.forEach(({ chip }, n) => chip.setAttribute("aria-pressed", String(!mapChart.data.datasets[n + 1].hidden)));
+    hover.hidden = true;
+    layOut();
+  };
+  function paintChips() { chips.forEach(({ path, label }) => path.setAttribute("fill", series(label))); }
+  document.getElementById("all-classes").addEventListener("click", () => {
+    mapChart.data.datasets.forEach((set) => { set.hidden = false; });
+    press();
+  });
+  all("[data-layout]").forEach((button) => button.addEventListener("click", () => {
+    layout = button.dataset.layout;
+    all("[data-layout]").forEach((each) => each.setAttribute("aria-pressed", String(each === button)));
+    press();
+  }));
+  const find = document.getElementById("find-class");
+  if (find) find.addEventListener("input", () => {
+    const text = find.value.toLowerCase();
+    chips.forEach(({ chip, label }) => { chip.hidden = !data.names[label].toLowerCase().includes(text); });
+  });
+
+  // ---- tables, tabs, galleries, copying
+
+  all("[data-tab]").forEach((button) => button.addEventListener("click", () => {
+    const tabs = button.closest("[data-tabs]");
+    all("[data-tab]", tabs).forEach((each) => {
+      each.setAttribute("aria-selected", String(each === button));
+      document.getElementById(each.dataset.tab).classList.toggle("closed", each !== button);
+    });
+  }));
+  all("th[data-sort]").forEach((head) => {
+    head.tabIndex = 0;
+    const sort = () => {
+      const table = head.closest("table"), at = [...head.parentNode.children].indexOf(head);
+      const up = head.getAttribute("aria-sort") === (head.dataset.sort === "text" ? "ascending" : "descending");
+      const descending = head.dataset.sort === "text" ? up : !up;
+      all("th", table.tHead).forEach((each) => each.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", descending ? "descending" : "ascending");
+      const value = (row) => (head.dataset.sort === "text" ? row.cells[at].textContent : Number(row.cells[at].dataset.value));
+      const order = (a, b) => (head.dataset.sort === "text" ? value(a).localeCompare(value(b), "en", { numeric: true }) : value(a) - value(b));
+      const body = table.tBodies[0];
+      body.append(...[...body.rows].sort((a, b) => (descending ? -order(a, b) : order(a, b))));
+    };
+    head.addEventListener("click", sort);
+    head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
+  });
+  all("[data-filter]").forEach((input) => input.addEventListener("input", () => {
+    const text = input.value.toLowerCase();
+    for (const row of document.getElementById(input.dataset.filter).tBodies[0].rows) row.hidden = !row.cells[0].textContent.toLowerCase().includes(text);
+  }));
+  all("[data-pick]").forEach((select) => select.addEventListener("change", () => {
+    const panel = select.closest(".panel"), picks = all("[data-pick]", panel);
+    all(".shot", panel).forEach((shot) => { shot.hidden = picks.some((pick) => pick.value && shot.dataset[pick.dataset.pick] !== pick.value); });
+  }));
+  all("[data-copy]").forEach((button) => button.addEventListener("click", async () => {
+    const source = document.getElementById(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+    } catch {
+      const range = document.createRange();
+      range.selectNodeContents(source);
+      getSelection().removeAllRanges();
+      getSelection().addRange(range);
+      document.execCommand("copy");
+    }
+    button.textContent = "copied";
+    setTimeout(() => { button.textContent = "copy"; }, 1500);
+  }));
+
+  theme();
+  layOut();
+})();

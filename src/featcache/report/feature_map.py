@@ -1,0 +1,151 @@
+"""Training rows in feature space: which lie near each other, and a map in two dimensions. Out of core."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.cache.reader import Reader
+from featcache.report.duplicates import near_pairs
+from featcache.report.thumbnails import Place
+
+MAP_ROWS = 2_000
+"""Points of the map; of more rows so many are drawn."""
+PAIR_ROWS = 20_000
+"""Rows among which near duplicates are looked for; of more so many are drawn."""
+
+_COMPONENTS = 32
+_SEED = 0
+_PERPLEXITY = 30.0
+_ROUNDS = 500
+_ANGLE = 0.8  # of Barnes and Hut's approximation: half of the time of 0.5, to the same picture
+
+
+@dataclass(frozen=True, eq=False)
+class Projected:
+    """The usable training rows along a tap's first principal components.
+
+    Attributes:
+        rows: (m,) int64, rows of the cache and of the manifest.
+        scores: (m, k) float32, the first component first.
+        shares: (k,) of all variance.
+    """
+
+    rows: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    shares: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMap:
+    """Some training rows in two dimensions, each twice.
+
+    Attributes:
+        places: (p,) int64, which of the projected rows they are, ascending.
+        neighbours: (p, 2) by t-SNE: near each other where their features are; distances and axes mean nothing.
+        components: (p, 2) along the first two principal components.
+    """
+
+    places: npt.NDArray[np.int64]
+    neighbours: npt.NDArray[np.float64]
+    components: npt.NDArray[np.float64]
+
+
+def projected(train: Reader, tap: str) -> Projected:
+    """Return all usable rows along the first principal components.
+
+    Raises:
+        CacheError: no row is usable.
+    """
+    from featcache.feature_space import component_scores, principal_components, usable_rows
+
+    components = principal_components(train, tap, _COMPONENTS)
+    return Projected(usable_rows(train), component_scores(train, tap, components), components.shares)
+
+
+def nearest_training_rows(
+    train: Reader, readers: Mapping[str, Reader], tap: str, places: Sequence[Place], count: int
+) -> dict[Place, list[tuple[int, float]]]:
+    """Return place -> (row of ``train``, cosine distance) of the nearest other training rows, nearest first.
+
+    Args:
+        train: the cache that is searched.
+        readers: split -> the cache that the places' features are in.
+        tap: one of their taps.
+        places: whose neighbours are wanted.
+        count: neighbours of each.
+    """
+    from featcache.feature_space import nearest_rows
+
+    if not places or len(train) < 2:
+        return {}
+    queries = np.stack([np.asarray(readers[split][tap][row], np.float32) for split, row in places])
+    own = np.array([row if split == train.split else -1 for split, row in places])
+    found = nearest_rows(train, tap, queries, count, own=own)
+    lines = zip(places, found.rows.tolist(), found.distances.tolist(), strict=True)
+    return {place: list(zip(rows, distances, strict=True)) for place, rows, distances in lines}
+
+
+def near_duplicates(space: Projected, most: int) -> tuple[list[tuple[int, int, float]], int]:
+    """Return (row, other row, share) of the closest pairs of training rows, and among how many rows they were looked for.
+
+    The share is of the median distance to a nearest row, so that it means the same for any features.
+
+    Args:
+        space: the rows.
+        most: pairs at most.
+    """
+    some = sampled(len(space.rows), PAIR_ROWS)
+    if len(some) < 2:
+        return [], len(some)
+    pairs, usual = near_pairs(space.scores[some], most)
+    rows = space.rows[some]
+    return [(int(rows[i]), int(rows[j]), distance / (usual or 1.0)) for i, j, distance in pairs], len(some)
+
+
+def feature_map(space: Projected, wanted: npt.NDArray[np.integer]) -> FeatureMap:
+    """Lay out at most `MAP_ROWS` rows; the same rows give the same map.
+
+    Args:
+        space: the rows.
+        wanted: which of them, by place, must be on it; at most `MAP_ROWS`.
+    """
+    places = np.sort(np.asarray(wanted, np.int64))
+    drawn = sampled(len(space.rows), MAP_ROWS)
+    drawn = drawn[~np.isin(drawn, places)]
+    spare = max(0, MAP_ROWS - len(places))
+    places = np.sort(np.concatenate([places, drawn[sampled(len(drawn), spare)]]))
+    scores = space.scores[places].astype(np.float64)
+    plane = np.zeros((len(places), 2))
+    plane[:, : min(2, scores.shape[1])] = scores[:, :2]
+    return FeatureMap(places, _unit(_neighbour_map(scores, plane)), _unit(plane))
+
+
+def sampled(rows: int, most: int) -> npt.NDArray[np.int64]:
+    """Return all numbers below `rows`, or `most` of them, ascending, each time the same."""
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))
+
+
+def _neighbour_map(scores: npt.NDArray[np.float64], plane: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(p, 2) by t-SNE; of too few rows for it, the plane itself."""
+    if len(scores) < 10 or not scores.any():
+        return plane
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    perplexity = min(_PERPLEXITY, (len(scores) - 1) / 3)
+    spread = plane[:, 0].std() or 1.0
+    method = TSNE(
+        init=(plane / spread * 1e-4).astype(np.float32), perplexity=perplexity, max_iter=_ROUNDS, angle=_ANGLE, random_state=_SEED
+    )  # fmt: skip
+    with threadpool_limits(1):  # more threads add in another order, and the map is another one
+        return np.asarray(method.fit_transform(scores.astype(np.float32)), np.float64)
+
+
+def _unit(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The same picture with both axes stretched to 0..1: a page is wider than it is high."""
+    low, span = points.min(axis=0), np.ptp(points, axis=0)
+    return np.asarray((points - low) / np.where(span > 0, span, 1.0))

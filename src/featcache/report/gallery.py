@@ -1,0 +1,112 @@
+"""The rows that are worth a look, with the nearest training images beside them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.report.suspects import entropy, label_errors, least_sure, most_wrong
+from featcache.report.thumbnails import Place
+from featcache.report.told import Told
+
+WRONG, UNSURE, ERRORS = "wrong", "unsure", "errors"
+MOST = {WRONG: 24, UNSURE: 12, ERRORS: 36}
+"""Rows shown of each kind; of the least sure ones in each split."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One row that is worth a look.
+
+    Attributes:
+        place: its split and row of the manifest.
+        row_id: its id.
+        label: class index, -1 where unknown.
+        told: the class that the ensemble tells, or for a suspected label the one that it suggests.
+        told_probability: of that class.
+        label_probability: of the label; None where that is unknown.
+        entropy: 0 sure, 1 no idea.
+    """
+
+    place: Place
+    row_id: str
+    label: int
+    told: int
+    told_probability: float
+    label_probability: float | None
+    entropy: float
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """What was found, by kind, the first of each first.
+
+    Attributes:
+        found: `WRONG`, `UNSURE`, `ERRORS` -> rows, at most `MOST`.
+        totals: kind -> how many there are: told wrongly, and suspected labels.
+    """
+
+    found: Mapping[str, list[Found]]
+    totals: Mapping[str, int]
+
+    def places(self) -> list[Place]:
+        """Each row once."""
+        return list(dict.fromkeys(each.place for found in self.found.values() for each in found))
+
+
+def gallery(told: Mapping[str, Told], rows: Mapping[str, npt.NDArray[np.int64]]) -> Gallery:
+    """Choose the rows.
+
+    Args:
+        told: split -> what the ensemble says; ``train`` is there.
+        rows: split -> (n,) the manifest's rows of these.
+    """
+    wrong, unsure = [], []
+    for split, each in told.items():
+        places = most_wrong(each.probabilities, each.labels, MOST[WRONG])
+        wrong += _found(each, rows[split], places, each.predicted[places])
+        places = least_sure(each.probabilities, MOST[UNSURE])
+        unsure += _found(each, rows[split], places, each.predicted[places])
+    wrong.sort(key=lambda row: row.label_probability or 0.0)
+    train = told["train"]
+    errors = label_errors(train.probabilities, train.labels)
+    shown = slice(MOST[ERRORS])
+    totals = {WRONG: sum(int(((each.labels >= 0) & (each.predicted != each.labels)).sum()) for each in told.values())}
+    return Gallery(
+        {
+            WRONG: wrong[: MOST[WRONG]],
+            UNSURE: unsure,
+            ERRORS: _found(train, rows["train"], errors.rows[shown], errors.suggested[shown]),
+        },
+        {**totals, ERRORS: len(errors.rows)},
+    )
+
+
+def card(found: Found, names: Sequence[str], neighbours: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one row as the page shows it."""
+    return {
+        "place": found.place,
+        "split": found.place[0],
+        "id": found.row_id,
+        "label": names[found.label] if found.label >= 0 else None,
+        "told": names[found.told],
+        "told_probability": found.told_probability,
+        "label_probability": found.label_probability,
+        "entropy": found.entropy,
+        "neighbours": list(neighbours),
+    }
+
+
+def _found(
+    told: Told, rows: npt.NDArray[np.int64], places: npt.NDArray[np.int64], classes: npt.NDArray[np.integer]
+) -> list[Found]:
+    spread = entropy(told.probabilities[places])
+    found = []
+    for place, said, undecided in zip(places.tolist(), classes.tolist(), spread.tolist(), strict=True):
+        label, probabilities = int(told.labels[place]), told.probabilities[place]
+        given = float(probabilities[label]) if label >= 0 else None
+        where = (told.split, int(rows[place]))
+        found.append(Found(where, told.ids[place], label, said, float(probabilities[said]), given, undecided))
+    return found

@@ -1,0 +1,60 @@
+"""From the report's content to one HTML file with everything inside: templates by Jinja2, charts by Chart.js."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_ABSENT = "–"
+
+
+def render_page(content: Mapping[str, Any], written: datetime) -> str:
+    """Return the page.
+
+    Args:
+        content: what `featcache.report.content.report_content` gathered.
+        written: the time that its last line tells; all else depends on `content` alone.
+    """
+    return _environment().get_template("report.html.j2").render(content, written=written)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("featcache.report", "templates"),
+        autoescape=True,  # names of classes and files are the user's, or worse
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
+    environment.filters |= {"percent": _percent, "number": _number, "seconds": _seconds, "thousands": _thousands}
+    assets = resources.files("featcache.report") / "assets"
+    environment.globals["asset"] = lambda name: Markup((assets / name).read_text("utf-8"))  # noqa: S704 - our own files
+    return environment
+
+
+def _percent(share: float | None, digits: int = 1) -> str:
+    return _ABSENT if share is None else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return _ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def _thousands(count: int) -> str:
+    return f"{count:,}"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f}\N{NO-BREAK SPACE}s"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{minutes:.1f}\N{NO-BREAK SPACE}min" if minutes < 60 else f"{hours:.1f}\N{NO-BREAK SPACE}h"

@@ -1,0 +1,59 @@
+"""Small pictures of rows, decoded as for the backbone and packed into the page itself."""
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from featcache.pixels import Loader
+from featcache.rows import Rows
+
+Place = tuple[str, int]
+"""Split and row of the manifest."""
+
+_QUALITIES = (70, 45, 25, 10)
+
+
+def thumbnails(
+    splits: Mapping[str, Rows], load: Loader, places: Sequence[Place], size: int, most_bytes: int
+) -> dict[Place, str]:
+    """Return place -> its image as a data URI: WebP, `size` pixels a side, stretched to a square as the backbone sees it.
+
+    All have the highest of four qualities at which their base64 fits into `most_bytes`; if the lowest doesn't fit, the last
+    places get none.
+
+    Args:
+        splits: the manifest's rows.
+        load: location, content digest and size -> (size, size, 3) uint8 RGB; called from several threads.
+        places: usable rows, the important ones first; each counts once.
+        size: side of the square in pixels.
+        most_bytes: of all together.
+
+    Raises:
+        SourceChangedError: an image is no longer what the manifest says.
+    """
+    wanted = list(dict.fromkeys(places))
+
+    def image(place: Place) -> npt.NDArray[np.uint8]:
+        split, row = place
+        return load(splits[split].locations[row], splits[split].digests[row], size)
+
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="featcache-thumbnail") as pool:
+        images = list(pool.map(image, wanted))
+        for quality in _QUALITIES:
+            packed = list(pool.map(_packed, images, [quality] * len(images)))
+            if sum(map(len, packed)) <= most_bytes:
+                break
+    ends = np.cumsum([len(each) for each in packed])
+    return {place: uri for place, uri, end in zip(wanted, packed, ends, strict=True) if end <= most_bytes}
+
+
+def _packed(image: npt.NDArray[np.uint8], quality: int) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "WEBP", quality=quality, method=4)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

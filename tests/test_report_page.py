@@ -1,0 +1,154 @@
+"""The report in a real browser: it loads alone and without a fault, and what can be clicked does what it says."""
+
+from pathlib import Path
+
+import pytest
+from report_data import HOSTILE, PLANTED
+
+SCREENSHOTS = Path(__file__).parent.parent / "artifacts" / "screenshots"
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+class Opened:
+    """One page, and everything that it asked for or complained of."""
+
+    def __init__(self, browser, path, **options):
+        self.complaints, self.requests = [], []
+        self.context = browser.new_context(**{"viewport": DESKTOP, **options})
+        self.page = self.context.new_page()
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+
+    def keep(self, name, **options):
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True, **options)
+
+
+@pytest.fixture(scope="module")
+def path(reported):
+    return reported.artifacts / "report/index.html"
+
+
+@pytest.fixture
+def opened(browser, path):
+    page = Opened(browser, path)
+    yield page.page
+    page.context.close()
+    assert page.complaints == []
+
+
+def test_it_loads_alone_without_a_fault_and_every_image(browser, path):
+    opened = Opened(browser, path)
+    opened.keep("report-desktop")
+    sizes = opened.page.evaluate("[...document.images].filter(each => each.src).map(each => each.naturalWidth)")
+    assert len(sizes) > 50
+    assert min(sizes) > 0
+    assert [url for url in opened.requests if not url.startswith("data:")] == [path.as_uri()]
+    opened.context.close()
+    assert opened.complaints == []
+
+
+def test_names_are_shown_as_they_are_and_never_run(opened):
+    assert opened.locator("#scores-train tbody th", has_text=HOSTILE).count() == 1
+    assert opened.locator("#map-classes button", has_text=HOSTILE).count() == 1
+    assert opened.evaluate("[...document.images].filter(each => each.getAttribute('src') === 'x').length") == 0
+
+
+def test_hovering_a_point_of_the_map_shows_its_image(opened):
+    opened.locator("#feature-map").scroll_into_view_if_needed()
+    place = opened.evaluate("""() => {
+        const chart = Chart.getChart("feature-map"), point = chart.getDatasetMeta(1).data[0], box = chart.canvas.getBoundingClientRect();
+        return [box.left + point.x, box.top + point.y];
+    }""")
+    assert opened.locator("#hover").is_hidden()
+    opened.mouse.move(*place)
+    opened.locator("#hover").wait_for(state="visible")
+    image, words = opened.locator("#hover img"), opened.locator("#hover").inner_text()
+    assert image.evaluate("each => each.naturalWidth") == 40
+    assert any(name in words for name in ("disc", "square", "triangle", "onerror"))
+    assert ".png" in words
+
+
+def shown_classes(page):
+    return page.evaluate("Chart.getChart('feature-map').data.datasets.slice(1).map(each => !each.hidden)")
+
+
+def test_the_map_is_filtered_by_class_and_laid_out_anew(opened):
+    chips = opened.locator("#map-classes button")
+    assert shown_classes(opened) == [True] * 4
+    chips.nth(1).click()
+    assert shown_classes(opened) == [False, True, False, False]
+    chips.nth(2).click()
+    assert shown_classes(opened) == [False, True, True, False]
+    opened.locator("#all-classes").click()
+    assert shown_classes(opened) == [True] * 4
+    first = "Chart.getChart('feature-map').data.datasets[1].data[0].x"
+    before = opened.evaluate(first)
+    opened.locator("[data-layout=pca]").click()
+    assert opened.evaluate(first) != before
+
+
+def test_galleries_are_tabs_and_filtered(opened):
+    opened.locator("[data-tab=gallery-errors]").click()
+    shots = opened.locator("#gallery-errors .shot")
+    assert shots.count() == 1
+    assert PLANTED in shots.first.inner_text()
+    assert opened.locator("#gallery-wrong").is_hidden()
+    opened.locator("[data-tab=gallery-unsure]").click()
+    everything = opened.locator("#gallery-unsure .shot")
+    opened.locator("#gallery-unsure [data-pick=split]").select_option("valid")
+    assert {each.get_attribute("data-split") for each in everything.all() if each.is_visible()} == {"valid"}
+
+
+def test_the_leaderboard_is_sorted_and_filtered(opened):
+    losses = "[...document.querySelectorAll('#members tbody tr')].map(each => Number(each.cells[3].dataset.value))"
+    head = opened.locator("#members th", has_text="log-loss").first
+    head.click()
+    assert opened.evaluate(losses) == sorted(opened.evaluate(losses), reverse=True)
+    head.click()
+    assert opened.evaluate(losses) == sorted(opened.evaluate(losses))
+    opened.locator("[data-filter=members]").fill("linear")
+    assert opened.locator("#members tbody tr:visible").count() == 1
+
+
+def test_dark_is_what_the_system_asks_for_or_the_button(browser, path, opened):
+    dark = Opened(browser, path, color_scheme="dark")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert dark.page.evaluate(ground) == "rgb(15, 20, 25)"
+    dark.keep("report-dark")
+    dark.context.close()
+    light = opened.evaluate(ground)
+    opened.locator("#theme").click()
+    assert opened.evaluate(ground) == "rgb(15, 20, 25)" != light
+
+
+def test_a_phone_never_scrolls_sideways(browser, path):
+    phone = Opened(browser, path, viewport=PHONE, is_mobile=True, has_touch=True)
+    phone.keep("report-phone")
+    assert phone.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    assert phone.page.evaluate("visualViewport.scale") == 1
+    phone.context.close()
+
+
+def test_printed_it_is_light_and_holds_every_panel(browser, path):
+    dark = Opened(browser, path, color_scheme="dark")
+    dark.page.emulate_media(media="print")
+    assert dark.page.locator("#gallery-errors").is_visible()
+    assert dark.page.locator("nav").is_hidden()
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    printed = dark.page.pdf(path=SCREENSHOTS / "report.pdf", format="A4", print_background=True)
+    assert printed.startswith(b"%PDF")
+    assert dark.page.evaluate("document.documentElement.dataset.theme") == "dark", "afterwards it is as before"
+    dark.context.close()
+
+
+def test_settings_are_copied(browser, path):
+    opened = Opened(browser, path)
+    opened.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    opened.page.locator("[data-copy=settings-text]").click()
+    opened.page.locator("[data-copy=settings-text]", has_text="copied").wait_for()
+    assert "[Heads]\npreset = fast" in opened.page.evaluate("navigator.clipboard.readText()")
+    opened.context.close()
