@@ -1,0 +1,197 @@
+"""The report's numbers on small data whose answers are known."""
+
+import configparser
+
+import numpy as np
+import pytest
+
+from featcache.report.duplicates import exact_copies, near_pairs
+from featcache.report.feature_map import MAP_ROWS, Projected, feature_map, near_duplicates, sampled
+from featcache.report.gallery import ERRORS, UNSURE, WRONG, gallery
+from featcache.report.measures import BINS, class_scores, collapse, confusion, macro, reliability, top_confusions
+from featcache.report.provenance import settings_text
+from featcache.report.suspects import entropy, label_errors, least_sure, most_wrong
+from featcache.report.thumbnails import thumbnails
+from featcache.report.told import Told
+from featcache.rows import Rows
+from featcache.settings import parse_settings
+
+LABELS = np.array([0, 0, 0, 1, 1, 2])
+PREDICTED = np.array([0, 0, 1, 1, 2, 2])
+
+
+def test_a_confusion_matrix_has_classes_in_lines_and_what_they_are_told_in_columns():
+    counts = confusion(LABELS, PREDICTED, 4)
+    assert counts.tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert top_confusions(counts, 5) == [(0, 1, 1), (1, 2, 1)]
+    assert top_confusions(counts, 1) == [(0, 1, 1)]
+
+
+def test_precision_and_recall_of_each_class_and_none_where_there_are_no_rows():
+    found = class_scores(confusion(LABELS, PREDICTED, 4))
+    assert found.rows.tolist() == [3, 2, 1, 0]
+    np.testing.assert_allclose(found.precision, [1, 1 / 2, 1 / 2, np.nan])
+    np.testing.assert_allclose(found.recall, [2 / 3, 1 / 2, 1, np.nan])
+    np.testing.assert_allclose(found.f1, [0.8, 0.5, 2 / 3, np.nan])
+    assert macro(found.f1) == pytest.approx((0.8 + 0.5 + 2 / 3) / 3)
+
+
+def test_of_many_classes_the_most_confused_are_shown_and_no_row_is_lost():
+    labels = np.repeat(np.arange(120), 10)
+    predicted = labels.copy()
+    predicted[labels == 17] = 90
+    predicted[np.flatnonzero(labels == 3)[:4]] = 5
+    small = collapse(confusion(labels, predicted, 120), 4)
+    assert small.classes == [3, 5, 17, 90]
+    assert small.others == 116
+    assert small.counts.tolist() == [
+        [6, 4, 0, 0, 0], [0, 10, 0, 0, 0], [0, 0, 0, 10, 0], [0, 0, 0, 10, 0], [0, 0, 0, 0, 1160],
+    ]  # fmt: skip
+    assert collapse(np.eye(4, dtype=np.int64), 4).others == 0
+
+
+def test_reliability_by_the_probability_of_the_class_that_is_told():
+    probabilities = np.array([[0.95, 0.05], [0.05, 0.95], [0.65, 0.35], [0.0, 1.0]])
+    found = reliability(probabilities, np.array([0, 0, 0, 1]))
+    assert found.rows.tolist() == [0] * 6 + [1, 0, 0, 3]
+    assert found.confidence[9] == pytest.approx(2.9 / 3)
+    assert found.accuracy[9] == pytest.approx(2 / 3)
+    assert np.isnan(found.accuracy[0])
+    assert found.error == pytest.approx((abs(2.9 - 2) + abs(0.65 - 1)) / 4)
+    assert len(found.rows) == BINS
+
+
+def noisy(rows=400, classes=4, wrong=8, seed=0):
+    """Probabilities that know the true class, labels of which `wrong` are not it, and those rows."""
+    random = np.random.default_rng(seed)
+    true = random.integers(0, classes, rows)
+    logits = random.normal(0, 1, (rows, classes))
+    logits[np.arange(rows), true] += 7
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels, planted = true.copy(), np.sort(random.choice(rows, wrong, replace=False))
+    labels[planted] = (true[planted] + 1) % classes
+    return probabilities, labels.astype(np.int32), planted, true
+
+
+def test_planted_label_errors_come_first_with_the_class_that_they_are_of():
+    probabilities, labels, planted, true = noisy()
+    found = label_errors(probabilities, labels)
+    assert set(found.rows[: len(planted)].tolist()) == set(planted.tolist())
+    first = found.rows[:5]
+    assert found.suggested[:5].tolist() == true[first].tolist()
+    assert np.all(np.diff(found.margins) <= 0)
+
+
+def test_right_labels_are_not_suspected_and_a_class_without_rows_is_never_suggested():
+    probabilities, _, _, true = noisy(wrong=0)
+    wide = np.hstack([probabilities * 0.5, np.full((len(true), 1), 0.5)])
+    assert 4 not in label_errors(wide, true).suggested
+    sharp = np.full((6, 3), 0.05) + 0.85 * np.eye(3)[LABELS]
+    assert not len(label_errors(sharp, LABELS).rows)
+
+
+def test_most_wrong_and_least_sure():
+    probabilities = np.array([[0.9, 0.1, 0], [0.4, 0.35, 0.25], [0.01, 0.99, 0], [0.3, 0.6, 0.1], [1, 0, 0]])
+    labels = np.array([0, 0, 0, 0, -1])
+    assert most_wrong(probabilities, labels, 5).tolist() == [2, 3]
+    assert least_sure(probabilities, 2).tolist() == [1, 3]
+    assert entropy(np.array([[0.5, 0.5], [1, 0]])) == pytest.approx([1, 0])
+
+
+def test_a_gallery_names_rows_of_the_manifest_and_counts_all():
+    told = Told(
+        "train",
+        [f"r{i}" for i in range(4)],
+        np.array([0, 1, 1, 0], np.int32),
+        *[np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.6, 0.4]])] * 2,
+    )
+    unlabelled = Told("test", ["t"], np.array([-1], np.int32), *[np.array([[0.5, 0.5]])] * 2)
+    found = gallery({"train": told, "test": unlabelled}, {"train": np.array([10, 11, 12, 13]), "test": np.array([7])})
+    assert [each.place for each in found.found[WRONG]] == [("train", 11)]
+    assert found.totals == {WRONG: 1, ERRORS: 1}
+    (suspected,) = found.found[ERRORS]
+    assert (suspected.row_id, suspected.label, suspected.told, suspected.label_probability) == ("r1", 1, 0, 0.2)
+    assert ("test", 7) in [each.place for each in found.found[UNSURE]]
+    assert found.places()[0] == ("train", 11)
+
+
+def test_exact_copies_say_whether_labels_differ_and_splits_are_crossed():
+    digests = {"train": np.array([b"a", b"b", b"a", b"", b"", b"c", b"c"]), "test": np.array([b"b"])}
+    labels = {"train": np.array([0, 1, 1, 0, 1, 2, 2]), "test": np.array([-1])}
+    found = exact_copies(digests, labels)
+    assert [(each.rows, each.labels, each.across) for each in found] == [
+        ((("train", 0), ("train", 2)), True, False),
+        ((("train", 1), ("test", 0)), False, True),
+        ((("train", 5), ("train", 6)), False, False),
+    ]
+    assert exact_copies({"train": np.array([b"a", b"b"])}, {"train": np.array([0, 1])}) == []
+
+
+def test_near_pairs_are_named_once_closest_first_and_measured_by_what_is_usual():
+    points = np.array([[0.0, 0], [10, 0], [10.001, 0], [0, 7], [30, 30]])
+    pairs, usual = near_pairs(points, 2)
+    assert [(i, j) for i, j, _ in pairs] == [(1, 2), (0, 3)]
+    assert pairs[0][2] == pytest.approx(0.001)
+    assert usual == pytest.approx(7)
+    space = Projected(np.array([2, 3, 5, 7, 11]), points.astype(np.float32), np.ones(2))
+    found, among = near_duplicates(space, 1)
+    assert among == 5
+    assert found[0][:2] == (3, 5)
+    assert found[0][2] == pytest.approx(0.001 / 7, rel=0.01)
+
+
+def test_a_map_holds_what_is_wanted_is_bounded_and_comes_out_the_same():
+    random = np.random.default_rng(0)
+    centres = random.normal(0, 20, (3, 8))
+    kinds = random.integers(0, 3, 60)
+    space = Projected(np.arange(60), (centres[kinds] + random.normal(0, 1, (60, 8))).astype(np.float32), np.ones(8))
+    found, again = (feature_map(space, np.array([59])) for _ in range(2))
+    np.testing.assert_array_equal(found.neighbours, again.neighbours)
+    assert found.places.tolist() == list(range(60))
+    assert found.neighbours.min() == 0
+    assert found.neighbours.max() == 1
+    means = np.array([found.neighbours[kinds == kind].mean(axis=0) for kind in range(3)])
+    nearest = np.linalg.norm(found.neighbours[:, None] - means, axis=2).argmin(axis=1)
+    assert (nearest == kinds).all(), "clusters stay together"
+
+
+def test_of_more_rows_so_many_are_drawn_each_time_the_same():
+    assert sampled(5, 5).tolist() == [0, 1, 2, 3, 4]
+    drawn = sampled(1_000_000, MAP_ROWS)
+    assert len(np.unique(drawn)) == MAP_ROWS
+    np.testing.assert_array_equal(drawn, sampled(1_000_000, MAP_ROWS))
+
+
+def test_thumbnails_keep_within_their_bytes_and_the_first_are_kept():
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    labels = np.zeros(20, np.int32)
+    rows = Rows([str(i) for i in range(20)], labels, [""] * 20, ["d"] * 20, [""] * 20, [str(i) for i in range(20)])
+
+    def load(location, digest, size):
+        assert (digest, size) == ("d", 32)
+        return images[int(location)]
+
+    places = [("train", i) for i in range(20)] * 2
+    free = thumbnails({"train": rows}, load, places, 32, 1_000_000)
+    assert len(free) == 20
+    assert all(uri.startswith("data:image/webp;base64,") for uri in free.values())
+    size = sum(map(len, free.values()))
+    smaller = thumbnails({"train": rows}, load, places, 32, size - 1)
+    assert len(smaller) == 20, "of a lower quality"
+    few = thumbnails({"train": rows}, load, places, 32, 3000)
+    assert sum(map(len, few.values())) <= 3000
+    assert list(few) == places[: len(few)] != []
+
+
+def test_settings_are_told_as_luigi_cfg_reads_them():
+    given = {
+        "Features": {"taps": "block4_pool:avg, block5_pool", "copies": "2", "augmentation": "rotation 3, flip"},
+        "Heads": {"schedule": "1e-3x1, cosine 1e-2x2", "hidden": "8, 9", "per_group": "true"},
+        "ConvNet": {"members": "1"},
+        "Ensemble": {"method": "mean"},
+    }
+    settings = parse_settings(given)
+    parser = configparser.ConfigParser()
+    parser.read_string(settings_text(settings))
+    assert parse_settings({section: dict(parser[section]) for section in parser.sections()}) == settings
