@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
 _LEAST = 1e-15
+_SURE = 0.8  # so sure of another class is always worth a look, even where models usually are surer
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +55,9 @@ def entropy(probabilities: Floats) -> Floats:
 def label_errors(probabilities: Floats, labels: npt.NDArray[np.integer]) -> LabelErrors:
     """Find labels that are likely wrong, by confident learning (Northcutt, Jiang and Chuang 2021).
 
-    A row is suspected where another class is at least as probable as it is, on average, for the rows that are labelled
-    with it, and more probable than the label. Classes that are told less surely so need less to be suggested.
+    A row is suspected where another class is more probable than the label, and at least as probable as it is, on average,
+    for the rows that are labelled with it (but never more than `_SURE` is asked for). Classes that are told less surely so
+    need less to be suggested.
 
     Args:
         probabilities: (n, C), rows sum to 1, by models that weren't trained on the row.
@@ -65,7 +67,7 @@ def label_errors(probabilities: Floats, labels: npt.NDArray[np.integer]) -> Labe
     given = probabilities[np.arange(len(labels)), labels]
     counts = np.bincount(labels, minlength=classes)
     thresholds = np.bincount(labels, given, minlength=classes) / np.maximum(counts, 1)
-    thresholds[counts == 0] = np.inf
+    thresholds = np.where(counts == 0, np.inf, np.minimum(thresholds, _SURE))
     sure = np.where(probabilities >= thresholds, probabilities, -np.inf)
     sure[np.arange(len(labels)), labels] = -np.inf
     suggested = sure.argmax(axis=1)
