@@ -1,11 +1,13 @@
 """luigi.cfg and the command line -> one `Project`. The only place that reads Luigi's configuration."""
 
+import dataclasses
 from collections.abc import Collection
 from functools import lru_cache
 
 import luigi
 
 from featcache import keys
+from featcache.cluster_spec import ClusterSpec
 from featcache.project import Project
 from featcache.settings import SECTIONS, check_names, parse_settings
 
@@ -78,5 +80,6 @@ class Scope(luigi.Parameter):
         return True
 
     def task_value(self, task_name: str, param_name: str) -> str:
-        """The short digest of the artifacts folder and all settings in force."""
-        return keys.short(keys.digest(repr(current_project().settings)))
+        """The short digest of the artifacts folder and all settings in force; who computes is none of its business."""
+        settings = dataclasses.replace(current_project().settings, cluster=ClusterSpec())
+        return keys.short(keys.digest(repr(settings)))

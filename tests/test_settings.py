@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from featcache.cluster_spec import ClusterSpec
 from featcache.errors import SettingsError
 from featcache.schedules import Phase
 from featcache.settings import SECTIONS, parse_settings
@@ -26,6 +27,7 @@ def test_defaults_are_those_of_the_specs():
     assert settings.convnet == ConvNetSpec()
     assert settings.ensemble == EnsembleSpec()
     assert settings.submission == SubmissionSpec()
+    assert settings.cluster == ClusterSpec()
     assert settings.folder == Path("artifacts/digits").absolute()
 
 
@@ -123,6 +125,10 @@ def test_schedules_are_phases_of_a_shape():
         ("Submission", "clip", "yes", "auto, none or a number"),
         ("Submission", "gzip", "maybe", "true or false"),
         ("Submission", "columns", "id", "at least one more"),
+        ("Cluster", "scheduler", "locl", "none, local, tcp://HOST:PORT or tls://HOST:PORT; got scheduler='locl'"),
+        ("Cluster", "scheduler", "tcp://host", "got scheduler='tcp://host'"),
+        ("Cluster", "workers", "-1", "at least 0"),
+        ("Cluster", "threads", "two", "a whole number"),
         ("Paths", "artifacts", "", "expected a folder"),
     ],
 )
@@ -146,6 +152,14 @@ def test_a_wrong_value_is_one_line_that_names_section_and_key(section, key, valu
 def test_a_misspelt_name_is_refused_with_the_nearest(sections, message):
     with pytest.raises(SettingsError, match=message):
         parse_settings(sections)
+
+
+def test_a_cluster_is_named_by_word_or_address():
+    for text, expected in [("None", "none"), (" LOCAL ", "local"), ("tcp://Node1:8786", "tcp://Node1:8786"),
+                           ("tls://[::1]:8786", "tls://[::1]:8786")]:  # fmt: skip
+        assert parse_settings({"Cluster": {"scheduler": text}}).cluster.scheduler == expected
+    with pytest.raises(SettingsError, match=r"\[Cluster\] threads: expected 0 for scheduler='tcp://a:1'; workers of a"):
+        parse_settings({"Cluster": {"scheduler": "tcp://a:1", "threads": "2"}})
 
 
 def test_luigis_own_sections_are_left_alone():

@@ -13,6 +13,7 @@ FeatcacheError
 │   ├── CacheMismatchError            a sound cache, but of other rows or settings than asked for
 │   ├── CacheLockedError              another process is writing this file
 │   └── FeatureValueError             NaN, infinity or a value beyond float16's range
+├── ClusterError                      workers can't be had, don't fit, or die of their work
 ├── StorageError (OSError)            no space, no permission, read-only, a failing disk
 ├── TrainingError                     the rows at hand can't train what was asked for
 └── SubmissionError (ValueError)      the submission and its sample don't agree
@@ -71,6 +72,10 @@ class CacheLockedError(CacheError):
 
 class FeatureValueError(CacheError):
     """A feature is NaN, infinite or outside float16's range (-65504 to 65504)."""
+
+
+class ClusterError(FeatcacheError):
+    """A Dask scheduler or its workers can't be reached, aren't alike, or died of what they were given."""
 
 
 class StorageError(FeatcacheError, OSError):

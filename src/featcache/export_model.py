@@ -16,9 +16,9 @@ from featcache.errors import SettingsError, StorageError
 from featcache.progress import Progress
 from featcache.project import LOG_NAME, Project
 from featcache.records import write_json
+from featcache.resolved import resolved_weights
 from featcache.serving import ServedEnsemble, load_served
 from featcache.specs import FeaturesSpec
-from featcache.stages.features import resolved_weights
 from featcache.startup import import_keras
 from featcache.tables import printable
 

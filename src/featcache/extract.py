@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +23,46 @@ from featcache.cache.layout import CacheHeader, Status, TapLayout, default_block
 from featcache.cache.reuse import RowFinder, find_rows
 from featcache.cache.writer import CacheWriter
 from featcache.extraction import Extraction
-from featcache.overlap import Account, ForwardPass, Loader, Target, compute
+from featcache.overlap import ForwardPass, Loader, Target, compute
 from featcache.progress import Progress
 
-__all__ = ["ForwardPass", "Loader", "extract_copies", "extract_features"]
+__all__ = ["Copy", "Engine", "ForwardPass", "Loader", "extract_copies", "extract_features"]
 
 _COPY_BYTES = 8 << 20
 _PACKAGES = ("featcache", "keras", "tensorflow", "jax", "torch", "numpy", "h5py")
 _USUAL_BATCH = 64  # for the size of blocks where every row is copied and no backbone is asked
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Spent(Protocol):
+    """Where the time of a computation went; `featcache.overlap.Account` is one."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds."""
+
+    def shares(self) -> dict[str, float]:
+        """Decode, forward and write as fractions of the whole, in 0..1, sum 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Copy:
+    """One cache at work: its writer, what has to be computed for it, and what became of the other rows."""
+
+    job: Extraction
+    writer: CacheWriter
+    target: Target
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+Engine = Callable[[Sequence[Copy], Loader, ForwardPass, Progress, str], Spent]
+
+
+def compute_here(copies: Sequence[Copy], load: Loader, backbone: ForwardPass, progress: Progress, what: str) -> Spent:
+    """Compute what the copies lack in this process; see `featcache.overlap.compute`."""
+    job = copies[0].job
+    return compute(job.rows, [copy.target for copy in copies], load, job.spec, backbone, progress, what)
 
 
 def extract_features(
@@ -57,6 +88,7 @@ def extract_copies(
     *,
     reuse: bool = True,
     about: Mapping[str, object] | None = None,
+    engine: Engine = compute_here,
 ) -> None:
     """Cache the features of several copies of one split; unfinished work of an earlier try is gone on with.
 
@@ -70,6 +102,7 @@ def extract_copies(
         progress: is told of every batch.
         reuse: copy rows that stand in other caches of the folder; False computes every row anew.
         about: more entries for the files' ``run`` records, such as the weights' origin.
+        engine: who computes; with another one than this process, `open_backbone` need not give one that can.
 
     Raises:
         CacheLockedError: another process writes one of these files.
@@ -87,35 +120,20 @@ def extract_copies(
     known = all(finder is not None and finder.shapes for finder in finders.values())
     backbone = None if known else open_backbone()
     with ExitStack() as stack:
-        copies = [_open(path, job, finders[path], backbone, stack, fresh=not reuse) for path, job in jobs.items()]
+        shared = engine is not compute_here
+        copies = [
+            _open(path, job, finders[path], backbone, stack, fresh=not reuse, shared=shared)
+            for path, job in jobs.items()
+        ]
         account = None
         if any(len(copy.target.todo) for copy in copies):
             backbone = backbone or open_backbone()
-            job = copies[0].job
-            account = compute(
-                job.rows,
-                [copy.target for copy in copies],
-                load,
-                job.spec,
-                backbone,
-                progress,
-                _title(copies),
-            )
+            account = engine(copies, load, backbone, progress, _title(copies))
         seconds = time.perf_counter() - begun
         for copy in copies:
             share = _share(copy, copies)
             record = _run_record(started, seconds * share, account, backbone, share, len(copy.target.todo))
             copy.writer.publish({**copy.counts, **record, **(about or {})})
-
-
-@dataclass(frozen=True, eq=False)
-class _Copy:
-    """One cache at work: its writer, what has to be computed for it, and what became of the other rows."""
-
-    job: Extraction
-    writer: CacheWriter
-    target: Target
-    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def _open(
@@ -126,11 +144,12 @@ def _open(
     stack: ExitStack,
     *,
     fresh: bool,
-) -> _Copy:
+    shared: bool,
+) -> Copy:
     """Take hold of a cache, write what needs no backbone, and find what does."""
     shapes = backbone.taps if backbone is not None else finder.shapes  # type: ignore[union-attr]  # one of them is there
     batch_size = backbone.batch_size if backbone is not None else _USUAL_BATCH
-    writer = stack.enter_context(CacheWriter(path, _header(job, shapes, batch_size), fresh=fresh))
+    writer = stack.enter_context(CacheWriter(path, _header(job, shapes, batch_size), fresh=fresh, shared=shared))
     counts = {"resumed": int(writer.durable.sum())}
     open_rows = ~writer.durable
     counts["rejected_in_listing"] = _reject(writer, np.flatnonzero(open_rows & ~job.rows.listed), shapes)
@@ -141,16 +160,16 @@ def _open(
     open_rows[copied] = False
     todo = np.flatnonzero(open_rows)
     counts |= {"copied": len(copied), "computed": len(todo)}
-    return _Copy(job, writer, Target(job.copy, todo, writer.write), counts)
+    return Copy(job, writer, Target(job.copy, todo, writer.write), counts)
 
 
-def _title(copies: Sequence[_Copy]) -> str:
+def _title(copies: Sequence[Copy]) -> str:
     numbers = [copy.job.copy for copy in copies if len(copy.target.todo)]
     several = f" copies {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f" copy {numbers[0]}" * bool(numbers[0])
     return f"{copies[0].job.split}{several}: {copies[0].job.spec.backbone}"
 
 
-def _share(copy: _Copy, copies: Sequence[_Copy]) -> float:
+def _share(copy: Copy, copies: Sequence[Copy]) -> float:
     """A copy's part of the work, in 0..1, so that the copies' seconds add up to those that passed."""
     whole = sum(len(other.target.todo) for other in copies)
     return len(copy.target.todo) / whole if whole else 1 / len(copies)
@@ -193,7 +212,7 @@ def _copy(writer: CacheWriter, rows: npt.NDArray[np.intp], finder: RowFinder, sh
 def _run_record(
     started: datetime,
     seconds: float,
-    account: Account | None,
+    account: Spent | None,
     backbone: ForwardPass | None,
     share: float,
     computed: int,

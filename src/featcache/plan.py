@@ -22,10 +22,10 @@ from featcache.errors import CacheError
 from featcache.precision import choose_precision
 from featcache.progress import Progress
 from featcache.project import Project
+from featcache.resolved import gpu_capability_of
 from featcache.rows import Rows
 from featcache.sources import Manifest, preview_images
 from featcache.specs import FeaturesSpec, Tap
-from featcache.stages.features import gpu_capability_of
 from featcache.tables import Parts, Table, printable
 
 _MEASURE_SECONDS = 5.0

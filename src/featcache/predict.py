@@ -17,10 +17,10 @@ from featcache.errors import RejectedImageError, SourceError
 from featcache.extract import ForwardPass
 from featcache.progress import Progress
 from featcache.project import Project
+from featcache.resolved import resolved_backbone
 from featcache.serving import Images, ServedEnsemble, load_served
 from featcache.sources.decode import decode_rgb
 from featcache.sources.folder import image_files
-from featcache.stages.features import resolved_backbone
 from featcache.tables import printable
 
 _AHEAD = 2  # batches decoded before they are needed

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from featcache import specs
 from featcache.architectures import backbone_settings
+from featcache.cluster_spec import ClusterSpec
 from featcache.errors import SettingsError
 from featcache.policies import AugmentPolicy
 from featcache.schedules import CONSTANT, SHAPES, Phase
@@ -40,6 +41,7 @@ class Settings:
     ensemble: specs.EnsembleSpec
     submission: specs.SubmissionSpec
     report: specs.ReportSpec
+    cluster: ClusterSpec
     artifacts: Path
 
     @property
@@ -129,6 +131,11 @@ def _clip(text: str) -> str | float:
         raise _ExpectedError("auto, none or a number in (0, 1]") from None
 
 
+def _scheduler(text: str) -> str:
+    word = text.strip()
+    return word.lower() if "://" not in word else word
+
+
 def _columns(text: str) -> tuple[str, ...]:
     return tuple(_parts(text))
 
@@ -187,6 +194,12 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     "Report": {
         "enabled": Setting("true", _boolean, "also write report/index.html, one page about the run, beside the submission"),
     },
+    "Cluster": {
+        "scheduler": Setting("none", _scheduler, "who computes: none (this process), local (worker processes here) or tcp://HOST:PORT of a Dask scheduler"),
+        "workers": Setting("0", _integer, "of local: worker processes, 0: one a GPU or every four cores; of an address: how many must be there, 0: one"),
+        "threads": Setting("0", _integer, "of local: the cores of each worker; 0: all cores, dealt out"),
+        "gpus_per_worker": Setting("0", _integer, "of local: GPUs that a worker has for itself"),
+    },
     "Paths": {
         "artifacts": Setting("artifacts", _path, "folder for everything that is made"),
     },
@@ -241,6 +254,7 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
         ensemble=specs.EnsembleSpec(**values["Ensemble"]),  # type: ignore[arg-type]  # read by the table above
         submission=specs.SubmissionSpec(**values["Submission"]),  # type: ignore[arg-type]  # read by the table above
         report=specs.ReportSpec(**values["Report"]),  # type: ignore[arg-type]  # read by the table above
+        cluster=ClusterSpec(**values["Cluster"]),  # type: ignore[arg-type]  # read by the table above
         artifacts=artifacts.absolute(),
     )
 

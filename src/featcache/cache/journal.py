@@ -27,6 +27,7 @@ class Journal:
         self._descriptor = descriptor
         self._structure = structure
         self._blocks: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._scanned: dict[int, BlockScan] = {}
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=f"journal of {structure.path.name}", daemon=True)
         self._scratches: queue.SimpleQueue[Scratch] = queue.SimpleQueue()
@@ -35,8 +36,13 @@ class Journal:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="featcache-checksum")
         self._thread.start()
 
-    def submit(self, block: int) -> None:
-        """Hand over a block whose bytes are all in the file; returns at once."""
+    def submit(self, block: int, scan: BlockScan | None = None) -> None:
+        """Hand over a block whose bytes are all in the file; returns at once.
+
+        With `scan`, who wrote it has made it durable and read it back.
+        """
+        if scan is not None:
+            self._scanned[block] = scan
         self._blocks.put(block)
 
     def check(self) -> None:
@@ -62,6 +68,8 @@ class Journal:
             self._error = error
 
     def _scan(self, block: int) -> BlockScan:
+        if block in self._scanned:
+            return self._scanned.pop(block)
         scratch = self._scratches.get()
         try:
             return scan_block(self._descriptor, self._structure, block, scratch)

@@ -12,8 +12,10 @@ from featcache.errors import CacheFormatError, CacheLockedError
 from featcache.folder_lock import HELD, holder_record, holder_words, same_file, try_lock
 
 
-def hold(path: Path) -> int:
+def hold(path: Path, flags: int = 0) -> int:
     """Lock `path`, made empty if it isn't there, and return its descriptor; closing that lets go.
+
+    `flags` are further ones of `os.open`.
 
     Raises:
         CacheLockedError: another process, or another writer of this one, holds it; the message says who.
@@ -22,7 +24,7 @@ def hold(path: Path) -> int:
     while True:
         with storage_errors(path, "could not open"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o666)
         try:
             lock(descriptor, path)
             # between opening and locking the file may have been published or replaced: then this lock guards nothing

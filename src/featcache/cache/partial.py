@@ -21,11 +21,17 @@ from featcache.errors import CacheFormatError, CacheLockedError, StorageError
 
 __all__ = ["partial_path", "remove_superseded", "take"]
 
+SHARED_FLAGS = os.O_DSYNC
 _LOG = logging.getLogger(__name__)
 
 
-def take(path: Path, header: CacheHeader, *, fresh: bool = False) -> tuple[int, Structure, dict[int, BlockScan]]:
+def take(
+    path: Path, header: CacheHeader, *, fresh: bool = False, shared: bool = False
+) -> tuple[int, Structure, dict[int, BlockScan]]:
     """Lock the partial file `path`, make it anew unless it is a sound one of `header`, and verify its blocks.
+
+    With `shared` other machines write rows, too. Then each write goes to the disk by itself, no byte more than was
+    written: an NFS client would otherwise round it up to whole pages, and put back what it had seen of its neighbours.
 
     Returns:
         The locked descriptor, the file's structure, and what each durable block holds.
@@ -34,11 +40,12 @@ def take(path: Path, header: CacheHeader, *, fresh: bool = False) -> tuple[int, 
         CacheLockedError: another process, or another writer of this one, holds it.
         StorageError: no space for the whole file, no permission, a failing disk.
     """
-    descriptor = hold(path)
+    flags = SHARED_FLAGS if shared else 0
+    descriptor = hold(path, flags)
     try:
         structure, scans = None if fresh else _resumable(descriptor, path, header), {}
         if structure is None:
-            descriptor = _recreate(descriptor, path, header)
+            descriptor = _recreate(descriptor, path, header, flags)
             structure = _structure(descriptor, path)
             _reserve(descriptor, structure, fresh=True)
         else:
@@ -98,7 +105,7 @@ def _resumable(descriptor: int, path: Path, header: CacheHeader) -> Structure | 
     return structure
 
 
-def _recreate(descriptor: int, path: Path, header: CacheHeader) -> int:
+def _recreate(descriptor: int, path: Path, header: CacheHeader, flags: int) -> int:
     """Put a fresh file in the place of the locked one, and return its own locked descriptor.
 
     The new inode is locked before it gets the name, and the old one's lock is kept until then: at no moment could
@@ -115,7 +122,7 @@ def _recreate(descriptor: int, path: Path, header: CacheHeader) -> int:
             with open(temporary, "wb") as stream:  # HDF5, left to find a full disk, would print its inner errors
                 _allocate(stream.fileno(), header.least_bytes, path)
             create(temporary, header)
-            fresh = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
+            fresh = os.open(temporary, os.O_RDWR | os.O_CLOEXEC | flags)
             lock(fresh, temporary)
     except BaseException:
         if fresh >= 0:

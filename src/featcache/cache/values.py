@@ -1,11 +1,14 @@
-"""From what a backbone computed to what is stored, refusing whatever float16 can't hold."""
+"""From what a backbone computed to bytes in the file, refusing whatever float16 can't hold."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.cache.layout import FEATURE_DTYPE, FLOAT16_MAX, TapLayout
+from featcache.cache.structure import Structure
+from featcache.disk import disk, storage_errors
 from featcache.errors import FeatureValueError
 
 _EXPONENT = 0x7C00  # all exponent bits set: infinity or NaN
@@ -41,6 +44,42 @@ def stored_features(
         advice = "look at this image and at the weights"
         raise FeatureValueError(f"{expected}; got {value} for id={ids[int(rows[bad])]!r} in tap {tap.name}; {advice}")
     return np.ascontiguousarray(features, dtype=FEATURE_DTYPE)
+
+
+def put_rows(
+    descriptor: int,
+    structure: Structure,
+    rows: npt.NDArray[np.int64],
+    stored: Mapping[str, npt.NDArray[np.float16]],
+    status: npt.NDArray[np.uint8],
+) -> None:
+    """Write k rows where they belong, each stretch of consecutive ones in one go.
+
+    Args:
+        descriptor: the open file.
+        structure: where everything lies in it.
+        rows: (k,) their positions.
+        stored: of each tap (k, ...), from `stored_features`.
+        status: (k,) u1.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    columns: list[tuple[str, int, npt.NDArray[np.generic]]] = [("status", 1, status)]
+    columns[:0] = [(tap.name, tap.row_bytes, stored[tap.name]) for tap in structure.taps]
+    with storage_errors(structure.path, "could not write"):
+        for start, stop in _runs(rows):
+            for name, row_bytes, content in columns:
+                offset = structure.places[name].offset + int(rows[start]) * row_bytes
+                disk.pwrite(descriptor, content[start:stop].reshape(-1).view(np.uint8).data, offset)
+
+
+def _runs(rows: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return [start, stop) of each stretch of consecutive rows, so that it goes out in one write."""
+    if not len(rows):
+        return []
+    cuts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+    return list(itertools.pairwise(cuts))
 
 
 def _storable(features: npt.NDArray[np.floating]) -> bool:

@@ -1,6 +1,5 @@
 """Writing one feature cache: any rows in any order, durable block by block, published whole."""
 
-import itertools
 import logging
 import os
 import threading
@@ -15,7 +14,7 @@ from featcache.cache import partial
 from featcache.cache.blocks import BlockScan, TapStatistics
 from featcache.cache.journal import Journal
 from featcache.cache.layout import HOLDER_BYTES, PARTIAL_SUFFIX, CacheHeader, Status, block_range, run_bytes
-from featcache.cache.values import stored_features
+from featcache.cache.values import put_rows, stored_features
 from featcache.disk import disk, storage_errors
 from featcache.errors import CacheError
 
@@ -32,15 +31,17 @@ class CacheWriter:
         path: the finished file's path, ``*.h5``; it is not touched before `publish`.
         header: what the file holds. A partial of the same key keeps its own `block_rows` and settings.
         fresh: drop what an earlier try left in the partial, and compute everything anew.
+        shared: other processes write rows, too (`BlockWriter`), maybe on other machines.
 
     Attributes:
         path: the finished file's path.
         partial: where the file grows meanwhile.
         durable: (n,) bool, rows that already stand in verified blocks; they must not be written again.
         block_rows: rows of a block as the file has it.
+        holder: what the file says of this process, by which others know it.
     """
 
-    def __init__(self, path: Path, header: CacheHeader, *, fresh: bool = False) -> None:
+    def __init__(self, path: Path, header: CacheHeader, *, fresh: bool = False, shared: bool = False) -> None:
         if path.suffix != ".h5" or path.name.endswith(PARTIAL_SUFFIX):
             raise ValueError(f"expected the path of a finished cache, *.h5; got path={str(path)!r}")
         self.path = path
@@ -48,8 +49,9 @@ class CacheWriter:
         self.durable: npt.NDArray[np.bool_] = np.zeros(len(header.rows), dtype=bool)
         self.block_rows = header.block_rows
         self._header = header
-        self._fresh = fresh
+        self._fresh, self._shared = fresh, shared
         self._descriptor: int | None = None
+        self.holder = b""
         self._lock = threading.Lock()
 
     def __enter__(self) -> "CacheWriter":
@@ -59,8 +61,9 @@ class CacheWriter:
             CacheLockedError: another live process is writing it.
             StorageError: not enough space, no permission, a failing disk.
         """
-        descriptor, structure, scans = partial.take(self.partial, self._header, fresh=self._fresh)
+        descriptor, structure, scans = partial.take(self.partial, self._header, fresh=self._fresh, shared=self._shared)
         self._descriptor, self._structure, self.block_rows = descriptor, structure, structure.block_rows
+        self.holder = os.pread(descriptor, HOLDER_BYTES, structure.places["journal/holder"].offset)
         n = structure.n
         ranges = [block_range(block, structure.block_rows, n) for block in range(structure.blocks)]
         for block in scans:
@@ -117,25 +120,39 @@ class CacheWriter:
         descriptor = self._open_descriptor()
         self._journal.check()
         rows, status = self._checked(np.asarray(rows), np.asarray(status), features)
-        stored = [
-            (
-                tap,
-                stored_features(tap, np.asarray(features[tap.name]), status == Status.OK, rows, self._header.rows.ids),
-            )
+        ok, ids = status == Status.OK, self._header.rows.ids
+        stored = {
+            tap.name: stored_features(tap, np.asarray(features[tap.name]), ok, rows, ids)
             for tap in self._structure.taps
-        ]
+        }
         self._claim(rows)
         try:
-            with storage_errors(self.partial, "could not write"):
-                for start, stop in _runs(rows):
-                    for tap, content in stored:
-                        self._put(descriptor, tap.name, tap.row_bytes, int(rows[start]), content[start:stop])
-                    self._put(descriptor, "status", 1, int(rows[start]), status[start:stop])
+            put_rows(descriptor, self._structure, rows, stored, status)
         except BaseException:
             with self._lock:
                 self._claimed[rows] = False
             raise
         self._count_down(rows)
+
+    def adopt(self, rows: npt.NDArray[np.integer], scan: BlockScan) -> None:
+        """Take over k rows that another process wrote and made durable, the last ones of one block (`BlockWriter`).
+
+        Args:
+            rows: (k,) integers, all of one block.
+            scan: what reading the whole block back found there.
+
+        Raises:
+            StorageError: the disk refused when an earlier block was made durable.
+            ValueError: a row was written before, or the block lacks other rows.
+        """
+        self._open_descriptor()
+        self._journal.check()
+        mine = rows.astype(np.int64)
+        block = int(rows[0]) // self.block_rows
+        if (rows // self.block_rows != block).any() or int(self._missing[block]) != len(rows):
+            raise ValueError(f"expected all rows that block {block} lacks ({self._missing[block]}); got {len(rows)}")
+        self._claim(mine)
+        self._count_down(mine, scan)
 
     def publish(self, run: Mapping[str, object]) -> Path:
         """Give the finished file its name; afterwards it is never changed.
@@ -205,17 +222,13 @@ class CacheWriter:
                 )
             self._claimed[rows] = True
 
-    def _put(self, descriptor: int, name: str, row_bytes: int, row: int, content: npt.NDArray[np.generic]) -> None:
-        offset = self._structure.places[name].offset + row * row_bytes
-        disk.pwrite(descriptor, content.reshape(-1).view(np.uint8).data, offset)
-
-    def _count_down(self, rows: npt.NDArray[np.int64]) -> None:
+    def _count_down(self, rows: npt.NDArray[np.int64], scan: BlockScan | None = None) -> None:
         blocks, counts = np.unique(rows // self.block_rows, return_counts=True)
         with self._lock:
             self._missing[blocks] -= counts
             finished = blocks[self._missing[blocks] == 0].tolist()
         for block in finished:
-            self._journal.submit(block)
+            self._journal.submit(block, scan)
 
     def _refuse_gaps(self) -> None:
         blocks = np.flatnonzero(self._missing)
@@ -246,11 +259,3 @@ class CacheWriter:
         if self._descriptor is not None:
             os.close(self._descriptor)  # the lock goes with it
             self._descriptor = None
-
-
-def _runs(rows: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return [start, stop) of each stretch of consecutive rows, so that it goes out in one write."""
-    if not len(rows):
-        return []
-    cuts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
-    return list(itertools.pairwise(cuts))

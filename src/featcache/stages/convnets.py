@@ -15,10 +15,10 @@ from featcache.precision import choose_precision
 from featcache.predictions import Predictions
 from featcache.progress import Progress, Silent
 from featcache.project import LOG_NAME, Artifact, Project
+from featcache.resolved import gpu_capability_of
 from featcache.rows import Rows
 from featcache.scoring import scores
 from featcache.sources import Manifest, open_source
-from featcache.stages.features import gpu_capability_of
 from featcache.stages.heads import FOLD_SEED
 from featcache.startup import import_keras
 

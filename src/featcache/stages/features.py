@@ -1,37 +1,32 @@
 """From the source to the feature caches: `IndexImages` and `ExtractFeatures`."""
 
 import csv
-import dataclasses
 import io
 import time
 from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featcache import disk, sources
+from featcache.block_jobs import RemoteBackbone, engine_of, remote_backbone
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
-from featcache.errors import RejectedImageError, SourceChangedError, SourceError, WeightsError
+from featcache.cluster import agreed_terms, connected
+from featcache.errors import RejectedImageError, SourceChangedError, SourceError
 from featcache.extract import extract_copies
 from featcache.extraction import Extraction
 from featcache.precision import choose_precision
 from featcache.progress import Progress
-from featcache.project import LOG_NAME, Project
+from featcache.project import Project
 from featcache.records import write_json
+from featcache.resolved import gpu_capability_of, resolved_backbone
 from featcache.sources import Manifest, open_source
-from featcache.specs import FeaturesSpec
 from featcache.stages.checks import check_clip, check_heads, check_sample, check_space
-from featcache.startup import import_keras
-from featcache.weights import ResolvedWeights, resolve_weights
+from featcache.weights import resolve_weights
 
 if TYPE_CHECKING:
     from featcache.backbone import Backbone
-
-# Where one of these is, the framework is asked about its GPU; elsewhere its import is spared.
-_GPU_DEVICES = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
 
 def index_images(project: Project, progress: Progress) -> str:
@@ -106,8 +101,20 @@ def extract_split(
         return backbone
 
     load = open_source(project.settings.dataset).load
-    extract_copies(jobs, load, open_backbone, progress, reuse=not fresh, about=about)
-    return f"{split}: {_told([open_cache(path).run for path in jobs])}"
+    cluster = connected(project, progress)
+    if cluster is None:
+        extract_copies(jobs, load, open_backbone, progress, reuse=not fresh, about=about)
+        return f"{split}: {_told([open_cache(path).run for path in jobs])}"
+
+    def ask_for_backbone() -> RemoteBackbone:
+        backbone = remote_backbone(cluster, terms, progress)
+        check_space(project, backbone.taps)
+        return backbone
+
+    with agreed_terms(cluster, project, weights=True) as terms:
+        engine = engine_of(cluster, terms)
+        extract_copies(jobs, load, ask_for_backbone, progress, reuse=not fresh, about=about, engine=engine)
+    return f"{split}: {_told([open_cache(path).run for path in jobs])} · {cluster.said()}"
 
 
 def _job(project: Project, manifest: Manifest, split: str, copy: int) -> Extraction:
@@ -167,54 +174,3 @@ def _rejected_rows(project: Project, manifest: Manifest) -> list[tuple[str, str,
                 reason = str(error)
             found.append((split, rows.ids[row], reason))
     return found
-
-
-def gpu_capability_of(project: Project) -> tuple[int, int] | None:
-    """CUDA compute capability of the GPU in use, None on a CPU; the framework is imported only where there is one."""
-    if not any(device.exists() for device in _GPU_DEVICES):
-        return None
-    import_keras(project.folder / LOG_NAME)
-    from featcache.backbone import gpu_capability
-
-    return gpu_capability()
-
-
-def resolved_backbone(project: Project, progress: Progress) -> "Backbone":
-    """The backbone as it was resolved, loaded once a process for all splits and copies.
-
-    Raises:
-        BackboneError: no such backbone or tap.
-        WeightsError: as `resolved_weights`.
-    """
-    weights = resolved_weights(project, progress)
-    import_keras(project.folder / LOG_NAME)
-    return _loaded(project.settings.features, weights, project.precision() or "float32")
-
-
-def resolved_weights(project: Project, progress: Progress) -> ResolvedWeights:
-    """The weights as they were resolved, found or downloaded again.
-
-    Raises:
-        WeightsError: they can't be had, or are others than those that were resolved.
-    """
-    spec, recorded = project.settings.features, project.resolved("weights") or {}
-    # What `auto` came to stays, even if the network is back: resolve exactly that kind again.
-    settled = (
-        dataclasses.replace(spec, weights=recorded["kind"])
-        if spec.weights == "auto" and recorded.get("kind") != "model"
-        else spec
-    )
-    weights = resolve_weights(settled, progress)
-    if weights.digest != project.weights_digest():
-        raise WeightsError(
-            f"expected weights of digest {project.weights_digest()}, got {weights.digest} ({weights.path}): "
-            "they changed since they were settled: put that file back, or run luigi --module pipeline Submit"
-        )
-    return weights
-
-
-@lru_cache(maxsize=1)
-def _loaded(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) -> "Backbone":
-    from featcache.backbone import load_backbone
-
-    return load_backbone(spec, weights, precision)
