@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import luigi
 
 from featcache import stages
+from featcache.cluster_spec import ALONE
 from featcache.errors import CacheMismatchError
 from featcache.folder_lock import folder_lock
 from featcache.presets import PSEUDO, first_round
@@ -146,16 +147,18 @@ class TrainBag(Stage):
 
 
 class TrainHeads(Stage):
-    """Train the heads of every tap and shape."""
+    """Train the heads of every tap and shape: one bag after the other, or with [Cluster] all at once on its workers."""
 
     def requires(self) -> list[luigi.Task]:
+        if current_project().settings.cluster.scheduler != ALONE:
+            return [ExtractFeatures()]
         return [TrainBag(tap=tap, shape=shape, rerun=self.rerun) for tap, shape in current_project().bags()]
 
     def artifacts(self) -> list[Artifact]:
         return [current_project().bag(*bag) for bag in current_project().bags()]
 
     def work(self, watch: Watch) -> str:
-        return "every bag is trained"
+        return stages.train_bags(current_project(), watch, fresh=self.rerun)
 
 
 class TrainConvNets(Stage):

@@ -40,7 +40,7 @@ def address(control):
 
     environment = {"NUMPY_WORKERS": str(control), "PYTHONPATH": str(HERE)}
     with LocalCluster(
-        n_workers=2, threads_per_worker=2, memory_limit="600MB", host="127.0.0.1", dashboard_address=None,
+        n_workers=2, threads_per_worker=2, memory_limit="600MB", host="127.0.0.1", dashboard_address="127.0.0.1:0",
         env=environment, preload=[str(HERE / "numpy_backbone.py")], silence_logs=50,
     ) as workers:  # fmt: skip
         yield workers.scheduler_address

@@ -63,8 +63,12 @@ class Cluster:
         """Whether it can still be used."""
         return str(self._client.status) == "running"
 
-    def run(self, terms: Terms, jobs: Iterable[Job], progress: Progress) -> Iterator[tuple[Job, Any]]:
+    def run(
+        self, terms: Terms, jobs: Iterable[Job], progress: Progress, *, one_each: bool = False
+    ) -> Iterator[tuple[Job, Any]]:
         """Have workers do the jobs, and yield each with what came of it, in the order they end.
+
+        With `one_each`, no worker is given a second job beside its first: for those that take all its cores and memory.
 
         A job whose worker dies is begun again, as often as Dask's ``allowed-failures`` says; one that kills that many is set
         aside until all others are through, and examined.
@@ -74,7 +78,7 @@ class Cluster:
             Exception: what a job raised, once what was under way has been yielded.
         """
         self.begun.clear()
-        flight = Flight(self, terms, progress)
+        flight = Flight(self, terms, progress, one_each=one_each)
         yield from flight.through(jobs)
         told = [self._examined(flight, job) for job in flight.killers]
         yield from flight.landed

@@ -1,7 +1,7 @@
 """The folder of one member's networks, one a fold: what is finished in it is never lost. No Keras.
 
 While it is made it is called ``<name>.partial``. There each finished fold has its model and, written after it, its own
-record, and the fold at work a checkpoint. It gets its name when all folds are done.
+record, and each fold at work a checkpoint. It gets its name when all folds are done.
 """
 
 import json
@@ -23,7 +23,6 @@ from featcache.records import read_json, write_json
 
 RECORD_FILE = "convnet.json"
 PARTIAL_SUFFIX = ".partial"
-_CHECKPOINT = "checkpoint.npz"
 _MODEL = re.compile(r"fold(\d+)\.keras")
 
 State = Sequence[npt.NDArray[Any]]
@@ -88,16 +87,16 @@ class PartialFolder:
         with replacing(path) as temporary:
             model.save(temporary)
         write_json(self._record(fold), {"key": self.key, "bytes": path.stat().st_size, "history": history})
-        (self.path / _CHECKPOINT).unlink(missing_ok=True)
+        self._checkpoint(fold).unlink(missing_ok=True)
 
     def keep(self, fold: int, state: State, history: History) -> None:
-        """Replace the checkpoint by the state of the fold at work.
+        """Replace the fold's checkpoint by its state now.
 
         Raises:
             StorageError: the disk is full, read-only or not permitted.
         """
         about = json.dumps({"key": self.key, "fold": fold, "history": history})
-        with replacing(self.path / _CHECKPOINT) as temporary:
+        with replacing(self._checkpoint(fold)) as temporary:
             np.savez(
                 temporary,
                 allow_pickle=False,
@@ -108,7 +107,7 @@ class PartialFolder:
     def kept(self, fold: int) -> tuple[list[npt.NDArray[Any]], dict[str, list[float]]] | None:
         """The state and history that `keep` left of this fold; None where there is none, or it is damaged."""
         try:
-            with open(self.path / _CHECKPOINT, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            with open(self._checkpoint(fold), "rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 about = json.loads(str(archive["about"]))
                 if (about["key"], about["fold"]) != (self.key, fold):
                     return None
@@ -132,3 +131,6 @@ class PartialFolder:
 
     def _record(self, fold: int) -> Path:
         return self.path / f"fold{fold}.json"
+
+    def _checkpoint(self, fold: int) -> Path:
+        return self.path / f"checkpoint{fold}.npz"

@@ -1,7 +1,6 @@
 """Jobs under way on the workers of a cluster: begun again when their workers die, and gathered as they end."""
 
 import queue
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -59,14 +58,14 @@ class Workers(Protocol):
 class Flight:
     """Jobs on their way; keeps the workers busy, and no more than that, so that nobody's death takes much with it."""
 
-    def __init__(self, cluster: "Workers", terms: Terms, progress: Progress) -> None:
+    def __init__(self, cluster: "Workers", terms: Terms, progress: Progress, *, one_each: bool = False) -> None:
         self.killers: list[Job] = []
         self.landed: list[tuple[Job, Any]] = []
-        self._cluster, self._terms, self._progress = cluster, terms, progress
+        self._cluster, self._terms, self._progress, self._one_each = cluster, terms, progress, one_each
         self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._flying: dict[Future[Any], Job] = {}
         self._again: deque[Job] = deque()
-        self._alone_since: float | None = None
+        self._alone = 0  # polls without any worker: a clock would also count what this process slept
         self._error: BaseException | None = None
 
     def through(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Any]]:
@@ -98,18 +97,15 @@ class Flight:
             future.add_done_callback(self._done.put)
 
     def _room(self) -> int:
-        """One job more than each worker does at once: no worker waits for the scheduler."""
+        """One job more than each worker does at once, so that no worker waits for the scheduler; or one for each."""
         try:
             slots = self._cluster.look()
         except (OSError, RuntimeError, ValueError):
             return len(self._flying)
-        if slots:
-            self._alone_since = None
-        elif self._alone_since is None:
-            self._alone_since = time.monotonic()
-        elif time.monotonic() - self._alone_since > PATIENCE_SECONDS:
+        self._alone = 0 if slots else self._alone + 1
+        if self._alone * POLL_SECONDS > PATIENCE_SECONDS:
             raise ClusterError("all workers are gone; finished work is kept: start some, then run again")
-        return max(sum(slots.values()) + len(slots), 1)
+        return max(len(slots) if self._one_each else sum(slots.values()) + len(slots), 1)
 
     def _ended(self) -> "list[Future[Any]]":
         """Return what has ended, after waiting a little for it."""

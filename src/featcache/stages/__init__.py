@@ -6,7 +6,7 @@ Keras is imported only inside what really computes.
 
 from featcache.stages.convnets import predict_convnets, train_convnets
 from featcache.stages.features import extract_split, finish_features, index_images, resolve_features
-from featcache.stages.heads import train_bag
+from featcache.stages.heads import train_bag, train_bags
 from featcache.stages.members import predict_rows
 from featcache.stages.report import write_report
 from featcache.stages.results import build_ensemble, write_submission
@@ -20,6 +20,7 @@ __all__ = [
     "predict_rows",
     "resolve_features",
     "train_bag",
+    "train_bags",
     "train_convnets",
     "write_report",
     "write_submission",

@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from featcache.cluster import Cluster, agreed_terms, connected
 from featcache.convnet_folder import History, PartialFolder, State, model_path
 from featcache.convnet_plan import ConvNetPlan, resolve
+from featcache.flight import Job
 from featcache.folds import assign_folds
 from featcache.pixels import Pixels, load_pixels
 from featcache.precision import choose_precision
@@ -21,6 +24,7 @@ from featcache.scoring import scores
 from featcache.sources import Manifest, open_source
 from featcache.stages.heads import FOLD_SEED
 from featcache.startup import import_keras
+from featcache.worker import ONE_AT_A_TIME
 
 if TYPE_CHECKING:
     from featcache.convnet_training import Training
@@ -41,6 +45,45 @@ def train_convnets(project: Project, progress: Progress, *, fresh: bool = False)
         TrainingError: the rows can't be dealt out to folds, or training went wrong.
         StorageError: the disk is full, read-only or not permitted; finished folds are kept.
     """
+    material = _material(project, progress)
+    seeds = [
+        seed for seed in range(project.settings.convnet.members) if fresh or not project.convnet(seed).is_complete()
+    ]
+    for seed in seeds:
+        _partial(project, seed).begin(fresh=fresh)
+    cluster = connected(project, progress)
+    if cluster is not None:
+        _train_folds_there(cluster, project, seeds, material, progress)
+    said = [_train_member(project, seed, material, progress) for seed in seeds]
+    there = [cluster.said()] if cluster is not None else []
+    return " · ".join([f"{material.plan.epochs} epochs in {material.plan.precision}", *said, *there])
+
+
+@dataclass(frozen=True, eq=False)
+class _Material:
+    """What networks are trained on: images, labels (-1 where an image can't be used), folds, and how."""
+
+    rows: Rows
+    pixels: Pixels
+    labels: npt.NDArray[np.int32]
+    folds: npt.NDArray[np.int32]
+    class_names: tuple[str, ...]
+    plan: ConvNetPlan
+
+    def fold_rows(self) -> dict[int, npt.NDArray[np.int64]]:
+        """Fold -> its rows."""
+        return {int(fold): np.flatnonzero(self.folds == fold) for fold in np.unique(self.folds[self.folds >= 0])}
+
+    def training(self, seed: int, fold: int) -> "Training":
+        """What one fold's network is trained on."""
+        from featcache.convnet_training import Training
+
+        folds = self.fold_rows()
+        own = np.concatenate([rows for other, rows in folds.items() if other != fold])
+        return Training(self.pixels.images, self.labels, np.sort(own), folds[fold], seed, fold)
+
+
+def _material(project: Project, progress: Progress) -> _Material:
     import_keras(project.folder / LOG_NAME)
     manifest, spec = Manifest.load(project.folder), project.settings.convnet
     rows = manifest.splits["train"]
@@ -53,12 +96,47 @@ def train_convnets(project: Project, progress: Progress, *, fresh: bool = False)
     precision = choose_precision(spec.precision, gpu_capability_of(project)).name
     usable, channels = int((folds >= 0).sum()), pixels.images.shape[-1]
     plan = resolve(spec, usable - largest, channels, len(manifest.class_names), precision)
-    said = []
-    for seed in range(spec.members):
-        if fresh or not project.convnet(seed).is_complete():
-            blank = _blank(rows, labels, folds, manifest.class_names, f"convnet/seed{seed}")
-            said.append(_train_member(project, seed, plan, pixels, blank, progress, fresh=fresh))
-    return " · ".join([f"{plan.epochs} epochs in {plan.precision}", *said])
+    return _Material(rows, pixels, labels, folds, manifest.class_names, plan)
+
+
+def _partial(project: Project, seed: int) -> PartialFolder:
+    artifact = project.convnet(seed)
+    return PartialFolder(artifact.path.parent, artifact.key or "")
+
+
+# ---- on workers
+
+_KEPT: dict[str, _Material] = {}
+
+
+def train_fold_there(project: Project, seed: int, fold: int) -> None:
+    """Train one fold's network on a worker, into the member's unfinished folder."""
+    key = f"{project.folder} {project.convnet(seed).inputs['upstream']}"
+    with ONE_AT_A_TIME:  # Keras has state of its own
+        if key not in _KEPT:
+            _KEPT.clear()
+            _KEPT[key] = _material(project, Silent())
+        material = _KEPT[key]
+        _train_fold(material.plan, material.training(seed, fold), _partial(project, seed), Silent())
+
+
+def _train_folds_there(
+    cluster: Cluster, project: Project, seeds: Sequence[int], material: _Material, progress: Progress
+) -> None:
+    """Have workers train every fold that isn't finished, a job each."""
+    folds = material.fold_rows()
+    todo = [(seed, fold) for seed in seeds for fold in folds if _partial(project, seed).finished(fold) is None]
+    jobs = [Job(f"fold {fold} of convnet/seed{seed}", train_fold_there, (seed, fold)) for seed, fold in todo]
+    progress.start("small networks", len(jobs), "folds")
+    try:
+        with agreed_terms(cluster, project, weights=False) as terms:
+            for job, _ in cluster.run(terms, jobs, progress, one_each=True):
+                progress.advance(1, job.name)
+    finally:
+        progress.finish()
+
+
+# ---- in any process
 
 
 def predict_convnets(project: Project, members: Sequence[Artifact], rows: Rows) -> npt.NDArray[np.float32]:
@@ -95,38 +173,25 @@ def _blank(
     return Predictions(rows.ids, labels, (member,), nothing, class_names, folds)
 
 
-def _train_member(
-    project: Project,
-    seed: int,
-    plan: ConvNetPlan,
-    pixels: Pixels,
-    blank: Predictions,
-    progress: Progress,
-    *,
-    fresh: bool,
-) -> str:
+def _train_member(project: Project, seed: int, material: _Material, progress: Progress) -> str:
     from featcache.convnet import load_network, predict
-    from featcache.convnet_training import Training
 
-    begun, artifact = time.perf_counter(), project.convnet(seed)
-    partial = PartialFolder(artifact.path.parent, artifact.key or "")
-    partial.begin(fresh=fresh)
-    folds = _folds_of(blank)
+    begun, artifact, partial, plan = time.perf_counter(), project.convnet(seed), _partial(project, seed), material.plan
+    blank = _blank(material.rows, material.labels, material.folds, material.class_names, f"convnet/seed{seed}")
+    folds = material.fold_rows()
     histories: dict[str, History] = {}
-    said = blank.probabilities
     progress.start(blank.members[0], plan.epochs * len(folds), "epochs")
     try:
         for fold, held_out in folds.items():
             history: History | None = partial.finished(fold)
             if history is None:
-                own = np.concatenate([rows for other, rows in folds.items() if other != fold])
-                training = Training(pixels.images, blank.labels, np.sort(own), held_out, seed, fold)
-                history = _train_fold(plan, training, partial, progress)
+                history = _train_fold(plan, material.training(seed, fold), partial, progress)
             else:
                 progress.advance(plan.epochs)
             histories[f"fold{fold}"] = history
             # by the network as it is stored: the same whether it was trained now or before a kill
-            said[0, held_out] = predict([load_network(model_path(partial.path, fold))], pixels.images, held_out)
+            network = load_network(model_path(partial.path, fold))
+            blank.probabilities[0, held_out] = predict([network], material.pixels.images, held_out)
     finally:
         progress.finish()
     score = scores(blank.scored().probabilities[0], blank.scored().labels)
@@ -139,12 +204,6 @@ def _train_member(
     partial.publish(record, blank)
     found = f"out of fold: accuracy {score.accuracy:.4f}, log-loss {score.log_loss:.4f}"
     return f"{blank.members[0]}: {len(folds)} folds · {found}"
-
-
-def _folds_of(predictions: Predictions) -> dict[int, npt.NDArray[np.int64]]:
-    """Fold -> its rows."""
-    folds = predictions.folds if predictions.folds is not None else np.empty(0, np.int32)
-    return {int(fold): np.flatnonzero(folds == fold) for fold in np.unique(folds[folds >= 0])}
 
 
 def _train_fold(

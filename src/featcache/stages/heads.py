@@ -1,4 +1,4 @@
-"""From features to heads: `TrainBag`."""
+"""From features to heads: `TrainBag`, and all bags at once where there are workers: `TrainHeads`."""
 
 import time
 
@@ -8,13 +8,15 @@ from featcache import training
 from featcache.batches import Examples
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
+from featcache.cluster import agreed_terms, connected
 from featcache.curves import curves_record
+from featcache.flight import Job
 from featcache.folds import assign_folds
 from featcache.linear import train_linear
 from featcache.parts import by_folds, by_groups
 from featcache.predictions import Predictions
 from featcache.presets import BY_GROUP, LINEAR, PSEUDO, resolve
-from featcache.progress import Progress
+from featcache.progress import Progress, Silent
 from featcache.project import LOG_NAME, Project
 from featcache.scoring import scores
 from featcache.stages.pseudo import pseudo_labels
@@ -61,3 +63,37 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     what = f"{len(parts.numbers)} {'groups' if parts.by_group else 'folds'}"
     heads_of = f"{tap}/{shape}: {len(bag.seeds)} seeds x {what}, {steps}"
     return f"{heads_of} · out of fold: accuracy {score.accuracy:.4f}, log-loss {score.log_loss:.4f}"
+
+
+def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> str:
+    """Have workers train the bags that aren't complete, a job each; a second round after the first. None without workers.
+
+    Args:
+        project: whose bags.
+        progress: counts bags.
+        fresh: train those again that are complete.
+
+    Raises:
+        ClusterError: workers can't be had, don't fit, or die.
+        TrainingError, StorageError: as `train_bag`.
+    """
+    cluster = connected(project, progress)
+    if cluster is None:
+        return "every bag is trained"
+    todo = [bag for bag in project.bags() if fresh or not project.bag(*bag).is_complete()]
+    progress.start("bags of heads", len(todo), "bags")
+    try:
+        with agreed_terms(cluster, project, weights=False) as terms:
+            for second in (False, True):
+                jobs = [Job(f"bag {tap}/{shape}", train_bag_there, (tap, shape)) for tap, shape in todo
+                        if shape.endswith(PSEUDO) == second]  # fmt: skip
+                for _, said in cluster.run(terms, jobs, progress, one_each=True):
+                    progress.advance(1, said)
+    finally:
+        progress.finish()
+    return f"{len(todo)} bags · {cluster.said()}"
+
+
+def train_bag_there(project: Project, tap: str, shape: str) -> str:
+    """Train a bag on a worker, whose artifacts folder is that of all."""
+    return train_bag(project, tap, shape, Silent())
