@@ -10,7 +10,7 @@ JOBS ?= 2
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
-.PHONY: help submit test lint docs format bench bench-cache bench-extract bench-heads bench-quality bench-convnet clean
+.PHONY: help submit test lint docs format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-scaling clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -53,6 +53,9 @@ bench-heads: $(VENV)/.developed  ## Measure a bag of heads against plain Keras f
 
 bench-convnet: $(VENV)/.developed  ## Measure how fast small convolutional networks train
 	$(BIN)/python benchmarks/convnet.py
+
+bench-scaling: $(VENV)/.developed  ## Measure one worker against two (FEATCACHE_SHARED must be set)
+	$(BIN)/python benchmarks/scaling.py
 
 clean:  ## Remove the virtual environment and caches, never artifacts
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

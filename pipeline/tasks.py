@@ -22,13 +22,17 @@ from pipeline.orphans import die_with_parent
 from pipeline.screen import Watch, show_summary
 from pipeline.targets import ArtifactTarget
 
+# What stages hold while they work, as Luigi counts it; where luigi.cfg's [resources] doesn't say otherwise there is one of each.
+_CORES = {"cores": 1}
+_GPU = {**_CORES, "gpu": 1}
+
 
 class Stage(luigi.Task):
     """Artifacts and the work that makes them. Luigi's `resources` let one stage at a time have the cores."""
 
     scope = Scope(description="set by featcache: digest of the artifacts folder and all settings")
     rerun = luigi.BoolParameter(default=False, description="make exactly this stage run again")
-    resources = {"cores": 1}  # noqa: RUF012  # the form that Luigi asks for
+    resources = _CORES
 
     @abstractmethod
     def artifacts(self) -> list[Artifact]:
@@ -90,6 +94,7 @@ class IndexImages(Stage):
 class ExtractSplit(Stage):
     """Run the backbone over one split, into one feature cache for each copy."""
 
+    resources = _GPU
     split = luigi.Parameter(description="train, valid or test")
 
     def requires(self) -> luigi.Task:
@@ -130,6 +135,7 @@ class ExtractFeatures(Stage):
 class TrainBag(Stage):
     """Train the heads of one tap and shape: folds x seeds, in one pass over the features."""
 
+    resources = _GPU
     tap = luigi.Parameter(description="the tap's name in the feature cache, e.g. block5_pool")
     shape = luigi.Parameter(description="one of the preset's kinds of heads, e.g. dense")
 
@@ -149,6 +155,8 @@ class TrainBag(Stage):
 class TrainHeads(Stage):
     """Train the heads of every tap and shape: one bag after the other, or with [Cluster] all at once on its workers."""
 
+    resources = _GPU
+
     def requires(self) -> list[luigi.Task]:
         if current_project().settings.cluster.scheduler != ALONE:
             return [ExtractFeatures()]
@@ -163,6 +171,8 @@ class TrainHeads(Stage):
 
 class TrainConvNets(Stage):
     """Train small convolutional networks end to end, from the images themselves; none by default."""
+
+    resources = _GPU
 
     def requires(self) -> luigi.Task:
         return IndexImages()
@@ -180,6 +190,8 @@ class TrainConvNets(Stage):
 
 class PredictRows(Stage):
     """Let every member predict the rows that nothing is trained on."""
+
+    resources = _GPU
 
     def requires(self) -> list[luigi.Task]:
         return [

@@ -1,7 +1,10 @@
 """Extraction on real worker processes, with a backbone of NumPy: same bytes, whoever dies."""
 
+import contextlib
 import os
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -228,3 +231,64 @@ def test_no_scheduler_and_too_few_workers_are_one_line(there, address, monkeypat
     assert "\n" not in str(caught.value)
     with pytest.raises(ClusterError, match=r"expected 5 at tcp://.*; got \d: start them"):
         stages.extract_split(on(there, address, workers=5), "train", Silent())
+
+
+def test_a_scheduler_that_is_started_again_is_gone_on_with(tmp_path, alone, control, monkeypatch):
+    monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    (control / "slow-0").touch()
+    project = on(make_project(tmp_path, tmp_path / "again"), f"tcp://127.0.0.1:{port}")
+    with contextlib.ExitStack() as stack:
+        first = [started(stack, "scheduler", "--port", port), started_worker(stack, port, control)]
+
+        def start_again():
+            for process in first:  # a worker of today's Dask ends with its scheduler; who started it starts it again
+                process.kill()
+            started(stack, "scheduler", "--port", port)
+            started_worker(stack, port, control)
+
+        restart = when(lambda: computed(control) >= 4 * BATCH, start_again)
+        notices = Notices()
+        said = stages.extract_split(project, "train", notices)
+        restart.join()
+        assert features(project) == features(alone)
+        assert ROWS <= computed(control) <= ROWS + 3 * BATCH
+        assert any("is gone; waiting for it" in notice for notice in notices.said)
+        assert said.endswith("begun again")
+        cluster.connected(project, Silent()).close()
+
+
+class Notices(Silent):
+    def __init__(self):
+        self.said = []
+
+    def notice(self, message):
+        self.said.append(message)
+
+
+def started(stack, what, *arguments):
+    """``dask scheduler`` or ``dask worker`` in a process of its own, ended with the test."""
+    words = [sys.executable, "-m", "dask", what, *arguments, "--host", "127.0.0.1", "--no-dashboard"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    stack.callback(lambda: (process.kill(), process.wait()))
+    return process
+
+
+def started_worker(stack, port, control):
+    environment = {**os.environ, "NUMPY_WORKERS": str(control), "PYTHONPATH": str(HERE)}
+    words = [f"tcp://127.0.0.1:{port}", "--nthreads", "2", "--no-nanny", "--name", "0", "--host", "127.0.0.1"]
+    words = [
+        sys.executable,
+        "-m",
+        "dask",
+        "worker",
+        *words,
+        "--preload",
+        str(HERE / "numpy_backbone.py"),
+        "--no-dashboard",
+    ]
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    stack.callback(lambda: (process.kill(), process.wait()))
+    return process

@@ -77,8 +77,9 @@ class Flight:
                 if not self._flying:
                     break
                 for future in self._ended():
-                    job = self._flying.pop(future)
-                    yield from ((job, value) for value in self._outcome(future, job))
+                    job = self._flying.pop(future, None)
+                    if job is not None:  # else the scheduler was gone, and it is begun again
+                        yield from ((job, value) for value in self._outcome(future, job))
         finally:
             for future in self._flying:
                 with suppress(Exception):
@@ -101,7 +102,8 @@ class Flight:
         try:
             slots = self._cluster.look()
         except (OSError, RuntimeError, ValueError):
-            return len(self._flying)
+            self._begin_again()
+            slots = self._cluster.look()
         self._alone = 0 if slots else self._alone + 1
         if self._alone * POLL_SECONDS > PATIENCE_SECONDS:
             raise ClusterError("all workers are gone; finished work is kept: start some, then run again")
