@@ -49,7 +49,7 @@ def project_in(folder: Path) -> Project:
 def workers(project: Project, count: int) -> Cluster:
     """`count` workers of one core each, who have loaded the backbone."""
     project.settings = replace(project.settings, cluster=ClusterSpec("local", workers=count, threads=1))
-    found = connected(project, Silent())
+    found = connected(project)
     assert found is not None
     return found
 
@@ -76,12 +76,15 @@ def main() -> None:
     os.environ["FEATCACHE_BLOCK_BYTES"] = str(BLOCK_BYTES)
     rates: dict[int, list[float]] = {1: [], 2: []}
     shares: dict[str, float] = {}
+    starts = []
     with tempfile.TemporaryDirectory(dir=Path(__file__).parent.parent / "artifacts") as folder:
         project = project_in(Path(folder))
         for count in (1, 2, 2, 1):
+            begun = time.perf_counter()
             cluster = workers(project, count)
             if not rates[count] or count == 1:  # freshly started: the backbone is loaded before the clock runs
                 load_backbones(project, cluster)
+                starts.append(round(time.perf_counter() - begun, 1))
             rate, shares = extraction(project)
             rates[count].append(rate)
         cluster = workers(project, 2)
@@ -90,7 +93,7 @@ def main() -> None:
     one, two = statistics.median(rates[1]), statistics.median(rates[2])
     print("| workers of one core | images/s | efficiency |\n| --- | --- | --- |")
     print(f"| 1 | {one:,.0f} | 1 |\n| 2 | {two:,.0f} | {two / (2 * one):.3f} |\n")
-    print(f"one job beside its work: {each * 1e3:.2f} ms; rounds {rates}; shares {shares}")
+    print(f"one job beside its work: {each * 1e3:.2f} ms; rounds {rates}; shares {shares}; starts {starts}")
 
 
 def load_backbones(project: Project, cluster: Cluster) -> None:

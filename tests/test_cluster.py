@@ -119,7 +119,7 @@ def when(condition, act):
 
 def kill_one(project):
     """SIGKILL to one worker process."""
-    workers = cluster.connected(project, Silent())._client.run(os.getpid)
+    workers = cluster.connected(project)._client.run(os.getpid)
     os.kill(next(iter(workers.values())), signal.SIGKILL)
 
 
@@ -207,7 +207,7 @@ def test_a_changed_image_is_told_as_ever_and_finished_blocks_are_kept(tmp_path, 
 
 
 def test_a_worker_that_does_not_fit_is_named_with_the_difference(tmp_path, there):
-    workers = cluster.connected(there, Silent())
+    workers = cluster.connected(there)
     with cluster.agreed_terms(workers, there, weights=True) as terms:
         for other, message in [
             ({"facts": {**terms.facts, "numpy": "0.9"}}, r"worker at tcp://127.0.0.1:\d+ runs numpy \S+ instead of 0.9: install"),
@@ -257,7 +257,7 @@ def test_a_scheduler_that_is_started_again_is_gone_on_with(tmp_path, alone, cont
         assert ROWS <= computed(control) <= ROWS + 3 * BATCH
         assert any("is gone; waiting for it" in notice for notice in notices.said)
         assert said.endswith("begun again")
-        cluster.connected(project, Silent()).close()
+        cluster.connected(project).close()
 
 
 class Notices(Silent):

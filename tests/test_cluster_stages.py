@@ -1,5 +1,6 @@
 """The whole flow on worker processes of this machine, with Keras in them: the same bytes as without."""
 
+import json
 import os
 import shutil
 
@@ -10,6 +11,7 @@ import runs
 from projects import copied_project
 
 from featcache import cluster
+from featcache.cli import main
 from featcache.predictions import Predictions
 
 CONVNETS = {"members": "1", "image_size": "16", "schedule": "3e-3x2", "batch_size": "8"}
@@ -55,6 +57,23 @@ def test_small_networks_are_those_of_one_process(project, tmp_path):
     said = [Predictions.load(convnet_of(each) / "out_of_fold.hdf5") for each in (project, alone)]
     np.testing.assert_array_equal(said[0].probabilities, said[1].probabilities)
     assert said[0].ids == said[1].ids
+
+
+def test_commands_look_into_the_features_on_the_workers(project, capsys, monkeypatch, tmp_path):
+    project, _ = project
+    monkeypatch.chdir(tmp_path)
+    (path,) = (project.artifacts / "features").glob("train-*.h5")
+    answers = []
+    for workers in ([], ["--set", "Cluster.scheduler=local", "--set", "Cluster.workers=1"]):
+        for command in (["stats"], ["pca", "--components", "3"]):
+            assert main([*command, str(path), "--json", *workers]) == 0
+            answers.append(json.loads(capsys.readouterr().out))
+    assert answers[0] == answers[2]
+    shares = [[component["share"] for component in answer["components"]] for answer in (answers[1], answers[3])]
+    np.testing.assert_allclose(*shares, rtol=1e-4)
+    ours = [kept for kept in cluster._KEPT.values() if kept.is_open]
+    assert len(ours) == 1
+    assert len(ours[0].workers) == 1
 
 
 def test_who_computes_is_in_no_key(project):

@@ -47,6 +47,7 @@ class Cluster:
         self.workers: dict[str, int] = {}
         self.lost: set[str] = set()
         self.begun: Counter[str] = Counter()
+        folder.mkdir(parents=True, exist_ok=True)
         _silence(folder / LOG_NAME)
         self._local = start_workers(spec, folder / LOG_NAME) if spec.scheduler == LOCAL else None
         self._client = self._connect(self._local or spec.scheduler, max(1, spec.workers))
@@ -184,7 +185,7 @@ class Cluster:
 _KEPT: dict[tuple[int, ClusterSpec], Cluster] = {}
 
 
-def connected(project: Project, progress: Progress) -> Cluster | None:
+def connected(project: Project) -> Cluster | None:
     """Return the workers that the settings ask for, the same ones as long as this process lives; None for none.
 
     Raises:
@@ -202,7 +203,6 @@ def connected(project: Project, progress: Progress) -> Cluster | None:
     cluster = _KEPT[key]
     cluster.lost.clear()
     cluster.look()
-    del progress
     return cluster
 
 

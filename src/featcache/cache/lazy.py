@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -101,9 +102,14 @@ def _mapped_slice(path: str, stamp: _Stamp, part: Place) -> npt.NDArray[Any]:
     """Map one chunk.
 
     Raises:
-        CacheMismatchError: another file stands at `path` now than when the array was made.
+        CacheMismatchError: another file stands at `path` now than when the array was made, or none that can be read here.
     """
-    with open(path, "rb") as stream:
+    try:
+        stream = open(path, "rb")  # noqa: SIM115  # closed below
+    except OSError as error:
+        where = f"on {platform.node()}: the file must be there on every machine that computes"
+        raise CacheMismatchError(f"{path} can't be read ({error.strerror}) {where}") from error
+    with stream:
         stat = os.fstat(stream.fileno())
         if (stat.st_size, stat.st_mtime_ns) != stamp:
             raise CacheMismatchError(

@@ -13,15 +13,25 @@ _FILE_AND_TAP = (
 )
 
 
+def _use_workers(arguments: argparse.Namespace) -> None:
+    """Let dask compute on the workers of [Cluster], where the settings in force name some."""
+    from featcache.cluster import connected
+    from featcache.configuration import configured_project
+
+    connected(configured_project(arguments.overrides))
+
+
 def _stats(arguments: argparse.Namespace) -> int:
     from featcache import explore
 
+    _use_workers(arguments)
     return screen.answer(arguments, explore.stats_record(arguments.file, arguments.tap), explore.stats_lines)
 
 
 def _pca(arguments: argparse.Namespace) -> int:
     from featcache import explore
 
+    _use_workers(arguments)
     record = explore.pca_record(arguments.file, arguments.tap, arguments.components, arguments.csv)
     return screen.answer(arguments, record, explore.pca_lines)
 
@@ -29,6 +39,7 @@ def _pca(arguments: argparse.Namespace) -> int:
 def _neighbours(arguments: argparse.Namespace) -> int:
     from featcache import explore
 
+    _use_workers(arguments)
     record = explore.neighbours_record(
         arguments.file, arguments.ids, arguments.among, arguments.tap, arguments.count, arguments.metric
     )
@@ -41,6 +52,7 @@ STATS = Command(
     "Show how the features of a cache are distributed: means, deviations, shares of zeros.",
     _stats,
     _FILE_AND_TAP,
+    project=True,
 )
 PCA = Command(
     "pca",
@@ -52,6 +64,7 @@ PCA = Command(
         argument("--components", type=int, default=10, metavar="K", help="how many at most; default: 10"),
         argument("--csv", type=Path, metavar="FILE", help="write where each row lies along them to FILE, a CSV"),
     ],
+    project=True,
 )
 NEIGHBOURS = Command(
     "neighbours",
@@ -65,4 +78,5 @@ NEIGHBOURS = Command(
         argument("--count", type=int, default=5, metavar="K", help="how many of each; default: 5"),
         argument("--metric", choices=_METRICS, default="cosine", help="the distance; default: cosine"),
     ],
+    project=True,
 )

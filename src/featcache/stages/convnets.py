@@ -51,7 +51,7 @@ def train_convnets(project: Project, progress: Progress, *, fresh: bool = False)
     ]
     for seed in seeds:
         _partial(project, seed).begin(fresh=fresh)
-    cluster = connected(project, progress)
+    cluster = connected(project)
     if cluster is not None:
         _train_folds_there(cluster, project, seeds, material, progress)
     said = [_train_member(project, seed, material, progress) for seed in seeds]

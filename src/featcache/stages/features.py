@@ -101,7 +101,7 @@ def extract_split(
         return backbone
 
     load = open_source(project.settings.dataset).load
-    cluster = connected(project, progress)
+    cluster = connected(project)
     if cluster is None:
         extract_copies(jobs, load, open_backbone, progress, reuse=not fresh, about=about)
         return f"{split}: {_told([open_cache(path).run for path in jobs])}"

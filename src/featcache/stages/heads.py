@@ -77,7 +77,7 @@ def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> 
         ClusterError: workers can't be had, don't fit, or die.
         TrainingError, StorageError: as `train_bag`.
     """
-    cluster = connected(project, progress)
+    cluster = connected(project)
     if cluster is None:
         return "every bag is trained"
     todo = [bag for bag in project.bags() if fresh or not project.bag(*bag).is_complete()]

@@ -1,0 +1,56 @@
+"""Cores and GPUs dealt out to worker processes; the same figures in docs/scaling.md as in its script."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from featcache.cluster_spec import ClusterSpec
+from featcache.errors import ClusterError
+from featcache.local_workers import deal_out, visible_gpus
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("settings", "cores", "expected"),
+    [
+        ({}, 8, ["0,1,2,3", "4,5,6,7"]),
+        ({}, 2, ["0,1"]),
+        ({"workers": 2, "threads": 1}, 8, ["0", "1"]),
+        ({"workers": 3}, 8, ["0,1", "2,3", "4,5"]),
+        ({"workers": 2, "threads": 2}, 2, ["0,1", "0,1"]),
+        ({"workers": 3, "threads": 5}, 2, ["0,1", "1,0", "0,1"]),
+    ],
+)
+def test_cores_are_dealt_out(settings, cores, expected):
+    places = deal_out(ClusterSpec("local", **settings), list(range(cores)), [])
+    assert [place["FEATCACHE_WORKER_CPUS"] for place in places] == expected
+    assert all("CUDA_VISIBLE_DEVICES" not in place for place in places)
+
+
+def test_each_gpu_is_one_workers_alone():
+    spec = ClusterSpec("local", gpus_per_worker=1)
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in deal_out(spec, [0, 1], ["0", "2", "5"])] == ["0", "2", "5"]
+    two = ClusterSpec("local", workers=2, gpus_per_worker=2)
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in deal_out(two, [0, 1], list("0123"))] == ["0,1", "2,3"]
+    with pytest.raises(ClusterError, match="expected 4 GPUs for 2 workers of 2; 3 are visible"):
+        deal_out(two, [0, 1], list("012"))
+    with pytest.raises(ClusterError, match="expected 1 GPUs for 1 workers of 1; 0 are visible"):
+        deal_out(spec, [0, 1], [])
+
+
+def test_gpus_are_those_that_cuda_would_show(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1a, 3")
+    assert visible_gpus() == ["GPU-1a", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+
+
+def test_the_documents_tables_are_those_of_the_script():
+    path = ROOT / "benchmarks/scaling_table.py"
+    script = importlib.util.module_from_spec(spec := importlib.util.spec_from_file_location("scaling_table", path))
+    spec.loader.exec_module(script)
+    told = (ROOT / "docs/scaling.md").read_text()
+    for images in script.KINDS:
+        assert "\n".join(script.table(images)) in told, "python benchmarks/scaling_table.py prints them"
