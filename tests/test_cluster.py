@@ -43,7 +43,7 @@ def address(control):
 
     environment = {"NUMPY_WORKERS": str(control), "PYTHONPATH": str(HERE)}
     with LocalCluster(
-        n_workers=2, threads_per_worker=2, memory_limit="600MB", host="127.0.0.1", dashboard_address="127.0.0.1:0",
+        n_workers=2, threads_per_worker=2, memory_limit="600MB", host="127.0.0.1", dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0",
         env=environment, preload=[str(HERE / "numpy_backbone.py")], silence_logs=50,
     ) as workers:  # fmt: skip
         yield workers.scheduler_address
@@ -233,8 +233,7 @@ def test_no_scheduler_and_too_few_workers_are_one_line(there, address, monkeypat
         stages.extract_split(on(there, address, workers=5), "train", Silent())
 
 
-def test_a_scheduler_that_is_started_again_is_gone_on_with(tmp_path, alone, control, monkeypatch):
-    monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 2)
+def test_a_scheduler_that_is_started_again_is_gone_on_with(tmp_path, alone, control):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -249,6 +248,7 @@ def test_a_scheduler_that_is_started_again_is_gone_on_with(tmp_path, alone, cont
             started(stack, "scheduler", "--port", port)
             started_worker(stack, port, control)
 
+        wait_for(int(port))
         restart = when(lambda: computed(control) >= 4 * BATCH, start_again)
         notices = Notices()
         said = stages.extract_split(project, "train", notices)
@@ -258,6 +258,15 @@ def test_a_scheduler_that_is_started_again_is_gone_on_with(tmp_path, alone, cont
         assert any("is gone; waiting for it" in notice for notice in notices.said)
         assert said.endswith("begun again")
         cluster.connected(project).close()
+
+
+def wait_for(port):
+    """Until somebody listens there."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
 
 
 class Notices(Silent):

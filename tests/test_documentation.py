@@ -20,7 +20,15 @@ RUN = ("bash", "python", "ini")
 SHOWN = ("text", "{toctree}", "{include} ../benchmarks/RESULTS.md", "{include} ../CHANGELOG.md")
 
 # Blocks that say that they aren't run, and why, in a comment above them: installing, servers, the network, other programs.
-NOT_RUN = {"README.md": 2, "cli.md": 1, "inspecting.md": 1, "kaggle.md": 1, "scaling.md": 2, "tutorial.md": 1, "watching.md": 1}
+NOT_RUN = {
+    "README.md": 2,
+    "cli.md": 1,
+    "inspecting.md": 1,
+    "kaggle.md": 1,
+    "scaling.md": 2,
+    "tutorial.md": 1,
+    "watching.md": 1,
+}
 
 # For speed alone: the pages' own settings and flags go before these where they name the same.
 SMALL = """
