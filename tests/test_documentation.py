@@ -38,6 +38,9 @@ hidden = 8
 schedule = 1e-2x1
 seeds = 1
 folds = 2
+
+[Report]
+enabled = false
 """
 
 
