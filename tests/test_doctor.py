@@ -9,6 +9,7 @@ from importlib import metadata
 
 import pytest
 
+from featcache.cluster_spec import ClusterSpec
 from featcache.configuration import configured_project
 from featcache.doctor import hardware, report, settings, software, storage
 from featcache.doctor.check import FAIL, PASS, WARN, Check
@@ -177,10 +178,10 @@ def test_schedulers_are_asked(tmp_path, monkeypatch):
     monkeypatch.setenv("FEATCACHE_WEIGHTS_URL", "http://127.0.0.1:9")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        assert settings.cluster_check({"scheduler": f"tcp://127.0.0.1:{port}"}).state == PASS
-    gone = settings.cluster_check({"scheduler": f"tcp://127.0.0.1:{port}"})
+        assert settings.cluster_check(ClusterSpec(f"tcp://127.0.0.1:{port}")).state == PASS
+    gone = settings.cluster_check(ClusterSpec(f"tcp://127.0.0.1:{port}"))
     assert (gone.state, gone.found) == (FAIL, f"nothing answers at tcp://127.0.0.1:{port}: Connection refused")
-    assert settings.cluster_check({}).state == PASS
+    assert settings.cluster_check(ClusterSpec()).state == PASS
     (tmp_path / "luigi.cfg").write_text(
         f"[core]\nlocal_scheduler = false\nscheduler_host = 127.0.0.1\nscheduler_port = {port}\n"
         "[Dataset]\nsource = folder\npath = gone\nname = gone\n"

@@ -2,11 +2,12 @@
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from featcache.architectures import find_architecture, is_model_file
+from featcache.cluster_spec import ClusterSpec
 from featcache.configuration import CONFIG_FILES, PATH_VARIABLE, configured_project, configured_sections
 from featcache.doctor.check import FAIL, PASS, WARN, Check
 from featcache.download import Limits, check_reachable
@@ -39,15 +40,14 @@ def settings_checks(project: Project) -> Iterator[Check]:
     """Yield checks of what the settings ask for."""
     yield images_check(project)
     yield weights_check(project.settings.features)
-    sections = configured_sections()
-    core = sections.get("core", {})
+    core = configured_sections().get("core", {})
     if core.get("local_scheduler", "true").lower() == "false":
         address = (
             core.get("scheduler_url")
             or f"http://{core.get('scheduler_host', 'localhost')}:{core.get('scheduler_port', '8082')}"
         )
         yield answers_check("luigid", address, "start it (luigid), or set [core] local_scheduler = true")
-    yield cluster_check(sections.get("Cluster", {}))
+    yield cluster_check(project.settings.cluster)
 
 
 def images_check(project: Project) -> Check:
@@ -90,12 +90,11 @@ def weights_check(spec: FeaturesSpec) -> Check:
         return Check("weights", FAIL, str(error), f"remove {path}; the next run downloads it")
 
 
-def cluster_check(section: Mapping[str, str]) -> Check:
+def cluster_check(spec: ClusterSpec) -> Check:
     """Where the settings name a Dask scheduler, it answers."""
-    scheduler = section.get("scheduler", "none").strip()
-    if "://" not in scheduler:
-        return Check("cluster", PASS, f"[Cluster] scheduler = {scheduler}: this machine alone")
-    return answers_check("cluster", scheduler, "start it (dask scheduler), or set [Cluster] scheduler = none")
+    if "://" not in spec.scheduler:
+        return Check("cluster", PASS, f"[Cluster] scheduler = {spec.scheduler}: this machine alone")
+    return answers_check("cluster", spec.scheduler, "start it (dask scheduler), or set [Cluster] scheduler = none")
 
 
 def answers_check(name: str, address: str, fix: str) -> Check:
