@@ -19,7 +19,7 @@
   try { chosen = localStorage.getItem("featcache-theme"); } catch { /* a file may have no storage */ }
   const theme = (forced) => {
     root.dataset.theme = forced || chosen || (wanted.matches ? "dark" : "light");
-    for (const { chart, paint } of charts) { paint(chart); chart.update("none"); }
+    for (const { chart, paint } of charts) { paint(chart); chart.update(); } // in mode "none" points would keep their colours
     paintChips();
   };
   wanted.addEventListener("change", () => theme());
@@ -28,8 +28,8 @@
     try { localStorage.setItem("featcache-theme", chosen); } catch { /* then it holds for this visit */ }
     theme();
   });
-  addEventListener("beforeprint", () => { theme("light"); charts.forEach(({ chart }) => chart.resize()); });
-  addEventListener("afterprint", () => { theme(); charts.forEach(({ chart }) => chart.resize()); });
+  addEventListener("beforeprint", () => theme("light"));
+  addEventListener("afterprint", () => theme());
 
   // ---- charts
 
@@ -46,8 +46,7 @@
   };
   const axis = (more) => ({ type: "linear", grid: { color: "" }, border: { color: "" }, ticks: { color: "", maxTicksLimit: 7 }, title: { display: false, text: "", color: "" }, ...more });
   const legend = { position: "top", align: "end", labels: { usePointStyle: true, pointStyle: "line", pointStyleWidth: 22, boxHeight: 6, color: "", font: { size: 12 } } };
-  const lines = (chart) => Chart.defaults.plugins.legend.labels.generateLabels(chart).map((label, i) => ({ ...label, pointStyle: i < 2 ? "line" : "circle" }));
-  const marked = { ...legend, labels: { ...legend.labels, generateLabels: lines } };
+  const marked = { ...legend, labels: { ...legend.labels, filter: (label) => label.datasetIndex < 2 } };
   const add = (canvas, config, paint) => {
     const chart = new Chart(canvas, { ...config, options: { animation: false, maintainAspectRatio: false, devicePixelRatio: Math.max(2, devicePixelRatio || 1), ...config.options } });
     charts.push({ chart, paint });
@@ -56,7 +55,7 @@
   const tinted = (tint) => ({ borderColor: tint, backgroundColor: tint, pointBorderColor: tint, pointBackgroundColor: tint });
   const points = (values) => values.map((y, i) => ({ x: i + 1, y }));
 
-  // marks an epoch by a vertical line with a word beside it
+  // marks an epoch by a vertical line, or its own point, with a word beside it
   const marks = {
     id: "marks",
     afterDatasetsDraw(chart, _, options) {
@@ -66,7 +65,7 @@
         ctx.save();
         ctx.strokeStyle = ctx.fillStyle = colour(tone);
         ctx.setLineDash([4, 3]);
-        ctx.beginPath(); ctx.moveTo(x, area.top); ctx.lineTo(x, area.bottom); ctx.stroke();
+        if (tone !== "--accent") { ctx.beginPath(); ctx.moveTo(x, area.top); ctx.lineTo(x, area.bottom); ctx.stroke(); }
         ctx.font = "12px system-ui, sans-serif";
         ctx.textAlign = near ? "right" : "left";
         ctx.fillText(text, x + (near ? -5 : 5), area.top + 12 + 15 * i);
@@ -80,14 +79,14 @@
     const at = [];
     if (curve.parted) at.push({ epoch: curve.parted, text: curve.parted === 1 ? "apart from the start" : `they part: epoch ${curve.parted}`, tone: "--warm" });
     at.push({ epoch: curve.kept, text: `kept: epoch ${curve.kept}`, tone: "--muted" });
-    const lowest = curve.lowest - 1;
+    at.push({ epoch: curve.lowest, text: `lowest out of fold: epoch ${curve.lowest}`, tone: "--accent" });
     add(canvas, {
       type: "line",
       plugins: [marks],
       data: { datasets: [
         { label: "training rows", data: points(curve.train), borderWidth: 2, pointRadius: 0, tension: 0 },
         { label: "out of fold", data: points(curve.fold), borderWidth: 2, pointRadius: 0, tension: 0 },
-        { label: `lowest: epoch ${curve.lowest}`, data: [{ x: curve.lowest, y: curve.fold[lowest] }], pointRadius: 5, pointHoverRadius: 6, showLine: false, borderWidth: 2 },
+        { label: "lowest", data: [{ x: curve.lowest, y: curve.fold[curve.lowest - 1] }], pointRadius: 5, pointHoverRadius: 6, showLine: false, borderWidth: 2 },
       ] },
       options: {
         interaction: { mode: "index", intersect: false },
