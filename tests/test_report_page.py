@@ -1,9 +1,17 @@
 """The report in a real browser: it loads alone and without a fault, and what can be clicked does what it says."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from report_data import HOSTILE, PLANTED
+
+from featcache.progress import Silent
+from featcache.report import render_page, report_content
+from featcache.report.content import class_table
+from featcache.report.told import Told
+from pipeline.config import current_project
 
 SCREENSHOTS = Path(__file__).parent.parent / "artifacts" / "screenshots"
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -152,3 +160,26 @@ def test_settings_are_copied(browser, path):
     opened.page.locator("[data-copy=settings-text]", has_text="copied").wait_for()
     assert "[Heads]\npreset = fast" in opened.page.evaluate("navigator.clipboard.readText()")
     opened.context.close()
+
+
+def test_of_120_classes_the_most_confused_are_shown_and_the_others_are_found_by_name(browser, reported, tmp_path):
+    names = tuple(f"breed number {i}" for i in range(120))
+    labels = np.repeat(np.arange(120), 4).astype(np.int32)
+    probabilities = np.random.default_rng(0).dirichlet(np.full(120, 0.05), len(labels))
+    probabilities[np.arange(len(labels)), labels] += 0.4
+    with reported.in_force():
+        content = report_content(current_project(), Silent())
+    content["names"] = list(names)
+    content["classes"] = {
+        "train": class_table(Told("train", list(map(str, labels)), labels, probabilities, probabilities), names)
+    }
+    path = tmp_path / "many.html"
+    path.write_text(render_page(content, datetime.now(UTC)), "utf-8")
+    phone = Opened(browser, path, viewport=PHONE, is_mobile=True)
+    assert phone.page.locator("#classes-train .matrix thead th").count() == 21
+    assert "100 others" in phone.page.locator("#classes-train .matrix").inner_text()
+    assert phone.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    phone.page.locator("[data-filter=scores-train]").fill("number 117")
+    assert phone.page.locator("#scores-train tbody tr:visible").count() == 1
+    phone.context.close()
+    assert phone.complaints == []

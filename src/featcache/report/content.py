@@ -111,12 +111,16 @@ def _weights_name(weights: Mapping[str, Any]) -> str:
 
 def _classes(run: Run) -> dict[str, Any]:
     """Confusions and class scores of the training rows out of fold, and of other splits whose labels are known."""
-    return {
-        split: _class_table(told.known(), run.names) for split, told in run.told.items() if (told.labels >= 0).any()
-    }
+    return {split: class_table(told.known(), run.names) for split, told in run.told.items() if (told.labels >= 0).any()}
 
 
-def _class_table(told: Told, names: tuple[str, ...]) -> dict[str, Any]:
+def class_table(told: Told, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return confusions, precision and recall of rows whose labels are all known, as JSON-able values.
+
+    Args:
+        told: n rows, at least 1.
+        names: the C classes.
+    """
     counts = confusion(told.labels, told.predicted, len(names))
     scores, small = class_scores(counts), collapse(counts, MATRIX_CLASSES)
     columns = (scores.rows, scores.precision, scores.recall, scores.f1)
