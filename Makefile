@@ -10,7 +10,7 @@ JOBS ?= 2
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
-.PHONY: help submit test lint docs format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-scaling clean
+.PHONY: help submit test lint docs format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-scaling bench-report clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -56,6 +56,9 @@ bench-convnet: $(VENV)/.developed  ## Measure how fast small convolutional netwo
 
 bench-scaling: $(VENV)/.developed  ## Measure one worker against two (FEATCACHE_SHARED must be set)
 	$(BIN)/python benchmarks/scaling.py
+
+bench-report: $(VENV)/.developed  ## Measure the report of 10,000 photos: time, bytes, and how soon a browser shows it
+	$(BIN)/python benchmarks/report.py
 
 clean:  ## Remove the virtual environment and caches, never artifacts
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

@@ -184,7 +184,10 @@
     chip.type = "button";
     chip.className = "chip";
     chip.setAttribute("aria-pressed", "true");
-    chip.append(svg, `${data.names[label]} ${rows.get(label).length.toLocaleString("en")}`);
+    const count = document.createElement("span");
+    count.className = "count";
+    count.textContent = rows.get(label).length.toLocaleString("en");
+    chip.append(svg, data.names[label], count);
     chip.addEventListener("click", () => {
       const shown = mapChart.data.datasets.slice(1).map((set) => !set.hidden);
       const first = shown.every(Boolean) && used.length > 1; // the first choice means: this class alone
