@@ -1,7 +1,7 @@
 """Make docs/images/report.png and report-images.png: parts of a finished run's report, as Chromium shows them.
 
-    pip install playwright
-    python docs/report_picture.py artifacts/digits/report/index.html /usr/bin/chromium
+pip install playwright
+python docs/report_picture.py artifacts/digits/report/index.html /usr/bin/chromium
 """
 
 import io
