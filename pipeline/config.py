@@ -55,7 +55,13 @@ def current_project() -> Project:
     Raises:
         SettingsError: a value is of the wrong kind or out of range.
     """
-    return _project(tuple(tuple(getattr(CONFIGS[section](), key) for key in SECTIONS[section]) for section in SECTIONS))
+    return _project(tuple(_texts(section) for section in SECTIONS))
+
+
+def _texts(section: str) -> tuple[str, ...]:
+    """A section's values; Luigi reads all of them whenever a config is made, so one is made for all."""
+    config = CONFIGS[section]()
+    return tuple(getattr(config, key) for key in SECTIONS[section])
 
 
 def forget_projects() -> None:
