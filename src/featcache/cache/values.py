@@ -13,6 +13,7 @@ from featcache.errors import FeatureValueError
 
 _EXPONENT = 0x7C00  # all exponent bits set: infinity or NaN
 _MAGNITUDE = 0x7FFF
+_PIECE = 1 << 17  # numbers that stay in a core's second-level cache for the second look
 
 
 def stored_features(
@@ -86,13 +87,18 @@ def _storable(features: npt.NDArray[np.floating]) -> bool:
     if not features.size:
         return True
     if features.dtype == np.float16:  # integers, as numpy's float16 comparisons are scalar
-        bits = np.ascontiguousarray(features).view(np.int16)
-        if bits.max() >= _EXPONENT:
-            return False
-        # without negative numbers, as behind a relu, that is all, and nothing was copied
-        return bool(bits.min() >= 0) or int((bits & _MAGNITUDE).max()) < _EXPONENT
+        bits = np.ascontiguousarray(features).view(np.int16).reshape(-1)
+        return all(_finite(bits[start : start + _PIECE]) for start in range(0, len(bits), _PIECE))
     low, high = features.min(), features.max()  # NaN comes through both, and fails both comparisons
     return bool(low >= -FLOAT16_MAX and high <= FLOAT16_MAX)
+
+
+def _finite(bits: npt.NDArray[np.int16]) -> bool:
+    """Whether float16 given by their bits are neither infinite nor NaN."""
+    if bits.max() >= _EXPONENT:
+        return False
+    # without negative numbers, as behind a relu, that is all, and nothing was copied
+    return bool(bits.min() >= 0) or int((bits & _MAGNITUDE).max()) < _EXPONENT
 
 
 def _unstorable(features: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
