@@ -39,10 +39,12 @@ def control(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(control):
     """A scheduler with two workers, each with a nanny that starts it again."""
+    import dask
     from distributed import LocalCluster
 
     environment = {"NUMPY_WORKERS": str(control), "PYTHONPATH": str(HERE)}
-    with LocalCluster(
+    fewer = dask.config.set({"distributed.scheduler.allowed-failures": 1})  # deaths before a block is set aside
+    with fewer, LocalCluster(
         n_workers=2, threads_per_worker=2, memory_limit="600MB", host="127.0.0.1", dashboard_address="127.0.0.1:0", worker_dashboard_address="127.0.0.1:0",
         env=environment, preload=[str(HERE / "numpy_backbone.py")], silence_logs=50,
     ) as workers:  # fmt: skip

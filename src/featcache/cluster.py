@@ -3,7 +3,6 @@
 dask.distributed is imported here alone, and only inside functions: without [Cluster] nothing pays for it.
 """
 
-import atexit
 import logging
 import os
 import secrets
@@ -12,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,7 +199,8 @@ def connected(project: Project) -> Cluster | None:
         for old in [other for other in _KEPT if other[0] == os.getpid()]:
             _KEPT.pop(old).close()
         _KEPT[key] = Cluster(spec, project.folder)
-        atexit.register(_KEPT[key].close)
+        # at the end of this process, also where Luigi forked it and `atexit` isn't asked
+        Finalize(None, _KEPT[key].close, exitpriority=10)
     cluster = _KEPT[key]
     cluster.lost.clear()
     cluster.look()
