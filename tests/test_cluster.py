@@ -105,14 +105,17 @@ def computed(control):
     return path.stat().st_size if path.exists() else 0
 
 
-def when(condition, act):
-    """Act in a thread as soon as `condition` holds."""
+def when(condition, act, over=None):
+    """Act in a thread as soon as `condition` holds; not at all once the test is `over`."""
+    over = over or threading.Event()
 
     def wait():
         end = time.monotonic() + 60
-        while not condition() and time.monotonic() < end:
+        while time.monotonic() < end and not over.is_set():
+            if condition():
+                act()
+                return
             time.sleep(0.01)
-        act()
 
     thread = threading.Thread(target=wait)
     thread.start()
@@ -250,8 +253,10 @@ def test_a_scheduler_that_is_started_again_is_gone_on_with(tmp_path, alone, cont
             started(stack, "scheduler", "--port", port)
             started_worker(stack, port, control)
 
+        over = threading.Event()
+        stack.callback(over.set)
         wait_for(int(port))
-        restart = when(lambda: computed(control) >= 4 * BATCH, start_again)
+        restart = when(lambda: computed(control) >= 4 * BATCH, start_again, over)
         notices = Notices()
         said = stages.extract_split(project, "train", notices)
         restart.join()
