@@ -13,6 +13,7 @@ from featcache.errors import SourceChangedError
 from featcache.progress import Silent
 from featcache.report import report_content
 from featcache.summary import summary
+from featcache.verify.other_files import kind_of, other_faults
 from pipeline.config import current_project
 
 PAGE = "report/index.html"
@@ -79,6 +80,15 @@ def test_a_page_changed_by_hand_is_written_again(project):
     (project.artifacts / PAGE).write_text("mine")
     assert stages(project)["WriteReport"]["reason"] == "index.html was changed by hand"
     assert project.run() == ["WriteReport"]
+
+
+def test_verify_knows_a_page_that_is_not_the_one_that_was_written(project):
+    path = project.artifacts / "report/report.json"
+    assert kind_of(path) == "report"
+    assert list(other_faults(path)) == []
+    (project.artifacts / PAGE).write_text("mine")
+    (fault,) = other_faults(path)
+    assert fault.message == "index.html is not the one that was written: it doesn't match its SHA-256"
 
 
 def test_a_report_that_fails_leaves_the_submission_and_says_so_last(project, monkeypatch, capfd):

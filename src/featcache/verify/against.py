@@ -129,4 +129,5 @@ def _demanded(path: Path, project: Project) -> Artifact | None:
         )
     known = [project.manifest(), project.ensemble(), project.submission()]
     known += [project.predictions(split) for split in project.scored_splits()] + project.convnets()
+    known += [project.report()] if project.settings.report.enabled else []
     return next((artifact for artifact in known if artifact.path == path), None)

@@ -1,4 +1,4 @@
-"""The checks of what isn't a feature cache: manifest, bags, convnets, predictions, ensemble, submission."""
+"""The checks of what isn't a feature cache: manifest, bags, convnets, predictions, ensemble, submission, report."""
 
 import zipfile
 from collections.abc import Callable, Iterator
@@ -35,7 +35,8 @@ def kind_of(path: Path) -> str:
     if path.suffix == ".hdf5":
         return "predictions"
     known = {"manifest.json": "manifest", "bag.json": "bag", RECORD_FILE: "convnet", "ensemble.json": "ensemble"}
-    return known.get(path.name, "submission" if path.name == "submission.json" else "")
+    known |= {"submission.json": "submission", "report.json": "report"}
+    return known.get(path.name, "")
 
 
 def _manifest(path: Path) -> Iterator[Fault]:
@@ -92,11 +93,20 @@ def _ensemble(path: Path) -> Iterator[Fault]:
 
 
 def _submission(path: Path) -> Iterator[Fault]:
+    yield from _content(path, "submission.csv", "submission.csv.gz")
+
+
+def _report(path: Path) -> Iterator[Fault]:
+    yield from _content(path, "index.html")
+
+
+def _content(path: Path, *names: str) -> Iterator[Fault]:
+    """The faults of a record, and of the file that it vouches for, which has one of these names."""
     yield from _record(path)
     digest = (read_json(path) or {}).get("content_digest")
-    files = [file for name in ("submission.csv", "submission.csv.gz") if (file := path.with_name(name)).is_file()]
+    files = [file for name in names if (file := path.with_name(name)).is_file()]
     if not files:
-        yield Fault(FILE, f"expected submission.csv or submission.csv.gz beside {path.name}; neither is there")
+        yield Fault(FILE, f"expected {' or '.join(names)} beside {path.name}; nothing is there")
     elif digest not in {keys.file_digest(file) for file in files}:
         yield Fault(FILE, f"{files[0].name} is not the one that was written: it doesn't match its SHA-256")
 
@@ -115,4 +125,5 @@ KINDS: dict[str, Callable[[Path], Iterator[Fault]]] = {
     "predictions": _predictions,
     "ensemble": _ensemble,
     "submission": _submission,
+    "report": _report,
 }
