@@ -2,7 +2,7 @@
 
 import luigi
 
-from featcache.project import Artifact
+from featcache.artifact import Artifact
 
 
 class ArtifactTarget(luigi.Target):

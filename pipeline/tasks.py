@@ -12,11 +12,11 @@ from contextlib import contextmanager
 import luigi
 
 from featcache import stages
+from featcache.artifact import Artifact
 from featcache.cluster_spec import ALONE
 from featcache.errors import CacheMismatchError
 from featcache.folder_lock import folder_lock
 from featcache.presets import PSEUDO, first_round
-from featcache.project import Artifact
 from pipeline.config import Scope, current_project
 from pipeline.orphans import die_with_parent
 from pipeline.screen import Watch, show_summary

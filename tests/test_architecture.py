@@ -20,7 +20,7 @@ LAYERS = [
     {"settings", "augment", "precision", "architectures", "download"},
     {"sources", "cache", "weights"},
     {"network_weights", "presets", "convnet_plan", "folds", "parts", "pixels", "predictions", "sample", "combination"},
-    {"network", "extraction", "bags", "bag_file", "ensemble", "submission", "feature_space"},
+    {"network", "extraction", "bags", "bag_file", "ensemble", "submission", "feature_space", "artifact"},
     {"backbone", "overlap", "batches", "judging", "convnet_folder"},
     {"extract", "logistic", "stacked", "descent", "convnet"},
     {"training", "linear", "convnet_training"},

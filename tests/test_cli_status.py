@@ -9,9 +9,9 @@ import pytest
 from projects import copied_project, small_project, write_image
 
 from featcache import configuration, keys, status
+from featcache.artifact import Artifact
 from featcache.cli import main
 from featcache.errors import SettingsError
-from featcache.project import Artifact
 
 FAMILIES = {"ExtractSplit": "ExtractFeatures", "TrainBag": "TrainHeads"}
 ALL = ["IndexImages", "ExtractFeatures", "TrainHeads", "PredictRows", "BuildEnsemble", "WriteSubmission"]

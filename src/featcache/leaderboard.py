@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.artifact import Artifact
 from featcache.bag_file import OUT_OF_FOLD_FILE
 from featcache.combination import normalised
 from featcache.ensemble import Ensemble
 from featcache.errors import TrainingError
 from featcache.members import groups_of
 from featcache.predictions import Predictions, joined_members
-from featcache.project import Artifact, Project
+from featcache.project import Project
 from featcache.scoring import bootstrap, scores
 from featcache.tables import Parts, Table
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.artifact import Artifact
 from featcache.bag_file import OUT_OF_FOLD_FILE, load_bag
 from featcache.bags import Bag
 from featcache.combination import Combination
@@ -14,7 +15,7 @@ from featcache.ensemble import Ensemble
 from featcache.errors import CacheMismatchError, SettingsError, WeightsError
 from featcache.pixels import luminance
 from featcache.predictions import Predictions, stored_members
-from featcache.project import LOG_NAME, Artifact, Project
+from featcache.project import LOG_NAME, Project
 from featcache.stages.results import submission_clip
 from featcache.startup import import_keras
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from featcache.architectures import backbone_settings
+from featcache.artifact import Artifact
 from featcache.cache.layout import PARTIAL_SUFFIX
 from featcache.cache.reader import Reader, open_cache
 from featcache.errors import CacheError
 from featcache.extraction import row_settings
 from featcache.keys import canonical_json
-from featcache.project import Artifact, Project
+from featcache.project import Project
 from featcache.rows import SPLITS, Rows
 from featcache.sources import Manifest
 from featcache.texts import NOWHERE, RepeatedText, positions

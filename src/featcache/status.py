@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featcache.artifact import Artifact
 from featcache.convnet_folder import RECORD_FILE
 from featcache.describe import age_text, size_text
 from featcache.errors import SourceError
 from featcache.keys import SHORT
-from featcache.project import Artifact, Project
+from featcache.project import Project
 from featcache.sources import Manifest, preview_images
 from featcache.staleness import MISSING, cache_reason, manifest_reason, record_reason
 from featcache.tables import Parts, Table, printable

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from featcache.artifact import Artifact
 from featcache.cluster import Cluster, agreed_terms, connected
 from featcache.convnet_folder import History, PartialFolder, State, model_path
 from featcache.convnet_plan import ConvNetPlan, resolve
@@ -17,7 +18,7 @@ from featcache.pixels import Pixels, load_pixels
 from featcache.precision import choose_precision
 from featcache.predictions import Predictions
 from featcache.progress import Progress, Silent
-from featcache.project import LOG_NAME, Artifact, Project
+from featcache.project import LOG_NAME, Project
 from featcache.resolved import gpu_capability_of
 from featcache.rows import Rows
 from featcache.scoring import scores

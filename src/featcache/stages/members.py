@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from featcache.artifact import Artifact
 from featcache.bag_file import OUT_OF_FOLD_FILE, load_bag
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
@@ -13,7 +14,7 @@ from featcache.errors import SubmissionError
 from featcache.members import class_prior
 from featcache.predictions import Predictions, stored_members
 from featcache.progress import Progress
-from featcache.project import Artifact, Project
+from featcache.project import Project
 from featcache.sources import Manifest
 from featcache.stages.convnets import predict_convnets
 

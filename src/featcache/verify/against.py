@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from featcache.artifact import Artifact
 from featcache.cache.layout import PARTIAL_SUFFIX, file_key
 from featcache.cache.reader import Reader, open_cache
 from featcache.errors import FeatcacheError
-from featcache.project import Artifact, Project
+from featcache.project import Project
 from featcache.sources import Manifest, preview_images, reread_images, stored_manifest
 from featcache.staleness import cached_rows_changed, features_reason, record_reason
 from featcache.texts import NOWHERE, positions
