@@ -127,6 +127,17 @@ def test_mistakes_are_told(reader, tmp_path):
         feature_statistics(empty, "wide")
 
 
+def test_rows_as_wide_as_those_of_large_photos(tmp_path):
+    vgg = TapLayout("block5_pool", (7, 7, 512), "c" * 64, {})
+    reader = featcache.open(write_cache(tmp_path / "w.h5", make_rows(4), (vgg,), rejected=(1,)))
+    assert reader.dask("block5_pool", usable=True).shape == (3, 25_088)
+    assert principal_components(reader, "block5_pool", 2).axes.shape == (2, 25_088)
+    for count, rejected in ((2, (0, 1)), (0, ())):
+        empty = featcache.open(write_cache(tmp_path / f"e{count}.h5", make_rows(count), (vgg,), rejected=rejected))
+        assert empty.dask("block5_pool", usable=True).compute().shape == (0, 25_088)
+        assert empty.dask("block5_pool").compute().shape == (count, 7, 7, 512)
+
+
 def test_no_cluster_is_no_import_of_dask_distributed(tmp_path):
     path = write_cache(tmp_path / "c.h5", make_rows(20), (WIDE,), block_rows=7)
     program = """

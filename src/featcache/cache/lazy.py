@@ -31,8 +31,7 @@ def dask_array(structure: Structure, tap: TapLayout) -> da.Array:
     """Return a tap as an array of chunks along the rows, each a task that maps its slice of the file for itself."""
     place = structure.places[tap.name]
     if structure.n == 0:
-        empty: da.Array = da.zeros(place.shape, dtype=place.dtype)
-        return empty
+        return _no_rows(place.shape, place.dtype)
     path, stamp = str(structure.path.absolute()), (structure.size, structure.mtime_ns)
     token = tokenize(path, stamp, tap.name)
     slices = []
@@ -51,15 +50,23 @@ def usable_rows(structure: Structure, tap: TapLayout, status: npt.NDArray[np.uin
     """
     path, stamp, width = str(structure.path.absolute()), (structure.size, structure.mtime_ns), math.prod(tap.shape)
     token = tokenize(path, stamp, tap.name)
-    slices = [da.zeros((0, width), dtype=np.float32)]
+    slices = []
     for start, stop in _chunks(structure, tap):
         count = int(np.count_nonzero(status[start:stop] == Status.OK))
         if count:
             parts = _rows_of(structure, tap.name, start, stop), _rows_of(structure, "status", start, stop)
             task = delayed(_usable_slice)(path, stamp, *parts, dask_key_name=f"featcache-ok-{tap.name}-{token}-{start}")
             slices.append(da.from_delayed(task, (count, width), dtype=np.float32))  # type: ignore[no-untyped-call]  # dask has few types
-    whole: da.Array = da.concatenate(slices[1:] or slices)  # type: ignore[no-untyped-call]  # dask has few types
+    if not slices:
+        return _no_rows((0, width), np.dtype(np.float32))
+    whole: da.Array = da.concatenate(slices)  # type: ignore[no-untyped-call]  # dask has few types
     return whole
+
+
+def _no_rows(shape: tuple[int, ...], dtype: np.dtype[Any]) -> da.Array:
+    # left to choose chunks for no rows of more than some thousand numbers, dask divides by zero
+    empty: da.Array = da.zeros(shape, dtype=dtype, chunks=shape)
+    return empty
 
 
 def dataset(reader: "Reader") -> xr.Dataset:
