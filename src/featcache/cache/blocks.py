@@ -96,7 +96,7 @@ def scan_block(descriptor: int, structure: Structure, block: int, scratch: Scrat
     state, statistics = xxhash.xxh3_128(), {}
     for tap in structure.taps:
         found = TapStatistics()
-        for first, piece in _pieces(descriptor, structure, tap, start, stop, scratch):
+        for first, piece in pieces(descriptor, structure, tap, start, stop, scratch):
             state.update(piece.data)
             ok = status[first - start : first - start + len(piece)] == Status.OK
             found = found.plus(_measure(piece if ok.all() else piece[ok], scratch))
@@ -116,7 +116,7 @@ def block_checksum(descriptor: int, structure: Structure, block: int, scratch: S
     state = xxhash.xxh3_128()
     try:
         for tap in structure.taps:
-            for _, piece in _pieces(descriptor, structure, tap, start, stop, scratch):
+            for _, piece in pieces(descriptor, structure, tap, start, stop, scratch):
                 state.update(piece.data)
         state.update(read_rows(descriptor, structure, "status", start, stop).data)
     except OSError as error:
@@ -166,10 +166,14 @@ def _row_bytes(place: Place) -> int:
     return int(np.prod(place.shape[1:], dtype=np.int64)) * place.dtype.itemsize
 
 
-def _pieces(
+def pieces(
     descriptor: int, structure: Structure, tap: TapLayout, start: int, stop: int, scratch: Scratch
 ) -> Iterator[tuple[int, npt.NDArray[np.float16]]]:
-    """Yield (first row, rows) again and again in the same memory."""
+    """Yield (first row, (k, ...) float16) over rows [start, stop) of a tap, again and again in the same memory.
+
+    Raises:
+        CacheFormatError: the file ends before these rows do.
+    """
     offset, step = structure.places[tap.name].offset, max(1, _PIECE_BYTES // tap.row_bytes)
     for first in range(start, stop, step):
         count = min(stop, first + step) - first

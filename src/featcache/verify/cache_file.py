@@ -12,14 +12,13 @@ import xxhash
 
 from featcache import keys
 from featcache.cache import blocks
-from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range, texts_of
+from featcache.cache.layout import PARTIAL_SUFFIX, Status, block_range, texts_of
 from featcache.cache.structure import Structure, read_structure
 from featcache.errors import CacheFormatError
 from featcache.texts import Texts, repeated
 from featcache.verify.faults import FILE, Fault, disk_error, reading_fault
 
 _EXPONENT = np.uint16(0x7C00)  # all ones: infinity or NaN
-_PIECE_BYTES = 4 << 20
 _PIECE_ROWS = 1 << 16
 
 Alive = Callable[[str], None]
@@ -162,6 +161,9 @@ def _blocks(descriptor: int, structure: Structure, alive: Alive) -> Iterator[Fau
     except (CacheFormatError, OSError) as error:
         yield Fault(FILE, f"the journal can't be read: {error}")
         return
+    if not structure.blocks:
+        return
+    scratch = blocks.Scratch(structure)
     for block in range(structure.blocks):
         alive(f"block {block}")
         rows = "rows {} to {}".format(*_shown(structure, block))
@@ -170,7 +172,7 @@ def _blocks(descriptor: int, structure: Structure, alive: Alive) -> Iterator[Fau
                 yield Fault(FILE, f"block {block} ({rows}) has no checksum", block)
             continue
         try:
-            found = _scan(descriptor, structure, block)
+            found = _scan(descriptor, structure, block, scratch)
         except OSError as error:
             fault = reading_fault(structure.path, error)
             yield Fault(fault.cause, f"block {block} ({rows}): {fault.message}", block)
@@ -201,13 +203,13 @@ class _Scan:
         return self.state.digest()
 
 
-def _scan(descriptor: int, structure: Structure, block: int) -> _Scan:
+def _scan(descriptor: int, structure: Structure, block: int, scratch: blocks.Scratch) -> _Scan:
     scan = _Scan()
     start, stop = block_range(block, structure.block_rows, structure.n)
     status = blocks.read_rows(descriptor, structure, "status", start, stop)
     for tap in structure.taps:
         bad, filled = 0, 0
-        for first, piece in _pieces(descriptor, structure, tap, start, stop):
+        for first, piece in blocks.pieces(descriptor, structure, tap, start, stop, scratch):
             scan.state.update(piece.data)
             bits = piece.view(np.uint16).reshape(len(piece), -1)
             bad += int(((bits & _EXPONENT) == _EXPONENT).any(axis=1).sum())
@@ -222,11 +224,3 @@ def _scan(descriptor: int, structure: Structure, block: int) -> _Scan:
     if unknown:
         scan.wrong.append(f"expected status 1 (ok) or 2 (rejected); {unknown} rows have another")
     return scan
-
-
-def _pieces(
-    descriptor: int, structure: Structure, tap: TapLayout, start: int, stop: int
-) -> Iterator[tuple[int, npt.NDArray[np.float16]]]:
-    step = max(1, _PIECE_BYTES // tap.row_bytes)
-    for first in range(start, stop, step):
-        yield first, blocks.read_rows(descriptor, structure, tap.name, first, min(stop, first + step))
