@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from images import encoded, make_folder, picture
 
 from featcache.errors import RejectedImageError, SourceChangedError, SourceError
-from featcache.sources import Manifest, folder, index_images, open_source
+from featcache.sources import Manifest, index_images, open_source
+from featcache.sources.natural_order import natural, natural_order, sort_key
 from featcache.specs import DatasetSpec
 from featcache.texts import PackedTexts, sorted_rows
 
@@ -215,16 +216,16 @@ PARTS = st.text("aAbBß01.-\udcff", min_size=1, max_size=6)
 @given(st.lists(st.lists(PARTS, min_size=1, max_size=3), unique_by=tuple))
 @example([["img_2"], ["img_10"], ["img_02"], ["IMG_2"], ["img_"], ["img"], ["img", "2"]])
 def test_natural_order_is_the_same_in_bytes(paths):
-    expected = sorted(paths, key=lambda parts: [folder.natural(part) for part in parts])
-    order = sorted_rows(folder._sort_key("/".join(parts)) for parts in paths)
+    expected = sorted(paths, key=lambda parts: [natural(part) for part in parts])
+    order = sorted_rows(sort_key("/".join(parts)) for parts in paths)
     assert [paths[row] for row in order.tolist()] == expected
-    by_folder = folder._natural_order(PackedTexts("/".join(("test", *parts)) for parts in paths))
+    by_folder = natural_order(PackedTexts("/".join(("test", *parts)) for parts in paths))
     assert [paths[row] for row in by_folder.tolist()] == expected
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["train", "valid", "test"]), PARTS, PARTS), unique=True))
 def test_natural_order_goes_folder_by_folder(paths):
-    expected = sorted(paths, key=lambda parts: [folder.natural(part) for part in parts])
-    order = folder._natural_order(PackedTexts(map("/".join, paths)))
+    expected = sorted(paths, key=lambda parts: [natural(part) for part in parts])
+    order = natural_order(PackedTexts(map("/".join, paths)))
     assert [paths[row] for row in order.tolist()] == expected

@@ -1,10 +1,8 @@
 """Images in folders: ``PATH/train/<class>/*``, ``PATH/valid/<class>/*`` and ``PATH/test/**``."""
 
 import os
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +16,10 @@ from featcache.sources.decode import decode_rgb, header_fault
 from featcache.sources.files import FileStats, stat_file
 from featcache.sources.listing import DigestCache, Examinations
 from featcache.sources.manifest import Manifest, check_training
-from featcache.texts import ComputedTexts, PackedTexts, RepeatedText, sorted_rows
+from featcache.sources.natural_order import natural, natural_order
+from featcache.texts import ComputedTexts, PackedTexts, RepeatedText
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
-_NUMBER = re.compile(r"([0-9]+)")
-_LONGER_THAN_END = 256  # a number's length begins with a byte above the zero that ends a part
 _Entry = os.DirEntry[str]
 
 
@@ -132,26 +129,6 @@ def _image_files(path: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path
             yield path / name
 
 
-def natural(name: str) -> tuple[list[str | int], str]:
-    """Return a sort key by which ``img_2`` stands before ``img_10``, whatever the case."""
-    pieces = _NUMBER.split(name.casefold())
-    return [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)], name
-
-
-def _sort_key(location: str) -> bytes:
-    """Return bytes that ascend as the `natural` keys of a path's parts do."""
-    return b"".join([_part_key(part) for part in location.split("/")])
-
-
-def _part_key(part: str) -> bytes:
-    pieces = _NUMBER.split(part.casefold())
-    raw = [piece.encode("utf-8", "surrogatepass") + b"\0" for piece in pieces]
-    for index in range(1, len(pieces), 2):
-        digits = pieces[index].lstrip("0").encode("ascii")
-        raw[index] = (len(digits) + _LONGER_THAN_END).to_bytes(2, "big") + digits
-    return b"%b\0%b\0" % (b"".join(raw), part.encode("utf-8", "surrogatepass"))
-
-
 def printable(name: str) -> str:
     """Return a file name as text that can be written anywhere: bytes that aren't UTF-8 become backslash escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
@@ -169,7 +146,7 @@ class _Layout:
     def __init__(self, files: FileStats) -> None:
         self.classes: dict[str, set[str]] = {split: set() for split in SPLITS}
         self.flat_test = PackedTexts()
-        order = _natural_order(files.locations)
+        order = natural_order(files.locations)
         splits = np.empty(len(files), np.uint8)
         for place, row in enumerate(map(int, order)):
             split, name, *below = files.locations[row].split("/", 2)
@@ -179,28 +156,6 @@ class _Layout:
             elif split == "test":
                 self.flat_test.append(name)
         self.rows = {split: order[splits == number] for number, split in enumerate(SPLITS)}
-
-
-def _natural_order(locations: Sequence[str]) -> npt.NDArray[np.uint32]:
-    """Return (n,) the order in which the natural keys of n paths ascend, found folder by folder.
-
-    Beside 16 bytes a path memory holds only what sorts one folder; a split with images in no folder counts as one.
-    """
-    flat = {location.partition("/")[0] for location in locations if location.count("/") == 1}
-
-    def folder(location: str) -> str:
-        split, name, *_ = location.split("/", 2)
-        return split if split in flat else f"{split}/{name}"
-
-    folders = sorted({folder(location) for location in locations}, key=_sort_key)
-    numbers = {name: number for number, name in enumerate(folders)}
-    of_row = np.fromiter((numbers[folder(location)] for location in locations), np.uint32, len(locations))
-    order = np.argsort(of_row, kind="stable").astype(np.uint32)
-    ends = np.cumsum(np.bincount(of_row, minlength=len(folders)))
-    for start, stop in pairwise((0, *ends.tolist())):
-        rows = order[start:stop]
-        order[start:stop] = rows[sorted_rows(_sort_key(locations[row]) for row in rows.tolist())]
-    return order
 
 
 class _Scan:
