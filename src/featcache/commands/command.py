@@ -3,9 +3,12 @@
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featcache.commands import PROBLEM
+
+if TYPE_CHECKING:
+    from featcache.project import Project
 
 Argument = Callable[[argparse.ArgumentParser], object]
 
@@ -61,3 +64,14 @@ _SETTINGS = argument(
     metavar="SECTION.KEY=VALUE",
     help="a setting beside luigi.cfg's, e.g. Features.image_size=96; may be repeated",
 )
+
+
+def project_of(arguments: argparse.Namespace) -> "Project":
+    """luigi.cfg's project, with the settings that the command line names beside it.
+
+    Raises:
+        SettingsError: a setting is misspelt or can't be.
+    """
+    from featcache.configuration import configured_project
+
+    return configured_project(arguments.overrides)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from featcache.commands import screen
-from featcache.commands.command import Command, argument
+from featcache.commands.command import Command, argument, project_of
 
 _METRICS = ("cosine", "euclidean")
 _FILE_AND_TAP = (
@@ -16,9 +16,8 @@ _FILE_AND_TAP = (
 def _use_workers(arguments: argparse.Namespace) -> None:
     """Let dask compute on the workers of [Cluster], where the settings in force name some."""
     from featcache.cluster import connected
-    from featcache.configuration import configured_project
 
-    connected(configured_project(arguments.overrides))
+    connected(project_of(arguments))
 
 
 def _stats(arguments: argparse.Namespace) -> int:

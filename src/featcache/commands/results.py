@@ -3,14 +3,13 @@
 import argparse
 
 from featcache.commands import screen
-from featcache.commands.command import Command
+from featcache.commands.command import Command, project_of
 
 
 def _leaderboard(arguments: argparse.Namespace) -> int:
     from featcache import leaderboard
-    from featcache.configuration import configured_project
 
-    record = leaderboard.leaderboard_record(configured_project(arguments.overrides))
+    record = leaderboard.leaderboard_record(project_of(arguments))
     return screen.answer(arguments, record, leaderboard.leaderboard_lines)
 
 

@@ -5,25 +5,23 @@ import re
 import time
 
 from featcache.commands import screen
-from featcache.commands.command import Command, argument
+from featcache.commands.command import Command, argument, project_of
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def _du(arguments: argparse.Namespace) -> int:
     from featcache import space
-    from featcache.configuration import configured_project
 
-    record = space.usage_record(configured_project(arguments.overrides), time.time())
+    record = space.usage_record(project_of(arguments), time.time())
     return screen.answer(arguments, record, space.usage_lines)
 
 
 def _gc(arguments: argparse.Namespace) -> int:
     from featcache import space
-    from featcache.configuration import configured_project
 
     record = space.removal_record(
-        configured_project(arguments.overrides),
+        project_of(arguments),
         time.time(),
         screen.Notices(arguments).notice,
         remove=arguments.yes,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from featcache import terminal
 from featcache.commands import OK, PROBLEM, screen
-from featcache.commands.command import Command, argument
+from featcache.commands.command import Command, argument, project_of
 
 if TYPE_CHECKING:
     from featcache.predict import Told
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 def _predict(arguments: argparse.Namespace) -> int:
     from featcache import predict
-    from featcache.configuration import configured_project
 
     count, width = predict.count_images(arguments.images)
-    predictor = predict.Predictor(configured_project(arguments.overrides), screen.Notices(arguments))
+    predictor = predict.Predictor(project_of(arguments), screen.Notices(arguments))
     names, set_aside = predictor.class_names, 0
 
     def reported(told: "Iterator[Told]") -> "Iterator[Told]":
@@ -40,11 +39,10 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _export_model(arguments: argparse.Namespace) -> int:
-    from featcache.configuration import configured_project
     from featcache.export_model import export_model, exported_lines
 
     facts = export_model(
-        configured_project(arguments.overrides),
+        project_of(arguments),
         arguments.path,
         screen.Notices(arguments),
         member=arguments.member,

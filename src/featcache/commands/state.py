@@ -3,24 +3,22 @@
 import argparse
 
 from featcache.commands import OK, PROBLEM, screen
-from featcache.commands.command import Command, argument
+from featcache.commands.command import Command, argument, project_of
 
 
 def _status(arguments: argparse.Namespace) -> int:
     from featcache import status
-    from featcache.configuration import configured_project
 
-    record = status.status_record(configured_project(arguments.overrides))
+    record = status.status_record(project_of(arguments))
     code = PROBLEM if arguments.check and status.would_run(record) else OK
     return screen.answer(arguments, record, status.status_lines, code)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
     from featcache import plan
-    from featcache.configuration import configured_project
 
     notices = screen.Notices(arguments)
-    record = plan.plan_record(configured_project(arguments.overrides), notices, measure=arguments.measure)
+    record = plan.plan_record(project_of(arguments), notices, measure=arguments.measure)
     return screen.answer(arguments, record, plan.plan_lines)
 
 
