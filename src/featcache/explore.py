@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
 from featcache.disk import replacing
 from featcache.errors import CacheMismatchError, SettingsError
@@ -165,7 +166,7 @@ def _rows_of(reader: Reader, ids: Sequence[str]) -> npt.NDArray[np.int64]:
     if missing is not None:
         raise SettingsError(f"{reader.path}: expected ids of its rows, e.g. {reader.ids[0]!r}; got {missing!r}")
     rows = np.array([found[row_id] for row_id in ids], np.int64)
-    set_aside = rows[np.asarray(reader.status)[rows] != 1]
+    set_aside = rows[np.asarray(reader.status)[rows] != Status.OK]
     if len(set_aside):
         raise SettingsError(f"{reader.path}: {reader.ids[int(set_aside[0])]!r} was set aside and has no features")
     return rows

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from featcache.cache.layout import Status
 from featcache.report.duplicates import Copies, exact_copies
 from featcache.report.feature_map import (
     PAIR_ROWS,
@@ -86,7 +87,9 @@ def _described(run: Run, place: Place, images: Mapping[Place, str]) -> dict[str,
 
 def _copies(run: Run) -> dict[str, Any]:
     """Groups of the same bytes, of all splits; only rows that can be shown, as nothing else is told of others."""
-    digests = {split: np.where(reader.status == 1, reader.digest_column, b"") for split, reader in run.readers.items()}
+    digests = {
+        split: np.where(reader.status == Status.OK, reader.digest_column, b"") for split, reader in run.readers.items()
+    }
     found: list[Copies] = exact_copies(digests, {split: reader.labels for split, reader in run.readers.items()})
     return {
         "total": len(found),

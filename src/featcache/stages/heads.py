@@ -66,7 +66,9 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
 
 
 def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> str:
-    """Have workers train the bags that aren't complete, a job each; a second round after the first. None without workers.
+    """Have workers train the bags that aren't complete, a job each; a second round after the first.
+
+    Without workers `TrainBag` has trained them, and nothing is left to do.
 
     Args:
         project: whose bags.
