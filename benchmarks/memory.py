@@ -1,6 +1,6 @@
 """Peak memory of every stage and command, from 10,000 to 1,000,000 training rows and a tenth of test rows.
 
-    python benchmarks/memory.py [--rows 10000 100000 1000000] [--folder /tmp/memory]
+    python benchmarks/memory.py [--rows 10000 100000 1000000] [--classes 10] [--folder FOLDER]
 
 The images are links to two thousand small PNG files. Each measurement is a process of its own, on what those before it left.
 Its peak is that of its anonymous memory, or of a child's that it starts, looked at every 5 ms; pages of mapped files, which
@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-WIDTH, BATCH, CLASSES, DISTINCT = 512, 64, 10, 1000
+WIDTH, BATCH, DISTINCT = 512, 64, 1000
 SETTLED_SECONDS = 3  # until then a listing reads the files again
 SETTINGS = """[Dataset]
 name = set
@@ -40,7 +40,7 @@ folds = 2
 """
 
 
-def build(folder: Path, n: int) -> None:
+def build(folder: Path, n: int, classes: int) -> None:
     """Lay out n training and n / 10 test images, and settle weights and precision without a backbone."""
     import numpy as np
     from PIL import Image
@@ -49,12 +49,12 @@ def build(folder: Path, n: int) -> None:
     (folder / "pool").mkdir(parents=True)
     for number, image in enumerate(pixels):
         Image.fromarray(image).save(folder / f"pool/{number}.png")
-    for i in range(CLASSES):
+    for i in range(classes):
         (folder / f"photos/train/class{i}").mkdir(parents=True)
     (folder / "photos/test").mkdir()
     for i in range(n):
         train, test = (folder / f"pool/{i % DISTINCT + number}.png" for number in (0, DISTINCT))
-        os.link(train, folder / f"photos/train/class{i % CLASSES}/image_{i:07d}.png")
+        os.link(train, folder / f"photos/train/class{i % classes}/image_{i:07d}.png")
         if i < n // 10:
             os.link(test, folder / f"photos/test/image_{i:07d}.png")
     (folder / "luigi.cfg").write_text(SETTINGS)
@@ -154,12 +154,17 @@ SUBJECTS = {
     "PredictRows": stage("predict_rows"),
     "BuildEnsemble": stage("build_ensemble"),
     "WriteSubmission": stage("write_submission"),
+    "WriteReport": stage("write_report"),
     "featcache status": command("status"),
     "featcache status, a file touched": touched,
     "featcache verify": command("verify", "artifacts"),
     "featcache du": command("du"),
     "featcache gc": command("gc"),
+    "featcache leaderboard": command("leaderboard"),
     "featcache show": command("show", "CACHE"),
+    "featcache stats": command("stats", "CACHE"),
+    "featcache pca": command("pca", "CACHE", "--csv", "pca.csv"),
+    "featcache neighbours": command("neighbours", "CACHE", "class0/image_0000000.png"),
     "featcache export": command("export", "CACHE", "exported"),
     "featcache pack": command("pack", "CACHE"),
 }
@@ -204,12 +209,13 @@ def main() -> None:
     """Measure everything and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "featcache-memory")
     wanted = parser.parse_args()
     cells: dict[str, list[str]] = {name: [] for name in SUBJECTS}
     for n in wanted.rows:
         folder = wanted.folder / str(n)
-        build(folder, n)
+        build(folder, n, wanted.classes)
         for name in SUBJECTS:
             words = [sys.executable, Path(__file__).absolute(), "--measure", name]
             done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, cwd=folder)

@@ -31,7 +31,7 @@ from featcache.members import out_of_fold
 from featcache.predictions import Predictions
 from featcache.progress import Silent
 from featcache.project import Project
-from featcache.scoring import bootstrap, scores
+from featcache.scoring import bootstrap, judge, scores
 from featcache.settings import parse_settings
 
 SHARED = Path(os.environ["FEATCACHE_SHARED"])
@@ -185,7 +185,7 @@ def row(name: str, who: str, known: Predictions, on_test: Predictions | None, to
 def score_cells(told, labels) -> list[str]:
     """Log-loss and its interval, accuracy and its interval."""
     told = normalised(np.asarray(told, np.float64))
-    score, (span,) = scores(told, labels), bootstrap([told], labels)
+    score, (span,) = scores(told, labels), bootstrap([judge(told, labels)])
     spans = ["{:.3f} to {:.3f}".format(*ends) for ends in (span.log_loss, span.accuracy)]
     return [f"{score.log_loss:.4f}", spans[0], f"{score.accuracy:.4f}", spans[1]]
 

@@ -27,7 +27,8 @@ from featcache.combination import Combination
 from featcache.ensemble import Ensemble
 from featcache.errors import FeatcacheError
 from featcache.folder_lock import LOCK_NAME, folder_lock
-from featcache.predictions import Predictions, stored_record
+from featcache.prediction_file import stored_record
+from featcache.predictions import Predictions
 from featcache.presets import resolve
 from featcache.project import Project
 from featcache.scoring import Interval, Scores
@@ -96,9 +97,9 @@ def make_bag(folder):
     if plan.standardize:
         shapes |= {"input_mean": (2, 6), "input_variance": (2, 6)}
     weights = {name: np.abs(draw.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
-    out, epochs = draw.random((1, 20, 3)).astype(np.float32), [np.zeros((1, 2), np.float32)] * 6
+    epochs = [np.zeros((1, 2), np.float32)] * 6
     history = History(*epochs, kept=np.zeros(2, np.int32))
-    write_bag(Bag(plan, (6,), heads, weights, out, np.ones((2, 3), bool), history), folder / "bag.npz")
+    write_bag(Bag(plan, (6,), heads, weights, np.ones((2, 3), bool), history), folder / "bag.npz")
     return [folder / "bag.npz"]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from featcache.combination import METHODS, normalised, temper
-from featcache.ensemble import Ensemble, build_ensemble
+from featcache.ensemble import Ensemble
+from featcache.ensemble_search import build_ensemble
 from featcache.errors import CacheFormatError, CacheMismatchError, SettingsError, TrainingError
 from featcache.predictions import Predictions
 from featcache.scoring import log_loss, scores

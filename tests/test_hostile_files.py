@@ -14,11 +14,12 @@ import pytest
 from cache_files import make_rows, write_cache
 
 import featcache
-from featcache import predictions
+from featcache import prediction_file
 from featcache.bag_file import load_bag
 from featcache.ensemble import Ensemble
 from featcache.errors import CacheError, CacheFormatError, FeatcacheError, SourceError
-from featcache.predictions import Predictions, stored_record
+from featcache.prediction_file import stored_record
+from featcache.predictions import Predictions
 from featcache.sources import open_source
 from featcache.sources.manifest import Manifest
 
@@ -50,7 +51,7 @@ def test_damaged_predictions_never_reach_hdf5(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("HDF5 was asked to open a damaged file")
 
-    monkeypatch.setattr(predictions.h5py, "File", refuse)
+    monkeypatch.setattr(prediction_file.h5py, "File", refuse)
     for place in range(0, len(whole), 97):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         with pytest.raises(CacheFormatError, match="expected predictions"):

@@ -47,7 +47,7 @@ def random_bag(tap_shape, hidden, standardize):
     floats = {name: array.astype(np.float32) for name, array in weights.items()}
     knows = np.ones((count, 3), bool)
     knows[1, 2] = bool(hidden)  # a head that has never seen a class, as a group may lack one
-    return Bag(plan, tap_shape, heads, floats, np.zeros((2, 1, 3), np.float32), knows, history)
+    return Bag(plan, tap_shape, heads, floats, knows, history)
 
 
 def ensemble(members, chosen):

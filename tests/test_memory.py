@@ -69,3 +69,43 @@ def test_bytes_a_row(tmp_path):
     assert listing < 90
     assert manifest < 60
     assert extraction < 60
+
+
+TABLES = """
+import sys, tracemalloc
+from pathlib import Path
+import numpy as np
+from featcache.ensemble import Ensemble
+from featcache.ensemble_search import build_ensemble
+from featcache.predictions import Predictions, joined_members
+from featcache.texts import ComputedTexts
+
+folder, n, classes, members = Path(sys.argv[1]), int(sys.argv[2]), 40, 3
+draw, labels = np.random.default_rng(0), np.arange(n, dtype=np.int32) % classes
+for number in range(members):
+    said = draw.random((1, n, classes), np.float32)
+    said[0, np.arange(n), labels] += 5
+    said /= said.sum(axis=2, keepdims=True)
+    ids, names = ComputedTexts(n, lambda row: f"{row:08d}"), tuple(map(str, range(classes)))
+    Predictions(ids, labels, (f"m{number}",), said, names, labels % 2).save(folder / f"{number}.hdf5")
+del said
+tracemalloc.start()
+known = joined_members([Predictions.load(folder / f"{number}.hdf5") for number in range(members)])
+built = build_ensemble(known, "mean")
+total = sum(said.sum() for _, said in built.nested_parts(known))
+assert round(total) == n
+print(tracemalloc.get_traced_memory()[1])
+"""
+
+
+def test_an_ensemble_is_built_without_its_members_tables_in_memory(tmp_path):
+    """They are tens of gigabytes where there are many classes and rows; here they are 480 bytes a row."""
+    found = []
+    for n in (110_000, 170_000):
+        (tmp_path / str(n)).mkdir()
+        words = [sys.executable, "-c", TABLES, str(tmp_path / str(n)), str(n)]
+        done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found.append(int(done.stdout))
+    a_row = (found[1] - found[0]) / 60_000
+    assert a_row < 120, f"{a_row:.0f} bytes a row, {found[1] / 1e6:.0f} MB"

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from featcache.errors import CacheFormatError, CacheMismatchError
-from featcache.predictions import Predictions, joined_members, stored_record
+from featcache.prediction_file import stored_record
+from featcache.predictions import Predictions, joined_members
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from projects import copied_project, small_project, write_image
 
 from featcache.batches import Examples, PseudoLabels
-from featcache.ensemble import build_ensemble
+from featcache.ensemble_search import build_ensemble
 from featcache.parts import by_folds
 from featcache.predictions import Predictions
 from featcache.presets import HeadPlan

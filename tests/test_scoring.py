@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from featcache import scoring
 from featcache.errors import TrainingError
-from featcache.scoring import accuracy, bootstrap, log_loss, scores
+from featcache.scoring import accuracy, bootstrap, judge, log_loss, scores
 
 LABELS = np.array([0, 1, 1, 0], np.int32)
 GOOD = np.array([[0.8, 0.2], [0.4, 0.6], [0.1, 0.9], [0.5, 0.5]])
@@ -39,23 +40,34 @@ def drawn(n, right, seed=0):
 
 def test_an_interval_is_as_wide_as_the_binomials():
     probabilities, labels = drawn(1000, 0.7)
-    (found,) = bootstrap([probabilities], labels)
+    (found,) = bootstrap([judge(probabilities, labels)])
     score = scores(probabilities, labels)
     half = 1.96 * np.sqrt(score.accuracy * (1 - score.accuracy) / 1000)
     assert found.accuracy == pytest.approx((score.accuracy - half, score.accuracy + half), abs=0.005)
     assert found.log_loss[0] < score.log_loss < found.log_loss[1]
-    assert bootstrap([probabilities], labels) == [found], "the same seed draws the same rows"
+    assert bootstrap([judge(probabilities, labels)]) == [found], "the same seed draws the same rows"
 
 
 def test_rows_of_a_group_are_drawn_together():
     probabilities, labels = drawn(50, 0.7)
     tenfold, groups = np.repeat(probabilities, 10, axis=0), [f"g{row // 10}" for row in range(500)]
-    (alone,), (together,) = (bootstrap([tenfold], np.repeat(labels, 10), names) for names in ((), groups))
-    (few,) = bootstrap([probabilities], labels)
+    (alone,), (together,) = (bootstrap([judge(tenfold, np.repeat(labels, 10))], names) for names in ((), groups))
+    (few,) = bootstrap([judge(probabilities, labels)])
     assert np.ptp(alone.log_loss) * 2 < np.ptp(together.log_loss)
     assert np.ptp(together.log_loss) == pytest.approx(np.ptp(few.log_loss), rel=0.1)
 
 
 def test_all_are_scored_on_the_same_draws():
     one, labels = drawn(300, 0.7)
-    assert bootstrap([one, one], labels)[0] == bootstrap([one, one], labels)[1] == bootstrap([one], labels)[0]
+    judged = judge(one, labels)
+    assert bootstrap([judged, judged])[0] == bootstrap([judged, judged])[1] == bootstrap([judged])[0]
+
+
+def test_very_many_rows_are_drawn_in_bunches(monkeypatch):
+    judged = judge(*drawn(3000, 0.7))
+    (alone,) = bootstrap([judged])
+    monkeypatch.setattr(scoring, "UNITS", 300)
+    (bunched,) = bootstrap([judged])
+    assert bunched != alone
+    assert np.ptp(bunched.log_loss) == pytest.approx(np.ptp(alone.log_loss), rel=0.15)
+    assert bunched.accuracy == pytest.approx(alone.accuracy, abs=0.005)

@@ -8,7 +8,7 @@ from typing import Any
 
 from featcache import keys
 from featcache.cache.reader import stored_record as cache_record
-from featcache.predictions import stored_record as predictions_record
+from featcache.prediction_file import stored_record as predictions_record
 from featcache.records import read_json
 
 

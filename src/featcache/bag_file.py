@@ -27,12 +27,11 @@ def write_bag(bag: Bag, path: Path) -> None:
     arrays: dict[str, npt.NDArray[Any]] = {f"weights/{name}": array for name, array in bag.weights.items()}
     arrays |= {f"history/{name}": array for name, array in bag.history.mappings().items()}
     text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
-    np.savez(path, allow_pickle=False, header=text, out_of_fold=bag.out_of_fold, knows=bag.knows, **arrays)
+    np.savez(path, allow_pickle=False, header=text, knows=bag.knows, **arrays)
 
 
-def load_bag(folder: Path, *, out_of_fold: bool = True) -> Bag:
-    """Read the bag that `featcache.heads.save_bag` left in `folder`; with `out_of_fold` False, for who only predicts,
-    without its out-of-fold probabilities, which then are (seeds, 0, C).
+def load_bag(folder: Path) -> Bag:
+    """Read the bag that `featcache.heads.save_bag` left in `folder`.
 
     Raises:
         CacheFormatError: there is none, or it is damaged.
@@ -41,7 +40,7 @@ def load_bag(folder: Path, *, out_of_fold: bool = True) -> Bag:
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             header = json.loads(archive["header"].tobytes())
-            left = {"header"} if out_of_fold else {"header", "out_of_fold"}
+            left = {"header", "out_of_fold"}  # older bags have what now stands beside them alone
             arrays = {name: archive[name] for name in archive.files if name not in left}
         return _bag(header, arrays)
     except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
@@ -65,6 +64,4 @@ def _bag(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> B
             prefixed[part][rest] = array
     heads = tuple(HeadId(seed, fold) for seed, fold in header["heads"])
     history, knows = History(**prefixed["history"]), arrays["knows"]
-    none = np.empty((len({head.seed for head in heads}), 0, knows.shape[1]), np.float32)
-    told = arrays.get("out_of_fold", none)
-    return Bag(HeadPlan(**plan), tap_shape, heads, prefixed["weights"], told, knows, history)
+    return Bag(HeadPlan(**plan), tap_shape, heads, prefixed["weights"], knows, history)

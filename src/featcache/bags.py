@@ -6,7 +6,7 @@ The weights of all heads stand in arrays with a leading head axis, by these name
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -74,8 +74,6 @@ class Bag:
         tap_shape: (h, w, c) or (c,): one row's features before they are flattened.
         heads: H ids, seed by seed, fold by fold.
         weights: the stacked weights, see above.
-        out_of_fold: (seeds, n, C) float32: each training row by the heads that haven't seen its fold (or group); NaN
-            for rows without one.
         knows: (H, C) bool, whether the head was trained on any row of the class.
         history: the epochs.
     """
@@ -84,25 +82,24 @@ class Bag:
     tap_shape: tuple[int, ...]
     heads: tuple[HeadId, ...]
     weights: Weights
-    out_of_fold: Floats
     knows: npt.NDArray[np.bool_]
     history: History = field(repr=False)
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds, in the order of `out_of_fold` and of `member_predictions`."""
+        """The seeds, in the order of `member_predictions`."""
         return tuple(dict.fromkeys(head.seed for head in self.heads))
 
     def of_seeds(self, seeds: Collection[int]) -> "Bag":
         """Return the bag of these seeds alone, in the bag's own order."""
         heads = [number for number, head in enumerate(self.heads) if head.seed in seeds]
-        return replace(
-            self,
-            heads=tuple(self.heads[number] for number in heads),
-            weights={name: array[heads] for name, array in self.weights.items()},
-            out_of_fold=self.out_of_fold[[place for place, seed in enumerate(self.seeds) if seed in seeds]],
-            knows=self.knows[heads],
-            history=History(**{name: array[..., heads] for name, array in self.history.mappings().items()}),
+        return Bag(
+            self.plan,
+            self.tap_shape,
+            tuple(self.heads[number] for number in heads),
+            {name: array[heads] for name, array in self.weights.items()},
+            self.knows[heads],
+            History(**{name: array[..., heads] for name, array in self.history.mappings().items()}),
         )
 
     def predict(self, features: npt.NDArray[Any]) -> Floats:
@@ -125,12 +122,21 @@ class Bag:
         Raises:
             TrainingError: the features have another shape than those trained on.
         """
-        by_seed = [[i for i, head in enumerate(self.heads) if head.seed == seed] for seed in self.seeds]
-        means = np.empty((len(by_seed), len(features), self.plan.classes), np.float32)
-        for start, said in self._said(features):  # what every head says of every row would be many times as much
-            for mean, heads in zip(means, by_seed, strict=True):
-                mean[start : start + said.shape[1]] = self._mean(said[heads], self.knows[heads])
+        means = np.empty((len(self.seeds), len(features), self.plan.classes), np.float32)
+        for rows, said in self.member_parts(features):
+            means[:, rows] = said
         return means
+
+    def member_parts(self, features: npt.NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
+        """Yield (rows, (seeds, b, C)): what `member_predictions` returns, a part of the rows after the other.
+
+        Raises:
+            TrainingError: the features have another shape than those trained on.
+        """
+        by_seed = [[i for i, head in enumerate(self.heads) if head.seed == seed] for seed in self.seeds]
+        for start, said in self._said(features):  # what every head says of every row would be many times as much
+            means = np.stack([self._mean(said[heads], self.knows[heads]) for heads in by_seed])
+            yield slice(start, start + said.shape[1]), means
 
     def _said(self, features: npt.NDArray[Any]) -> Iterator[tuple[int, Floats]]:
         """Yield (first row, (H, b, C) float32) of all rows."""
@@ -152,6 +158,18 @@ class Bag:
 
     def _width(self) -> int:
         return self.plan.features + len(self.heads) * max((*self.plan.hidden, self.plan.classes))
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedBag(Bag):
+    """A bag as it comes from training.
+
+    Attributes:
+        out_of_fold: (seeds, n, C) float32: each training row by the heads that haven't seen its fold (or group); NaN
+            for rows without one.
+    """
+
+    out_of_fold: Floats
 
 
 def blocks(features: npt.NDArray[Any], width: int) -> Iterator[tuple[int, Floats]]:

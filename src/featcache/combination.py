@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache import specs
+from featcache.member_tables import Floats as Floats32
+from featcache.member_tables import Tables, parts, row_parts
 from featcache.scoring import Floats, log_loss, row_losses
 
 METHODS = tuple(name for name in specs.METHODS if name != specs.AUTO)
@@ -15,7 +17,7 @@ BAGS = 20
 _PATIENCE = 5  # rounds without a lower loss, after which a selection ends
 _PLACES = 6  # scores closer than this are a tie
 _ROWS = 20_000  # more of them say nothing new about a handful of numbers
-_PART = 1 << 13  # rows that are combined together; what comes out doesn't depend on it
+_VALUES, _LEAST_ROWS = 8_000_000, 2_000  # of (rows, classes): some copies of them are in memory at once
 _TEMPERATURES = np.geomspace(0.25, 4.0, 161)
 
 
@@ -35,36 +37,52 @@ class Combination:
     temperature: float
     clip: float
 
-    def apply(self, probabilities: npt.NDArray[np.floating], clip: float | None = None) -> Floats:
+    def apply(self, probabilities: Floats32, clip: float | None = None) -> Floats:
         """Return (n, C) of (m, n, C): rows sum to 1, unless clipped; `clip` replaces the bound that was found."""
-        told = np.empty(probabilities.shape[1:])
-        for start in range(0, len(told), _PART):
-            rows = slice(start, start + _PART)
+        told = np.empty(probabilities[0].shape)
+        for rows in row_parts(len(told), len(probabilities) * told.shape[1]):
             mixed = temper(mix(probabilities[:, rows], self.method, self.weights), self.temperature)
             told[rows] = clipped(mixed, self.clip if clip is None else clip)
         return told
 
 
-def combine(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], method: str) -> Combination:
-    """Find weights, temperature and clip by the log-loss of these rows.
+def combine(
+    probabilities: Tables, labels: npt.NDArray[np.integer], method: str, rows: npt.NDArray[np.integer] | None = None
+) -> Combination:
+    """Find weights, temperature and clip by the log-loss of some rows.
 
     Args:
-        probabilities: (m, n, C) out of fold; of more than 20,000 rows, evenly spaced ones are used.
+        probabilities: (m, n, C) out of fold.
         labels: (n,) class indices.
         method: one of `METHODS`.
+        rows: those to look at, None for all; of more than 20,000, or where there are many classes than eight million
+            values, evenly spaced ones are used.
 
     Raises:
         TrainingError: no rows, or NaN in a row.
     """
-    if len(labels) > _ROWS:
-        some = np.linspace(0, len(labels) - 1, _ROWS).astype(np.intp)
-        probabilities, labels = probabilities[:, some], labels[some]
-    count = len(probabilities)
-    weights = bagged_weights(probabilities, labels) if method == "greedy" else np.full(count, 1 / count)
+    rows = np.arange(len(labels)) if rows is None else rows
+    count, members = min(_ROWS, max(_LEAST_ROWS, _VALUES // probabilities.shape[2])), probabilities.shape[0]
+    if len(rows) > count:
+        rows = rows[np.linspace(0, len(rows) - 1, count).astype(np.intp)]
+    labels = labels[rows]
+    weights = (
+        bagged_weights(_told(probabilities, labels, rows)) if method == "greedy" else np.full(members, 1 / members)
+    )
     chosen = tuple(float(weight) for weight in weights)
-    mixed = mix(probabilities, method, chosen)
+    mixed = np.empty((len(rows), probabilities.shape[2]))
+    for place, said in parts(probabilities, rows):
+        mixed[place] = mix(said, method, chosen)
     temperature = find_temperature(mixed, labels)
     return Combination(method, chosen, temperature, find_clip(temper(mixed, temperature), labels))
+
+
+def _told(probabilities: Tables, labels: npt.NDArray[np.integer], rows: npt.NDArray[np.integer]) -> Floats:
+    """(m, r) what each member gives the label of each of `rows`, whose `labels` these are."""
+    told = np.empty((probabilities.shape[0], len(rows)))
+    for place, said in parts(probabilities, rows):
+        told[:, place] = said[:, np.arange(said.shape[1]), labels[place]]
+    return told
 
 
 def mix(probabilities: npt.NDArray[np.floating], method: str, weights: Sequence[float]) -> Floats:
@@ -144,38 +162,29 @@ def find_clip(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.in
     return float(1 - distances[min(sorted(near), key=lambda index: near[index])])
 
 
-def bagged_weights(
-    probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], bags: int = BAGS, seed: int = 0
-) -> Floats:
+def bagged_weights(told: Floats, bags: int = BAGS, seed: int = 0) -> Floats:
     """Return the mean of `greedy_weights` over `bags` draws of the rows, with replacement, (m,), sum 1.
 
     A single selection may rest on members that were lucky on these rows. Caruana draws half of the members instead; where
     a few of them are much better than the rest, as here, the halves without these cost more than they spread.
     """
-    told = probabilities[:, np.arange(len(labels)), labels].astype(np.float64)
-    generator = np.random.default_rng(seed)
-    draws = (generator.integers(0, len(labels), len(labels)) for _ in range(bags))
-    return np.asarray(np.mean([_selected(told[:, rows]) for rows in draws], axis=0))
+    generator, rows = np.random.default_rng(seed), told.shape[1]
+    draws = (generator.integers(0, rows, rows) for _ in range(bags))
+    return np.asarray(np.mean([greedy_weights(told[:, drawn]) for drawn in draws], axis=0))
 
 
-def greedy_weights(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Floats:
+def greedy_weights(told: Floats) -> Floats:
     """Choose members one by one, with replacement, each time the one that lowers the mean's log-loss most (Caruana).
 
     Of equal ones a member that is already in is preferred, then the one that is better alone, then the first; the
     choice is cut at its best round, the shortest among equals.
 
     Args:
-        probabilities: (m, n, C) out of fold.
-        labels: (n,) class indices.
+        told: (m, n) what each member gives the label of each row, out of fold: the mean's log-loss needs no more.
 
     Returns:
         (m,) weights, sum 1.
     """
-    return _selected(probabilities[:, np.arange(len(labels)), labels].astype(np.float64))
-
-
-def _selected(told: Floats) -> Floats:
-    """Greedy weights by what each member gives the label, (m, n): the mean's log-loss needs no more."""
     alone = np.round(row_losses(told).mean(axis=1), _PLACES)
     counts, total = np.zeros(len(told), np.int64), np.zeros(told.shape[1])
     lowest, best = np.inf, counts

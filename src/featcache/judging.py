@@ -4,14 +4,17 @@ NumPy only. The epoch kept for a part is chosen by the scores that other parts' 
 never scored on: chosen by its own, its out-of-fold score would flatter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.bags import Floats, HeadId, Weights, as_float32, forward, normalize
 from featcache.batches import Examples
+from featcache.member_tables import row_parts
+from featcache.scratch import space
 
 SEEN_ROWS = 128  # of a head's training rows that it is scored on after each epoch
 _BLOCK_VALUES = 4_000_000  # about 16 MB of float32 at a time, for each thread
@@ -53,34 +56,37 @@ class Judge:
 
     def scores(self, weights: Weights, head: HeadId) -> Scores:
         """Score one head, whose `weights` have no head axis."""
-        seen = self._seen[head.fold]
-        seen_losses, seen_right = self._losses(seen, self._predicted(weights, seen))
-        judged = self._judged[head.fold]
-        said = self._predicted(weights, judged)
-        losses, right = self._losses(judged, said)
+        seen_losses, seen_right = self._losses(weights, self._seen[head.fold], None)
+        judged, classes = self._judged[head.fold], weights[f"bias_{self._layers}"].size
+        said = np.empty((len(judged), classes), np.float32) if self._remember else None
+        losses, right = self._losses(weights, judged, said)
         units = self._examples.parts.unit_of_rows(judged)
         by_unit = np.bincount(units, losses, len(self._examples.parts.numbers)).astype(np.float64)
         scores = (seen_losses.mean(), seen_right.mean()), (losses.mean(), right.mean())
-        return Scores(*scores, by_unit, said if self._remember else None)
+        return Scores(*scores, by_unit, said)
 
     def _losses(
-        self, rows: npt.NDArray[np.intp], said: Floats
+        self, weights: Weights, rows: npt.NDArray[np.intp], kept: Floats | None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """Of each row, its cross-entropy and whether it is told right."""
-        labels = self._examples.labels[rows]
-        losses = -np.log(np.maximum(said[np.arange(len(said)), labels], _LEAST))
-        return losses, said.argmax(axis=1) == labels
+        """Of each row, its cross-entropy and whether it is told right; what is said of it goes into `kept`."""
+        losses, right = np.empty(len(rows), np.float32), np.empty(len(rows), bool)
+        for place, said in self._said(weights, rows):
+            labels = self._examples.labels[rows[place]]
+            losses[place] = -np.log(np.maximum(said[np.arange(len(said)), labels], _LEAST))
+            right[place] = said.argmax(axis=1) == labels
+            if kept is not None:
+                kept[place] = said
+        return losses, right
 
-    def _predicted(self, weights: Weights, rows: npt.NDArray[np.intp]) -> Floats:
-        """(r, C): what the head says of `rows` of the plain copy."""
+    def _said(self, weights: Weights, rows: npt.NDArray[np.intp]) -> Iterator[tuple[slice, Floats]]:
+        """Yield (place in `rows`, (r, C)): what the head says of `rows` of the plain copy."""
         features = self._examples.copies[0]
         stacked = {name: array[None] for name, array in weights.items()}
-        said = np.empty((len(rows), weights[f"bias_{self._layers}"].size), np.float32)
         step = max(1, _BLOCK_VALUES // (features[0].size + max(array.shape[-1] for array in weights.values())))
         for start in range(0, len(rows), step):
             block = features[rows[start : start + step]]
-            said[start : start + step] = forward(stacked, as_float32(block.reshape(len(block), -1)), self._layers)[0]
-        return said
+            said = forward(stacked, as_float32(block.reshape(len(block), -1)), self._layers)[0]
+            yield slice(start, start + len(said)), said
 
     def out_of_fold(
         self,
@@ -88,6 +94,7 @@ class Judge:
         heads: Sequence[HeadId],
         knows: npt.NDArray[np.bool_],
         said: Sequence[Floats | None],
+        scratch: Path | None,
     ) -> Floats:
         """Return (seeds, n, C) float32: each row by the heads that are scored on it; NaN for rows that none is.
 
@@ -96,21 +103,32 @@ class Judge:
             heads: H ids.
             knows: (H, C) bool; a class' probability is the mean over the heads that have seen it.
             said: what each head said of the rows that it was judged on, where that is remembered.
+            scratch: the folder in which a large table stands, as a file without a name.
+
+        Raises:
+            StorageError: there is no room for it.
         """
         order, parts = list(dict.fromkeys(head.seed for head in heads)), self._examples.parts
-        joined = np.full((len(order), len(parts.units), knows.shape[1]), np.nan, np.float32)
-        joined[:, parts.units >= 0] = 0
+        joined: Floats = space((len(order), len(parts.units), knows.shape[1]), np.float32, scratch)
+        joined[:, parts.units < 0] = np.nan
         for number, head in enumerate(heads):
             rows, mine = np.flatnonzero(parts.scored(head.fold)), said[number]
+            told: Iterable[tuple[slice, Floats]] = [(slice(None), mine)] if mine is not None else []
             if mine is None or len(mine) != len(rows):
-                mine = self._predicted({name: array[number] for name, array in weights.items()}, rows)
-            joined[order.index(head.seed), rows] += mine if knows[number].all() else mine * knows[number]
+                told = self._said({name: array[number] for name, array in weights.items()}, rows)
+            for place, some in told:
+                joined[order.index(head.seed), rows[place]] += some if knows[number].all() else some * knows[number]
         if parts.by_group or not knows.all():
-            counts = np.zeros(joined.shape[1:], np.float32)
-            for number, part in enumerate(parts.numbers):
-                counts[parts.scored(part)] += knows[number]
-            joined = normalize(joined / np.maximum(counts, 1))
+            self._share(joined, knows[: len(parts.numbers)])
         return joined
+
+    def _share(self, joined: Floats, knows: npt.NDArray[np.bool_]) -> None:
+        """Make means of sums, in place, each class' over the parts that have seen it; (P, C) `knows` tells which have."""
+        parts, counts = self._examples.parts, knows.astype(np.float32)
+        for rows in row_parts(joined.shape[1], joined.shape[0] * joined.shape[2]):
+            own = counts[parts.unit_of_rows(np.arange(rows.start, rows.stop))]
+            said = counts.sum(axis=0) - own if parts.by_group else own
+            joined[:, rows] = normalize(joined[:, rows] / np.maximum(said, 1))
 
     def knows(self, heads: Sequence[HeadId], classes: int) -> npt.NDArray[np.bool_]:
         """(H, C) bool: whether each head was trained on any row of the class."""

@@ -1,21 +1,22 @@
 """Every member and the ensemble, best first: how well they tell rows that they haven't seen, and how sure that is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from featcache.artifact import Artifact
 from featcache.bag_file import OUT_OF_FOLD_FILE
 from featcache.combination import normalised
 from featcache.ensemble import Ensemble
+from featcache.ensemble_search import judged_members, judged_singles
 from featcache.errors import TrainingError
+from featcache.member_tables import Rows
 from featcache.members import groups_of
 from featcache.predictions import Predictions, joined_members
 from featcache.project import Project
-from featcache.scoring import bootstrap, scores
+from featcache.scoring import Floats, Judged, Scores, bootstrap
 from featcache.tables import Parts, Table
 
 ENSEMBLE = "ensemble"
@@ -45,14 +46,14 @@ def leaderboard_record(project: Project) -> dict[str, Any]:
     whole = joined_members(parts)
     known = whole.scored()
     built = Ensemble.load(project.ensemble().path) if project.ensemble().is_complete() else None
-    told = _told(known, built)
-    intervals = bootstrap(list(told.values()), known.labels, groups_of(project, known.ids))
+    found: dict[str, Scores] = {}
+    intervals = bootstrap(_remembering(_judged(known, built), found), groups_of(project, known.ids))
     on_splits = _on_splits(project, built)
     about = _about(sources, parts)
     entries = []
-    for (name, rows), interval in zip(told.items(), intervals, strict=True):
+    for (name, score), interval in zip(found.items(), intervals, strict=True):
         entry: dict[str, Any] = {"member": name, "tap": None, "seconds": None, "weight": None}
-        entry |= about.get(name, {}) | asdict(scores(rows, known.labels)) | {"interval": asdict(interval)}
+        entry |= about.get(name, {}) | asdict(score) | {"interval": asdict(interval)}
         if built is not None and name in about:
             entry["weight"] = dict(zip(built.members, built.weights, strict=True)).get(name, 0.0)
         entry["splits"] = {split: found[name] for split, found in on_splits.items() if name in found}
@@ -99,16 +100,27 @@ def _cells(entry: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
     return cells
 
 
-def _told(known: Predictions, built: Ensemble | None) -> dict[str, npt.NDArray[np.floating]]:
-    """Name -> (n, C) probabilities of the scored rows, rows sum to 1."""
-    told = dict[str, npt.NDArray[np.floating]](zip(known.members, known.probabilities, strict=True))
-    if built is None:
-        return told
-    single = np.empty_like(told[known.members[0]])
-    for fold, name in built.single_folds.items():
-        rows = known.folds == fold
-        single[rows] = told[name][rows]
-    return {ENSEMBLE: normalised(built.apply_nested(known)), BEST_SINGLE: single, **told}
+def _judged(known: Predictions, built: Ensemble | None) -> Iterator[tuple[str, Judged]]:
+    """Yield (name, how it tells the scored rows), rows brought to sum 1."""
+    if built is not None:
+        yield ENSEMBLE, _judged_parts(known, built.nested_parts(known))
+        members = {fold: known.members.index(name) for fold, name in built.single_folds.items()}
+        yield BEST_SINGLE, judged_singles(known, members)
+    yield from zip(known.members, judged_members(known), strict=True)
+
+
+def _judged_parts(known: Predictions, parts: Iterable[tuple[slice | Rows, Floats]]) -> Judged:
+    judged = Judged.blank(len(known.ids))
+    for rows, said in parts:
+        judged.put(rows, normalised(said), known.labels[rows])
+    return judged
+
+
+def _remembering(judged: Iterable[tuple[str, Judged]], found: dict[str, Scores]) -> Iterator[Judged]:
+    """Pass each on, one in memory after the other, and leave its scores in `found`."""
+    for name, each in judged:
+        found[name] = each.scores()
+        yield each
 
 
 def _on_splits(project: Project, built: Ensemble | None) -> dict[str, dict[str, dict[str, float]]]:
@@ -122,10 +134,11 @@ def _on_splits(project: Project, built: Ensemble | None) -> dict[str, dict[str, 
         known = predictions.align([predictions.ids[row] for row in np.flatnonzero(predictions.labels >= 0).tolist()])
         if not known.ids:
             continue
-        told = dict[str, npt.NDArray[np.floating]](zip(known.members, known.probabilities, strict=True))
+        scores = {name: asdict(each.scores()) for name, each in zip(known.members, judged_members(known), strict=True)}
         if built is not None:
-            told |= {ENSEMBLE: normalised(built.apply(known)), BEST_SINGLE: told[built.best_single]}
-        found[split] = {name: asdict(scores(rows, known.labels)) for name, rows in told.items()}
+            ensemble = _judged_parts(known, built.parts(known)).scores()
+            scores |= {ENSEMBLE: asdict(ensemble), BEST_SINGLE: scores[built.best_single]}
+        found[split] = scores
     return found
 
 

@@ -4,17 +4,19 @@ Its heads have no hidden layer, one a fold; each fold's L2 strength is the one t
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.bags import Bag, Floats, HeadId, History, Weights, blocks, forward
+from featcache.bags import Floats, HeadId, History, TrainedBag, Weights, blocks, forward
 from featcache.batches import Examples, input_statistics
 from featcache.logistic import Regressions
 from featcache.parts import Parts
 from featcache.presets import HeadPlan
 from featcache.progress import Progress
+from featcache.scratch import space
 
 # A logit's variance if every feature were independent and its weight as large as the penalty expects: scikit-learn's
 # C times the features. In these units one path serves 245 rows x 25,088 features as well as 60,000 x 512.
@@ -30,7 +32,8 @@ def train_linear(
     plan: HeadPlan,
     progress: Progress,
     name: str = "linear",
-) -> Bag:
+    scratch: Path | None = None,
+) -> TrainedBag:
     """Fit one regression a fold for each strength of a path, warm-started, and keep each fold's best by the others.
 
     Args:
@@ -38,6 +41,7 @@ def train_linear(
         plan: of shape ``linear``, from `featcache.presets.resolve`.
         progress: counts strengths.
         name: what `progress` calls it.
+        scratch: the folder in which large out-of-fold probabilities stand, as a file without a name; None: in memory.
 
     Returns:
         A bag of one seed whose history has a row for each strength that was tried.
@@ -64,10 +68,11 @@ def train_linear(
         progress.finish()
     chosen = chosen_steps(np.array([step.fold_loss for step in judged]), counts)
     weights = {key: np.stack([path[step][key][head] for head, step in enumerate(chosen)]) for key in path[0]}
-    out_of_fold = _out_of_fold(weights, copies[0], parts, plan.classes)
+    out_of_fold = _out_of_fold(weights, copies[0], parts, plan.classes, scratch)
     heads = tuple(HeadId(0, fold) for fold in parts.numbers)
     knows = np.stack([np.bincount(labels[rows], minlength=plan.classes) > 0 for rows in own])
-    return Bag(plan, tuple(copies[0].shape[1:]), heads, weights, out_of_fold, knows, _history(judged, chosen))
+    history = _history(judged, chosen)
+    return TrainedBag(plan, tuple(copies[0].shape[1:]), heads, weights, knows, history, out_of_fold)
 
 
 def chosen_steps(fold_loss: npt.NDArray[np.floating], counts: Sequence[int]) -> list[int]:
@@ -111,9 +116,12 @@ class _Judged:
         return float(np.average(self.fold_loss, weights=counts))
 
 
-def _out_of_fold(weights: Weights, features: npt.NDArray[Any], parts: Parts, classes: int) -> Floats:
+def _out_of_fold(
+    weights: Weights, features: npt.NDArray[Any], parts: Parts, classes: int, scratch: Path | None
+) -> Floats:
     """(1, n, C): each row by the regression of its fold; NaN where there is none. Of every strength it would be ten times this."""
-    told = np.full((1, len(features), classes), np.nan, np.float32)
+    told: Floats = space((1, len(features), classes), np.float32, scratch)
+    told[:, parts.units < 0] = np.nan
     scored = [parts.scored(fold) for fold in parts.numbers]
     for start, block in blocks(features, features[0].size + 3 * len(scored) * classes):
         said = forward(weights, block, 0)

@@ -1,7 +1,6 @@
 """A split's images as one array, decoded once, for what is trained on pixels: small images, many passes. NumPy only."""
 
 import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featcache.disk import storage_errors
 from featcache.errors import RejectedImageError
 from featcache.progress import Progress
 from featcache.rows import Rows
+from featcache.scratch import space
 
 MEMORY_BYTES = 1 << 30
 """Up to so many bytes of RGB images are kept in memory, beyond that in a scratch file: 456,000 images of 28x28."""
@@ -59,7 +58,7 @@ def load_pixels(
         SourceChangedError: an image is no longer what the manifest says.
         StorageError: there is no room for the scratch file.
     """
-    images, usable = _space((len(rows), size, size, 3), scratch), rows.listed.copy()
+    images, usable = space((len(rows), size, size, 3), np.uint8, scratch, MEMORY_BYTES), rows.listed.copy()
     grey = True
     progress.start(name, len(rows), "images")
     try:
@@ -71,15 +70,6 @@ def load_pixels(
     finally:
         progress.finish()
     return Pixels(_with_channels(images, channels or (1 if grey else 3), grey), usable)
-
-
-def _space(shape: tuple[int, ...], scratch: Path) -> Images:
-    size = int(np.prod(shape))
-    if size <= MEMORY_BYTES:
-        return np.zeros(shape, np.uint8)
-    with storage_errors(scratch, "could not keep decoded images in"), tempfile.TemporaryFile(dir=scratch) as file:
-        os.posix_fallocate(file.fileno(), 0, size)  # writing through a map to a full disk would kill the process
-        return np.memmap(file, np.uint8, "r+", shape=shape)  # keeps the file alive
 
 
 def luminance(images: Images) -> Images:

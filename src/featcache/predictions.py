@@ -1,24 +1,17 @@
-"""Members' probabilities by row id, and their file. No Keras."""
+"""Members' probabilities by row id. No Keras."""
 
-import hashlib
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-from featcache.disk import replacing
-from featcache.errors import CacheFormatError, CacheMismatchError
-from featcache.texts import CHUNK, NOWHERE, PackedTexts, positions, repeated
+from featcache.errors import CacheMismatchError
+from featcache.member_tables import Tables, joined, parts, selected
+from featcache.prediction_file import mapped, reading, stored_texts, writing
+from featcache.texts import NOWHERE, PackedTexts, positions, repeated
 
-SCHEMA = 3
-_HEAD_LIMIT = 1 << 20
 _NEXT = "run TrainHeads with --rerun"
 
 
@@ -30,7 +23,8 @@ class Predictions:
         ids: n unique row ids; any sequence, `featcache.texts` for many rows.
         labels: (n,) int32 class indices, -1 where unknown.
         members: m names.
-        probabilities: (m, n, C) float32; NaN throughout a row that a member has no prediction for.
+        probabilities: (m, n, C) float32, in memory, mapped or joined; NaN throughout a row that a member has no
+            prediction for.
         class_names: C names.
         folds: (n,) int32, the fold that a row was scored in, -1 for none; None for rows that nothing is trained on.
     """
@@ -38,7 +32,7 @@ class Predictions:
     ids: Sequence[str]
     labels: npt.NDArray[np.int32]
     members: tuple[str, ...]
-    probabilities: npt.NDArray[np.float32]
+    probabilities: Tables
     class_names: tuple[str, ...]
     folds: npt.NDArray[np.int32] | None = None
 
@@ -75,8 +69,8 @@ class Predictions:
     def scored(self) -> "Predictions":
         """Return the rows whose label is known and that every member has a prediction for."""
         complete = self.labels >= 0
-        for member in self.probabilities:
-            complete &= ~np.isnan(member).any(axis=1)
+        for place, said in parts(self.probabilities):
+            complete[place] &= ~np.isnan(said).any(axis=(0, 2))
         if complete.all():
             return self
         rows = np.flatnonzero(complete)
@@ -85,7 +79,9 @@ class Predictions:
 
     def _taken(self, ids: Sequence[str], rows: npt.NDArray[np.integer]) -> "Predictions":
         folds = None if self.folds is None else self.folds[rows]
-        return replace(self, ids=ids, labels=self.labels[rows], probabilities=self.probabilities[:, rows], folds=folds)
+        return replace(
+            self, ids=ids, labels=self.labels[rows], probabilities=selected(self.probabilities, rows), folds=folds
+        )
 
     def save(self, path: Path, record: Mapping[str, object] | None = None) -> None:
         """Replace `path`, atomically; `record` says of the stage what `stored_record` gives back, its ``key`` above all.
@@ -93,136 +89,28 @@ class Predictions:
         Raises:
             StorageError: the disk is full, read-only or not permitted.
         """
-        text, head = h5py.string_dtype(), _head(record or {}, 0, "")
-        size = 512  # HDF5 leaves so much to others at the beginning of a file: a power of two
-        while size < len(head) + 64:
-            size *= 2
-        with replacing(path) as temporary:
-            with h5py.File(temporary, "w", track_order=True, userblock_size=size) as file:
-                file.attrs["schema"] = SCHEMA
-                for name in ("ids", "members", "class_names"):
-                    texts: Sequence[str] = getattr(self, name)
-                    dataset = file.create_dataset(name, len(texts), dtype=text)
-                    for start in range(0, len(texts), CHUNK):
-                        dataset[start : start + CHUNK] = np.array(texts[start : start + CHUNK], object)
-                file["labels"], file["probabilities"] = self.labels, self.probabilities
-                if self.folds is not None:
-                    file["folds"] = self.folds
-                for name in _DIMENSIONS.keys() & file.keys():
-                    dimensions = _DIMENSIONS[name]
-                    for axis, dimension in enumerate(dimensions):
-                        file[name].dims[axis].label = dimension
-            with open(temporary, "rb+") as stream:
-                length, digest = os.fstat(stream.fileno()).st_size, _rest_digest(stream, size)
-                stream.write(_head(record or {}, length, digest).ljust(size - 1) + b"\n")
+        texts = {"ids": self.ids, "members": self.members, "class_names": self.class_names}
+        columns = {"labels": self.labels} | ({} if self.folds is None else {"folds": self.folds})
+        with writing(path, texts, columns, record or {}) as dataset:
+            for place, said in parts(self.probabilities):
+                dataset[:, place] = said
 
     @classmethod
     def load(cls, path: Path) -> "Predictions":
-        """Read what `save` wrote.
+        """Read what `save` wrote; the probabilities are mapped, not read.
 
         Raises:
             CacheFormatError: the file is absent, damaged or something else.
         """
-        with _reading(path) as file:
-            ids = PackedTexts(_texts(file["ids"]))
-            members, names = (tuple(_texts(file[name])) for name in ("members", "class_names"))
-            labels, probabilities = file["labels"][()], file["probabilities"][()]
+        with reading(path) as file:
+            ids = PackedTexts(stored_texts(file["ids"]))
+            members, names = (tuple(stored_texts(file[name])) for name in ("members", "class_names"))
+            labels, probabilities = file["labels"][()], mapped(file["probabilities"])
             folds = file["folds"][()] if "folds" in file else None
             integers = labels.dtype == np.int32 and (folds is None or folds.dtype == np.int32)
             if not integers or probabilities.dtype != np.float32:
                 raise TypeError(f"labels are {labels.dtype}, probabilities {probabilities.dtype}")
             return cls(ids, labels, members, probabilities, names, folds)
-
-
-def stored_members(path: Path) -> tuple[str, ...]:
-    """Return the members' names alone of what `Predictions.save` wrote.
-
-    Raises:
-        CacheFormatError: the file is absent, damaged or something else.
-    """
-    with _reading(path) as file:
-        return tuple(_texts(file["members"]))
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[h5py.File]:
-    """Open predictions whose bytes are those that were written.
-
-    Raises:
-        CacheFormatError: they can't be read, or what is done with them fails.
-    """
-    try:
-        _check_seal(path)
-        with h5py.File(path, "r") as file:
-            if file.attrs["schema"] != SCHEMA:
-                raise ValueError(f"schema={file.attrs['schema']!r} is not the expected {SCHEMA}")
-            yield file
-    except (
-        OSError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        RecursionError,
-        CacheMismatchError,
-    ) as error:
-        reason = " ".join(str(error).split())
-        raise CacheFormatError(f"{path}: expected predictions; {reason}: remove it and run again") from error
-
-
-def _texts(dataset: h5py.Dataset) -> Iterator[str]:
-    for start in range(0, len(dataset), CHUNK):
-        yield from dataset.asstr()[start : start + CHUNK]
-
-
-_DIMENSIONS = {"ids": ("row",), "labels": ("row",), "folds": ("row",), "probabilities": ("member", "row", "class")}
-
-
-def stored_record(path: Path) -> dict[str, Any] | None:
-    """Return what `Predictions.save` was told of the stage, reading nothing else; None where there is no such file."""
-    try:
-        with open(path, "rb") as stream:
-            record = _read_head(stream)["record"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-# A damaged HDF5 file can hang or crash who opens it. So the file begins with a line of JSON, in the space that HDF5
-# leaves there, with the SHA-256 of all behind it: HDF5 sees only what was written.
-
-
-def _head(record: Mapping[str, object], length: int, digest: str) -> bytes:
-    line = {"featcache": "predictions", "schema": SCHEMA, "bytes": length, "sha256": digest.ljust(64), "record": record}
-    return json.dumps(line).encode("ascii")
-
-
-def _read_head(stream: BinaryIO) -> dict[str, Any]:
-    """Read the first line; the stream then stands where HDF5's part begins."""
-    line = json.loads(stream.readline(_HEAD_LIMIT))
-    if not isinstance(line, dict) or (line["featcache"], line["schema"]) != ("predictions", SCHEMA):
-        raise ValueError(f"its first line is not that of predictions of schema {SCHEMA}")
-    if line["bytes"] != os.fstat(stream.fileno()).st_size:
-        raise ValueError(f"it should have {line['bytes']} bytes")
-    return line
-
-
-def _rest_digest(stream: BinaryIO, start: int) -> str:
-    """SHA-256 of all from `start` on; the stream stands at the beginning afterwards."""
-    stream.seek(start)
-    state = hashlib.sha256()
-    while piece := stream.read(1 << 20):
-        state.update(piece)
-    stream.seek(0)
-    return state.hexdigest()
-
-
-def _check_seal(path: Path) -> None:
-    with open(path, "rb") as stream:
-        expected = _read_head(stream)["sha256"]
-        if _rest_digest(stream, stream.tell()) != expected:
-            raise ValueError("its bytes are not those that were written")
 
 
 def joined_members(parts: Sequence[Predictions]) -> Predictions:
@@ -240,8 +128,7 @@ def joined_members(parts: Sequence[Predictions]) -> Predictions:
     if not all(_same_folds(first.folds, part.folds) for part in aligned):
         raise CacheMismatchError(f"expected members of the same folds; got others in {len(parts)} bags: {_NEXT}")
     members = tuple(member for part in aligned for member in part.members)
-    probabilities = np.concatenate([part.probabilities for part in aligned])
-    return replace(first, members=members, probabilities=probabilities)
+    return replace(first, members=members, probabilities=joined([part.probabilities for part in aligned]))
 
 
 def _same_folds(one: npt.NDArray[np.int32] | None, other: npt.NDArray[np.int32] | None) -> bool:

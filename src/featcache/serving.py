@@ -14,7 +14,8 @@ from featcache.combination import Combination
 from featcache.ensemble import Ensemble
 from featcache.errors import CacheMismatchError, SettingsError, WeightsError
 from featcache.pixels import luminance
-from featcache.predictions import Predictions, stored_members
+from featcache.prediction_file import stored_members
+from featcache.predictions import Predictions
 from featcache.project import LOG_NAME, Project
 from featcache.stages.results import submission_clip
 from featcache.startup import import_keras
@@ -185,6 +186,6 @@ def _served_bag(source: Artifact, chosen: tuple[str, ...]) -> ServedBag | None:
     members = tuple(name for name in names if name in chosen)
     if not members:
         return None
-    bag = load_bag(source.path.parent, out_of_fold=False)
+    bag = load_bag(source.path.parent)
     seeds = [seed for seed, name in zip(bag.seeds, names, strict=True) if name in members]
     return ServedBag(str((source.record() or {}).get("tap")), bag.of_seeds(seeds), members)

@@ -15,9 +15,12 @@ import numpy.typing as npt
 
 from featcache.disk import replacing
 from featcache.errors import SubmissionError
+from featcache.member_tables import row_parts
 from featcache.sample import Sample, match_ids, read_sample
 from featcache.specs import SubmissionSpec
-from featcache.texts import CHUNK, repeated
+from featcache.texts import repeated
+
+_TEXT_VALUES = 16  # a number as text takes so much more memory than as float32
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,14 @@ def _check(ids: Sequence[str], probabilities: npt.NDArray[np.floating], class_na
     twice = repeated(ids)
     if twice is not None:
         raise SubmissionError(f"expected unique row ids; {twice!r} stands twice")
-    bad = np.flatnonzero(~((probabilities >= 0) & (probabilities <= 1)).all(axis=1))
-    if len(bad):
+    bad = [
+        part.start + row
+        for part in row_parts(*probabilities.shape)
+        for row in np.flatnonzero(~((probabilities[part] >= 0) & (probabilities[part] <= 1)).all(axis=1)).tolist()
+    ]
+    if bad:
         raise SubmissionError(
-            f"expected probabilities in [0, 1]; {len(bad)} rows have others, first id={ids[int(bad[0])]!r}: run BuildEnsemble"
+            f"expected probabilities in [0, 1]; {len(bad)} rows have others, first id={ids[bad[0]]!r}: run BuildEnsemble"
         )
 
 
@@ -156,8 +163,7 @@ def _table(
 ) -> Iterator[list[str]]:
     """Yield the lines of the submission, the header first; some rows at a time are made into texts."""
     yield list(layout.columns)
-    for start in range(0, len(names), CHUNK):
-        part = slice(start, start + CHUNK)
+    for part in row_parts(len(names), _TEXT_VALUES * len(class_names)):
         values = _values(probabilities[order[part]], class_names, layout)
         yield from ([name, *row] for name, row in zip(names[part], values, strict=True))
 

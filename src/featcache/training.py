@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from featcache.bags import Bag, Floats, HeadId, History, Weights, recompute_statistics
+from featcache.bags import Floats, HeadId, History, TrainedBag, Weights, recompute_statistics
 from featcache.batches import Batch, Batches, Examples, HeadStream, input_statistics
 from featcache.descent import Descent
 from featcache.errors import TrainingError
@@ -21,6 +22,7 @@ from featcache.judging import Judge, Scores
 from featcache.presets import HeadPlan
 from featcache.progress import Progress
 from featcache.schedules import rates
+from featcache.scratch import MEMORY_BYTES
 
 _GROUP_VALUES = 5 << 18  # inputs of a step that a group of heads holds: 5 MB; larger groups wait less for each other
 
@@ -46,7 +48,8 @@ def train_bag(
     progress: Progress,
     name: str = "heads",
     accelerator: MakeEngine | None = None,
-) -> Bag:
+    scratch: Path | None = None,
+) -> TrainedBag:
     """Train one head for each seed and part, all side by side.
 
     Args:
@@ -56,13 +59,17 @@ def train_bag(
         progress: counts epochs.
         name: what `progress` calls it.
         accelerator: `featcache.stacked.StackedHeads` to train all heads at once in Keras; None: NumPy on all cores.
+        scratch: the folder in which out-of-fold probabilities of more than `featcache.scratch.MEMORY_BYTES` stand, as a
+            file without a name; None: in memory.
 
     Raises:
         TrainingError: what doesn't fit together, or weights that became NaN or infinite.
+        StorageError: there is no room in `scratch`.
     """
     examples.check(plan)
     heads = tuple(HeadId(int(seed), part) for seed in seeds for part in examples.parts.numbers)
-    judge = Judge(examples, len(plan.hidden), remember=not plan.recompute_statistics)
+    small = 4 * len(seeds) * len(examples.labels) * plan.classes <= MEMORY_BYTES
+    judge = Judge(examples, len(plan.hidden), remember=small and not plan.recompute_statistics)
     threads = 1 if accelerator else len(os.sched_getaffinity(0))
     groups = _groups(examples, plan, heads, threads, accelerator or Descent)
     progress.start(name, plan.epochs, "epochs")
@@ -76,8 +83,8 @@ def train_bag(
     if plan.recompute_statistics:
         recompute_statistics(weights, examples.copies, heads, examples.parts, len(plan.hidden))
     knows = judge.knows(heads, plan.classes)
-    out_of_fold = judge.out_of_fold(weights, heads, knows, said)
-    return Bag(plan, tuple(examples.copies[0].shape[1:]), heads, weights, out_of_fold, knows, history)
+    out_of_fold = judge.out_of_fold(weights, heads, knows, said, scratch)
+    return TrainedBag(plan, tuple(examples.copies[0].shape[1:]), heads, weights, knows, history, out_of_fold)
 
 
 class _Group:

@@ -111,30 +111,32 @@ def _weights_name(weights: Mapping[str, Any]) -> str:
 
 def _classes(run: Run) -> dict[str, Any]:
     """Confusions and class scores of the training rows out of fold, and of other splits whose labels are known."""
-    return {split: class_table(told.known(), run.names) for split, told in run.told.items() if (told.labels >= 0).any()}
+    return {split: class_table(told, run.names) for split, told in run.told.items() if (told.labels >= 0).any()}
 
 
 def class_table(told: Told, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return confusions, precision and recall of rows whose labels are all known, as JSON-able values.
+    """Return confusions, precision and recall as JSON-able values.
 
     Args:
-        told: n rows, at least 1.
+        told: rows, of which at least one has a known label; the others don't count.
         names: the C classes.
     """
-    counts = confusion(told.labels, told.predicted, len(names))
+    known = told.labels >= 0
+    labels, predicted = told.labels[known], told.predicted[known]
+    counts = confusion(labels, predicted, len(names))
     scores, small = class_scores(counts), collapse(counts, MATRIX_CLASSES)
     columns = (scores.rows, scores.precision, scores.recall, scores.f1)
     table = [
         {"name": name, "rows": int(rows), "precision": _number(p), "recall": _number(r), "f1": _number(f)}
         for name, rows, p, r, f in zip(names, *columns, strict=True)
     ]
-    labels = [names[each] for each in small.classes] + [f"{small.others} others"] * bool(small.others)
+    shown = [names[each] for each in small.classes] + [f"{small.others} others"] * bool(small.others)
     return {
-        "rows": len(told.labels),
-        "wrong": int((told.predicted != told.labels).sum()),
+        "rows": len(labels),
+        "wrong": int((predicted != labels).sum()),
         "table": table,
         "f1": _number(macro(scores.f1)),
-        "matrix": {"names": labels, "counts": small.counts.tolist(), "others": small.others},
+        "matrix": {"names": shown, "counts": small.counts.tolist(), "others": small.others},
         "confusions": [
             [names[i], names[j], rows, int(counts[i].sum())] for i, j, rows in top_confusions(counts, _CONFUSIONS)
         ],

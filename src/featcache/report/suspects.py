@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from featcache.member_tables import row_parts
+
 Floats = npt.NDArray[np.floating]
 _LEAST = 1e-15
 _SURE = 0.8  # so sure of another class is always worth a look, even where models usually are surer
@@ -47,8 +49,11 @@ def least_sure(probabilities: Floats, most: int) -> npt.NDArray[np.int64]:
 
 def entropy(probabilities: Floats) -> Floats:
     """Return (n,) how undecided each row is: 0 for one class alone, 1 for all C classes alike."""
-    logs = np.log(np.maximum(probabilities, _LEAST))
-    spread: Floats = -(probabilities * logs).sum(axis=1) / np.log(probabilities.shape[1])
+    spread: Floats = np.empty(len(probabilities))
+    for rows in row_parts(*probabilities.shape):
+        some = probabilities[rows]
+        spread[rows] = -(some * np.log(np.maximum(some, _LEAST))).sum(axis=1)
+    spread /= np.log(probabilities.shape[1])
     return spread
 
 
@@ -68,10 +73,13 @@ def label_errors(probabilities: Floats, labels: npt.NDArray[np.integer]) -> Labe
     counts = np.bincount(labels, minlength=classes)
     thresholds = np.bincount(labels, given, minlength=classes) / np.maximum(counts, 1)
     thresholds = np.where(counts == 0, np.inf, np.minimum(thresholds, _SURE))
-    sure = np.where(probabilities >= thresholds, probabilities, -np.inf)
-    sure[np.arange(len(labels)), labels] = -np.inf
-    suggested = sure.argmax(axis=1)
-    margins = sure[np.arange(len(labels)), suggested] - given
+    suggested, margins = np.empty(len(labels), np.int64), np.empty(len(labels))
+    for part in row_parts(*probabilities.shape):
+        sure = np.where(probabilities[part] >= thresholds, probabilities[part], -np.inf)
+        places = np.arange(len(sure))
+        sure[places, labels[part]] = -np.inf
+        suggested[part] = sure.argmax(axis=1)
+        margins[part] = sure[places, suggested[part]] - given[part]
     rows = np.flatnonzero(margins > 0)
     rows = rows[np.argsort(-margins[rows], kind="stable")]
     return LabelErrors(rows, suggested[rows], margins[rows])

@@ -1,6 +1,6 @@
 """What the ensemble says of the rows of each split, as the report shows it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,11 +10,12 @@ from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.combination import Combination, normalised
 from featcache.ensemble import Ensemble
+from featcache.member_tables import Rows
 from featcache.members import out_of_fold
 from featcache.predictions import Predictions
 from featcache.project import Project
-
-Floats = npt.NDArray[np.floating]
+from featcache.scoring import Floats
+from featcache.scratch import space
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +43,6 @@ class Told:
         most: npt.NDArray[np.intp] = self.probabilities.argmax(axis=1)
         return most
 
-    def known(self) -> "Told":
-        """The rows whose label is known."""
-        rows = np.flatnonzero(self.labels >= 0)
-        if len(rows) == len(self.labels):
-            return self
-        ids = [self.ids[row] for row in rows.tolist()]
-        return Told(self.split, ids, self.labels[rows], self.probabilities[rows], self.uncalibrated[rows])
-
 
 def told_rows(project: Project, built: Ensemble) -> dict[str, Told]:
     """Return split -> its rows, ``train`` first.
@@ -64,16 +57,25 @@ def told_rows(project: Project, built: Ensemble) -> dict[str, Told]:
         folds={fold: _uncalibrated(chosen) for fold, chosen in built.folds.items()},
     )
     known = out_of_fold(project).scored()
-    nested = [normalised(each.apply_nested(known)) for each in (built, plain)]
+    nested = [_gathered(project, known, each.nested_parts(known)) for each in (built, plain)]
     found = {"train": Told("train", known.ids, known.labels, *nested)}
     for split in project.scored_splits():
         predictions = Predictions.load(project.predictions(split).path)
         usable = np.asarray(open_cache(project.features(split, 0).path).status) == Status.OK
         rows = np.flatnonzero(usable).tolist()
         predictions = predictions.align([predictions.ids[row] for row in rows])
-        applied = [normalised(each.apply(predictions)) for each in (built, plain)]
+        applied = [_gathered(project, predictions, each.parts(predictions)) for each in (built, plain)]
         found[split] = Told(split, predictions.ids, predictions.labels, *applied)
     return {split: told for split, told in found.items() if len(told.ids)}
+
+
+def _gathered(project: Project, predictions: Predictions, parts: Iterable[tuple[slice | Rows, Floats]]) -> Floats:
+    """(n, C) of the parts, rows brought to sum 1; a large table stands in a file without a name."""
+    shape = len(predictions.ids), len(predictions.class_names)
+    told: Floats = space(shape, np.float64, project.folder)
+    for rows, said in parts:
+        told[rows] = normalised(said)
+    return told
 
 
 def _uncalibrated(chosen: Combination) -> Combination:

@@ -1,7 +1,8 @@
 """Small convolutional networks from the manifest alone, without features: `TrainConvNets`, and what they predict."""
 
+import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from featcache.artifact import Artifact
 from featcache.cluster import Cluster, agreed_terms, connected
 from featcache.convnet_folder import History, PartialFolder, State, model_path
 from featcache.convnet_plan import ConvNetPlan, resolve
+from featcache.ensemble_search import judged_members
 from featcache.flight import Job
 from featcache.folds import assign_folds
 from featcache.pixels import Pixels, load_pixels
@@ -21,7 +23,7 @@ from featcache.progress import Progress, Silent
 from featcache.project import LOG_NAME, Project
 from featcache.resolved import gpu_capability_of
 from featcache.rows import Rows
-from featcache.scoring import scores
+from featcache.scratch import space
 from featcache.sources import Manifest, open_source
 from featcache.stages.heads import FOLD_SEED
 from featcache.startup import import_keras
@@ -30,6 +32,9 @@ from featcache.worker import ONE_AT_A_TIME
 if TYPE_CHECKING:
     from featcache.convnet_training import Training
 
+RowParts = Iterator[tuple[slice, npt.NDArray[np.float32]]]
+
+_PREDICT_ROWS = 1 << 14  # a multiple of the networks' batch
 _CHECKPOINT_SECONDS = 20.0  # an epoch that took less is sooner trained again than it is written
 
 
@@ -140,8 +145,9 @@ def _train_folds_there(
 # ---- in any process
 
 
-def predict_convnets(project: Project, members: Sequence[Artifact], rows: Rows) -> npt.NDArray[np.float32]:
-    """Return (m, n, C) float32: what each member says of `rows`, the mean over its folds; NaN for rows it can't decode.
+def predict_convnets(project: Project, members: Sequence[Artifact], rows: Rows) -> Iterator[RowParts]:
+    """Yield for each member what it says of `rows`, the mean over its folds: (part, (1, r, C) float32); NaN for those it
+    can't decode.
 
     Raises:
         CacheFormatError: its networks are damaged.
@@ -150,11 +156,22 @@ def predict_convnets(project: Project, members: Sequence[Artifact], rows: Rows) 
     import_keras(project.folder / LOG_NAME)
     from featcache.convnet import load_networks, predict
 
-    networks = [load_networks(member.path.parent) for member in members]
-    pixels = _pixels(project, rows, Silent(), channels=networks[0][0].input_shape[-1])
-    said = np.stack([predict(models, pixels.images) for models in networks])
-    said[:, ~pixels.usable] = np.nan
-    return said
+    pixels: Pixels | None = None
+    for member in members:
+        networks = load_networks(member.path.parent)
+        if pixels is None:
+            pixels = _pixels(project, rows, Silent(), channels=networks[0].input_shape[-1])
+        yield _row_parts(functools.partial(predict, networks, pixels.images), pixels.usable)
+
+
+def _row_parts(
+    said_of: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]], usable: npt.NDArray[np.bool_]
+) -> RowParts:
+    for start in range(0, len(usable), _PREDICT_ROWS):
+        part = np.arange(start, min(start + _PREDICT_ROWS, len(usable)))
+        said = said_of(part)
+        said[~usable[part]] = np.nan
+        yield slice(start, start + len(part)), said[None]
 
 
 def _pixels(project: Project, rows: Rows, progress: Progress, channels: int | None = None) -> Pixels:
@@ -162,26 +179,17 @@ def _pixels(project: Project, rows: Rows, progress: Progress, channels: int | No
     return load_pixels(rows, load, size, project.folder, progress, "decoding", channels)
 
 
-def _blank(
-    rows: Rows,
-    labels: npt.NDArray[np.int32],
-    folds: npt.NDArray[np.int32],
-    class_names: tuple[str, ...],
-    member: str,
-) -> Predictions:
-    """Predictions of one member that has said nothing yet."""
-    nothing = np.full((1, len(rows), len(class_names)), np.nan, np.float32)
-    return Predictions(rows.ids, labels, (member,), nothing, class_names, folds)
-
-
 def _train_member(project: Project, seed: int, material: _Material, progress: Progress) -> str:
     from featcache.convnet import load_network, predict
 
     begun, artifact, partial, plan = time.perf_counter(), project.convnet(seed), _partial(project, seed), material.plan
-    blank = _blank(material.rows, material.labels, material.folds, material.class_names, f"convnet/seed{seed}")
+    rows, labels, name = material.rows, material.labels, f"convnet/seed{seed}"
+    said: npt.NDArray[np.float32] = space((1, len(rows), len(material.class_names)), np.float32, project.folder)
+    said[:] = np.nan
+    out_of_fold = Predictions(rows.ids, labels, (name,), said, material.class_names, material.folds)
     folds = material.fold_rows()
     histories: dict[str, History] = {}
-    progress.start(blank.members[0], plan.epochs * len(folds), "epochs")
+    progress.start(name, plan.epochs * len(folds), "epochs")
     try:
         for fold, held_out in folds.items():
             history: History | None = partial.finished(fold)
@@ -192,19 +200,19 @@ def _train_member(project: Project, seed: int, material: _Material, progress: Pr
             histories[f"fold{fold}"] = history
             # by the network as it is stored: the same whether it was trained now or before a kill
             network = load_network(model_path(partial.path, fold))
-            blank.probabilities[0, held_out] = predict([network], material.pixels.images, held_out)
+            said[0, held_out] = predict([network], material.pixels.images, held_out)
     finally:
         progress.finish()
-    score = scores(blank.scored().probabilities[0], blank.scored().labels)
+    score = next(judged_members(out_of_fold.scored())).scores()
     record = {
         **artifact.stamp(project.run),
         "seconds": round(time.perf_counter() - begun, 3),
         "plan": plan.settings(),
         "history": histories,
     }
-    partial.publish(record, blank)
+    partial.publish(record, out_of_fold)
     found = f"out of fold: accuracy {score.accuracy:.4f}, log-loss {score.log_loss:.4f}"
-    return f"{blank.members[0]}: {len(folds)} folds · {found}"
+    return f"{name}: {len(folds)} folds · {found}"
 
 
 def _train_fold(

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from featcache import training
+from featcache import member_tables, training
 from featcache.batches import Examples
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
@@ -18,7 +18,7 @@ from featcache.predictions import Predictions
 from featcache.presets import BY_GROUP, LINEAR, PSEUDO, resolve
 from featcache.progress import Progress, Silent
 from featcache.project import LOG_NAME, Project
-from featcache.scoring import scores
+from featcache.scoring import Judged, Scores
 from featcache.stages.pseudo import pseudo_labels
 from featcache.startup import import_keras
 
@@ -47,22 +47,30 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     pseudo = pseudo_labels(project, tap, parts) if shape.endswith(PSEUDO) else None
     examples = Examples([reader[tap] for reader in readers], plain.labels, parts, pseudo)
     if shape == LINEAR:
-        bag = train_linear(examples, plan, progress, f"{tap}: {shape}")
+        bag = train_linear(examples, plan, progress, f"{tap}: {shape}", project.folder)
     else:
         accelerator = stacked.StackedHeads if stacked.accelerated() else None
-        bag = training.train_bag(examples, plan, range(spec.seeds), progress, f"{tap}: {shape}", accelerator)
+        seeds, name, folder = range(spec.seeds), f"{tap}: {shape}", project.folder
+        bag = training.train_bag(examples, plan, seeds, progress, name, accelerator, folder)
     artifact = project.bag(tap, shape)
     members = tuple(f"{tap}/{shape}/seed{seed}" for seed in bag.seeds)
     out_of_fold = Predictions(plain.ids, labels, members, bag.out_of_fold, names, folds)
     record = {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)}
     record |= {"tap": tap, "shape": shape} | ({"curves": curves_record(bag)} if shape != LINEAR else {})
     heads.save_bag(bag, artifact.path.parent, record, out_of_fold)
-    known = out_of_fold.scored()
-    score = scores(known.probabilities.mean(axis=0), known.labels)
+    score = _mean_scores(out_of_fold.scored())
     steps = f"{plan.epochs} epochs" if shape != LINEAR else f"{len(bag.history.loss)} strengths"
     what = f"{len(parts.numbers)} {'groups' if parts.by_group else 'folds'}"
     heads_of = f"{tap}/{shape}: {len(bag.seeds)} seeds x {what}, {steps}"
     return f"{heads_of} · out of fold: accuracy {score.accuracy:.4f}, log-loss {score.log_loss:.4f}"
+
+
+def _mean_scores(known: Predictions) -> Scores:
+    """Scores of the mean over the bag's members."""
+    judged = Judged.blank(len(known.ids))
+    for rows, said in member_tables.parts(known.probabilities):
+        judged.put(rows, said.mean(axis=0), known.labels[rows])
+    return judged.scores()
 
 
 def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> str:

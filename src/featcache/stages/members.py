@@ -1,7 +1,7 @@
 """What members say of the rows that nothing is trained on: `PredictRows`."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,11 @@ from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
 from featcache.errors import SubmissionError
 from featcache.members import class_prior
-from featcache.predictions import Predictions, stored_members
+from featcache.prediction_file import stored_members, writing
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.sources import Manifest
-from featcache.stages.convnets import predict_convnets
+from featcache.stages.convnets import RowParts, predict_convnets
 
 
 def predict_rows(project: Project, progress: Progress) -> str:
@@ -49,47 +49,43 @@ def predict_rows(project: Project, progress: Progress) -> str:
 def _predict_split(project: Project, split: str, prior: npt.NDArray[np.float64], progress: Progress) -> int:
     """Write one split's predictions; return how many members there are."""
     begun, reader = time.perf_counter(), open_cache(project.features(split, 0).path)
-    members: list[str] = []
-    probabilities = []
-    for stage, sources in project.member_sources().items():
-        for source in sources:
-            members += stored_members(source.path.parent / OUT_OF_FOLD_FILE)
-        probabilities.append(_PREDICT[stage](project, sources, reader))
-        progress.advance(len(sources))
-    joined = _joined(probabilities)
-    joined[:, reader.status != Status.OK] = prior
-    for told in joined:
-        rows, classes = np.nonzero(np.isnan(told))
-        told[rows, classes] = prior[classes]
-    artifact = project.predictions(split)
-    record = {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)}
-    labels = np.array(reader.labels)
-    Predictions(reader.ids, labels, tuple(members), joined, reader.class_names).save(artifact.path, record)
-    return len(members)
+    sources = project.member_sources()
+    members = [stored_members(source.path.parent / OUT_OF_FOLD_FILE) for stage in sources.values() for source in stage]
+    names = tuple(name for several in members for name in several)
+    artifact, usable = project.predictions(split), reader.status == Status.OK
+    record: dict[str, object] = {**artifact.stamp(project.run), "seconds": _UNKNOWN_SECONDS}
+    texts = {"ids": reader.ids, "members": names, "class_names": reader.class_names}
+    with writing(artifact.path, texts, {"labels": np.array(reader.labels)}, record) as dataset:
+        first = 0
+        for stage, artifacts in sources.items():
+            for parts in _PREDICT[stage](project, artifacts, reader):
+                count = 0
+                for rows, said in parts:
+                    count = len(said)
+                    filled = np.where(np.isnan(said) | ~usable[rows, None], prior, said)
+                    dataset[first : first + count, rows] = filled
+                first += count
+                progress.advance(1)
+        record["seconds"] = round(time.perf_counter() - begun, 3)
+    return len(names)
 
 
-def _predict_bags(project: Project, bags: Sequence[Artifact], reader: Reader) -> npt.NDArray[np.float32]:
-    """(members, n, C) of the cache's rows, in the order of the bags' out-of-fold predictions."""
-    taps = [str((bag.record() or {}).get("tap")) for bag in bags]
-    return _joined(
-        [
-            load_bag(bag.path.parent, out_of_fold=False).member_predictions(reader[tap])
-            for bag, tap in zip(bags, taps, strict=True)
-        ]
-    )
+def _predict_bags(project: Project, bags: Sequence[Artifact], reader: Reader) -> Iterator[RowParts]:
+    """Yield for each bag (rows, (members, r, C)) of the cache's rows, its members in the order of its out-of-fold predictions."""
+    for source in bags:
+        tap = str((source.record() or {}).get("tap"))
+        yield load_bag(source.path.parent).member_parts(reader[tap])
 
 
-def _joined(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _predict_convnets(project: Project, members: Sequence[Artifact], reader: Reader) -> npt.NDArray[np.float32]:
+def _predict_convnets(project: Project, members: Sequence[Artifact], reader: Reader) -> Iterator[RowParts]:
     """The same for small convolutional networks, which look at the images themselves."""
     return predict_convnets(project, members, Manifest.load(project.folder).splits[reader.split])
 
 
+_UNKNOWN_SECONDS = 1e9  # stands in for a number that is known at the end, and is no longer
+
 # Stage of `Project.member_sources` -> how its artifacts predict the rows of a cache; NaN for a row that they can't.
-_PREDICT: Mapping[str, Callable[[Project, Sequence[Artifact], Reader], npt.NDArray[np.float32]]] = {
+_PREDICT: Mapping[str, Callable[[Project, Sequence[Artifact], Reader], Iterator[RowParts]]] = {
     "TrainHeads": _predict_bags,
     "TrainConvNets": _predict_convnets,
 }

@@ -8,11 +8,14 @@ from featcache.bags import Bag, Floats
 from featcache.batches import PseudoLabels
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
-from featcache.ensemble import Ensemble, build_ensemble
+from featcache.ensemble import Ensemble
+from featcache.ensemble_search import build_ensemble
 from featcache.errors import TrainingError
+from featcache.member_tables import row_parts
 from featcache.parts import Parts
 from featcache.predictions import Predictions, joined_members
 from featcache.project import Project
+from featcache.scratch import space
 
 
 def pseudo_labels(project: Project, tap: str, parts: Parts) -> PseudoLabels:
@@ -39,11 +42,12 @@ def pseudo_labels(project: Project, tap: str, parts: Parts) -> PseudoLabels:
     built = build_ensemble(known, project.settings.ensemble.method)
     # where every row is usable, the file itself is read batch by batch
     features = {name: reader[name] if usable.all() else reader[name][usable] for name in {*taps, tap}}
-    said = [
-        by_fold(load_bag(folder, out_of_fold=False), features[name], parts)
-        for folder, name in zip(folders, taps, strict=True)
-    ]
-    labels = soft_labels(np.concatenate(said, axis=1), built, parts)
+    bags, rows = [load_bag(folder) for folder in folders], int(usable.sum())
+    labels: Floats = space((len(parts.numbers), rows, len(reader.class_names)), np.float32, project.folder)
+    heads = sum(len(bag.heads) for bag in bags)
+    for some in row_parts(rows, heads * len(reader.class_names)):
+        said = [by_fold(bag, features[name][some], parts) for bag, name in zip(bags, taps, strict=True)]
+        labels[:, some] = soft_labels(np.concatenate(said, axis=1), built, parts)
     return PseudoLabels([features[tap]], labels, project.settings.heads.pseudo_weight)
 
 

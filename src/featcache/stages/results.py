@@ -6,18 +6,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache import ensemble, keys
+from featcache import keys
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.combination import normalised
 from featcache.ensemble import Ensemble
+from featcache.ensemble_search import build_ensemble as search_ensemble
 from featcache.errors import SubmissionError
+from featcache.member_tables import row_parts
 from featcache.members import class_prior, groups_of, out_of_fold
 from featcache.predictions import Predictions
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.records import write_json
-from featcache.scoring import scores
+from featcache.scoring import Judged
+from featcache.scratch import space
 from featcache.stages.checks import check_clip
 from featcache.submission import write_submission as write_file
 
@@ -31,7 +34,7 @@ def build_ensemble(project: Project, progress: Progress) -> str:
     """
     begun = time.perf_counter()
     known = out_of_fold(project)
-    built = ensemble.build_ensemble(known, project.settings.ensemble.method, groups_of(project, known.ids))
+    built = search_ensemble(known, project.settings.ensemble.method, groups_of(project, known.ids))
     artifact = project.ensemble()
     built.save(artifact.path, {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)})
     chosen = f"{built.whole.method} of {len(built.members)} of {len(built.candidates)} members"
@@ -92,9 +95,11 @@ def _final(
 ) -> tuple[Predictions, npt.NDArray[np.float64], list[str]]:
     """A split's predictions, the ensemble's (n, C) probabilities, and the ids of rows without features."""
     predictions = Predictions.load(project.predictions(split).path)
-    probabilities = built.apply(predictions, clip)
     unusable = open_cache(project.features(split, 0).path).status != Status.OK
-    probabilities[unusable] = prior
+    shape = len(predictions.ids), len(built.class_names)
+    probabilities: npt.NDArray[np.float64] = space(shape, np.float64, project.folder)
+    for rows, said in built.parts(predictions, clip):
+        probabilities[rows] = np.where(unusable[rows, None], prior, said)
     return predictions, probabilities, [predictions.ids[row] for row in np.flatnonzero(unusable).tolist()]
 
 
@@ -102,10 +107,12 @@ def _known_scores(final: dict[str, tuple[Predictions, npt.NDArray[np.float64], l
     """Scores of the splits whose labels are known, on rows brought to sum 1 as who scores log-loss does."""
     found = {}
     for split, (predictions, probabilities, _) in final.items():
-        known = predictions.labels >= 0
-        if known.any():
-            rows, labels = probabilities[known], predictions.labels[known]
-            score = scores(normalised(rows), labels)
-            right = int((rows.argmax(axis=1) == labels).sum())
-            found[split] = {"rows": int(known.sum()), "right": right, **vars(score)}
+        known = np.flatnonzero(predictions.labels >= 0)
+        if len(known):
+            labels, judged, right = predictions.labels[known], Judged.blank(len(known)), 0
+            for part in row_parts(len(known), probabilities.shape[1]):
+                rows = probabilities[known[part]]
+                judged.put(part, normalised(rows), labels[part])
+                right += int((rows.argmax(axis=1) == labels[part]).sum())
+            found[split] = {"rows": len(known), "right": right, **vars(judged.scores())}
     return found

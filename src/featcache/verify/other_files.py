@@ -11,6 +11,7 @@ from featcache.bag_file import OUT_OF_FOLD_FILE, load_bag
 from featcache.convnet_folder import RECORD_FILE
 from featcache.ensemble import Ensemble
 from featcache.errors import FeatcacheError
+from featcache.member_tables import parts
 from featcache.predictions import Predictions
 from featcache.records import read_json
 from featcache.sources import Manifest
@@ -78,13 +79,16 @@ def _models(folder: Path) -> Iterator[Fault]:
 
 def _predictions(path: Path) -> Iterator[Fault]:
     predictions = Predictions.load(path)
-    known = ~np.isnan(predictions.probabilities).all(axis=2)  # a row may have none of a member
-    values = predictions.probabilities[known]
-    if not np.isfinite(values).all():
-        yield Fault(FILE, f"{path.name}: expected probabilities; got NaN or infinity")
-    elif len(values) and not np.allclose(values.sum(axis=1), 1, atol=_TOLERANCE):
-        count = int((np.abs(values.sum(axis=1) - 1) > _TOLERANCE).sum())
-        yield Fault(FILE, f"{path.name}: expected probabilities of sum 1; {count} rows have another")
+    wild = other = 0
+    for _, said in parts(predictions.probabilities):
+        values = said[~np.isnan(said).all(axis=2)]  # a row may have none of a member
+        finite = np.isfinite(values).all(axis=1)
+        wild += int((~finite).sum())
+        other += int((np.abs(values[finite].sum(axis=1) - 1) > _TOLERANCE).sum())
+    if wild:
+        yield Fault(FILE, f"{path.name}: expected probabilities; got NaN or infinity in {wild} rows")
+    if other:
+        yield Fault(FILE, f"{path.name}: expected probabilities of sum 1; {other} rows have another")
 
 
 def _ensemble(path: Path) -> Iterator[Fault]:

@@ -1,0 +1,102 @@
+"""What several members say of the same rows: tables that may be larger than memory, read in parts of rows. NumPy only."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.integer]
+
+_PART_VALUES = 4_000_000  # about 16 MB of float32 at a time
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedTables:
+    """The members of several tables side by side, on the same n rows, which each table may have in an order of its own.
+
+    It is indexed as an (m, n, C) array is, by a member, or by ``[member, rows]`` and ``[:, rows]``; nothing is read
+    before.
+
+    Attributes:
+        tables: (m_i, n_i, C) float32 each, in memory or in a mapped file.
+        rows: for each table the (n,) rows that are meant, or None for all of them in its order.
+    """
+
+    tables: tuple[Floats, ...]
+    rows: tuple[Rows | None, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Members, rows, classes."""
+        first, rows = self.tables[0], self.rows[0]
+        return len(self), first.shape[1] if rows is None else len(rows), first.shape[2]
+
+    def __len__(self) -> int:
+        """The number of members."""
+        return sum(map(len, self.tables))
+
+    def __iter__(self) -> Iterator[Floats]:
+        """Member by member, (n, C) each."""
+        return (self[member] for member in range(len(self)))
+
+    def __getitem__(self, key: Any) -> Floats:
+        """Read one member, (n, C), or of one or all members some rows."""
+        member, rows = key if isinstance(key, tuple) else (key, slice(None))
+        places = [rows if own is None else own[rows] for own in self.rows]
+        if isinstance(member, slice):
+            return np.concatenate([table[member, place] for table, place in zip(self.tables, places, strict=True)])
+        at = range(len(self))[member]  # raises IndexError as an array does
+        owners = [
+            (table, place, own) for table, place in zip(self.tables, places, strict=True) for own in range(len(table))
+        ]
+        table, place, own = owners[at]
+        found: Floats = table[own, place]
+        return found
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """All of it, in memory."""
+        return self[:, :].astype(dtype or np.float32, copy=False)
+
+
+Tables = Floats | JoinedTables
+
+
+def joined(several: Sequence[Tables]) -> Tables:
+    """Return the members of `several` side by side; all have the same rows and classes."""
+    if len(several) == 1:
+        return several[0]
+    pairs = [pair for each in several for pair in _pairs(each)]
+    return JoinedTables(tuple(table for table, _ in pairs), tuple(rows for _, rows in pairs))
+
+
+def selected(tables: Tables, rows: Rows) -> JoinedTables:
+    """Return these rows of all members, unread."""
+    pairs = _pairs(tables)
+    return JoinedTables(
+        tuple(table for table, _ in pairs), tuple(rows if own is None else own[rows] for _, own in pairs)
+    )
+
+
+def _pairs(tables: Tables) -> list[tuple[Floats, Rows | None]]:
+    if isinstance(tables, JoinedTables):
+        return list(zip(tables.tables, tables.rows, strict=True))
+    return [(tables, None)]
+
+
+def row_parts(rows: int, values: int) -> Iterator[slice]:
+    """Yield slices that cover `rows` rows of `values` values each, some megabytes at a time."""
+    step = max(1, _PART_VALUES // max(1, values))
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def parts(tables: Tables, rows: Rows | None = None) -> Iterator[tuple[slice, Floats]]:
+    """Yield (place, (m, r, C) float32): a part of `rows` of all members after the other; None for all rows.
+
+    The place counts within `rows`.
+    """
+    members, count, classes = tables.shape
+    for place in row_parts(count if rows is None else len(rows), members * classes):
+        yield place, tables[:, place if rows is None else rows[place]]
