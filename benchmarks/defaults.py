@@ -1,0 +1,118 @@
+"""The default dense head against variants of itself, out of fold on five sets: are the defaults what does best?
+
+    FEATCACHE_SHARED=PATH python benchmarks/defaults.py [--folder FOLDER] [--only VARIANT ...]
+
+PATH and FOLDER as for ``benchmarks/quality.py``, whose features are used. One thing is changed at a time. Folds are dealt
+by another seed than a project's; what is scored is the mean of three seeds. What was found is kept in FOLDER/defaults.json
+and not computed again. Prints Markdown for benchmarks/RESULTS.md: log-loss / accuracy, and in the last column the mean
+over the sets of a variant's log-loss divided by the default's.
+"""
+
+import argparse
+import json
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from quality import SETS, TAP, extract, project, write_mnist10
+
+from featcache.batches import Examples
+from featcache.cache.layout import Status
+from featcache.cache.reader import open_cache
+from featcache.folds import assign_folds
+from featcache.parts import by_folds
+from featcache.presets import HeadPlan, resolve
+from featcache.progress import Silent
+from featcache.schedules import COSINE, ONE_CYCLE, Phase
+from featcache.scoring import scores
+from featcache.training import train_bag
+
+SEED, SEEDS = 1, 3
+
+
+def phases(shape: str, rate: float) -> Callable[[HeadPlan], HeadPlan]:
+    """One phase over all epochs instead of two steps."""
+    return lambda plan: replace(plan, schedule=(Phase(rate, plan.epochs, shape),))
+
+
+def rate(factor: float) -> Callable[[HeadPlan], HeadPlan]:
+    """Every learning rate multiplied."""
+    return lambda plan: replace(plan, schedule=tuple(each._replace(rate=each.rate * factor) for each in plan.schedule))
+
+
+def epochs(factor: float) -> Callable[[HeadPlan], HeadPlan]:
+    """Every phase longer or shorter."""
+    return lambda plan: replace(
+        plan, schedule=tuple(each._replace(epochs=max(1, math.ceil(each.epochs * factor))) for each in plan.schedule)
+    )
+
+
+VARIANTS: dict[str, Callable[[HeadPlan], HeadPlan]] = {
+    "as it is (two steps)": lambda plan: plan,
+    "cosine 3e-3": phases(COSINE, 3e-3),
+    "one-cycle 5e-3": phases(ONE_CYCLE, 5e-3),
+    "one-cycle 1e-2": phases(ONE_CYCLE, 1e-2),
+    "half the rate": rate(0.5),
+    "twice the rate": rate(2.0),
+    "half the epochs": epochs(0.5),
+    "twice the epochs": epochs(2.0),
+    "no weight decay": lambda plan: replace(plan, weight_decay=0.0),
+    "half the weight decay": lambda plan: replace(plan, weight_decay=plan.weight_decay / 2),
+    "twice the weight decay": lambda plan: replace(plan, weight_decay=plan.weight_decay * 2),
+    "dropout 0.3": lambda plan: replace(plan, dropouts=tuple(each * 0.6 for each in plan.dropouts)),
+    "dropout 0.7": lambda plan: replace(plan, dropouts=tuple(each * 1.4 for each in plan.dropouts)),
+    "half the width": lambda plan: replace(plan, hidden=tuple(each // 2 for each in plan.hidden)),
+    "twice the width": lambda plan: replace(plan, hidden=tuple(each * 2 for each in plan.hidden)),
+    "label smoothing 0.02": lambda plan: replace(plan, label_smoothing=0.02),
+    "label smoothing 0.1": lambda plan: replace(plan, label_smoothing=0.1),
+    "best epoch kept": lambda plan: replace(plan, keep_best=True),
+    "early stop 5": lambda plan: replace(plan, keep_best=True, early_stop=5),
+    "moving averages": lambda plan: replace(plan, recompute_statistics=False),
+}
+
+
+def measure(name: str, folder: Path, change: Callable[[HeadPlan], HeadPlan]) -> tuple[float, float]:
+    """Log-loss and accuracy of the mean of the seeds, out of fold."""
+    made = project(name, folder)
+    reader = open_cache(made.features("train", 0).path)
+    usable = reader.status == Status.OK
+    labels, names, spec = np.where(usable, reader.labels, -1), reader.class_names, made.settings.heads
+    folds = assign_folds(labels, reader.groups, spec.folds, SEED, names, reader.digest_column)
+    examples = Examples([reader[TAP]], reader.labels, by_folds(folds, usable))
+    plan = resolve(spec, "dense", int(np.prod(reader.taps[TAP].shape)), int(usable.sum()), len(names))
+    bag = train_bag(examples, change(plan), range(SEEDS), Silent())
+    found = scores(bag.out_of_fold.mean(axis=0)[folds >= 0], reader.labels[folds >= 0])
+    return found.log_loss, found.accuracy
+
+
+def main() -> None:
+    """Measure what isn't known yet and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "featcache-quality")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=[*VARIANTS])
+    wanted = parser.parse_args()
+    kept = wanted.folder / "defaults.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    for name in SETS:
+        if name == "mnist10":
+            write_mnist10(wanted.folder / "data/mnist10")
+        extract(project(name, wanted.folder))
+    for variant in wanted.only:
+        for name in SETS:
+            if name not in found.setdefault(variant, {}):
+                found[variant][name] = measure(name, wanted.folder, VARIANTS[variant])
+                kept.write_text(json.dumps(found, indent=1))
+                print(f"{variant}, {name}: {found[variant][name]}", flush=True)
+    plain = found[next(iter(VARIANTS))]
+    print("| | " + " | ".join(SETS) + " | ratio |\n| --- |" + " --- |" * (len(SETS) + 1))
+    for variant in wanted.only:
+        cells = [f"{loss:.4f} / {right:.4f}" for loss, right in (found[variant][name] for name in SETS)]
+        ratio = np.mean([found[variant][name][0] / plain[name][0] for name in SETS])
+        print(f"| {variant} | {' | '.join(cells)} | {ratio:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
