@@ -1,4 +1,5 @@
 import errno
+import itertools
 import logging
 import os
 import resource
@@ -10,10 +11,11 @@ import pytest
 from cache_files import TAPS, feature_bytes, features_of, make_header, make_rows, write_cache, write_rows
 
 import featcache
-from featcache.cache import partial
-from featcache.cache.blocks import widen
+from featcache.cache import blocks, partial
 from featcache.cache.layout import TapLayout, default_block_rows
 from featcache.cache.lock import hold, is_held
+from featcache.cache.tap_statistics import widen
+from featcache.cache.values import stored_features
 from featcache.cache.writer import CacheWriter
 from featcache.disk import disk
 from featcache.errors import CacheError, CacheLockedError, FeatureValueError, StorageError
@@ -177,6 +179,18 @@ def test_values_that_float16_has_no_number_for_name_their_row_and_tap(tmp_path, 
         writer.publish({})
 
 
+def test_whatever_stands_beside_it_a_number_that_float16_lacks_is_seen():
+    numbers = np.array([0.0, -0.0, 1, -1, 65504, -65504, 6e-8, np.inf, -np.inf, np.nan, -np.nan], np.float16)
+    for pair in itertools.product(numbers, repeat=2):
+        features = np.array([[*pair, 0, 0, 0]], np.float16)
+        given = AVG[0], features, np.array([True]), np.array([0]), ["a.jpg"]
+        if np.isfinite(features).all():
+            assert stored_features(*given).tobytes() == features.tobytes()
+        else:
+            with pytest.raises(FeatureValueError, match=r"got (nan|-?inf) for id='a\.jpg'"):
+                stored_features(*given)
+
+
 def test_values_just_beyond_float16_are_refused_before_they_are_rounded(tmp_path):
     rows = make_rows(2)
     with CacheWriter(tmp_path / "c.h5", make_header(rows, AVG)) as writer:
@@ -313,6 +327,34 @@ def test_blocks_are_at_least_8_mib_and_whole_batches():
         rows = default_block_rows((block5,), batch)
         assert rows % batch == 0
         assert rows * block5.row_bytes >= 8 * 2**20 > (rows - batch) * block5.row_bytes
+
+
+def scan_all(path, monkeypatch, at_once):
+    monkeypatch.setattr(blocks, "_SCAN_BYTES", at_once)
+    reader = featcache.open(path)
+    count = -(-len(reader) // reader.block_rows)
+    return [blocks.scan_block(reader._descriptor, reader._structure, block) for block in range(count)]
+
+
+@pytest.mark.parametrize("negative", [0.0, 0.001, 1.0], ids=["none negative", "a few rows", "half of all numbers"])
+def test_statistics_do_not_depend_on_how_much_is_read_at_once(tmp_path, monkeypatch, negative):
+    """To the last bit: a file that is made anew has the bytes that it had."""
+    tap, n = TapLayout("block5_pool", (1, 1, 512), "k" * 64, {}), 5000  # pieces of 512 rows
+    rng, rows = np.random.default_rng(0), make_rows(n)
+    features = np.maximum(rng.standard_normal((n, *tap.shape)), 0).astype(np.float16)
+    chosen = rng.random(n) < negative
+    features[chosen] = rng.standard_normal((int(chosen.sum()), *tap.shape))
+    status = np.where(np.arange(n) == 3000, 2, 1).astype(np.uint8)
+    with CacheWriter(tmp_path / "c.h5", make_header(rows, (tap,), block_rows=4200)) as writer:
+        for start in range(0, n, 700):
+            part = slice(start, start + 700)
+            writer.write(np.arange(n)[part], {tap.name: features[part]}, status[part])
+        writer.publish({})
+    one, many = (scan_all(tmp_path / "c.h5", monkeypatch, size) for size in (1, 2**21))
+    assert one == many
+    counted, stored = features[status == 1], featcache.open(tmp_path / "c.h5").statistics(tap.name)
+    exact = {"rows": n - 1, "zeros": (counted == 0).mean(), "min": counted.min(), "max": counted.max()}
+    assert stored == {**exact, "mean": pytest.approx(counted.mean(dtype=np.float64), rel=1e-6)}
 
 
 def test_widening_is_exact_for_every_float16():

@@ -1,8 +1,7 @@
-"""Checksums and statistics of a cache's blocks, read in pieces of a MiB so that memory stays flat."""
+"""Checksums and statistics of a cache's blocks, read in pieces of a few MiB so that memory stays flat."""
 
 import errno
 import hashlib
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,51 +13,13 @@ import xxhash
 
 from featcache.cache.layout import CHECKSUM_BYTES, COLUMNS, FEATURE_DTYPE, Status, TapLayout, block_range
 from featcache.cache.structure import Place, Structure
+from featcache.cache.tap_statistics import TapStatistics, measure, piece_rows
 from featcache.errors import CacheFormatError
 
-_PIECE_BYTES = 512 * 1024  # stays in a core's second-level cache between hashing and statistics
-_STRETCH = 512  # numbers added in float32
-_MAGNITUDE = np.uint16(0x7FFF)
-_BIAS = np.float32(2.0**112)
-
-
-@dataclass(frozen=True)
-class TapStatistics:
-    """Statistics of one tap over the rows with status ok, exact but for the sum.
-
-    Attributes:
-        rows: how many rows count.
-        values: how many numbers they hold.
-        zeros: how many of these are 0.
-        minimum: smallest value; infinity while `values` is 0.
-        maximum: largest value; -infinity while `values` is 0.
-        total: sum to about 1e-6, added block by block in the file's order.
-    """
-
-    rows: int = 0
-    values: int = 0
-    zeros: int = 0
-    minimum: float = float("inf")
-    maximum: float = float("-inf")
-    total: float = 0.0
-
-    def plus(self, other: "TapStatistics") -> "TapStatistics":
-        """Return the statistics of both together."""
-        return TapStatistics(
-            self.rows + other.rows,
-            self.values + other.values,
-            self.zeros + other.zeros,
-            min(self.minimum, other.minimum),
-            max(self.maximum, other.maximum),
-            self.total + other.total,
-        )
-
-    def record(self) -> dict[str, float | int | None]:
-        """Return rows, zeros (a share, 0 to 1), min, max and mean for JSON; None where no row counts."""
-        if not self.values:
-            return {"rows": self.rows, "zeros": None, "min": None, "max": None, "mean": None}
-        share, mean = self.zeros / self.values, self.total / self.values
-        return {"rows": self.rows, "zeros": share, "min": self.minimum, "max": self.maximum, "mean": mean}
+_COLUMN_BYTES = 512 * 1024
+# Hashed and measured at once. 512 KiB would stay in a core's second-level cache; but each step lets go of the interpreter's
+# lock and takes it again, and while rows are being written, that costs more than the cache saves.
+_SCAN_BYTES = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -73,9 +34,9 @@ class Scratch:
     """Memory for the pieces of one file's blocks, used again and again: fresh pages cost more than hashing them."""
 
     def __init__(self, structure: Structure) -> None:
-        size = max(_PIECE_BYTES, *(tap.row_bytes for tap in structure.taps))
-        self.raw = np.empty(size, np.uint8)
-        self.wide = np.empty(size // FEATURE_DTYPE.itemsize, np.uint32)
+        self.raw = np.empty(max(_scan_rows(tap) * tap.row_bytes for tap in structure.taps), np.uint8)
+        piece_bytes = max(piece_rows(tap) * tap.row_bytes for tap in structure.taps)
+        self.wide = np.empty(piece_bytes // FEATURE_DTYPE.itemsize, np.uint32)
 
 
 def scan_block(descriptor: int, structure: Structure, block: int, scratch: Scratch | None = None) -> BlockScan:
@@ -96,10 +57,10 @@ def scan_block(descriptor: int, structure: Structure, block: int, scratch: Scrat
     state, statistics = xxhash.xxh3_128(), {}
     for tap in structure.taps:
         found = TapStatistics()
-        for first, piece in pieces(descriptor, structure, tap, start, stop, scratch):
-            state.update(piece.data)
-            ok = status[first - start : first - start + len(piece)] == Status.OK
-            found = found.plus(_measure(piece if ok.all() else piece[ok], scratch))
+        for first, rows in pieces(descriptor, structure, tap, start, stop, scratch, _scan_rows(tap)):
+            state.update(rows.data)
+            ok = status[first - start : first - start + len(rows)] == Status.OK
+            found = measure(found, rows, ok, piece_rows(tap), scratch.wide)
         statistics[tap.name] = found
     state.update(status.data)
     return BlockScan(state.digest(), statistics)
@@ -144,8 +105,8 @@ def columns_sha256(descriptor: int, structure: Structure) -> str:
     state = hashlib.sha256()
     for name in COLUMNS:
         place = structure.places[name]
-        for start in range(0, place.nbytes, _PIECE_BYTES):
-            length = min(_PIECE_BYTES, place.nbytes - start)
+        for start in range(0, place.nbytes, _COLUMN_BYTES):
+            length = min(_COLUMN_BYTES, place.nbytes - start)
             state.update(_read(descriptor, structure, place.offset + start, length))
     return state.hexdigest()
 
@@ -167,19 +128,27 @@ def _row_bytes(place: Place) -> int:
 
 
 def pieces(
-    descriptor: int, structure: Structure, tap: TapLayout, start: int, stop: int, scratch: Scratch
+    descriptor: int, structure: Structure, tap: TapLayout, start: int, stop: int, scratch: Scratch, step: int = 0
 ) -> Iterator[tuple[int, npt.NDArray[np.float16]]]:
     """Yield (first row, (k, ...) float16) over rows [start, stop) of a tap, again and again in the same memory.
+
+    `step` rows at once, 512 KiB by default.
 
     Raises:
         CacheFormatError: the file ends before these rows do.
     """
-    offset, step = structure.places[tap.name].offset, max(1, _PIECE_BYTES // tap.row_bytes)
+    offset, step = structure.places[tap.name].offset, step or piece_rows(tap)
     for first in range(start, stop, step):
         count = min(stop, first + step) - first
         raw = scratch.raw[: count * tap.row_bytes]
         _read_into(descriptor, structure, raw.data, offset + first * tap.row_bytes)
         yield first, raw.view(FEATURE_DTYPE).reshape(count, *tap.shape)
+
+
+def _scan_rows(tap: TapLayout) -> int:
+    """Rows that are hashed and measured at once: whole pieces of their statistics."""
+    each = piece_rows(tap)
+    return each * max(1, _SCAN_BYTES // (each * tap.row_bytes))
 
 
 def _read(descriptor: int, structure: Structure, offset: int, length: int) -> bytearray:
@@ -195,50 +164,3 @@ def _read_into(descriptor: int, structure: Structure, view: memoryview, offset: 
             expected = f"expected a file of {structure.size} bytes, got one that ends before byte {offset + len(view)}"
             raise CacheFormatError(f"{structure.path}: {expected}; delete it and run again")
         view, offset = view[count:], offset + count
-
-
-def _measure(piece: npt.NDArray[np.float16], scratch: Scratch) -> TapStatistics:
-    if not piece.size:
-        return TapStatistics()
-    bits = piece.view(np.int16)
-    lowest = int(bits.min())
-    if lowest < 0:  # negative numbers, rare behind a relu
-        wide = widen(piece)
-        zeros, total = int(np.count_nonzero(wide == 0)), float(wide.sum(dtype=np.float64))
-        return TapStatistics(len(piece), wide.size, zeros, float(wide.min()), float(wide.max()), total)
-    # numbers from 0 on are in the order of their bits, and integers are compared several times as fast
-    lowest_and_highest = np.array([lowest, bits.max()], np.int16).view(np.float16)
-    minimum, maximum = (float(value) for value in lowest_and_highest)
-    wide = _shifted(piece.view(np.uint16).reshape(-1), scratch.wide[: piece.size])
-    total = _sum(wide) * float(_BIAS)  # a power of two: exact
-    return TapStatistics(len(piece), piece.size, piece.size - int(np.count_nonzero(bits)), minimum, maximum, total)
-
-
-def _sum(wide: npt.NDArray[np.float32]) -> float:
-    """The sum, to about 1e-6 of it where nothing is negative: stretches of at most 512 in float32, these in float64.
-
-    A sum in float64 from the start takes four times as long, as long as reading, checksum and all the rest.
-    """
-    stretches = wide.reshape(-1, math.gcd(wide.size, _STRETCH))
-    return float(np.einsum("ij->i", stretches).sum(dtype=np.float64))
-
-
-def widen(piece: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
-    """Return finite float16 as float32, exactly.
-
-    `astype` does this one number at a time, and would take longer than checksum and disk together: shifting the bits
-    into place and multiplying by 2**112, the difference of the exponents' biases, runs in vector units.
-    """
-    bits = np.ascontiguousarray(piece).view(np.uint16)
-    values = _shifted(bits & _MAGNITUDE, np.empty(bits.shape, np.uint32))
-    values *= _BIAS
-    if bits.max() > _MAGNITUDE:  # rare behind a relu
-        np.negative(values, out=values, where=bits > _MAGNITUDE)
-    return values
-
-
-def _shifted(bits: npt.NDArray[np.uint16], wide: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
-    """The bits of numbers from 0 on as float32, too small by 2**112; they are put into `wide`."""
-    np.copyto(wide, bits)
-    np.left_shift(wide, 13, out=wide)
-    return wide.view(np.float32)

@@ -19,6 +19,9 @@ class Journal:
     A block's checksum is written only after an fsync that began when all of the block's bytes were in the file, so
     whatever a power loss leaves, a whole checksum stands for whole bytes. The checksum itself becomes durable with the
     next fsync; losing it costs one block's work and no more.
+
+    The checksum is of the bytes as they were read back, as a rule from the system's cache. So it tells, later, what the disk
+    lost or anyone changed from then on. What changed on its way into the file it takes for true.
     """
 
     def __init__(self, descriptor: int, structure: Structure, scans: dict[int, BlockScan]) -> None:

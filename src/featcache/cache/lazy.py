@@ -13,9 +13,9 @@ import xarray as xr
 from dask.base import tokenize
 from dask.delayed import delayed
 
-from featcache.cache.blocks import widen
 from featcache.cache.layout import Status, TapLayout
 from featcache.cache.structure import Place, Structure
+from featcache.cache.tap_statistics import widen
 from featcache.errors import CacheMismatchError
 
 if TYPE_CHECKING:

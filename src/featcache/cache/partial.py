@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from featcache.cache import blocks
-from featcache.cache.blocks import BlockScan
+from featcache.cache.blocks import BlockScan, Scratch
 from featcache.cache.create import create
 from featcache.cache.layout import CHECKSUM_BYTES, CacheHeader, partial_path, partials_of
 from featcache.cache.lock import hold, holder_json, lock
@@ -160,10 +160,10 @@ def _allocate(descriptor: int, size: int, path: Path) -> None:
 def _verify(descriptor: int, structure: Structure) -> dict[int, BlockScan]:
     """Return the blocks whose bytes match their checksum, and take the other checksums out of the journal."""
     stored = blocks.journal(descriptor, structure)
-    scans = {}
+    scans, scratch = {}, Scratch(structure)
     cleared = False
     for block in np.flatnonzero(stored.any(axis=1)).tolist():
-        scan = blocks.scan_block(descriptor, structure, block)
+        scan = blocks.scan_block(descriptor, structure, block, scratch)
         if scan.checksum == stored[block].tobytes():
             scans[block] = scan
             continue

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.cache import blocks
-from featcache.cache.blocks import TapStatistics
 from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range, texts_of
 from featcache.cache.structure import Structure, read_structure
+from featcache.cache.tap_statistics import TapStatistics
 from featcache.errors import CacheError, CacheFormatError
 from featcache.texts import FixedTexts
 

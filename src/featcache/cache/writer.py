@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.cache import partial
-from featcache.cache.blocks import BlockScan, TapStatistics
+from featcache.cache.blocks import BlockScan
 from featcache.cache.journal import Journal
 from featcache.cache.layout import HOLDER_BYTES, PARTIAL_SUFFIX, CacheHeader, Status, block_range, run_bytes
+from featcache.cache.tap_statistics import TapStatistics
 from featcache.cache.values import put_rows, stored_features
 from featcache.disk import disk, storage_errors
 from featcache.errors import CacheError
@@ -200,7 +201,7 @@ class CacheWriter:
             )
         if len(rows) and not (rows.min() >= 0 and rows.max() < self._structure.n):
             raise ValueError(f"expected rows from 0 to {self._structure.n - 1}; got {rows.min()} to {rows.max()}")
-        if not np.isin(status, (Status.OK, Status.REJECTED)).all():
+        if not ((status == Status.OK) | (status == Status.REJECTED)).all():
             raise ValueError(f"expected status 1 (ok) or 2 (rejected); got {sorted(set(status.tolist()))}")
         for name, array in features.items():
             if np.shape(array) != (len(rows), *taps[name].shape) or np.asarray(array).dtype not in (
