@@ -5,8 +5,8 @@
 Rows are VGG16's `block5_pool` at 224 pixels, (7, 7, 512) float16, half of them zeros. Writing: batch by batch to a durable file,
 published by rename, against np.memmap, batch by batch as well, and against one np.save of all rows, which only a program that
 holds them all can do; both with fsync, rename and fsync of the folder. Reading: np.memmap of the file that np.memmap wrote, with
-the page cache warm, and cold after the kernel was asked to drop the file's pages. Each figure is the median of ROUNDS, taken
-in turn. Prints Markdown for benchmarks/RESULTS.md.
+the page cache warm, cold after the kernel was asked to drop the file's pages, and warm again. Each figure is the median of
+ROUNDS, taken in turn. Prints Markdown for benchmarks/RESULTS.md.
 """
 
 import argparse
@@ -28,7 +28,9 @@ from featcache.rows import Rows
 
 SHAPE = (7, 7, 512)
 BATCH = 64
-ROUNDS = 5
+ROUNDS = 15
+# how the page cache came by the file: large pages or small ones, as the writes happened to fall, or as the kernel reads ahead
+STATES = (("warm, as written", True), ("cold", False), ("warm, read before", True))
 
 
 class Subject:
@@ -115,7 +117,7 @@ def ways(subject: Subject) -> dict[str, tuple[Callable[[], None], Callable[[], N
         "write, durable, against one np.save": (subject.write_cache, subject.write_whole, 1.0),
         "write, durable, against np.memmap": (subject.write_cache, subject.write_mapped, 1.0),
     }
-    for warm in (True, False):
+    for state, warm in STATES:
         for random in (False, True):
 
             def run(
@@ -134,7 +136,7 @@ def ways(subject: Subject) -> dict[str, tuple[Callable[[], None], Callable[[], N
                 timed.prepare = prepare  # type: ignore[attr-defined]
                 return timed
 
-            name = f"read, {'random rows' if random else 'in order'}, page cache {'warm' if warm else 'cold'}"
+            name = f"read, {'random rows' if random else 'in order'}, page cache {state}"
             mine, theirs = run(subject.cache, subject.open_cache), run(subject.array, subject.open_array)
             found[name] = (mine, theirs, 0.5 if random else 1.0)
     return found
