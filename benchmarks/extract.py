@@ -1,6 +1,6 @@
 """Extraction, files on disk to published cache, as ratios to bare forward passes and to the naive way, in one run.
 
-    FEATCACHE_SHARED=PATH python benchmarks/extract.py [photos-224 mnist-48 photos-48]
+    FEATCACHE_SHARED=PATH python benchmarks/extract.py [CASE ...]
 
 PATH holds ``data/{hymenoptera,flowers5,mnist}`` and ``weights/vgg16_cifar10_notop.h5``. With OpenVINO installed (the extra
 ``bench``) its bare forward pass is measured too, with one stream and with two, whichever is faster. Each figure is the median
@@ -171,9 +171,11 @@ def measure(case: Case) -> list[str]:
 
 
 CASES = {
-    "photos-224": [("hymenoptera", "folder", 224, 96), ("flowers5", "folder", 224, 96)],
-    "mnist-48": [("mnist", "idx", 48, 2048)],
-    "photos-48": [("flowers5", "folder", 48, 550), ("hymenoptera", "folder", 48, 245)],
+    "hymenoptera-224": ("hymenoptera", "folder", 224, 96),
+    "flowers5-224": ("flowers5", "folder", 224, 96),
+    "mnist-48": ("mnist", "idx", 48, 2048),
+    "flowers5-48": ("flowers5", "folder", 48, 550),
+    "hymenoptera-48": ("hymenoptera", "folder", 48, 245),
 }
 
 if __name__ == "__main__":
@@ -182,6 +184,5 @@ if __name__ == "__main__":
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for chosen in sys.argv[1:] or CASES:
-        for arguments in CASES[chosen]:
-            for line in measure(Case(*arguments)):
-                print(line, flush=True)
+        for line in measure(Case(*CASES[chosen])):
+            print(line, flush=True)
