@@ -31,6 +31,10 @@ from featcache.scoring import scores
 from featcache.training import train_bag
 
 SEED, SEEDS = 1, 3
+CASES = {name: (name, "") for name in SETS} | {
+    f"{name}, 48 px": (name, "48") for name in ("hymenoptera", "flowers5", "brain-mri")
+}
+"""Column -> set and image size: at 48 px a row has 512 values, at 96 px 4,608."""
 
 
 def phases(shape: str, rate: float) -> Callable[[HeadPlan], HeadPlan]:
@@ -74,9 +78,28 @@ VARIANTS: dict[str, Callable[[HeadPlan], HeadPlan]] = {
 }
 
 
-def measure(name: str, folder: Path, change: Callable[[HeadPlan], HeadPlan]) -> tuple[float, float]:
+def together(*names: str) -> Callable[[HeadPlan], HeadPlan]:
+    """Several variants at once."""
+
+    def change(plan: HeadPlan) -> HeadPlan:
+        for name in names:
+            plan = VARIANTS[name](plan)
+        return plan
+
+    return change
+
+
+VARIANTS |= {
+    "four times the epochs": epochs(4.0),
+    "twice the epochs and the width": together("twice the epochs", "twice the width"),
+    "twice the epochs, dropout 0.3": together("twice the epochs", "dropout 0.3"),
+    "twice the epochs and the width, dropout 0.3": together("twice the epochs", "twice the width", "dropout 0.3"),
+}
+
+
+def measure(case: str, folder: Path, change: Callable[[HeadPlan], HeadPlan]) -> tuple[float, float]:
     """Log-loss and accuracy of the mean of the seeds, out of fold."""
-    made = project(name, folder)
+    made = project(CASES[case][0], folder, CASES[case][1])
     reader = open_cache(made.features("train", 0).path)
     usable = reader.status == Status.OK
     labels, names, spec = np.where(usable, reader.labels, -1), reader.class_names, made.settings.heads
@@ -96,21 +119,20 @@ def main() -> None:
     wanted = parser.parse_args()
     kept = wanted.folder / "defaults.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
-    for name in SETS:
-        if name == "mnist10":
-            write_mnist10(wanted.folder / "data/mnist10")
-        extract(project(name, wanted.folder))
+    write_mnist10(wanted.folder / "data/mnist10")
+    for name, size in CASES.values():
+        extract(project(name, wanted.folder, size))
     for variant in wanted.only:
-        for name in SETS:
-            if name not in found.setdefault(variant, {}):
-                found[variant][name] = measure(name, wanted.folder, VARIANTS[variant])
+        for case in CASES:
+            if case not in found.setdefault(variant, {}):
+                found[variant][case] = measure(case, wanted.folder, VARIANTS[variant])
                 kept.write_text(json.dumps(found, indent=1))
-                print(f"{variant}, {name}: {found[variant][name]}", flush=True)
+                print(f"{variant}, {case}: {found[variant][case]}", flush=True)
     plain = found[next(iter(VARIANTS))]
-    print("| | " + " | ".join(SETS) + " | ratio |\n| --- |" + " --- |" * (len(SETS) + 1))
+    print("| | " + " | ".join(CASES) + " | ratio |\n| --- |" + " --- |" * (len(CASES) + 1))
     for variant in wanted.only:
-        cells = [f"{loss:.4f} / {right:.4f}" for loss, right in (found[variant][name] for name in SETS)]
-        ratio = np.mean([found[variant][name][0] / plain[name][0] for name in SETS])
+        cells = [f"{loss:.4f} / {right:.4f}" for loss, right in (found[variant][case] for case in CASES)]
+        ratio = np.mean([found[variant][case][0] / plain[case][0] for case in CASES])
         print(f"| {variant} | {' | '.join(cells)} | {ratio:.3f} |")
 
 

@@ -66,9 +66,10 @@ PEERS = {
 }  # fmt: skip
 
 
-def project(name: str, folder: Path, **heads: str) -> Project:
-    """The settings of one set, features and heads in `folder`."""
+def project(name: str, folder: Path, image_size: str = "", **heads: str) -> Project:
+    """The settings of one set, features and heads in `folder`; of another image size than the set's where one is given."""
     source, features = SETS[name]
+    features = features | ({"image_size": image_size} if image_size else {})
     path = {"digits": "", "mnist10": str(folder / "data/mnist10")}.get(name, str(SHARED / "data" / name))
     return Project(
         parse_settings(

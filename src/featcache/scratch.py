@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from featcache.disk import storage_errors
 
-MEMORY_BYTES = 1 << 28
+MEMORY_BYTES = 1 << 26
 """Up to so many bytes stand in memory; a table of probabilities of more is for a million rows of hundreds of classes."""
 
 
