@@ -50,7 +50,7 @@ def test_scored_leaves_out_unknown_labels_and_nan(predictions):
 def test_parts_that_do_not_fit_are_refused(predictions):
     with pytest.raises(CacheMismatchError, match=r"expected probabilities\(2, 4, 2\)"):
         Predictions(predictions.ids, predictions.labels, predictions.members, predictions.probabilities, ("x", "y"))
-    with pytest.raises(CacheMismatchError, match="unique row ids"):
+    with pytest.raises(CacheMismatchError, match="unique ids"):
         Predictions(("a", "a", "b", "c"), predictions.labels, predictions.members, predictions.probabilities,
                     predictions.class_names)  # fmt: skip
 

@@ -20,7 +20,7 @@ def test_scores_of_a_small_case():
 @pytest.mark.parametrize(
     ("values", "labels", "message"),
     [
-        ([[np.nan, 1]], [0], "NaN or infinity in 1 rows, first row=0"),
+        ([[np.nan, 1]], [0], "NaN or infinity in 1 rows"),
         ([[0.5, 0.5]], [2], r"labels in 0\.\.1"),
         (np.empty((0, 2)), [], "at least one row"),
     ],
@@ -71,3 +71,11 @@ def test_very_many_rows_are_drawn_in_bunches(monkeypatch):
     assert bunched != alone
     assert np.ptp(bunched.log_loss) == pytest.approx(np.ptp(alone.log_loss), rel=0.15)
     assert bunched.accuracy == pytest.approx(alone.accuracy, abs=0.005)
+
+
+def test_rows_that_nobody_told_are_not_scored():
+    judged = scoring.Judged.blank(3)
+    judged.put(slice(0, 2), np.eye(2), np.array([0, 1]))
+    with pytest.raises(TrainingError, match="rows=3, of them without=1"):
+        judged.scores()
+    assert judged.scores(np.array([True, True, False])).accuracy == 1.0

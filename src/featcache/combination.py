@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from featcache import specs
 from featcache.member_tables import Floats as Floats32
-from featcache.member_tables import Tables, parts, row_parts
+from featcache.member_tables import Tables, given, parts, row_parts
 from featcache.scoring import Floats, log_loss, row_losses
 
 METHODS = tuple(name for name in specs.METHODS if name != specs.AUTO)
@@ -67,7 +67,7 @@ def combine(
         rows = rows[np.linspace(0, len(rows) - 1, count).astype(np.intp)]
     labels = labels[rows]
     weights = (
-        bagged_weights(_told(probabilities, labels, rows)) if method == "greedy" else np.full(members, 1 / members)
+        bagged_weights(given(probabilities, rows, labels)) if method == "greedy" else np.full(members, 1 / members)
     )
     chosen = tuple(float(weight) for weight in weights)
     mixed = np.empty((len(rows), probabilities.shape[2]))
@@ -75,14 +75,6 @@ def combine(
         mixed[place] = mix(said, method, chosen)
     temperature = find_temperature(mixed, labels)
     return Combination(method, chosen, temperature, find_clip(temper(mixed, temperature), labels))
-
-
-def _told(probabilities: Tables, labels: npt.NDArray[np.integer], rows: npt.NDArray[np.integer]) -> Floats:
-    """(m, r) what each member gives the label of each of `rows`, whose `labels` these are."""
-    told = np.empty((probabilities.shape[0], len(rows)))
-    for place, said in parts(probabilities, rows):
-        told[:, place] = said[:, np.arange(said.shape[1]), labels[place]]
-    return told
 
 
 def mix(probabilities: npt.NDArray[np.floating], method: str, weights: Sequence[float]) -> Floats:

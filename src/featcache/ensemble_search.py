@@ -5,7 +5,8 @@ of it is fitted to the other folds' rows, and that fold is scored by it: the nes
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from featcache.predictions import Predictions
 from featcache.scoring import Judged, Scores, bootstrap
 from featcache.specs import AUTO, METHODS, one_of
 from featcache.texts import positions
+
+_MEMORY_BYTES = 1 << 28  # members' tables up to this size are read once
 
 
 def build_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequence[str] = ()) -> Ensemble:
@@ -84,10 +87,13 @@ class _Search:
     """Combinations fitted to the rows of all folds but some, each once."""
 
     def __init__(self, known: Predictions, methods: Sequence[str]) -> None:
+        members, rows, classes = known.probabilities.shape
+        if 4 * members * rows * classes <= _MEMORY_BYTES:  # each fold's rows are read some hundred times
+            known = replace(known, probabilities=known.probabilities[:, :])
         self.methods = methods
         self._known, self._folds = known, np.asarray(known.folds)
         self._parts = [int(fold) for fold in np.unique(self._folds) if fold >= 0]
-        self.combined: Callable[..., Combination] = lru_cache(maxsize=None)(self._combined)
+        self._combinations: dict[tuple[str | int, ...], Combination] = {}
         apart = {without: ~np.isin(self._folds, without) for without in [(), *((fold,) for fold in self._parts)]}
         self.member_scores: list[Scores] = []
         self._losses: dict[tuple[int, ...], list[float]] = {without: [] for without in apart}
@@ -96,9 +102,13 @@ class _Search:
             for without, rows in apart.items():
                 self._losses[without].append(judged.scores(rows).log_loss)
 
-    def _combined(self, method: str, *without: int) -> Combination:
-        rows = np.flatnonzero(~np.isin(self._folds, without))
-        return combine(self._known.probabilities, self._known.labels, method, rows)
+    def combined(self, method: str, *without: int) -> Combination:
+        """The combination fitted to the rows of all folds but these."""
+        key: tuple[str | int, ...] = (method, *without)
+        if key not in self._combinations:
+            rows = np.flatnonzero(~np.isin(self._folds, without))
+            self._combinations[key] = combine(self._known.probabilities, self._known.labels, method, rows)
+        return self._combinations[key]
 
     def method(self, *without: int) -> str:
         """The method of the lowest log-loss on each of the other folds, fitted to the rest of them."""

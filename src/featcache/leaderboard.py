@@ -12,7 +12,7 @@ from featcache.combination import normalised
 from featcache.ensemble import Ensemble
 from featcache.ensemble_search import judged_members, judged_singles
 from featcache.errors import TrainingError
-from featcache.member_tables import Rows
+from featcache.member_tables import Places
 from featcache.members import groups_of
 from featcache.predictions import Predictions, joined_members
 from featcache.project import Project
@@ -109,9 +109,9 @@ def _judged(known: Predictions, built: Ensemble | None) -> Iterator[tuple[str, J
     yield from zip(known.members, judged_members(known), strict=True)
 
 
-def _judged_parts(known: Predictions, parts: Iterable[tuple[slice | Rows, Floats]]) -> Judged:
+def _judged_parts(known: Predictions, told: Iterable[tuple[slice | Places, Floats]]) -> Judged:
     judged = Judged.blank(len(known.ids))
-    for rows, said in parts:
+    for rows, said in told:
         judged.put(rows, normalised(said), known.labels[rows])
     return judged
 

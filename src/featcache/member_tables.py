@@ -1,5 +1,6 @@
 """What several members say of the same rows: tables that may be larger than memory, read in parts of rows. NumPy only."""
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.integer]
+Places = npt.NDArray[np.integer]
 
 _PART_VALUES = 4_000_000  # about 16 MB of float32 at a time
 
@@ -26,7 +27,7 @@ class JoinedTables:
     """
 
     tables: tuple[Floats, ...]
-    rows: tuple[Rows | None, ...]
+    rows: tuple[Places | None, ...]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -45,20 +46,15 @@ class JoinedTables:
     def __getitem__(self, key: Any) -> Floats:
         """Read one member, (n, C), or of one or all members some rows."""
         member, rows = key if isinstance(key, tuple) else (key, slice(None))
-        places = [rows if own is None else own[rows] for own in self.rows]
-        if isinstance(member, slice):
-            return np.concatenate([table[member, place] for table, place in zip(self.tables, places, strict=True)])
-        at = range(len(self))[member]  # raises IndexError as an array does
-        owners = [
-            (table, place, own) for table, place in zip(self.tables, places, strict=True) for own in range(len(table))
-        ]
-        table, place, own = owners[at]
-        found: Floats = table[own, place]
-        return found
-
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """All of it, in memory."""
-        return self[:, :].astype(dtype or np.float32, copy=False)
+        pairs = zip(self.tables, self.rows, strict=True)
+        if member == slice(None):
+            return np.concatenate([table[:, rows if own is None else own[rows]] for table, own in pairs])
+        at = range(len(self))[operator.index(member)]  # raises IndexError and TypeError as an array does
+        for table, own in pairs:
+            if at < len(table):
+                return np.asarray(table[at, rows if own is None else own[rows]])
+            at -= len(table)
+        raise AssertionError("a member in range is in one of the tables")
 
 
 Tables = Floats | JoinedTables
@@ -72,7 +68,7 @@ def joined(several: Sequence[Tables]) -> Tables:
     return JoinedTables(tuple(table for table, _ in pairs), tuple(rows for _, rows in pairs))
 
 
-def selected(tables: Tables, rows: Rows) -> JoinedTables:
+def selected(tables: Tables, rows: Places) -> JoinedTables:
     """Return these rows of all members, unread."""
     pairs = _pairs(tables)
     return JoinedTables(
@@ -80,19 +76,25 @@ def selected(tables: Tables, rows: Rows) -> JoinedTables:
     )
 
 
-def _pairs(tables: Tables) -> list[tuple[Floats, Rows | None]]:
+def _pairs(tables: Tables) -> list[tuple[Floats, Places | None]]:
     if isinstance(tables, JoinedTables):
         return list(zip(tables.tables, tables.rows, strict=True))
     return [(tables, None)]
 
 
-def row_parts(rows: int, values: int) -> Iterator[slice]:
-    """Yield slices that cover `rows` rows of `values` values each, some megabytes at a time."""
-    step = max(1, _PART_VALUES // max(1, values))
+def given(tables: Tables, rows: Places, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """Return (m, r): what each member gives the label of each of r `rows`, whose `labels` these are."""
+    found = [table[:, rows if own is None else own[rows], labels] for table, own in _pairs(tables)]
+    return np.concatenate(found).astype(np.float64)
+
+
+def row_parts(rows: int, values: int, least: int = 1) -> Iterator[slice]:
+    """Yield slices that cover `rows` rows of `values` values each, some megabytes or `least` rows at a time."""
+    step = max(least, _PART_VALUES // max(1, values))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def parts(tables: Tables, rows: Rows | None = None) -> Iterator[tuple[slice, Floats]]:
+def parts(tables: Tables, rows: Places | None = None) -> Iterator[tuple[slice, Floats]]:
     """Yield (place, (m, r, C) float32): a part of `rows` of all members after the other; None for all rows.
 
     The place counts within `rows`.

@@ -14,11 +14,23 @@ import numpy.typing as npt
 
 from featcache.disk import replacing
 from featcache.errors import CacheFormatError, CacheMismatchError
-from featcache.texts import CHUNK
+from featcache.texts import CHUNK, repeated
 
 SCHEMA = 3
 _HEAD_LIMIT = 1 << 20
 _DIMENSIONS = {"ids": ("row",), "labels": ("row",), "folds": ("row",), "probabilities": ("member", "row", "class")}
+
+
+def check_unique(texts: Mapping[str, Sequence[str]]) -> None:
+    """Refuse ``ids`` or ``members`` that stand twice.
+
+    Raises:
+        CacheMismatchError: some do.
+    """
+    for what in ("ids", "members"):
+        twice = repeated(texts[what])
+        if twice is not None:
+            raise CacheMismatchError(f"expected unique {what}; {twice!r} stands twice: run TrainHeads with --rerun")
 
 
 @contextmanager
@@ -37,13 +49,15 @@ def writing(
         record: what `stored_record` gives back; its values may be replaced by others as long until the end.
 
     Raises:
+        CacheMismatchError: ids or members stand twice.
         StorageError: the disk is full, read-only or not permitted.
     """
+    check_unique(texts)
     size = 512  # HDF5 leaves so much to others at the beginning of a file: a power of two
     while size < len(_head(record, 0, "")) + 64:
         size *= 2
     with replacing(path) as temporary:
-        with h5py.File(temporary, "w", track_order=True, userblock_size=size) as file:
+        with _created(temporary, size) as file:
             file.attrs["schema"] = SCHEMA
             for name in ("ids", "members", "class_names"):
                 dataset = file.create_dataset(name, len(texts[name]), dtype=h5py.string_dtype())
@@ -60,7 +74,20 @@ def writing(
             yield dataset
         with open(temporary, "rb+") as stream:
             length, digest = os.fstat(stream.fileno()).st_size, _rest_digest(stream, size)
-            stream.write(_head(record, length, digest).ljust(size - 1) + b"\n")
+            head = _head(record, length, digest)
+            if len(head) >= size:
+                raise ValueError(f"expected a record of at most {size} bytes at the end; got {len(head)}")
+            stream.write(head.ljust(size - 1) + b"\n")
+
+
+def _created(path: Path, userblock: int) -> h5py.File:
+    """Return a new, empty file: the same content gives the same bytes, so no times are kept."""
+    properties, order = h5py.h5p.create(h5py.h5p.FILE_CREATE), h5py.h5p.CRT_ORDER_TRACKED | h5py.h5p.CRT_ORDER_INDEXED
+    properties.set_userblock(userblock)
+    properties.set_link_creation_order(order)
+    properties.set_attr_creation_order(order)
+    properties.set_obj_track_times(False)
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, properties))
 
 
 def mapped(dataset: h5py.Dataset) -> npt.NDArray[Any]:
@@ -73,7 +100,8 @@ def mapped(dataset: h5py.Dataset) -> npt.NDArray[Any]:
     offset = dataset.id.get_offset()
     if offset is None:
         raise ValueError(f"{dataset.name} is not stored in one piece")
-    with os.fdopen(os.dup(dataset.file.id.get_vfd_handle()), "rb") as stream:  # its name may be another file's by now
+    # of the file that is open: its name may be another's by now; HDF5 reads at offsets, so the shared position is free
+    with os.fdopen(os.dup(dataset.file.id.get_vfd_handle()), "rb") as stream:
         # as a plain array: each slice of a np.memmap would be one, too, at some microseconds each
         return np.asarray(np.memmap(stream, dataset.dtype, "r", offset, dataset.shape))
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from featcache.errors import CacheMismatchError
 from featcache.member_tables import Tables, joined, parts, selected
-from featcache.prediction_file import mapped, reading, stored_texts, writing
-from featcache.texts import NOWHERE, PackedTexts, positions, repeated
+from featcache.prediction_file import check_unique, mapped, reading, stored_texts, writing
+from featcache.texts import NOWHERE, PackedTexts, positions
 
 _NEXT = "run TrainHeads with --rerun"
 
@@ -44,10 +44,7 @@ class Predictions:
             raise CacheMismatchError(f"expected probabilities{shape} and labels({shape[1]},); got {got}: {_NEXT}")
         if self.folds is not None and self.folds.shape != self.labels.shape:
             raise CacheMismatchError(f"expected folds{self.labels.shape}; got folds{self.folds.shape}: {_NEXT}")
-        for what, names in (("row ids", self.ids), ("members", self.members)):
-            twice = repeated(names)
-            if twice is not None:
-                raise CacheMismatchError(f"expected unique {what}; {twice!r} stands twice: {_NEXT}")
+        check_unique({"ids": self.ids, "members": self.members})
 
     def align(self, ids: Sequence[str]) -> "Predictions":
         """Return the rows `ids`, in that order.
@@ -113,20 +110,20 @@ class Predictions:
             return cls(ids, labels, members, probabilities, names, folds)
 
 
-def joined_members(parts: Sequence[Predictions]) -> Predictions:
-    """Return the members of all `parts` side by side, on the rows of the first, joined by row id.
+def joined_members(several: Sequence[Predictions]) -> Predictions:
+    """Return the members of all `several` side by side, on the rows of the first, joined by row id.
 
     Raises:
         CacheMismatchError: a part lacks a row, has other classes, or scored a row in another fold.
     """
-    first, *rest = parts
+    first, *rest = several
     if not rest:
         return first
     aligned = [first, *(part.align(first.ids) for part in rest)]
     if any(part.class_names != first.class_names for part in rest):
-        raise CacheMismatchError(f"expected members of the same classes; got others in {len(parts)} bags: {_NEXT}")
+        raise CacheMismatchError(f"expected members of the same classes; got others in {len(several)} bags: {_NEXT}")
     if not all(_same_folds(first.folds, part.folds) for part in aligned):
-        raise CacheMismatchError(f"expected members of the same folds; got others in {len(parts)} bags: {_NEXT}")
+        raise CacheMismatchError(f"expected members of the same folds; got others in {len(several)} bags: {_NEXT}")
     members = tuple(member for part in aligned for member in part.members)
     return replace(first, members=members, probabilities=joined([part.probabilities for part in aligned]))
 

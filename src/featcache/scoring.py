@@ -65,21 +65,18 @@ class Judged:
             self.right[rows] = said.argmax(axis=1) == labels
 
     def scores(self, rows: npt.NDArray[np.bool_] | None = None) -> Scores:
-        """The mean of both over all rows, or some."""
+        """The mean of both over all rows, or some.
+
+        Raises:
+            TrainingError: no rows, or one that wasn't judged.
+        """
         losses, right = (self.losses, self.right) if rows is None else (self.losses[rows], self.right[rows])
+        if not len(losses) or np.isnan(losses).any():
+            counts = f"rows={len(losses)}, of them without={int(np.isnan(losses).sum())}"
+            raise TrainingError(
+                f"expected a prediction for each row, to score them; got {counts}: train the members again"
+            )
         return Scores(float(right.mean()), float(losses.mean()))
-
-
-def judge(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Judged:
-    """Judge (n, C) `probabilities` by (n,) `labels`.
-
-    Raises:
-        TrainingError: no rows, or NaN in a row.
-    """
-    _check(probabilities, labels)
-    judged = Judged.blank(len(labels))
-    judged.put(slice(None), probabilities, labels)
-    return judged
 
 
 def accuracy(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
@@ -114,7 +111,19 @@ def log_loss(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.int
 
 def scores(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Scores:
     """Both scores of (n, C) `probabilities`."""
-    return Scores(accuracy(probabilities, labels), log_loss(probabilities, labels))
+    return judge(probabilities, labels).scores()
+
+
+def judge(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Judged:
+    """How (n, C) `probabilities` tell each of n rows.
+
+    Raises:
+        TrainingError: no rows, or NaN in a row.
+    """
+    _check(probabilities, labels)
+    judged = Judged.blank(len(labels))
+    judged.put(slice(None), probabilities, labels)
+    return judged
 
 
 def row_losses(told: npt.NDArray[np.floating]) -> Floats:
@@ -182,9 +191,7 @@ def _check(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integ
         raise TrainingError(f"expected (n, C) probabilities and (n,) labels of at least one row; got {shapes}")
     bad = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
     if len(bad):
-        raise TrainingError(
-            f"expected finite probabilities; got NaN or infinity in {len(bad)} rows, first row={bad[0]}"
-        )
+        raise TrainingError(f"expected finite probabilities; got NaN or infinity in {len(bad)} rows")
     if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
         low, high, top = labels.min(), labels.max(), probabilities.shape[1] - 1
         raise TrainingError(f"expected labels in 0..{top}; got labels from {low} to {high}")

@@ -1,9 +1,10 @@
 """Arrays that stand in memory while they are small, and in a file without a name when they aren't. NumPy only."""
 
+import errno
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +12,17 @@ import numpy.typing as npt
 from featcache.disk import storage_errors
 
 MEMORY_BYTES = 1 << 26
-"""Up to so many bytes stand in memory; a table of probabilities of more is for a million rows of hundreds of classes."""
+"""Up to so many bytes stand in memory: a member's probabilities of 16 classes for a million rows."""
+
+
+def fits(shape: tuple[int, ...], dtype: npt.DTypeLike, memory_bytes: int | None = None) -> bool:
+    """Whether an array stands in memory."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    return size <= (MEMORY_BYTES if memory_bytes is None else memory_bytes)
 
 
 def space(
-    shape: tuple[int, ...], dtype: npt.DTypeLike, folder: Path | None, memory_bytes: int = MEMORY_BYTES
+    shape: tuple[int, ...], dtype: npt.DTypeLike, folder: Path | None, memory_bytes: int | None = None
 ) -> npt.NDArray[Any]:
     """Return a writable array of zeros.
 
@@ -23,14 +30,28 @@ def space(
         shape: its shape.
         dtype: its dtype.
         folder: where the file is made, which goes with the array; None: memory whatever its size.
-        memory_bytes: up to this size it stands in memory.
+        memory_bytes: up to this size it stands in memory; None: `MEMORY_BYTES`.
 
     Raises:
         StorageError: there is no room for the file.
     """
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    if folder is None or size <= memory_bytes:
+    if folder is None or fits(shape, dtype, memory_bytes):
         return np.zeros(shape, dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     with storage_errors(folder, "could not keep a scratch file in"), tempfile.TemporaryFile(dir=folder) as file:
-        os.posix_fallocate(file.fileno(), 0, size)  # writing through a map to a full disk would kill the process
+        _reserve(file, size)  # writing through a map to a full disk would kill the process
         return np.memmap(file, dtype, "r+", shape=shape)  # keeps the file alive
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    try:
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        for start in range(0, size, len(_ZEROS)):  # a file system that can't reserve, as NFS: there only writing tells
+            file.write(_ZEROS[: size - start])
+        file.flush()
+
+
+_ZEROS = bytes(1 << 20)

@@ -22,7 +22,7 @@ from featcache.judging import Judge, Scores
 from featcache.presets import HeadPlan
 from featcache.progress import Progress
 from featcache.schedules import rates
-from featcache.scratch import MEMORY_BYTES
+from featcache.scratch import fits
 
 _GROUP_VALUES = 5 << 18  # inputs of a step that a group of heads holds: 5 MB; larger groups wait less for each other
 
@@ -59,7 +59,8 @@ def train_bag(
         progress: counts epochs.
         name: what `progress` calls it.
         accelerator: `featcache.stacked.StackedHeads` to train all heads at once in Keras; None: NumPy on all cores.
-        scratch: the folder in which out-of-fold probabilities of more than `featcache.scratch.MEMORY_BYTES` stand, as a
+        scratch: the folder in which out-of-fold probabilities of more than
+            `featcache.scratch.MEMORY_BYTES` stand, as a
             file without a name; None: in memory.
 
     Raises:
@@ -68,7 +69,7 @@ def train_bag(
     """
     examples.check(plan)
     heads = tuple(HeadId(int(seed), part) for seed in seeds for part in examples.parts.numbers)
-    small = 4 * len(seeds) * len(examples.labels) * plan.classes <= MEMORY_BYTES
+    small = fits((len(seeds), len(examples.labels), plan.classes), np.float32)  # larger, it is rather said once more
     judge = Judge(examples, len(plan.hidden), remember=small and not plan.recompute_statistics)
     threads = 1 if accelerator else len(os.sched_getaffinity(0))
     groups = _groups(examples, plan, heads, threads, accelerator or Descent)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.combination import Combination, normalised
 from featcache.ensemble import Ensemble
-from featcache.member_tables import Rows
+from featcache.member_tables import Places
 from featcache.members import out_of_fold
 from featcache.predictions import Predictions
 from featcache.project import Project
@@ -37,7 +38,7 @@ class Told:
     probabilities: Floats
     uncalibrated: Floats
 
-    @property
+    @cached_property
     def predicted(self) -> npt.NDArray[np.intp]:
         """(n,) the most probable class; the first of equals."""
         most: npt.NDArray[np.intp] = self.probabilities.argmax(axis=1)
@@ -69,11 +70,14 @@ def told_rows(project: Project, built: Ensemble) -> dict[str, Told]:
     return {split: told for split, told in found.items() if len(told.ids)}
 
 
-def _gathered(project: Project, predictions: Predictions, parts: Iterable[tuple[slice | Rows, Floats]]) -> Floats:
-    """(n, C) of the parts, rows brought to sum 1; a large table stands in a file without a name."""
+def _gathered(
+    project: Project, predictions: Predictions, told_parts: Iterable[tuple[slice | Places, Floats]]
+) -> Floats:
+    """(n, C) of these parts, rows brought to sum 1; a large table stands in a file without a name."""
     shape = len(predictions.ids), len(predictions.class_names)
     told: Floats = space(shape, np.float64, project.folder)
-    for rows, said in parts:
+    told[:] = np.nan
+    for rows, said in told_parts:
         told[rows] = normalised(said)
     return told
 

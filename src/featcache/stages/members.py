@@ -10,13 +10,16 @@ from featcache.artifact import Artifact
 from featcache.bag_file import OUT_OF_FOLD_FILE, load_bag
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
-from featcache.errors import SubmissionError
+from featcache.errors import CacheMismatchError, SubmissionError
 from featcache.members import class_prior
 from featcache.prediction_file import stored_members, writing
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.sources import Manifest
 from featcache.stages.convnets import RowParts, predict_convnets
+
+_UNKNOWN_SECONDS = 1e9  # stands in for a number that is known at the end, and is no longer
+_AGAIN = "run TrainHeads with --rerun"
 
 
 def predict_rows(project: Project, progress: Progress) -> str:
@@ -52,21 +55,22 @@ def _predict_split(project: Project, split: str, prior: npt.NDArray[np.float64],
     sources = project.member_sources()
     members = [stored_members(source.path.parent / OUT_OF_FOLD_FILE) for stage in sources.values() for source in stage]
     names = tuple(name for several in members for name in several)
-    artifact, usable = project.predictions(split), reader.status == Status.OK
+    artifact, usable, shares = project.predictions(split), reader.status == Status.OK, prior.astype(np.float32)
     record: dict[str, object] = {**artifact.stamp(project.run), "seconds": _UNKNOWN_SECONDS}
     texts = {"ids": reader.ids, "members": names, "class_names": reader.class_names}
+    told = (rows for stage, each in sources.items() for rows in _PREDICT[stage](project, each, reader))
     with writing(artifact.path, texts, {"labels": np.array(reader.labels)}, record) as dataset:
         first = 0
-        for stage, artifacts in sources.items():
-            for parts in _PREDICT[stage](project, artifacts, reader):
-                count = 0
-                for rows, said in parts:
-                    count = len(said)
-                    filled = np.where(np.isnan(said) | ~usable[rows, None], prior, said)
-                    dataset[first : first + count, rows] = filled
-                first += count
-                progress.advance(1)
-        record["seconds"] = round(time.perf_counter() - begun, 3)
+        for own, parts in zip(members, told, strict=True):
+            for rows, said in parts:
+                if len(said) != len(own):
+                    raise CacheMismatchError(
+                        f"expected predictions by {len(own)} members, {own[0]!r} first; got {len(said)}: {_AGAIN}"
+                    )
+                dataset[first : first + len(own), rows] = np.where(np.isnan(said) | ~usable[rows, None], shares, said)
+            first += len(own)
+            progress.advance(1)
+        record["seconds"] = round(time.perf_counter() - begun, 3)  # what `writing` then writes
     return len(names)
 
 
@@ -81,8 +85,6 @@ def _predict_convnets(project: Project, members: Sequence[Artifact], reader: Rea
     """The same for small convolutional networks, which look at the images themselves."""
     return predict_convnets(project, members, Manifest.load(project.folder).splits[reader.split])
 
-
-_UNKNOWN_SECONDS = 1e9  # stands in for a number that is known at the end, and is no longer
 
 # Stage of `Project.member_sources` -> how its artifacts predict the rows of a cache; NaN for a row that they can't.
 _PREDICT: Mapping[str, Callable[[Project, Sequence[Artifact], Reader], Iterator[RowParts]]] = {

@@ -17,6 +17,8 @@ from featcache.predictions import Predictions, joined_members
 from featcache.project import Project
 from featcache.scratch import space
 
+_LEAST_ROWS = 256  # each part takes the weights of all bags once more
+
 
 def pseudo_labels(project: Project, tap: str, parts: Parts) -> PseudoLabels:
     """Label the test rows, for each fold by heads and weights that haven't seen it.
@@ -45,7 +47,7 @@ def pseudo_labels(project: Project, tap: str, parts: Parts) -> PseudoLabels:
     bags, rows = [load_bag(folder) for folder in folders], int(usable.sum())
     labels: Floats = space((len(parts.numbers), rows, len(reader.class_names)), np.float32, project.folder)
     heads = sum(len(bag.heads) for bag in bags)
-    for some in row_parts(rows, heads * len(reader.class_names)):
+    for some in row_parts(rows, heads * len(reader.class_names), _LEAST_ROWS):
         said = [by_fold(bag, features[name][some], parts) for bag, name in zip(bags, taps, strict=True)]
         labels[:, some] = soft_labels(np.concatenate(said, axis=1), built, parts)
     return PseudoLabels([features[tap]], labels, project.settings.heads.pseudo_weight)

@@ -21,17 +21,23 @@ _REPORT_SECONDS = 1.0
 
 def main() -> None:
     """Read the task, check, report."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     task = json.loads(sys.stdin.read())
     paths = [Path(path) for path in task["paths"]]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = _MEMORY_BYTES + _mapped_bytes(paths)
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
     if task["what"] == "files":
         _check_file(paths[0])
     else:
         _check_demands(paths, task["overrides"], deep=task["deep"])
     _say({"done": True})
+
+
+def _mapped_bytes(paths: list[Path]) -> int:
+    """The size of all files beside `paths`: they are mapped, and what is mapped counts although it isn't memory."""
+    folders = {path.parent for path in paths}
+    return sum(file.stat().st_size for folder in folders for file in folder.iterdir() if file.is_file())
 
 
 def _check_file(path: Path) -> None:
