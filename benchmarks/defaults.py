@@ -1,6 +1,6 @@
 """The default dense head against variants of itself, out of fold on five sets: are the defaults what does best?
 
-    FEATCACHE_SHARED=PATH python benchmarks/defaults.py [--folder FOLDER] [--only VARIANT ...]
+    FEATCACHE_SHARED=PATH python benchmarks/defaults.py [--folder FOLDER] [--only VARIANT ...] [--cases CASE ...]
 
 PATH and FOLDER as for ``benchmarks/quality.py``, whose features are used. One thing is changed at a time. Folds are dealt
 by another seed than a project's; what is scored is the mean of three seeds. What was found is kept in FOLDER/defaults.json
@@ -31,10 +31,12 @@ from featcache.scoring import scores
 from featcache.training import train_bag
 
 SEED, SEEDS = 1, 3
-CASES = {name: (name, "") for name in SETS} | {
-    f"{name}, 48 px": (name, "48") for name in ("hymenoptera", "flowers5", "brain-mri")
-}
-"""Column -> set and image size: at 48 px a row has 512 values, at 96 px 4,608."""
+CASES = (
+    {name: (name, "", TAP) for name in SETS}
+    | {f"{name}, 48 px": (name, "48", TAP) for name in ("hymenoptera", "flowers5", "brain-mri")}
+    | {f"{name}, block4": (name, "", "block4_pool") for name in ("digits", "mnist10")}
+)
+"""Column -> set, image size and tap: a row has 512 values at 48 px, 4,608 at 96 px and of block4 at 48 px."""
 
 
 def phases(shape: str, rate: float) -> Callable[[HeadPlan], HeadPlan]:
@@ -66,6 +68,7 @@ VARIANTS: dict[str, Callable[[HeadPlan], HeadPlan]] = {
     "no weight decay": lambda plan: replace(plan, weight_decay=0.0),
     "half the weight decay": lambda plan: replace(plan, weight_decay=plan.weight_decay / 2),
     "twice the weight decay": lambda plan: replace(plan, weight_decay=plan.weight_decay * 2),
+    "dropout 0.2": lambda plan: replace(plan, dropouts=tuple(each * 0.4 for each in plan.dropouts)),
     "dropout 0.3": lambda plan: replace(plan, dropouts=tuple(each * 0.6 for each in plan.dropouts)),
     "dropout 0.7": lambda plan: replace(plan, dropouts=tuple(each * 1.4 for each in plan.dropouts)),
     "half the width": lambda plan: replace(plan, hidden=tuple(each // 2 for each in plan.hidden)),
@@ -99,13 +102,14 @@ VARIANTS |= {
 
 def measure(case: str, folder: Path, change: Callable[[HeadPlan], HeadPlan]) -> tuple[float, float]:
     """Log-loss and accuracy of the mean of the seeds, out of fold."""
-    made = project(CASES[case][0], folder, CASES[case][1])
+    name, size, tap = CASES[case]
+    made = project(name, folder, size, tap)
     reader = open_cache(made.features("train", 0).path)
     usable = reader.status == Status.OK
     labels, names, spec = np.where(usable, reader.labels, -1), reader.class_names, made.settings.heads
     folds = assign_folds(labels, reader.groups, spec.folds, SEED, names, reader.digest_column)
-    examples = Examples([reader[TAP]], reader.labels, by_folds(folds, usable))
-    plan = resolve(spec, "dense", int(np.prod(reader.taps[TAP].shape)), int(usable.sum()), len(names))
+    examples = Examples([reader[tap]], reader.labels, by_folds(folds, usable))
+    plan = resolve(spec, "dense", int(np.prod(reader.taps[tap].shape)), int(usable.sum()), len(names))
     bag = train_bag(examples, change(plan), range(SEEDS), Silent())
     found = scores(bag.out_of_fold.mean(axis=0)[folds >= 0], reader.labels[folds >= 0])
     return found.log_loss, found.accuracy
@@ -116,23 +120,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "featcache-quality")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=[*VARIANTS])
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=[*CASES])
     wanted = parser.parse_args()
     kept = wanted.folder / "defaults.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
     write_mnist10(wanted.folder / "data/mnist10")
-    for name, size in CASES.values():
-        extract(project(name, wanted.folder, size))
+    for name, size, tap in CASES.values():
+        extract(project(name, wanted.folder, size, tap))
     for variant in wanted.only:
-        for case in CASES:
+        for case in wanted.cases:
             if case not in found.setdefault(variant, {}):
                 found[variant][case] = measure(case, wanted.folder, VARIANTS[variant])
                 kept.write_text(json.dumps(found, indent=1))
                 print(f"{variant}, {case}: {found[variant][case]}", flush=True)
     plain = found[next(iter(VARIANTS))]
-    print("| | " + " | ".join(CASES) + " | ratio |\n| --- |" + " --- |" * (len(CASES) + 1))
+    print("| | " + " | ".join(wanted.cases) + " | ratio |\n| --- |" + " --- |" * (len(wanted.cases) + 1))
     for variant in wanted.only:
-        cells = [f"{loss:.4f} / {right:.4f}" for loss, right in (found[variant][case] for case in CASES)]
-        ratio = np.mean([found[variant][case][0] / plain[case][0] for case in CASES])
+        cells = [f"{loss:.4f} / {right:.4f}" for loss, right in (found[variant][case] for case in wanted.cases)]
+        ratio = np.mean([found[variant][case][0] / plain[case][0] for case in wanted.cases])
         print(f"| {variant} | {' | '.join(cells)} | {ratio:.3f} |")
 
 

@@ -66,7 +66,7 @@ PEERS = {
 }  # fmt: skip
 
 
-def project(name: str, folder: Path, image_size: str = "", **heads: str) -> Project:
+def project(name: str, folder: Path, image_size: str = "", tap: str = TAP, **heads: str) -> Project:
     """The settings of one set, features and heads in `folder`; of another image size than the set's where one is given."""
     source, features = SETS[name]
     features = features | ({"image_size": image_size} if image_size else {})
@@ -75,7 +75,7 @@ def project(name: str, folder: Path, image_size: str = "", **heads: str) -> Proj
         parse_settings(
             {
                 "Dataset": {"name": name, "source": source, "path": path},
-                "Features": {**features, "taps": TAP},
+                "Features": {**features, "taps": tap},
                 "Heads": {"folds": str(FOLDS), **heads},
                 "Paths": {"artifacts": str(folder / "artifacts")},
             }
