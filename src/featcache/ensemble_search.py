@@ -20,7 +20,7 @@ from featcache.scoring import Judged, Scores, bootstrap
 from featcache.specs import AUTO, METHODS, one_of
 from featcache.texts import positions
 
-_MEMORY_BYTES = 1 << 28  # members' tables up to this size are read once
+_MEMORY_BYTES = 1 << 26  # members' tables up to this size are read once
 
 
 def build_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequence[str] = ()) -> Ensemble:
