@@ -10,7 +10,7 @@ JOBS ?= 2
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
-.PHONY: help submit test lint docs format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-scaling bench-report clean
+.PHONY: help submit test lint docs format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-defaults bench-memory bench-scaling bench-report clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -47,6 +47,13 @@ bench-extract: $(VENV)/.developed  ## Measure extraction against bare forward pa
 bench-quality: $(VENV)/.developed  ## Measure the ensemble against what a user would pick instead
 	$(PIP) --constraint $(CONSTRAINTS) --editable '.[bench]'
 	$(BIN)/python -W ignore benchmarks/quality.py
+
+bench-defaults: $(VENV)/.developed  ## Measure the default heads against variants of themselves
+	$(PIP) --constraint $(CONSTRAINTS) --editable '.[bench]'
+	$(BIN)/python benchmarks/defaults.py
+
+bench-memory: $(VENV)/.developed  ## Measure the peak memory of every stage and command, up to a million rows
+	$(BIN)/python benchmarks/memory.py
 
 bench-heads: $(VENV)/.developed  ## Measure a bag of heads against plain Keras fits, one after the other
 	$(BIN)/python benchmarks/heads.py
