@@ -8,8 +8,10 @@ import pytest
 from projects import small_project, write_image
 
 from featcache.cli import main
-from featcache.errors import FeatcacheError
+from featcache.errors import CacheMismatchError, FeatcacheError
 from featcache.leaderboard import leaderboard_lines, leaderboard_record
+from featcache.progress import Silent
+from featcache.stages import members
 from featcache.tables import plain
 from pipeline.config import current_project
 
@@ -100,3 +102,15 @@ def test_it_is_a_command_that_starts_without_tensorflow(project, capsys, monkeyp
     run = [sys.executable, "-c", program, "leaderboard", *flags(project)]
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_predictions_by_other_members_than_those_trained_are_never_published(project, monkeypatch):
+    """A bag whose out-of-fold file names more members than it has heads for would leave rows of zeros."""
+    path = project.artifacts / "predictions/valid.hdf5"
+    before = path.read_bytes()
+    named = members.stored_members
+    monkeypatch.setattr(members, "stored_members", lambda path: (*named(path), f"{path.parent.name}/one more"))
+    with project.in_force(), pytest.raises(CacheMismatchError, match=r"by 3 members, .*; got 2: run TrainHeads"):
+        members.predict_rows(current_project(), Silent())
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob(".tmp-*"))
