@@ -16,7 +16,7 @@ from featcache.ensemble import Ensemble
 from featcache.errors import TrainingError
 from featcache.member_tables import parts, row_parts
 from featcache.predictions import Predictions
-from featcache.scoring import Judged, Scores, bootstrap
+from featcache.scoring import Judged, Scores, bootstrap, judge_parts
 from featcache.specs import AUTO, METHODS, one_of
 from featcache.texts import positions
 
@@ -66,10 +66,8 @@ def build_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequenc
 def judged_members(known: Predictions) -> Iterator[Judged]:
     """Yield how each member tells the rows, one member in memory after the other."""
     for member in range(len(known.members)):
-        judged = Judged.blank(len(known.ids))
-        for rows in row_parts(len(known.ids), len(known.class_names)):
-            judged.put(rows, known.probabilities[member, rows], known.labels[rows])
-        yield judged
+        rows = row_parts(len(known.ids), len(known.class_names))
+        yield judge_parts(((some, known.probabilities[member, some]) for some in rows), known.labels)
 
 
 def judged_singles(known: Predictions, singles: Mapping[int, int]) -> Judged:

@@ -16,7 +16,7 @@ from featcache.member_tables import Places
 from featcache.members import groups_of
 from featcache.predictions import Predictions, joined_members
 from featcache.project import Project
-from featcache.scoring import Floats, Judged, Scores, bootstrap
+from featcache.scoring import Floats, Judged, Scores, bootstrap, judge_parts
 from featcache.tables import Parts, Table
 
 ENSEMBLE = "ensemble"
@@ -110,10 +110,7 @@ def _judged(known: Predictions, built: Ensemble | None) -> Iterator[tuple[str, J
 
 
 def _judged_parts(known: Predictions, told: Iterable[tuple[slice | Places, Floats]]) -> Judged:
-    judged = Judged.blank(len(known.ids))
-    for rows, said in told:
-        judged.put(rows, normalised(said), known.labels[rows])
-    return judged
+    return judge_parts(((rows, normalised(said)) for rows, said in told), known.labels)
 
 
 def _remembering(judged: Iterable[tuple[str, Judged]], found: dict[str, Scores]) -> Iterator[Judged]:

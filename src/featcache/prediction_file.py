@@ -44,15 +44,13 @@ def writing(
 
     Args:
         path: the file.
-        texts: ``ids``, ``members`` and ``class_names``: n, m and C of them.
+        texts: ``ids``, ``members`` and ``class_names``: n, m and C of them, held to `check_unique`.
         columns: ``labels`` and, for training rows, ``folds``: (n,) each.
         record: what `stored_record` gives back; its values may be replaced by others as long until the end.
 
     Raises:
-        CacheMismatchError: ids or members stand twice.
         StorageError: the disk is full, read-only or not permitted.
     """
-    check_unique(texts)
     size = 512  # HDF5 leaves so much to others at the beginning of a file: a power of two
     while size < len(_head(record, 0, "")) + 64:
         size *= 2

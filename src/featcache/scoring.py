@@ -121,8 +121,22 @@ def judge(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.intege
         TrainingError: no rows, or NaN in a row.
     """
     _check(probabilities, labels)
+    return judge_parts([(slice(None), probabilities)], labels)
+
+
+def judge_parts(
+    parts: Iterable[tuple[slice | npt.NDArray[np.integer], npt.NDArray[np.floating]]], labels: npt.NDArray[np.integer]
+) -> Judged:
+    """How n rows with these `labels` are told by parts of them, (rows, (r, C) probabilities) each.
+
+    Rows that no part tells stay unjudged.
+
+    Raises:
+        TrainingError: NaN in a row.
+    """
     judged = Judged.blank(len(labels))
-    judged.put(slice(None), probabilities, labels)
+    for rows, said in parts:
+        judged.put(rows, said, labels[rows])
     return judged
 
 

@@ -18,7 +18,7 @@ from featcache.predictions import Predictions
 from featcache.presets import BY_GROUP, LINEAR, PSEUDO, resolve
 from featcache.progress import Progress, Silent
 from featcache.project import LOG_NAME, Project
-from featcache.scoring import Judged, Scores
+from featcache.scoring import Scores, judge_parts
 from featcache.stages.pseudo import pseudo_labels
 from featcache.startup import import_keras
 
@@ -67,10 +67,8 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
 
 def _mean_scores(known: Predictions) -> Scores:
     """Scores of the mean over the bag's members."""
-    judged = Judged.blank(len(known.ids))
-    for rows, said in member_tables.parts(known.probabilities):
-        judged.put(rows, said.mean(axis=0), known.labels[rows])
-    return judged.scores()
+    told = ((rows, said.mean(axis=0)) for rows, said in member_tables.parts(known.probabilities))
+    return judge_parts(told, known.labels).scores()
 
 
 def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> str:

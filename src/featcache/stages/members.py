@@ -12,7 +12,7 @@ from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
 from featcache.errors import CacheMismatchError, SubmissionError
 from featcache.members import class_prior
-from featcache.prediction_file import stored_members, writing
+from featcache.prediction_file import check_unique, stored_members, writing
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.sources import Manifest
@@ -58,6 +58,7 @@ def _predict_split(project: Project, split: str, prior: npt.NDArray[np.float64],
     artifact, usable, shares = project.predictions(split), reader.status == Status.OK, prior.astype(np.float32)
     record: dict[str, object] = {**artifact.stamp(project.run), "seconds": _UNKNOWN_SECONDS}
     texts = {"ids": reader.ids, "members": names, "class_names": reader.class_names}
+    check_unique(texts)
     told = (rows for stage, each in sources.items() for rows in _PREDICT[stage](project, each, reader))
     with writing(artifact.path, texts, {"labels": np.array(reader.labels)}, record) as dataset:
         first = 0
