@@ -5,8 +5,11 @@
 Rows are VGG16's `block5_pool` at 224 pixels, (7, 7, 512) float16, half of them zeros. Writing: batch by batch to a durable file,
 published by rename, against np.memmap, batch by batch as well, and against one np.save of all rows, which only a program that
 holds them all can do; both with fsync, rename and fsync of the folder. Reading: np.memmap of the file that np.memmap wrote, with
-the page cache warm, cold after the kernel was asked to drop the file's pages, and warm again. Each figure is the median of
-ROUNDS pairs, which of the two comes first left to chance. Prints Markdown for benchmarks/RESULTS.md.
+the page cache warm as both files were just written, anew for every pair, as where a page lies is decided then; cold after the
+kernel was asked to drop the file's pages; and warm again. Each figure is the median of ROUNDS pairs, which of the two comes
+first left to chance. Before each measurement as much memory as it will take is touched and given back: a virtual machine hands
+free memory to its host after some seconds, and whoever needs it next pays for getting it back (0.4 s for 512 MB, as much as
+the whole write). Prints Markdown for benchmarks/RESULTS.md.
 """
 
 import argparse
@@ -29,8 +32,10 @@ from featcache.rows import Rows
 SHAPE = (7, 7, 512)
 BATCH = 64
 ROUNDS = 15
+MEMORY = 3  # times the features' bytes that are touched before each measurement
 # how the page cache came by the file: large pages or small ones, as the writes happened to fall, or as the kernel reads ahead
-STATES = (("warm, as written", True), ("cold", False), ("warm, read before", True))
+AS_WRITTEN, COLD, READ_BEFORE = "warm, as written", "cold", "warm, read before"
+PAGE = 4096
 
 
 class Subject:
@@ -117,45 +122,62 @@ def ways(subject: Subject) -> dict[str, tuple[Callable[[], None], Callable[[], N
         "write, durable, against one np.save": (subject.write_cache, subject.write_whole, 1.0),
         "write, durable, against np.memmap": (subject.write_cache, subject.write_mapped, 1.0),
     }
-    for state, warm in STATES:
+    for state in (AS_WRITTEN, COLD, READ_BEFORE):
         for random in (False, True):
-
-            def run(
-                path: Path, opener: Callable[[], np.ndarray], *, warm: bool = warm, random: bool = random
-            ) -> Callable[[], None]:
-                opened = []
-
-                def prepare() -> None:
-                    if not warm:
-                        forget(path)  # nobody has it mapped: mapped pages would stay
-                    opened.append(opener())
-
-                def timed() -> None:
-                    subject.read(opened.pop(), random=random)
-
-                timed.prepare = prepare  # type: ignore[attr-defined]
-                return timed
-
             name = f"read, {'random rows' if random else 'in order'}, page cache {state}"
-            mine, theirs = run(subject.cache, subject.open_cache), run(subject.array, subject.open_array)
+            mine = Reading(subject, subject.cache, subject.write_cache, subject.open_cache, state, random=random)
+            theirs = Reading(subject, subject.array, subject.write_mapped, subject.open_array, state, random=random)
             found[name] = (mine, theirs, 0.5 if random else 1.0)
     return found
 
 
-def measure(way: Callable[[], None]) -> float:
-    """Seconds of one call, its preparation not counted."""
+class Reading:
+    """Reads one of the two files in one state of the page cache."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        path: Path,
+        write: Callable[[], None],
+        opener: Callable[[], np.ndarray],
+        state: str,
+        *,
+        random: bool,
+    ) -> None:
+        self._subject, self._path, self._write, self._opener = subject, path, write, opener
+        self._state, self._random = state, random
+
+    def prepare(self) -> None:
+        """Bring the page cache into its state, and open the file."""
+        if self._state == AS_WRITTEN:
+            self._write()
+        elif self._state == COLD:
+            forget(self._path)  # nobody has it mapped: mapped pages would stay
+        self._opened = self._opener()
+
+    def __call__(self) -> None:
+        """Read; the file is not mapped afterwards."""
+        self._subject.read(self._opened, random=self._random)
+        del self._opened
+
+
+def measure(way: Callable[[], None], nbytes: int = 0) -> float:
+    """Seconds of one call, its preparation not counted; `nbytes` are got from the host before."""
+    touched = np.empty(nbytes, np.uint8)
+    touched[::PAGE] = 1
+    del touched
     getattr(way, "prepare", lambda: None)()
     begun = time.perf_counter()
     way()
     return time.perf_counter() - begun
 
 
-def pair(mine: Callable[[], None], theirs: Callable[[], None], *, mine_first: bool) -> tuple[float, float]:
-    """Seconds of both, one after the other: who comes second meets the memory and the disk as the first left them."""
+def pair(mine: Callable[[], None], theirs: Callable[[], None], nbytes: int, *, mine_first: bool) -> tuple[float, float]:
+    """Seconds of both, one after the other: who comes second meets the disk as the first left it."""
     if mine_first:
-        return measure(mine), measure(theirs)
-    last = measure(theirs)
-    return measure(mine), last
+        return measure(mine, nbytes), measure(theirs, nbytes)
+    last = measure(theirs, nbytes)
+    return measure(mine, nbytes), last
 
 
 def opening(subject: Subject) -> str:
@@ -178,7 +200,8 @@ def main() -> None:
         for name, (mine, theirs, share) in ways(subject).items():
             for way in (mine, theirs):
                 measure(way)
-            pairs = [pair(mine, theirs, mine_first=bool(turns.integers(2))) for _ in range(ROUNDS)]
+            nbytes = MEMORY * subject.features.nbytes
+            pairs = [pair(mine, theirs, nbytes, mine_first=bool(turns.integers(2))) for _ in range(ROUNDS)]
             speed = [
                 share * subject.features.nbytes / 1e6 / statistics.median(times) for times in zip(*pairs, strict=True)
             ]

@@ -1,8 +1,9 @@
 """The thread that makes finished blocks durable: bytes first, then the checksum that says so."""
 
+import os
 import queue
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from featcache.cache.blocks import BlockScan, Scratch, scan_block
@@ -10,7 +11,9 @@ from featcache.cache.layout import CHECKSUM_BYTES
 from featcache.cache.structure import Structure
 from featcache.disk import disk, storage_errors
 
-_READERS = 2  # blocks read back at once, where several wait
+# Blocks read back at once, where several wait. One core is left to who writes: with two readers on two cores they fight for
+# the cores and the interpreter's lock, and the same work takes a fifth more processor time.
+_READERS = 2
 
 
 class Journal:
@@ -29,24 +32,28 @@ class Journal:
         self.scans = scans
         self._descriptor = descriptor
         self._structure = structure
-        self._blocks: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._scanned: dict[int, BlockScan] = {}
+        self._blocks: queue.SimpleQueue[tuple[int, Future[BlockScan]] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=f"journal of {structure.path.name}", daemon=True)
         self._scratches: queue.SimpleQueue[Scratch] = queue.SimpleQueue()
-        for _ in range(_READERS):
+        readers = max(1, min(_READERS, len(os.sched_getaffinity(0)) - 1))
+        for _ in range(readers):
             self._scratches.put(Scratch(structure))
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="featcache-checksum")
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="featcache-checksum")
         self._thread.start()
 
     def submit(self, block: int, scan: BlockScan | None = None) -> None:
         """Hand over a block whose bytes are all in the file; returns at once.
 
-        With `scan`, who wrote it has made it durable and read it back.
+        With `scan`, who wrote it has made it durable and read it back. Otherwise a thread begins to read it at once, while
+        the disk still syncs the blocks before it.
         """
-        if scan is not None:
-            self._scanned[block] = scan
-        self._blocks.put(block)
+        if scan is None:
+            found = self._readers.submit(self._scan, block)
+        else:
+            found = Future()
+            found.set_result(scan)
+        self._blocks.put((block, found))
 
     def check(self) -> None:
         """Raise what went wrong in the background, if anything did."""
@@ -62,40 +69,37 @@ class Journal:
 
     def _work(self) -> None:
         try:
-            while (block := self._blocks.get()) is not None:
-                blocks, last = self._waiting(block)
-                self._make_durable(blocks)
+            while (first := self._blocks.get()) is not None:
+                waiting, last = self._waiting(first)
+                self._make_durable(waiting)
                 if last:
                     return
         except BaseException as error:  # noqa: BLE001 - it is raised where the user's call is, by `check`
             self._error = error
 
     def _scan(self, block: int) -> BlockScan:
-        if block in self._scanned:
-            return self._scanned.pop(block)
         scratch = self._scratches.get()
         try:
             return scan_block(self._descriptor, self._structure, block, scratch)
         finally:
             self._scratches.put(scratch)
 
-    def _waiting(self, block: int) -> tuple[list[int], bool]:
-        """Return `block` and all that wait behind it (one fsync serves them all), and whether the end was among them."""
-        blocks = [block]
+    def _waiting(self, first: tuple[int, Future[BlockScan]]) -> tuple[dict[int, Future[BlockScan]], bool]:
+        """Return `first` and all that wait behind it (one fsync serves them all), and whether the end was among them."""
+        waiting = dict([first])
         while not self._blocks.empty():
             following = self._blocks.get()
             if following is None:
-                return blocks, True
-            blocks.append(following)
-        return blocks, False
+                return waiting, True
+            waiting.update([following])
+        return waiting, False
 
-    def _make_durable(self, blocks: list[int]) -> None:
+    def _make_durable(self, waiting: dict[int, Future[BlockScan]]) -> None:
         path: Path = self._structure.path
         offset = self._structure.places["journal/checksum"].offset
-        reading = self._readers.map(self._scan, blocks)  # begins at once, and goes on while the disk syncs
         with storage_errors(path, "could not write"):
             disk.fsync(self._descriptor)
-            scans = dict(zip(blocks, reading, strict=True))
+            scans = {block: found.result() for block, found in waiting.items()}
             for block, scan in scans.items():
                 disk.pwrite(self._descriptor, scan.checksum, offset + block * CHECKSUM_BYTES)
         self.scans.update(scans)
