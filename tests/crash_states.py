@@ -32,6 +32,9 @@ class Recorder:
                 real_pwrite(descriptor, content, offset)
                 self.events.append(("write", os.fstat(descriptor).st_ino, offset, bytes(content)))
 
+        def pwritev(descriptor, contents, offset):
+            pwrite(descriptor, b"".join(contents), offset)
+
         def fsync(descriptor):
             with self.lock:
                 inode = os.fstat(descriptor).st_ino
@@ -52,6 +55,7 @@ class Recorder:
 
         for name, function in (
             ("pwrite", pwrite),
+            ("pwritev", pwritev),
             ("fsync", fsync),
             ("replace", replace),
             ("fsync_folder", fsync_folder),

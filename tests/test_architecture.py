@@ -130,7 +130,7 @@ def test_the_cache_knows_nothing_of_keras_and_luigi(room):
 
 
 def test_only_the_disk_layer_changes_the_disk():
-    forbidden = {"pwrite", "fsync", "replace", "rename", "unlink"}
+    forbidden = {"pwrite", "pwritev", "fsync", "replace", "rename", "unlink"}
     for path, room in modules():
         if room == "disk":
             continue

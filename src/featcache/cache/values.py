@@ -2,6 +2,8 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,43 @@ _MAGNITUDE = 0x7FFF
 # Numbers looked at at once: they stay in a core's second-level cache for the second look, and it isn't so few that taking
 # the interpreter's lock again and again would cost as much as looking.
 _PIECE = 1 << 18
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Rows as they are stored.
+
+    Attributes:
+        rows: (k,) int64, their positions.
+        stored: of each tap (k, ...), from `stored_features`.
+        status: (k,) u1.
+    """
+
+    rows: npt.NDArray[np.int64]
+    stored: Mapping[str, npt.NDArray[np.float16]]
+    status: npt.NDArray[np.uint8]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the features."""
+        return sum(array.nbytes for array in self.stored.values())
+
+    def by_block(self, block_rows: int) -> dict[int, "Piece"]:
+        """Return each block's part; nothing is copied where rows come block by block."""
+        blocks, whole = self.rows // block_rows, self
+        if (np.diff(blocks) < 0).any():
+            order = np.argsort(self.rows)
+            blocks, whole = blocks[order], self._part(order)
+        cuts = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(blocks)]
+        return {
+            int(blocks[start]): whole._part(slice(start, stop))
+            for start, stop in itertools.pairwise(cuts)
+            if start < stop
+        }
+
+    def _part(self, chosen: slice | npt.NDArray[np.intp]) -> "Piece":
+        stored = {name: array[chosen] for name, array in self.stored.items()}
+        return Piece(self.rows[chosen], stored, self.status[chosen])
 
 
 def stored_features(
@@ -49,36 +88,43 @@ def stored_features(
     return np.ascontiguousarray(features, dtype=FEATURE_DTYPE)
 
 
-def put_rows(
-    descriptor: int,
-    structure: Structure,
-    rows: npt.NDArray[np.int64],
-    stored: Mapping[str, npt.NDArray[np.float16]],
-    status: npt.NDArray[np.uint8],
-) -> None:
-    """Write k rows where they belong, each stretch of consecutive ones in one go.
-
-    Args:
-        descriptor: the open file.
-        structure: where everything lies in it.
-        rows: (k,) their positions.
-        stored: of each tap (k, ...), from `stored_features`.
-        status: (k,) u1.
+def put_rows(descriptor: int, structure: Structure, pieces: Sequence[Piece]) -> None:
+    """Write rows where they belong, each stretch of consecutive ones in one go, whatever pieces it came in.
 
     Raises:
         StorageError: the disk refused.
     """
-    columns: list[tuple[str, int, npt.NDArray[np.generic]]] = [("status", 1, status)]
-    columns[:0] = [(tap.name, tap.row_bytes, stored[tap.name]) for tap in structure.taps]
+    widths = {tap.name: tap.row_bytes for tap in structure.taps} | {"status": 1}
     with storage_errors(structure.path, "could not write"):
-        for start, stop in _runs(rows):
-            for name, row_bytes, content in columns:
-                offset = structure.places[name].offset + int(rows[start]) * row_bytes
-                disk.pwrite(descriptor, content[start:stop].reshape(-1).view(np.uint8).data, offset)
+        for stretch in _stretches(pieces):
+            first, part = stretch[0]
+            for name, row_bytes in widths.items():
+                offset = structure.places[name].offset + int(first.rows[part.start]) * row_bytes
+                disk.pwritev(descriptor, [_bytes(piece, name, part) for piece, part in stretch], offset)
+
+
+def _bytes(piece: Piece, name: str, part: slice) -> memoryview:
+    column = piece.status if name == "status" else piece.stored[name]
+    return column[part].reshape(-1).view(np.uint8).data
+
+
+def _stretches(pieces: Sequence[Piece]) -> list[list[tuple[Piece, slice]]]:
+    """Return the parts of pieces that follow each other in the file, stretch by stretch."""
+    runs = [
+        (int(piece.rows[start]), piece, slice(start, stop)) for piece in pieces for start, stop in _runs(piece.rows)
+    ]
+    found: list[list[tuple[Piece, slice]]] = []
+    following = -1
+    for first, piece, part in sorted(runs, key=itemgetter(0)):
+        if first != following:
+            found.append([])
+        found[-1].append((piece, part))
+        following = first + part.stop - part.start
+    return found
 
 
 def _runs(rows: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return [start, stop) of each stretch of consecutive rows, so that it goes out in one write."""
+    """Return [start, stop) of each stretch of consecutive rows."""
     if not len(rows):
         return []
     cuts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]

@@ -12,13 +12,23 @@ import numpy.typing as npt
 
 from featcache.cache import partial
 from featcache.cache.blocks import BlockScan
+from featcache.cache.held_rows import HeldRows
 from featcache.cache.journal import Journal
-from featcache.cache.layout import HOLDER_BYTES, PARTIAL_SUFFIX, CacheHeader, Status, block_range, run_bytes
+from featcache.cache.layout import (
+    BLOCK_BYTES,
+    HOLDER_BYTES,
+    PARTIAL_SUFFIX,
+    CacheHeader,
+    Status,
+    block_range,
+    run_bytes,
+)
 from featcache.cache.tap_statistics import TapStatistics
-from featcache.cache.values import put_rows, stored_features
+from featcache.cache.values import Piece, put_rows, stored_features
 from featcache.disk import disk, storage_errors
 from featcache.errors import CacheError
 
+_HELD_BYTES = 4 * BLOCK_BYTES  # of rows whose blocks aren't whole
 _LOG = logging.getLogger(__name__)
 
 
@@ -73,6 +83,8 @@ class CacheWriter:
         self._missing = np.array(
             [0 if b in scans else stop - start for b, (start, stop) in enumerate(ranges)], np.int64
         )
+        # other processes read whole blocks back, and need what stands in them
+        self._held = HeldRows(self.block_rows, self._missing, 0 if self._shared else _HELD_BYTES)
         self._scans: dict[int, BlockScan] = dict(scans)
         self._journal = Journal(descriptor, structure, self._scans)
         return self
@@ -105,17 +117,18 @@ class CacheWriter:
         features: Mapping[str, npt.NDArray[np.floating]],
         status: npt.NDArray[np.uint8],
     ) -> None:
-        """Write k rows; a block whose last row this is becomes durable soon after.
+        """Write k rows; a block whose last row this is becomes durable soon after. Rows of other blocks may wait in memory.
 
         Args:
             rows: (k,) integers, positions in the header's rows, each written once in a file's life.
-            features: every tap's (k, h, w, c) or (k, c) float16 or float32. Values of rejected rows are ignored,
-                zeros are stored.
+            features: every tap's (k, h, w, c) or (k, c) float16 or float32; not to be changed afterwards, as float16 is
+                held as it is. Values of rejected rows are ignored, zeros are stored.
             status: (k,), 1 ok or 2 rejected.
 
         Raises:
             FeatureValueError: NaN, infinity or a value beyond float16's range, with its row id and tap.
-            StorageError: the disk refused, now or when an earlier block was made durable.
+            StorageError: the disk refused, now or when an earlier block was made durable. What it refused counts as
+                never written.
             ValueError: arrays that don't fit each other or the header, or a row that was written before.
         """
         descriptor = self._open_descriptor()
@@ -127,13 +140,17 @@ class CacheWriter:
             for tap in self._structure.taps
         }
         self._claim(rows)
+        pieces = self._held.add(Piece(rows, stored, status))
         try:
-            put_rows(descriptor, self._structure, rows, stored, status)
+            put_rows(descriptor, self._structure, pieces)
         except BaseException:
+            self._held.forget(pieces)
             with self._lock:
-                self._claimed[rows] = False
+                for piece in pieces:
+                    self._claimed[piece.rows] = False
             raise
-        self._count_down(rows)
+        for piece in pieces:
+            self._count_down(piece.rows)
 
     def adopt(self, rows: npt.NDArray[np.integer], scan: BlockScan) -> None:
         """Take over k rows that another process wrote and made durable, the last ones of one block (`BlockWriter`).
@@ -232,13 +249,14 @@ class CacheWriter:
             self._journal.submit(block, scan)
 
     def _refuse_gaps(self) -> None:
-        blocks = np.flatnonzero(self._missing)
-        if len(blocks):
-            first = self._header.rows.ids[int(np.argmin(self._claimed))]
-            count = int(self._missing.sum())
+        gaps = np.flatnonzero(~self._claimed)
+        if len(gaps):
+            first = self._header.rows.ids[int(gaps[0])]
             raise CacheError(
-                f"{self.partial}: expected all {self._structure.n} rows before publishing; {count} are missing, the first is id={first!r}"
+                f"{self.partial}: expected all {self._structure.n} rows before publishing; {len(gaps)} are missing, the first is id={first!r}"
             )
+        if self._missing.any():
+            raise ValueError(f"{self.partial}: expected publish after every write has returned; one is still under way")
 
     def _record(self, run: Mapping[str, object]) -> dict[str, object]:
         statistics: dict[str, TapStatistics] = {}

@@ -1,0 +1,143 @@
+"""Rows wait in memory until their block is whole: what that changes, and what it must not."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+from cache_files import TAPS, feature_bytes, make_header, make_rows, write_cache, write_rows
+
+import featcache
+from featcache.cache import writer as writer_module
+from featcache.cache.held_rows import HeldRows
+from featcache.cache.values import Piece
+from featcache.cache.writer import CacheWriter
+from featcache.disk import disk
+from featcache.errors import CacheError, StorageError
+
+ROWS = make_rows(23)  # six blocks of 4, the last one short
+ROW_BYTES = sum(tap.row_bytes for tap in TAPS)
+
+
+@pytest.fixture
+def writes(monkeypatch):
+    """(offset, bytes, number of buffers) of every write of rows."""
+    noted, real = [], disk.pwritev
+
+    def pwritev(descriptor, contents, offset):
+        noted.append((offset, sum(map(len, contents)), len(contents)))
+        real(descriptor, contents, offset)
+
+    monkeypatch.setattr(disk, "pwritev", pwritev)
+    return noted
+
+
+def piece(*rows):
+    positions = np.array(rows, np.int64)
+    return Piece(positions, {"a": positions[:, np.newaxis].astype(np.float16)}, np.ones(len(rows), np.uint8))
+
+
+def rows_of(pieces):
+    return [p.rows.tolist() for p in pieces]
+
+
+@pytest.mark.parametrize("order", [range(4, 8), (6, 4, 7, 5)])
+def test_a_block_goes_out_in_one_write_a_dataset_once_it_is_whole(tmp_path, writes, order):
+    with CacheWriter(tmp_path / "c.h5", make_header(ROWS)) as writer:
+        for row in tuple(order)[:3]:
+            write_rows(writer, ROWS, [row])
+        assert writes == []
+        write_rows(writer, ROWS, [tuple(order)[3]])
+        places = writer._structure.places
+        expected = [(places[tap.name].offset + 4 * tap.row_bytes, 4 * tap.row_bytes, 4) for tap in TAPS]
+        assert writes == [*expected, (places["status"].offset + 4, 4, 4)]
+
+
+@pytest.mark.parametrize("most", [0, ROW_BYTES, 5 * ROW_BYTES, 10**9])
+def test_the_file_is_the_same_however_much_is_held(tmp_path, monkeypatch, writes, most):
+    whole = write_cache(tmp_path / "whole.h5", ROWS, rejected=[2, 9])
+    monkeypatch.setattr(writer_module, "_HELD_BYTES", most)
+    order = np.random.default_rng(0).permutation(23)
+    writes.clear()
+    with CacheWriter(tmp_path / "c.h5", make_header(ROWS)) as writer:
+        for start in range(0, 23, 3):
+            write_rows(writer, ROWS, order[start : start + 3], rejected=[2, 9])
+        writer.publish({})
+    assert sum(nbytes for _, nbytes, _ in writes) == 23 * (ROW_BYTES + 1), "every row once"
+    assert len(writes) >= 6 * 3
+    found, expected = featcache.open(tmp_path / "c.h5"), featcache.open(whole)
+    assert feature_bytes(found) == feature_bytes(expected)
+    assert found.run["statistics"] == expected.run["statistics"]
+
+
+def test_no_more_is_held_than_allowed():
+    missing = np.full(1000, 4)
+    held = HeldRows(4, missing, most=100)  # a row has two bytes
+    written, most = 0, 0
+    for row in np.random.default_rng(0).permutation(4000).tolist():
+        written += sum(map(len, rows_of(held.add(piece(row)))))
+        most = max(most, held._bytes)
+        assert held._bytes == 2 * sum(len(p.rows) for pieces in held._pieces.values() for p in pieces)
+    assert most == 100
+    assert written == 4000
+    assert not held._pieces
+    assert (missing == 4).all(), "the caller's own"
+
+
+def test_rows_of_several_blocks_in_one_call_are_split():
+    held = HeldRows(4, np.array([4, 4, 4]), most=100)
+    assert held.add(piece(1, 0, 3, 5)) == []
+    assert rows_of(held.add(piece(7, 2, 6, 9, 4))) == [[1, 0, 3], [2], [5], [4, 6, 7]]
+    assert rows_of(held.add(piece(8, 11, 10))) == [[9], [8, 11, 10]]
+    assert held.add(piece()) == []
+
+
+def test_what_comes_block_by_block_is_not_copied():
+    features = np.zeros((8, 1), np.float16)
+    parts = Piece(np.arange(2, 10), {"a": features}, np.ones(8, np.uint8)).by_block(4)
+    assert {block: part.rows.tolist() for block, part in parts.items()} == {0: [2, 3], 1: [4, 5, 6, 7], 2: [8, 9]}
+    assert all(np.shares_memory(part.stored["a"], features) for part in parts.values())
+
+
+def test_what_the_disk_refused_counts_as_never_written_and_may_come_again(tmp_path, monkeypatch):
+    with CacheWriter(tmp_path / "c.h5", make_header(ROWS)) as writer:
+        write_rows(writer, ROWS, [0, 1, 2, 5])
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "pwritev", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "bad disk")))
+            with pytest.raises(StorageError, match="input/output error"):
+                write_rows(writer, ROWS, [3, 4])
+        with pytest.raises(CacheError, match=r"21 are missing, the first is id='ünï/0\.jpg'"):
+            writer.publish({})  # 5 and 4 wait still: their block isn't whole
+        with pytest.raises(ValueError, match="every row once"):
+            write_rows(writer, ROWS, [4])
+        write_rows(writer, ROWS, [3, 2, 1, 0])
+        write_rows(writer, ROWS, range(6, 23))
+        writer.publish({})
+    whole = write_cache(tmp_path / "whole.h5", ROWS)
+    assert feature_bytes(featcache.open(tmp_path / "c.h5")) == feature_bytes(featcache.open(whole))
+
+
+def test_a_shared_file_holds_nothing_back(tmp_path, writes):
+    """Workers read a whole block back: what the conductor put there must be in the file."""
+    with CacheWriter(tmp_path / "c.h5", make_header(ROWS), shared=True) as writer:
+        write_rows(writer, ROWS, [5])
+        assert len(writes) == len(TAPS) + 1
+
+
+def test_thousands_of_buffers_and_short_writes_arrive_in_order(tmp_path, monkeypatch):
+    real, calls = os.pwritev, []
+
+    def short(descriptor, buffers, offset):
+        calls.append(len(buffers))
+        assert len(buffers) <= 1024, "more than the system takes"
+        first = [bytes(buffer) for buffer in buffers[:700]]
+        first[-1] = first[-1][:2] or first[-1]
+        return real(descriptor, first, offset)
+
+    monkeypatch.setattr(os, "pwritev", short)
+    contents = [np.frombuffer(bytes([i % 251]) * (i % 5), np.uint8).data for i in range(3000)]
+    path = tmp_path / "a"
+    with path.open("wb") as stream:
+        disk.pwritev(stream.fileno(), contents, 3)
+    assert path.read_bytes() == bytes(3) + b"".join(contents)
+    assert len(calls) >= 5
