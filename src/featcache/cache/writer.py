@@ -227,7 +227,7 @@ class CacheWriter:
             ):
                 expected = f"float16 or float32 {(len(rows), *taps[name].shape)}"
                 raise ValueError(f"expected {expected} for {name}; got {np.asarray(array).dtype} {np.shape(array)}")
-        return rows.astype(np.int64), np.ascontiguousarray(status, dtype=np.uint8)
+        return rows.astype(np.int64), np.array(status, dtype=np.uint8)  # copies, as rows may wait
 
     def _claim(self, rows: npt.NDArray[np.int64]) -> None:
         """Mark rows as this call's own, so that a row counts once in its block."""
