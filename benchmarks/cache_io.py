@@ -7,9 +7,9 @@ published by rename, against np.memmap, batch by batch as well, and against one 
 holds them all can do; both with fsync, rename and fsync of the folder. Reading: np.memmap of the file that np.memmap wrote, with
 the page cache warm as both files were just written, anew for every pair, as where a page lies is decided then; cold after the
 kernel was asked to drop the file's pages; and warm again. Each figure is the median of ROUNDS pairs, which of the two comes
-first left to chance. Before each measurement as much memory as it will take is touched and given back: a virtual machine hands
-free memory to its host after some seconds, and whoever needs it next pays for getting it back (0.4 s for 512 MB, as much as
-the whole write). Prints Markdown for benchmarks/RESULTS.md.
+first left to chance. Before each measurement three times the features' bytes are touched in memory and given back: a virtual
+machine hands free memory to its host after some seconds, and whoever needs it next pays for getting it back (0.4 s for 512 MB,
+as much as the whole write). Prints Markdown for benchmarks/RESULTS.md.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from featcache.rows import Rows
 SHAPE = (7, 7, 512)
 BATCH = 64
 ROUNDS = 15
-MEMORY = 3  # times the features' bytes that are touched before each measurement
+MEMORY = 3  # times the features' bytes
 # how the page cache came by the file: large pages or small ones, as the writes happened to fall, or as the kernel reads ahead
 AS_WRITTEN, COLD, READ_BEFORE = "warm, as written", "cold", "warm, read before"
 PAGE = 4096
@@ -197,10 +197,10 @@ def main() -> None:
     print("| | feature cache, MB/s | NumPy, MB/s | ratio (median of pairs) |\n| --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory(dir=wanted.folder) as folder:
         subject, turns = Subject(Path(folder), n), np.random.default_rng(0)
+        nbytes = MEMORY * subject.features.nbytes
         for name, (mine, theirs, share) in ways(subject).items():
             for way in (mine, theirs):
                 measure(way)
-            nbytes = MEMORY * subject.features.nbytes
             pairs = [pair(mine, theirs, nbytes, mine_first=bool(turns.integers(2))) for _ in range(ROUNDS)]
             speed = [
                 share * subject.features.nbytes / 1e6 / statistics.median(times) for times in zip(*pairs, strict=True)

@@ -10,7 +10,7 @@ from cache_files import TAPS, feature_bytes, make_header, make_rows, write_cache
 import featcache
 from featcache.cache import writer as writer_module
 from featcache.cache.held_rows import HeldRows
-from featcache.cache.values import Piece
+from featcache.cache.values import StoredRows
 from featcache.cache.writer import CacheWriter
 from featcache.disk import disk
 from featcache.errors import CacheError, StorageError
@@ -34,7 +34,7 @@ def writes(monkeypatch):
 
 def piece(*rows):
     positions = np.array(rows, np.int64)
-    return Piece(positions, {"a": positions[:, np.newaxis].astype(np.float16)}, np.ones(len(rows), np.uint8))
+    return StoredRows(positions, {"a": positions[:, np.newaxis].astype(np.float16)}, np.ones(len(rows), np.uint8))
 
 
 def rows_of(pieces):
@@ -94,7 +94,7 @@ def test_rows_of_several_blocks_in_one_call_are_split():
 
 def test_what_comes_block_by_block_is_not_copied():
     features = np.zeros((8, 1), np.float16)
-    parts = Piece(np.arange(2, 10), {"a": features}, np.ones(8, np.uint8)).by_block(4)
+    parts = StoredRows(np.arange(2, 10), {"a": features}, np.ones(8, np.uint8)).by_block(4)
     assert {block: part.rows.tolist() for block, part in parts.items()} == {0: [2, 3], 1: [4, 5, 6, 7], 2: [8, 9]}
     assert all(np.shares_memory(part.stored["a"], features) for part in parts.values())
 

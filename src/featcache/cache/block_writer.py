@@ -12,7 +12,7 @@ from featcache.cache.blocks import BlockScan, scan_block
 from featcache.cache.layout import HOLDER_BYTES, Status
 from featcache.cache.partial import SHARED_FLAGS
 from featcache.cache.structure import read_structure
-from featcache.cache.values import Piece, put_rows, stored_features
+from featcache.cache.values import StoredRows, put_rows, stored_features
 from featcache.disk import disk, storage_errors
 from featcache.errors import CacheMismatchError
 
@@ -84,7 +84,7 @@ class BlockWriter:
             raise ValueError(f"{self.path}: expected features of shapes {expected}; got {found}")
         stored = {tap.name: stored_features(tap, features[tap.name], ok, rows, self._ids) for tap in structure.taps}
         self._check_holder()
-        put_rows(self._descriptor, structure, [Piece(rows, stored, status)])
+        put_rows(self._descriptor, structure, [StoredRows(rows, stored, status)])
         with storage_errors(self.path, "could not write"):
             disk.fsync(self._descriptor)
         return scan_block(self._descriptor, structure, int(rows[0]) // structure.block_rows)

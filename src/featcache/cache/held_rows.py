@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from featcache.cache.values import Piece
+from featcache.cache.values import StoredRows
 
 
 class HeldRows:
@@ -27,11 +27,11 @@ class HeldRows:
         self._block_rows = block_rows
         self._missing = missing.copy()
         self._most = most
-        self._pieces: defaultdict[int, list[Piece]] = defaultdict(list)
+        self._pieces: defaultdict[int, list[StoredRows]] = defaultdict(list)
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def add(self, piece: Piece) -> list[Piece]:
+    def add(self, piece: StoredRows) -> list[StoredRows]:
         """Take rows and return what is to be written: the pieces of blocks that are whole now, or all that are held."""
         parts = piece.by_block(self._block_rows)
         with self._lock:
@@ -42,13 +42,12 @@ class HeldRows:
             ready = self._take([block for block in parts if not self._missing[block]])
             return ready + self._take(list(self._pieces)) if self._bytes > self._most else ready
 
-    def forget(self, pieces: Sequence[Piece]) -> None:
-        """Expect the rows of `pieces`, which `add` returned, once more: they could not be written."""
+    def forget(self, rows: npt.NDArray[np.int64]) -> None:
+        """Expect (k,) rows that `add` returned once more: they could not be written."""
         with self._lock:
-            for piece in pieces:
-                self._missing[int(piece.rows[0]) // self._block_rows] += len(piece.rows)
+            np.add.at(self._missing, rows // self._block_rows, 1)
 
-    def _take(self, blocks: Sequence[int]) -> list[Piece]:
+    def _take(self, blocks: Sequence[int]) -> list[StoredRows]:
         taken = [piece for block in blocks for piece in self._pieces.pop(block)]
         self._bytes -= sum(piece.nbytes for piece in taken)
         return taken

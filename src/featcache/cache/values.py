@@ -21,8 +21,8 @@ _PIECE = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
-    """Rows as they are stored.
+class StoredRows:
+    """Rows as they go to the file.
 
     Attributes:
         rows: (k,) int64, their positions.
@@ -39,22 +39,17 @@ class Piece:
         """Bytes of the features."""
         return sum(array.nbytes for array in self.stored.values())
 
-    def by_block(self, block_rows: int) -> dict[int, "Piece"]:
+    def by_block(self, block_rows: int) -> dict[int, "StoredRows"]:
         """Return each block's part; nothing is copied where rows come block by block."""
         blocks, whole = self.rows // block_rows, self
         if (np.diff(blocks) < 0).any():
             order = np.argsort(self.rows)
             blocks, whole = blocks[order], self._part(order)
-        cuts = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(blocks)]
-        return {
-            int(blocks[start]): whole._part(slice(start, stop))
-            for start, stop in itertools.pairwise(cuts)
-            if start < stop
-        }
+        return {int(blocks[start]): whole._part(slice(start, stop)) for start, stop in _runs(blocks, step=0)}
 
-    def _part(self, chosen: slice | npt.NDArray[np.intp]) -> "Piece":
+    def _part(self, chosen: slice | npt.NDArray[np.intp]) -> "StoredRows":
         stored = {name: array[chosen] for name, array in self.stored.items()}
-        return Piece(self.rows[chosen], stored, self.status[chosen])
+        return StoredRows(self.rows[chosen], stored, self.status[chosen])
 
 
 def stored_features(
@@ -88,7 +83,7 @@ def stored_features(
     return np.ascontiguousarray(features, dtype=FEATURE_DTYPE)
 
 
-def put_rows(descriptor: int, structure: Structure, pieces: Sequence[Piece]) -> None:
+def put_rows(descriptor: int, structure: Structure, pieces: Sequence[StoredRows]) -> None:
     """Write rows where they belong, each stretch of consecutive ones in one go, whatever pieces it came in.
 
     Raises:
@@ -103,17 +98,19 @@ def put_rows(descriptor: int, structure: Structure, pieces: Sequence[Piece]) -> 
                 disk.pwritev(descriptor, [_bytes(piece, name, part) for piece, part in stretch], offset)
 
 
-def _bytes(piece: Piece, name: str, part: slice) -> memoryview:
+def _bytes(piece: StoredRows, name: str, part: slice) -> memoryview:
     column = piece.status if name == "status" else piece.stored[name]
     return column[part].reshape(-1).view(np.uint8).data
 
 
-def _stretches(pieces: Sequence[Piece]) -> list[list[tuple[Piece, slice]]]:
+def _stretches(pieces: Sequence[StoredRows]) -> list[list[tuple[StoredRows, slice]]]:
     """Return the parts of pieces that follow each other in the file, stretch by stretch."""
     runs = [
-        (int(piece.rows[start]), piece, slice(start, stop)) for piece in pieces for start, stop in _runs(piece.rows)
+        (int(piece.rows[start]), piece, slice(start, stop))
+        for piece in pieces
+        for start, stop in _runs(piece.rows, step=1)
     ]
-    found: list[list[tuple[Piece, slice]]] = []
+    found: list[list[tuple[StoredRows, slice]]] = []
     following = -1
     for first, piece, part in sorted(runs, key=itemgetter(0)):
         if first != following:
@@ -123,11 +120,11 @@ def _stretches(pieces: Sequence[Piece]) -> list[list[tuple[Piece, slice]]]:
     return found
 
 
-def _runs(rows: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return [start, stop) of each stretch of consecutive rows."""
-    if not len(rows):
+def _runs(numbers: npt.NDArray[np.int64], step: int) -> list[tuple[int, int]]:
+    """Return [start, stop) of each stretch in which every number is the one before plus `step`."""
+    if not len(numbers):
         return []
-    cuts = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+    cuts = [0, *(np.flatnonzero(np.diff(numbers) != step) + 1).tolist(), len(numbers)]
     return list(itertools.pairwise(cuts))
 
 

@@ -24,7 +24,7 @@ from featcache.cache.layout import (
     run_bytes,
 )
 from featcache.cache.tap_statistics import TapStatistics
-from featcache.cache.values import Piece, put_rows, stored_features
+from featcache.cache.values import StoredRows, put_rows, stored_features
 from featcache.disk import disk, storage_errors
 from featcache.errors import CacheError
 
@@ -140,17 +140,16 @@ class CacheWriter:
             for tap in self._structure.taps
         }
         self._claim(rows)
-        pieces = self._held.add(Piece(rows, stored, status))
+        pieces = self._held.add(StoredRows(rows, stored, status))
+        going = np.concatenate([rows[:0], *(piece.rows for piece in pieces)])
         try:
             put_rows(descriptor, self._structure, pieces)
         except BaseException:
-            self._held.forget(pieces)
+            self._held.forget(going)
             with self._lock:
-                for piece in pieces:
-                    self._claimed[piece.rows] = False
+                self._claimed[going] = False
             raise
-        for piece in pieces:
-            self._count_down(piece.rows)
+        self._count_down(going)
 
     def adopt(self, rows: npt.NDArray[np.integer], scan: BlockScan) -> None:
         """Take over k rows that another process wrote and made durable, the last ones of one block (`BlockWriter`).
