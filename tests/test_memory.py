@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src"
-FEW, MANY = 6_000, 12_000  # a split keeps four parsed chunks of 1,024 lines, whatever its length
+# Far apart: which buffers are in use at once is a matter of threads and moves the peak by up to half a megabyte.
+FEW, MANY = 20_000, 60_000
 ENVIRONMENT = {"PYTHONPATH": str(SOURCE), "FEATCACHE_BLOCK_BYTES": "8192"}  # several blocks of few rows, too
 
 PROGRAM = """
@@ -66,8 +67,8 @@ def test_bytes_a_row(tmp_path):
     few, many = peaks(tmp_path / "few", FEW), peaks(tmp_path / "many", MANY)
     listing, manifest, extraction = ((after - before) / (MANY - FEW) for before, after in zip(few, many, strict=True))
     # as Python texts they were 300 to 500
-    assert listing < 90
-    assert manifest < 60
+    assert listing < 80
+    assert manifest < 30
     assert extraction < 60
 
 
