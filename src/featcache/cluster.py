@@ -129,7 +129,7 @@ class Cluster:
         Raises:
             ClusterError: it doesn't come back, or it was our own.
         """
-        with suppress(Exception):
+        with suppress(Exception):  # the connection is lost already
             self._client.close(timeout=1)
         if self._local is not None:
             raise ClusterError("the scheduler of the local workers ended; finished work is kept: run again")

@@ -82,7 +82,7 @@ class Flight:
                         yield from ((job, value) for value in self._outcome(future, job))
         finally:
             for future in self._flying:
-                with suppress(Exception):
+                with suppress(Exception):  # where the scheduler is gone, so is the job
                     future.cancel()
         if self._error is not None:
             raise self._error

@@ -137,5 +137,5 @@ def _remove_leftovers(folder: Path) -> None:
             if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
-                with suppress(OSError):
+                with suppress(OSError):  # it is in nobody's way, and the next run tries again
                     disk.unlink(leftover)

@@ -62,7 +62,7 @@ def deciding_facts() -> dict[str, str]:
         "Keras backend": backend,
     }
     for name, package in names.items():
-        with suppress(PackageNotFoundError):
+        with suppress(PackageNotFoundError):  # of the optional ones both sides lack it, or the comparison tells
             found[name] = version(package)
     return found | {"libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg"))}
 
@@ -72,7 +72,7 @@ def _keras_backend() -> str:
     if name := os.environ.get("KERAS_BACKEND"):
         return name
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError):  # without a file, or with a broken one, Keras takes its default, too
         return str(json.loads((home / "keras.json").read_text())["backend"])
     return "tensorflow"
 
@@ -126,7 +126,7 @@ def _see_images(project: Project) -> None:
     """Load one image, and so hold it to its digest."""
     rows = manifest_of(project).splits["train"]
     row = int(rows.listed.argmax())
-    with suppress(RejectedImageError):
+    with suppress(RejectedImageError):  # its bytes are the right ones, which is all that is asked here
         open_source(project.settings.dataset).load(rows.locations[row], rows.digests[row], 1)
 
 
@@ -166,7 +166,7 @@ def dask_setup(worker: object) -> None:
     if cpus := os.environ.get(CPUS_VARIABLE):
         wanted = {int(number) for number in cpus.split(",")}
         for thread in Path("/proc/self/task").iterdir():  # threads that are there already
-            with suppress(OSError):
+            with suppress(OSError):  # it has ended meanwhile
                 os.sched_setaffinity(int(thread.name), wanted)
     if log := os.environ.get(LOG_VARIABLE):
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)

@@ -128,7 +128,7 @@ def _recreate(descriptor: int, path: Path, header: CacheHeader, flags: int) -> i
         if fresh >= 0:
             os.close(fresh)
         if os.fstat(descriptor).st_size == 0:  # made only to be locked
-            with suppress(OSError):
+            with suppress(OSError):  # what went wrong first is what is told
                 disk.unlink(path)
         raise
     os.close(descriptor)
