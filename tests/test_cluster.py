@@ -28,6 +28,9 @@ sys.path.append(str(HERE))
 from numpy_backbone import BATCH, NumpyBackbone  # noqa: E402  # it lies beside the sitecustomize that is for workers alone
 
 ROWS = 3 * 40
+# rows that a death may cost: of blocks under way, two threads of two workers and one waiting for each; results that nobody
+# has fetched yet are among them
+LOST = 6 * BATCH
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +166,7 @@ def test_a_killed_worker_costs_no_more_than_the_blocks_in_its_hands(alone, there
     said = stages.extract_split(there, "train", Silent())
     killer.join()
     assert features(there) == features(alone)
-    assert ROWS <= computed(control) <= ROWS + 3 * BATCH
+    assert ROWS <= computed(control) <= ROWS + LOST
     assert "1 lost on the way" in said
     assert "begun again" in said
 
@@ -173,7 +176,7 @@ def test_a_worker_out_of_memory_is_started_again(alone, there, control):
     said = stages.extract_split(there, "train", Silent())
     assert features(there) == features(alone)
     assert "1 lost on the way" in said
-    assert computed(control) <= ROWS + 3 * BATCH
+    assert computed(control) <= ROWS + LOST
 
 
 def test_a_straggler_holds_its_own_blocks_and_nothing_is_computed_twice(alone, there, control):
@@ -261,7 +264,7 @@ def test_a_scheduler_that_is_started_again_is_gone_on_with(tmp_path, alone, cont
         said = stages.extract_split(project, "train", notices)
         restart.join()
         assert features(project) == features(alone)
-        assert ROWS <= computed(control) <= ROWS + 3 * BATCH
+        assert ROWS <= computed(control) <= ROWS + LOST
         assert any("is gone; waiting for it" in notice for notice in notices.said)
         assert said.endswith("begun again")
         cluster.connected(project).close()
