@@ -179,6 +179,8 @@ CASES = {
 }
 
 if __name__ == "__main__":
+    if unknown := set(sys.argv[1:]) - set(CASES):
+        sys.exit(f"expected cases of {', '.join(CASES)}; got {', '.join(sorted(unknown))}")
     print(
         "| set | images | pipeline/s | bare/s | OpenVINO bare/s | decode/s | naive/s | of fastest bare | of 1/(1/f+1/d) | of naive |"
     )
