@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import itertools
 import logging
@@ -256,6 +257,37 @@ def test_two_writers_in_one_process(tmp_path):
             pass
     assert not is_held(one.partial)
     assert not is_held(tmp_path / "none.partial.h5")
+
+
+@pytest.mark.parametrize("call", ["pwritev", "fsync"])
+def test_who_is_still_at_work_when_the_file_is_let_go_writes_into_no_other(tmp_path, monkeypatch, call):
+    """A second Ctrl-C ends the waiting for threads that write rows, or journal them."""
+    rows, real, at_it, go = make_rows(4), getattr(disk, call), threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        at_it.set()
+        go.wait(60)
+        real(*arguments)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with contextlib.ExitStack() as files:
+        with pytest.raises(KeyboardInterrupt), CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:  # noqa: PT012
+            number, close = writer._descriptor, writer._journal.close
+            monkeypatch.setattr(disk, call, slow)
+            thread = threading.Thread(target=write_rows, args=(writer, rows, range(4)))
+            thread.start()
+            assert at_it.wait(60)
+            monkeypatch.setattr(writer._journal, "close", interrupted)
+        others = [files.enter_context(open(tmp_path / f"other{i}", "w+b")) for i in range(9)]
+        assert number in [other.fileno() for other in others]
+        go.set()
+        thread.join()
+        close()
+    assert [(tmp_path / f"other{i}").read_bytes() for i in range(9)] == [b""] * 9
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        assert writer.durable.all()
 
 
 def test_a_file_published_between_open_and_lock_is_not_taken(tmp_path, monkeypatch):

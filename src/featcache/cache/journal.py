@@ -30,7 +30,9 @@ class Journal:
     def __init__(self, descriptor: int, structure: Structure, scans: dict[int, BlockScan]) -> None:
         """Journal into the file behind `descriptor`; `scans` receives what each block's reading back found."""
         self.scans = scans
-        self._descriptor = descriptor
+        # its own: who closes the file while this still works must not let it write into whatever gets that number next
+        self._descriptor = os.dup(descriptor)
+        self._closed = False
         self._structure = structure
         self._blocks: queue.SimpleQueue[tuple[int, Future[BlockScan]] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
@@ -66,6 +68,9 @@ class Journal:
             self._blocks.put(None)
             self._thread.join()
         self._readers.shutdown()
+        if not self._closed:
+            os.close(self._descriptor)
+            self._closed = True
 
     def _work(self) -> None:
         try:

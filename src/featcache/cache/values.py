@@ -8,7 +8,7 @@ from operator import itemgetter
 import numpy as np
 import numpy.typing as npt
 
-from featcache.cache.layout import FEATURE_DTYPE, FLOAT16_MAX, TapLayout
+from featcache.cache.layout import FEATURE_DTYPE, FLOAT16_MAX, Status, TapLayout
 from featcache.cache.structure import Structure
 from featcache.disk import disk, storage_errors
 from featcache.errors import FeatureValueError
@@ -50,6 +50,35 @@ class StoredRows:
     def _part(self, chosen: slice | npt.NDArray[np.intp]) -> "StoredRows":
         stored = {name: array[chosen] for name, array in self.stored.items()}
         return StoredRows(self.rows[chosen], stored, self.status[chosen])
+
+
+def checked_rows(
+    structure: Structure,
+    rows: npt.NDArray[np.integer],
+    features: Mapping[str, npt.NDArray[np.floating]],
+    status: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """Return copies of (k,) rows and status, as they may wait.
+
+    Raises:
+        ValueError: arrays that don't fit each other or the file.
+    """
+    taps = {tap.name: tap for tap in structure.taps}
+    if set(features) != set(taps):
+        raise ValueError(f"expected features of the taps {sorted(taps)}; got {sorted(features)}")
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or status.shape != rows.shape:
+        raise ValueError(
+            f"expected integer rows (k,) and as many statuses; got {rows.dtype} {rows.shape}, {status.shape}"
+        )
+    if len(rows) and not (rows.min() >= 0 and rows.max() < structure.n):
+        raise ValueError(f"expected rows from 0 to {structure.n - 1}; got {rows.min()} to {rows.max()}")
+    if not ((status == Status.OK) | (status == Status.REJECTED)).all():
+        raise ValueError(f"expected status 1 (ok) or 2 (rejected); got {sorted(set(status.tolist()))}")
+    for name, array in features.items():
+        expected, found = (len(rows), *taps[name].shape), np.asarray(array)
+        if found.shape != expected or found.dtype not in (np.float16, np.float32):
+            raise ValueError(f"expected float16 or float32 {expected} for {name}; got {found.dtype} {found.shape}")
+    return rows.astype(np.int64), np.array(status, dtype=np.uint8)
 
 
 def stored_features(

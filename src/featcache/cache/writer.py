@@ -3,7 +3,8 @@
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -24,7 +25,7 @@ from featcache.cache.layout import (
     run_bytes,
 )
 from featcache.cache.tap_statistics import TapStatistics
-from featcache.cache.values import StoredRows, put_rows, stored_features
+from featcache.cache.values import StoredRows, checked_rows, put_rows, stored_features
 from featcache.disk import disk, storage_errors
 from featcache.errors import CacheError
 
@@ -131,25 +132,16 @@ class CacheWriter:
                 never written.
             ValueError: arrays that don't fit each other or the header, or a row that was written before.
         """
-        descriptor = self._open_descriptor()
-        self._journal.check()
-        rows, status = self._checked(np.asarray(rows), np.asarray(status), features)
-        ok, ids = status == Status.OK, self._header.rows.ids
-        stored = {
-            tap.name: stored_features(tap, np.asarray(features[tap.name]), ok, rows, ids)
-            for tap in self._structure.taps
-        }
-        self._claim(rows)
-        pieces = self._held.add(StoredRows(rows, stored, status))
-        going = np.concatenate([rows[:0], *(piece.rows for piece in pieces)])
-        try:
-            put_rows(descriptor, self._structure, pieces)
-        except BaseException:
-            self._held.forget(going)
-            with self._lock:
-                self._claimed[going] = False
-            raise
-        self._count_down(going)
+        with self._own_descriptor() as descriptor:
+            self._journal.check()
+            rows, status = checked_rows(self._structure, np.asarray(rows), features, np.asarray(status))
+            ok, ids = status == Status.OK, self._header.rows.ids
+            stored = {
+                tap.name: stored_features(tap, np.asarray(features[tap.name]), ok, rows, ids)
+                for tap in self._structure.taps
+            }
+            self._claim(rows)
+            self._put(descriptor, self._held.add(StoredRows(rows, stored, status)))
 
     def adopt(self, rows: npt.NDArray[np.integer], scan: BlockScan) -> None:
         """Take over k rows that another process wrote and made durable, the last ones of one block (`BlockWriter`).
@@ -202,31 +194,16 @@ class CacheWriter:
         partial.remove_superseded(self.path)
         return self.path
 
-    def _checked(
-        self,
-        rows: npt.NDArray[np.integer],
-        status: npt.NDArray[np.uint8],
-        features: Mapping[str, npt.NDArray[np.floating]],
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-        taps = {tap.name: tap for tap in self._structure.taps}
-        if set(features) != set(taps):
-            raise ValueError(f"expected features of the taps {sorted(taps)}; got {sorted(features)}")
-        if rows.ndim != 1 or rows.dtype.kind not in "iu" or status.shape != rows.shape:
-            raise ValueError(
-                f"expected integer rows (k,) and as many statuses; got {rows.dtype} {rows.shape}, {status.shape}"
-            )
-        if len(rows) and not (rows.min() >= 0 and rows.max() < self._structure.n):
-            raise ValueError(f"expected rows from 0 to {self._structure.n - 1}; got {rows.min()} to {rows.max()}")
-        if not ((status == Status.OK) | (status == Status.REJECTED)).all():
-            raise ValueError(f"expected status 1 (ok) or 2 (rejected); got {sorted(set(status.tolist()))}")
-        for name, array in features.items():
-            if np.shape(array) != (len(rows), *taps[name].shape) or np.asarray(array).dtype not in (
-                np.float16,
-                np.float32,
-            ):
-                expected = f"float16 or float32 {(len(rows), *taps[name].shape)}"
-                raise ValueError(f"expected {expected} for {name}; got {np.asarray(array).dtype} {np.shape(array)}")
-        return rows.astype(np.int64), np.array(status, dtype=np.uint8)  # copies, as rows may wait
+    def _put(self, descriptor: int, pieces: Sequence[StoredRows]) -> None:
+        rows = np.concatenate([np.empty(0, np.int64), *(piece.rows for piece in pieces)])
+        try:
+            put_rows(descriptor, self._structure, pieces)
+        except BaseException:
+            self._held.forget(rows)
+            with self._lock:
+                self._claimed[rows] = False
+            raise
+        self._count_down(rows)
 
     def _claim(self, rows: npt.NDArray[np.int64]) -> None:
         """Mark rows as this call's own, so that a row counts once in its block."""
@@ -273,7 +250,19 @@ class CacheWriter:
             raise ValueError(f"expected a writer inside its with block and not yet published; got {self.partial}")
         return self._descriptor
 
+    @contextmanager
+    def _own_descriptor(self) -> Iterator[int]:
+        """Yield a copy of the descriptor, for as long as a thread writes."""
+        # a second Ctrl-C may release the file meanwhile, and whatever is opened next gets its number
+        with self._lock:
+            descriptor = os.dup(self._open_descriptor())
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
     def _release(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)  # the lock goes with it
-            self._descriptor = None
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)  # the lock goes with it, or with the last copy
+                self._descriptor = None
