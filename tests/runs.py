@@ -11,6 +11,15 @@ import h5py
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
+# what `os` has on Linux alone, of all that anybody here might call
+LINUX_ALONE = (
+    "sched_getaffinity",
+    "sched_setaffinity",
+    "posix_fallocate",
+    "posix_fadvise",
+    "copy_file_range",
+    "memfd_create",
+)
 SHORT_BLOCKS = {"FEATCACHE_BLOCK_BYTES": "1"}  # a block is at least one batch
 
 

@@ -1,5 +1,7 @@
 """Decoded images of a split: grey or colour, in memory or in a scratch file, and what can't be decoded."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -86,7 +88,7 @@ def test_no_room_for_the_scratch_file_is_one_line(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pixels, "MEMORY_BYTES", 0)
-    monkeypatch.setattr(pixels.os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(StorageError, match="no space left"):
         load(grey, tmp_path)
 

@@ -205,7 +205,7 @@ def test_cores_and_grouping_change_no_bit(monkeypatch):
     of = plan(3, hidden=(8, 6), dropouts=(0.2, 0.3, 0.4), recompute_statistics=True, standardize=True)
     bags = [train(examples, of)]
     for cores, values in ((1, 1), (3, 1 << 20), (16, 1 << 20)):
-        monkeypatch.setattr(training.os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        monkeypatch.setattr(training, "core_numbers", lambda cores=cores: list(range(cores)))
         monkeypatch.setattr(training, "_GROUP_VALUES", values)
         bags.append(train(examples, of))
     for bag in bags[1:]:

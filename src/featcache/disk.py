@@ -5,6 +5,7 @@ fsync of the folder. Nothing else in the package calls `os.pwrite`, `os.pwritev`
 """
 
 import errno
+import fcntl
 import itertools
 import os
 import re
@@ -12,10 +13,11 @@ import secrets
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from featcache.errors import StorageError
+from featcache.machine import reserves
 
 _REASONS = {
     errno.ENOSPC: "no space left on the disk",
@@ -75,11 +77,18 @@ class Disk:
 
     def fsync(self, descriptor: int) -> None:
         """Return once the file's bytes are on the disk."""
+        if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: its fsync leaves them in the disk's own memory
+            with suppress(OSError):  # a network file system may not know it, and fsync tells what else is wrong
+                fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+                return
         os.fsync(descriptor)
 
     def allocate(self, descriptor: int, size: int) -> None:
         """Reserve `size` bytes now, so that a full disk is known before the work."""
         if size == 0:
+            return
+        if not reserves():
+            _refuse_more_than_is_free(descriptor, size)
             return
         try:
             os.posix_fallocate(descriptor, 0, size)
@@ -103,6 +112,13 @@ class Disk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _refuse_more_than_is_free(descriptor: int, size: int) -> None:
+    """Raise the `OSError` of a full disk if the file, when it has `size` bytes, wouldn't fit: all that can be known beforehand."""
+    volume, taken = os.fstatvfs(descriptor), 512 * os.fstat(descriptor).st_blocks
+    if size - taken > volume.f_bavail * volume.f_frsize:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 disk = Disk()

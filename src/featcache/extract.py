@@ -5,7 +5,6 @@ imported only when at least one row has to be computed.
 """
 
 import platform
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from featcache.cache.layout import CacheHeader, Status, TapLayout, default_block
 from featcache.cache.reuse import RowFinder, find_rows
 from featcache.cache.writer import CacheWriter
 from featcache.extraction import Extraction
+from featcache.machine import peak_bytes
 from featcache.overlap import ForwardPass, Loader, Target, compute
 from featcache.progress import Progress
 
@@ -224,7 +224,7 @@ def _run_record(
         "images_per_second": round(computed / (account.seconds * share), 1) if account and computed else None,
         "shares": account.shares() if account else None,
         "batch_size": backbone.batch_size if backbone is not None else None,
-        "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "peak_bytes": peak_bytes(),
         "host": platform.node(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES if find_spec(name)},

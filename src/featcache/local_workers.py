@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from featcache.cluster_spec import ClusterSpec
 from featcache.errors import ClusterError
+from featcache.machine import core_numbers
 from featcache.worker import CPUS_VARIABLE, LOG_VARIABLE
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def start_workers(spec: ClusterSpec, log: Path) -> "SpecCluster":
     from distributed import Nanny, Scheduler, SpecCluster
     from distributed.system import MEMORY_LIMIT
 
-    places = deal_out(spec, sorted(os.sched_getaffinity(0)), visible_gpus())
+    places = deal_out(spec, core_numbers(), visible_gpus())
     options = {
         "nthreads": _SLOTS,
         "memory_limit": MEMORY_LIMIT // len(places),

@@ -4,7 +4,6 @@ Threads decode some batches ahead, two forward passes are under way at once (so 
 hidden behind the other), and one thread writes behind. Rows of several copies share one decoding.
 """
 
-import os
 import threading
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from featcache.augment import AugmentPolicy, augment
 from featcache.cache.layout import Status
 from featcache.errors import RejectedImageError
 from featcache.extraction import AUGMENT_SEED
+from featcache.machine import core_numbers
 from featcache.progress import Progress
 from featcache.rows import Rows
 from featcache.specs import FeaturesSpec
@@ -73,7 +73,7 @@ class Account:
     def __init__(self) -> None:
         self._begun = time.perf_counter()
         self._end: float | None = None
-        self._cores = len(os.sched_getaffinity(0))
+        self._cores = len(core_numbers())
         self._busy = {"decode": 0.0, "write": 0.0}
         self._stalled = {"decode": 0.0, "write": 0.0}
         self._lock = threading.Lock()
@@ -217,7 +217,7 @@ class _Feed:
         self._load = load
         self._size = size
         self._account = account
-        self._threads = len(os.sched_getaffinity(0))
+        self._threads = len(core_numbers())
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="featcache-decode")
 
     def batches(self, targets: Sequence[Target], batch_size: int, flights: _Flights) -> Iterator[_Batch]:

@@ -1,6 +1,5 @@
 """A split's images as one array, decoded once, for what is trained on pixels: small images, many passes. NumPy only."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import RejectedImageError
+from featcache.machine import core_numbers
 from featcache.progress import Progress
 from featcache.rows import Rows
 from featcache.scratch import space
@@ -91,7 +91,7 @@ def _with_channels(images: Images, channels: int, grey: bool) -> Images:
 
 def _decoded(rows: Rows, load: Loader, size: int) -> Iterator[tuple[int, Images, npt.NDArray[np.bool_]]]:
     """Yield (first row, (b, size, size, 3) images, (b,) bool) in order, decoded some blocks ahead."""
-    threads = os.cpu_count() or 1
+    threads = len(core_numbers())
     starts = iter(range(0, len(rows), _BLOCK))
     queue: deque[tuple[int, Future[tuple[Images, npt.NDArray[np.bool_]]]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="featcache-decode") as pool:

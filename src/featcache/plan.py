@@ -4,7 +4,6 @@ import dataclasses
 import math
 import os
 import platform
-import resource
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from featcache.cache.reader import Reader, open_cache
 from featcache.cache.reuse import Wanted
 from featcache.describe import size_text
 from featcache.errors import CacheError
+from featcache.machine import peak_bytes
 from featcache.precision import choose_precision
 from featcache.progress import Progress
 from featcache.project import Project
@@ -207,5 +207,5 @@ def _measured(project: Project, progress: Progress) -> tuple[Shapes, Rate]:
         count += len(images)
     speed = count / (time.perf_counter() - begun)
     progress.finish()
-    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = peak_bytes()
     return backbone.taps, Rate(round(speed, 1), memory, f"{count:,} forward passes measured now, without decoding")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.disk import storage_errors
+from featcache.machine import reserves
 
 MEMORY_BYTES = 1 << 26
 """Up to so many bytes stand in memory: a member's probabilities of 16 classes for a million rows."""
@@ -44,14 +45,16 @@ def space(
 
 
 def _reserve(file: IO[bytes], size: int) -> None:
-    try:
-        os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            raise
-        for start in range(0, size, len(_ZEROS)):  # a file system that can't reserve, as NFS: there only writing tells
-            file.write(_ZEROS[: size - start])
-        file.flush()
+    if reserves():
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+    for start in range(0, size, len(_ZEROS)):  # what can't reserve, as NFS or macOS: there only writing tells
+        file.write(_ZEROS[: size - start])
+    file.flush()
 
 
 _ZEROS = bytes(1 << 20)

@@ -4,7 +4,6 @@ On processors the heads are dealt out to groups, and each core takes one group a
 heads share a group changes no bit of any of them.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from featcache.batches import Batch, Batches, Examples, HeadStream, input_statis
 from featcache.descent import Descent
 from featcache.errors import TrainingError
 from featcache.judging import Judge, Scores
+from featcache.machine import core_numbers
 from featcache.presets import HeadPlan
 from featcache.progress import Progress
 from featcache.schedules import rates
@@ -71,7 +71,7 @@ def train_bag(
     heads = tuple(HeadId(int(seed), part) for seed in seeds for part in examples.parts.numbers)
     small = fits((len(seeds), len(examples.labels), plan.classes), np.float32)  # larger, it is rather said once more
     judge = Judge(examples, len(plan.hidden), remember=small and not plan.recompute_statistics)
-    threads = 1 if accelerator else len(os.sched_getaffinity(0))
+    threads = 1 if accelerator else len(core_numbers())
     groups = _groups(examples, plan, heads, threads, accelerator or Descent)
     progress.start(name, plan.epochs, "epochs")
     try:

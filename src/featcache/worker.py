@@ -163,7 +163,7 @@ def perform(terms: Terms, name: str, call: Callable[..., Any], *arguments: Any) 
 def dask_setup(worker: object) -> None:
     """Settle a worker process of our own before it begins: which cores it has, and where what it says goes."""
     del worker
-    if cpus := os.environ.get(CPUS_VARIABLE):
+    if (cpus := os.environ.get(CPUS_VARIABLE)) and hasattr(os, "sched_setaffinity"):
         wanted = {int(number) for number in cpus.split(",")}
         for thread in Path("/proc/self/task").iterdir():  # threads that are there already
             with suppress(OSError):  # it has ended meanwhile

@@ -10,6 +10,7 @@ from featcache.cache.blocks import BlockScan, Scratch, scan_block
 from featcache.cache.layout import CHECKSUM_BYTES
 from featcache.cache.structure import Structure
 from featcache.disk import disk, storage_errors
+from featcache.machine import core_numbers
 
 # Blocks read back at once, where several wait. One core is left to who writes: with two readers on two cores they fight for
 # the cores and the interpreter's lock, and the same work takes a fifth more processor time.
@@ -38,7 +39,7 @@ class Journal:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=f"journal of {structure.path.name}", daemon=True)
         self._scratches: queue.SimpleQueue[Scratch] = queue.SimpleQueue()
-        readers = max(1, min(_READERS, len(os.sched_getaffinity(0)) - 1))
+        readers = max(1, min(_READERS, len(core_numbers()) - 1))
         for _ in range(readers):
             self._scratches.put(Scratch(structure))
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="featcache-checksum")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.doctor.check import FAIL, PASS, WARN, Check
+from featcache.machine import core_numbers
 from featcache.precision import CPUINFO, choose_precision, cpu_flags
 from featcache.progress import Progress
 
@@ -104,8 +105,7 @@ def gpu_check(facts: dict[str, Any], said: str, root: Path = Path("/")) -> Check
 def _processor() -> Check:
     flags = cpu_flags(CPUINFO)
     found = [name for flag, name in _UNITS.items() if flags is not None and flag in flags]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    told = f"{cores} cores with {', '.join(found) or 'no vector units that are known'}"
+    told = f"{len(core_numbers())} cores with {', '.join(found) or 'no vector units that are known'}"
     if flags is not None and "avx2" not in flags:
         return Check(
             "processor", WARN, told, "expect some images a second; a processor with AVX2 is several times faster"
