@@ -24,14 +24,18 @@ def main() -> None:
     task = json.loads(sys.stdin.read())
     paths = [Path(path) for path in task["paths"]]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = _MEMORY_BYTES + _mapped_bytes(paths)
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    if sys.platform != "darwin":  # which maps hundreds of gigabytes into every process and refuses such a limit
+        _limit_memory(_MEMORY_BYTES + _mapped_bytes(paths))
     if task["what"] == "files":
         _check_file(paths[0])
     else:
         _check_demands(paths, task["overrides"], deep=task["deep"])
     _say({"done": True})
+
+
+def _limit_memory(wanted: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def _mapped_bytes(paths: list[Path]) -> int:
