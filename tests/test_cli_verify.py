@@ -268,8 +268,8 @@ def test_deep_finds_an_image_that_changed_behind_its_stat(project, capsys, monke
     code, found = verify(capsys, project.artifacts / "features", "--deep", *flags(project))
     messages = [message for faults in found.values() for cause, message in faults if cause == "settings"]
     assert code == 1
-    assert any("1 images are changed, e.g. 'disc/3.png'" in message for message in messages)
-    assert any("1 images are gone, e.g. 'disc-1.png'" in message for message in messages)
+    assert any("1 image changed, e.g. 'disc/3.png'" in message for message in messages)
+    assert any("1 image gone, e.g. 'disc-1.png'" in message for message in messages)
 
 
 def test_deep_says_that_it_cannot_say_without_the_projects_settings(project, capsys):

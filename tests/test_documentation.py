@@ -44,6 +44,23 @@ enabled = false
 """
 
 
+def write_competition(folder):
+    """Photos in one folder, a table of the classes of some, and a sample for the others."""
+    write_photos(folder / "photos", train=4, test=2)
+    (folder / "images").mkdir()
+    classes = ["id,label"]
+    for number, path in enumerate(sorted(folder.glob("photos/train/*/*.png"))):
+        classes.append(f"{number:04d},{path.parent.name}")
+        path.rename(folder / f"images/{number:04d}.png")
+    tested = sorted(folder.glob("photos/test/*.png"))
+    for path in tested:
+        path.rename(folder / "images" / path.name)
+    names = sorted({line.partition(",")[2] for line in classes[1:]})
+    sample = [",".join(["id", *names]), *(",".join([path.stem, *["0"] * len(names)]) for path in reversed(tested))]
+    (folder / "train.csv").write_text("\n".join(classes) + "\n")
+    (folder / "sample_submission.csv").write_text("\n".join(sample) + "\n")
+
+
 def subparsers():
     actions = build_parser()._actions
     return next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
@@ -100,6 +117,7 @@ def test_what_a_page_says_works(page, finished_digits, tmp_path, monkeypatch):
     shutil.copytree(finished_digits, folder)
     shutil.copytree(ROOT / "examples", folder / "examples")
     write_photos(folder / "PHOTOS", train=4, test=2)
+    write_competition(folder / "COMPETITION")
     shutil.copy(next(folder.glob("artifacts/digits/features/train-*.h5")), folder / "cache.h5")
     shutil.copy(folder / "PHOTOS/test/disc-0.png", folder / "a.jpg")  # decoders go by content
     reader = Reader()

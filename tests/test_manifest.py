@@ -350,7 +350,7 @@ def test_notices(root, out):
     index_images(spec_of(root), out, notices)
     assert notices == [
         "not listed: 1 .pdf",
-        "test: 1 of 2 images are set aside, e.g. 'u/img_1.png' (the file is empty (0 bytes))",
+        "test: 1 of 2 images set aside, e.g. 'u/img_1.png' (the file is empty (0 bytes))",
     ]
 
 

@@ -204,6 +204,26 @@ def test_an_idx_file_with_a_mistake(tmp_path, name, content, words):
     refused(luigi(tmp_path, "Submit", **photos(tmp_path, Dataset_source="idx")), FAILED, name, *words)
 
 
+@pytest.mark.parametrize(
+    ("header", "settings", "words"),
+    [
+        ("id,disc,square,triangle", {}, ["expected 2 columns for format=labels", "format = probabilities"]),
+        ("id,label", {"Submission_columns": "img, class"}, ["[Submission] columns, img, class", "drop the setting"]),
+        ("id,disc,square", {"Submission_format": "probabilities"}, ["one column for each of 3 classes"]),
+        ("", {"Submission_columns": "img, a, b"}, ["[Submission] columns", "expected 2 columns for format=labels"]),
+    ],
+)
+def test_columns_that_cannot_be_are_told_before_any_feature_is_computed(tmp_path, header, settings, words):
+    write_photos(tmp_path / "photos")
+    names = sorted(path.name for path in (tmp_path / "photos/test").iterdir())
+    if header:
+        rows = [",".join([name, *["0"] * header.count(",")]) for name in names]
+        (tmp_path / "photos/sample_submission.csv").write_text("\n".join([header, *rows]) + "\n")
+    outcome = luigi(tmp_path, "Submit", **photos(tmp_path / "photos", **settings))
+    refused(outcome, FAILED, *words)
+    assert "ExtractSplit" not in outcome.out
+
+
 def test_a_sample_submission_with_other_ids_is_told_before_any_feature_is_computed(tmp_path):
     write_photos(tmp_path / "photos")
     (tmp_path / "photos/sample_submission.csv").write_text("id,label\nnobody.png,disc\n")

@@ -22,6 +22,7 @@ from featcache.flight import PATIENCE_SECONDS, POLL_SECONDS, Flight, Job
 from featcache.local_workers import start_workers
 from featcache.progress import Progress
 from featcache.project import LOG_NAME, Project
+from featcache.tables import counted
 from featcache.worker import TOPIC, Terms
 
 if TYPE_CHECKING:
@@ -100,11 +101,11 @@ class Cluster:
     def said(self) -> str:
         """What a person wants to know of the last run: workers, and what went wrong with them."""
         again = sum(self.begun.values()) - len(self.begun)
-        parts = [f"{len(self.workers)} worker{'s' * (len(self.workers) != 1)}"]
+        parts = [counted(len(self.workers), "worker")]
         if self.lost:
             parts.append(f"{len(self.lost)} lost on the way")
         if again > 0:
-            parts.append(f"{again} job{'s' * (again != 1)} begun again")
+            parts.append(f"{counted(again, 'job')} begun again")
         return ", ".join(parts)
 
     def look(self) -> dict[str, int]:

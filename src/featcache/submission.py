@@ -90,6 +90,15 @@ def write_submission(
     return SubmissionReport(path, len(names), layout.columns, filled, tuple(notices))
 
 
+def check_columns(spec: SubmissionSpec, class_names: Sequence[str], sample: Sample | None) -> None:
+    """Refuse columns that a submission of these classes can't have; `write_submission` would, at the end.
+
+    Raises:
+        SubmissionError: the sample's, or those of the settings, don't fit each other, the format or the classes.
+    """
+    _layout(spec, class_names, sample)
+
+
 def _check(ids: Sequence[str], probabilities: npt.NDArray[np.floating], class_names: Sequence[str]) -> None:
     if probabilities.shape != (len(ids), len(class_names)):
         expected = f"({len(ids)}, {len(class_names)})"

@@ -8,7 +8,7 @@ from featcache.curves import curves_lines
 from featcache.errors import CacheError
 from featcache.project import LOG_NAME, Project
 from featcache.records import read_json
-from featcache.tables import Parts, Table
+from featcache.tables import Parts, Table, counted
 
 
 def summary(project: Project) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def summary_parts(project: Project) -> Parts:
     lines.append(("weights", _weights(facts["weights"], facts["precision"])))
     lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
     count, columns = facts["submission_rows"], ",".join(facts["columns"] or ())
-    lines.append(("submission", f"{_shown(facts['submission'])} ({count:,} rows: {_shortened(columns)})"))
+    lines.append(("submission", f"{_shown(facts['submission'])} ({counted(count, 'row')}: {_shortened(columns)})"))
     if facts["report"]:
         lines.append(("report", f"{_shown(facts['report'])} (open it in a browser)"))
     lines.append(("cache", f"{_shown(facts['features'])} (featcache ls, featcache show FILE)"))

@@ -33,6 +33,11 @@ def plain(parts: Parts) -> list[str]:
     return [line for part in parts for line in (part.lines() if isinstance(part, Table) else [part])]
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``1 image`` or ``1,438 images``; the noun's plural is its singular and an s."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:
     """Return rows of texts as lines with aligned columns."""
     if not table:

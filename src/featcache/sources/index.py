@@ -195,4 +195,4 @@ def _tell(manifest: Manifest, progress: Progress) -> None:
         rejected = [index for index, reason in enumerate(rows.reasons) if reason]
         if rejected:
             first = f"{rows.ids[rejected[0]]!r} ({rows.reasons[rejected[0]]})"
-            progress.notice(f"{split}: {len(rejected)} of {len(rows)} images are set aside, e.g. {first}")
+            progress.notice(f"{split}: {len(rejected)} of {len(rows)} images set aside, e.g. {first}")

@@ -12,20 +12,25 @@ from featcache.errors import SettingsError, StorageError
 from featcache.project import Project
 from featcache.sample import match_ids, read_sample
 from featcache.sources import Manifest
+from featcache.submission import check_columns
 
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
 
 
-def check_sample(project: Project) -> None:
-    """Compare the sample submission's ids with the test images', which only the submission itself needs.
+def check_submission(project: Project) -> None:
+    """Compare the sample submission's ids and columns with the test images and classes, which only the submission needs.
 
     Raises:
-        SubmissionError: the sample can't be read or names other rows.
+        SubmissionError: the sample can't be read, names other rows, or it or the settings have other columns.
     """
-    sample = project.settings.dataset.sample_submission
-    test = Manifest.load(project.folder).splits.get("test") if sample is not None else None
-    if sample is not None and test is not None:
-        match_ids(test.ids, read_sample(sample))
+    settings = project.settings
+    path, manifest = settings.dataset.sample_submission, Manifest.load(project.folder)
+    test = manifest.splits.get("test")
+    if test is not None:
+        sample = read_sample(path) if path is not None else None
+        if sample is not None:
+            match_ids(test.ids, sample)
+        check_columns(settings.submission, manifest.class_names, sample)
 
 
 def check_clip(project: Project) -> None:

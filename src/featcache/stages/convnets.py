@@ -27,6 +27,7 @@ from featcache.scratch import space
 from featcache.sources import Manifest, open_source
 from featcache.stages.heads import FOLD_SEED
 from featcache.startup import import_keras
+from featcache.tables import counted
 from featcache.worker import ONE_AT_A_TIME
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def train_convnets(project: Project, progress: Progress, *, fresh: bool = False)
         _train_folds_there(cluster, project, seeds, material, progress)
     said = [_train_member(project, seed, material, progress) for seed in seeds]
     there = [cluster.said()] if cluster is not None else []
-    return " · ".join([f"{material.plan.epochs} epochs in {material.plan.precision}", *said, *there])
+    return " · ".join([f"{counted(material.plan.epochs, 'epoch')} in {material.plan.precision}", *said, *there])
 
 
 @dataclass(frozen=True, eq=False)

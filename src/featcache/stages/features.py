@@ -22,7 +22,8 @@ from featcache.project import Project
 from featcache.records import write_json
 from featcache.resolved import gpu_capability_of, resolved_backbone
 from featcache.sources import Manifest, open_source
-from featcache.stages.checks import check_clip, check_heads, check_sample, check_space
+from featcache.stages.checks import check_clip, check_heads, check_space, check_submission
+from featcache.tables import counted
 from featcache.weights import resolve_weights
 
 if TYPE_CHECKING:
@@ -51,12 +52,12 @@ def resolve_features(project: Project, progress: Progress) -> None:
         BackboneError: no such backbone, or the images are too small for it.
         SettingsError: the submission's clip is too low for the number of classes, or heads need groups or test images
             that there aren't.
-        SubmissionError: the sample submission names other rows than the test images.
+        SubmissionError: the sample submission names other rows than the test images, or other columns than the settings.
         WeightsError: the weights can't be had.
     """
     check_clip(project)
     check_heads(project)
-    check_sample(project)
+    check_submission(project)
     spec = project.settings.features
     recorded, digest = project.resolved("weights"), project.weights_digest()
     if recorded is None or digest is None or recorded.get("digest") != digest:
@@ -151,9 +152,11 @@ def finish_features(project: Project, progress: Progress) -> str:
     artifact = project.all_features()
     write_json(artifact.path, {**artifact.stamp(project.run), "rejected": len(rejected)})
     if rejected:
-        progress.notice(f"{len(rejected)} images could not be used; {project.folder / 'rejected.csv'} says why")
+        progress.notice(
+            f"{counted(len(rejected), 'image')} could not be used; {project.folder / 'rejected.csv'} says why"
+        )
     size = sum(reader.size for reader in readers)
-    return f"{len(readers)} caches · {sum(map(len, readers)):,} rows · {size / 1e6:,.1f} MB"
+    return f"{counted(len(readers), 'cache')} · {counted(sum(map(len, readers)), 'row')} · {size / 1e6:,.1f} MB"
 
 
 def _rejected_rows(project: Project, manifest: Manifest) -> list[tuple[str, str, str]]:

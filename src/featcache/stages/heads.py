@@ -21,6 +21,7 @@ from featcache.project import LOG_NAME, Project
 from featcache.scoring import Scores, judge_parts
 from featcache.stages.pseudo import pseudo_labels
 from featcache.startup import import_keras
+from featcache.tables import counted
 
 FOLD_SEED = 0
 
@@ -59,9 +60,9 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     record |= {"tap": tap, "shape": shape} | ({"curves": curves_record(bag)} if shape != LINEAR else {})
     heads.save_bag(bag, artifact.path.parent, record, out_of_fold)
     score = _mean_scores(out_of_fold.scored())
-    steps = f"{plan.epochs} epochs" if shape != LINEAR else f"{len(bag.history.loss)} strengths"
-    what = f"{len(parts.numbers)} {'groups' if parts.by_group else 'folds'}"
-    heads_of = f"{tap}/{shape}: {len(bag.seeds)} seeds x {what}, {steps}"
+    steps = counted(plan.epochs, "epoch") if shape != LINEAR else counted(len(bag.history.loss), "strength")
+    what = counted(len(parts.numbers), "group" if parts.by_group else "fold")
+    heads_of = f"{tap}/{shape}: {counted(len(bag.seeds), 'seed')} x {what}, {steps}"
     return f"{heads_of} · out of fold: accuracy {score.accuracy:.4f}, log-loss {score.log_loss:.4f}"
 
 

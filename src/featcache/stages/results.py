@@ -23,6 +23,7 @@ from featcache.scoring import Judged
 from featcache.scratch import space
 from featcache.stages.checks import check_clip
 from featcache.submission import write_submission as write_file
+from featcache.tables import counted
 
 
 def build_ensemble(project: Project, progress: Progress) -> str:
@@ -37,7 +38,7 @@ def build_ensemble(project: Project, progress: Progress) -> str:
     built = search_ensemble(known, project.settings.ensemble.method, groups_of(project, known.ids))
     artifact = project.ensemble()
     built.save(artifact.path, {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)})
-    chosen = f"{built.whole.method} of {len(built.members)} of {len(built.candidates)} members"
+    chosen = f"{built.whole.method} of {len(built.members)} of {counted(len(built.candidates), 'member')}"
     score = f"accuracy {built.scores.accuracy:.4f}, log-loss {built.scores.log_loss:.4f}"
     single = f"{built.single_scores.accuracy:.4f}, {built.single_scores.log_loss:.4f}"
     return f"{chosen} · nested out of fold: {score} (best single {single})"
@@ -81,7 +82,7 @@ def write_submission(project: Project, progress: Progress) -> str:
     write_json(artifact.path, record)
     other = path.with_name("submission.csv" if spec.gzip else "submission.csv.gz")
     other.unlink(missing_ok=True)  # a submission of other settings beside this one would be taken for it
-    return f"{path.name}: {report.rows:,} rows, {','.join(report.columns)[:60]}, clip {clip:.4f}"
+    return f"{path.name}: {counted(report.rows, 'row')}, {','.join(report.columns)[:60]}, clip {clip:.4f}"
 
 
 def submission_clip(project: Project, built: Ensemble) -> float:

@@ -11,6 +11,7 @@ from featcache.errors import FeatcacheError
 from featcache.project import Project
 from featcache.sources import Manifest, preview_images, reread_images, stored_manifest
 from featcache.staleness import cached_rows_changed, features_reason, record_reason
+from featcache.tables import counted
 from featcache.texts import NOWHERE, positions
 from featcache.verify.faults import DISK, FILE, SETTINGS, UNKNOWN, Fault
 from featcache.verify.other_files import kind_of
@@ -87,9 +88,9 @@ def _source(reader: Reader, project: Project) -> Iterator[Fault]:
             (unreadable if failed else changed).append(row)
     for rows_found, what in ((gone, "gone"), (changed, "changed")):
         if rows_found:
-            yield Fault(SETTINGS, f"of the source, {len(rows_found)} images are {what}, e.g. {rows_found[0]!r}")
+            yield Fault(SETTINGS, f"of the source, {counted(len(rows_found), 'image')} {what}, e.g. {rows_found[0]!r}")
     if unreadable:
-        yield Fault(DISK, f"of the source, {len(unreadable)} images {reason}, e.g. {unreadable[0]!r}")
+        yield Fault(DISK, f"of the source, {counted(len(unreadable), 'image')} {reason}, e.g. {unreadable[0]!r}")
 
 
 def _unknown_source(project: Project) -> Iterator[Fault]:
