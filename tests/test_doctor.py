@@ -29,13 +29,13 @@ FACTS = {"backend": "tensorflow", "capability": None, "gpus": [], "cuda": True}
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "crashed with SIGILL: this processor lacks"),
         ("import os; os.abort()", "crashed with SIGABRT"),
-        ("import time; time.sleep(60)", "took longer than 1 s"),
+        ("import time; time.sleep(60)", "took longer than 5 s"),
         ("raise ImportError('no module of that name')", "failed: ImportError: no module of that name"),
     ],
     ids=["SIGILL", "abort", "hang", "missing"],
 )
 def test_a_backend_that_crashes_or_hangs_is_a_fault_like_any_other(program, found):
-    checks = list(hardware.hardware_checks("auto", Silent(), python(program), seconds=1.0))
+    checks = list(hardware.hardware_checks("auto", Silent(), python(program), seconds=5.0))
     assert [(check.name, check.state) for check in checks][:2] == [("backend", FAIL), ("processor", PASS)]
     assert found in checks[0].found
     assert checks[0].fix
