@@ -13,7 +13,7 @@ from cache_files import TAPS, feature_bytes, features_of, make_header, make_rows
 
 import featcache
 from featcache.cache import blocks, partial
-from featcache.cache.layout import TapLayout, default_block_rows
+from featcache.cache.layout import CHECKSUM_BYTES, TapLayout, default_block_rows
 from featcache.cache.lock import hold, is_held
 from featcache.cache.tap_statistics import widen
 from featcache.cache.values import stored_features
@@ -272,22 +272,104 @@ def test_who_is_still_at_work_when_the_file_is_let_go_writes_into_no_other(tmp_p
     def interrupted():
         raise KeyboardInterrupt
 
+    def write():
+        with contextlib.suppress(RuntimeError):  # the journal is closed by then
+            write_rows(writer, rows, range(4))
+
     with contextlib.ExitStack() as files:
         with pytest.raises(KeyboardInterrupt), CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:  # noqa: PT012
-            number, close = writer._descriptor, writer._journal.close
+            number, journal = writer._descriptor, writer._journal._thread
             monkeypatch.setattr(disk, call, slow)
-            thread = threading.Thread(target=write_rows, args=(writer, rows, range(4)))
+            thread = threading.Thread(target=write)
             thread.start()
             assert at_it.wait(60)
-            monkeypatch.setattr(writer._journal, "close", interrupted)
+            monkeypatch.setattr(journal, "join", interrupted)
         others = [files.enter_context(open(tmp_path / f"other{i}", "w+b")) for i in range(9)]
         assert number in [other.fileno() for other in others]
         go.set()
         thread.join()
-        close()
+        threading.Thread.join(journal)
     assert [(tmp_path / f"other{i}").read_bytes() for i in range(9)] == [b""] * 9
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:  # the lock is gone, too
+        assert writer.durable.all() == (call == "fsync")
+
+
+def test_a_block_that_comes_during_a_sync_waits_for_the_next(tmp_path, monkeypatch):
+    rows, at_it, go, said = make_rows(8), threading.Event(), threading.Event(), []
+    real = {name: getattr(disk, name) for name in ("fsync", "pwrite")}
+
+    def fsync(descriptor):
+        said.append("sync")
+        at_it.set()
+        go.wait(60)
+        real["fsync"](descriptor)
+        said.append("synced")
+
+    def pwrite(descriptor, content, offset):
+        said.append((offset - first) // CHECKSUM_BYTES)
+        real["pwrite"](descriptor, content, offset)
+
     with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
-        assert writer.durable.all()
+        first = writer._structure.places["journal/checksum"].offset
+        for call in (fsync, pwrite):
+            monkeypatch.setattr(disk, call.__name__, call)
+        write_rows(writer, rows, range(4))
+        assert at_it.wait(60)
+        write_rows(writer, rows, range(4, 8))
+        go.set()
+        writer._journal.close()
+        assert said == ["sync", "synced", 0, "sync", "synced", 1]
+
+
+def test_publish_waits_for_a_block_that_is_being_handed_over(tmp_path, monkeypatch):
+    rows, at_it, go = make_rows(8), threading.Event(), threading.Event()
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        write_rows(writer, rows, range(4))
+        submit = writer._journal.submit
+
+        def slow(*arguments):
+            at_it.set()
+            go.wait(60)
+            submit(*arguments)
+
+        monkeypatch.setattr(writer._journal, "submit", slow)
+        thread = threading.Thread(target=write_rows, args=(writer, rows, range(4, 8)))
+        thread.start()
+        assert at_it.wait(60)
+        threading.Timer(0.3, go.set).start()
+        writer.publish({})
+        thread.join()
+    assert featcache.open(tmp_path / "c.h5").run["rows"] == {"total": 8, "ok": 8, "rejected": 0}
+
+
+def test_publish_refuses_rows_that_are_being_written(tmp_path, monkeypatch):
+    rows, real, at_it, go = make_rows(4), disk.pwritev, threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        at_it.set()
+        go.wait(60)
+        real(*arguments)
+
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        monkeypatch.setattr(disk, "pwritev", slow)
+        thread = threading.Thread(target=write_rows, args=(writer, rows, range(4)))
+        thread.start()
+        assert at_it.wait(60)
+        with pytest.raises(ValueError, match="still under way"):
+            writer.publish({})
+        go.set()
+        thread.join()
+        writer.publish({})
+
+
+def test_a_file_is_let_go_where_its_writer_cannot_begin(tmp_path, monkeypatch):
+    header = make_header(make_rows(4))
+    with monkeypatch.context() as patch:
+        patch.setattr("featcache.cache.writer.Journal", lambda *_: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError), CacheWriter(tmp_path / "c.h5", header):
+            pass
+    with CacheWriter(tmp_path / "c.h5", header) as writer:
+        assert is_held(writer.partial)
 
 
 def test_a_file_published_between_open_and_lock_is_not_taken(tmp_path, monkeypatch):

@@ -2,10 +2,13 @@
 
 import errno
 import os
+import random
+import sys
+import threading
 
 import numpy as np
 import pytest
-from cache_files import TAPS, feature_bytes, make_header, make_rows, write_cache, write_rows
+from cache_files import TAPS, feature_bytes, features_of, make_header, make_rows, write_cache, write_rows
 
 import featcache
 from featcache.cache import writer as writer_module
@@ -34,7 +37,8 @@ def writes(monkeypatch):
 
 def piece(*rows):
     positions = np.array(rows, np.int64)
-    return StoredRows(positions, {"a": positions[:, np.newaxis].astype(np.float16)}, np.ones(len(rows), np.uint8))
+    status = np.ones(len(rows), np.uint8)
+    return StoredRows(positions, {"a": positions[:, np.newaxis].astype(np.float16)}, status).by_block(4)
 
 
 def rows_of(pieces):
@@ -92,11 +96,87 @@ def test_rows_of_several_blocks_in_one_call_are_split():
     assert held.add(piece()) == []
 
 
-def test_what_comes_block_by_block_is_not_copied():
-    features = np.zeros((8, 1), np.float16)
-    parts = StoredRows(np.arange(2, 10), {"a": features}, np.ones(8, np.uint8)).by_block(4)
-    assert {block: part.rows.tolist() for block, part in parts.items()} == {0: [2, 3], 1: [4, 5, 6, 7], 2: [8, 9]}
-    assert all(np.shares_memory(part.stored["a"], features) for part in parts.values())
+def split(first, stop):
+    """Rows from `first` on by block, and each block's features where they are the same memory."""
+    features = np.zeros((stop - first, 1), np.float16)
+    parts = StoredRows(np.arange(first, stop), {"a": features}, np.ones(stop - first, np.uint8)).by_block(4)
+    shared = [block for block, part in parts.items() if np.shares_memory(part.stored["a"], features)]
+    return {block: part.rows.tolist() for block, part in parts.items()}, shared
+
+
+def test_whole_blocks_and_batches_within_one_are_not_copied():
+    assert split(2, 10) == ({0: [2, 3], 1: [4, 5, 6, 7], 2: [8, 9]}, [1])
+    assert split(4, 12) == ({1: [4, 5, 6, 7], 2: [8, 9, 10, 11]}, [1, 2])
+    assert split(5, 7) == ({1: [5, 6]}, [1])
+
+
+def test_a_row_that_waits_keeps_no_others_in_memory():
+    """Batches of a block and a row, as where known rows are copied between new ones: each leaves one row to wait."""
+    held = HeldRows(4, np.full(1000, 4), most=10**6)
+    for block in range(0, 1000, 2):
+        held.add(piece(*range(4 * block, 4 * block + 5)))
+    waiting = [array for pieces in held._pieces.values() for piece in pieces for array in piece.stored.values()]
+    assert len(waiting) == 500
+    assert sum(array.nbytes if array.base is None else array.base.nbytes for array in waiting) == held._bytes
+
+
+def test_rows_and_status_that_wait_are_not_the_callers(tmp_path):
+    rows, status, features = np.array([4, 5, 6]), np.ones(3, np.uint8), features_of(ROWS, [4, 5, 6])
+    with CacheWriter(tmp_path / "c.h5", make_header(ROWS)) as writer:
+        writer.write(rows, features, status)
+        rows[:], status[:] = 0, 2
+        write_rows(writer, ROWS, [7, *range(4), *range(8, 23)])
+        writer.publish({})
+    whole = write_cache(tmp_path / "whole.h5", ROWS)
+    assert feature_bytes(featcache.open(tmp_path / "c.h5")) == feature_bytes(featcache.open(whole))
+
+
+@pytest.fixture
+def hasty():
+    """The interpreter goes from thread to thread as often as it can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("seed", range(30))
+def test_many_threads_and_a_failing_disk_leave_the_same_file(tmp_path, monkeypatch, seed):
+    rows, real, draw = make_rows(300), disk.pwritev, random.Random(seed)
+    monkeypatch.setattr(writer_module, "_HELD_BYTES", draw.choice([0, ROW_BYTES, 10 * ROW_BYTES, 10**9]))
+    whole, features = write_cache(tmp_path / "whole.h5", rows, batch=50), features_of(rows, range(300))
+    order, wrong = draw.sample(range(300), 300), []
+
+    def flaky(*arguments):
+        if seed % 2 and draw.random() < 0.03:
+            raise OSError(errno.EIO, "bad disk")
+        real(*arguments)
+
+    def write(writer, numbers):
+        for start in range(0, len(numbers), 3):
+            part = np.array(numbers[start : start + 3])
+            try:
+                writer.write(
+                    part, {name: values[part] for name, values in features.items()}, np.ones(len(part), np.uint8)
+                )
+            except StorageError:
+                continue
+            except BaseException as error:  # noqa: BLE001 - what a thread raises is told below
+                wrong.append(error)
+
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        monkeypatch.setattr(disk, "pwritev", flaky)
+        threads = [threading.Thread(target=write, args=(writer, order[i::6])) for i in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        monkeypatch.setattr(disk, "pwritev", real)
+        write(writer, np.flatnonzero(~writer._claimed).tolist())
+        writer.publish({})
+    assert wrong == []
+    assert feature_bytes(featcache.open(tmp_path / "c.h5")) == feature_bytes(featcache.open(whole))
 
 
 def test_what_the_disk_refused_counts_as_never_written_and_may_come_again(tmp_path, monkeypatch):

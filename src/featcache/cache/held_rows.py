@@ -1,12 +1,12 @@
 """Rows of unfinished blocks, held in memory until their block is whole: it goes to the file in one long write.
 
-Only whole blocks count, so a kill costs nothing that it would not have cost anyway. And the system keeps what came in one
-write in its largest pages; a file that came batch by batch is read up to a fifth slower until it has left the page cache.
+Only whole blocks count, so a kill costs nothing that it would not have cost anyway. And the system can map most of what came
+in long writes in large pages; a file that came batch by batch is read up to a fifth slower until it has left the page cache.
 """
 
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +31,12 @@ class HeldRows:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def add(self, piece: StoredRows) -> list[StoredRows]:
-        """Take rows and return what is to be written: the pieces of blocks that are whole now, or all that are held."""
-        parts = piece.by_block(self._block_rows)
+    def add(self, parts: Mapping[int, StoredRows]) -> list[StoredRows]:
+        """Take rows by block and return what is to be written: the pieces of blocks that are whole now, or all that are held.
+
+        Args:
+            parts: from `StoredRows.by_block`.
+        """
         with self._lock:
             for block, part in parts.items():
                 self._missing[block] -= len(part.rows)

@@ -31,9 +31,6 @@ class Journal:
     def __init__(self, descriptor: int, structure: Structure, scans: dict[int, BlockScan]) -> None:
         """Journal into the file behind `descriptor`; `scans` receives what each block's reading back found."""
         self.scans = scans
-        # its own: who closes the file while this still works must not let it write into whatever gets that number next
-        self._descriptor = os.dup(descriptor)
-        self._closed = False
         self._structure = structure
         self._blocks: queue.SimpleQueue[tuple[int, Future[BlockScan]] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
@@ -43,6 +40,8 @@ class Journal:
         for _ in range(readers):
             self._scratches.put(Scratch(structure))
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="featcache-checksum")
+        # its own: who closes the file while this still works must not let it write into whatever gets that number next
+        self._descriptor = os.dup(descriptor)
         self._thread.start()
 
     def submit(self, block: int, scan: BlockScan | None = None) -> None:
@@ -50,9 +49,17 @@ class Journal:
 
         With `scan`, who wrote it has made it durable and read it back. Otherwise a thread begins to read it at once, while
         the disk still syncs the blocks before it.
+
+        Raises:
+            RuntimeError: the journal is closed.
+            StorageError: the disk refused an earlier block.
         """
         if scan is None:
-            found = self._readers.submit(self._scan, block)
+            try:
+                found = self._readers.submit(self._scan, block)
+            except RuntimeError:
+                self.check()
+                raise
         else:
             found = Future()
             found.set_result(scan)
@@ -65,13 +72,8 @@ class Journal:
 
     def close(self) -> None:
         """Wait until every block handed over is journaled or something went wrong; `check` tells which."""
-        if self._thread.is_alive():
-            self._blocks.put(None)
-            self._thread.join()
-        self._readers.shutdown()
-        if not self._closed:
-            os.close(self._descriptor)
-            self._closed = True
+        self._blocks.put(None)
+        self._thread.join()
 
     def _work(self) -> None:
         try:
@@ -82,11 +84,15 @@ class Journal:
                     return
         except BaseException as error:  # noqa: BLE001 - it is raised where the user's call is, by `check`
             self._error = error
+        finally:  # here, as a Ctrl-C may end the waiting in `close`: whoever holds a descriptor holds the file's lock
+            self._readers.shutdown(cancel_futures=self._error is not None)
+            os.close(self._descriptor)
 
     def _scan(self, block: int) -> BlockScan:
         scratch = self._scratches.get()
         try:
-            return scan_block(self._descriptor, self._structure, block, scratch)
+            with storage_errors(self._structure.path, "could not read back"):
+                return scan_block(self._descriptor, self._structure, block, scratch)
         finally:
             self._scratches.put(scratch)
 

@@ -40,15 +40,19 @@ class StoredRows:
         return sum(array.nbytes for array in self.stored.values())
 
     def by_block(self, block_rows: int) -> dict[int, "StoredRows"]:
-        """Return each block's part; nothing is copied where rows come block by block."""
+        """Return each block's part. One that is shorter than its block is a copy: it may wait, and nothing else with it."""
         blocks, whole = self.rows // block_rows, self
         if (np.diff(blocks) < 0).any():
             order = np.argsort(self.rows)
             blocks, whole = blocks[order], self._part(order)
-        return {int(blocks[start]): whole._part(slice(start, stop)) for start, stop in _runs(blocks, step=0)}
+        runs = _runs(blocks, step=0)
+        return {
+            int(blocks[start]): whole._part(slice(start, stop), copy=len(runs) > 1 and stop - start < block_rows)
+            for start, stop in runs
+        }
 
-    def _part(self, chosen: slice | npt.NDArray[np.intp]) -> "StoredRows":
-        stored = {name: array[chosen] for name, array in self.stored.items()}
+    def _part(self, chosen: slice | npt.NDArray[np.intp], *, copy: bool = False) -> "StoredRows":
+        stored = {name: array[chosen].copy() if copy else array[chosen] for name, array in self.stored.items()}
         return StoredRows(self.rows[chosen], stored, self.status[chosen])
 
 

@@ -24,6 +24,7 @@ from featcache.cache.layout import (
     block_range,
     run_bytes,
 )
+from featcache.cache.structure import Structure
 from featcache.cache.tap_statistics import TapStatistics
 from featcache.cache.values import StoredRows, checked_rows, put_rows, stored_features
 from featcache.disk import disk, storage_errors
@@ -73,8 +74,17 @@ class CacheWriter:
             CacheLockedError: another live process is writing it.
             StorageError: not enough space, no permission, a failing disk.
         """
-        descriptor, structure, scans = partial.take(self.partial, self._header, fresh=self._fresh, shared=self._shared)
-        self._descriptor, self._structure, self.block_rows = descriptor, structure, structure.block_rows
+        taken = partial.take(self.partial, self._header, fresh=self._fresh, shared=self._shared)
+        self._descriptor = taken[0]
+        try:
+            self._begin(*taken)
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def _begin(self, descriptor: int, structure: Structure, scans: Mapping[int, BlockScan]) -> None:
+        self._structure, self.block_rows = structure, structure.block_rows
         self.holder = os.pread(descriptor, HOLDER_BYTES, structure.places["journal/holder"].offset)
         n = structure.n
         ranges = [block_range(block, structure.block_rows, n) for block in range(structure.blocks)]
@@ -88,7 +98,6 @@ class CacheWriter:
         self._held = HeldRows(self.block_rows, self._missing, 0 if self._shared else _HELD_BYTES)
         self._scans: dict[int, BlockScan] = dict(scans)
         self._journal = Journal(descriptor, structure, self._scans)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -128,8 +137,9 @@ class CacheWriter:
 
         Raises:
             FeatureValueError: NaN, infinity or a value beyond float16's range, with its row id and tap.
-            StorageError: the disk refused, now or when an earlier block was made durable. What it refused counts as
-                never written.
+            StorageError: the disk refused, now or when an earlier block was made durable. Rows that it refused now
+                count as never written: those of the blocks that were to go out, earlier calls' among them. This
+                call's other rows are kept.
             ValueError: arrays that don't fit each other or the header, or a row that was written before.
         """
         with self._own_descriptor() as descriptor:
@@ -140,8 +150,9 @@ class CacheWriter:
                 tap.name: stored_features(tap, np.asarray(features[tap.name]), ok, rows, ids)
                 for tap in self._structure.taps
             }
+            parts = StoredRows(rows, stored, status).by_block(self.block_rows)
             self._claim(rows)
-            self._put(descriptor, self._held.add(StoredRows(rows, stored, status)))
+            self._put(descriptor, self._held.add(parts))
 
     def adopt(self, rows: npt.NDArray[np.integer], scan: BlockScan) -> None:
         """Take over k rows that another process wrote and made durable, the last ones of one block (`BlockWriter`).
@@ -161,7 +172,7 @@ class CacheWriter:
         if (rows // self.block_rows != block).any() or int(self._missing[block]) != len(rows):
             raise ValueError(f"expected all rows that block {block} lacks ({self._missing[block]}); got {len(rows)}")
         self._claim(mine)
-        self._count_down(mine, scan)
+        self._count_down([mine], scan)
 
     def publish(self, run: Mapping[str, object]) -> Path:
         """Give the finished file its name; afterwards it is never changed.
@@ -195,15 +206,15 @@ class CacheWriter:
         return self.path
 
     def _put(self, descriptor: int, pieces: Sequence[StoredRows]) -> None:
-        rows = np.concatenate([np.empty(0, np.int64), *(piece.rows for piece in pieces)])
         try:
             put_rows(descriptor, self._structure, pieces)
         except BaseException:
-            self._held.forget(rows)
-            with self._lock:
-                self._claimed[rows] = False
+            for piece in pieces:
+                self._held.forget(piece.rows)
+                with self._lock:
+                    self._claimed[piece.rows] = False
             raise
-        self._count_down(rows)
+        self._count_down([piece.rows for piece in pieces])
 
     def _claim(self, rows: npt.NDArray[np.int64]) -> None:
         """Mark rows as this call's own, so that a row counts once in its block."""
@@ -216,13 +227,14 @@ class CacheWriter:
                 )
             self._claimed[rows] = True
 
-    def _count_down(self, rows: npt.NDArray[np.int64], scan: BlockScan | None = None) -> None:
-        blocks, counts = np.unique(rows // self.block_rows, return_counts=True)
-        with self._lock:
-            self._missing[blocks] -= counts
-            finished = blocks[self._missing[blocks] == 0].tolist()
-        for block in finished:
-            self._journal.submit(block, scan)
+    def _count_down(self, written: Sequence[npt.NDArray[np.int64]], scan: BlockScan | None = None) -> None:
+        """Count rows that are in the file, one block's at a time, and hand over the blocks that are whole."""
+        with self._lock:  # to the end: `publish` must not find a whole block that nobody has handed over
+            for rows in written:
+                block = int(rows[0]) // self.block_rows
+                self._missing[block] -= len(rows)
+                if not self._missing[block]:
+                    self._journal.submit(block, scan)
 
     def _refuse_gaps(self) -> None:
         gaps = np.flatnonzero(~self._claimed)
@@ -231,7 +243,9 @@ class CacheWriter:
             raise CacheError(
                 f"{self.partial}: expected all {self._structure.n} rows before publishing; {len(gaps)} are missing, the first is id={first!r}"
             )
-        if self._missing.any():
+        with self._lock:
+            under_way = self._missing.any()
+        if under_way:
             raise ValueError(f"{self.partial}: expected publish after every write has returned; one is still under way")
 
     def _record(self, run: Mapping[str, object]) -> dict[str, object]:
