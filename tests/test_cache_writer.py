@@ -443,6 +443,11 @@ def test_blocks_are_at_least_8_mib_and_whole_batches():
         assert rows * block5.row_bytes >= 8 * 2**20 > (rows - batch) * block5.row_bytes
 
 
+def test_a_kill_takes_no_thousands_of_narrow_rows():
+    narrow = TapLayout("block5_pool_avg", (512,), "k", {})
+    assert [default_block_rows((narrow,), batch) for batch in (1, 64, 100, 2048)] == [512, 512, 600, 2048]
+
+
 def scan_all(path, monkeypatch, at_once):
     monkeypatch.setattr(blocks, "_SCAN_BYTES", at_once)
     reader = featcache.open(path)

@@ -9,9 +9,12 @@ import zlib
 
 import numpy as np
 import pytest
+import runs
 from command import command, environment, luigi, photos
 from images import greys, idx1, idx3, make_idx, table
-from projects import write_image, write_photos
+from projects import copied_project, write_image, write_photos
+
+import featcache
 
 SETTINGS, FAILED = 2, 30  # as docs and [retcode] have them
 
@@ -210,6 +213,11 @@ def test_an_idx_file_with_a_mistake(tmp_path, name, content, words):
         ("id,disc,square,triangle", {}, ["expected 2 columns for format=labels", "format = probabilities"]),
         ("id,label", {"Submission_columns": "img, class"}, ["[Submission] columns, img, class", "drop the setting"]),
         ("id,disc,square", {"Submission_format": "probabilities"}, ["one column for each of 3 classes"]),
+        (
+            "id,label",
+            {"Submission_format": "probabilities"},
+            ["for each of 3 classes", "set [Submission] format = labels"],
+        ),
         ("", {"Submission_columns": "img, a, b"}, ["[Submission] columns", "expected 2 columns for format=labels"]),
     ],
 )
@@ -222,6 +230,26 @@ def test_columns_that_cannot_be_are_told_before_any_feature_is_computed(tmp_path
     outcome = luigi(tmp_path, "Submit", **photos(tmp_path / "photos", **settings))
     refused(outcome, FAILED, *words)
     assert "ExtractSplit" not in outcome.out
+
+
+def test_fewer_rows_than_folds_are_told_before_any_feature_is_computed(tmp_path):
+    outcome = luigi(tmp_path, "Submit", **photos(write_photos(tmp_path / "photos"), Heads_folds="500"))
+    refused(outcome, FAILED, "got rows=24, folds=500", "lower [Heads] folds")
+    assert "ExtractSplit" not in outcome.out
+
+
+def test_a_data_set_without_test_images_says_so_when_it_is_listed(tmp_path):
+    write_photos(tmp_path / "photos", test=0)
+    outcome = luigi(tmp_path, "IndexImages", **photos(tmp_path / "photos"))
+    assert outcome.status == 0
+    assert "there are no test images, which predictions and the submission need: put them into PATH/test" in outcome.out
+
+
+def test_a_table_of_names_is_told_from_one_of_pixels(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/train.csv").write_text("id,label\n1,rose\n")
+    outcome = luigi(tmp_path, "IndexImages", **{**photos(tmp_path / "photos"), "Dataset_source": "csv"})
+    refused(outcome, FAILED, "'id', 'label' looks like a table of image names", "docs/kaggle.md")
 
 
 def test_a_sample_submission_with_other_ids_is_told_before_any_feature_is_computed(tmp_path):
@@ -312,5 +340,23 @@ def test_images_that_cannot_be_used_are_set_aside_and_the_submission_is_whole(tm
         np.testing.assert_allclose(shares, 1 / 3, atol=1e-3)
     notices = [line for line in outcome.out.splitlines() if line.startswith("NOTICE: ")]
     assert any("6 images" in line and "rejected.csv" in line for line in notices)
-    assert any("2 test rows without a usable image" in line for line in notices)
+    assert any("could not be used; their rows hold the classes' shares in training" in line for line in notices)
     assert re.search(r"^rows .*6 set aside", outcome.out, re.M)
+
+
+# ---- damage
+
+
+def test_heads_are_not_trained_on_damaged_features(finished, tmp_path):
+    """They would look complete for ever, also once the cache is repaired."""
+    project = copied_project(finished, tmp_path / "copy")
+    (cache,) = (project.artifacts / "features").glob("train-*.h5")
+    offset = featcache.open(cache)._structure.places["block1_pool_avg"].offset
+    with cache.open("r+b") as stream:
+        stream.seek(offset + 100)
+        stream.write(b"\x01\x02")
+    before = {path: path.read_bytes() for path in project.artifacts.glob("heads/*/*")}
+    code, said = runs.finish(runs.start([*runs.command(project, stage="TrainHeads"), "--rerun"]))
+    assert code == FAILED, said
+    assert f"are in damaged ones: run featcache repair {cache}" in said
+    assert {path: path.read_bytes() for path in project.artifacts.glob("heads/*/*")} == before

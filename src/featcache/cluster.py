@@ -230,7 +230,23 @@ def agreed_terms(cluster: Cluster, project: Project, *, weights: bool) -> Iterat
         probe.unlink(missing_ok=True)
 
 
-_HANDLERS: list[logging.FileHandler] = []
+class _Log(logging.FileHandler):
+    """A log file that stays closed: Python's own opens again for a record that another thread brings late."""
+
+    _over = False
+
+    def close(self) -> None:
+        """Write no more."""
+        self._over = True
+        super().close()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, unless it comes too late."""
+        if not self._over:
+            super().emit(record)
+
+
+_HANDLERS: list[_Log] = []
 
 
 def _silence(log: Path) -> None:
@@ -239,7 +255,7 @@ def _silence(log: Path) -> None:
 
     for old in _HANDLERS:
         old.close()
-    handler = logging.FileHandler(log, encoding="utf-8")
+    handler = _Log(log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     _HANDLERS[:] = [handler]
     for name in [*_NOISY, *logging.root.manager.loggerDict]:

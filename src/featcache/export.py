@@ -7,27 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.cache.layout import Status
-from featcache.cache.reader import Reader, open_cache
+from featcache.cache.reader import Reader
+from featcache.cache.sound import checked_cache
 from featcache.disk import making_folder
-from featcache.errors import CacheFormatError
 from featcache.texts import CHUNK
 
 _PIECE_BYTES = 16 << 20
-
-
-def checked_cache(path: Path) -> Reader:
-    """Open a finished cache all of whose blocks match their checksums.
-
-    Raises:
-        CacheError: it isn't one; the message says what to do.
-    """
-    reader = open_cache(path)
-    if not reader.durable.all():
-        count = int((~reader.durable).sum())
-        raise CacheFormatError(
-            f"{path}: expected blocks that match their checksums; {count} rows are in damaged ones: run featcache repair"
-        )
-    return reader
 
 
 def export_npy(path: Path, folder: Path) -> list[Path]:

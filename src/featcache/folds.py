@@ -52,6 +52,16 @@ def assign_folds(
     return assigned
 
 
+def check_rows(rows: int, folds: int) -> None:
+    """Refuse fewer labelled rows than folds.
+
+    Raises:
+        TrainingError: there are fewer.
+    """
+    if rows < folds:
+        raise TrainingError(f"expected at least one labelled row a fold; got rows={rows}, folds={folds}: {_FEWER}")
+
+
 def _by_first(values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
     """(k,) the number of each value, in the order in which they first appear."""
     _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
@@ -82,9 +92,7 @@ def _check(
     folds: int,
     class_names: Sequence[str],
 ) -> None:
-    rows = len(np.unique(images))
-    if rows < folds:
-        raise TrainingError(f"expected at least one labelled row a fold; got rows={rows}, folds={folds}: {_FEWER}")
+    check_rows(len(np.unique(images)), folds)
     if units is not None and len(np.unique(units)) < folds:
         count = len(np.unique(units))
         raise TrainingError(f"expected at least one group a fold; got groups={count}, folds={folds}: {_FEWER}")

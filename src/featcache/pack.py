@@ -15,10 +15,10 @@ import h5py
 import numpy as np
 
 from featcache import keys
+from featcache.cache.sound import checked_cache
 from featcache.cache.structure import Structure, read_structure
 from featcache.disk import disk, replacing
 from featcache.errors import CacheFormatError, SettingsError, StorageError
-from featcache.export import checked_cache
 
 FORMAT = "featcache packed cache"
 SUFFIX = ".packed"

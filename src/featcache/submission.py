@@ -86,7 +86,9 @@ def write_submission(
     filled = sum(row_id in used for row_id in ids) if used else 0
     notices = list(layout.notices)
     if filled:
-        notices.append(f"{filled} of {len(ids)} test images could not be used; their rows hold the class prior")
+        notices.append(
+            f"{filled} of {len(ids)} test images could not be used; their rows hold the classes' shares in training"
+        )
     return SubmissionReport(path, len(names), layout.columns, filled, tuple(notices))
 
 
@@ -152,6 +154,7 @@ def _class_columns(columns: tuple[str, ...], class_names: Sequence[str], where: 
     if len(named) != len(class_names) or known:
         unknown = [name for name in named if name not in place]
         what = f"; unknown: {', '.join(unknown[:3])}" if unknown else ""
+        what += ": set [Submission] format = labels" if len(named) == 1 else ": name them like the class folders"
         raise SubmissionError(
             f"{where}: expected one column for each of {len(class_names)} classes, {', '.join(class_names)}; "
             f"got {len(named)}: {', '.join(named)}{what}"

@@ -22,7 +22,10 @@ SCHEMA = 2
 FORMAT = "featcache feature cache"
 FEATURE_DTYPE = np.dtype("<f2")
 FLOAT16_MAX = 65504.0
-BLOCK_BYTES = 8 * 1024 * 1024  # below this an fsync per block costs more than the block
+BLOCK_BYTES = 8 * 1024 * 1024  # with wide rows, an fsync per block below this costs more than the block
+_BLOCK_ROWS = (
+    512  # narrow rows cost as much to compute: a kill takes those of a block, at 224 px half a minute on two cores
+)
 BLOCK_VARIABLE = "FEATCACHE_BLOCK_BYTES"  # another size for new files, e.g. for tests that need many blocks; in no key
 RUN_BYTES = 64 * 1024
 HOLDER_BYTES = 512
@@ -205,7 +208,7 @@ def file_key(tap_keys: Mapping[str, str], rows_key: str, class_names: Sequence[s
 
 
 def default_block_rows(taps: Sequence[TapLayout], batch_size: int = 1) -> int:
-    """Return rows of a block: a whole number of batches, together at least 8 MiB over all taps.
+    """Return rows of a block: the fewest whole batches of 8 MiB over all taps, or of 512 rows if that is less.
 
     Raises:
         SettingsError: the environment variable FEATCACHE_BLOCK_BYTES, which takes the 8 MiB's place, is no number.
@@ -214,8 +217,8 @@ def default_block_rows(taps: Sequence[TapLayout], batch_size: int = 1) -> int:
     if not wanted.isdecimal() or int(wanted) < 1:
         raise SettingsError(f"expected a number of bytes above 0; got {BLOCK_VARIABLE}={wanted!r}: unset it")
     row_bytes = sum(tap.row_bytes for tap in taps)
-    batches = -(-int(wanted) // (row_bytes * batch_size))
-    return batches * batch_size
+    rows = min(-(-int(wanted) // row_bytes), _BLOCK_ROWS)
+    return -(-rows // batch_size) * batch_size
 
 
 def partial_path(path: Path, key: str) -> Path:

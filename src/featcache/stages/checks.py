@@ -9,6 +9,7 @@ import numpy as np
 
 from featcache.cache.layout import FEATURE_DTYPE, partials_of
 from featcache.errors import SettingsError, StorageError
+from featcache.folds import check_rows
 from featcache.project import Project
 from featcache.sample import match_ids, read_sample
 from featcache.sources import Manifest
@@ -51,9 +52,11 @@ def check_heads(project: Project) -> None:
 
     Raises:
         SettingsError: models by group without groups, or labels for test images without test images.
+        TrainingError: fewer training rows than folds.
     """
-    heads = project.settings.heads
-    if heads.per_group and not any(Manifest.load(project.folder).splits["train"].groups):
+    heads, train = project.settings.heads, Manifest.load(project.folder).splits["train"]
+    check_rows(int((train.listed & (train.labels >= 0)).sum()), heads.folds)
+    if heads.per_group and not any(train.groups):
         advice = "set [Dataset] groups = FILE:COLUMN, or per_group = false"
         raise SettingsError(f"[Heads] per_group: expected training rows with groups; got none: {advice}")
     if heads.pseudo_weight and "test" not in project.splits():

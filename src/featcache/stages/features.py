@@ -52,6 +52,7 @@ def resolve_features(project: Project, progress: Progress) -> None:
         BackboneError: no such backbone, or the images are too small for it.
         SettingsError: the submission's clip is too low for the number of classes, or heads need groups or test images
             that there aren't.
+        TrainingError: fewer training rows than folds.
         SubmissionError: the sample submission names other rows than the test images, or other columns than the settings.
         WeightsError: the weights can't be had.
     """

@@ -7,7 +7,7 @@ import numpy as np
 from featcache import member_tables, training
 from featcache.batches import Examples
 from featcache.cache.layout import Status
-from featcache.cache.reader import open_cache
+from featcache.cache.sound import checked_cache
 from featcache.cluster import agreed_terms, connected
 from featcache.curves import curves_record
 from featcache.flight import Job
@@ -30,6 +30,7 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     """Train the heads of one tap and shape, folds x seeds, and keep them with their out-of-fold predictions.
 
     Raises:
+        CacheFormatError: features aren't what was written: heads would learn them, and look complete.
         TrainingError: the rows can't be dealt out to folds, or training went wrong.
         StorageError: the disk is full, read-only or not permitted.
     """
@@ -37,7 +38,8 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     from featcache import heads, stacked
 
     begun, spec = time.perf_counter(), project.settings.heads
-    readers = [open_cache(project.features("train", copy).path) for copy in range(project.settings.features.copies + 1)]
+    copies = range(project.settings.features.copies + 1)
+    readers = [checked_cache(project.features("train", copy).path) for copy in copies]
     plain = readers[0]
     usable = np.logical_and.reduce([reader.status == Status.OK for reader in readers])
     labels, names = np.where(usable, plain.labels, -1), plain.class_names

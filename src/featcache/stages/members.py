@@ -10,6 +10,7 @@ from featcache.artifact import Artifact
 from featcache.bag_file import OUT_OF_FOLD_FILE, load_bag
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
+from featcache.cache.sound import checked_cache
 from featcache.errors import CacheMismatchError, SubmissionError
 from featcache.members import class_prior
 from featcache.prediction_file import check_unique, stored_members, writing
@@ -52,7 +53,7 @@ def predict_rows(project: Project, progress: Progress) -> str:
 
 def _predict_split(project: Project, split: str, prior: npt.NDArray[np.float64], progress: Progress) -> int:
     """Write one split's predictions; return how many members there are."""
-    begun, reader = time.perf_counter(), open_cache(project.features(split, 0).path)
+    begun, reader = time.perf_counter(), checked_cache(project.features(split, 0).path)
     sources = project.member_sources()
     members = [stored_members(source.path.parent / OUT_OF_FOLD_FILE) for stage in sources.values() for source in stage]
     names = tuple(name for several in members for name in several)

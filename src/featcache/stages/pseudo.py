@@ -7,7 +7,7 @@ from featcache.bag_file import OUT_OF_FOLD_FILE, load_bag
 from featcache.bags import Bag, Floats
 from featcache.batches import PseudoLabels
 from featcache.cache.layout import Status
-from featcache.cache.reader import open_cache
+from featcache.cache.sound import checked_cache
 from featcache.ensemble import Ensemble
 from featcache.ensemble_search import build_ensemble
 from featcache.errors import TrainingError
@@ -31,10 +31,10 @@ def pseudo_labels(project: Project, tap: str, parts: Parts) -> PseudoLabels:
         parts: the folds.
 
     Raises:
-        CacheFormatError: a bag is absent or damaged.
+        CacheFormatError: a bag is absent or damaged, or the test images' features are.
         TrainingError: there are no usable test rows.
     """
-    reader = open_cache(project.features("test", 0).path)
+    reader = checked_cache(project.features("test", 0).path)
     usable = reader.status == Status.OK
     if not usable.any():
         raise TrainingError("expected test images to label for [Heads] pseudo_weight; got none: set pseudo_weight = 0")

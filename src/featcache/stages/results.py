@@ -65,8 +65,6 @@ def write_submission(project: Project, progress: Progress) -> str:
     report = write_file(path, test.ids, probabilities, built.class_names, spec, dataset.sample_submission, rejected)
     for notice in report.notices:
         progress.notice(notice)
-    if rejected:
-        progress.notice(f"{len(rejected)} test rows without a usable image got the training classes' shares")
     single = {"member": built.best_single, **vars(built.single_scores)}
     record = {
         **artifact.stamp(project.run),
