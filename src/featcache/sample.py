@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -89,7 +90,8 @@ def match_ids(ours: Sequence[str], sample: Sample) -> npt.NDArray[np.int64]:
     """Return (k,) the index into `ours` of each of the sample's k ids.
 
     Ids are compared as they stand, else as file names, else as file names without suffix, else as paths below
-    ``test/``: the first way by which both sides name the same rows, each once.
+    ``test/``: the first way by which both sides name the same rows, each once. But for the first way, it doesn't
+    matter how a letter and its accent are encoded: archives made on macOS have them apart (NFD).
 
     Raises:
         SubmissionError: none does; how many are missing and extra is told for the way that matches most.
@@ -125,16 +127,20 @@ def _exact(row_id: str) -> str:
 
 
 def _file_name(row_id: str) -> str:
-    return PurePosixPath(row_id).name
+    return PurePosixPath(_composed(row_id)).name
 
 
 def _stem(row_id: str) -> str:
-    return PurePosixPath(row_id).stem
+    return PurePosixPath(_composed(row_id)).stem
 
 
 def _below(row_id: str) -> str:
-    _, found, below = f"/{row_id}".partition("/test/")
-    return below if found else row_id
+    _, found, below = f"/{_composed(row_id)}".partition("/test/")
+    return below if found else _composed(row_id)
+
+
+def _composed(row_id: str) -> str:
+    return unicodedata.normalize("NFC", row_id)
 
 
 _WAYS: tuple[Callable[[str], str], ...] = (_exact, _file_name, _stem, _below)

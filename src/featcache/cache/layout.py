@@ -23,9 +23,8 @@ FORMAT = "featcache feature cache"
 FEATURE_DTYPE = np.dtype("<f2")
 FLOAT16_MAX = 65504.0
 BLOCK_BYTES = 8 * 1024 * 1024  # with wide rows, an fsync per block below this costs more than the block
-_BLOCK_ROWS = (
-    512  # narrow rows cost as much to compute: a kill takes those of a block, at 224 px half a minute on two cores
-)
+# Narrow rows cost as much to compute. A kill takes what a block lacks: at 224 px half a minute of two cores' work.
+_BLOCK_ROWS = 512
 BLOCK_VARIABLE = "FEATCACHE_BLOCK_BYTES"  # another size for new files, e.g. for tests that need many blocks; in no key
 RUN_BYTES = 64 * 1024
 HOLDER_BYTES = 512

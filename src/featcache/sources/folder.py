@@ -20,6 +20,7 @@ from featcache.sources.natural_order import natural, natural_order
 from featcache.texts import ComputedTexts, PackedTexts, RepeatedText
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+_NEARLY_VALID = ("val", "validation", "dev")  # what others call it
 _Entry = os.DirEntry[str]
 
 
@@ -59,7 +60,10 @@ class FolderSource:
         rows = {split: _rows(layout.rows[split], classes, examined) for split in SPLITS}
         names = tuple(map(printable, classes))
         check_training(str(self.path / "train"), names, rows["train"])
-        return Manifest(names, rows, {"source": "folder"}, scan.left_out)
+        other = {
+            f"folder {name}/, as it isn't called valid": 1 for name in _NEARLY_VALID if (self.path / name).is_dir()
+        }
+        return Manifest(names, rows, {"source": "folder"}, {**scan.left_out, **other})
 
     def load(self, location: str, digest: str, size: int) -> npt.NDArray[np.uint8]:
         """Read one image as (size, size, 3) uint8 RGB. Thread-safe.
