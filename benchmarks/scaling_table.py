@@ -12,6 +12,8 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from featcache.cache.layout import BLOCK_BYTES, BLOCK_ROWS
+
 
 class Images(NamedTuple):
     """A kind of images and how they are cached."""
@@ -29,7 +31,6 @@ KINDS = (
 JOB_SECONDS = 0.006  # of the conductor and Dask's scheduler, a job: benchmarks/scaling.py
 START_SECONDS = 15.0  # worker processes, TensorFlow's import, compiling: benchmarks/scaling.py
 ROW_SECONDS = 3.1e-6  # of each process that reads the manifest, a row: Manifest.load of 200,000 rows
-BLOCK_BYTES, BLOCK_ROWS = 8 << 20, 512  # of featcache.cache.layout: whichever is less
 BANDWIDTH = 1e9  # bytes/s of the shared file system, reading and writing together: ASSUMED, ask yours
 SIZES, WORKERS = (1_000_000, 10_000_000, 100_000_000), (1, 4, 16, 64, 256)
 

@@ -40,6 +40,19 @@ def flip_byte(path, offset):
         stream.write(bytes([byte[0] ^ 0xFF]))
 
 
+def held_up(monkeypatch, owner, name):
+    """Make a call wait; return the event that tells that it has begun, and the one that lets it go on."""
+    begun, go, real = threading.Event(), threading.Event(), getattr(owner, name)
+
+    def slow(*arguments):
+        begun.set()
+        go.wait(60)
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, slow)
+    return begun, go
+
+
 def test_rows_in_any_order_from_several_threads(tmp_path):
     rows = make_rows(101)
     order = np.random.default_rng(0).permutation(101)
@@ -262,12 +275,7 @@ def test_two_writers_in_one_process(tmp_path):
 @pytest.mark.parametrize("call", ["pwritev", "fsync"])
 def test_who_is_still_at_work_when_the_file_is_let_go_writes_into_no_other(tmp_path, monkeypatch, call):
     """A second Ctrl-C ends the waiting for threads that write rows, or journal them."""
-    rows, real, at_it, go = make_rows(4), getattr(disk, call), threading.Event(), threading.Event()
-
-    def slow(*arguments):
-        at_it.set()
-        go.wait(60)
-        real(*arguments)
+    rows = make_rows(4)
 
     def interrupted():
         raise KeyboardInterrupt
@@ -279,7 +287,7 @@ def test_who_is_still_at_work_when_the_file_is_let_go_writes_into_no_other(tmp_p
     with contextlib.ExitStack() as files:
         with pytest.raises(KeyboardInterrupt), CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:  # noqa: PT012
             number, journal = writer._descriptor, writer._journal._thread
-            monkeypatch.setattr(disk, call, slow)
+            at_it, go = held_up(monkeypatch, disk, call)
             thread = threading.Thread(target=write)
             thread.start()
             assert at_it.wait(60)
@@ -295,13 +303,10 @@ def test_who_is_still_at_work_when_the_file_is_let_go_writes_into_no_other(tmp_p
 
 
 def test_a_block_that_comes_during_a_sync_waits_for_the_next(tmp_path, monkeypatch):
-    rows, at_it, go, said = make_rows(8), threading.Event(), threading.Event(), []
-    real = {name: getattr(disk, name) for name in ("fsync", "pwrite")}
+    rows, said, real = make_rows(8), [], {}
 
     def fsync(descriptor):
         said.append("sync")
-        at_it.set()
-        go.wait(60)
         real["fsync"](descriptor)
         said.append("synced")
 
@@ -311,7 +316,9 @@ def test_a_block_that_comes_during_a_sync_waits_for_the_next(tmp_path, monkeypat
 
     with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
         first = writer._structure.places["journal/checksum"].offset
+        at_it, go = held_up(monkeypatch, disk, "fsync")
         for call in (fsync, pwrite):
+            real[call.__name__] = getattr(disk, call.__name__)
             monkeypatch.setattr(disk, call.__name__, call)
         write_rows(writer, rows, range(4))
         assert at_it.wait(60)
@@ -322,17 +329,10 @@ def test_a_block_that_comes_during_a_sync_waits_for_the_next(tmp_path, monkeypat
 
 
 def test_publish_waits_for_a_block_that_is_being_handed_over(tmp_path, monkeypatch):
-    rows, at_it, go = make_rows(8), threading.Event(), threading.Event()
+    rows = make_rows(8)
     with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
         write_rows(writer, rows, range(4))
-        submit = writer._journal.submit
-
-        def slow(*arguments):
-            at_it.set()
-            go.wait(60)
-            submit(*arguments)
-
-        monkeypatch.setattr(writer._journal, "submit", slow)
+        at_it, go = held_up(monkeypatch, writer._journal, "submit")
         thread = threading.Thread(target=write_rows, args=(writer, rows, range(4, 8)))
         thread.start()
         assert at_it.wait(60)
@@ -343,15 +343,9 @@ def test_publish_waits_for_a_block_that_is_being_handed_over(tmp_path, monkeypat
 
 
 def test_publish_refuses_rows_that_are_being_written(tmp_path, monkeypatch):
-    rows, real, at_it, go = make_rows(4), disk.pwritev, threading.Event(), threading.Event()
-
-    def slow(*arguments):
-        at_it.set()
-        go.wait(60)
-        real(*arguments)
-
+    rows = make_rows(4)
     with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
-        monkeypatch.setattr(disk, "pwritev", slow)
+        at_it, go = held_up(monkeypatch, disk, "pwritev")
         thread = threading.Thread(target=write_rows, args=(writer, rows, range(4)))
         thread.start()
         assert at_it.wait(60)

@@ -1,6 +1,7 @@
 """Tables of several members on the same rows: indexed as one array is, and no result depends on how many rows are read at once."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_where_room_cannot_be_reserved_it_is_written(number, tmp_path, monkeypat
     def refuse(*_):
         raise OSError(number, "no such call here")
 
-    monkeypatch.setattr(scratch.os, "posix_fallocate", refuse)
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
     array = scratch.space((3, 700_000), np.int8, tmp_path, 0)
     assert (array.shape, array.any()) == ((3, 700_000), False)
 

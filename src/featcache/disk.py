@@ -85,16 +85,9 @@ class Disk:
 
     def allocate(self, descriptor: int, size: int) -> None:
         """Reserve `size` bytes now, so that a full disk is known before the work."""
-        if size == 0:
-            return
-        if not reserves():
+        # where only the file system can't, as NFS and some overlays, the writes themselves find a full disk
+        if size and not reserve(descriptor, size) and not reserves():
             _refuse_more_than_is_free(descriptor, size)
-            return
-        try:
-            os.posix_fallocate(descriptor, 0, size)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                raise  # NFS and some overlays can't reserve; there the writes themselves find a full disk
 
     def replace(self, source: Path, target: Path) -> None:
         """Rename `source` over `target` and sync the folder, so that the name survives a power loss."""
@@ -112,6 +105,23 @@ class Disk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def reserve(descriptor: int, size: int) -> bool:
+    """Reserve the first `size` bytes of a file, at least 1; return False where its system or file system can't.
+
+    Raises:
+        OSError: the disk is full, or whatever else it says.
+    """
+    if not reserves():
+        return False
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        return False
+    return True
 
 
 def _refuse_more_than_is_free(descriptor: int, size: int) -> None:

@@ -135,8 +135,9 @@ def _stem(row_id: str) -> str:
 
 
 def _below(row_id: str) -> str:
-    _, found, below = f"/{_composed(row_id)}".partition("/test/")
-    return below if found else _composed(row_id)
+    composed = _composed(row_id)
+    _, found, below = f"/{composed}".partition("/test/")
+    return below if found else composed
 
 
 def _composed(row_id: str) -> str:

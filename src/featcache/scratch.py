@@ -1,7 +1,5 @@
 """Arrays that stand in memory while they are small, and in a file without a name when they aren't. NumPy only."""
 
-import errno
-import os
 import tempfile
 from pathlib import Path
 from typing import IO, Any
@@ -9,8 +7,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.disk import storage_errors
-from featcache.machine import reserves
+from featcache.disk import reserve, storage_errors
 
 MEMORY_BYTES = 1 << 26
 """Up to so many bytes stand in memory: a member's probabilities of 16 classes for a million rows."""
@@ -45,14 +42,9 @@ def space(
 
 
 def _reserve(file: IO[bytes], size: int) -> None:
-    if reserves():
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                raise
-    for start in range(0, size, len(_ZEROS)):  # what can't reserve, as NFS or macOS: there only writing tells
+    if reserve(file.fileno(), size):
+        return
+    for start in range(0, size, len(_ZEROS)):  # there only writing tells whether there is room
         file.write(_ZEROS[: size - start])
     file.flush()
 

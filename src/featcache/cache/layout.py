@@ -24,7 +24,7 @@ FEATURE_DTYPE = np.dtype("<f2")
 FLOAT16_MAX = 65504.0
 BLOCK_BYTES = 8 * 1024 * 1024  # with wide rows, an fsync per block below this costs more than the block
 # Narrow rows cost as much to compute. A kill takes what a block lacks: at 224 px half a minute of two cores' work.
-_BLOCK_ROWS = 512
+BLOCK_ROWS = 512
 BLOCK_VARIABLE = "FEATCACHE_BLOCK_BYTES"  # another size for new files, e.g. for tests that need many blocks; in no key
 RUN_BYTES = 64 * 1024
 HOLDER_BYTES = 512
@@ -216,7 +216,7 @@ def default_block_rows(taps: Sequence[TapLayout], batch_size: int = 1) -> int:
     if not wanted.isdecimal() or int(wanted) < 1:
         raise SettingsError(f"expected a number of bytes above 0; got {BLOCK_VARIABLE}={wanted!r}: unset it")
     row_bytes = sum(tap.row_bytes for tap in taps)
-    rows = min(-(-int(wanted) // row_bytes), _BLOCK_ROWS)
+    rows = min(-(-int(wanted) // row_bytes), BLOCK_ROWS)
     return -(-rows // batch_size) * batch_size
 
 

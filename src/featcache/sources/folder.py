@@ -60,10 +60,7 @@ class FolderSource:
         rows = {split: _rows(layout.rows[split], classes, examined) for split in SPLITS}
         names = tuple(map(printable, classes))
         check_training(str(self.path / "train"), names, rows["train"])
-        other = {
-            f"folder {name}/, as it isn't called valid": 1 for name in _NEARLY_VALID if (self.path / name).is_dir()
-        }
-        return Manifest(names, rows, {"source": "folder"}, {**scan.left_out, **other})
+        return Manifest(names, rows, {"source": "folder"}, scan.left_out)
 
     def load(self, location: str, digest: str, size: int) -> npt.NDArray[np.uint8]:
         """Read one image as (size, size, 3) uint8 RGB. Thread-safe.
@@ -186,6 +183,8 @@ class _Scan:
                 classes.update(self._class(split, entry) for entry in self._folders(path / split))
         if (path / "test").is_dir():
             self._tree(path / "test", "test", set())
+        others = (name for name in _NEARLY_VALID if (path / name).is_dir())
+        self.left_out.update(f"folder {name}/, as it isn't called valid" for name in others)
 
     def _folders(self, path: Path) -> Iterator[_Entry]:
         for entry in _visible(path):

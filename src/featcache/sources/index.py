@@ -191,7 +191,7 @@ def _tell(manifest: Manifest, progress: Progress) -> None:
     if manifest.left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(manifest.left_out.items()))
         progress.notice(f"not listed: {kinds}")
-    if not len(manifest.splits.get("test", ())):
+    if "test" not in manifest.splits:
         progress.notice("there are no test images, which predictions and the submission need: put them into PATH/test")
     for split, rows in manifest.splits.items():
         rejected = [index for index, reason in enumerate(rows.reasons) if reason]

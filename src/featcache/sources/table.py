@@ -110,12 +110,12 @@ def _pixel_order(path: Path, columns: Sequence[str], *, labelled: bool) -> list[
     if len(set(columns)) != len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
         raise SourceError(f"{path}, line 1: expected each column once; got column {twice!r} twice: mend the header")
-    if set(columns) - {_LABEL} and not any(map(_PIXEL.fullmatch, columns)):
+    pixels = {int(match[1]): index for index, name in enumerate(columns) if (match := _PIXEL.fullmatch(name))}
+    if not pixels and set(columns) - {_LABEL}:
         what = "looks like a table of image names, out of which docs/kaggle.md makes class folders for source = folder"
         raise SourceError(f"{path}, line 1: expected columns of pixels, pixel0, pixel1, ...; {_some(columns)} {what}")
     if labelled and _LABEL not in columns:
         raise SourceError(f"{path}, line 1: expected a column 'label'; it is missing: columns are {_some(columns)}")
-    pixels = {int(match[1]): index for index, name in enumerate(columns) if (match := _PIXEL.fullmatch(name))}
     extra = [name for name in columns if not _PIXEL.fullmatch(name) and not (labelled and name == _LABEL)]
     if extra:
         expected = f"expected columns {'label, ' if labelled else ''}pixel0, pixel1, ..."

@@ -24,14 +24,12 @@ def check_submission(project: Project) -> None:
     Raises:
         SubmissionError: the sample can't be read, names other rows, or it or the settings have other columns.
     """
-    settings = project.settings
-    path, manifest = settings.dataset.sample_submission, Manifest.load(project.folder)
-    test = manifest.splits.get("test")
-    if test is not None:
+    listed, path = project.listed(), project.settings.dataset.sample_submission
+    if listed and "test" in listed["splits"]:
         sample = read_sample(path) if path is not None else None
         if sample is not None:
-            match_ids(test.ids, sample)
-        check_columns(settings.submission, manifest.class_names, sample)
+            match_ids(Manifest.load(project.folder).splits["test"].ids, sample)
+        check_columns(project.settings.submission, listed["class_names"], sample)
 
 
 def check_clip(project: Project) -> None:
@@ -54,9 +52,9 @@ def check_heads(project: Project) -> None:
         SettingsError: models by group without groups, or labels for test images without test images.
         TrainingError: fewer training rows than folds.
     """
-    heads, train = project.settings.heads, Manifest.load(project.folder).splits["train"]
-    check_rows(int((train.listed & (train.labels >= 0)).sum()), heads.folds)
-    if heads.per_group and not any(train.groups):
+    heads, train = project.settings.heads, project.splits()["train"]
+    check_rows(train["rows"] - train["rejected"], heads.folds)
+    if heads.per_group and not any(Manifest.load(project.folder).splits["train"].groups):
         advice = "set [Dataset] groups = FILE:COLUMN, or per_group = false"
         raise SettingsError(f"[Heads] per_group: expected training rows with groups; got none: {advice}")
     if heads.pseudo_weight and "test" not in project.splits():
