@@ -13,7 +13,20 @@ ROOT = Path(__file__).parent.parent
 # From the floor upwards; a module may import its own layer and those below it.
 LAYERS = [
     {"_version", "errors", "startup", "machine"},
-    {"keys", "disk", "progress", "policies", "scoring", "schedules", "texts", "tables", "member_tables", "scratch"},
+    {
+        "keys",
+        "names",
+        "paths",
+        "disk",
+        "progress",
+        "policies",
+        "scoring",
+        "schedules",
+        "texts",
+        "tables",
+        "member_tables",
+        "scratch",
+    },
     {"terminal"},
     {"meter"},
     {"rows", "records", "specs", "cluster_spec", "folder_lock"},

@@ -1,0 +1,110 @@
+"""The one place that looks at and opens what the user names or what lies in a folder.
+
+Regular files are opened and nothing else is: a FIFO would wait for ever, a device has no end. Looking never raises;
+opening raises an `OSError` whose `fault` is a phrase for a message or a row's reason.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from featcache.errors import SettingsError
+
+_KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def expanded(path: Path, setting: str) -> Path:
+    """Return `path` with ``~`` and ``~user`` put in full.
+
+    Args:
+        path: as the user wrote it.
+        setting: what names it, for the message, e.g. ``[Dataset] path``.
+
+    Raises:
+        SettingsError: that user has no home folder.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        user = path.parts[0]
+        raise SettingsError(
+            f"{setting}: {user!r} has no home folder; got {str(path)!r}: write the path in full"
+        ) from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is a regular file, through links; False where that can't be known."""
+    return _format(path) == stat.S_IFREG
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder, through links; False where that can't be known."""
+    return _format(path) == stat.S_IFDIR
+
+
+def what_is(path: Path) -> str:
+    """Return in a few words what a path leads to, e.g. ``a FIFO``, ``nothing there`` or ``a link that leads in a circle``."""
+    try:
+        return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "no file")
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            return "a link to nothing" if path.is_symlink() else "nothing there"
+        return fault(error)
+    except ValueError:
+        return "a name with a NUL character"
+
+
+def fault(error: OSError) -> str:
+    """Return an error's cause in a few words, without number and path."""
+    if error.errno == errno.ELOOP:
+        return "a link that leads in a circle"
+    return error.strerror or " ".join(str(error).split())
+
+
+def regular(path: str, flags: int) -> int:
+    """Open a regular file: for ``open(path, opener=regular)``.
+
+    Raises:
+        OSError: it is something else, or can't be opened.
+    """
+    _refuse_others(path, os.stat(path).st_mode)
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO put there meanwhile doesn't wait either
+    try:
+        _refuse_others(path, os.fstat(descriptor).st_mode)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: it is something else, or can't be read.
+    """
+    with open(path, "rb", opener=regular) as stream:
+        return stream.read()
+
+
+def _refuse_others(path: str, mode: int) -> None:
+    kind = stat.S_IFMT(mode)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError(errno.EISDIR, "a folder, not a file", path)
+    if kind != stat.S_IFREG:
+        raise OSError(errno.EINVAL, f"{_KINDS.get(kind, 'no file')}, not a file", path)
+
+
+def _format(path: Path) -> int | None:
+    try:
+        return stat.S_IFMT(os.stat(path).st_mode)
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return None
