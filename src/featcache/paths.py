@@ -53,7 +53,7 @@ def is_folder(path: Path) -> bool:
 def what_is(path: Path) -> str:
     """Return in a few words what a path leads to, e.g. ``a FIFO``, ``nothing there`` or ``a link that leads in a circle``."""
     try:
-        return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode), "no file")
+        return _KINDS.get(stat.S_IFMT(path.stat().st_mode), "no file")
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             return "a link to nothing" if path.is_symlink() else "nothing there"
@@ -75,7 +75,7 @@ def regular(path: str, flags: int) -> int:
     Raises:
         OSError: it is something else, or can't be opened.
     """
-    _refuse_others(path, os.stat(path).st_mode)
+    _refuse_others(path, Path(path).stat().st_mode)
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO put there meanwhile doesn't wait either
     try:
         _refuse_others(path, os.fstat(descriptor).st_mode)
@@ -105,6 +105,6 @@ def _refuse_others(path: str, mode: int) -> None:
 
 def _format(path: Path) -> int | None:
     try:
-        return stat.S_IFMT(os.stat(path).st_mode)
+        return stat.S_IFMT(path.stat().st_mode)
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
