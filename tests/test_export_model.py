@@ -175,7 +175,7 @@ def test_real_photos_and_weights(shared, tmp_path, size):
         {
             "Dataset": {"name": "photos", "source": "folder", "path": str(tmp_path / "photos")},
             "Features": {
-                "weights": str(shared / "weights/vgg16_cifar10_notop.h5"), "taps": "block4_pool:avg, block5_pool",
+                "weights": str(shared / "weights/vgg16_imagenet_notop.h5"), "taps": "block4_pool:avg, block5_pool",
                 "image_size": str(size), "precision": "bfloat16",
             },
             "Heads": {"preset": "fast", "seeds": "1", "folds": "2"},
