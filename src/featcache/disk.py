@@ -28,6 +28,12 @@ _REASONS = {
     errno.EPERM: "operation not permitted",
     errno.EIO: "the disk reports an input/output error",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "something that is no folder has this name",
+    errno.EISDIR: "a folder has this name",
+    errno.ELOOP: "a link in the path leads in a circle",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ESTALE: "the file server no longer knows it",
+    errno.ENXIO: "it is no file",
 }
 _MOST_BUFFERS = 1024  # IOV_MAX of Linux and macOS
 _TOLD = re.compile(r"errno = (\d+)")
@@ -166,7 +172,7 @@ def making_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: `path` is there already, or the disk is full, read-only or not permitted.
     """
-    if path.exists():
+    if os.path.lexists(path):
         raise StorageError(f"expected a folder that isn't there yet; got {path}: remove it or name another")
     with storage_errors(path, "could not write"):
         temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from featcache.errors import SettingsError
 
+FILE, FOLDER, NOTHING = "a file", "a folder", "nothing there"
 _KINDS = {
-    stat.S_IFREG: "a file",
-    stat.S_IFDIR: "a folder",
+    stat.S_IFREG: FILE,
+    stat.S_IFDIR: FOLDER,
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
@@ -29,8 +30,10 @@ def expanded(path: Path, setting: str) -> Path:
         setting: what names it, for the message, e.g. ``[Dataset] path``.
 
     Raises:
-        SettingsError: that user has no home folder.
+        SettingsError: that user has no home folder, or it can't be a path.
     """
+    if "\0" in str(path):
+        raise SettingsError(f"{setting}: expected a path; got {str(path)!r}, and no path has a NUL character")
     try:
         return path.expanduser()
     except RuntimeError as error:
@@ -56,7 +59,7 @@ def what_is(path: Path) -> str:
         return _KINDS.get(stat.S_IFMT(path.stat().st_mode), "no file")
     except OSError as error:
         if isinstance(error, FileNotFoundError):
-            return "a link to nothing" if path.is_symlink() else "nothing there"
+            return "a link to nothing" if path.is_symlink() else NOTHING
         return fault(error)
     except ValueError:
         return "a name with a NUL character"
@@ -75,7 +78,7 @@ def regular(path: str, flags: int) -> int:
     Raises:
         OSError: it is something else, or can't be opened.
     """
-    _refuse_others(path, Path(path).stat().st_mode)
+    _refuse_others(path, Path(path).stat().st_mode)  # opening a device may already do something
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO put there meanwhile doesn't wait either
     try:
         _refuse_others(path, os.fstat(descriptor).st_mode)
@@ -85,13 +88,19 @@ def regular(path: str, flags: int) -> int:
     return descriptor
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, most: int | None = None) -> bytes:
     """Return the content of a regular file.
 
+    Args:
+        path: the file.
+        most: how many bytes it may have; None for any number.
+
     Raises:
-        OSError: it is something else, or can't be read.
+        OSError: it is something else or larger, or can't be read.
     """
     with open(path, "rb", opener=regular) as stream:
+        if most is not None and (size := os.fstat(stream.fileno()).st_size) > most:
+            raise OSError(errno.EFBIG, f"{size:,} bytes, more than {most:,}", str(path))
         return stream.read()
 
 

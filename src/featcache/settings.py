@@ -6,12 +6,13 @@
 
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from featcache import specs
+from featcache import paths, specs
 from featcache.architectures import backbone_settings
 from featcache.cluster_spec import ClusterSpec
 from featcache.errors import SettingsError
@@ -83,7 +84,16 @@ def _boolean(text: str) -> bool:
 
 
 def _path(text: str) -> Path | None:
-    return Path(text.strip()).expanduser() if text.strip() else None
+    return Path(_with_home(text.strip())).expanduser() if text.strip() else None
+
+
+def _with_home(text: str) -> str:
+    """What may be a path, as it is written, once it is sure that its ``~`` can be put in full."""
+    try:
+        Path(text.strip()).expanduser()
+    except RuntimeError:
+        raise _ExpectedError(f"a path in full, as {Path(text.strip()).parts[0]!r} has no home folder") from None
+    return text.strip()
 
 
 def _taps(text: str) -> tuple[specs.Tap, ...]:
@@ -149,12 +159,12 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "name": Setting("digits", _text, "names the folder below artifacts/ that holds everything made from this data set"),
         "source": Setting("digits", _word, "where images come from: digits (embedded), folder, csv or idx"),
         "path": Setting("", _path, "the data set's folder; not used by digits"),
-        "groups": Setting("", _text, "FILE:COLUMN with what must not straddle a fold, e.g. driver_imgs_list.csv:subject"),
+        "groups": Setting("", _with_home, "FILE:COLUMN with what must not straddle a fold, e.g. driver_imgs_list.csv:subject"),
         "sample_submission": Setting("", _path, "fixes the submission's ids, columns and order; empty: PATH/sample_submission.csv if it is there"),
     },
     "Features": {
-        "backbone": Setting("vgg16", _text, "a keras.applications name or the path of your own .keras file"),
-        "weights": Setting("auto", _text, "auto (imagenet if it can be had, else random), imagenet, random or the path of a notop HDF5 file"),
+        "backbone": Setting("vgg16", _with_home, "a keras.applications name or the path of your own .keras file"),
+        "weights": Setting("auto", _with_home, "auto (imagenet if it can be had, else random), imagenet, random or the path of a notop HDF5 file"),
         "taps": Setting("block5_pool", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools each to one value a channel"),
         "image_size": Setting("48", _integer, "side of the square every image is resized to, in pixels"),
         "precision": Setting("auto", _word, "what convolutions compute in: auto, float32 or bfloat16; storage is float16"),
@@ -264,6 +274,8 @@ def _read_section(section: str, texts: Mapping[str, str]) -> dict[str, object]:
     values = {}
     for key, setting in SECTIONS[section].items():
         text = given.get(key, setting.default)
+        if "\0" in text:
+            raise SettingsError(f"[{section}] {key}: expected text; got {key}={text!r}, which has a NUL character")
         try:
             values[key] = setting.read(text)
         except _ExpectedError as expected:
@@ -274,14 +286,16 @@ def _read_section(section: str, texts: Mapping[str, str]) -> dict[str, object]:
 def _sample(dataset: specs.DatasetSpec) -> Path | None:
     """The sample submission that is named, or else the one that lies in the data set's folder."""
     named, folder = dataset.sample_submission, dataset.path
-    if named is None:
-        return next((folder / name for name in _SAMPLES if folder and (folder / name).is_file()), None)
-    for candidate in [named, *([folder / named] if folder else [])]:
-        if candidate.is_file():
-            return candidate
-    raise SettingsError(
-        f"[Dataset] sample_submission: expected a file; got sample_submission={str(named)!r}, which is not there"
-    )
+    names = _SAMPLES if named is None else (named,)
+    candidates = [*([named] if named else []), *(folder / name for name in names if folder)]
+    found = next(filter(paths.is_file, candidates), None)
+    there = next((path for path in candidates if os.path.lexists(path)), None)
+    if found is None and (named is not None or there is not None):
+        got = "which is not there" if there is None else f"and {there} is {paths.what_is(there)}"
+        raise SettingsError(
+            f"[Dataset] sample_submission: expected a file; got sample_submission={str(named or '')!r}, {got}"
+        )
+    return found
 
 
 def _near(name: str, known: Mapping[str, object]) -> str | None:
