@@ -162,7 +162,8 @@ def _listed(path: Path, now: float) -> dict[str, Any]:
         record |= {"bytes": stat.st_size, "age_seconds": now - stat.st_mtime}
         reader = open_cache(path, partial=True)
     except (CacheError, OSError) as error:
-        return {"bytes": 0, "age_seconds": 0.0} | record | {"error": str(error)}
+        said = f"{path}: {paths.fault(error)}" if isinstance(error, OSError) else str(error)
+        return {"bytes": 0, "age_seconds": 0.0} | record | {"error": said}
     rejected = int((np.asarray(reader.stored_status) == Status.REJECTED).sum()) if reader.complete else None
     return record | {
         "complete": reader.complete,

@@ -43,6 +43,22 @@ def expanded(path: Path, setting: str) -> Path:
         ) from error
 
 
+def to_be_made(path: Path, name: str, setting: str) -> Path:
+    """Return the absolute path of a folder, in which there is a folder `name` or can be one.
+
+    Raises:
+        SettingsError: something else has one of these names, it can't be looked at, or the current folder is gone.
+    """
+    for folder in (path, path / name):
+        got = what_is(folder)
+        if got not in (FOLDER, NOTHING):
+            raise SettingsError(f"{setting}: expected a folder, or a name that is free; {folder}: {got}")
+    try:
+        return path.absolute()
+    except FileNotFoundError as error:
+        raise SettingsError("the folder that this was started in is gone: go to another one and run again") from error
+
+
 def is_file(path: Path) -> bool:
     """Whether it is a regular file, through links; False where that can't be known."""
     return _format(path) == stat.S_IFREG
@@ -60,9 +76,18 @@ def what_is(path: Path) -> str:
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             return "a link to nothing" if path.is_symlink() else NOTHING
-        return fault(error)
+        said = fault(error)
+        return said[:1].lower() + said[1:]
     except ValueError:
         return "a name with a NUL character"
+
+
+def modified(path: Path) -> int:
+    """Return when it was last written, in nanoseconds; -1 where that can't be known."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return -1
 
 
 def fault(error: OSError) -> str:

@@ -84,16 +84,7 @@ def _boolean(text: str) -> bool:
 
 
 def _path(text: str) -> Path | None:
-    return Path(_with_home(text.strip())).expanduser() if text.strip() else None
-
-
-def _with_home(text: str) -> str:
-    """What may be a path, as it is written, once it is sure that its ``~`` can be put in full."""
-    try:
-        Path(text.strip()).expanduser()
-    except RuntimeError:
-        raise _ExpectedError(f"a path in full, as {Path(text.strip()).parts[0]!r} has no home folder") from None
-    return text.strip()
+    return Path(text.strip()).expanduser() if text.strip() else None
 
 
 def _taps(text: str) -> tuple[specs.Tap, ...]:
@@ -159,12 +150,12 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "name": Setting("digits", _text, "names the folder below artifacts/ that holds everything made from this data set"),
         "source": Setting("digits", _word, "where images come from: digits (embedded), folder, csv or idx"),
         "path": Setting("", _path, "the data set's folder; not used by digits"),
-        "groups": Setting("", _with_home, "FILE:COLUMN with what must not straddle a fold, e.g. driver_imgs_list.csv:subject"),
+        "groups": Setting("", _text, "FILE:COLUMN with what must not straddle a fold, e.g. driver_imgs_list.csv:subject"),
         "sample_submission": Setting("", _path, "fixes the submission's ids, columns and order; empty: PATH/sample_submission.csv if it is there"),
     },
     "Features": {
-        "backbone": Setting("vgg16", _with_home, "a keras.applications name or the path of your own .keras file"),
-        "weights": Setting("auto", _with_home, "auto (imagenet if it can be had, else random), imagenet, random or the path of a notop HDF5 file"),
+        "backbone": Setting("vgg16", _text, "a keras.applications name or the path of your own .keras file"),
+        "weights": Setting("auto", _text, "auto (imagenet if it can be had, else random), imagenet, random or the path of a notop HDF5 file"),
         "taps": Setting("block5_pool", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools each to one value a channel"),
         "image_size": Setting("48", _integer, "side of the square every image is resized to, in pixels"),
         "precision": Setting("auto", _word, "what convolutions compute in: auto, float32 or bfloat16; storage is float16"),
@@ -265,7 +256,7 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
         submission=specs.SubmissionSpec(**values["Submission"]),  # type: ignore[arg-type]  # read by the table above
         report=specs.ReportSpec(**values["Report"]),  # type: ignore[arg-type]  # read by the table above
         cluster=ClusterSpec(**values["Cluster"]),  # type: ignore[arg-type]  # read by the table above
-        artifacts=artifacts.absolute(),
+        artifacts=paths.to_be_made(artifacts, dataset.name, "[Paths] artifacts"),
     )
 
 
@@ -274,8 +265,8 @@ def _read_section(section: str, texts: Mapping[str, str]) -> dict[str, object]:
     values = {}
     for key, setting in SECTIONS[section].items():
         text = given.get(key, setting.default)
-        if "\0" in text:
-            raise SettingsError(f"[{section}] {key}: expected text; got {key}={text!r}, which has a NUL character")
+        if setting.read in (_path, _text):  # texts may be paths that stay as they are written
+            paths.expanded(Path(text.strip()), f"[{section}] {key}")
         try:
             values[key] = setting.read(text)
         except _ExpectedError as expected:
@@ -289,12 +280,14 @@ def _sample(dataset: specs.DatasetSpec) -> Path | None:
     names = _SAMPLES if named is None else (named,)
     candidates = [*([named] if named else []), *(folder / name for name in names if folder)]
     found = next(filter(paths.is_file, candidates), None)
-    there = next((path for path in candidates if os.path.lexists(path)), None)
-    if found is None and (named is not None or there is not None):
-        got = "which is not there" if there is None else f"and {there} is {paths.what_is(there)}"
-        raise SettingsError(
-            f"[Dataset] sample_submission: expected a file; got sample_submission={str(named or '')!r}, {got}"
+    there = next(filter(os.path.lexists, candidates), None)
+    if found is None and (named or there):
+        got = (
+            f"sample_submission={str(named)!r}, which is not there"
+            if there is None
+            else f"{there}: {paths.what_is(there)}"
         )
+        raise SettingsError(f"[Dataset] sample_submission: expected a file; got {got}")
     return found
 
 

@@ -224,7 +224,7 @@ def _surplus(items: Sequence[Item], now: float, keep_bytes: int) -> list[Item]:
 def _removed(item: Item) -> bool:
     """Remove it, unless someone began to write it or removed it meanwhile."""
     with storage_errors(item.path, "could not remove"), suppress(FileNotFoundError):
-        if item.path.is_dir() and not item.path.is_symlink():
+        if is_folder(item.path) and not item.path.is_symlink():
             # Out of the way first: a kill leaves a leftover, never half a bag.
             aside = item.path.with_name(f"{_LEFTOVER}gc-{item.path.name.removeprefix(_LEFTOVER)}")
             disk.replace(item.path, aside)

@@ -14,7 +14,7 @@ from featcache.cache.reader import Reader, open_cache
 from featcache.errors import CacheError
 from featcache.extraction import row_settings
 from featcache.keys import canonical_json
-from featcache.paths import is_file
+from featcache.paths import is_file, modified
 from featcache.project import Project
 from featcache.rows import SPLITS, Rows
 from featcache.sources import Manifest
@@ -89,7 +89,7 @@ def record_reason(artifact: Artifact, siblings: Iterable[Path] = ()) -> tuple[st
     """
     record = artifact.record()
     if record is None:
-        newest = max(siblings, key=lambda path: path.stat().st_mtime_ns, default=None)
+        newest = max(siblings, key=modified, default=None)
         record = Artifact(newest, None).record() if newest else None
     if record is None or not isinstance(record.get("inputs"), dict):
         damaged = is_file(artifact.path)
@@ -173,7 +173,7 @@ def _weights_setting(reader: Reader) -> object:
 def _sibling(folder: Path, split: str, copy: int) -> Reader | None:
     """The newest published cache of the same split and copy, made with other settings."""
     paths = [p for p in folder.glob(f"{split}-copy{copy}-*.h5") if not p.name.endswith(PARTIAL_SUFFIX)]
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    for path in sorted(paths, key=modified, reverse=True):
         try:
             return open_cache(path)
         except CacheError:

@@ -292,7 +292,8 @@ def _opened(path: Path) -> BinaryIO:
     try:
         return open(path, "rb", opener=paths.regular)
     except OSError as error:
-        reason = paths.fault(error).lower()
+        reason = paths.fault(error)
+        reason = reason[:1].lower() + reason[1:]
         raise CacheError(
             f"expected a feature cache at {path}, got: {reason}; `featcache ls` lists what is there"
         ) from error

@@ -260,6 +260,9 @@ class _Scan:
 
     def _leave_out(self, entry: Entry) -> None:
         if not is_hidden(entry):
+            if entry.is_symlink() and not paths.is_file(Path(entry.path)):
+                self.left_out["links that lead to no file"] += 1
+                return
             self.left_out[printable(suffix(entry.name)) or "no suffix"] += 1
         elif is_image(entry.name) and not entry.name.startswith("._"):  # macOS keeps a file's attributes there
             self.left_out["images whose names begin with a dot"] += 1
