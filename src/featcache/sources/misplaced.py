@@ -8,6 +8,7 @@ from pathlib import Path
 
 from featcache.errors import SourceError
 from featcache.sources.walk import Entry, entries, files_below, is_folder, is_hidden, is_system, suffix
+from featcache.tables import printable
 
 IsImage = Callable[[str], bool]
 
@@ -37,7 +38,7 @@ def no_training_folder(path: Path, is_image: IsImage) -> str:
     Raises:
         SourceError: the folder can't be listed.
     """
-    told = f"{path}: expected the images in train/<class>/ below it; got no folder named train"
+    told = f"{_shown(path)}: expected the images in train/<class>/ below it; got no folder named train"
     return f"{told}{_instead(path, list(_folders(path)), is_image)}"
 
 
@@ -48,14 +49,14 @@ def _instead(path: Path, folders: Sequence[str], is_image: IsImage) -> str:
     for name in folders[:_MOST]:
         inside = next((n for n in _folders(path / name, quiet=True) if n.lower() in _LOOK_ALIKES["train"]), None)
         if inside is not None:
-            return f", but {name}/{inside}: set [Dataset] path = {path / name}"
+            return f", but {_shown(Path(name, inside))}: set [Dataset] path = {_shown(path / name)}"
     classes = [name for name in folders[:_MOST] if _first_image(path / name, is_image, deep=False)]
     if classes and path.name.lower() in _LOOK_ALIKES["train"]:
-        return f", but the classes themselves ({_some(classes)}): set [Dataset] path = {path.parent}"
+        return f", but the classes themselves ({_some(classes)}): set [Dataset] path = {_shown(path.parent)}"
     if classes:
         move = f"cd {shlex.quote(str(path))} && mkdir train && mv {' '.join(map(shlex.quote, classes[:_SHOWN]))}"
         more = " ..." if len(classes) > _SHOWN else ""
-        return f", but folders with images right in it ({_some(classes)}): move the classes there: {move}{more} train"
+        return f", but folders with images right in it ({_some(classes)}): move the classes there: {printable(move)}{more} train"
     files = [entry.name for entry in entries(path) if not is_hidden(entry) and not is_folder(entry)]
     packed = next((name for name in files if name.lower().startswith("train") and suffix(name) in _PACKED), None)
     if packed is not None:
@@ -78,16 +79,16 @@ def empty_classes(train: Path, names: Sequence[str], n_classes: int, is_image: I
     deeper = next(filter(None, (_first_image(train / name, is_image) for name in names[:_MOST])), None)
     if deeper is not None:
         where = deeper.relative_to(train).parts[0]
-        inside = f"set [Dataset] path = {train}" if where.lower() in _LOOK_ALIKES["train"] else ""
-        mend = inside or f"move the folders that hold images from {train / where} right into {train}"
-        return (
-            f"{train}: expected the images in train/<class>/; in {where!r} the images lie deeper, e.g. {deeper}: {mend}"
-        )
+        mend = f"move the folders that hold images from {_shown(train / where)} right into {_shown(train)}"
+        if where.lower() in _LOOK_ALIKES["train"]:
+            mend = f"set [Dataset] path = {_shown(train)}"
+        expected = f"expected the images in train/<class>/; in {where!r} the images lie deeper"
+        return f"{_shown(train)}: {expected}, e.g. {_shown(deeper)}: {mend}"
     told = ", ".join(f"{name!r} has 0 ({_content(train / name)})" for name in names[:_SHOWN])
     told += f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     if len(names) == n_classes:
-        return f"{train}: expected training images; got none: class {told}: put them there and run again"
-    return f"{train}: expected at least 2 usable images in every class; class {told}: add images or remove the class"
+        return f"{_shown(train)}: expected training images; got none: class {told}: put them there and run again"
+    return f"{_shown(train)}: expected at least 2 usable images in every class; class {told}: add images or remove the class"
 
 
 def count_images(folder: Path, is_image: IsImage) -> int:
@@ -101,7 +102,7 @@ def count_images(folder: Path, is_image: IsImage) -> int:
 def _content(folder: Path) -> str:
     found = list(entries(folder))
     kinds = Counter(
-        suffix(entry.name) or "no suffix" for entry in found if not is_folder(entry) and not is_hidden(entry)
+        printable(suffix(entry.name)) or "no suffix" for entry in found if not is_folder(entry) and not is_hidden(entry)
     )
     if kinds:
         return "it holds only " + ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_SHOWN))
@@ -131,6 +132,11 @@ def _first_image(folder: Path, is_image: IsImage, *, deep: bool = True) -> Path 
         return next((Path(entry.path) for entry in found if is_image(entry.name) and not is_folder(entry)), None)
     except SourceError:
         return None
+
+
+def _shown(path: Path) -> str:
+    """A path in one line, whatever its names hold."""
+    return printable(str(path))
 
 
 def _same(one: Path, other: Path) -> bool:
