@@ -230,7 +230,7 @@ def _removed(item: Item) -> bool:
             disk.replace(item.path, aside)
             shutil.rmtree(aside)
             return True
-        if item.kind == PARTIAL:
+        if item.kind == PARTIAL and is_file(item.path):
             descriptor = os.open(item.path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 lock(descriptor, item.path)
