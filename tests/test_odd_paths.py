@@ -21,7 +21,7 @@ from featcache import keys, paths, sources
 from featcache.bag_file import load_bag
 from featcache.cache.lock import is_held
 from featcache.cli import main
-from featcache.disk import storage_errors
+from featcache.disk import replacing, storage_errors
 from featcache.ensemble import Ensemble
 from featcache.errors import FeatcacheError, SettingsError, SourceError, StorageError, WeightsError
 from featcache.predict import _decode, find_images
@@ -265,6 +265,16 @@ def test_whatever_the_system_says_of_a_path_is_a_reason(tmp_path, monkeypatch, n
 def test_what_stands_in_the_way_of_writing_is_one_line(number):
     with pytest.raises(StorageError, match=r"could not write x: "), storage_errors(Path("x"), "could not write"):
         raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("make", [fifo, socket, zeros], ids=lambda make: make.__name__)
+def test_what_is_no_file_is_never_replaced_by_one(tmp_path, make):
+    make(tmp_path / "out.csv")
+    before = (tmp_path / "out.csv").lstat()
+    with pytest.raises(StorageError, match=r"out.csv: it is a (FIFO|socket|device)"), replacing(tmp_path / "out.csv"):
+        raise AssertionError("nothing is begun")
+    assert os.path.samestat((tmp_path / "out.csv").lstat(), before)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
 # ---- commands

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from featcache.errors import StorageError
 from featcache.machine import reserves
+from featcache.paths import SPECIAL, what_is
 
 _REASONS = {
     errno.ENOSPC: "no space left on the disk",
@@ -148,8 +149,11 @@ def replacing(path: Path) -> Iterator[Path]:
     A killed process leaves at most a hidden file that starts with ``.tmp-`` and is never read.
 
     Raises:
-        StorageError: the disk is full, read-only or not permitted.
+        StorageError: the disk is full, read-only or not permitted, or `path` is a FIFO, a socket or a device.
     """
+    what = what_is(path)
+    if what in SPECIAL:  # /dev/stdout must stay what it is
+        raise StorageError(f"could not write {path}: it is {what}, and only files are replaced: name another")
     with storage_errors(path, "could not write"):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")

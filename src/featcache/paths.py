@@ -12,6 +12,7 @@ from pathlib import Path
 from featcache.errors import SettingsError
 
 FILE, FOLDER, NOTHING = "a file", "a folder", "nothing there"
+SPECIAL = ("a FIFO", "a socket", "a device")
 _KINDS = {
     stat.S_IFREG: FILE,
     stat.S_IFDIR: FOLDER,
