@@ -358,6 +358,28 @@ def test_commands_in_a_littered_folder(littered, words):
     assert "ended with status" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("closed", "status"), [("out", 1), (".", 1), ("out/features", 0), ("out/heads", 0), ("out/predictions", 0)]
+)
+def test_a_folder_that_may_not_be_looked_into(littered, closed, status):
+    settings = {"Dataset.name": "out", "Dataset.source": "folder", "Dataset.path": "photos", "Paths.artifacts": str(littered), "Features.weights": "random", "Features.precision": "float32"}  # fmt: skip
+    flags = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    calls = (
+        f"from featcache.cli import main; print([main([word, *{flags!r}]) for word in ('status', 'plan', 'du', 'gc')])"
+    )
+    prefix, folder = weak_prefix(), littered / closed
+    folder.chmod(0)
+    try:
+        done = subprocess.run([*prefix, sys.executable, "-c", calls], cwd="/", env=environment(), capture_output=True, text=True, timeout=100)  # fmt: skip
+    finally:
+        folder.chmod(0o755)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 0
+    told = done.stdout.splitlines()[-1]
+    assert told == str([status] * 4) if closed in ("out", ".") else told.startswith("[0, ")
+    assert "may not be looked into" in done.stderr or closed not in ("out", ".")
+
+
 def test_records_that_are_no_files_are_no_more_than_not_complete(littered):
     fuzzing.project_of(littered).ensemble().is_complete()
     for load in (lambda: Ensemble.load(littered / "out/ensemble.json"), lambda: load_bag(littered / "out/heads/b")):

@@ -52,6 +52,8 @@ def to_be_made(path: Path, name: str, setting: str) -> Path:
     """
     for folder in (path, path / name):
         got = what_is(folder)
+        if got == FOLDER and not os.access(folder, os.R_OK | os.X_OK):
+            got = "a folder that may not be looked into"
         if got not in (FOLDER, NOTHING):
             raise SettingsError(f"{setting}: expected a folder, or a name that is free; {folder}: {got}")
     try:

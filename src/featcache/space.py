@@ -60,7 +60,7 @@ def inventory(project: Project) -> list[Item]:
         SourceError: the images can't be listed, so what is reached isn't known.
         SettingsError: the weights or the precision aren't settled yet, so what is reached isn't known.
     """
-    if project.manifest().key is None and (project.folder / "manifest.json").exists():
+    if project.manifest().key is None and is_file(project.folder / "manifest.json"):
         project.foresee(preview_images(project.settings.dataset, project.folder, project.listing))
     reach = _Reach(project)
     return [item for path in _entries(project.folder) if (item := _item(path, reach)) is not None]

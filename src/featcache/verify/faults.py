@@ -1,11 +1,10 @@
 """What a check finds wrong, and whose fault it is."""
 
 import errno
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from featcache.paths import fault
 
 DISK, FILE, SETTINGS, UNKNOWN = "disk", "file", "settings", "unknown"
 
@@ -41,7 +40,7 @@ class Fault:
 
 def reading_fault(path: Path, error: OSError) -> Fault:
     """Turn what the operating system said about reading `path` into a fault of the disk, or one of nobody's."""
-    reason = fault(error)
+    reason = os.strerror(error.errno) if error.errno else str(error)
     cause = DISK if error.errno in _DISK_ERRORS else UNKNOWN
     return Fault(cause, f"{path.name} can't be read: {reason}")
 
