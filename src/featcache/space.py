@@ -177,7 +177,7 @@ def _entries(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()) if is_folder(folder) else []:
         inside = [path]
         if is_folder(path) and not path.name.startswith(_LEFTOVER) and not path.is_symlink():
-            with suppress(PermissionError):  # then it is an entry of its own, which isn't ours to look at
+            with suppress(OSError):  # then it is an entry of its own, which isn't ours to look at
                 inside = sorted(path.iterdir())
         yield from inside
 

@@ -93,7 +93,7 @@ class FolderSource:
         """The label of every folder of any split that is called like a class, whichever way accents are encoded."""
         numbers = {composed(name): label for label, name in enumerate(classes)}
         labels: dict[str, int] = {}
-        for split, folders in (*layout.classes.items(), ("train", classes)):
+        for split, folders in layout.classes.items():
             known = {name: numbers[composed(name)] for name in folders if composed(name) in numbers}
             twice = clash(map(printable, known))
             if twice:
