@@ -277,8 +277,7 @@ def _read_section(section: str, texts: Mapping[str, str]) -> dict[str, object]:
 def _sample(dataset: specs.DatasetSpec) -> Path | None:
     """The sample submission that is named, or else the one that lies in the data set's folder."""
     named, folder = dataset.sample_submission, dataset.path
-    names = _SAMPLES if named is None else (named,)
-    candidates = [*([named] if named else []), *(folder / name for name in names if folder)]
+    candidates = [folder / n for n in _SAMPLES if folder] if named is None else [named, (folder or Path()) / named]
     found = next(filter(paths.is_file, candidates), None)
     there = next(filter(os.path.lexists, candidates), None)
     if found is None and (named or there):
