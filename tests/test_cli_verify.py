@@ -173,13 +173,22 @@ def test_what_nothing_can_be_said_of(tmp_path, capsys):
     (tmp_path / "x.txt").write_text("x")
     assert verify(capsys, tmp_path / "none.h5") == (2, {"none.h5": [("unknown", "there is no such file")]})
     assert verify(capsys, tmp_path / "x.txt")[0] == 2
+    os.mkfifo(tmp_path / "fifo.h5")
+    assert verify(capsys, tmp_path) == (2, {"fifo.h5": [("unknown", "expected a file; got a FIFO")]})
+    (tmp_path / "fifo.h5").unlink()
     assert verify(capsys, tmp_path) == (2, {})
     fault = reading_fault(tmp_path / "x", OSError(errno.EACCES, "no"))
     assert (fault.cause, fault.message) == ("unknown", "x can't be read: Permission denied")
 
 
-def test_a_file_that_hangs_the_reader_ends_after_the_timeout(tmp_path, cache, capsys):
-    os.mkfifo(tmp_path / "b.h5")
+def test_a_file_that_hangs_the_reader_ends_after_the_timeout(tmp_path, cache, capsys, monkeypatch):
+    hanger = tmp_path / "python"
+    hanger.write_text(
+        '#!/bin/sh\ncase $(cat) in *b.h5*files*|*files*b.h5*) echo \'{"at": "structure"}\'; exec sleep 60;; esac\necho \'{"done": true}\'\n'
+    )
+    hanger.chmod(hanger.stat().st_mode | stat.S_IXUSR)
+    shutil.copy(cache, tmp_path / "b.h5")
+    monkeypatch.setattr(sys, "executable", str(hanger))
     code, found = verify(capsys, "--timeout", "5", tmp_path)
     assert code == 1
     assert found == {"b.h5": [("file", "reading it showed no progress for 5 s at: structure")], "c.h5": []}

@@ -79,8 +79,8 @@ def test_valid_needs_the_classes_of_train(root):
         listed(root)
 
 
-def test_what_is_no_image_by_name_is_counted_and_hidden_files_are_not(root):
-    for name in ("notes.txt", "Thumbs.db", "LICENSE", "more.TXT", ".DS_Store", ".hidden.png"):
+def test_what_is_no_image_by_name_is_counted_and_so_are_hidden_images(root):
+    for name in ("notes.txt", "Thumbs.db", "LICENSE", "more.TXT", ".DS_Store", ".hidden.png", "._img_1.png"):
         (root / "train" / "ants" / name).write_bytes(b"x")
     (root / "train" / "stray.png").write_bytes(encoded(picture()))
     (root / "train" / "ants" / "deeper").mkdir()
@@ -93,6 +93,7 @@ def test_what_is_no_image_by_name_is_counted_and_hidden_files_are_not(root):
         "no suffix": 1,
         "images outside a class folder": 1,
         "folders inside a class folder": 1,
+        "images whose names begin with a dot": 1,
     }
 
 

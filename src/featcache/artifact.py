@@ -49,9 +49,15 @@ class Artifact:
             return False
         if not _are_there(self.path.parent, record.get("files", {})):
             return False
-        return self.content is None or (
-            self.content.is_file() and keys.file_digest(self.content) == record.get("content_digest")
-        )
+        return self.content is None or _digest(self.content) == record.get("content_digest")
+
+
+def _digest(path: Path) -> str:
+    """The SHA-256 of a file, "" where it can't be read."""
+    try:
+        return keys.file_digest(path)
+    except OSError:
+        return ""
 
 
 def _are_there(folder: Path, files: object) -> bool:

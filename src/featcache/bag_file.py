@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from featcache.bags import Bag, HeadId, History
 from featcache.errors import CacheFormatError
+from featcache.paths import regular
 from featcache.presets import HeadPlan, Variant
 from featcache.schedules import Phase
 
@@ -38,7 +39,7 @@ def load_bag(folder: Path) -> Bag:
     """
     path = folder / BAG_FILE
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        with open(path, "rb", opener=regular) as stream, np.load(stream, allow_pickle=False) as archive:
             header = json.loads(archive["header"].tobytes())
             left = {"header", "out_of_fold"}  # older bags have what now stands beside them alone
             arrays = {name: archive[name] for name in archive.files if name not in left}

@@ -20,6 +20,7 @@ from featcache.cluster_spec import ALONE, LOCAL, ClusterSpec
 from featcache.errors import ClusterError
 from featcache.flight import PATIENCE_SECONDS, POLL_SECONDS, Flight, Job
 from featcache.local_workers import start_workers
+from featcache.paths import expanded
 from featcache.progress import Progress
 from featcache.project import LOG_NAME, Project
 from featcache.tables import counted
@@ -220,7 +221,7 @@ def agreed_terms(cluster: Cluster, project: Project, *, weights: bool) -> Iterat
     probe = project.folder.absolute() / f".tmp-{token[:8]}-probe"
     disk.write_text(probe, token)
     dataset = project.settings.dataset
-    dataset = replace(dataset, path=dataset.path.expanduser().absolute() if dataset.path else None)
+    dataset = replace(dataset, path=expanded(dataset.path, "[Dataset] path").absolute() if dataset.path else None)
     settings = replace(project.settings, dataset=dataset)
     terms = Terms(token, probe, worker.deciding_facts(), settings, project.run, weights)
     try:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from featcache.bag_file import OUT_OF_FOLD_FILE
 from featcache.disk import replace_folder, replacing, storage_errors
+from featcache.paths import is_file, regular
 from featcache.predictions import Predictions
 from featcache.records import read_json, write_json
 
@@ -74,7 +75,7 @@ class PartialFolder:
         """The history of a fold that is done, None for one that isn't."""
         record: dict[str, Any] = read_json(self._record(fold)) or {}
         model = model_path(self.path, fold)
-        sound = record.get("key") == self.key and model.is_file() and model.stat().st_size == record.get("bytes")
+        sound = record.get("key") == self.key and is_file(model) and model.stat().st_size == record.get("bytes")
         return dict(record["history"]) if sound else None
 
     def finish(self, fold: int, model: Savable, history: History) -> None:
@@ -107,7 +108,10 @@ class PartialFolder:
     def kept(self, fold: int) -> tuple[list[npt.NDArray[Any]], dict[str, list[float]]] | None:
         """The state and history that `keep` left of this fold; None where there is none, or it is damaged."""
         try:
-            with open(self._checkpoint(fold), "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            with (
+                open(self._checkpoint(fold), "rb", opener=regular) as stream,
+                np.load(stream, allow_pickle=False) as archive,
+            ):
                 about = json.loads(str(archive["about"]))
                 if (about["key"], about["fold"]) != (self.key, fold):
                     return None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from featcache import keys
+from featcache import keys, paths
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
 from featcache.errors import CacheError
@@ -143,10 +143,11 @@ def age_text(seconds: float) -> str:
 
 
 def _cache_files(folder: Path) -> Iterator[Path]:
-    if folder.is_file():
+    what = paths.what_is(folder)
+    if what not in (paths.FOLDER, paths.NOTHING):  # a file, or what only looking into it tells
         yield folder
         return
-    if not folder.is_dir():
+    if what == paths.NOTHING:
         raise CacheError(f"expected a folder with feature caches, got folder={str(folder)!r}, which is not there")
     for place, _, names in sorted(os.walk(folder)):
         for name in sorted(names):
@@ -161,7 +162,8 @@ def _listed(path: Path, now: float) -> dict[str, Any]:
         record |= {"bytes": stat.st_size, "age_seconds": now - stat.st_mtime}
         reader = open_cache(path, partial=True)
     except (CacheError, OSError) as error:
-        return {"bytes": 0, "age_seconds": 0.0} | record | {"error": str(error)}
+        said = f"{path}: {paths.fault(error)}" if isinstance(error, OSError) else str(error)
+        return {"bytes": 0, "age_seconds": 0.0} | record | {"error": said}
     rejected = int((np.asarray(reader.stored_status) == Status.REJECTED).sum()) if reader.complete else None
     return record | {
         "complete": reader.complete,

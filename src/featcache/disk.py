@@ -18,6 +18,7 @@ from pathlib import Path
 
 from featcache.errors import StorageError
 from featcache.machine import reserves
+from featcache.paths import SPECIAL, what_is
 
 _REASONS = {
     errno.ENOSPC: "no space left on the disk",
@@ -28,6 +29,12 @@ _REASONS = {
     errno.EPERM: "operation not permitted",
     errno.EIO: "the disk reports an input/output error",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "something that is no folder has this name",
+    errno.EISDIR: "a folder has this name",
+    errno.ELOOP: "a link in the path leads in a circle",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ESTALE: "the file server no longer knows it",
+    errno.ENXIO: "it is no file",
 }
 _MOST_BUFFERS = 1024  # IOV_MAX of Linux and macOS
 _TOLD = re.compile(r"errno = (\d+)")
@@ -142,8 +149,11 @@ def replacing(path: Path) -> Iterator[Path]:
     A killed process leaves at most a hidden file that starts with ``.tmp-`` and is never read.
 
     Raises:
-        StorageError: the disk is full, read-only or not permitted.
+        StorageError: the disk is full, read-only or not permitted, or `path` is a FIFO, a socket or a device.
     """
+    what = what_is(path)
+    if what in SPECIAL:  # /dev/stdout must stay what it is
+        raise StorageError(f"could not write {path}: it is {what}, and only files are replaced: name another")
     with storage_errors(path, "could not write"):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
@@ -166,7 +176,7 @@ def making_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: `path` is there already, or the disk is full, read-only or not permitted.
     """
-    if path.exists():
+    if os.path.lexists(path):
         raise StorageError(f"expected a folder that isn't there yet; got {path}: remove it or name another")
     with storage_errors(path, "could not write"):
         temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")

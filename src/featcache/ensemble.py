@@ -15,6 +15,7 @@ from featcache import combination
 from featcache.combination import Combination
 from featcache.errors import CacheFormatError, CacheMismatchError
 from featcache.member_tables import Places, parts
+from featcache.paths import read_bytes
 from featcache.predictions import Predictions
 from featcache.records import write_json
 from featcache.scoring import Floats, Interval, Scores
@@ -135,7 +136,7 @@ class Ensemble:
             CacheFormatError: the file is absent, damaged or of another schema.
         """
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = json.loads(read_bytes(path))
             if content["schema"] != _SCHEMA:
                 raise ValueError(f"schema is not the expected {_SCHEMA}")
             loaded = _loaded(cls, content["ensemble"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -49,7 +50,7 @@ def export_model(
         StorageError: the folder is there already, or something can't be written.
         WeightsError: the weights are missing, or others than the heads were trained by.
     """
-    if path.suffix != MODEL_SUFFIX and path.exists():
+    if path.suffix != MODEL_SUFFIX and os.path.lexists(path):
         raise StorageError(
             f"expected {MODEL_SUFFIX} or a folder that isn't there yet; got {path}: remove it or name another"
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from featcache.disk import disk, storage_errors
 from featcache.errors import StorageError
+from featcache.paths import is_folder, regular
 
 LOCK_NAME = ".lock"
 _RECORD_BYTES = 512
@@ -117,7 +118,7 @@ def same_file(descriptor: int, path: Path) -> bool:
 
 def _read_record(path: Path) -> dict[str, object] | None:
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", opener=regular) as stream:
             record = json.loads(stream.read(_RECORD_BYTES).rstrip(b"\0"))
         holder_words(record)
     except (OSError, ValueError, KeyError, TypeError):
@@ -132,7 +133,7 @@ def _write_record(descriptor: int, content: bytes) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    for parent in (folder, *(entry for entry in folder.iterdir() if entry.is_dir())):
+    for parent in (folder, *(entry for entry in folder.iterdir() if is_folder(entry))):
         for leftover in parent.glob(".tmp-*"):
             if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from featcache.paths import regular
+
 SHORT = 8
 _PART = 1024
 
@@ -47,9 +49,9 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits, in flat memory.
 
     Raises:
-        OSError: the file can't be read.
+        OSError: it is no regular file, or can't be read.
     """
-    with open(path, "rb") as stream:
+    with open(path, "rb", opener=regular) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -10,6 +10,7 @@ import keras
 from featcache.architectures import Architecture, find_architecture, is_model_file, near_names
 from featcache.errors import BackboneError
 from featcache.network_weights import draw_he_normal, load_weights_file, settle_normalisations
+from featcache.paths import expanded
 from featcache.specs import FeaturesSpec, Tap
 from featcache.weights import ResolvedWeights
 
@@ -38,7 +39,7 @@ def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) 
         raise BackboneError(f"expected Keras' image_data_format='channels_last'; got 'channels_first'; {where}")
     if is_model_file(spec.backbone):
         model, preprocessing, title = (
-            _load_model(Path(spec.backbone).expanduser(), spec.image_size),
+            _load_model(expanded(Path(spec.backbone), "[Features] backbone"), spec.image_size),
             "none",
             "the model",
         )

@@ -19,6 +19,7 @@ from featcache.cache.sound import checked_cache
 from featcache.cache.structure import Structure, read_structure
 from featcache.disk import disk, replacing
 from featcache.errors import CacheFormatError, SettingsError, StorageError
+from featcache.paths import regular
 
 FORMAT = "featcache packed cache"
 SUFFIX = ".packed"
@@ -45,7 +46,7 @@ def pack(path: Path, codec: str = "gzip", target: Path | None = None) -> Path:
     target = path.with_name(path.name + SUFFIX) if target is None else target
     _refuse_existing(target)
     filters = _filters(codec)
-    with replacing(target) as temporary, open(path, "rb") as stream:
+    with replacing(target) as temporary, open(path, "rb", opener=regular) as stream:
         structure = read_structure(stream, path)
         with h5py.File(stream, "r") as source, h5py.File(temporary, "w") as archive:
             _write(archive, source, structure, path, filters)
@@ -68,7 +69,11 @@ def unpack(path: Path, target: Path | None = None) -> Path:
     _refuse_existing(target)
     _filters_for_reading()
     try:
-        with open(path, "rb") as stream, h5py.File(stream, "r") as archive, replacing(target) as temporary:
+        with (
+            open(path, "rb", opener=regular) as stream,
+            h5py.File(stream, "r") as archive,
+            replacing(target) as temporary,
+        ):
             state, size = hashlib.sha256(), int(archive.attrs["size"])
             with open(temporary, "wb") as restored:
                 disk.allocate(restored.fileno(), size)  # an archive may promise more than the disk has

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from featcache.errors import SettingsError
 
+FILE, FOLDER, NOTHING = "a file", "a folder", "nothing there"
+SPECIAL = ("a FIFO", "a socket", "a device")
 _KINDS = {
-    stat.S_IFREG: "a file",
-    stat.S_IFDIR: "a folder",
+    stat.S_IFREG: FILE,
+    stat.S_IFDIR: FOLDER,
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
@@ -29,8 +31,10 @@ def expanded(path: Path, setting: str) -> Path:
         setting: what names it, for the message, e.g. ``[Dataset] path``.
 
     Raises:
-        SettingsError: that user has no home folder.
+        SettingsError: that user has no home folder, or it can't be a path.
     """
+    if "\0" in str(path):
+        raise SettingsError(f"{setting}: expected a path; got {str(path)!r}, and no path has a NUL character")
     try:
         return path.expanduser()
     except RuntimeError as error:
@@ -38,6 +42,24 @@ def expanded(path: Path, setting: str) -> Path:
         raise SettingsError(
             f"{setting}: {user!r} has no home folder; got {str(path)!r}: write the path in full"
         ) from error
+
+
+def to_be_made(path: Path, name: str, setting: str) -> Path:
+    """Return the absolute path of a folder, in which there is a folder `name` or can be one.
+
+    Raises:
+        SettingsError: something else has one of these names, it can't be looked at, or the current folder is gone.
+    """
+    for folder in (path, path / name):
+        got = what_is(folder)
+        if got == FOLDER and not os.access(folder, os.R_OK | os.X_OK):
+            got = "a folder that may not be looked into"
+        if got not in (FOLDER, NOTHING):
+            raise SettingsError(f"{setting}: expected a folder, or a name that is free; {folder}: {got}")
+    try:
+        return path.absolute()
+    except FileNotFoundError as error:
+        raise SettingsError("the folder that this was started in is gone: go to another one and run again") from error
 
 
 def is_file(path: Path) -> bool:
@@ -56,10 +78,19 @@ def what_is(path: Path) -> str:
         return _KINDS.get(stat.S_IFMT(path.stat().st_mode), "no file")
     except OSError as error:
         if isinstance(error, FileNotFoundError):
-            return "a link to nothing" if path.is_symlink() else "nothing there"
-        return fault(error)
+            return "a link to nothing" if path.is_symlink() else NOTHING
+        said = fault(error)
+        return said[:1].lower() + said[1:]
     except ValueError:
         return "a name with a NUL character"
+
+
+def modified(path: Path) -> int:
+    """Return when it was last written, in nanoseconds; -1 where that can't be known."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return -1
 
 
 def fault(error: OSError) -> str:
@@ -75,7 +106,7 @@ def regular(path: str, flags: int) -> int:
     Raises:
         OSError: it is something else, or can't be opened.
     """
-    _refuse_others(path, Path(path).stat().st_mode)
+    _refuse_others(path, Path(path).stat().st_mode)  # opening a device may already do something
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO put there meanwhile doesn't wait either
     try:
         _refuse_others(path, os.fstat(descriptor).st_mode)
@@ -85,13 +116,19 @@ def regular(path: str, flags: int) -> int:
     return descriptor
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, most: int | None = None) -> bytes:
     """Return the content of a regular file.
 
+    Args:
+        path: the file.
+        most: how many bytes it may have; None for any number.
+
     Raises:
-        OSError: it is something else, or can't be read.
+        OSError: it is something else or larger, or can't be read.
     """
     with open(path, "rb", opener=regular) as stream:
+        if most is not None and (size := os.fstat(stream.fileno()).st_size) > most:
+            raise OSError(errno.EFBIG, f"{size:,} bytes, more than {most:,}", str(path))
         return stream.read()
 
 

@@ -19,6 +19,7 @@ from featcache.cache.reuse import Wanted
 from featcache.describe import size_text
 from featcache.errors import CacheError
 from featcache.machine import peak_bytes
+from featcache.paths import is_folder
 from featcache.precision import choose_precision
 from featcache.progress import Progress
 from featcache.project import Project
@@ -71,7 +72,7 @@ def plan_record(project: Project, progress: Progress, *, measure: bool = False) 
     caches = [_cache(project, manifest.splits[s], s, c, readers, row_bytes) for s, c in project.caches()]
     todo = sum(cache["compute"] for cache in caches)
     known = [cache["bytes"] for cache in caches if cache["bytes"] is not None]
-    parent = next(folder for folder in (project.folder, *project.folder.parents) if folder.exists())
+    parent = next(folder for folder in (project.folder, *project.folder.parents) if is_folder(folder))
     return {
         "folder": str(project.folder),
         "caches": caches,

@@ -15,11 +15,13 @@ import numpy.typing as npt
 from featcache.disk import replacing
 from featcache.errors import RejectedImageError, SourceError
 from featcache.extract import ForwardPass
+from featcache.paths import NOTHING, fault, is_folder, read_bytes, what_is
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.resolved import resolved_backbone
 from featcache.serving import Images, ServedEnsemble, load_served
 from featcache.sources.decode import decode_rgb
+from featcache.sources.files import MOST_BYTES
 from featcache.sources.folder import image_files
 from featcache.tables import printable
 
@@ -132,8 +134,8 @@ def find_images(paths: Sequence[Path]) -> Iterator[Path]:
         SourceError: nothing is there, or a folder without images.
     """
     for path in paths:
-        if not path.is_dir():
-            if not path.exists():
+        if not is_folder(path):
+            if what_is(path) == NOTHING:
                 raise SourceError(f"expected an image or a folder of images; there is no {str(path)!r}")
             yield path
             continue
@@ -231,9 +233,9 @@ def _decoded(files: Iterable[Path], sizes: Collection[int], ahead: int) -> Itera
 
 def _decode(file: Path, sizes: Collection[int]) -> Views | str:
     try:
-        content = file.read_bytes()
+        content = read_bytes(file, MOST_BYTES)
         return {size: decode_rgb(content, size) for size in sizes}
     except RejectedImageError as error:
         return str(error)
     except OSError as error:
-        return f"can't be read: {error.strerror}"
+        return f"can't be read: {fault(error)}"

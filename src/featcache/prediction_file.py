@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from featcache.disk import replacing
 from featcache.errors import CacheFormatError, CacheMismatchError
+from featcache.paths import regular
 from featcache.texts import CHUNK, repeated
 
 SCHEMA = 3
@@ -150,7 +151,7 @@ def stored_texts(dataset: h5py.Dataset) -> Iterator[str]:
 def stored_record(path: Path) -> dict[str, Any] | None:
     """Return what `writing` was told of the stage, reading nothing else; None where there is no such file."""
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", opener=regular) as stream:
             record = _read_head(stream)["record"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -187,7 +188,7 @@ def _rest_digest(stream: BinaryIO, start: int) -> str:
 
 
 def _check_seal(path: Path) -> None:
-    with open(path, "rb") as stream:
+    with open(path, "rb", opener=regular) as stream:
         expected = _read_head(stream)["sha256"]
         if _rest_digest(stream, stream.tell()) != expected:
             raise ValueError("its bytes are not those that were written")

@@ -17,7 +17,9 @@ from featcache.artifact import Artifact
 from featcache.cache.layout import file_key
 from featcache.convnet_folder import RECORD_FILE
 from featcache.convnet_plan import CONVNET_VERSION, member_settings
+from featcache.errors import SubmissionError
 from featcache.extraction import row_settings
+from featcache.paths import fault
 from featcache.presets import PSEUDO, first_round, shape_settings, shapes, training_version
 from featcache.records import read_json, write_json
 from featcache.settings import Settings
@@ -231,7 +233,7 @@ class Project:
         inputs = {
             "version": SUBMISSION_VERSION,
             "settings": {"Submission": asdict(spec)},
-            "files": {"sample submission": keys.file_digest(sample) if sample else None},
+            "files": {"sample submission": _sample_digest(sample) if sample else None},
             "upstream": {
                 "BuildEnsemble": self.ensemble().key,
                 "PredictRows": {split: self.predictions(split).key for split in self.scored_splits()},
@@ -254,6 +256,15 @@ class Project:
         }
         folder = self.folder / "report"
         return Artifact(folder / "report.json", _key(inputs), folder / "index.html", inputs)
+
+
+def _sample_digest(sample: Path) -> str:
+    try:
+        return keys.file_digest(sample)
+    except OSError as error:
+        raise SubmissionError(
+            f"[Dataset] sample_submission: {sample} can't be read: {fault(error)}: mend it"
+        ) from error
 
 
 def _key(inputs: Mapping[str, Any]) -> str | None:

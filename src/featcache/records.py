@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from featcache import disk
+from featcache import disk, paths
 
 
 def read_json(path: Path) -> dict[str, object] | None:
     """The JSON object in `path`, or None when it isn't there or is no JSON object."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(paths.read_bytes(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import SubmissionError
+from featcache.paths import regular
 from featcache.texts import NOWHERE, PackedTexts, positions, repeated
 
 
@@ -68,7 +69,7 @@ def _read(path: Path, lines: Iterable[list[str]]) -> Sample:
 def _opened(path: Path) -> Iterator[TextIO]:
     """The CSV in a file as text, unpacked on the way."""
     with ExitStack() as stack:
-        stream: IO[bytes] = stack.enter_context(open(path, "rb"))
+        stream: IO[bytes] = stack.enter_context(open(path, "rb", opener=regular))
         begin = stream.read(4)
         stream.seek(0)
         if begin[:2] == b"\x1f\x8b":

@@ -6,12 +6,13 @@
 
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from featcache import specs
+from featcache import paths, specs
 from featcache.architectures import backbone_settings
 from featcache.cluster_spec import ClusterSpec
 from featcache.errors import SettingsError
@@ -255,7 +256,7 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
         submission=specs.SubmissionSpec(**values["Submission"]),  # type: ignore[arg-type]  # read by the table above
         report=specs.ReportSpec(**values["Report"]),  # type: ignore[arg-type]  # read by the table above
         cluster=ClusterSpec(**values["Cluster"]),  # type: ignore[arg-type]  # read by the table above
-        artifacts=artifacts.absolute(),
+        artifacts=paths.to_be_made(artifacts, dataset.name, "[Paths] artifacts"),
     )
 
 
@@ -264,6 +265,8 @@ def _read_section(section: str, texts: Mapping[str, str]) -> dict[str, object]:
     values = {}
     for key, setting in SECTIONS[section].items():
         text = given.get(key, setting.default)
+        if setting.read in (_path, _text):  # texts may be paths that stay as they are written
+            paths.expanded(Path(text.strip()), f"[{section}] {key}")
         try:
             values[key] = setting.read(text)
         except _ExpectedError as expected:
@@ -274,14 +277,17 @@ def _read_section(section: str, texts: Mapping[str, str]) -> dict[str, object]:
 def _sample(dataset: specs.DatasetSpec) -> Path | None:
     """The sample submission that is named, or else the one that lies in the data set's folder."""
     named, folder = dataset.sample_submission, dataset.path
-    if named is None:
-        return next((folder / name for name in _SAMPLES if folder and (folder / name).is_file()), None)
-    for candidate in [named, *([folder / named] if folder else [])]:
-        if candidate.is_file():
-            return candidate
-    raise SettingsError(
-        f"[Dataset] sample_submission: expected a file; got sample_submission={str(named)!r}, which is not there"
-    )
+    candidates = [folder / n for n in _SAMPLES if folder] if named is None else [named, (folder or Path()) / named]
+    found = next(filter(paths.is_file, candidates), None)
+    there = next(filter(os.path.lexists, candidates), None)
+    if found is None and (named or there):
+        got = (
+            f"sample_submission={str(named)!r}, which is not there"
+            if there is None
+            else f"{there}: {paths.what_is(there)}"
+        )
+        raise SettingsError(f"[Dataset] sample_submission: expected a file; got {got}")
+    return found
 
 
 def _near(name: str, known: Mapping[str, object]) -> str | None:

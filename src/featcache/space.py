@@ -16,6 +16,7 @@ from featcache.describe import age_text, size_text
 from featcache.disk import disk, storage_errors
 from featcache.errors import CacheError, CacheLockedError, SettingsError
 from featcache.folder_lock import folder_lock
+from featcache.paths import is_file, is_folder
 from featcache.project import Project
 from featcache.sources import preview_images
 from featcache.tables import Parts, Table, printable
@@ -59,7 +60,7 @@ def inventory(project: Project) -> list[Item]:
         SourceError: the images can't be listed, so what is reached isn't known.
         SettingsError: the weights or the precision aren't settled yet, so what is reached isn't known.
     """
-    if project.manifest().key is None and (project.folder / "manifest.json").exists():
+    if project.manifest().key is None and is_file(project.folder / "manifest.json"):
         project.foresee(preview_images(project.settings.dataset, project.folder, project.listing))
     reach = _Reach(project)
     return [item for path in _entries(project.folder) if (item := _item(path, reach)) is not None]
@@ -116,7 +117,7 @@ def removal_record(
         SourceError, SettingsError: what is reached isn't known.
         StorageError: something can't be removed.
     """
-    if not project.folder.is_dir():
+    if not is_folder(project.folder):
         return {"folder": str(project.folder), "removed": remove, "bytes": 0, "items": []}
     if not remove:
         items = _surplus(inventory(project), now, keep_bytes)
@@ -173,22 +174,23 @@ class _Reach:
 
 def _entries(folder: Path) -> Iterator[Path]:
     """Files of the folder and of its rooms; a bag is one entry."""
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.is_dir() and not path.name.startswith(_LEFTOVER) and not path.is_symlink():
-            yield from sorted(path.iterdir())
-        else:
-            yield path
+    for path in sorted(folder.iterdir()) if is_folder(folder) else []:
+        inside = [path]
+        if is_folder(path) and not path.name.startswith(_LEFTOVER) and not path.is_symlink():
+            with suppress(OSError):  # then it is an entry of its own, which isn't ours to look at
+                inside = sorted(path.iterdir())
+        yield from inside
 
 
 def _item(path: Path, reach: _Reach) -> Item | None:
     kind = _kind(path)
     try:
-        files = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
+        files = [path, *path.rglob("*")] if is_folder(path) and not path.is_symlink() else [path]
         stats = [file.lstat() for file in files]
-        held = path.is_file() and is_held(path)
+        held = is_file(path) and is_held(path)
     except OSError:
         return None  # gone meanwhile, or not ours to look at: then it isn't ours to remove
-    size = sum(stat.st_size for file, stat in zip(files, stats, strict=True) if not file.is_dir())
+    size = sum(stat.st_size for file, stat in zip(files, stats, strict=True) if not is_folder(file))
     return Item(path, kind, size, max(stat.st_mtime for stat in stats), reach.reaches(path, kind), held)
 
 
@@ -198,9 +200,9 @@ def _kind(path: Path) -> str:
         return LEFTOVER
     if room == "features" and path.suffix == ".h5":
         return PARTIAL if path.name.endswith(PARTIAL_SUFFIX) else CACHE
-    if room == "convnets" and path.is_dir():
+    if room == "convnets" and is_folder(path):
         return CONVNET
-    if room == "heads" and (path / "bag.json").is_file():
+    if room == "heads" and is_file(path / "bag.json"):
         return BAG
     return PREDICTIONS if room == "predictions" and path.suffix == ".hdf5" else OTHER
 
@@ -222,13 +224,13 @@ def _surplus(items: Sequence[Item], now: float, keep_bytes: int) -> list[Item]:
 def _removed(item: Item) -> bool:
     """Remove it, unless someone began to write it or removed it meanwhile."""
     with storage_errors(item.path, "could not remove"), suppress(FileNotFoundError):
-        if item.path.is_dir() and not item.path.is_symlink():
+        if is_folder(item.path) and not item.path.is_symlink():
             # Out of the way first: a kill leaves a leftover, never half a bag.
             aside = item.path.with_name(f"{_LEFTOVER}gc-{item.path.name.removeprefix(_LEFTOVER)}")
             disk.replace(item.path, aside)
             shutil.rmtree(aside)
             return True
-        if item.kind == PARTIAL:
+        if item.kind == PARTIAL and is_file(item.path):
             descriptor = os.open(item.path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 lock(descriptor, item.path)

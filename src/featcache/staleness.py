@@ -14,6 +14,7 @@ from featcache.cache.reader import Reader, open_cache
 from featcache.errors import CacheError
 from featcache.extraction import row_settings
 from featcache.keys import canonical_json
+from featcache.paths import is_file, modified
 from featcache.project import Project
 from featcache.rows import SPLITS, Rows
 from featcache.sources import Manifest
@@ -30,7 +31,7 @@ def manifest_reason(folder: Path, now: Manifest) -> str:
     try:
         before = Manifest.load(folder)
     except CacheError:
-        return MISSING if not (folder / "manifest.json").exists() else "the manifest is damaged"
+        return MISSING if not is_file(folder / "manifest.json") else "the manifest is damaged"
     changed = _changed("Dataset", before.settings, now.settings)
     if changed:
         return changed
@@ -53,7 +54,7 @@ def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | N
     """
     path = project.features(split, copy).path
     try:
-        reader = open_cache(path) if path.exists() else _sibling(path.parent, split, copy)
+        reader = open_cache(path) if is_file(path) else _sibling(path.parent, split, copy)
     except CacheError:
         return f"{path.name} is damaged"
     if reader is None:
@@ -88,10 +89,10 @@ def record_reason(artifact: Artifact, siblings: Iterable[Path] = ()) -> tuple[st
     """
     record = artifact.record()
     if record is None:
-        newest = max(siblings, key=lambda path: path.stat().st_mtime_ns, default=None)
+        newest = max(siblings, key=modified, default=None)
         record = Artifact(newest, None).record() if newest else None
     if record is None or not isinstance(record.get("inputs"), dict):
-        damaged = artifact.path.exists()
+        damaged = is_file(artifact.path)
         return (f"{artifact.path.name} is damaged" if damaged else MISSING), ()
     then: Any = record["inputs"]
     now: Any = _plain(artifact.inputs)
@@ -107,7 +108,7 @@ def record_reason(artifact: Artifact, siblings: Iterable[Path] = ()) -> tuple[st
     upstream = tuple(name for name, key in now["upstream"].items() if then.get("upstream", {}).get(name) != key)
     content = artifact.content
     if not any(reasons) and not upstream and content is not None:
-        reasons.append(f"{content.name} was changed by hand" if content.exists() else f"{content.name} is missing")
+        reasons.append(f"{content.name} was changed by hand" if is_file(content) else f"{content.name} is missing")
     return "; ".join(filter(None, reasons)), upstream
 
 
@@ -172,7 +173,7 @@ def _weights_setting(reader: Reader) -> object:
 def _sibling(folder: Path, split: str, copy: int) -> Reader | None:
     """The newest published cache of the same split and copy, made with other settings."""
     paths = [p for p in folder.glob(f"{split}-copy{copy}-*.h5") if not p.name.endswith(PARTIAL_SUFFIX)]
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    for path in sorted(paths, key=modified, reverse=True):
         try:
             return open_cache(path)
         except CacheError:

@@ -11,6 +11,7 @@ from featcache.convnet_folder import RECORD_FILE
 from featcache.describe import age_text, size_text
 from featcache.errors import SourceError
 from featcache.keys import SHORT
+from featcache.paths import is_file, is_folder
 from featcache.project import Project
 from featcache.sources import Manifest, preview_images
 from featcache.staleness import MISSING, cache_reason, manifest_reason, record_reason
@@ -206,7 +207,7 @@ def _running(incomplete: set[str]) -> set[str]:
 def _files(artifact: Artifact) -> list[Path]:
     """The files of an artifact that are there; a bag or a member's networks are all of the folder, the manifest both its files."""
     path = artifact.path
-    inside = list(path.parent.glob("*"))
+    inside = list(path.parent.glob("*")) if is_folder(path.parent) else []
     beside = {"bag.json": inside, RECORD_FILE: inside, "manifest.json": [path, path.with_name("manifest.csv")]}
     files = beside.get(path.name, [path, *([artifact.content] if artifact.content else [])])
-    return [file for file in files if file.is_file()]
+    return [file for file in files if is_file(file)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from featcache import keys
+from featcache import keys, paths
 from featcache.architectures import Architecture, backbone_settings, find_architecture, is_model_file
 from featcache.download import download
 from featcache.errors import WeightsError, WeightsUnavailableError
@@ -72,7 +72,7 @@ def resolve_weights(spec: FeaturesSpec, progress: Progress) -> ResolvedWeights:
     """
     backbone_settings(spec)
     if is_model_file(spec.backbone):
-        return _from_file(spec, "model", Path(spec.backbone).expanduser(), "[Features] backbone")
+        return _from_file(spec, "model", _named_file(spec), "[Features] backbone")
     architecture = find_architecture(spec.backbone)
     if spec.weights == "random":
         return _random(spec, architecture, "random weights: enough to try things, not to compete")
@@ -80,7 +80,7 @@ def resolve_weights(spec: FeaturesSpec, progress: Progress) -> ResolvedWeights:
         return _imagenet(spec, architecture, progress)
     if spec.weights == "auto":
         return _imagenet_or_random(spec, architecture, progress)
-    return _from_file(spec, "file", Path(spec.weights).expanduser(), "[Features] weights")
+    return _from_file(spec, "file", _named_file(spec), "[Features] weights")
 
 
 def known_digest(spec: FeaturesSpec, recorded: Mapping[str, object] | None) -> str | None:
@@ -102,16 +102,22 @@ def known_digest(spec: FeaturesSpec, recorded: Mapping[str, object] | None) -> s
     digest = str(recorded["digest"]) if recorded is not None and same and "digest" in recorded else None
     if spec.weights == "random":
         return _random_digest(find_architecture(spec.backbone))
-    file = spec.backbone if is_model_file(spec.backbone) else spec.weights
-    if file in _NAMED:
+    if not is_model_file(spec.backbone) and spec.weights in _NAMED:
         return digest
+    file = _named_file(spec)
     try:
-        size, mtime_ns = _stat(Path(file).expanduser())
+        size, mtime_ns = _stat(file)
         if digest is not None and recorded is not None and recorded.get("stat") == [size, mtime_ns]:
             return digest
-        return _file_digest(Path(file).expanduser(), size, mtime_ns)
+        return _file_digest(file, size, mtime_ns)
     except OSError:
         return digest
+
+
+def _named_file(spec: FeaturesSpec) -> Path:
+    if is_model_file(spec.backbone):
+        return paths.expanded(Path(spec.backbone), "[Features] backbone")
+    return paths.expanded(Path(spec.weights), "[Features] weights")
 
 
 def _settings(spec: FeaturesSpec) -> tuple[str, str]:
@@ -146,7 +152,7 @@ def _from_file(spec: FeaturesSpec, kind: str, path: Path, setting: str) -> Resol
         expected = f"expected {', '.join(_NAMED)} or the path of a file" if kind == "file" else "expected a file"
         raise WeightsError(f"{setting}: {expected}; there is no {path}{hint}") from error
     except OSError as error:
-        raise WeightsError(f"{setting}: {path} can't be read: {error.strerror}") from error
+        raise WeightsError(f"{setting}: {path} can't be read: {paths.fault(error)}") from error
     return _resolved(spec, kind, digest, path, None)
 
 
@@ -164,7 +170,7 @@ def _imagenet_or_random(spec: FeaturesSpec, architecture: Architecture, progress
 
 def _imagenet(spec: FeaturesSpec, architecture: Architecture, progress: Progress) -> ResolvedWeights:
     path = imagenet_file(architecture)
-    if path.exists():
+    if paths.is_file(path):
         check_cached(path, architecture)
     else:
         _fetch(path, architecture, progress)
@@ -205,10 +211,10 @@ def check_cached(path: Path, architecture: Architecture) -> None:
     """
     expected = architecture.digest
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", opener=paths.regular) as stream:
             found = hashlib.file_digest(stream, "md5" if len(expected) == 32 else "sha256").hexdigest()
     except OSError as error:
-        raise WeightsError(f"{path} can't be read: {error.strerror}") from error
+        raise WeightsError(f"{path} can't be read: {paths.fault(error)}") from error
     if expected and found != expected:
         raise WeightsError(
             f"{path} is damaged: expected digest {expected}, got {found}; remove it and run again, "

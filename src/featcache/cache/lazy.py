@@ -17,6 +17,7 @@ from featcache.cache.layout import Status, TapLayout
 from featcache.cache.structure import Place, Structure
 from featcache.cache.tap_statistics import widen
 from featcache.errors import CacheMismatchError
+from featcache.paths import fault, regular
 
 if TYPE_CHECKING:
     from featcache.cache.reader import Reader
@@ -112,10 +113,10 @@ def _mapped_slice(path: str, stamp: _Stamp, part: Place) -> npt.NDArray[Any]:
         CacheMismatchError: another file stands at `path` now than when the array was made, or none that can be read here.
     """
     try:
-        stream = open(path, "rb")  # noqa: SIM115  # closed below
+        stream = open(path, "rb", opener=regular)  # noqa: SIM115  # closed below
     except OSError as error:
         where = f"on {platform.node()}: the file must be there on every machine that computes"
-        raise CacheMismatchError(f"{path} can't be read ({error.strerror}) {where}") from error
+        raise CacheMismatchError(f"{path} can't be read ({fault(error)}) {where}") from error
     with stream:
         stat = os.fstat(stream.fileno())
         if (stat.st_size, stat.st_mtime_ns) != stamp:

@@ -10,6 +10,7 @@ from featcache.cache.structure import read_structure
 from featcache.disk import storage_errors
 from featcache.errors import CacheFormatError, CacheLockedError
 from featcache.folder_lock import HELD, holder_record, holder_words, same_file, try_lock
+from featcache.paths import regular
 
 
 def hold(path: Path, flags: int = 0) -> int:
@@ -50,7 +51,7 @@ def lock(descriptor: int, path: Path) -> None:
 def is_held(path: Path) -> bool:
     """Return whether some live process is writing `path`; False when it isn't there."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO of that name would wait
     except FileNotFoundError:
         return False
     try:
@@ -72,7 +73,7 @@ def holder_json() -> bytes:
 def holder(path: Path) -> str:
     """Return who wrote its name into `path`, in words, e.g. ``process 4711 on lab3 since 2026-11-22T16:58:47+00:00``."""
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", opener=regular) as stream:
             structure = read_structure(stream, path)
             raw = os.pread(stream.fileno(), HOLDER_BYTES, structure.places["journal/holder"].offset)
         return holder_words(json.loads(raw.rstrip(b"\0")))

@@ -18,6 +18,7 @@ from featcache.cache.lock import hold, holder_json, lock
 from featcache.cache.structure import Structure, read_structure
 from featcache.disk import disk, replacing, storage_errors
 from featcache.errors import CacheFormatError, CacheLockedError, StorageError
+from featcache.paths import is_file
 
 __all__ = ["partial_path", "remove_superseded", "take"]
 
@@ -65,7 +66,7 @@ def remove_superseded(path: Path) -> None:
     Raises:
         StorageError: one can't be removed.
     """
-    for candidate in partials_of(path):
+    for candidate in filter(is_file, partials_of(path)):
         try:
             descriptor = os.open(candidate, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from featcache import paths
 from featcache.cache import blocks
 from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range, texts_of
 from featcache.cache.structure import Structure, read_structure
@@ -289,9 +290,10 @@ def stored_record(path: Path) -> dict[str, Any] | None:
 
 def _opened(path: Path) -> BinaryIO:
     try:
-        return open(path, "rb")
+        return open(path, "rb", opener=paths.regular)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = paths.fault(error)
+        reason = reason[:1].lower() + reason[1:]
         raise CacheError(
             f"expected a feature cache at {path}, got: {reason}; `featcache ls` lists what is there"
         ) from error

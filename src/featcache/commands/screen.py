@@ -10,7 +10,7 @@ from typing import TypeVar
 from featcache import terminal
 from featcache.commands import OK
 from featcache.meter import Meter
-from featcache.tables import Parts
+from featcache.tables import Parts, printable
 
 Record = TypeVar("Record")
 
@@ -35,7 +35,7 @@ def show_json_array(records: Iterable[object]) -> None:
 
 def complain(message: str) -> None:
     """Print one line on standard error."""
-    terminal.say(f"featcache: error: {message}", "bold red", error=True)
+    terminal.say(f"featcache: error: {printable(message)}", "bold red", error=True)
 
 
 def log_to_screen() -> None:

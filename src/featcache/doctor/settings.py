@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from featcache import paths
 from featcache.architectures import find_architecture, is_model_file
 from featcache.cluster_spec import ClusterSpec
 from featcache.configuration import CONFIG_FILES, PATH_VARIABLE, configured_project, configured_sections
@@ -55,7 +56,7 @@ def images_check(project: Project) -> Check:
     dataset = project.settings.dataset
     if dataset.path is None:
         return Check("images", PASS, f"{dataset.source}: embedded")
-    if not dataset.path.is_dir():
+    if not paths.is_folder(dataset.path):
         told = f"[Dataset] path: there is no folder {str(dataset.path)!r}"
         return Check("images", FAIL, told, "set [Dataset] path; it counts from the folder where luigi is started")
     return Check("images", PASS, f"{dataset.source}: {dataset.path}")
@@ -64,11 +65,15 @@ def images_check(project: Project) -> Check:
 def weights_check(spec: FeaturesSpec) -> Check:
     """The weights are on this machine, or can be downloaded; a few seconds at most are spent on finding out."""
     if is_model_file(spec.backbone) or spec.weights not in ("auto", "imagenet", "random"):
-        named = Path(spec.backbone if is_model_file(spec.backbone) else spec.weights).expanduser()
-        if named.is_file():
+        key = "backbone" if is_model_file(spec.backbone) else "weights"
+        named = paths.expanded(Path(getattr(spec, key)), f"[Features] {key}")
+        if paths.is_file(named):
             return Check("weights", PASS, f"{named}")
         return Check(
-            "weights", FAIL, f"there is no file {named}", "set [Features] weights (or backbone) to one that is there"
+            "weights",
+            FAIL,
+            f"expected a file; got {named}, {paths.what_is(named)}",
+            "set [Features] weights (or backbone) to one that is there",
         )
     architecture = find_architecture(spec.backbone)
     if spec.weights == "random":

@@ -4,6 +4,7 @@ import csv
 from typing import Any
 
 from featcache.errors import CacheFormatError
+from featcache.paths import regular
 from featcache.project import Project
 
 _MOST = 200
@@ -17,7 +18,7 @@ def rejected_rows(project: Project) -> dict[str, Any]:
     """
     path, rows, total = project.folder / "rejected.csv", [], 0
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="", opener=regular) as stream:
             for row in csv.DictReader(stream, strict=True):
                 total += 1
                 if total <= _MOST:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from featcache.texts import CHUNK, PackedTexts
 
+MOST_BYTES = 1 << 31  # of one image file: what is larger is no image, and would only fill the memory
 _NUMBERS = 3  # size, mtime_ns, ctime_ns
 _LARGEST = (1 << 63) - 1  # nanoseconds in the year 2262; whatever is later or earlier counts as the limit
 _BITS = 256
@@ -20,8 +22,8 @@ _BITS = 256
 class FileStat(NamedTuple):
     """What tells, without reading it, that a file is the one listed before.
 
-    `ctime_ns` catches what `mtime_ns` can't: a change in place whose modification time was set back. A file that can't
-    be looked at has size -1.
+    `ctime_ns` catches what `mtime_ns` can't: a change in place whose modification time was set back. What is no
+    regular file, or can't be looked at, has size -1.
     """
 
     location: str
@@ -77,10 +79,12 @@ class FileStats(Sequence[FileStat]):
 
 
 def stat_file(location: str, path: "Path | os.DirEntry[str]") -> FileStat:
-    """Look at one file, through links; a dangling link or a forbidden file is listed with size -1, not skipped."""
+    """Look at one file, through links; what is no regular file or can't be looked at has size -1, and isn't skipped."""
     try:
         status = path.stat()
     except OSError:
+        return FileStat(location, -1, 0, 0)
+    if not stat.S_ISREG(status.st_mode):
         return FileStat(location, -1, 0, 0)
     times = (max(-_LARGEST, min(_LARGEST, time)) for time in (status.st_mtime_ns, status.st_ctime_ns))
     return FileStat(location, status.st_size, *times)

@@ -2,26 +2,27 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache import keys
+from featcache import keys, paths
 from featcache.errors import SourceChangedError, SourceError
+from featcache.names import clash, composed
 from featcache.progress import Progress
 from featcache.rows import SPLITS, UNKNOWN_LABEL, Rows
 from featcache.sources.decode import decode_rgb, header_fault
-from featcache.sources.files import FileStats, stat_file
+from featcache.sources.files import MOST_BYTES, FileStats, stat_file
 from featcache.sources.listing import DigestCache, Examinations
 from featcache.sources.manifest import Manifest, check_training
+from featcache.sources.misplaced import count_images, empty_classes, look_alikes, no_training_folder
 from featcache.sources.natural_order import natural, natural_order
+from featcache.sources.walk import Above, Entry, below, entries, files_below, is_folder, is_hidden, is_system, suffix
 from featcache.texts import ComputedTexts, PackedTexts, RepeatedText
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
-_NEARLY_VALID = ("val", "validation", "dev")  # what others call it
-_Entry = os.DirEntry[str]
 
 
 class FolderSource:
@@ -34,7 +35,7 @@ class FolderSource:
         """Look at every image file, without reading any; in no particular order.
 
         Raises:
-            SourceError: the folder can't be listed or has no ``train`` in it.
+            SourceError: a folder can't be listed, there is no ``train``, or something else has a folder's name.
         """
         return _Scan(self.path).files
 
@@ -49,15 +50,17 @@ class FolderSource:
             SourceError: the layout or the classes can't be what the user meant.
         """
         scan, layout = _Scan(self.path, keep=False), _Layout(files)
-        # A class folder that holds no image is a mistake that must be heard of.
-        found = layout.classes["train"] | (scan.classes["train"] - scan.filled)
-        classes = {name: index for index, name in enumerate(sorted(found, key=natural))}
+        classes = tuple(sorted(layout.classes["train"] | scan.empty, key=natural))
         if not classes:
             where, expected = self.path / "train", "expected a folder for each class with its images in it"
             raise SourceError(f"{where}: {expected}; got no folder: make train/<class>/ and run again")
-        self._check_layout(layout, classes)
+        empty = [name for name in classes if name in scan.empty]
+        if empty:  # a mistake that must be heard of
+            raise SourceError(empty_classes(self.path / "train", empty, len(classes), is_image))
+        labels = self._labels(layout, classes)
+        self._check_layout(layout, labels)
         examined = self.examine(files, digests, progress)
-        rows = {split: _rows(layout.rows[split], classes, examined) for split in SPLITS}
+        rows = {split: _rows(layout.rows[split], labels, examined) for split in SPLITS}
         names = tuple(map(printable, classes))
         check_training(str(self.path / "train"), names, rows["train"])
         return Manifest(names, rows, {"source": "folder"}, scan.left_out)
@@ -76,15 +79,31 @@ class FolderSource:
                 f"expected images below {str(self.path)!r}; got location={location!r}: run IndexImages --rerun"
             )
         try:
-            content = path.read_bytes()
+            content = paths.read_bytes(path, MOST_BYTES)
         except FileNotFoundError as error:
             raise SourceChangedError(f"{str(path)!r} is gone since it was listed: run again to list anew") from error
         except OSError as error:
             mend = "mend it or remove the file, then run again"
-            raise SourceError(f"{str(path)!r} can't be read: {error.strerror}: {mend}") from error
+            raise SourceError(f"{str(path)!r} can't be read: {paths.fault(error)}: {mend}") from error
         if keys.bytes_digest(content) != digest:
             raise SourceChangedError(f"{str(path)!r} changed since it was listed: run again to list anew")
         return decode_rgb(content, size)
+
+    def _labels(self, layout: "_Layout", classes: Sequence[str]) -> dict[str, int]:
+        """The label of every folder of any split that is called like a class, whichever way accents are encoded."""
+        numbers = {composed(name): label for label, name in enumerate(classes)}
+        labels: dict[str, int] = {}
+        for split, folders in layout.classes.items():
+            known = {name: numbers[composed(name)] for name in folders if composed(name) in numbers}
+            twice = clash(map(printable, known))
+            if twice:
+                same = sorted(name for name in known if composed(printable(name)) == composed(twice[0]))
+                raise SourceError(
+                    f"{self.path / split}: expected each class once; got folders {' and '.join(map(ascii, same))}, "
+                    "which are the same name written differently: merge or rename them"
+                )
+            labels.update(known)
+        return labels
 
     def _check_layout(self, layout: "_Layout", classes: dict[str, int]) -> None:
         found = {split: layout.classes[split] for split in ("valid", "test")}
@@ -112,22 +131,12 @@ def image_files(path: Path) -> Iterator[Path]:
     Raises:
         SourceError: a folder can't be listed.
     """
-    yield from _image_files(path, frozenset())
+    yield from files_below(path, is_image)
 
 
-def _image_files(path: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    status = path.stat()
-    here = above | {(status.st_dev, status.st_ino)}
-    if here == above:
-        return  # a link to a folder above would never end
-    entries = [
-        (entry.name, entry.is_dir(), _suffix(entry)) for entry in _visible(path) if entry.is_dir() or entry.is_file()
-    ]
-    for name, is_folder, suffix in sorted(entries, key=lambda entry: natural(entry[0])):
-        if is_folder:
-            yield from _image_files(path / name, here)
-        elif suffix in SUFFIXES:
-            yield path / name
+def is_image(name: str) -> bool:
+    """Whether a file's name says that it is an image."""
+    return suffix(name) in SUFFIXES
 
 
 def printable(name: str) -> str:
@@ -150,9 +159,9 @@ class _Layout:
         order = natural_order(files.locations)
         splits = np.empty(len(files), np.uint8)
         for place, row in enumerate(map(int, order)):
-            split, name, *below = files.locations[row].split("/", 2)
+            split, name, *deeper = files.locations[row].split("/", 2)
             splits[place] = SPLITS.index(split)
-            if below:
+            if deeper:
                 self.classes[split].add(name)
             elif split == "test":
                 self.flat_test.append(name)
@@ -160,99 +169,114 @@ class _Layout:
 
 
 class _Scan:
-    """One walk over the folder: the image files, the class folders, and what was left out.
+    """One walk over the folder: what is an image by its name, the class folders, and what was left out.
 
     Attributes:
-        files: the image files, unless `keep` is False.
-        classes: split -> the class folders of ``train`` and ``valid``.
-        filled: the class folders of ``train`` that hold images.
+        files: the images, unless `keep` is False.
+        empty: the class folders of ``train`` without images.
         left_out: how many files aren't listed, by suffix or reason.
     """
 
     def __init__(self, path: Path, *, keep: bool = True):
         self.files = FileStats()
-        self.classes: dict[str, set[str]] = {"train": set(), "valid": set()}
-        self.filled: set[str] = set()
+        self.empty: set[str] = set()
         self.left_out: Counter[str] = Counter()
         self._keep = keep
-        if not (path / "train").is_dir():
-            expected = "expected the images in train/<class>/ below it"
-            raise SourceError(f"{path}: {expected}; got no folder named train: make it, or set [Dataset] path")
-        for split, classes in self.classes.items():
-            if (path / split).is_dir():
-                classes.update(self._class(split, entry) for entry in self._folders(path / split))
-        if (path / "test").is_dir():
-            self._tree(path / "test", "test", set())
-        others = (name for name in _NEARLY_VALID if (path / name).is_dir())
-        self.left_out.update(f"folder {name}/, as it isn't called valid" for name in others)
+        found = {split: paths.what_is(path / split) for split in SPLITS}
+        for split, what in found.items():
+            if what not in (paths.FOLDER, paths.NOTHING):
+                raise SourceError(f"{path / split}: expected a folder; got {what}: mend or remove it and run again")
+        if found["train"] == paths.NOTHING:
+            raise SourceError(no_training_folder(path, is_image))
+        for split in ("train", "valid"):
+            if found[split] == paths.FOLDER:
+                self._split(path / split, split)
+        if found["test"] == paths.FOLDER:
+            self._tree(path / "test")
+        if not keep:
+            self.left_out.update(look_alikes(path))
 
-    def _folders(self, path: Path) -> Iterator[_Entry]:
-        for entry in _visible(path):
-            if entry.is_dir():
-                yield entry
-            elif _suffix(entry) in SUFFIXES:
+    def _split(self, path: Path, split: str) -> None:
+        for entry in entries(path):
+            if is_folder(entry):
+                if not self._is_passed_by(entry, split):
+                    filled = self._class(Path(entry.path), f"{split}/{entry.name}")
+                    if split == "train" and not filled:
+                        self.empty.add(entry.name)
+            elif is_image(entry.name) and not is_hidden(entry):
                 self.left_out["images outside a class folder"] += 1
+            elif entry.is_symlink() and not is_hidden(entry) and not paths.is_file(Path(entry.path)):
+                # Not one of the files that don't matter: a class whose folder is elsewhere, and can't be reached.
+                got = paths.what_is(Path(entry.path))
+                raise SourceError(f"{entry.path!r}: expected a class folder; got {got}: mend or remove the link")
             else:
                 self._leave_out(entry)
 
-    def _class(self, split: str, folder: _Entry) -> str:
-        for entry in _visible(Path(folder.path)):
-            if entry.is_dir():
-                self.left_out["folders inside a class folder"] += 1
-            else:
-                is_image = self._file(f"{split}/{folder.name}/{entry.name}", entry)
-                if is_image and split == "train":
-                    self.filled.add(folder.name)
-        return folder.name
+    def _class(self, path: Path, location: str) -> bool:
+        filled = False
+        for entry in entries(path):
+            folder = is_folder(entry)
+            if not folder or is_image(entry.name):  # a folder called like an image is an image that can't be read
+                filled |= self._file(f"{location}/{entry.name}", entry)
+            if folder and not self._is_passed_by(entry) and not self._keep:
+                count = count_images(Path(entry.path), is_image)
+                if count:
+                    self.left_out["images in folders inside a class folder"] += count
+                elif not is_image(entry.name):
+                    self.left_out["folders inside a class folder"] += 1
+        return filled
 
-    def _tree(self, path: Path, location: str, above: set[tuple[int, int]]) -> None:
-        status = path.stat()
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            return  # a link to a folder above would never end
-        for entry in _visible(path):
-            if entry.is_dir():
-                self._tree(Path(entry.path), f"{location}/{entry.name}", above | {here})
-            else:
-                self._file(f"{location}/{entry.name}", entry)
+    def _tree(self, top: Path) -> None:
+        waiting: list[tuple[Path, str, Above]] = [(top, "test", frozenset())]
+        while waiting:
+            path, location, above = waiting.pop()
+            here = below(path, above)
+            if here is None:
+                continue
+            for entry in entries(path):
+                if not is_folder(entry) or (is_image(entry.name) and not any(entries(Path(entry.path)))):
+                    self._file(f"{location}/{entry.name}", entry)
+                elif not self._is_passed_by(entry, "" if above else "test"):
+                    waiting.append((Path(entry.path), f"{location}/{entry.name}", here))
 
-    def _file(self, location: str, entry: _Entry) -> bool:
-        is_image = _suffix(entry) in SUFFIXES
-        if not is_image:
+    def _is_passed_by(self, folder: Entry, split: str = "") -> bool:
+        """Whether a folder is hidden or a system's; one right in a split that holds images might be meant as a class."""
+        if is_hidden(folder):
+            if split and not self._keep and count_images(Path(folder.path), is_image):
+                self.left_out[f"folder {split}/{printable(folder.name)}/, as its name begins with a dot"] += 1
+            return True
+        if is_system(folder):
+            self.left_out[f"system folders ({folder.name})"] += 1
+            return True
+        return False
+
+    def _file(self, location: str, entry: Entry) -> bool:
+        if not is_image(entry.name) or is_hidden(entry):
             self._leave_out(entry)
-        elif self._keep:
+            return False
+        if self._keep:
             self.files.append(stat_file(location, entry))
-        return is_image
+        return True
 
-    def _leave_out(self, entry: _Entry) -> None:
-        self.left_out[printable(_suffix(entry)) or "no suffix"] += 1
-
-
-def _visible(path: Path) -> Iterator[_Entry]:
-    try:
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if not entry.name.startswith("."):
-                    yield entry
-    except OSError as error:
-        raise SourceError(f"{str(path)!r} can't be listed: {error.strerror}: mend it and run again") from error
+    def _leave_out(self, entry: Entry) -> None:
+        if not is_hidden(entry):
+            if entry.is_symlink() and not paths.is_file(Path(entry.path)):
+                self.left_out["links that lead to no file"] += 1
+                return
+            self.left_out[printable(suffix(entry.name)) or "no suffix"] += 1
+        elif is_image(entry.name) and not entry.name.startswith("._"):  # macOS keeps a file's attributes there
+            self.left_out["images whose names begin with a dot"] += 1
 
 
-def _suffix(entry: _Entry) -> str:
-    # A Path for each of 100,000 files takes a second.
-    name = entry.name
-    return name[name.rfind(".") :].lower() if "." in name else ""
-
-
-def _rows(rows: npt.NDArray[np.uint32], classes: dict[str, int], examined: Examinations) -> Rows:
+def _rows(rows: npt.NDArray[np.uint32], labels: dict[str, int], examined: Examinations) -> Rows:
     locations, count = examined.files.locations, len(rows)
 
     def at(row: int) -> str:
         return locations[int(rows[row])]
 
     def label(location: str) -> int:
-        _, name, *below = location.split("/", 2)
-        return classes.get(name, UNKNOWN_LABEL) if below else UNKNOWN_LABEL
+        _, name, *deeper = location.split("/", 2)
+        return labels.get(name, UNKNOWN_LABEL) if deeper else UNKNOWN_LABEL
 
     return Rows(
         ids=ComputedTexts(count, lambda row: printable(at(row).partition("/")[2])),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from featcache import paths
 from featcache.errors import SourceError
 from featcache.sources.manifest import Manifest
 
@@ -16,8 +17,8 @@ _Table = Mapping[str, Sequence[str]]
 def group_file(setting: str, root: Path | None) -> tuple[Path, str]:
     """Split the setting ``FILE:COLUMN``; a relative file is below the data set's folder."""
     file, _, column = setting.rpartition(":")
-    path = Path(file.strip()).expanduser()
-    return (root.expanduser() / path if root is not None else path), column.strip()
+    path = paths.expanded(Path(file.strip()), "[Dataset] groups")
+    return (paths.expanded(root, "[Dataset] path") / path if root is not None else path), column.strip()
 
 
 def with_groups(manifest: Manifest, path: Path, column: str) -> Manifest:
@@ -46,7 +47,7 @@ def with_groups(manifest: Manifest, path: Path, column: str) -> Manifest:
 
 def _read(path: Path, column: str) -> dict[str, list[str]]:
     try:
-        with open(path, encoding="utf-8-sig", errors="backslashreplace", newline="") as stream:
+        with open(path, encoding="utf-8-sig", errors="backslashreplace", newline="", opener=paths.regular) as stream:
             lines = csv.reader(stream)
             names = [name.strip() for name in next(lines, [])]
             rows = []
@@ -58,7 +59,8 @@ def _read(path: Path, column: str) -> dict[str, list[str]]:
     except FileNotFoundError as error:
         raise SourceError(f"{path}: [Dataset] groups: no such file; it is looked for below [Dataset] path") from error
     except (OSError, csv.Error) as error:
-        raise SourceError(f"{path}: [Dataset] groups: can't be read: {error}: mend it and run again") from error
+        why = paths.fault(error) if isinstance(error, OSError) else error
+        raise SourceError(f"{path}: [Dataset] groups: can't be read: {why}: mend it and run again") from error
     if column not in names:
         near = difflib.get_close_matches(column, names, 1)
         hint = f"; did you mean {near[0]}?" if near else ""

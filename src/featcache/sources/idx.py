@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from featcache import paths
 from featcache.errors import SourceError
 from featcache.sources.arrays import ArraySource, ArraySplit
 
@@ -39,7 +40,7 @@ def _found(path: Path) -> tuple[dict[tuple[str, int], Path], dict[str, int]]:
     found: dict[tuple[str, int], Path] = {}
     left_out: dict[str, int] = {}
     for file in sorted(path.iterdir()):
-        if file.name.startswith(".") or not file.is_file():
+        if file.name.startswith(".") or paths.is_folder(file):
             continue
         match = _NAME.fullmatch(file.name)
         if match is None:
@@ -100,9 +101,9 @@ def _header(path: Path, content: bytes, magic: int, words: int) -> list[int]:
 
 def _content(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        content = paths.read_bytes(path)
         return gzip.decompress(content) if path.suffix == ".gz" else content
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise SourceError(f"{path}: expected a whole gzip file; got damaged data ({error}): {_MEND}") from error
     except OSError as error:
-        raise SourceError(f"{path} can't be read: {error.strerror}: mend it and run again") from error
+        raise SourceError(f"{path} can't be read: {paths.fault(error)}: mend it and run again") from error

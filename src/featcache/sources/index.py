@@ -1,8 +1,10 @@
 """The first stage: list a data set, and tell cheaply whether it is still the one listed."""
 
 import contextlib
+import os
 from pathlib import Path
 
+from featcache import paths
 from featcache.disk import storage_errors
 from featcache.errors import SourceError
 from featcache.progress import Progress, Silent
@@ -184,7 +186,7 @@ def _asked(spec: DatasetSpec) -> dict[str, str]:
 
 
 def _root(spec: DatasetSpec) -> str:
-    return "" if spec.path is None else repr(str(spec.path.expanduser().resolve()))
+    return "" if spec.path is None else repr(os.path.realpath(paths.expanded(spec.path, "[Dataset] path")))
 
 
 def _tell(manifest: Manifest, progress: Progress) -> None:

@@ -5,24 +5,24 @@ An unchanged data set costs a stat a file; a touched one costs a read of what wa
 
 import csv
 import json
-import os
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache import keys
+from featcache import keys, paths
 from featcache.disk import replacing, write_text
 from featcache.errors import SourceChangedError
 from featcache.progress import Progress, Silent
 from featcache.records import read_json
-from featcache.sources.files import FileStat, FileStats
+from featcache.sources.files import MOST_BYTES, FileStat, FileStats
 from featcache.texts import NOWHERE, positions
 
 LISTING_VERSION = 2  # raise it when the same files would be listed, checked or digested differently
@@ -126,7 +126,7 @@ class DigestCache:
     def load(cls, path: Path) -> "DigestCache":
         """Read `listing.csv`; an absent or damaged one knows nothing, which costs a reading and no more."""
         try:
-            with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            with open(path, encoding="utf-8", errors="surrogateescape", newline="", opener=paths.regular) as stream:
                 lines = csv.reader(stream)
                 if tuple(next(lines, ())) != _COLUMNS:
                     return cls()
@@ -168,8 +168,10 @@ class DigestCache:
         unknown = found.missing()
         progress.advance(len(files) - len(unknown))
 
+        stopped = Event()
+
         def work(rows: npt.NDArray[np.int64]) -> int:
-            for row in rows.tolist():
+            for row in takewhile(lambda _: not stopped.is_set(), rows.tolist()):
                 stat = files[row]
                 found.put(row, *_examined(path(stat.location), stat, check)[1:])
             return len(rows)
@@ -181,7 +183,8 @@ class DigestCache:
                 for count in executor.map(work, some):
                     progress.advance(count)
         finally:
-            executor.shutdown(cancel_futures=True)  # an interrupt doesn't wait for 100,000 files
+            stopped.set()  # an interrupt waits for the files being read, not for 100,000
+            executor.shutdown(cancel_futures=True)
             progress.finish()
         return found
 
@@ -288,9 +291,9 @@ def _examined(path: Path, stat: FileStat, check: Callable[[bytes], str] | None) 
     try:
         if check is None:
             return Examined(stat, read_ns, keys.file_digest(path), "")
-        content = path.read_bytes()
+        content = paths.read_bytes(path, MOST_BYTES)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and stat.size >= 0:
             raise SourceChangedError(f"{str(path)!r} is gone since it was listed: run again to list anew") from error
-        return Examined(stat, read_ns, "", f"can't be read: {os.strerror(error.errno or 0)}")
+        return Examined(stat, read_ns, "", f"can't be read: {paths.fault(error)}")
     return Examined(stat, read_ns, keys.bytes_digest(content), check(content))

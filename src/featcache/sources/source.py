@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from featcache import paths
 from featcache.errors import SourceError
 from featcache.progress import Progress
 from featcache.sources.arrays import ArraySource
@@ -58,15 +59,15 @@ def open_source(spec: DatasetSpec) -> Source:
     openers = {"folder": FolderSource, "csv": open_csv, "idx": open_idx}
     try:
         return openers[spec.source](path)
-    except PermissionError as error:
-        raise SourceError(f"{path} can't be listed: {error.strerror}: mend it and run again") from error
+    except OSError as error:
+        raise SourceError(f"{path} can't be listed: {paths.fault(error)}: mend it and run again") from error
 
 
 def _folder(spec: DatasetSpec) -> Path:
     if spec.path is None:  # DatasetSpec refuses it; this tells the type checker
         raise SourceError(f"[Dataset] path: expected the folder of the images for source={spec.source!r}; got none")
-    path = spec.path.expanduser()
-    if not path.is_dir():
-        what = "a file" if path.exists() else "nothing there"
-        raise SourceError(f"{path}: expected the folder of the images; got {what}: set [Dataset] path")
+    path = paths.expanded(spec.path, "[Dataset] path")
+    if not paths.is_folder(path):
+        got = paths.what_is(path)
+        raise SourceError(f"{path}: expected the folder of the images; got {got}: set [Dataset] path")
     return path

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 
 from featcache.errors import CacheFormatError
+from featcache.paths import regular
 from featcache.rows import SPLITS, UNKNOWN_LABEL, Rows, RowsKey
 from featcache.texts import CHUNK, RepeatedText, Texts
 
@@ -85,7 +86,7 @@ def read_splits(path: Path, class_names: tuple[str, ...]) -> dict[str, Rows]:
         SourceError: an id stands twice.
     """
     labels = {name: index for index, name in enumerate(class_names)} | {"": UNKNOWN_LABEL}
-    with open(path, "rb") as stream:
+    with open(path, "rb", opener=regular) as stream:
         file = _File(path, stream)
         found = _scanned(stream, labels)
     return {name: _rows(file, found[name]) for name in SPLITS if name in found}

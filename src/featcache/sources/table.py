@@ -15,6 +15,7 @@ from typing import IO, cast
 import numpy as np
 import numpy.typing as npt
 
+from featcache import paths
 from featcache.errors import SourceError
 from featcache.sources.arrays import ArraySource, ArraySplit
 
@@ -41,7 +42,8 @@ def open_csv(path: Path) -> ArraySource:
 
 def _table(path: Path, split: str) -> Path | None:
     names = (f"{split}.csv", f"{split}.csv.gz", f"{split}.csv.zip", f"{split}.zip")
-    return next((path / name for name in names if (path / name).is_file()), None)
+    found = [path / name for name in names if paths.what_is(path / name) != paths.NOTHING]
+    return next(filter(paths.is_file, found), found[0] if found else None)  # what is no file is refused in words
 
 
 def _read(train: Path, test: Path | None) -> dict[str, ArraySplit]:
@@ -68,7 +70,7 @@ def _read_table(path: Path, *, labelled: bool) -> tuple[npt.NDArray[np.uint8], n
         expected = f"expected a whole {path.suffix} file"
         raise SourceError(f"{path}: {expected}; got damaged data ({error}): download it again") from error
     except OSError as error:
-        raise SourceError(f"{path} can't be read: {error.strerror or error}: mend it and run again") from error
+        raise SourceError(f"{path} can't be read: {paths.fault(error)}: mend it and run again") from error
     side = math.isqrt(len(order))
     return table[0].reshape(-1, side, side), table[1]
 
@@ -76,10 +78,10 @@ def _read_table(path: Path, *, labelled: bool) -> tuple[npt.NDArray[np.uint8], n
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     if path.suffix == ".gz":
-        with gzip.open(path) as stream:
+        with open(path, "rb", opener=paths.regular) as packed, gzip.open(packed) as stream:
             yield cast("IO[bytes]", stream)
     elif path.suffix == ".zip":
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb", opener=paths.regular) as packed, zipfile.ZipFile(packed) as archive:
             tables = [name for name in archive.namelist() if name.endswith(".csv") and not name.startswith("__MACOSX")]
             if len(tables) != 1:
                 raise SourceError(
@@ -88,7 +90,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             with archive.open(tables[0]) as stream:
                 yield stream
     else:
-        with open(path, "rb") as stream:
+        with open(path, "rb", opener=paths.regular) as stream:
             yield stream
 
 

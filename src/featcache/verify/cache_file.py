@@ -15,6 +15,7 @@ from featcache.cache import blocks
 from featcache.cache.layout import PARTIAL_SUFFIX, Status, block_range, texts_of
 from featcache.cache.structure import Structure, read_structure
 from featcache.errors import CacheFormatError
+from featcache.paths import regular
 from featcache.texts import Texts, repeated
 from featcache.verify.faults import FILE, Fault, disk_error, reading_fault
 
@@ -33,7 +34,7 @@ def cache_faults(path: Path, alive: Alive) -> Iterator[Fault]:
     """
     alive("structure")
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", opener=regular) as stream:
             os.pread(stream.fileno(), 1, 0)  # HDF5 would say something else of a disk that fails
             structure = read_structure(stream, path)
             alive("rows")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.errors import FeatcacheError
+from featcache.paths import is_file
 from featcache.verify.faults import UNKNOWN, Fault
 
 # A damaged size must end in an error here, not in swapping everything else out.
@@ -41,7 +42,7 @@ def _limit_memory(wanted: int) -> None:
 def _mapped_bytes(paths: list[Path]) -> int:
     """The size of all files beside `paths`: they are mapped, and what is mapped counts although it isn't memory."""
     folders = {path.parent for path in paths}
-    return sum(file.stat().st_size for folder in folders for file in folder.iterdir() if file.is_file())
+    return sum(file.stat().st_size for folder in folders for file in folder.iterdir() if is_file(file))
 
 
 def _check_file(path: Path) -> None:

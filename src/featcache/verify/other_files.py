@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featcache import keys
+from featcache import keys, paths
 from featcache.bag_file import OUT_OF_FOLD_FILE, load_bag
 from featcache.convnet_folder import RECORD_FILE
 from featcache.ensemble import Ensemble
@@ -59,7 +59,7 @@ def _convnet(path: Path) -> Iterator[Fault]:
     yield from _record(path)
     yield from _predictions(path.parent / OUT_OF_FOLD_FILE)
     named = (read_json(path) or {}).get("files")
-    missing = [name for name in (named if isinstance(named, dict) else ()) if not (path.parent / name).is_file()]
+    missing = [name for name in (named if isinstance(named, dict) else ()) if not paths.is_file(path.parent / name)]
     if missing:
         yield Fault(FILE, f"expected {', '.join(sorted(missing))} beside {path.name}; not there")
     yield from _models(path.parent)
@@ -68,7 +68,7 @@ def _convnet(path: Path) -> Iterator[Fault]:
 def _models(folder: Path) -> Iterator[Fault]:
     for model in sorted(folder.glob("*.keras")):
         try:
-            with zipfile.ZipFile(model) as archive:
+            with open(model, "rb", opener=paths.regular) as stream, zipfile.ZipFile(stream) as archive:
                 damaged = archive.testzip()
         except zipfile.BadZipFile as error:
             yield Fault(FILE, f"{model.name}: expected a Keras archive; {error}")
@@ -108,7 +108,7 @@ def _content(path: Path, *names: str) -> Iterator[Fault]:
     """The faults of a record, and of the file that it vouches for, which has one of these names."""
     yield from _record(path)
     digest = (read_json(path) or {}).get("content_digest")
-    files = [file for name in names if (file := path.with_name(name)).is_file()]
+    files = [file for name in names if paths.is_file(file := path.with_name(name))]
     if not files:
         yield Fault(FILE, f"expected {' or '.join(names)} beside {path.name}; nothing is there")
     elif digest not in {keys.file_digest(file) for file in files}:
@@ -116,7 +116,7 @@ def _content(path: Path, *names: str) -> Iterator[Fault]:
 
 
 def _record(path: Path) -> Iterator[Fault]:
-    path.open("rb").close()  # one that may not be read isn't damaged
+    open(path, "rb", opener=paths.regular).close()  # one that may not be read isn't damaged
     record = read_json(path)
     if record is None or not isinstance(record.get("key"), str):
         yield Fault(FILE, f"expected a JSON record with a key in {path.name}")

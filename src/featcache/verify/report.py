@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.convnet_folder import RECORD_FILE
+from featcache.paths import NOTHING, is_file, is_folder, what_is
 from featcache.tables import printable
 from featcache.verify.faults import DISK, FILE, UNKNOWN, Fault
 from featcache.verify.other_files import kind_of
@@ -78,7 +79,7 @@ def _kind(path: Path) -> str:
 
 def _artifacts(given: Path) -> Iterator[Path]:
     """The file itself, or every artifact below a folder; hidden ones are nobody's."""
-    if not given.is_dir():
+    if not is_folder(given):
         yield given
         return
     for place, folders, names in os.walk(given):
@@ -97,8 +98,9 @@ def _file_faults(path: Path, seconds: float) -> Iterator[Fault]:
             "expected a feature cache (*.h5), manifest.json, bag.json, convnet.json, predictions (*.hdf5), ensemble.json, submission.json or report.json",
         )
         return
-    if not path.exists():
-        yield Fault(UNKNOWN, "there is no such file")
+    if not is_file(path):
+        what = what_is(path)
+        yield Fault(UNKNOWN, "there is no such file" if what == NOTHING else f"expected a file; got {what}")
         return
     at = ""
     for value in _child({"what": "files", "paths": [str(path)]}, seconds):
