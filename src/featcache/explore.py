@@ -1,6 +1,5 @@
 """What `featcache stats`, `pca` and `neighbours` tell, as records for programs and lines for people."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ import numpy.typing as npt
 
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
+from featcache.csv_files import CsvWriter
 from featcache.disk import replacing
 from featcache.errors import CacheMismatchError, SettingsError
 from featcache.tables import Parts, Table, aligned, printable
@@ -105,10 +105,10 @@ def _write_scores(path: Path, reader: Reader, tap: str, components: "PrincipalCo
         replacing(path) as temporary,
         open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
     ):
-        lines = csv.writer(stream, lineterminator="\n")
-        lines.writerow(("row", "id", "class", *names))
+        lines = CsvWriter(stream)
+        lines.row(("row", "id", "class", *names))
         for row, values in zip(rows.tolist(), scores.tolist(), strict=True):
-            lines.writerow((row, reader.ids[row], _class_of(reader, row), *(f"{value:.7g}" for value in values)))
+            lines.row((row, reader.ids[row], _class_of(reader, row), *(f"{value:.7g}" for value in values)))
 
 
 def neighbours_record(
