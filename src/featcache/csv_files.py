@@ -133,7 +133,7 @@ def opened(path: Path, errors: str = "strict") -> Iterator[CsvLines]:
                 yield CsvLines(text)
         except UnicodeDecodeError as error:
             raise UnreadableError(
-                f"text that is not {encoding[:6].upper()} ({error.reason}): save it as UTF-8"
+                f"text that is not {encoding.removesuffix('-sig').upper()} ({error.reason}): save it as UTF-8"
             ) from error
         except csv.Error as error:
             raise UnreadableError(f"text that is no CSV ({error}): mend it") from error

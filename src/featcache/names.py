@@ -14,7 +14,7 @@ IMAGE_SUFFIXES = (
     *("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff"),
     *("heic", "heif", "avif", "jp2", "jxl", "svg", "ppm", "pgm", "tga", "dcm"),
 )
-_SUFFIX = re.compile(rf"(?<=[^/])\.({'|'.join(IMAGE_SUFFIXES)})$", re.IGNORECASE)
+_SUFFIX = re.compile(rf"(?<=[^/])\.({'|'.join(IMAGE_SUFFIXES)})\Z", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s_-]+")
 
 
