@@ -35,7 +35,6 @@ def summary(project: Project) -> dict[str, Any]:
         "submission_rows": record.get("rows"),
         "report": str(project.report().content) if project.report().is_complete() else None,
         "columns": record.get("columns"),
-        "notices": record.get("notices", []),
         "features": str(project.all_features().path.parent),
         "log": str(project.folder / LOG_NAME),
     }
@@ -46,8 +45,7 @@ def summary_parts(project: Project) -> Parts:
     facts = summary(project)
     rows = " · ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
     set_aside = f" · {facts['rejected']:,} set aside (rejected.csv)" if facts["rejected"] else ""
-    lines = [("look at", notice) for notice in facts["notices"]]
-    lines += [("rows", f"{rows} · {facts['classes']} classes{set_aside}")]
+    lines = [("rows", f"{rows} · {facts['classes']} classes{set_aside}")]
     lines += [(split, _score(score)) for split, score in facts["scores"].items()]
     if facts["best_single"]:
         best = facts["best_single"]
