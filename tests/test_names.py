@@ -162,3 +162,13 @@ def test_one_column_for_two_classes(tmp_path, column, classes, value, notice):
 def test_one_column_that_names_neither_class_is_refused(tmp_path, column):
     with pytest.raises(SubmissionError, match=f"2 classes, cat, dog; got 1: {column}; .* {column} = CLASS"):
         written(tmp_path, [column], ["cat", "dog"])
+
+
+def test_names_that_break_lines_are_written_out_in_messages(tmp_path):
+    for columns, classes in ((["label"], ["a\nb", "c\rd"]), (["a\rb", "x\ny"], ["p", "q"]), (["x\ny"], ["p", "q"])):
+        try:
+            told = "".join(written(tmp_path, columns, classes)[1])
+        except SubmissionError as error:
+            told = str(error)
+        assert told
+        assert told.isprintable()

@@ -93,8 +93,9 @@ def _classes(
     found = match_columns(meant, class_names)
     one_of_two = len(meant) == 1 and len(class_names) == 2
     if one_of_two and found == [None] and _is_generic(meant[0], class_names):
-        said = f"{where}: column {_plain(meant[0])} holds the probability of class {_plain(class_names[1])}"
-        return (1,), (f"{said}; for the other: [Submission] columns = {columns[0]}, {meant[0]} = {class_names[0]}",)
+        head, column, first, second = map(_plain, (columns[0], meant[0], *class_names))
+        said = f"{where}: column {column} holds the probability of class {second}"
+        return (1,), (f"{said}; for the other: [Submission] columns = {head}, {column} = {first}",)
     if None in found or not (one_of_two or len(found) == len(class_names)):
         raise SubmissionError(_unmatched(columns, meant, found, class_names, where))
     classes = tuple(place for place in found if place is not None)
@@ -118,7 +119,7 @@ def _unmatched(
     if len(meant) == 1 and len(class_names) > 2:
         what += ": set [Submission] format = labels"
     else:
-        which = f"{columns[0]}, {strange[0] if strange else 'COLUMN'} = CLASS, ..."
+        which = f"{_plain(columns[0])}, {_plain(strange[0]) if strange else 'COLUMN'} = CLASS, ..."
         what += f": name the class folders like the columns, or say which is which by [Submission] columns = {which}"
     return (
         f"{where}: expected one column for each of {len(class_names)} classes, {_listed(class_names)}; "

@@ -26,9 +26,9 @@ _NO_ARCHIVE = (*_DAMAGED, NotImplementedError, RuntimeError, ValueError, struct.
 
 
 def csv_files_like(folder: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
-    """Return what is called like a CSV in a folder and whose name before ``.csv``, ``.csv.gz``, ``.csv.zip`` or ``.zip`` fits, by that.
+    """Return what lies in a folder, is called ``.csv``, ``.csv.gz``, ``.csv.zip`` or ``.zip``, and fits by what stands before that.
 
-    Of a CSV that lies there plain and packed it is the plain one. Empty where the folder can't be listed.
+    The keys are what stands before. Of a CSV that lies there plain and packed it is the plain one. Empty where the folder can't be listed.
     """
     found: dict[str, Path] = {}
     try:

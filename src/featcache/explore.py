@@ -12,6 +12,7 @@ from featcache.cache.reader import Reader, open_cache
 from featcache.csv_files import CsvWriter
 from featcache.disk import replacing
 from featcache.errors import CacheMismatchError, SettingsError
+from featcache.names import composed
 from featcache.tables import Parts, Table, aligned, printable
 
 if TYPE_CHECKING:
@@ -160,12 +161,15 @@ def _told(
 
 def _rows_of(reader: Reader, ids: Sequence[str]) -> npt.NDArray[np.int64]:
     """The rows of these ids, in their order; all must have features."""
-    wanted = set(ids)
-    found = {row_id: row for row, row_id in enumerate(reader.ids) if row_id in wanted}
-    missing = next((row_id for row_id in ids if row_id not in found), None)
+    wanted, found = set(map(composed, ids)), dict[str, int]()
+    for row, row_id in enumerate(reader.ids):
+        if composed(row_id) in wanted:
+            found.setdefault(composed(row_id), row)
+            found[row_id] = row
+    missing = next((row_id for row_id in ids if composed(row_id) not in found), None)
     if missing is not None:
         raise SettingsError(f"{reader.path}: expected ids of its rows, e.g. {reader.ids[0]!r}; got {missing!r}")
-    rows = np.array([found[row_id] for row_id in ids], np.int64)
+    rows = np.array([found.get(row_id, found[composed(row_id)]) for row_id in ids], np.int64)
     set_aside = rows[np.asarray(reader.status)[rows] != Status.OK]
     if len(set_aside):
         raise SettingsError(f"{reader.path}: {reader.ids[int(set_aside[0])]!r} was set aside and has no features")

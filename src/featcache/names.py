@@ -46,11 +46,13 @@ def match_columns(columns: Sequence[str], classes: Sequence[str]) -> list[int | 
     way of comparing counts only for names that it tells from all others of their list.
     """
     found: list[int | None] = [None] * len(columns)
+    taken: set[int] = set()
     for form in (str, composed, _loose):
         theirs, ours = _told_apart(columns, form), _told_apart(classes, form)
         for name, column in theirs.items():
-            if found[column] is None and name in ours and ours[name] not in found:
+            if found[column] is None and name in ours and ours[name] not in taken:
                 found[column] = ours[name]
+                taken.add(ours[name])
     return found
 
 

@@ -16,9 +16,8 @@ from featcache.paths import fault, is_file, what_is
 from featcache.texts import NOWHERE, PackedTexts, positions, repeated
 
 _USUAL = "sample_submission"
-_LIKE_SAMPLE = re.compile(
-    r".*sample[ _-]?submission.*", re.IGNORECASE
-)  # sampleSubmission, stage1_sample_submission, ...
+# sampleSubmission, SampleSubmission, stage1_sample_submission, ...
+_LIKE_SAMPLE = re.compile(r".*sample[ _-]?submission.*", re.IGNORECASE)
 _MOST_LABELS = 1000  # of those that a sample may hold this many tell how classes are written
 _NO_NAME = ("", "Unnamed: 0")  # what pandas calls an index when it writes and reads one
 
