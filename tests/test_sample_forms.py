@@ -60,7 +60,7 @@ def test_separators_encodings_quotes_and_line_ends(tmp_path, sign, encoding, quo
     assert header == ["id", *names]
     assert [row[0] for row in rows] == ids
     assert np.allclose(np.array([row[1:] for row in rows], float), VALUES[[3, 0, 1, 2]][:, [2, 1, 0]], rtol=1e-6)
-    assert any("is separated by" in notice for notice in report.notices) == (sign != ",")
+    assert any("are separated by" in notice for notice in report.notices) == (sign != ",")
 
 
 def zipped(*files, flag=0):
@@ -202,6 +202,12 @@ def test_labels_that_are_written_otherwise_than_the_classes_are_told(tmp_path, l
     notices = layout_of(SubmissionSpec(), CLASSES, sample).notices
     assert said in "".join(notices)
     assert bool(notices) == bool(said)
+
+
+def test_class_names_where_probabilities_shall_be_written_are_refused(tmp_path):
+    with pytest.raises(SubmissionError, match=r"got Dog: set .Submission. format = labels"):
+        layout_of(PROBABILITIES, ("cat", "dog"), sample_of(tmp_path, "id,label\n1,Dog\n2,Dog\n"))
+    assert layout_of(PROBABILITIES, ("0", "1"), sample_of(tmp_path, "id,label\n1,0\n2,0.5\n")).classes == (1,)
 
 
 def test_columns_of_the_settings_may_say_what_a_samples_columns_are(tmp_path):

@@ -15,6 +15,7 @@ _GENERIC = re.compile(
     r"class(es)?|expected|labels?|outputs?|p|pred(ict(ed|ions?))?|prob(a|abilit(y|ies))?|result|score|target|value|y",
     re.IGNORECASE,
 )
+_NUMBER = re.compile(r"[0-9.,+-]+")
 _NO_OR_YES = (("0", "1"), ("false", "true"), ("no", "yes"), ("negative", "positive"))
 
 
@@ -51,6 +52,7 @@ def layout_of(spec: SubmissionSpec, class_names: Sequence[str], sample: Sample |
         return Layout(pair, None, (*notices, *_other_labels(sample, class_names)))
     names, meant = _assigned(spec.columns, class_names, sample)
     columns = _header(names, sample) or ("id", *class_names)
+    _refuse_labels(sample, class_names)
     classes, notice = _classes(columns, meant or columns[1:], class_names, where)
     return Layout(columns, classes, (*notices, *notice))
 
@@ -140,10 +142,21 @@ def _other_labels(sample: Sample | None, class_names: Sequence[str]) -> list[str
     ]
 
 
+def _refuse_labels(sample: Sample | None, class_names: Sequence[str]) -> None:
+    """Refuse a sample whose one column holds class names where probabilities shall be written."""
+    known = {composed(name).casefold() for name in class_names}
+    label = next((each for each in (sample.labels if sample else ()) if composed(each).casefold() in known), None)
+    if sample is not None and label is not None and not _NUMBER.fullmatch(label):
+        raise SubmissionError(
+            f"{sample.path}: expected numbers in column {_plain(sample.columns[1])} for format=probabilities; "
+            f"got {_plain(label)}: set [Submission] format = labels"
+        )
+
+
 def _other_delimiter(sample: Sample) -> list[str]:
     if sample.delimiter == ",":
         return []
-    return [f"{sample.path}: is separated by {sample.delimiter!r}; the submission is by commas"]
+    return [f"{sample.path}: its fields are separated by {sample.delimiter!r}, the submission's by commas"]
 
 
 def _same(some: Iterable[str], others: Iterable[str]) -> bool:
