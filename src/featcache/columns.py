@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from featcache.errors import SubmissionError
-from featcache.names import composed, match_columns
+from featcache.names import composed, match_columns, shown
 from featcache.sample import Sample
 from featcache.specs import SubmissionSpec
 
@@ -95,13 +95,13 @@ def _classes(
     found = match_columns(meant, class_names)
     one_of_two = len(meant) == 1 and len(class_names) == 2
     if one_of_two and found == [None] and _is_generic(meant[0], class_names):
-        head, column, first, second = map(_plain, (columns[0], meant[0], *class_names))
+        head, column, first, second = map(shown, (columns[0], meant[0], *class_names))
         said = f"{where}: column {column} holds the probability of class {second}"
         return (1,), (f"{said}; for the other: [Submission] columns = {head}, {column} = {first}",)
     if None in found or not (one_of_two or len(found) == len(class_names)):
         raise SubmissionError(_unmatched(columns, meant, found, class_names, where))
     classes = tuple(place for place in found if place is not None)
-    pairs = [f"{_plain(name)} = {_plain(class_names[place])}" for name, place in zip(meant, classes, strict=True)
+    pairs = [f"{shown(name)} = {shown(class_names[place])}" for name, place in zip(meant, classes, strict=True)
              if composed(name) != composed(class_names[place])]  # fmt: skip
     notice = f"{where}: columns that are written otherwise than their classes: {_listed(pairs)}"
     return classes, (notice,) if pairs else ()
@@ -121,7 +121,7 @@ def _unmatched(
     if len(meant) == 1 and len(class_names) > 2:
         what += ": set [Submission] format = labels"
     else:
-        which = f"{_plain(columns[0])}, {_plain(strange[0]) if strange else 'COLUMN'} = CLASS, ..."
+        which = f"{shown(columns[0])}, {shown(strange[0]) if strange else 'COLUMN'} = CLASS, ..."
         what += f": name the class folders like the columns, or say which is which by [Submission] columns = {which}"
     return (
         f"{where}: expected one column for each of {len(class_names)} classes, {_listed(class_names)}; "
@@ -135,7 +135,7 @@ def _other_labels(sample: Sample | None, class_names: Sequence[str]) -> list[str
     strange = [label for label in (sample.labels if sample else ()) if label and composed(label) not in known]
     if sample is None or not strange:
         return []
-    held = f"{sample.path}: column {_plain(sample.columns[1])} holds {_listed(strange, 3)}"
+    held = f"{sample.path}: column {shown(sample.columns[1])} holds {_listed(strange, 3)}"
     ours = f"the submission has the names of the class folders, {_listed(class_names, 3)}"
     return [
         f"{held}; {ours}: rename these if the sample's is the right way, or set [Submission] format = probabilities"
@@ -148,8 +148,8 @@ def _refuse_labels(sample: Sample | None, class_names: Sequence[str]) -> None:
     label = next((each for each in (sample.labels if sample else ()) if composed(each).casefold() in known), None)
     if sample is not None and label is not None and not _NUMBER.fullmatch(label):
         raise SubmissionError(
-            f"{sample.path}: expected numbers in column {_plain(sample.columns[1])} for format=probabilities; "
-            f"got {_plain(label)}: set [Submission] format = labels"
+            f"{sample.path}: expected numbers in column {shown(sample.columns[1])} for format=probabilities; "
+            f"got {shown(label)}: set [Submission] format = labels"
         )
 
 
@@ -165,9 +165,4 @@ def _same(some: Iterable[str], others: Iterable[str]) -> bool:
 
 def _listed(names: Sequence[str], most: int = _SHOWN) -> str:
     more = f", ... ({len(names)} in all)" if len(names) > most else ""
-    return ", ".join(map(_plain, names[:most])) + more
-
-
-def _plain(name: str) -> str:
-    """A name as it is, or as Python writes it where it would break the line or can't be seen."""
-    return name if name.isprintable() and name.strip() == name and name else repr(name)
+    return ", ".join(map(shown, names[:most])) + more

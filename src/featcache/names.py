@@ -34,6 +34,11 @@ def clash(names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
+def shown(name: str) -> str:
+    """Return a name for a message: as it is, or as Python writes it where it would break the line or can't be seen."""
+    return name if name.isprintable() and name.strip() == name and name else repr(name)
+
+
 def stem(name: str) -> str:
     """Return a file's name or path without the suffix of an image; all other dots belong to the name (``1.2.840.1``)."""
     return _SUFFIX.sub("", name)

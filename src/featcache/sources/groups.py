@@ -9,7 +9,7 @@ from pathlib import Path
 from featcache import paths
 from featcache.csv_files import UnreadableError, opened
 from featcache.errors import SourceError
-from featcache.names import clash, composed, stem
+from featcache.names import clash, composed, shown, stem
 from featcache.sources.manifest import Manifest
 
 _Table = Mapping[str, Sequence[str]]
@@ -87,8 +87,8 @@ def _columns(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], co
     places = {composed(name): place for place, name in enumerate(names)}
     if composed(column) not in places:
         near = difflib.get_close_matches(column, names, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        expected = f"expected one of the columns {', '.join(names)}"
+        hint = f"; did you mean {shown(near[0])}?" if near else ""
+        expected = f"expected one of the columns {', '.join(map(shown, names))}"
         raise SourceError(f"{path}: [Dataset] groups: {expected}; got column={column!r}{hint}")
     table = {name: [composed(row[place]) for row in rows] for name, place in places.items()}
     written: dict[str, str] = {}
@@ -111,7 +111,9 @@ def _names(path: Path, table: _Table, column: str, ids: Sequence[str]) -> tuple[
                 best, found = count, (ours, theirs, name)
     if best == 0:
         looked = f"none of them holds a training row's name such as {_file(ids[0])!r}"
-        raise SourceError(f"{path}: [Dataset] groups: tried the columns {', '.join(tried) or '(none)'}; {looked}")
+        raise SourceError(
+            f"{path}: [Dataset] groups: tried the columns {', '.join(map(shown, tried)) or '(none)'}; {looked}"
+        )
     return found
 
 
