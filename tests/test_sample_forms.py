@@ -6,6 +6,7 @@ import io
 import os
 import unicodedata
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -302,3 +303,12 @@ def test_any_sample_is_followed_or_refused_in_one_line(tmp_path, data):
         return
     held = [(name.strip().strip("\ufeff"), place) for name, place in columns]
     holds(tmp_path / "o.csv", ids, classes, values, held)
+
+
+def test_a_sample_that_is_no_file_is_said_to_be_what_it_is(tmp_path):
+    os.mkfifo(tmp_path / "sample_submission.csv")
+    for named in (None, tmp_path / "sample_submission.csv"):
+        with pytest.raises(SettingsError, match=r"expected a file; got .*sample_submission.csv: a FIFO"):
+            find_sample(named, tmp_path)
+    with pytest.raises(SettingsError, match=r"sample_submission='no.csv', which is not there"):
+        find_sample(Path("no.csv"), tmp_path)

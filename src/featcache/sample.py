@@ -62,10 +62,9 @@ def find_sample(named: Path | None, folder: Path | None) -> Path | None:
     found = next(filter(is_file, candidates), None)
     if found is None and candidates:
         there = next(filter(os.path.lexists, candidates), None)
-        got = "which is not there" if there is None else f"and {there} is {what_is(there)}"
-        raise SettingsError(
-            f"[Dataset] sample_submission: expected a file; got sample_submission={str(named or '')!r}, {got}"
-        )
+        absent = f"sample_submission={str(named)!r}, which is not there"
+        got = absent if there is None else f"{there}: {what_is(there)}"
+        raise SettingsError(f"[Dataset] sample_submission: expected a file; got {got}")
     return found
 
 
