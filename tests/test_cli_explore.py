@@ -1,5 +1,6 @@
 import csv
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -58,6 +59,8 @@ def test_neighbours_among_other_rows_and_its_own(caches, capsys):
     shown = capsys.readouterr().out.splitlines()
     assert shown[2] == "ünï/1.jpg  ant"
     assert len(shown) == 5
+    assert main(["neighbours", train, unicodedata.normalize("NFD", "ünï/1.jpg"), *tap]) == 0
+    assert capsys.readouterr().out.splitlines() == shown
     assert "ünï/1.jpg" not in "".join(shown[3:])
 
 

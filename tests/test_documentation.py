@@ -45,18 +45,17 @@ enabled = false
 
 
 def write_competition(folder):
-    """Photos in one folder, a table of the classes of some, and a sample for the others."""
-    write_photos(folder / "photos", train=4, test=2)
-    (folder / "images").mkdir()
-    classes = ["id,label"]
-    for number, path in enumerate(sorted(folder.glob("photos/train/*/*.png"))):
+    """Photos in two folders, whose names repeat, a table of the classes of some, and a sample for the others."""
+    photos = write_photos(folder.with_name("made"), train=4, test=2)
+    for split in ("train", "test"):
+        (folder / split).mkdir(parents=True)
+    classes, sample = ["id,label"], ["id,label"]
+    for number, path in enumerate(sorted(photos.glob("train/*/*.png"))):
         classes.append(f"{number:04d},{path.parent.name}")
-        path.rename(folder / f"images/{number:04d}.png")
-    tested = sorted(folder.glob("photos/test/*.png"))
-    for path in tested:
-        path.rename(folder / "images" / path.name)
-    names = sorted({line.partition(",")[2] for line in classes[1:]})
-    sample = [",".join(["id", *names]), *(",".join([path.stem, *["0"] * len(names)]) for path in reversed(tested))]
+        path.rename(folder / f"train/{number:04d}.png")
+    for number, path in enumerate(sorted(photos.glob("test/*.png"))):
+        sample.insert(1, f"{number:04d},disc")
+        path.rename(folder / f"test/{number:04d}.png")
     (folder / "train.csv").write_text("\n".join(classes) + "\n")
     (folder / "sample_submission.csv").write_text("\n".join(sample) + "\n")
 

@@ -94,3 +94,83 @@ def test_idx_rows_join_by_id(tmp_path):
     write(tmp_path, [f"w{n % 3},train-{n}" for n in range(1, 7)], "writer,id")
     assert listed(tmp_path, "drivers.csv:writer", "idx").splits["train"].groups == ["w1", "w2", "w0"] * 2
     assert stored_manifest(tmp_path / "artifacts")["settings"] == {"source": "idx", "groups": "writer"}
+
+
+FORMS = {
+    "row ids": "{name}/{file}.png",
+    "paths": "train/{name}/{file}.png",
+    "paths from here": "./train/{name}/{file}.png",
+    "paths from elsewhere": "imgs/train/{name}/{file}.png",
+    "paths without suffix": "data/train/{name}/{file}",
+    "row ids without suffix": "{name}/{file}",
+    "file names": "{file}.png",
+    "stems": "{file}",
+    "stems of other files": "{file}.JPEG",
+    "files in other folders": "raw/{file}.png",
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("stem", ["img_{}", "1.2.840.{}", "caf\u00e9 {}"])
+def test_rows_are_found_however_the_table_calls_them(tmp_path, form, stem):
+    make_folder(tmp_path, {"ants": 3, "bees": 6})
+    for name, number in ROWS:
+        place = tmp_path / f"train/{name}/img_{number}.png"
+        place.rename(place.with_name(f"{stem.format(number)}.png"))
+    for number in (1, 2, 3):
+        (tmp_path / f"train/bees/img_{number}.png").unlink()
+    rows = [f"p{number},{form.format(name=name, file=stem.format(number))}" for name, number in ROWS[::-1]]
+    write(tmp_path, [*rows, "p9,test/ants/other.png"], "subject,img")
+    assert listed(tmp_path).splits["train"].groups == ["p1", "p2", "p3", "p4", "p5", "p6"]
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_separators_and_encodings(root, sign, encoding):
+    rows = [sign.join(("subject", "img")), *(sign.join((f"p{n % 2}", f"img_{n}.png")) for _, n in ROWS), sign, ""]
+    (root / "drivers.csv").write_bytes("\r\n".join(rows).encode(encoding))
+    assert listed(root).splits["train"].groups == ["p1", "p0"] * 3
+
+
+def test_one_rule_for_accents_in_headers_names_classes_and_groups(tmp_path):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    make_folder(tmp_path, {composed: 2, "bees": 2})
+    rows = [
+        f"{apart},bees,img_1.png",
+        f"{composed},bees,img_2.png",
+        f"x,{apart},img_1.png",
+        f"{composed},{apart},img_2.png",
+    ]
+    (tmp_path / "drivers.csv").write_text("\n".join([f"{apart},class,img", *rows]) + "\n")
+    groups = listed(tmp_path, f"drivers.csv:{composed}").splits["train"].groups
+    assert groups == [apart, apart, "x", apart], "one group, written as it was first"
+
+
+def test_a_table_half_matched_tells_both_sides(root):
+    write(root, [f"p1,img_{n}.png" for n in (1, 2, 3)] + ["p2,img_04.png", "p2,img_05.png"], "subject,img")
+    with pytest.raises(SourceError) as told:
+        listed(root)
+    assert "for each of 6 training rows; 3 have none: 'bees/img_4.png', 'bees/img_5.png'" in str(told.value)
+    assert "of 5 names in column 'img' 2 are no training row's: 'img_04.png', 'img_05.png'" in str(told.value)
+
+
+def test_another_rows_conflict_is_nobodys_business(root):
+    write(root, [*(f"p{n},img_{n}.png" for _, n in ROWS), "p1,img_99.png", "p2,img_99.png"], "subject,img")
+    assert len({*listed(root).splits["train"].groups}) == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("subject,img\n".encode("utf-16-le"), "expected a CSV; got text that is not UTF-8"),
+        (b"subject,img,img\np1,a,b\n", "expected each column once; got 'img' and 'img'"),
+        (b"\x1f\x8bxx", "got damaged data"),
+        (b"PK\3\4xxxx", "a zip that can't be unpacked"),
+        (b"subject,\np1,a\n", r"tried the columns column 2; none of them holds"),
+    ],
+)
+def test_what_is_no_table_is_one_line(root, content, message):
+    (root / "drivers.csv").write_bytes(content)
+    with pytest.raises(SourceError, match=message) as told:
+        listed(root)
+    assert "\n" not in str(told.value)

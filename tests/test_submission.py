@@ -79,11 +79,10 @@ def test_intel_form_and_columns_by_default(tmp_path):
     assert lines(tmp_path / "s.csv")[0] == ["id", *names]
 
 
-def test_unrelated_column_names_are_matched_by_position_and_told(tmp_path):
+def test_columns_that_name_no_class_are_never_matched_by_position(tmp_path):
     spec = SubmissionSpec(format="probabilities", columns=("img", "p0", "p1"))
-    report = write_submission(tmp_path / "s.csv", ["a"], np.array([[0.25, 0.75]]), ("ant", "bee"), spec)
-    assert "p0 = ant" in report.notices[0]
-    assert lines(tmp_path / "s.csv")[1] == ["a", "0.25", "0.75"]
+    with pytest.raises(SubmissionError, match=r"2 classes, ant, bee; got 2: p0, p1; .* columns = img, p0 = CLASS, ..."):
+        write_submission(tmp_path / "s.csv", ["a"], np.array([[0.25, 0.75]]), ("ant", "bee"), spec)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """What `featcache stats`, `pca` and `neighbours` tell, as records for programs and lines for people."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,10 @@ import numpy.typing as npt
 
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
+from featcache.csv_files import CsvWriter
 from featcache.disk import replacing
 from featcache.errors import CacheMismatchError, SettingsError
+from featcache.names import composed
 from featcache.tables import Parts, Table, aligned, printable
 
 if TYPE_CHECKING:
@@ -105,10 +106,10 @@ def _write_scores(path: Path, reader: Reader, tap: str, components: "PrincipalCo
         replacing(path) as temporary,
         open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
     ):
-        lines = csv.writer(stream, lineterminator="\n")
-        lines.writerow(("row", "id", "class", *names))
+        lines = CsvWriter(stream)
+        lines.row(("row", "id", "class", *names))
         for row, values in zip(rows.tolist(), scores.tolist(), strict=True):
-            lines.writerow((row, reader.ids[row], _class_of(reader, row), *(f"{value:.7g}" for value in values)))
+            lines.row((row, reader.ids[row], _class_of(reader, row), *(f"{value:.7g}" for value in values)))
 
 
 def neighbours_record(
@@ -160,12 +161,15 @@ def _told(
 
 def _rows_of(reader: Reader, ids: Sequence[str]) -> npt.NDArray[np.int64]:
     """The rows of these ids, in their order; all must have features."""
-    wanted = set(ids)
-    found = {row_id: row for row, row_id in enumerate(reader.ids) if row_id in wanted}
-    missing = next((row_id for row_id in ids if row_id not in found), None)
+    wanted, found = set(map(composed, ids)), dict[str, int]()
+    for row, row_id in enumerate(reader.ids):
+        if composed(row_id) in wanted:
+            found.setdefault(composed(row_id), row)
+            found[row_id] = row
+    missing = next((row_id for row_id in ids if composed(row_id) not in found), None)
     if missing is not None:
         raise SettingsError(f"{reader.path}: expected ids of its rows, e.g. {reader.ids[0]!r}; got {missing!r}")
-    rows = np.array([found[row_id] for row_id in ids], np.int64)
+    rows = np.array([found.get(row_id, found[composed(row_id)]) for row_id in ids], np.int64)
     set_aside = rows[np.asarray(reader.status)[rows] != Status.OK]
     if len(set_aside):
         raise SettingsError(f"{reader.path}: {reader.ids[int(set_aside[0])]!r} was set aside and has no features")

@@ -1,6 +1,5 @@
 """A cache's features as plain NumPy files, for whatever reads nothing else."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy.typing as npt
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader
 from featcache.cache.sound import checked_cache
+from featcache.csv_files import CsvWriter
 from featcache.disk import making_folder
 from featcache.texts import CHUNK
 
@@ -51,11 +51,11 @@ def _write_rows(path: Path, reader: Reader) -> None:
     names = (*reader.class_names, "")  # -1, an unknown label, is the last
     words = {int(status): status.text for status in Status}
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        lines = csv.writer(stream, lineterminator="\n")
-        lines.writerow(("row", "id", "class", "group", "status", "digest"))
+        lines = CsvWriter(stream)
+        lines.row(("row", "id", "class", "group", "status", "digest"))
         for start in range(0, len(reader), CHUNK):
             part = slice(start, start + CHUNK)
             labels, status = reader.labels[part].tolist(), reader.status[part].tolist()
             columns = zip(reader.ids[part], labels, reader.groups[part], status, reader.digests[part], strict=True)
             for row, (name, label, group, state, digest) in enumerate(columns, start):
-                lines.writerow((row, name, names[label], group, words[state], digest))
+                lines.row((row, name, names[label], group, words[state], digest))

@@ -1,10 +1,21 @@
 """When two names are the same name: exactly, or in Unicode's composed form (NFC), as macOS writes accents apart (NFD).
 
-Classes, header columns, groups and ids all go by this rule. Case and punctuation never make two ids the same.
+Classes, header columns, groups and ids all go by this rule. Case and punctuation never make two ids the same; only a
+header's columns are found among the classes whatever their case and blanks, as a table writes ``red_car`` for ``Red car``.
 """
 
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+# What an image may be called that somebody has converted since is among them.
+IMAGE_SUFFIXES = (
+    *("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff"),
+    *("heic", "heif", "avif", "jp2", "jxl", "svg", "ppm", "pgm", "tga", "dcm"),
+)
+_SUFFIX = re.compile(rf"(?<=[^/])\.({'|'.join(IMAGE_SUFFIXES)})\Z", re.IGNORECASE)
+_SEPARATORS = re.compile(r"[\s_-]+")
 
 
 def composed(name: str) -> str:
@@ -21,3 +32,41 @@ def clash(names: Iterable[str]) -> tuple[str, str] | None:
             return seen[form], name
         seen[form] = name
     return None
+
+
+def shown(name: str) -> str:
+    """Return a name for a message: as it is, or as Python writes it where it would break the line or can't be seen."""
+    return name if name.isprintable() and name.strip() == name and name else repr(name)
+
+
+def stem(name: str) -> str:
+    """Return a file's name or path without the suffix of an image; all other dots belong to the name (``1.2.840.1``)."""
+    return _SUFFIX.sub("", name)
+
+
+def match_columns(columns: Sequence[str], classes: Sequence[str]) -> list[int | None]:
+    """Return for each column which class it names, None where it names none or could name several; one to one.
+
+    Names are compared exactly, then composed, then whatever their case and with blanks, ``_`` and ``-`` as equals. A
+    way of comparing counts only for names that it tells from all others of their list.
+    """
+    found: list[int | None] = [None] * len(columns)
+    taken: set[int] = set()
+    for form in (str, composed, _loose):
+        theirs, ours = _told_apart(columns, form), _told_apart(classes, form)
+        for name, column in theirs.items():
+            if found[column] is None and name in ours and ours[name] not in taken:
+                found[column] = ours[name]
+                taken.add(ours[name])
+    return found
+
+
+def _told_apart(names: Sequence[str], form: Callable[[str], str]) -> dict[str, int]:
+    """The place of each name, by its form, but for names that share theirs with others."""
+    forms = [form(name) for name in names]
+    count = Counter(forms)
+    return {each: place for place, each in enumerate(forms) if count[each] == 1}
+
+
+def _loose(name: str) -> str:
+    return composed(_SEPARATORS.sub(" ", composed(name.strip()).casefold()))

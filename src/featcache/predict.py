@@ -1,6 +1,5 @@
 """Image files told by the trained ensemble: decoded and computed as in a run, batch by batch, in flat memory."""
 
-import csv
 import os
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.csv_files import CsvWriter
 from featcache.disk import replacing
 from featcache.errors import RejectedImageError, SourceError
 from featcache.extract import ForwardPass
@@ -206,12 +206,12 @@ def into_csv(path: Path, told: Iterable[Told], class_names: Sequence[str]) -> It
         replacing(path) as temporary,
         open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
     ):
-        lines = csv.writer(stream, lineterminator="\n")
-        lines.writerow(("file", "class", *class_names))
+        lines = CsvWriter(stream)
+        lines.row(("file", "class", *class_names))
         for item in told:
             if item.probabilities is not None:
                 best = class_names[int(item.probabilities.argmax())]
-                lines.writerow((item.file, best, *(f"{value:.7g}" for value in item.probabilities)))
+                lines.row((item.file, best, *(f"{value:.7g}" for value in item.probabilities)))
             yield item
 
 

@@ -1,105 +1,153 @@
-"""Reading a sample submission, and finding which of our rows each of its ids means. No Keras."""
+"""Finding and reading a sample submission, and finding which of our rows each of its ids means. No Keras."""
 
-import csv
-import gzip
-import io
-import unicodedata
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TextIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.errors import SubmissionError
-from featcache.paths import regular
+from featcache.csv_files import CsvLines, UnreadableError, csv_files_like, opened
+from featcache.errors import SettingsError, SubmissionError
+from featcache.names import clash, composed, stem
+from featcache.paths import fault, is_file, what_is
 from featcache.texts import NOWHERE, PackedTexts, positions, repeated
+
+_USUAL = "sample_submission"
+# sampleSubmission, SampleSubmission, stage1_sample_submission, ...
+_LIKE_SAMPLE = re.compile(r".*sample[ _-]?submission.*", re.IGNORECASE)
+_MOST_LABELS = 1000  # of those that a sample may hold this many tell how classes are written
+_NO_NAME = ("", "Unnamed: 0")  # what pandas calls an index when it writes and reads one
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample submission: its header and its ids, in its order."""
+    """A sample submission: its header and its ids, in its order.
+
+    Attributes:
+        labels: the different texts in its second column, at most 1,000, where it has two.
+        delimiter: what separates its fields.
+    """
 
     path: Path
     columns: tuple[str, ...]
     ids: Sequence[str]
+    labels: tuple[str, ...] = ()
+    delimiter: str = ","
 
 
 def read_sample(path: Path) -> Sample:
     """Read a CSV, plain, ``.gz`` or ``.zip`` with one CSV inside.
 
     Raises:
-        SubmissionError: absent, damaged, empty, ragged, or ids that repeat.
+        SubmissionError: absent, damaged, empty, ragged, or columns or ids that repeat.
     """
     try:
-        with _opened(path) as text:
-            return _read(path, csv.reader(text))
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, UnicodeDecodeError, csv.Error) as error:
-        raise SubmissionError(f"{path}: expected a sample submission as CSV, .gz or .zip; {error}") from error
+        with opened(path) as lines:
+            return _read(path, lines)
+    except (UnreadableError, OSError) as error:
+        got = fault(error) if isinstance(error, OSError) else error
+        raise SubmissionError(f"{path}: expected a sample submission as CSV, .gz or .zip; got {got}") from error
 
 
-def _read(path: Path, lines: Iterable[list[str]]) -> Sample:
-    filled = filter(None, lines)
+def find_sample(named: Path | None, folder: Path | None) -> Path | None:
+    """Return the sample submission that is named, or else the one that lies in the data set's folder, if any.
+
+    Raises:
+        SettingsError: the named one isn't there or is no file, or several lie there, none of them called ``sample_submission``.
+    """
+    candidates = _lying_in(folder) if named is None else [named, *([folder / named] if folder else [])]
+    found = next(filter(is_file, candidates), None)
+    if found is None and candidates:
+        there = next(filter(os.path.lexists, candidates), None)
+        absent = f"sample_submission={str(named)!r}, which is not there"
+        got = absent if there is None else f"{there}: {what_is(there)}"
+        raise SettingsError(f"[Dataset] sample_submission: expected a file; got {got}")
+    return found
+
+
+def _lying_in(folder: Path | None) -> list[Path]:
+    """The one sample submission in a folder; none at all where there is none."""
+    found = csv_files_like(folder, _LIKE_SAMPLE) if folder else {}
+    if len(found) > 1 and _USUAL not in found:
+        names = ", ".join(sorted(path.name for path in found.values()))
+        raise SettingsError(
+            f"[Dataset] sample_submission: expected one in {folder}; got {names}: set it to one of them"
+        )
+    return [found[_USUAL]] if _USUAL in found else [*found.values()]
+
+
+def _read(path: Path, lines: CsvLines) -> Sample:
+    filled = iter(lines)
     header = next(filled, [])
-    count = 1 if header else 0
+    labels: dict[str, None] = {}
 
     def first_column() -> Iterator[str]:
-        nonlocal count
         for row in filled:
-            count += 1
             if len(row) != len(header):
-                got = f"{len(row)} in line {count}"
-                raise SubmissionError(f"{path}: expected {len(header)} values in each line; got {got}")
+                got = f"{len(row)} in line {lines.number}"
+                raise SubmissionError(f"{path}: expected {len(header)} values in each line; got {got}: mend it")
+            if not row[0]:
+                raise SubmissionError(f"{path}: expected an id in each line; got none in line {lines.number}: mend it")
+            if len(row) == 2 and len(labels) < _MOST_LABELS:
+                labels[row[1].strip()] = None
             yield row[0]
 
     ids = PackedTexts(first_column())
     if not len(ids) or len(header) < 2:
-        raise SubmissionError(f"{path}: expected a header of an id column and more, and rows; got lines={count}")
+        raise SubmissionError(
+            f"{path}: expected a header of an id column and more, comma-separated, and rows; got lines={lines.number}, "
+            f"columns={len(header)}"
+        )
     twice = repeated(ids)
     if twice is not None:
         raise SubmissionError(f"{path}: expected unique ids; id={twice!r} stands twice")
-    return Sample(path, tuple(name.strip() for name in header), ids)
+    check_forms(ids, str(path))
+    columns = tuple(name.strip().strip("\ufeff") for name in header)
+    _check_header(path, columns)
+    return Sample(path, columns, ids, tuple(labels), lines.delimiter)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    """The CSV in a file as text, unpacked on the way."""
-    with ExitStack() as stack:
-        stream: IO[bytes] = stack.enter_context(open(path, "rb", opener=regular))
-        begin = stream.read(4)
-        stream.seek(0)
-        if begin[:2] == b"\x1f\x8b":
-            stream = cast("IO[bytes]", stack.enter_context(gzip.open(stream)))
-        elif begin == b"PK\x03\x04":
-            stream = stack.enter_context(_only_table(path, stack.enter_context(zipfile.ZipFile(stream))))
-        yield stack.enter_context(io.TextIOWrapper(stream, "utf-8-sig", newline=""))
+def _check_header(path: Path, columns: Sequence[str]) -> None:
+    if not all(columns[1:]):
+        place = columns.index("", 1) + 1
+        raise SubmissionError(f"{path}: expected a name for every column; column {place} has none: remove it")
+    same = clash(columns)
+    if same is not None:
+        raise SubmissionError(f"{path}: expected each column once; got {same[0]!a} and {same[1]!a}: mend it")
 
 
-def _only_table(path: Path, archive: zipfile.ZipFile) -> IO[bytes]:
-    names = archive.namelist()
-    tables = [name for name in names if name.lower().endswith(".csv") and not name.startswith("__MACOSX/")]
-    if len(tables) != 1:
-        raise SubmissionError(f"{path}: expected one CSV inside; got {len(tables)}")
-    return archive.open(tables[0])
+def check_forms(ids: Sequence[str], where: str) -> None:
+    """Refuse ids that differ only in how letters and their accents are encoded.
+
+    Raises:
+        SubmissionError: there are such two.
+    """
+    if all(map(str.isascii, ids)):
+        return
+    twice = repeated(PackedTexts(map(composed, ids)))
+    if twice is not None:
+        first, second, *_ = (ascii(name) for name in ids if composed(name) == twice)
+        raise SubmissionError(
+            f"{where}: expected unique ids; {first} and {second} are one name in two Unicode forms: rename one"
+        )
 
 
 def match_ids(ours: Sequence[str], sample: Sample) -> npt.NDArray[np.int64]:
     """Return (k,) the index into `ours` of each of the sample's k ids.
 
-    Ids are compared as they stand, else as file names, else as file names without suffix, else as paths below
-    ``test/``: the first way by which both sides name the same rows, each once. But for the first way, it doesn't
-    matter how a letter and its accent are encoded: archives made on macOS have them apart (NFD).
+    Ids are compared as they stand, else as file names, else as file names without an image's suffix, else as paths below
+    ``test/``, with it or without: the first way by which both sides name the same rows, each once. But for the first way,
+    it doesn't matter how a letter and its accent are encoded: archives made on macOS have them apart (NFD).
 
     Raises:
         SubmissionError: none does; how many are missing and extra is told for the way that matches most.
     """
     best: tuple[int, list[int], list[int]] | None = None
-    for name in _WAYS:
-        theirs, mine = ((ids if name is _exact else PackedTexts(map(name, ids))) for ids in (sample.ids, ours))
+    for of_theirs, of_mine in _WAYS:
+        theirs, mine = _named(sample.ids, of_theirs), _named(ours, of_mine)
         if repeated(theirs) is not None or repeated(mine) is not None:
             continue
         places = positions(theirs, mine)
@@ -114,7 +162,7 @@ def match_ids(ours: Sequence[str], sample: Sample) -> npt.NDArray[np.int64]:
     raise SubmissionError(
         f"{sample.path}: expected the ids of the test images; {len(missing_rows)} of {len(sample.ids)} have no image"
         f"{_few(sample.ids, missing_rows)} and {len(extra_rows)} of {len(ours)} images are not in the sample"
-        f"{_few(ours, extra_rows)}: correct [Dataset] path or sample_submission"
+        f"{_few(ours, extra_rows)}{_likely(sample, ours)}: correct [Dataset] path or sample_submission"
     )
 
 
@@ -123,26 +171,57 @@ def _few(ids: Sequence[str], rows: Sequence[int]) -> str:
     return f" ({shown}{', ...' if len(rows) > 3 else ''})" if rows else ""
 
 
+def _likely(sample: Sample, ours: Sequence[str]) -> str:
+    """What probably became of the ids, in some words; no ids are ever matched by it."""
+    if sample.columns[0] in _NO_NAME:
+        return "; its first column has no name, like an index that pandas wrote (index=False leaves it out): remove it"
+    if NOWHERE not in positions(_named(sample.ids, _without_zeros), _named(ours, _without_zeros)):
+        return "; they differ in leading zeros, which a spreadsheet drops: take the sample as it was downloaded"
+    if NOWHERE not in positions(_named(sample.ids, _caseless), _named(ours, _caseless)):
+        return "; they differ in upper and lower case, which counts in ids: rename the images"
+    return ""
+
+
+def _named(ids: Sequence[str], name: Callable[[str], str]) -> Sequence[str]:
+    return ids if name is _exact else PackedTexts(map(name, ids))
+
+
 def _exact(row_id: str) -> str:
     return row_id
 
 
 def _file_name(row_id: str) -> str:
-    return PurePosixPath(_composed(row_id)).name
+    return PurePosixPath(composed(row_id)).name
 
 
 def _stem(row_id: str) -> str:
-    return PurePosixPath(_composed(row_id)).stem
+    return stem(_file_name(row_id))
 
 
 def _below(row_id: str) -> str:
-    composed = _composed(row_id)
-    _, found, below = f"/{composed}".partition("/test/")
-    return below if found else composed
+    name = composed(row_id)
+    _, found, below = f"/{name}".partition("/test/")
+    return below if found else name
 
 
-def _composed(row_id: str) -> str:
-    return unicodedata.normalize("NFC", row_id)
+def _stem_below(row_id: str) -> str:
+    return stem(_below(row_id))
 
 
-_WAYS: tuple[Callable[[str], str], ...] = (_exact, _file_name, _stem, _below)
+def _without_zeros(row_id: str) -> str:
+    return _stem(row_id).lstrip("0")
+
+
+def _caseless(row_id: str) -> str:
+    return _stem(row_id).casefold()
+
+
+_WAYS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
+    (_exact, _exact),
+    (_file_name, _file_name),
+    (_file_name, _stem),  # an id that ends in .jpg for a file that ends in .jpg.png
+    (_stem, _stem),
+    (_below, _below),
+    (_below, _stem_below),
+    (_stem_below, _stem_below),
+)

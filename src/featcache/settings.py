@@ -6,7 +6,6 @@
 
 import dataclasses
 import difflib
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,9 +16,8 @@ from featcache.architectures import backbone_settings
 from featcache.cluster_spec import ClusterSpec
 from featcache.errors import SettingsError
 from featcache.policies import AugmentPolicy
+from featcache.sample import find_sample
 from featcache.schedules import CONSTANT, SHAPES, Phase
-
-_SAMPLES = ("sample_submission.csv", "sample_submission.csv.gz", "sample_submission.csv.zip", "sample_submission.zip")
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "source": Setting("digits", _word, "where images come from: digits (embedded), folder, csv or idx"),
         "path": Setting("", _path, "the data set's folder; not used by digits"),
         "groups": Setting("", _text, "FILE:COLUMN with what must not straddle a fold, e.g. driver_imgs_list.csv:subject"),
-        "sample_submission": Setting("", _path, "fixes the submission's ids, columns and order; empty: PATH/sample_submission.csv if it is there"),
+        "sample_submission": Setting("", _path, "fixes the submission's ids, columns and order; empty: PATH/sample_submission.csv, sampleSubmission.csv or the like if it is there"),
     },
     "Features": {
         "backbone": Setting("vgg16", _text, "a keras.applications name or the path of your own .keras file"),
@@ -188,7 +186,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     },
     "Submission": {
         "format": Setting("labels", _word, "labels (one class a row) or probabilities"),
-        "columns": Setting("", _columns, "header names, the id first; empty: the sample submission's, or id and label / the class names"),
+        "columns": Setting("", _columns, "header names, the id first, each alone or as COLUMN = CLASS; empty: the sample submission's, or id and label / the class names"),
         "clip": Setting("auto", _clip, "probabilities' upper bound: auto (found out of fold), none or a number"),
         "gzip": Setting("false", _boolean, "write submission.csv.gz"),
     },
@@ -248,7 +246,7 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     features = specs.FeaturesSpec(**values["Features"])  # type: ignore[arg-type]  # read by the table above
     backbone_settings(features)
     return Settings(
-        dataset=dataclasses.replace(dataset, sample_submission=_sample(dataset)),
+        dataset=dataclasses.replace(dataset, sample_submission=find_sample(dataset.sample_submission, dataset.path)),
         features=features,
         heads=specs.HeadsSpec(**values["Heads"]),  # type: ignore[arg-type]  # read by the table above
         convnet=specs.ConvNetSpec(**values["ConvNet"]),  # type: ignore[arg-type]  # read by the table above
@@ -272,22 +270,6 @@ def _read_section(section: str, texts: Mapping[str, str]) -> dict[str, object]:
         except _ExpectedError as expected:
             raise SettingsError(f"[{section}] {key}: expected {expected}; got {key}={text!r}") from None
     return values
-
-
-def _sample(dataset: specs.DatasetSpec) -> Path | None:
-    """The sample submission that is named, or else the one that lies in the data set's folder."""
-    named, folder = dataset.sample_submission, dataset.path
-    candidates = [folder / n for n in _SAMPLES if folder] if named is None else [named, (folder or Path()) / named]
-    found = next(filter(paths.is_file, candidates), None)
-    there = next(filter(os.path.lexists, candidates), None)
-    if found is None and (named or there):
-        got = (
-            f"sample_submission={str(named)!r}, which is not there"
-            if there is None
-            else f"{there}: {paths.what_is(there)}"
-        )
-        raise SettingsError(f"[Dataset] sample_submission: expected a file; got {got}")
-    return found
 
 
 def _near(name: str, known: Mapping[str, object]) -> str | None:

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from featcache.columns import Layout, layout_of
+from featcache.csv_files import CsvWriter
 from featcache.disk import replacing
 from featcache.errors import SubmissionError
 from featcache.member_tables import row_parts
-from featcache.sample import Sample, match_ids, read_sample
+from featcache.sample import check_forms, match_ids, read_sample
 from featcache.specs import SubmissionSpec
 from featcache.texts import repeated
 
@@ -40,15 +42,6 @@ class SubmissionReport:
     columns: tuple[str, ...]
     rejected: int
     notices: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Header and which class each column after the id takes; `classes` is None for one label column."""
-
-    columns: tuple[str, ...]
-    classes: tuple[int, ...] | None
-    notices: tuple[str, ...] = ()
 
 
 def write_submission(
@@ -78,7 +71,7 @@ def write_submission(
     _check(ids, probabilities, class_names)
     example = read_sample(sample) if sample else None
     names, order = (example.ids, match_ids(ids, example)) if example else (ids, np.arange(len(ids)))
-    layout = _layout(spec, class_names, example)
+    layout = layout_of(spec, class_names, example)
     table = partial(_table, names, order, probabilities, class_names, layout)
     _write(path, table(), spec.gzip)
     _read_back(path, table())
@@ -92,15 +85,6 @@ def write_submission(
     return SubmissionReport(path, len(names), layout.columns, filled, tuple(notices))
 
 
-def check_columns(spec: SubmissionSpec, class_names: Sequence[str], sample: Sample | None) -> None:
-    """Refuse columns that a submission of these classes can't have; `write_submission` would, at the end.
-
-    Raises:
-        SubmissionError: the sample's, or those of the settings, don't fit each other, the format or the classes.
-    """
-    _layout(spec, class_names, sample)
-
-
 def _check(ids: Sequence[str], probabilities: npt.NDArray[np.floating], class_names: Sequence[str]) -> None:
     if probabilities.shape != (len(ids), len(class_names)):
         expected = f"({len(ids)}, {len(class_names)})"
@@ -110,6 +94,7 @@ def _check(ids: Sequence[str], probabilities: npt.NDArray[np.floating], class_na
     twice = repeated(ids)
     if twice is not None:
         raise SubmissionError(f"expected unique row ids; {twice!r} stands twice")
+    check_forms(ids, "test images")
     bad = [
         part.start + row
         for part in row_parts(*probabilities.shape)
@@ -121,57 +106,12 @@ def _check(ids: Sequence[str], probabilities: npt.NDArray[np.floating], class_na
         )
 
 
-def _layout(spec: SubmissionSpec, class_names: Sequence[str], sample: Sample | None) -> _Layout:
-    given = sample.columns if sample else spec.columns
-    if sample and spec.columns and spec.columns != sample.columns:
-        raise SubmissionError(
-            f"{sample.path}: expected the columns of [Submission] columns, {', '.join(spec.columns)}; "
-            f"got {', '.join(sample.columns)}: drop the setting, the sample has them"
-        )
-    where = str(sample.path) if sample else "[Submission] columns"
-    if spec.format == "labels":
-        columns = given or ("id", "label")
-        if len(columns) != 2:
-            raise SubmissionError(
-                f"{where}: expected 2 columns for format=labels; got {len(columns)}: {', '.join(columns)}: "
-                "set [Submission] format = probabilities"
-            )
-        return _Layout(columns, None)
-    if not given:
-        return _Layout(("id", *class_names), tuple(range(len(class_names))))
-    return _class_columns(given, class_names, where)
-
-
-def _class_columns(columns: tuple[str, ...], class_names: Sequence[str], where: str) -> _Layout:
-    """Which class each column takes: by name, or by position where the names are unrelated."""
-    named = columns[1:]
-    place = {name: index for index, name in enumerate(class_names)}
-    if len(named) == 1 and len(class_names) == 2:
-        return _Layout(columns, (place.get(named[0], 1),))
-    known = [name for name in named if name in place]
-    if set(known) == set(place) and len(named) == len(place):
-        return _Layout(columns, tuple(place[name] for name in named))
-    if len(named) != len(class_names) or known:
-        unknown = [name for name in named if name not in place]
-        what = f"; unknown: {', '.join(unknown[:3])}" if unknown else ""
-        what += ": set [Submission] format = labels" if len(named) == 1 else ": name them like the class folders"
-        raise SubmissionError(
-            f"{where}: expected one column for each of {len(class_names)} classes, {', '.join(class_names)}; "
-            f"got {len(named)}: {', '.join(named)}{what}"
-        )
-    notice = (
-        f"{where}: no column is named like a class, so they were matched by position: "
-        f"{named[0]} = {class_names[0]} ... {named[-1]} = {class_names[-1]}"
-    )
-    return _Layout(columns, tuple(range(len(class_names))), (notice,))
-
-
 def _table(
     names: Sequence[str],
     order: npt.NDArray[np.integer],
     probabilities: npt.NDArray[np.floating],
     class_names: Sequence[str],
-    layout: _Layout,
+    layout: Layout,
 ) -> Iterator[list[str]]:
     """Yield the lines of the submission, the header first; some rows at a time are made into texts."""
     yield list(layout.columns)
@@ -180,7 +120,7 @@ def _table(
         yield from ([name, *row] for name, row in zip(names[part], values, strict=True))
 
 
-def _values(probabilities: npt.NDArray[np.floating], class_names: Sequence[str], layout: _Layout) -> list[list[str]]:
+def _values(probabilities: npt.NDArray[np.floating], class_names: Sequence[str], layout: Layout) -> list[list[str]]:
     if layout.classes is None:
         return [[class_names[index]] for index in probabilities.argmax(axis=1)]
     chosen = probabilities[:, list(layout.classes)].astype(np.float64)
@@ -194,15 +134,15 @@ def _write(path: Path, table: Iterable[Sequence[str]], compress: bool) -> None:
         packed = (
             inner.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0)) if compress else stream
         )
-        text = inner.enter_context(io.TextIOWrapper(packed, "utf-8", newline="", write_through=False))
-        csv.writer(text, lineterminator="\n").writerows(table)
+        text = inner.enter_context(io.TextIOWrapper(packed, "utf-8", "surrogateescape", newline=""))
+        CsvWriter(text).rows(table)
 
 
 def _read_back(path: Path, table: Iterable[Sequence[str]]) -> None:
     """Refuse a file that does not hold what was meant."""
     with open(path, "rb") as stream:
         opener = gzip.open if stream.read(2) == b"\x1f\x8b" else open
-    with opener(path, "rt", encoding="utf-8", newline="") as stream:
+    with opener(path, "rt", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         for number, (stored, meant) in enumerate(zip_longest(csv.reader(stream), table), 1):
             if stored != meant:
                 raise SubmissionError(

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from featcache.cache.layout import FEATURE_DTYPE, partials_of
+from featcache.columns import layout_of
 from featcache.errors import SettingsError, StorageError
 from featcache.folds import check_rows
 from featcache.project import Project
-from featcache.sample import match_ids, read_sample
+from featcache.sample import check_forms, match_ids, read_sample
 from featcache.sources import Manifest
-from featcache.submission import check_columns
 
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
 
@@ -22,14 +22,16 @@ def check_submission(project: Project) -> None:
     """Compare the sample submission's ids and columns with the test images and classes, which only the submission needs.
 
     Raises:
-        SubmissionError: the sample can't be read, names other rows, or it or the settings have other columns.
+        SubmissionError: the sample can't be read, names other rows, or it or the settings have other columns; or two test images have one name.
     """
     listed, path = project.listed(), project.settings.dataset.sample_submission
     if listed and "test" in listed["splits"]:
         sample = read_sample(path) if path is not None else None
+        ids = Manifest.load(project.folder).splits["test"].ids
+        check_forms(ids, "test images")
         if sample is not None:
-            match_ids(Manifest.load(project.folder).splits["test"].ids, sample)
-        check_columns(project.settings.submission, listed["class_names"], sample)
+            match_ids(ids, sample)
+        layout_of(project.settings.submission, listed["class_names"], sample)
 
 
 def check_clip(project: Project) -> None:

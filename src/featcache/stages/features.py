@@ -1,6 +1,5 @@
 """From the source to the feature caches: `IndexImages` and `ExtractFeatures`."""
 
-import csv
 import io
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -13,6 +12,7 @@ from featcache.block_jobs import RemoteBackbone, engine_of, remote_backbone
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.cluster import agreed_terms, connected
+from featcache.csv_files import CsvWriter
 from featcache.errors import RejectedImageError, SourceChangedError, SourceError
 from featcache.extract import extract_copies
 from featcache.extraction import Extraction
@@ -148,7 +148,7 @@ def finish_features(project: Project, progress: Progress) -> str:
     readers = [open_cache(project.features(*cache).path) for cache in project.caches()]
     rejected = _rejected_rows(project, manifest)
     table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([("split", "id", "reason"), *rejected])
+    CsvWriter(table).rows([("split", "id", "reason"), *rejected])
     disk.write_bytes(project.folder / "rejected.csv", table.getvalue().encode("utf-8", "surrogateescape"))
     artifact = project.all_features()
     write_json(artifact.path, {**artifact.stamp(project.run), "rejected": len(rejected)})

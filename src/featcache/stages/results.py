@@ -71,6 +71,7 @@ def write_submission(project: Project, progress: Progress) -> str:
         "content_digest": keys.file_digest(path),
         "rows": report.rows,
         "columns": list(report.columns),
+        "notices": list(report.notices),
         "clip": clip,
         "scores": {**_known_scores(final), "out of fold": {**vars(built.scores), "interval": vars(built.interval)}},
         "best_single": single,
