@@ -55,7 +55,14 @@ def deciding_facts() -> dict[str, str]:
     from PIL import features
 
     backend = _keras_backend()
-    names = {"keras": "keras", backend: backend, "numpy": "numpy", "pillow": "pillow", "dask": "distributed"}
+    names = {
+        "keras": "keras",
+        backend: backend,
+        "numpy": "numpy",
+        "pillow": "pillow",
+        "pillow-heif": "pillow-heif",
+        "dask": "distributed",
+    }
     found = {
         "featcache": __version__,
         "Python": ".".join(platform.python_version_tuple()[:2]),

@@ -8,18 +8,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featcache import keys
 from featcache.errors import SourceChangedError, SourceError
 from featcache.progress import Progress
 from featcache.rows import SPLITS, UNKNOWN_LABEL, Rows
-from featcache.sources.decode import decode_rgb, header_fault
+from featcache.sources.decode import decode_rgb, header_fault, image_digest
 from featcache.sources.files import FileStats, stat_file
 from featcache.sources.listing import DigestCache, Examinations
 from featcache.sources.manifest import Manifest, check_training
 from featcache.sources.natural_order import natural, natural_order
 from featcache.texts import ComputedTexts, PackedTexts, RepeatedText
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+# Whatever has an image's name is a row, readable or not: a test image that can't be read keeps its row of the submission.
+SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff",
+    ".avif", ".heic", ".heif", ".hif",
+    ".jp2", ".j2k", ".jpf", ".jpx", ".jxl", ".jxr", ".svg", ".psd", ".ico", ".tga", ".exr", ".hdr", ".eps",
+    ".pbm", ".pgm", ".ppm", ".pnm", ".dcm",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".raw",
+})  # fmt: skip
 _NEARLY_VALID = ("val", "validation", "dev")  # what others call it
 _Entry = os.DirEntry[str]
 
@@ -40,7 +46,7 @@ class FolderSource:
 
     def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> Examinations:
         """Digest `files` and look at their headers, as far as `digests` doesn't know them."""
-        return digests.digest_all(files, self.path.joinpath, header_fault, progress)
+        return digests.digest_all(files, self.path.joinpath, _looked_at, progress)
 
     def list_rows(self, files: FileStats, digests: DigestCache, progress: Progress) -> Manifest:
         """List every image with its label and content digest.
@@ -82,7 +88,7 @@ class FolderSource:
         except OSError as error:
             mend = "mend it or remove the file, then run again"
             raise SourceError(f"{str(path)!r} can't be read: {error.strerror}: {mend}") from error
-        if keys.bytes_digest(content) != digest:
+        if image_digest(content) != digest:
             raise SourceChangedError(f"{str(path)!r} changed since it was listed: run again to list anew")
         return decode_rgb(content, size)
 
@@ -128,6 +134,10 @@ def _image_files(path: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path
             yield from _image_files(path / name, here)
         elif suffix in SUFFIXES:
             yield path / name
+
+
+def _looked_at(content: bytes) -> tuple[str, str]:
+    return image_digest(content), header_fault(content)
 
 
 def printable(name: str) -> str:
