@@ -1,7 +1,5 @@
 """From a file's bytes or an array to the (size, size, 3) RGB that a backbone sees."""
 
-import warnings
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, JpegImagePlugin
@@ -35,10 +33,6 @@ DECODE_SETTINGS: dict[str, object] = {
     "sixteen_bit": "grey: value / 257, rounded; colour: high byte",
     "frame": "first",
 }
-
-# What Pillow has to say about odd metadata in the user's photos is no news to the user, and `catch_warnings` isn't
-# thread-safe. What matters comes as an exception.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _ORIENTATION = 0x0112
 _TRANSPOSE = {

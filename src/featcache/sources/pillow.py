@@ -3,8 +3,10 @@
 A notebook that once set ``ImageFile.LOAD_TRUNCATED_IMAGES`` would otherwise put half images into a cache.
 """
 
+import logging
 import struct
 import threading
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +40,11 @@ DAMAGE = (
     zlib.error,
     Image.DecompressionBombError,
 )
+# What Pillow has to say about odd metadata in the user's photos is no news to the user, and `catch_warnings` isn't
+# thread-safe. What matters comes as an exception.
+warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # without any handler Python prints errors on stderr
+
 _LOCK = threading.Lock()
 _FOUND: list[tuple[ModuleType, str, object]] = []
 _USERS = 0

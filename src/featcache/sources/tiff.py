@@ -36,6 +36,10 @@ _PREMULTIPLIED = 1  # of the tag ExtraSamples
 _UNCOMPRESSED = 1
 _SAVE = "save it as RGB or grey with 8 or 16 bits a channel"
 _RAW = "TIFF that is a camera's raw file (DNG, NEF, CR2 or the like): develop it and save it as JPEG, PNG or TIFF"
+_OF_A_KIND = (
+    "unknown pixel mode",
+    "Invalid value for samples per pixel",
+)  # Pillow's words for a sound header of another kind
 _REFUSED = {
     "raw": _RAW,
     "signed": f"TIFF of signed values, whose black and white aren't known: {_SAVE}",
@@ -95,7 +99,8 @@ def open_tiff(content: bytes, applying: list[str]) -> Image.Image:
     try:
         image = reader(io.BytesIO(content))
     except SyntaxError as error:
-        if reason := _unknown(content):
+        reason = _unknown(content) if str(error) in _OF_A_KIND or isinstance(error.__cause__, KeyError) else ""
+        if reason:
             raise RejectedImageError(reason) from error
         raise
     if DARK_PALETTE in applying:
