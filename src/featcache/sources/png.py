@@ -17,7 +17,7 @@ _LEVELS = {2: 85, 4: 17}  # bits of a grey value -> what one step of it is in 8 
 _WRONG = frozenset({(2, 0), (4, 0), (16, 2)})  # bits and colour type, where Pillow makes another colour transparent
 _TEXTS = frozenset({b"iCCP", b"tEXt", b"zTXt", b"iTXt"})
 _MOST = 1 << 20  # bytes that Pillow unpacks of one text or profile
-_MOST_ALL = 64 << 20  # and of all texts
+_MOST_ALL = 64 << 20  # and of all
 _LEAST_PACKED = 1000  # zlib makes at most 1032 bytes of one
 
 
@@ -91,8 +91,10 @@ def _too_long(content: bytes, texts: list[_Chunk]) -> bool:
             if unpacked is None:
                 return True
             length = max(length, unpacked)
-        total += 0 if chunk.name == b"iCCP" else length
-    return total > _MOST_ALL
+        total += length
+        if total > _MOST_ALL:
+            return True
+    return False
 
 
 def _unpacked(name: bytes, data: bytes) -> int | None:
