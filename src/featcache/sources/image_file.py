@@ -25,7 +25,10 @@ _Opener = Callable[[bytes, list[str]], Image.Image]
 
 
 def decoding_rules(content: bytes) -> list[str]:
-    """Return the rules for kinds of images that were decoded differently, or not at all, when decoding was new; [] for most."""
+    """Return the rules for kinds of images that were decoded differently, or not at all, when decoding was new; [] for most.
+
+    Their names enter digests, and so caches: a name stays as long as what it does, and another rule gets another name.
+    """
     if content.startswith(png.START):
         return png.rules(content)
     if content.startswith(tiff.STARTS):

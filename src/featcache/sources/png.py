@@ -19,6 +19,7 @@ _TEXTS = frozenset({b"iCCP", b"tEXt", b"zTXt", b"iTXt"})
 _MOST = 1 << 20  # bytes that Pillow unpacks of one text or profile
 _MOST_ALL = 64 << 20  # and of all
 _LEAST_PACKED = 1000  # zlib makes at most 1032 bytes of one
+_LONG = 1 << 16
 
 
 class _Chunk(NamedTuple):
@@ -41,9 +42,9 @@ def rules(content: bytes) -> list[str]:
 
 
 def without_texts(content: bytes) -> bytes:
-    """Return the file without colour profile and texts, which no pixel depends on; EXIF stays."""
-    kept = (content[chunk.start : chunk.end] for chunk in _chunks(content) if chunk.name not in _TEXTS)
-    return START + b"".join(kept)
+    """Return the file without long colour profiles and texts, which no pixel depends on."""
+    chunks = (chunk for chunk in _chunks(content) if chunk.name not in _TEXTS or _length(content, chunk) <= _LONG)
+    return START + b"".join(content[chunk.start : chunk.end] for chunk in chunks)
 
 
 def see_through(content: bytes, image: Image.Image) -> Image.Image:
@@ -54,7 +55,7 @@ def see_through(content: bytes, image: Image.Image) -> Image.Image:
         image: what was read of it.
     """
     colour, bits = image.info.pop("transparency"), content[24]
-    if bits in _LEVELS:
+    if bits in _LEVELS:  # Pillow spreads the values, but not the colour, to 0 to 255
         same = np.asarray(image) == colour * _LEVELS[bits]
     else:
         same = _same_colour(content, np.asarray(image), colour)
@@ -63,7 +64,7 @@ def see_through(content: bytes, image: Image.Image) -> Image.Image:
 
 def _same_colour(content: bytes, high: npt.NDArray[np.uint8], colour: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     # Pillow keeps the high bytes alone; read as if the low bytes were the high ones, the file gives the others.
-    other = PngImagePlugin.PngImageFile(io.BytesIO(content))
+    other = PngImagePlugin.PngImageFile(io.BytesIO(without_texts(content)))
     other.tile = [tile._replace(args="RGB;16L") for tile in other.tile]
     other.load()
     low, wanted = np.asarray(other), np.array(colour)
@@ -85,30 +86,27 @@ def _chunks(content: bytes) -> Iterator[_Chunk]:
 def _too_long(content: bytes, texts: list[_Chunk]) -> bool:
     total = 0
     for chunk in texts:
-        length = chunk.end - chunk.start - 12
-        if length >= _LEAST_PACKED:
-            unpacked = _unpacked(chunk.name, content[chunk.start + 8 : chunk.end - 4])
-            if unpacked is None:
-                return True
-            length = max(length, unpacked)
-        total += length
+        total += _length(content, chunk)
         if total > _MOST_ALL:
             return True
     return False
 
 
-def _unpacked(name: bytes, data: bytes) -> int | None:
-    """The bytes that a text or profile has unpacked, 0 if it isn't packed or damaged; None if Pillow refuses so many."""
+def _length(content: bytes, chunk: _Chunk) -> int:
+    """The bytes of a text or profile, unpacked where it is packed; more than all may have for what Pillow refuses to unpack."""
+    data = content[chunk.start + 8 : chunk.end - 4]
     packed = data.partition(b"\0")[2]
-    if name == b"iTXt" and packed[:1] == b"\1":
+    if chunk.name == b"iTXt" and packed[:1] == b"\1":
         packed = packed[2:].split(b"\0", 2)[-1]
-    elif name in (b"iCCP", b"zTXt"):
+    elif chunk.name in (b"iCCP", b"zTXt"):
         packed = packed[1:]
     else:
-        return 0
+        packed = b""
+    if len(packed) < _LEAST_PACKED:
+        return len(data)
     unpacker = zlib.decompressobj()
     try:
         unpacked = len(unpacker.decompress(packed, _MOST))
     except zlib.error:
-        return 0
-    return None if unpacker.unconsumed_tail else unpacked
+        return len(data)
+    return max(len(data), unpacked) + (_MOST_ALL if unpacker.unconsumed_tail else 0)

@@ -35,15 +35,13 @@ _PHOTOMETRICS = {
 _PREMULTIPLIED = 1  # of the tag ExtraSamples
 _UNCOMPRESSED = 1
 _SAVE = "save it as RGB or grey with 8 or 16 bits a channel"
-_RAW = "TIFF that is a camera's raw file (DNG, NEF, CR2 or the like): develop it and save it as JPEG, PNG or TIFF"
-_OF_A_KIND = (
-    "unknown pixel mode",
-    "Invalid value for samples per pixel",
-)  # Pillow's words for a sound header of another kind
+# Pillow's words for a sound header of a kind that it doesn't know
+_OF_A_KIND = ("unknown pixel mode", "Invalid value for samples per pixel")
+_RAW, _OF_SIGNED, _ALPHA_APART = "TIFF of a camera", "TIFF of signed bytes", "TIFF with alpha in a plane apart"
 _REFUSED = {
-    "raw": _RAW,
-    "signed": f"TIFF of signed values, whose black and white aren't known: {_SAVE}",
-    "apart": f"TIFF with a plane of alpha apart from the grey or palette plane: {_SAVE}, pixel by pixel",
+    _RAW: "TIFF that is a camera's raw file (DNG, NEF, CR2 or the like): develop it and save it as JPEG, PNG or TIFF",
+    _OF_SIGNED: f"TIFF of signed values, whose black and white aren't known: {_SAVE}",
+    _ALPHA_APART: f"TIFF with a plane of alpha apart from the grey or palette plane: {_SAVE}, pixel by pixel",
 }
 
 
@@ -66,17 +64,17 @@ class _ByLibtiff(TiffImagePlugin.TiffImageFile):
 
 
 def rules(content: bytes) -> list[str]:
-    """Return the rules by which a TIFF is decoded that the first version of decoding got wrong; for one that is refused now, why."""
+    """Return the rules by which a TIFF is decoded, or refused, that the first version of decoding got wrong; [] for most."""
     try:
         layout = _layout(content)
     except DAMAGE:  # opening it tells
         return []
-    refused = _refusal(layout)
-    if refused:
-        return [_REFUSED[refused]]
-    of_16, of_12 = layout.bits == (16,) and layout.sample == 1, layout.bits == (12,)
+    of_16 = layout.bits == (16,) and layout.sample == 1
     found = {
-        TWELVE_BITS: of_12,
+        _RAW: layout.raw,
+        _OF_SIGNED: layout.sample == _SIGNED and set(layout.bits) == {8},  # wider ones are refused by their mode
+        _ALPHA_APART: layout.apart and len(layout.bits) == 2 and layout.extra in ((1,), (2,)),
+        TWELVE_BITS: layout.bits == (12,),
         WHITE_IS_ZERO: of_16 and layout.photometric == _WHITE_IS_ZERO,
         DARK_PALETTE: layout.photometric == _PALETTE and 0 < max(layout.colours, default=0) < 256,
         BY_LIBTIFF: layout.compression == _UNCOMPRESSED and _needs_libtiff(layout),
@@ -92,15 +90,15 @@ def open_tiff(content: bytes, applying: list[str]) -> Image.Image:
         RejectedImageError: it is of a kind that isn't read.
         Exception: one of `DAMAGE`, at damaged bytes.
     """
-    if set(applying) & set(_REFUSED.values()):
-        raise RejectedImageError(applying[0])
+    for rule in applying:
+        if rule in _REFUSED:
+            raise RejectedImageError(_REFUSED[rule])
     _silence()
     reader = _ByLibtiff if BY_LIBTIFF in applying else TiffImagePlugin.TiffImageFile
     try:
         image = reader(io.BytesIO(content))
     except SyntaxError as error:
-        reason = _unknown(content) if str(error) in _OF_A_KIND or isinstance(error.__cause__, KeyError) else ""
-        if reason:
+        if reason := _unknown(content, str(error)):
             raise RejectedImageError(reason) from error
         raise
     if DARK_PALETTE in applying:
@@ -120,14 +118,6 @@ def grey_levels(wide: npt.NDArray[np.uint32], applying: list[str]) -> npt.NDArra
     if WHITE_IS_ZERO in applying:
         wide = 65535 - wide
     return ((wide + 128) // 257).astype(np.uint8)
-
-
-def _refusal(layout: _Layout) -> str:
-    if layout.raw:
-        return "raw"
-    if layout.sample == _SIGNED and set(layout.bits) == {8}:  # wider ones are refused by their mode
-        return "signed"
-    return "apart" if layout.apart and len(layout.bits) == 2 and layout.extra in ((1,), (2,)) else ""
 
 
 def _needs_libtiff(layout: _Layout) -> bool:
@@ -170,14 +160,16 @@ def _directory(content: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
     return tags
 
 
-def _unknown(content: bytes) -> str:
-    """Why a TIFF with a sound header isn't read, "" where its header can't be read either."""
+def _unknown(content: bytes, words: str) -> str:
+    """Why a TIFF with a sound header isn't read, by what Pillow says to it; "" where the header isn't sound."""
     try:
         layout = _layout(content)
     except DAMAGE:
         return ""
     if layout.compression not in TiffImagePlugin.COMPRESSION_INFO:
         return f"TIFF with compression {layout.compression} isn't read: save it without compression, or with LZW or Deflate"
+    if words not in _OF_A_KIND:
+        return ""
     if layout.sample == _FLOAT:
         return "TIFF of float values: its pixels have no fixed range; save it with 8 or 16 bits a channel"
     kind = {1: "", _SIGNED: "signed "}.get(layout.sample, "odd ")
