@@ -19,13 +19,16 @@ from featcache.sources import decode, folder, image_file, index_images, listing,
 from featcache.sources.decode import decode_rgb, header_fault, image_digest
 from featcache.specs import DatasetSpec
 
-DRAW = np.random.default_rng(5)
 HELPS = ("save it ", "convert it ", "develop it ")
+
+
+def random():
+    return np.random.default_rng(5)  # the same for each test, whichever others run
 
 
 def drawn(channels, bits, height=9, width=13):
     """(h, w, channels) values; the first pixel is all zeros, the second all ones."""
-    values = DRAW.integers(0, 2**bits, (height, width, channels))
+    values = random().integers(0, 2**bits, (height, width, channels))
     values[0, 0], values[0, 1] = 0, 2**bits - 1
     return values
 
@@ -81,7 +84,7 @@ def test_tiff_depths(photometric, bits, order, deflate):
 @pytest.mark.parametrize("kind", ["i1", "i2", "i4", "f2", "f4", "f8"])
 @pytest.mark.parametrize("photometric", [0, 1, 2])
 def test_tiff_values_without_a_range_are_refused(photometric, kind, order, deflate):
-    values = DRAW.integers(0, 100, (5, 6, 3 if photometric == 2 else 1))
+    values = random().integers(0, 100, (5, 6, 3 if photometric == 2 else 1))
     form = 3 if kind[0] == "f" else 2
     bits = 8 * int(kind[1])
     assert_refused(tiff(values, bits, photometric, order=order, deflate=deflate, sample=form, kind=kind))
@@ -125,7 +128,7 @@ def test_tiff_colour_planes(bits, apart, order, deflate):
 @pytest.mark.parametrize("shift", [0, 8])
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_tiff_palette_of_eight_or_sixteen_bits(bits, shift, order, deflate):
-    colours = DRAW.integers(0, 256, (3, 2**bits))
+    colours = random().integers(0, 256, (3, 2**bits))
     colours[0, 0] = 255
     tag = (320, 3, (colours << shift).ravel().tolist())
     values = drawn(1, bits)
@@ -205,7 +208,7 @@ def test_png_depths(colour, channels, bits, interlaced):
     values = drawn(channels, bits)
     shown = values / (2**bits - 1)
     shown = on_white(shown[..., :-1], shown[..., -1:]) if channels in (2, 4) else 255 * shown
-    assert_close(png(values, colour, bits, interlaced=interlaced), shown, 2)
+    assert_close(png(values, colour, bits, interlaced=interlaced), shown, 3)
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
@@ -223,12 +226,20 @@ def test_png_transparent_colour_is_the_one_named_and_no_other(colour, channels, 
         assert_close(png(values, colour, bits, chunk, interlaced=interlaced), expected, 2)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_of_a_transparent_grey_only_the_bits_of_the_depth_count(bits):
+    values = drawn(1, bits)
+    expected = np.where(values == 2**bits - 1, 255, 255 * values / (2**bits - 1))
+    expected[values == 1] = 255
+    assert_close(png(values, 0, bits, (b"tRNS", struct.pack(">H", 2**bits * 3 + 1))), expected, 0)
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_png_palette_with_alpha(bits):
-    colours = DRAW.integers(0, 256, (2**bits, 3))
+    colours = random().integers(0, 256, (2**bits, 3))
     values = drawn(1, bits)
     for count in {1, 2 ** (bits - 1), 2**bits}:
-        for given_alpha in (DRAW.integers(0, 256, count), np.r_[[255] * (count - 1), 0], np.zeros(count, int)):
+        for given_alpha in (random().integers(0, 256, count), np.r_[[255] * (count - 1), 0], np.zeros(count, int)):
             alpha = np.full(2**bits, 255)
             alpha[:count] = given_alpha
             chunks = (b"PLTE", colours.astype("u1").tobytes()), (b"tRNS", given_alpha.astype("u1").tobytes())
@@ -555,7 +566,7 @@ changes = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_siz
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore:Image size:RuntimeWarning")
 def test_damaged_files_print_nothing(capfd):
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(
         st.sampled_from([content for content in DAMAGED if 0 < len(content) < 100_000]), changes, st.floats(0.1, 1.5)
     )
@@ -586,11 +597,11 @@ def written(draw):
     form = draw(st.sampled_from(["png", "tiff"]))
     bits = draw(st.sampled_from([1, 2, 4, 8, 16] if form == "png" else [1, 2, 4, 8, 10, 12, 14, 16, 32]))
     height, width, seed = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(0, 99))
-    random = np.random.default_rng(seed)
+    numbers = np.random.default_rng(seed)
     most = 2**bits - 1
 
     def values(channels):
-        return random.integers(0, draw(st.sampled_from([2, most + 1])), (height, width, channels))
+        return numbers.integers(0, draw(st.sampled_from([2, most + 1])), (height, width, channels))
 
     if form == "png":
         colour, channels = draw(st.sampled_from([(0, 1), (2, 3), (4, 2), (6, 4)] if bits >= 8 else [(0, 1)]))
@@ -614,7 +625,7 @@ def written(draw):
 
 
 def test_any_image_is_read_as_written_or_refused(capfd):
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(written(), st.sampled_from([None, 1, 8]))
     def read(made, size):
         content, expected = made
@@ -630,11 +641,11 @@ def test_any_image_is_read_as_written_or_refused(capfd):
         assert fault == ""
         assert decoded.dtype == np.uint8
         if size is None:
-            assert np.abs(decoded - expected).max() <= 2
+            assert np.abs(decoded - expected).max() <= 3
         else:
             assert decoded.shape == (size, size, 3)
             whole = decode.resize_rgb(np.clip(expected, 0, 255).round().astype(np.uint8), size)
-            assert np.abs(decoded.astype(int) - whole).max() <= 3
+            assert np.abs(decoded.astype(int) - whole).max() <= 4
 
     read()
     assert capfd.readouterr() == ("", "")

@@ -56,7 +56,7 @@ def see_through(content: bytes, image: Image.Image) -> Image.Image:
     """
     colour, bits = image.info.pop("transparency"), content[24]
     if bits in _LEVELS:  # Pillow spreads the values, but not the colour, to 0 to 255
-        same = np.asarray(image) == colour * _LEVELS[bits]
+        same = np.asarray(image) == (colour & 2**bits - 1) * _LEVELS[bits]
     else:
         same = _same_colour(content, np.asarray(image), colour)
     return Image.fromarray(same)
