@@ -256,9 +256,9 @@ class Listing(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> "Listing | None":
-        """Read it; None when it is absent, damaged or of another version."""
+        """Read it; None when it is absent, damaged, of another version, or made where other formats are read."""
         stored: dict[str, Any] | None = read_json(path)
-        if stored is None or stored.pop("version", None) != _version():
+        if stored is None or stored.pop("version", None) != [LISTING_VERSION, *optional_formats()]:
             return None
         try:
             return cls(**stored)
@@ -271,11 +271,8 @@ class Listing(NamedTuple):
         Raises:
             StorageError: the disk is full, read-only or not permitted.
         """
-        write_text(path, json.dumps({"version": _version(), **self._asdict()}, indent=1) + "\n")
-
-
-def _version() -> list[object]:
-    return [LISTING_VERSION, *optional_formats()]  # with a reader installed since, what was refused is read again
+        version = [LISTING_VERSION, *optional_formats()]
+        write_text(path, json.dumps({"version": version, **self._asdict()}, indent=1) + "\n")
 
 
 def contents_digest(used: Sequence[Examinations]) -> str:
