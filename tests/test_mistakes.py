@@ -320,6 +320,7 @@ def test_images_that_cannot_be_used_are_set_aside_and_the_submission_is_whole(tm
         "train/square/bomb.png": png(60_000, 60_000),
         "test/cut.png": sound[: len(sound) // 2],
         "test/zero.jpg": b"",
+        "test/drawing.svg": b"<svg/>",
     }
     for name, content in bad.items():
         (folder / name).write_bytes(content)
@@ -334,14 +335,14 @@ def test_images_that_cannot_be_used_are_set_aside_and_the_submission_is_whole(tm
     assert "not an image" in rejected["train/square/text.jpg"]
     assert "decompression bomb" in rejected["train/square/bomb.png"]
     rows = {row["id"]: row for row in records(artifacts / "submission.csv")}
-    assert len(rows) == 11
-    for name in ("cut.png", "zero.jpg"):
+    assert len(rows) == 12
+    for name in ("cut.png", "zero.jpg", "drawing.svg"):
         shares = np.array([float(rows[name][c]) for c in ("disc", "square", "triangle")])
         np.testing.assert_allclose(shares, 1 / 3, atol=1e-3)
     notices = [line for line in outcome.out.splitlines() if line.startswith("NOTICE: ")]
-    assert any("6 images" in line and "rejected.csv" in line for line in notices)
+    assert any("7 images" in line and "rejected.csv" in line for line in notices)
     assert any("could not be used; their rows hold the classes' shares in training" in line for line in notices)
-    assert re.search(r"^rows .*6 set aside", outcome.out, re.M)
+    assert re.search(r"^rows .*7 set aside", outcome.out, re.M)
 
 
 # ---- damage

@@ -9,10 +9,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-# What an image may be called that somebody has converted since is among them.
+# What images are called, those included that are not read: who names a row without its suffix may have converted it since.
 IMAGE_SUFFIXES = (
-    *("jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "webp", "tif", "tiff"),
-    *("heic", "heif", "avif", "jp2", "jxl", "svg", "ppm", "pgm", "tga", "dcm"),
+    *("jpg", "jpeg", "jpe", "jfif", "pjpeg", "png", "apng", "gif", "bmp", "dib", "webp", "tif", "tiff"),
+    *("avif", "heic", "heif", "hif", "jp2", "j2k", "jpf", "jpx", "jxl", "jxr", "svg", "psd", "ico", "tga"),
+    *("exr", "hdr", "eps", "pbm", "pgm", "ppm", "pnm", "dcm"),
+    *("dng", "cr2", "cr3", "nef", "arw", "orf", "raf", "rw2", "raw"),
 )
 _SUFFIX = re.compile(rf"(?<=[^/])\.({'|'.join(IMAGE_SUFFIXES)})\Z", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\s_-]+")

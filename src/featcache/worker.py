@@ -55,7 +55,14 @@ def deciding_facts() -> dict[str, str]:
     from PIL import features
 
     backend = _keras_backend()
-    names = {"keras": "keras", backend: backend, "numpy": "numpy", "pillow": "pillow", "dask": "distributed"}
+    names = {
+        "keras": "keras",
+        backend: backend,
+        "numpy": "numpy",
+        "pillow": "pillow",
+        "pillow-heif": "pillow-heif",
+        "dask": "distributed",
+    }
     found = {
         "featcache": __version__,
         "Python": ".".join(platform.python_version_tuple()[:2]),
@@ -64,7 +71,8 @@ def deciding_facts() -> dict[str, str]:
     for name, package in names.items():
         with suppress(PackageNotFoundError):  # of the optional ones both sides lack it, or the comparison tells
             found[name] = version(package)
-    return found | {"libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg"))}
+    libjpeg = features.version("libjpeg_turbo") or features.version("jpg")
+    return found | {"libjpeg": str(libjpeg), "libavif": str(features.version("avif"))}
 
 
 def _keras_backend() -> str:

@@ -1,27 +1,26 @@
 """From a file's bytes or an array to the (size, size, 3) RGB that a backbone sees."""
 
-import io
-import struct
-import warnings
-import zlib
-
 import numpy as np
 import numpy.typing as npt
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, JpegImagePlugin
 
+from featcache import keys
 from featcache.errors import RejectedImageError
+from featcache.sources import png, tiff
+from featcache.sources.image_file import decoding_rules, one_line, opened
+from featcache.sources.pillow import DAMAGE, MAX_PIXELS, as_it_came
 
-DECODE_VERSION = 1  # raise it when the same bytes would give other pixels
-MAX_PIXELS = 178_956_970  # where Pillow itself speaks of a decompression bomb: half a gigabyte of RGB
+__all__ = [
+    "DECODE_SETTINGS",
+    "DECODE_VERSION",
+    "MAX_PIXELS",
+    "decode_rgb",
+    "header_fault",
+    "image_digest",
+    "resize_rgb",
+]
+
+DECODE_VERSION = 1  # raise it when all bytes would give other pixels; for one kind of image, see `image_digest`
 DECODE_SETTINGS: dict[str, object] = {
     "version": DECODE_VERSION,
     "decoder": "Pillow",
@@ -35,11 +34,6 @@ DECODE_SETTINGS: dict[str, object] = {
     "frame": "first",
 }
 
-# What Pillow has to say about odd metadata in the user's photos is no news to the user, and `catch_warnings` isn't
-# thread-safe. What matters comes as an exception.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
-_KNOWN = "JPEG, PNG, GIF, BMP, WEBP or TIFF"
 _ORIENTATION = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -50,22 +44,6 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Whatever Pillow's readers are known to raise at damaged bytes; MemoryError is not the image's fault.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    RuntimeError,
-    AssertionError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 def decode_rgb(content: bytes, size: int | None) -> npt.NDArray[np.uint8]:
@@ -75,29 +53,32 @@ def decode_rgb(content: bytes, size: int | None) -> npt.NDArray[np.uint8]:
     RGB. A JPEG much larger than `size` is decoded at a fraction of its size.
 
     Args:
-        content: the bytes of a JPEG, PNG, GIF, BMP, WEBP or TIFF file; its name doesn't matter.
+        content: the bytes of a JPEG, PNG, GIF, BMP, WEBP, TIFF, AVIF or HEIC file; its name doesn't matter.
         size: side of the result in pixels; None keeps height and width.
 
     Returns:
         (size, size, 3) uint8 RGB, 0 to 255.
 
     Raises:
-        RejectedImageError: it is none of these formats, damaged, truncated, or larger than `MAX_PIXELS`.
+        RejectedImageError: it is none of these formats, of a kind that isn't read, damaged, truncated, or larger than
+            `MAX_PIXELS`.
     """
-    image = _opened(content)
-    try:
-        if size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
-            image.draft(None, (2 * size, 2 * size))  # None keeps the mode
-        image.load()
-    except _DAMAGE as error:
-        raise RejectedImageError(f"damaged or truncated {image.format}: {_one_line(error)}") from error
-    try:
-        flat = _flattened(image)
-        turn = _TRANSPOSE.get(_orientation(image))
-        upright = flat if turn is None else flat.transpose(turn)
-        return _resized(upright, size)
-    except _DAMAGE as error:
-        raise RejectedImageError(f"{image.format} of mode {image.mode} can't be used: {_one_line(error)}") from error
+    with as_it_came():
+        rules = decoding_rules(content)
+        image = opened(content, rules)
+        try:
+            if size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+                image.draft(None, (2 * size, 2 * size))  # None keeps the mode
+            image.load()
+            transparent = png.see_through(content, image) if png.TRANSPARENT in rules else None
+        except DAMAGE as error:
+            raise RejectedImageError(f"damaged or truncated {image.format}: {one_line(error)}") from error
+        try:
+            flat = _flattened(image, rules, transparent)
+            turn = _TRANSPOSE.get(_orientation(image))
+            return _resized(flat if turn is None else flat.transpose(turn), size)
+        except DAMAGE as error:
+            raise RejectedImageError(f"{image.format} of mode {image.mode} can't be used: {one_line(error)}") from error
 
 
 def resize_rgb(array: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
@@ -108,67 +89,43 @@ def resize_rgb(array: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]
 def header_fault(content: bytes) -> str:
     """Return why an image file can't be used as far as its header tells, or "" if it may be sound."""
     try:
-        _opened(content)
+        with as_it_came():
+            opened(content, decoding_rules(content))
     except RejectedImageError as error:
         return str(error)
     return ""
 
 
-def _reader(content: bytes) -> type[ImageFile.ImageFile] | None:
-    # Pillow's readers by hand: Image.open judges the size by a global setting and through a warning.
-    start = content[:12]
-    if start.startswith(b"\xff\xd8\xff"):
-        return JpegImagePlugin.JpegImageFile
-    if start.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImagePlugin.PngImageFile
-    if start.startswith((b"GIF87a", b"GIF89a")):
-        return GifImagePlugin.GifImageFile
-    if start.startswith(b"BM"):
-        return BmpImagePlugin.BmpImageFile
-    if start.startswith(b"RIFF") and start[8:] == b"WEBP":
-        return WebPImagePlugin.WebPImageFile
-    if start.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return TiffImagePlugin.TiffImageFile
-    return None
+def image_digest(content: bytes) -> str:
+    """Return the digest by which the rows of an image file are known: 64 hexadecimal digits.
 
-
-def _opened(content: bytes) -> Image.Image:
-    if not content:
-        raise RejectedImageError("the file is empty (0 bytes)")
-    reader = _reader(content)
-    if reader is None:
-        raise RejectedImageError(f"not an image: its first bytes are not those of {_KNOWN}")
-    try:
-        image = reader(io.BytesIO(content))
-        width, height = image.size
-    except Image.DecompressionBombError as error:  # the WebP reader's own guard
-        raise RejectedImageError(f"possible decompression bomb: more than {MAX_PIXELS:,} pixels") from error
-    except _DAMAGE as error:
-        name = reader.__name__.removesuffix("ImageFile").upper()
-        raise RejectedImageError(f"the {name} header is damaged or cut off") from error
-    if min(width, height) < 1:
-        raise RejectedImageError(f"an image of {width}x{height} pixels has none")
-    if width * height > MAX_PIXELS:
-        claim = f"{width}x{height} pixels, more than {MAX_PIXELS:,}"
-        raise RejectedImageError(f"possible decompression bomb: {claim}")
-    return image
+    It is the SHA-256 of the bytes; of the bytes and the rules where a rule for its kind of image came later than
+    `DECODE_VERSION`, as caches may hold other pixels, or none, under the digest of the bytes alone.
+    """
+    plain = keys.bytes_digest(content)
+    with as_it_came():
+        rules = decoding_rules(content)
+    return keys.digest([plain, *rules]) if rules else plain
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except _DAMAGE:
+    except DAMAGE:
         return 1  # pixels with a broken EXIF block beside them are sound pixels
 
 
-def _flattened(image: Image.Image) -> Image.Image:
+def _flattened(image: Image.Image, rules: list[str], transparent: Image.Image | None) -> Image.Image:
     # Mode L or RGB; grey stays one channel until it is resized, a third of the work.
     if image.mode.startswith("I;16"):
-        return _eight_bits(image)
+        return _eight_bits(image, rules)
     if image.mode in ("I", "F"):
         raise ValueError("its pixels have no fixed range; save it with 8 or 16 bits a channel")
+    if transparent is not None:
+        return Image.composite(Image.new("RGB", image.size, "white"), image.convert("RGB"), transparent)
     if image.has_transparency_data:
-        opaque = image.convert("RGBA")
+        straight = image.convert("LA") if image.mode == "La" else image
+        opaque = straight.convert("RGBA")
         white = Image.new("RGBA", opaque.size, "white")
         return Image.alpha_composite(white, opaque).convert("RGB")
     if image.mode == "1":
@@ -176,9 +133,9 @@ def _flattened(image: Image.Image) -> Image.Image:
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image, rules: list[str]) -> Image.Image:
     wide = np.asarray(image).astype(np.uint32)
-    grey = ((wide + 128) // 257).astype(np.uint8)
+    grey = tiff.grey_levels(wide, rules)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey[wide == transparent] = 255
@@ -189,7 +146,3 @@ def _resized(image: Image.Image, size: int | None) -> npt.NDArray[np.uint8]:
     if size is not None and image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.array(image.convert("RGB"))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featcache import keys, paths
+from featcache import paths
 from featcache.errors import SourceChangedError, SourceError
-from featcache.names import clash, composed
+from featcache.names import IMAGE_SUFFIXES, clash, composed
 from featcache.progress import Progress
 from featcache.rows import SPLITS, UNKNOWN_LABEL, Rows
-from featcache.sources.decode import decode_rgb, header_fault
+from featcache.sources.decode import decode_rgb, header_fault, image_digest
 from featcache.sources.files import MOST_BYTES, FileStats, stat_file
 from featcache.sources.listing import DigestCache, Examinations
 from featcache.sources.manifest import Manifest, check_training
@@ -22,7 +22,8 @@ from featcache.sources.natural_order import natural, natural_order
 from featcache.sources.walk import Above, Entry, below, entries, files_below, is_folder, is_hidden, is_system, suffix
 from featcache.texts import ComputedTexts, PackedTexts, RepeatedText
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+# Whatever has an image's name is a row, readable or not: a test image that can't be read keeps its row of the submission.
+SUFFIXES = frozenset(f".{suffix}" for suffix in IMAGE_SUFFIXES)
 
 
 class FolderSource:
@@ -41,7 +42,7 @@ class FolderSource:
 
     def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> Examinations:
         """Digest `files` and look at their headers, as far as `digests` doesn't know them."""
-        return digests.digest_all(files, self.path.joinpath, header_fault, progress)
+        return digests.digest_all(files, self.path.joinpath, _looked_at, progress)
 
     def list_rows(self, files: FileStats, digests: DigestCache, progress: Progress) -> Manifest:
         """List every image with its label and content digest.
@@ -85,7 +86,7 @@ class FolderSource:
         except OSError as error:
             mend = "mend it or remove the file, then run again"
             raise SourceError(f"{str(path)!r} can't be read: {paths.fault(error)}: {mend}") from error
-        if keys.bytes_digest(content) != digest:
+        if image_digest(content) != digest:
             raise SourceChangedError(f"{str(path)!r} changed since it was listed: run again to list anew")
         return decode_rgb(content, size)
 
@@ -137,6 +138,10 @@ def image_files(path: Path) -> Iterator[Path]:
 def is_image(name: str) -> bool:
     """Whether a file's name says that it is an image."""
     return suffix(name) in SUFFIXES
+
+
+def _looked_at(content: bytes) -> tuple[str, str]:
+    return image_digest(content), header_fault(content)
 
 
 def printable(name: str) -> str:

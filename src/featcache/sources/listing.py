@@ -23,9 +23,10 @@ from featcache.errors import SourceChangedError
 from featcache.progress import Progress, Silent
 from featcache.records import read_json
 from featcache.sources.files import MOST_BYTES, FileStat, FileStats
+from featcache.sources.image_file import optional_formats
 from featcache.texts import NOWHERE, positions
 
-LISTING_VERSION = 2  # raise it when the same files would be listed, checked or digested differently
+LISTING_VERSION = 3  # raise it when the same files would be listed, checked or digested differently
 SETTLE_NS = 2_000_000_000  # the coarsest time stamps in use (FAT) tick every two seconds
 _THREADS = 8  # reading waits for the disk more than for a core
 _CHUNK = 32
@@ -150,7 +151,7 @@ class DigestCache:
         self,
         files: FileStats,
         path: Callable[[str], Path],
-        check: Callable[[bytes], str] | None,
+        look: Callable[[bytes], tuple[str, str]] | None,
         progress: Progress,
     ) -> Examinations:
         """Return digest and reason of many files, reading those whose stat is new, several at a time.
@@ -158,7 +159,7 @@ class DigestCache:
         Args:
             files: what was seen of them before this call.
             path: from a location, where the file is now.
-            check: from the content, why it can't be used; None to hash in flat memory without looking.
+            look: from the content, its digest and why it can't be used; None to hash in flat memory without looking.
             progress: is told of every file.
         """
         found = Examinations(files)
@@ -173,7 +174,7 @@ class DigestCache:
         def work(rows: npt.NDArray[np.int64]) -> int:
             for row in takewhile(lambda _: not stopped.is_set(), rows.tolist()):
                 stat = files[row]
-                found.put(row, *_examined(path(stat.location), stat, check)[1:])
+                found.put(row, *_examined(path(stat.location), stat, look)[1:])
             return len(rows)
 
         chunks = (unknown[start : start + _CHUNK] for start in range(0, len(unknown), _CHUNK))
@@ -258,9 +259,9 @@ class Listing(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> "Listing | None":
-        """Read it; None when it is absent, damaged or of another version."""
+        """Read it; None when it is absent, damaged, of another version, or made where other formats are read."""
         stored: dict[str, Any] | None = read_json(path)
-        if stored is None or stored.pop("version", None) != LISTING_VERSION:
+        if stored is None or stored.pop("version", None) != [LISTING_VERSION, *optional_formats()]:
             return None
         try:
             return cls(**stored)
@@ -273,7 +274,8 @@ class Listing(NamedTuple):
         Raises:
             StorageError: the disk is full, read-only or not permitted.
         """
-        write_text(path, json.dumps({"version": LISTING_VERSION, **self._asdict()}, indent=1) + "\n")
+        version = [LISTING_VERSION, *optional_formats()]
+        write_text(path, json.dumps({"version": version, **self._asdict()}, indent=1) + "\n")
 
 
 def contents_digest(used: Sequence[Examinations]) -> str:
@@ -286,14 +288,14 @@ def contents_digest(used: Sequence[Examinations]) -> str:
     return keys.bytes_digest(memoryview(records))
 
 
-def _examined(path: Path, stat: FileStat, check: Callable[[bytes], str] | None) -> Examined:
+def _examined(path: Path, stat: FileStat, look: Callable[[bytes], tuple[str, str]] | None) -> Examined:
     read_ns = time.time_ns()
     try:
-        if check is None:
+        if look is None:
             return Examined(stat, read_ns, keys.file_digest(path), "")
         content = paths.read_bytes(path, MOST_BYTES)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and stat.size >= 0:
             raise SourceChangedError(f"{str(path)!r} is gone since it was listed: run again to list anew") from error
         return Examined(stat, read_ns, "", f"can't be read: {paths.fault(error)}")
-    return Examined(stat, read_ns, keys.bytes_digest(content), check(content))
+    return Examined(stat, read_ns, *look(content))
