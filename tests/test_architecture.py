@@ -12,11 +12,12 @@ ROOT = Path(__file__).parent.parent
 
 # From the floor upwards; a module may import its own layer and those below it.
 LAYERS = [
-    {"_version", "errors", "startup", "machine"},
+    {"_version", "errors", "machine"},
     {
         "keys",
         "names",
         "paths",
+        "startup",
         "disk",
         "progress",
         "policies",

@@ -193,7 +193,7 @@ def test_name_resolution_that_hangs_is_left_behind(tmp_path: Path, monkeypatch: 
 
 def test_a_mistyped_url_is_one_line(tmp_path: Path) -> None:
     for url in ("weights.h5", "ftp://127.0.0.1/weights.h5", "http://"):
-        with pytest.raises(WeightsUnavailableError, match=r"(Missing|Invalid)"):
+        with pytest.raises(WeightsUnavailableError, match="expected a URL that begins with http://"):
             download(url, tmp_path / "w.h5", digest="", progress=Silent(), limits=LIMITS)
 
 

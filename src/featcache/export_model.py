@@ -19,7 +19,7 @@ from featcache.records import write_json
 from featcache.resolved import resolved_weights
 from featcache.serving import ServedEnsemble, load_served
 from featcache.specs import FeaturesSpec
-from featcache.startup import import_keras
+from featcache.startup import import_keras, plain_keras
 from featcache.tables import printable
 
 FACTS_NAME = "featcache.json"
@@ -66,12 +66,12 @@ def export_model(
         network = build_network(spec, resolved_weights(project, progress), project.precision() or "float32")
     model = join_model(network, served, project.settings.dataset.name, side)
     if path.suffix == MODEL_SUFFIX:
-        with replacing(path) as temporary:
+        with plain_keras(), replacing(path) as temporary:
             model.save(temporary)
             with zipfile.ZipFile(temporary, "a") as archive:
                 archive.writestr(FACTS_NAME, json.dumps(facts, indent=1, ensure_ascii=False))
     else:
-        with making_folder(path) as temporary:
+        with plain_keras(), making_folder(path) as temporary:
             model.export(temporary, verbose=False)
             write_json(temporary / FACTS_NAME, facts)
     return facts

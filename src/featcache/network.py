@@ -11,12 +11,14 @@ from featcache.architectures import Architecture, find_architecture, is_model_fi
 from featcache.errors import BackboneError
 from featcache.network_weights import draw_he_normal, load_weights_file, settle_normalisations
 from featcache.specs import FeaturesSpec, Tap
+from featcache.startup import plain_keras
 from featcache.weights import ResolvedWeights
 
 _SHOWN = 6
 _SETTLING_SIDE = 96  # pixels; every architecture allows it
 
 
+@plain_keras()
 def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) -> Any:
     """Return a frozen Keras model that ends at the deepest tap of `spec`.
 
@@ -33,12 +35,9 @@ def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) 
         BackboneError: the backbone, a tap or the image size is not possible.
         WeightsError: the weights file can't be read or belongs to another architecture.
     """
-    if keras.config.image_data_format() != "channels_last":
-        where = "set image_data_format in Keras' keras.json, or unset it there"
-        raise BackboneError(f"expected Keras' image_data_format='channels_last'; got 'channels_first'; {where}")
     if is_model_file(spec.backbone):
         model, preprocessing, title = (
-            _load_model(Path(spec.backbone).expanduser(), spec.image_size),
+            _load_model(weights.path or Path(spec.backbone), spec.image_size),
             "none",
             "the model",
         )

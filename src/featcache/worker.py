@@ -3,7 +3,6 @@
 Everything here runs in the workers' processes. Nothing that a worker was not sent by its own scheduler is unpickled.
 """
 
-import json
 import os
 import platform
 import threading
@@ -21,6 +20,7 @@ from featcache.project import Project
 from featcache.resolved import resolved_weights
 from featcache.settings import Settings
 from featcache.sources import Manifest, open_source
+from featcache.startup import keras_backend
 
 TOPIC = "featcache"
 CPUS_VARIABLE, LOG_VARIABLE = "FEATCACHE_WORKER_CPUS", "FEATCACHE_WORKER_LOG"
@@ -54,7 +54,7 @@ def deciding_facts() -> dict[str, str]:
     """Return the versions of whatever decides values: features must not depend on which worker computed them."""
     from PIL import features
 
-    backend = _keras_backend()
+    backend = keras_backend()
     names = {"keras": "keras", backend: backend, "numpy": "numpy", "pillow": "pillow", "dask": "distributed"}
     found = {
         "featcache": __version__,
@@ -65,16 +65,6 @@ def deciding_facts() -> dict[str, str]:
         with suppress(PackageNotFoundError):  # of the optional ones both sides lack it, or the comparison tells
             found[name] = version(package)
     return found | {"libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg"))}
-
-
-def _keras_backend() -> str:
-    """The backend that Keras will choose, as Keras finds it, without the seconds that importing it takes."""
-    if name := os.environ.get("KERAS_BACKEND"):
-        return name
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    with suppress(OSError, ValueError, KeyError):  # without a file, or with a broken one, Keras takes its default, too
-        return str(json.loads((home / "keras.json").read_text())["backend"])
-    return "tensorflow"
 
 
 def differences(facts: Mapping[str, str]) -> str:
