@@ -4,7 +4,6 @@ import dataclasses
 import json
 import zipfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from featcache.architectures import MODEL_SUFFIX, backbone_settings
 from featcache.describe import size_text
 from featcache.disk import making_folder, replacing
 from featcache.errors import SettingsError, StorageError
+from featcache.machine import versions
 from featcache.progress import Progress
 from featcache.project import LOG_NAME, Project
 from featcache.records import write_json
@@ -133,5 +133,5 @@ def _facts(
         "method": built.whole.method,
         "temperature": built.whole.temperature,
         "clip": served.clip,
-        "made_with": {"featcache": __version__, **{name: version(name) for name in ("keras", "tensorflow")}},
+        "made_with": {"featcache": __version__, **versions(("keras", "tensorflow"))},
     }

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +20,7 @@ from featcache.cache.layout import CacheHeader, Status, TapLayout, default_block
 from featcache.cache.reuse import RowFinder, find_rows
 from featcache.cache.writer import CacheWriter
 from featcache.extraction import Extraction
-from featcache.machine import peak_bytes
+from featcache.machine import peak_bytes, versions
 from featcache.overlap import ForwardPass, Loader, Target, compute
 from featcache.progress import Progress
 
@@ -227,5 +225,5 @@ def _run_record(
         "peak_bytes": peak_bytes(),
         "host": platform.node(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in _PACKAGES if find_spec(name)},
+        "versions": versions(_PACKAGES),
     }

@@ -99,10 +99,14 @@ def check_keras() -> None:
 
 
 def _keras_json(path: Path) -> dict[str, Any]:
-    """What keras.json says; {} where there is none, or no JSON, which Keras ignores."""
+    """What keras.json says; {} where there is none that can be seen, or no JSON: Keras ignores both."""
+    try:
+        path.stat()
+    except OSError:
+        return {}
     try:
         stored = json.loads(read_bytes(path))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except ValueError:
         return {}
     except (OSError, RecursionError) as error:
         reason = fault(error) if isinstance(error, OSError) else "nested too deeply"

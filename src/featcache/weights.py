@@ -186,9 +186,9 @@ def _imagenet(spec: FeaturesSpec, architecture: Architecture, progress: Progress
 
 
 def _fetch(path: Path, architecture: Architecture, progress: Progress) -> None:
-    url = imagenet_url(architecture)
+    url, begin = imagenet_url(architecture), b"" if architecture.digest else _HDF5
     try:
-        download(url, path, digest=architecture.digest, begin=_HDF5, progress=progress)
+        download(url, path, digest=architecture.digest, begin=begin, progress=progress)
     except (WeightsUnavailableError, OSError) as error:
         kind = "SHA-256" if len(architecture.digest) == 64 else "MD5"
         which = f" ({kind} {architecture.digest})" if architecture.digest else ""

@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from featcache._version import __version__
 from featcache.errors import ClusterError, FeatcacheError, RejectedImageError
+from featcache.machine import versions
 from featcache.progress import Silent
 from featcache.project import Project
 from featcache.resolved import resolved_weights
@@ -61,9 +61,8 @@ def deciding_facts() -> dict[str, str]:
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "Keras backend": backend,
     }
-    for name, package in names.items():
-        with suppress(PackageNotFoundError):  # of the optional ones both sides lack it, or the comparison tells
-            found[name] = version(package)
+    there = versions(names.values())  # of the others both sides lack it, or the comparison tells
+    found |= {name: there[package] for name, package in names.items() if package in there}
     return found | {"libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg"))}
 
 
