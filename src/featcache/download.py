@@ -184,15 +184,16 @@ def _reason(error: Exception, limits: Limits) -> str:
             f"the server fell silent for {limits.read:g} s",
         ),
         (
-            isinstance(error, requests.exceptions.InvalidProxyURL),
-            "a proxy of the environment (https_proxy) has no valid URL",
-        ),
-        (
             isinstance(
                 error,
-                (requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL),
+                (
+                    requests.exceptions.MissingSchema,
+                    requests.exceptions.InvalidSchema,
+                    requests.exceptions.InvalidURL,
+                    urllib3.exceptions.LocationValueError,
+                ),
             ),
-            "expected a URL that begins with http:// or https:// and a server's name",
+            "expected http://SERVER/... or https://SERVER/..., here and in the proxies of the environment (http_proxy, https_proxy)",
         ),
         ("NameResolutionError" in text or "gaierror" in text, "the server's name can't be resolved (no network?)"),
         (isinstance(error, requests.exceptions.ProxyError), "the proxy of the environment can't be used"),

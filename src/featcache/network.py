@@ -1,6 +1,7 @@
 """The frozen network as one Keras graph: uint8 RGB in, preprocessing, convolutions, taps as float16 out. [Keras]"""
 
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,9 +148,11 @@ def _leaves(model: Any) -> Iterator[Any]:
 
 def _load_model(path: Path, image_size: int) -> Any:
     """Load a user's ``.keras`` file; code inside it (Lambda layers) is refused."""
+    if not zipfile.is_zipfile(path):  # of which Keras says that it isn't there
+        raise BackboneError(f"[Features] backbone: {path} is no .keras archive, or was cut short: put it there anew")
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise BackboneError(f"[Features] backbone: {path} can't be loaded as a Keras model: {reason}") from error
     inputs = getattr(model, "inputs", None) or []

@@ -26,6 +26,12 @@ SEED = 0
 RANDOM_VERSION = 1
 _NAMED = ("auto", "imagenet", "random")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+# How files begin that people take for weights or a network, and what they are.
+_OTHERS = {
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run git lfs pull",
+    b"<": "a page of HTML or XML, perhaps a server's answer: download it again",
+}
+_ARCHIVE = b"PK"
 
 
 @dataclass(frozen=True)
@@ -161,7 +167,22 @@ def _from_file(spec: FeaturesSpec, path: Path, setting: str) -> ResolvedWeights:
         if is_file(path):
             raise WeightsError(f"{setting}: {path} can't be read: {fault(error)}") from error
         raise WeightsError(f"{setting}: expected a file; {path} is {what_is(path)}") from error
+    with open(path, "rb", opener=regular) as stream:
+        if other := _other_kind(stream.read(64), kind):
+            expected = "a network saved as .keras" if kind == "model" else "a Keras HDF5 weights file"
+            raise WeightsError(f"{setting}: expected {expected}; {path} is {other}")
     return _resolved(spec, kind, digest, path, None)
+
+
+def _other_kind(begin: bytes, kind: str) -> str:
+    """What a file is that begins so and is neither weights nor a network; "" where that can't be said."""
+    if not begin:
+        return "empty"
+    if kind == "file" and begin.startswith(_ARCHIVE):
+        return "an archive, as .keras files are: a whole network goes into [Features] backbone"
+    if kind == "model" and begin.startswith(_HDF5):
+        return "HDF5: load it in Keras and save it anew as .keras"
+    return next((told for start, told in _OTHERS.items() if begin.lstrip().startswith(start)), "")
 
 
 def _imagenet_or_random(spec: FeaturesSpec, architecture: Architecture, progress: Progress) -> ResolvedWeights:
