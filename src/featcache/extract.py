@@ -110,6 +110,7 @@ def extract_copies(
         ValueError: the jobs are not of the same rows and features.
     """
     begun, started = time.perf_counter(), datetime.now(UTC)
+    about = {"versions": versions(_PACKAGES), **(about or {})}  # what could fail does so before the work
     if len({(job.split, job.rows.key, job.spec) for job in jobs.values()}) != 1:
         raise ValueError("expected copies of the same split, rows and features; got different ones")
     finders = {
@@ -131,7 +132,7 @@ def extract_copies(
         for copy in copies:
             share = _share(copy, copies)
             record = _run_record(started, seconds * share, account, backbone, share, len(copy.target.todo))
-            copy.writer.publish({**copy.counts, **record, **(about or {})})
+            copy.writer.publish({**copy.counts, **record, **about})
 
 
 def _open(
@@ -225,5 +226,4 @@ def _run_record(
         "peak_bytes": peak_bytes(),
         "host": platform.node(),
         "python": platform.python_version(),
-        "versions": versions(_PACKAGES),
     }

@@ -281,7 +281,7 @@ def _features(reader: Reader, tap: str) -> da.Array:
 
 
 def _check_width(reader: Reader, tap: str, found: int) -> None:
-    expected = math.prod(reader.taps[tap].shape)
+    expected = math.prod(reader.taps[reader.tap_name(tap)].shape)
     if expected != found:
         raise CacheMismatchError(f"{reader.path}: expected {expected} features a row, as {tap} has; got {found}")
 

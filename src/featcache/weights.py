@@ -214,14 +214,14 @@ def _fetch(path: Path, architecture: Architecture, progress: Progress) -> None:
         kind = "SHA-256" if len(architecture.digest) == 64 else "MD5"
         which = f" ({kind} {architecture.digest})" if architecture.digest else ""
         place = path.parent if architecture.url.endswith(f"/{architecture.file}") else path
-        reason = unwritable(error, path) if isinstance(error, OSError) else str(error).removeprefix(f"{url}: ")
+        reason = _unwritable(error, path) if isinstance(error, OSError) else str(error).removeprefix(f"{url}: ")
         raise WeightsUnavailableError(
             f"the ImageNet weights of {architecture.name} are not on this machine and can't be downloaded: {reason}; "
             f"put {architecture.url}{which} into {place}"
         ) from error
 
 
-def unwritable(error: OSError, path: Path) -> str:
+def _unwritable(error: OSError, path: Path) -> str:
     """Return in words that the folder of `path` can't be written, and what to do."""
     cause = error.__cause__ if isinstance(error, StorageError) and isinstance(error.__cause__, OSError) else error
     return f"{path.parent} can't be written ({fault(cause).lower()}): set KERAS_HOME to a folder that can"

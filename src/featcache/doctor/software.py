@@ -46,7 +46,8 @@ def _packages() -> Check:
     except metadata.PackageNotFoundError:
         told = "featcache is not installed here, it was found on PYTHONPATH: nobody has looked at what it needs"
         return Check("packages", WARN, told, "pip install -e FOLDER, with the folder that has its setup.cfg")
-    faults, found = [], {}
+    faults: list[str] = []
+    found: dict[str, str] = {}
     for text in required:
         wanted = Requirement(text)
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
