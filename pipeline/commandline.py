@@ -21,6 +21,7 @@ from luigi.task_register import Register, TaskClassNotFoundException
 
 from featcache.errors import FeatcacheError, SettingsError, StorageError
 from featcache.project import LOG_NAME
+from featcache.startup import check_keras
 from featcache.terminal import say
 from pipeline import tasks
 from pipeline.config import check_configuration, current_project, output
@@ -67,6 +68,7 @@ def prepare(arguments: list[str]) -> None:
         check_configuration(_STAGES)
         with parsed(arguments):
             check_output()
+            check_keras()
             refuse_twice()
             keep_log(current_project().folder)
             choose_scheduler(arguments)

@@ -7,17 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 
 # From the floor upwards; a module may import its own layer and those below it.
 LAYERS = [
-    {"_version", "errors", "startup", "machine"},
+    {"_version", "errors", "machine"},
     {
         "keys",
         "names",
         "paths",
         "csv_files",
+        "startup",
         "disk",
         "progress",
         "policies",
@@ -76,6 +78,9 @@ LAYERS = [
     {"commands"},
     {"cli"},
 ]
+# What is imported under another name than it is installed by.
+INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn"}
+OTHER_BACKENDS = {"jax", "torch"}  # of Keras; nothing asks for them unless KERAS_BACKEND does
 KERAS = {
     "backbone",
     "network",
@@ -166,6 +171,31 @@ def test_every_module_stands_in_docs_architecture():
     for _, room in modules():
         if not room.startswith("_"):
             assert f"`{room}" in words or f"`{room}/`" in words, f"{room} is not in docs/architecture.md"
+
+
+@pytest.mark.parametrize(
+    ("folders", "extras"),
+    [
+        (("src", "pipeline", "examples"), ("pack",)),
+        (("tests",), ("dev", "fuzz")),
+        (("benchmarks",), ("dev", "bench", "fuzz")),
+        (("docs",), ("dev", "docs")),
+    ],
+    ids=lambda value: value[0],
+)
+def test_every_package_that_is_imported_is_required(folders, extras):
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    texts = [parser["options"]["install_requires"], *(parser["options.extras_require"][name] for name in extras)]
+    required = [Requirement(line) for text in texts for line in text.split("\n") if line.strip()]
+    declared = {name for requirement in required for name in (requirement.name, *requirement.extras)}
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    own = {"featcache", "pipeline", "tests", "benchmarks"}
+    own |= {path.stem for folder in {*folders, "tests", "benchmarks", "docs"} for path in (ROOT / folder).rglob("*.py")}
+    for path in paths:
+        names = {name.partition(".")[0] for name in imports(path)} - own - sys.stdlib_module_names - OTHER_BACKENDS
+        missing = {INSTALLED_AS.get(name, name) for name in names} - declared
+        assert not missing, f"{path} imports {', '.join(sorted(missing))}, which setup.cfg doesn't require"
 
 
 def test_setup_cfg_installs_every_package():

@@ -9,12 +9,14 @@ import h5py
 import numpy as np
 import pytest
 from cache_files import TAPS, features_of, make_header, make_rows, write_cache, write_rows
+from dask.base import compute
 
 import featcache
+from featcache import explore
 from featcache.cache import lazy
 from featcache.cache.reader import stored_record
 from featcache.cache.writer import CacheWriter
-from featcache.errors import CacheError, CacheFormatError, CacheMismatchError
+from featcache.errors import CacheError, CacheFormatError, CacheMismatchError, FeatcacheError
 
 ROWS = make_rows(11)
 
@@ -75,8 +77,37 @@ def test_no_descriptor_is_left_open(path):
 def test_an_unknown_tap_is_named_with_the_known_ones(path):
     reader = featcache.open(path)
     for ask in (reader.__getitem__, reader.dask, reader.statistics):
-        with pytest.raises(KeyError, match=r"taps block5_pool, block5_pool_avg of .*got tap='block4_pool'"):
-            ask("block4_pool")
+        for wrong in ("block4_pool", "block5_pool:max", "", ":", "block5_pool_avg:avg"):
+            with pytest.raises(KeyError, match=f"taps block5_pool, block5_pool_avg of .*got tap='{wrong}'") as caught:
+                ask(wrong)
+            assert isinstance(caught.value, FeatcacheError)
+            assert str(caught.value).startswith("expected one of the taps"), "no repr, as a KeyError's"
+
+
+def test_a_tap_may_be_written_as_settings_do(path):
+    reader = featcache.open(path)
+    np.testing.assert_array_equal(reader["block5_pool:avg"], reader["block5_pool_avg"])
+    assert reader.statistics("block5_pool:avg") == reader.statistics("block5_pool_avg")
+    assert reader.dask("block5_pool:avg").shape == reader["block5_pool_avg"].shape
+    assert explore.stats_record(path, "block5_pool:avg")["taps"].keys() == {"block5_pool_avg"}
+
+
+def test_sums_of_large_features_do_not_overflow(tmp_path):
+    features = {tap.name: np.full((300, *tap.shape), 30_000, np.float16) for tap in TAPS}
+    for values in features.values():
+        values[::2] = 60_000
+    path = tmp_path / "c.h5"
+    with CacheWriter(path, make_header(make_rows(300))) as writer:
+        writer.write(np.arange(300), features, np.ones(300, np.uint8))
+        writer.publish({})
+    reader = featcache.open(path)
+    for lazily in (reader.dask("block5_pool"), reader.to_xarray()["block5_pool"].data):
+        assert lazily.dtype == np.float32
+        mean, deviation = compute(lazily.mean(), lazily.std())
+        assert (float(mean), float(deviation)) == (pytest.approx(45_000), pytest.approx(15_000))
+    assert reader.statistics("block5_pool")["mean"] == pytest.approx(45_000)
+    told = explore.stats_record(path, "block5_pool")["taps"]["block5_pool"]["quantiles"]
+    assert (told["mean"]["50"], told["deviation"]["50"]) == (pytest.approx(45_000), pytest.approx(15_000))
 
 
 def test_dask_in_chunks(path, monkeypatch):

@@ -11,12 +11,15 @@ import pytest
 from cache_files import feature_bytes
 from projects import copied_project, small_project, write_image
 
+from featcache import repair as repair_module
 from featcache.cache.layout import CacheHeader
 from featcache.cache.reader import open_cache
 from featcache.cache.reuse import find_rows
 from featcache.cache.writer import CacheWriter
 from featcache.cli import main
+from featcache.progress import Silent
 from featcache.sources import Manifest
+from featcache.verify.faults import DISK, FILE, Fault
 
 
 def in_blocks(path, manifest, block_rows=4):
@@ -146,6 +149,16 @@ def test_other_artifacts_and_nothing(project, tmp_path, capsys):
     code, found = repair(capsys, ensemble, *flags(project))
     assert (code, found[str(ensemble)][0]) == (1, "not repaired")
     assert repair(capsys, tmp_path / "none.h5")[0] == 2
+
+
+@pytest.mark.parametrize("cause", [DISK, FILE])
+def test_a_file_that_ends_whoever_reads_it_is_not_read_for_its_repair(project, cache, monkeypatch, cause):
+    fault = Fault(cause, "in whatever words", unreadable=True)
+    records = [{"path": str(cache), "kind": "feature cache", "faults": [Fault.of(fault.record()).record()]}]
+    monkeypatch.setattr(repair_module, "verify_records", lambda paths, overrides: records)
+    monkeypatch.setattr(repair_module, "_recomputed", lambda *_: pytest.fail("it was read"))
+    (told,) = repair_module.repair_records([cache], [], Silent())
+    assert (told["outcome"], "nothing can be taken from it" in told["detail"]) == ("not repaired", True)
 
 
 def test_a_disk_that_cannot_read_a_block_costs_that_block_only(cache, monkeypatch):

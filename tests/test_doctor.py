@@ -9,6 +9,7 @@ from importlib import metadata
 
 import pytest
 
+from featcache import machine
 from featcache.cluster_spec import ClusterSpec
 from featcache.configuration import configured_project
 from featcache.doctor import hardware, report, settings, software, storage
@@ -101,11 +102,21 @@ def test_a_folder_that_cannot_be_written_fails():
 
 def test_versions_are_held_to_their_ranges(monkeypatch):
     assert next(check for check in software.software_checks() if check.name == "packages").state == PASS
-    version = metadata.version
-    monkeypatch.setattr(metadata, "version", lambda name: "1.0" if name == "keras" else version(name))
+    monkeypatch.setattr(machine, "version", lambda name: "1.0" if name == "keras" else metadata.version(name))
     packages = next(check for check in software.software_checks() if check.name == "packages")
     assert packages.state == FAIL
     assert packages.found.startswith("keras 1.0 is not ")
+
+
+def test_an_installation_that_is_none_is_told_and_the_rest_is_looked_at(monkeypatch):
+    def unknown(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "metadata", unknown)
+    monkeypatch.setattr(metadata, "requires", unknown)
+    checks = {check.name: check for check in software.software_checks()}
+    assert (checks["python"].state, checks["packages"].state) == (PASS, WARN)
+    assert "PYTHONPATH" in checks["packages"].found
 
 
 def test_another_installations_luigi_is_told(tmp_path, monkeypatch):
@@ -161,7 +172,7 @@ def test_weights_are_there_or_within_reach_or_it_is_said_where_to_put_them(tmp_p
     monkeypatch.setenv("FEATCACHE_WEIGHTS_URL", f"http://{server}/no")
     assert "answered 404" in settings.weights_check(auto).found
     assert [settings.weights_check(spec).state for spec in (auto, imagenet)] == [WARN, FAIL]
-    assert settings.weights_check(imagenet).fix.endswith(f"into {tmp_path / 'models'}")
+    assert f"into {tmp_path / 'models'}" in settings.weights_check(imagenet).fix
     file = tmp_path / "models/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
     file.parent.mkdir()
     file.write_bytes(b"half of it")

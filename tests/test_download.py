@@ -191,10 +191,71 @@ def test_name_resolution_that_hangs_is_left_behind(tmp_path: Path, monkeypatch: 
     released.set()
 
 
-def test_a_mistyped_url_is_one_line(tmp_path: Path) -> None:
-    for url in ("weights.h5", "ftp://127.0.0.1/weights.h5", "http://"):
-        with pytest.raises(WeightsUnavailableError, match=r"(Missing|Invalid)"):
-            download(url, tmp_path / "w.h5", digest="", progress=Silent(), limits=LIMITS)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "weights.h5", "", "  ", "//server/w.h5", "http:", "http://", "http:/server/w.h5", "ftp://127.0.0.1/w.h5",
+        "file:///etc/hostname", "http://[::1/w.h5", "http://server:port/w.h5", "http://127.0.0.1:99999/w.h5",
+        "http://exa mple/w.h5", "http://a..b/w.h5", f"http://{'a' * 70}.com/w.h5", "http://\x00/w.h5", "http://\udcff/w.h5",
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_a_mistyped_url_is_one_line(tmp_path: Path, url: str) -> None:
+    with pytest.raises(WeightsUnavailableError, match="expected http://SERVER/") as caught:
+        download(url, tmp_path / "w.h5", digest="", progress=Silent(), limits=LIMITS)
+    assert len(str(caught.value).split("\n")) == 1
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "garbage",
+        "://x",
+        "http://",
+        "http://:80",
+        "socks5://127.0.0.1:9",
+        "ftp://a:1",
+        "http://[::1",
+        "http://a:port",
+        "\udcff",
+    ],
+    ids=ascii,
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_mistyped_proxy_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "[::/x, ///")
+    monkeypatch.setenv(f"{scheme}_proxy", proxy)
+    with pytest.raises(WeightsUnavailableError, match=r"http_proxy|name can't be resolved|no answer") as caught:
+        download(f"{scheme}://127.0.0.2:9/w.h5", tmp_path / "w.h5", digest="", progress=Silent(), limits=LIMITS)
+    assert len(str(caught.value).split("\n")) == 1
+
+
+def test_certificates_that_are_not_there_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "gone.pem"))
+    with pytest.raises(WeightsUnavailableError, match=r"certificate.*gone\.pem"):
+        download("https://127.0.0.2:9/w.h5", tmp_path / "w.h5", digest="", progress=Silent(), limits=LIMITS)
+
+
+def test_whatever_fails_in_the_request_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("requests.get", lambda *args, **settings: {}["surprise"])
+    begun = time.monotonic()
+    with pytest.raises(WeightsUnavailableError, match="KeyError: 'surprise'"):
+        download("http://127.0.0.1/w.h5", tmp_path / "w.h5", digest="", progress=Silent(), limits=Limits())
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Log in</title>", b"", b"\x89HD"])
+def test_a_page_instead_of_a_file_without_a_known_digest(tmp_path: Path, page: bytes) -> None:
+    begin = b"\x89HDF\r\n\x1a\n"
+    with (
+        serving(lambda handler: send(handler, page, len(page))) as url,
+        pytest.raises(WeightsUnavailableError, match="sent another file: it begins with"),
+    ):
+        download(url, tmp_path / "w.h5", digest="", begin=begin, progress=Silent(), limits=LIMITS)
+    assert list(tmp_path.iterdir()) == []
+    with serving(lambda handler: send(handler, begin + page, None)) as url:
+        download(url, tmp_path / "w.h5", digest="", begin=begin, progress=Silent(), limits=LIMITS)
 
 
 def test_a_target_that_can_not_be_written_is_a_storage_error(tmp_path: Path) -> None:

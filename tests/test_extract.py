@@ -2,11 +2,12 @@
 
 import threading
 import time
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
 
-from featcache import augment
+from featcache import augment, machine
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.errors import FeatureValueError, RejectedImageError, SourceChangedError
@@ -283,6 +284,24 @@ def test_shares_say_what_the_pipeline_waits_for(tmp_path):
 
     reader, _ = extract(tmp_path / "b.h5", make_job(4 * BATCH, weights="others"), Slow())
     assert reader.run["shares"]["forward"] > 0.5
+
+
+@pytest.mark.parametrize("there", ["tf_nightly", None])
+def test_packages_without_metadata_do_not_cost_the_work_at_publishing(tmp_path, monkeypatch, there):
+    """As with tensorflow-cpu or tf-nightly, or where something was found on PYTHONPATH."""
+
+    def version(name):
+        if name in ("tensorflow", "featcache"):
+            raise PackageNotFoundError(name)
+        return "2.22.dev" if name == "tf_nightly" else "1.0"
+
+    monkeypatch.setattr(machine, "version", version)
+    monkeypatch.setattr(machine, "packages_distributions", lambda: {"tensorflow": [there]} if there else {})
+    extract(tmp_path / "c.h5", make_job(3))
+    told = open_cache(tmp_path / "c.h5").run["versions"]
+    assert told["numpy"] == "1.0"
+    assert told.get("tensorflow") == ("2.22.dev" if there else None)
+    assert "featcache" not in told
 
 
 def test_row_settings_hold_what_decides_values_and_nothing_else():

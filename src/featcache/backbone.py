@@ -16,6 +16,7 @@ from featcache.architectures import backbone_settings
 from featcache.errors import BackboneError
 from featcache.network import build_network
 from featcache.specs import FeaturesSpec
+from featcache.startup import plain_keras
 from featcache.weights import ResolvedWeights
 
 Features = dict[str, npt.NDArray[np.float16]]
@@ -75,6 +76,7 @@ class Backbone:
         shape = (batch_size, *self._network.input.shape[1:])
         return _Program(batch_size, *_compiled(self._network, shape, constant=constant))
 
+    @plain_keras()
     def forward(self, images: npt.NDArray[np.uint8]) -> Features:
         """Compute the taps of a batch.
 
@@ -127,6 +129,7 @@ class Backbone:
             if self._program.batch_size == program.batch_size:  # else another thread has done it
                 self._program = self._compile(program.batch_size // 2)
 
+    @plain_keras()
     def settle(self) -> None:
         """Spend some seconds on compiling a program that is a little faster; other threads go on meanwhile.
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from featcache.convnet_folder import model_paths
 from featcache.convnet_plan import ConvNetPlan
 from featcache.errors import CacheFormatError, TrainingError
+from featcache.startup import plain_keras
 
 Images = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -54,6 +55,7 @@ class ChannelNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
+@plain_keras()
 def build_network(
     plan: ConvNetPlan,
     mean: Sequence[float],
@@ -128,6 +130,7 @@ def load_networks(folder: Path) -> list[keras.Model]:
     return [load_network(path) for path in paths]
 
 
+@plain_keras()
 def load_network(path: Path) -> keras.Model:
     """Return one network, (b, size, size, channels) of 0 to 255 -> (b, C) probabilities.
 
@@ -141,6 +144,7 @@ def load_network(path: Path) -> keras.Model:
         raise CacheFormatError(f"{path}: expected a network; {reason}: run TrainConvNets with --rerun") from error
 
 
+@plain_keras()
 def predict(models: Sequence[keras.Model], images: Images, rows: npt.NDArray[np.int64] | None = None) -> Floats:
     """Return (n, C) float32: the mean of what the networks say of `images`.
 

@@ -17,6 +17,7 @@ from featcache.convnet_folder import History, State
 from featcache.convnet_plan import ConvNetPlan, draw_epoch
 from featcache.errors import TrainingError
 from featcache.schedules import rates
+from featcache.startup import plain_keras
 
 _WATCHED = 2000  # rows of its own fold that a network is scored on after each epoch
 _HISTORY = ("loss", "accuracy", "fold_loss", "fold_accuracy")
@@ -57,6 +58,7 @@ class Training:
     fold: int
 
 
+@plain_keras()
 def train_network(
     plan: ConvNetPlan,
     training: Training,

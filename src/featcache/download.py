@@ -40,16 +40,19 @@ class Limits:
     total: float = 3600.0
 
 
-def download(url: str, target: Path, *, digest: str, progress: Progress, limits: Limits | None = None) -> None:
+def download(
+    url: str, target: Path, *, digest: str, progress: Progress, limits: Limits | None = None, begin: bytes = b""
+) -> None:
     """Fetch `url` to `target`; the file appears there only when it is whole and its digest is right.
 
     Args:
         url: http or https; proxies of the environment (``HTTPS_PROXY``, ``NO_PROXY``) are used.
         target: where the file goes; its folder is made.
         digest: SHA-256 (64 hexadecimal digits) or MD5 (32) of the file; "" where none is known; then only the
-            length that the server announced is checked.
+            length that the server announced and `begin` are checked.
         progress: is told the kilobytes.
         limits: None for the defaults.
+        begin: the file's first bytes; a network that wants a login answers everything with a page of its own.
 
     Raises:
         WeightsUnavailableError: no connection, no or another answer, too slow, cut off, other content. Nothing is left.
@@ -60,6 +63,10 @@ def download(url: str, target: Path, *, digest: str, progress: Progress, limits:
     algorithm = "md5" if len(digest) == _MD5_DIGITS else "sha256"
     with _found(url, limits) as response, replacing(target) as temporary:
         found = _save(response, temporary, url, pace, progress, algorithm)
+        with open(temporary, "rb") as stream:
+            first = stream.read(len(begin))
+        if first != begin:
+            raise WeightsUnavailableError(f"{url} sent another file: it begins with {first!r} instead of {begin!r}")
         if digest and found != digest:
             raise WeightsUnavailableError(f"{url} sent another file: expected digest {digest}, got {found}")
 
@@ -107,7 +114,7 @@ def _request(url: str, limits: Limits, answers: "queue.SimpleQueue[requests.Resp
         # identity: the digest is of the file as it lies there, not of a transport encoding
         headers = {"Accept-Encoding": "identity"}
         answers.put(requests.get(url, stream=True, timeout=(limits.connect, limits.read), headers=headers))
-    except (requests.RequestException, OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, proxies and certificates of the environment: who waits tells it
         answers.put(error)
 
 
@@ -175,6 +182,18 @@ def _reason(error: Exception, limits: Limits) -> str:
         (
             isinstance(error, (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)),
             f"the server fell silent for {limits.read:g} s",
+        ),
+        (
+            isinstance(
+                error,
+                (
+                    requests.exceptions.MissingSchema,
+                    requests.exceptions.InvalidSchema,
+                    requests.exceptions.InvalidURL,
+                    urllib3.exceptions.LocationValueError,
+                ),
+            ),
+            "expected http://SERVER/... or https://SERVER/..., here and in the proxies of the environment (http_proxy, https_proxy)",
         ),
         ("NameResolutionError" in text or "gaierror" in text, "the server's name can't be resolved (no network?)"),
         (isinstance(error, requests.exceptions.ProxyError), "the proxy of the environment can't be used"),

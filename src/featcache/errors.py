@@ -12,6 +12,7 @@ FeatcacheError
 │   ├── CacheFormatError              a file is not a feature cache, or a damaged one
 │   ├── CacheMismatchError            a sound cache, but of other rows or settings than asked for
 │   ├── CacheLockedError              another process is writing this file
+│   ├── UnknownTapError (KeyError)    a sound cache without the tap that is asked for
 │   └── FeatureValueError             NaN, infinity or a value beyond float16's range
 ├── ClusterError                      workers can't be had, don't fit, or die of their work
 ├── StorageError (OSError)            no space, no permission, read-only, a failing disk
@@ -68,6 +69,14 @@ class CacheMismatchError(CacheError):
 
 class CacheLockedError(CacheError):
     """Another live process holds the partial file of this cache."""
+
+
+class UnknownTapError(CacheError, KeyError):
+    """The cache has no such tap; the message names those that it has."""
+
+    def __str__(self) -> str:
+        """The message alone; KeyError would print its `repr`."""
+        return str(self.args[0]) if self.args else ""
 
 
 class FeatureValueError(CacheError):

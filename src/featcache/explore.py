@@ -25,8 +25,7 @@ def stats_record(path: Path, tap: str | None) -> dict[str, Any]:
     """Return each tap's statistics over its features, or one tap's, as JSON-able values.
 
     Raises:
-        CacheError: the file isn't there, is no finished feature cache, or has no row with status ok.
-        SettingsError: the file has no such tap.
+        CacheError: the file isn't there, is no finished feature cache, has no such tap, or no row with status ok.
     """
     reader = open_cache(path)
     return {"path": str(path), "taps": {name: _tap_statistics(reader, name) for name in _taps(reader, tap)}}
@@ -69,8 +68,8 @@ def pca_record(path: Path, tap: str | None, count: int, csv_path: Path | None) -
     """Return a tap's principal components, and write where the rows lie along them if a path is given.
 
     Raises:
-        CacheError: the file isn't there, is no finished feature cache, or has no row with status ok.
-        SettingsError: the file has no such tap, or `count` is below 1.
+        CacheError: the file isn't there, is no finished feature cache, has no such tap, or no row with status ok.
+        SettingsError: the file has several taps and none is named, or `count` is below 1.
         StorageError: the CSV can't be written.
     """
     from featcache.feature_space import principal_components
@@ -118,9 +117,9 @@ def neighbours_record(
     """Return, for rows of one cache, the nearest rows of another one (or of the same: then no row finds itself).
 
     Raises:
-        CacheError: a file isn't there, is no finished feature cache, or has no other row with status ok.
+        CacheError: a file isn't there, is no finished feature cache, has no such tap, or no other row with status ok.
         CacheMismatchError: the two caches' taps aren't of the same settings.
-        SettingsError: no such row or tap, or a count or metric that can't be.
+        SettingsError: no such row, several taps and none named, or a count or metric that can't be.
     """
     from featcache.feature_space import nearest_rows
 
@@ -191,9 +190,7 @@ def _check_comparable(asked: Reader, searched: Reader, tap: str) -> None:
 
 
 def _taps(reader: Reader, tap: str | None) -> list[str]:
-    if tap is not None and tap not in reader.taps:
-        raise SettingsError(f"{reader.path}: expected one of its taps ({', '.join(reader.taps)}); got tap={tap!r}")
-    return list(reader.taps) if tap is None else [tap]
+    return list(reader.taps) if tap is None else [reader.tap_name(tap)]
 
 
 def _one_tap(reader: Reader, tap: str | None) -> str:

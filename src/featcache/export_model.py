@@ -5,7 +5,6 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ from featcache.architectures import MODEL_SUFFIX, backbone_settings
 from featcache.describe import size_text
 from featcache.disk import making_folder, replacing
 from featcache.errors import SettingsError, StorageError
+from featcache.machine import versions
 from featcache.progress import Progress
 from featcache.project import LOG_NAME, Project
 from featcache.records import write_json
 from featcache.resolved import resolved_weights
 from featcache.serving import ServedEnsemble, load_served
 from featcache.specs import FeaturesSpec
-from featcache.startup import import_keras
+from featcache.startup import import_keras, plain_keras
 from featcache.tables import printable
 
 FACTS_NAME = "featcache.json"
@@ -67,12 +67,12 @@ def export_model(
         network = build_network(spec, resolved_weights(project, progress), project.precision() or "float32")
     model = join_model(network, served, project.settings.dataset.name, side)
     if path.suffix == MODEL_SUFFIX:
-        with replacing(path) as temporary:
+        with plain_keras(), replacing(path) as temporary:
             model.save(temporary)
             with zipfile.ZipFile(temporary, "a") as archive:
                 archive.writestr(FACTS_NAME, json.dumps(facts, indent=1, ensure_ascii=False))
     else:
-        with making_folder(path) as temporary:
+        with plain_keras(), making_folder(path) as temporary:
             model.export(temporary, verbose=False)
             write_json(temporary / FACTS_NAME, facts)
     return facts
@@ -134,5 +134,5 @@ def _facts(
         "method": built.whole.method,
         "temperature": built.whole.temperature,
         "clip": served.clip,
-        "made_with": {"featcache": __version__, **{name: version(name) for name in ("keras", "tensorflow")}},
+        "made_with": {"featcache": __version__, **versions(("keras", "tensorflow"))},
     }

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +20,7 @@ from featcache.cache.layout import CacheHeader, Status, TapLayout, default_block
 from featcache.cache.reuse import RowFinder, find_rows
 from featcache.cache.writer import CacheWriter
 from featcache.extraction import Extraction
-from featcache.machine import peak_bytes
+from featcache.machine import peak_bytes, versions
 from featcache.overlap import ForwardPass, Loader, Target, compute
 from featcache.progress import Progress
 
@@ -112,6 +110,7 @@ def extract_copies(
         ValueError: the jobs are not of the same rows and features.
     """
     begun, started = time.perf_counter(), datetime.now(UTC)
+    about = {"versions": versions(_PACKAGES), **(about or {})}  # what could fail does so before the work
     if len({(job.split, job.rows.key, job.spec) for job in jobs.values()}) != 1:
         raise ValueError("expected copies of the same split, rows and features; got different ones")
     finders = {
@@ -133,7 +132,7 @@ def extract_copies(
         for copy in copies:
             share = _share(copy, copies)
             record = _run_record(started, seconds * share, account, backbone, share, len(copy.target.todo))
-            copy.writer.publish({**copy.counts, **record, **(about or {})})
+            copy.writer.publish({**copy.counts, **record, **about})
 
 
 def _open(
@@ -227,5 +226,4 @@ def _run_record(
         "peak_bytes": peak_bytes(),
         "host": platform.node(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in _PACKAGES if find_spec(name)},
     }

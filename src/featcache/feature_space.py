@@ -93,7 +93,7 @@ def feature_statistics(reader: Reader, tap: str) -> FeatureStatistics:
 
     Raises:
         CacheError: no row has status ok.
-        KeyError: the file has no such tap.
+        UnknownTapError: the file has no such tap.
     """
     features = _features(reader, tap)
     wide = features.astype(np.float64)
@@ -118,7 +118,7 @@ def principal_components(reader: Reader, tap: str, count: int) -> PrincipalCompo
 
     Raises:
         CacheError: no row has status ok.
-        KeyError: the file has no such tap.
+        UnknownTapError: the file has no such tap.
         SettingsError: `count` is less than 1.
     """
     if count < 1:
@@ -159,7 +159,7 @@ def component_scores(reader: Reader, tap: str, components: PrincipalComponents) 
     Raises:
         CacheError: no row has status ok.
         CacheMismatchError: the components are of a tap with another number of features.
-        KeyError: the file has no such tap.
+        UnknownTapError: the file has no such tap.
     """
     features = _features(reader, tap)
     _check_width(reader, tap, len(components.mean))
@@ -189,7 +189,7 @@ def nearest_rows(
     Raises:
         CacheError: no row has status ok.
         CacheMismatchError: the queries have another number of features.
-        KeyError: the file has no such tap.
+        UnknownTapError: the file has no such tap.
         SettingsError: `count` is less than 1, or there is no such metric.
     """
     if count < 1 or metric not in METRICS:
@@ -281,7 +281,7 @@ def _features(reader: Reader, tap: str) -> da.Array:
 
 
 def _check_width(reader: Reader, tap: str, found: int) -> None:
-    expected = math.prod(reader.taps[tap].shape)
+    expected = math.prod(reader.taps[reader.tap_name(tap)].shape)
     if expected != found:
         raise CacheMismatchError(f"{reader.path}: expected {expected} features a row, as {tap} has; got {found}")
 

@@ -12,8 +12,10 @@ from featcache.bag_file import BAG_FILE, OUT_OF_FOLD_FILE, RECORD_FILE, write_ba
 from featcache.bags import EPSILON, Bag, Floats
 from featcache.predictions import Predictions
 from featcache.records import write_json
+from featcache.startup import plain_keras
 
 
+@plain_keras()
 def head_model(bag: Bag, number: int) -> keras.Model:
     """Take head `number` out of the bag as an ordinary Keras model, tap's shape in, (b, C) probabilities out."""
     plan, weights = bag.plan, {name: array[number] for name, array in bag.weights.items()}

@@ -15,10 +15,12 @@ from featcache.heads import head_model
 from featcache.pixels import LUMA
 from featcache.resizing import resizing_model
 from featcache.serving import ServedBag, ServedConvNet, ServedEnsemble
+from featcache.startup import plain_keras
 
 _SMALLEST = 1e-37  # about the smallest float32 whose logarithm can be trusted
 
 
+@plain_keras()
 def join_model(network: keras.Model | None, served: ServedEnsemble, name: str, size: int | None) -> keras.Model:
     """Return the model (b, h, w, 3) uint8 RGB -> (b, C) float32 probabilities, as the pipeline computes them.
 

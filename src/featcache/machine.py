@@ -3,6 +3,8 @@
 import os
 import resource
 import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
 
 def core_numbers() -> list[int]:
@@ -16,6 +18,21 @@ def peak_bytes() -> int:
     """Return the most memory that this process ever had, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return package -> version of those that are installed, under that name or another (tensorflow-cpu, tf-nightly)."""
+    found = {name: _version(name) for name in packages}
+    return {name: told for name, told in found.items() if told}
+
+
+def _version(package: str) -> str | None:
+    """None where it isn't installed, or its metadata is damaged."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        others = packages_distributions().get(package)
+        return version(others[0]) if others else None
 
 
 def reserves() -> bool:

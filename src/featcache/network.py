@@ -1,6 +1,7 @@
 """The frozen network as one Keras graph: uint8 RGB in, preprocessing, convolutions, taps as float16 out. [Keras]"""
 
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ import keras
 from featcache.architectures import Architecture, find_architecture, is_model_file, near_names
 from featcache.errors import BackboneError
 from featcache.network_weights import draw_he_normal, load_weights_file, settle_normalisations
-from featcache.paths import expanded
 from featcache.specs import FeaturesSpec, Tap
+from featcache.startup import plain_keras
 from featcache.weights import ResolvedWeights
 
 _SHOWN = 6
 _SETTLING_SIDE = 96  # pixels; every architecture allows it
 
 
+@plain_keras()
 def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) -> Any:
     """Return a frozen Keras model that ends at the deepest tap of `spec`.
 
@@ -34,12 +36,9 @@ def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) 
         BackboneError: the backbone, a tap or the image size is not possible.
         WeightsError: the weights file can't be read or belongs to another architecture.
     """
-    if keras.config.image_data_format() != "channels_last":
-        where = "set image_data_format in Keras' keras.json, or unset it there"
-        raise BackboneError(f"expected Keras' image_data_format='channels_last'; got 'channels_first'; {where}")
     if is_model_file(spec.backbone):
         model, preprocessing, title = (
-            _load_model(expanded(Path(spec.backbone), "[Features] backbone"), spec.image_size),
+            _load_model(weights.path or Path(spec.backbone), spec.image_size),
             "none",
             "the model",
         )
@@ -149,9 +148,11 @@ def _leaves(model: Any) -> Iterator[Any]:
 
 def _load_model(path: Path, image_size: int) -> Any:
     """Load a user's ``.keras`` file; code inside it (Lambda layers) is refused."""
+    if not zipfile.is_zipfile(path):  # of which Keras says that it isn't there
+        raise BackboneError(f"[Features] backbone: {path} is no .keras archive, or was cut short: put it there anew")
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise BackboneError(f"[Features] backbone: {path} can't be loaded as a Keras model: {reason}") from error
     inputs = getattr(model, "inputs", None) or []

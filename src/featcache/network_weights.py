@@ -83,7 +83,7 @@ def load_weights_file(path: Path, model: Any, title: str) -> None:
                 _assign(_saved_layers(group, layers), model, path, title)
                 return
             keras_3 = any(name in file for name in _SAVED_BY_KERAS_3)
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} can't be read as a Keras HDF5 weights file: {reason}") from error
     if not keras_3:

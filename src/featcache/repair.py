@@ -72,7 +72,7 @@ def _repaired(record: Mapping[str, Any], project: Project, progress: Progress) -
         return REFUSED, f"{said}: only feature caches can be repaired; remove it and run again ({_RUN})"
     if any(fault["cause"] == SETTINGS for fault in faults):
         return REFUSED, f"{said}: it is not what settings and images ask for now; run again ({_RUN})"
-    if any(fault["message"].startswith("reading it ") for fault in faults):
+    if any(fault["unreadable"] for fault in faults):
         return REFUSED, f"{said}: nothing can be taken from it; remove it and run again ({_RUN})"
     return _recomputed(path, project, progress)
 

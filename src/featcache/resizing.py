@@ -12,12 +12,15 @@ import numpy as np
 import PIL
 from keras import ops
 
+from featcache.startup import plain_keras
+
 _PLACES = 2.0**22
 _REACH = 2.0  # pixels that the bicubic filter reaches to each side, before it is stretched
 # Pillow 13 begins with the height where that is scaled down much more than the width; earlier ones never do.
 _CHOOSES_ORDER = int(PIL.__version__.partition(".")[0]) >= 13
 
 
+@plain_keras()
 def resizing_model(size: int) -> keras.Model:
     """Return a model from (b, h, w, 3) to (b, size, size, 3), both uint8 RGB: the same bytes as `decode.resize_rgb`.
 

@@ -15,6 +15,7 @@ from keras import ops
 from featcache.bags import EPSILON, Floats, HeadId, Weights
 from featcache.batches import Batch, kept_share
 from featcache.presets import HeadPlan
+from featcache.startup import plain_keras
 
 
 class StackedDense(keras.layers.Layer):
@@ -164,6 +165,7 @@ def accelerated() -> bool:
 class StackedHeads:
     """The trainable model of H heads and its weights, by the names of `featcache.bags`."""
 
+    @plain_keras()
     def __init__(self, plan: HeadPlan, heads: Sequence[HeadId], weights: Weights) -> None:
         """Take H heads and their initial weights; the model is built at the first step, when the batches are known."""
         self._plan, self._initial = plan, weights
@@ -204,6 +206,7 @@ class StackedHeads:
                 active = norm(active)
         return active
 
+    @plain_keras()
     def train_step(self, batch: Batch, rate: float) -> Floats:
         """Take one Adam step of every head; return (2, H), each head's loss and accuracy before it."""
         if self.model is None:

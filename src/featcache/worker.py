@@ -3,24 +3,24 @@
 Everything here runs in the workers' processes. Nothing that a worker was not sent by its own scheduler is unpickled.
 """
 
-import json
 import os
 import platform
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from featcache._version import __version__
 from featcache.errors import ClusterError, FeatcacheError, RejectedImageError
+from featcache.machine import versions
 from featcache.progress import Silent
 from featcache.project import Project
 from featcache.resolved import resolved_weights
 from featcache.settings import Settings
 from featcache.sources import Manifest, open_source
+from featcache.startup import keras_backend
 
 TOPIC = "featcache"
 CPUS_VARIABLE, LOG_VARIABLE = "FEATCACHE_WORKER_CPUS", "FEATCACHE_WORKER_LOG"
@@ -54,7 +54,7 @@ def deciding_facts() -> dict[str, str]:
     """Return the versions of whatever decides values: features must not depend on which worker computed them."""
     from PIL import features
 
-    backend = _keras_backend()
+    backend = keras_backend()
     names = {
         "keras": "keras",
         backend: backend,
@@ -68,21 +68,10 @@ def deciding_facts() -> dict[str, str]:
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "Keras backend": backend,
     }
-    for name, package in names.items():
-        with suppress(PackageNotFoundError):  # of the optional ones both sides lack it, or the comparison tells
-            found[name] = version(package)
+    there = versions(names.values())  # of the others both sides lack it, or the comparison tells
+    found |= {name: there[package] for name, package in names.items() if package in there}
     libjpeg = features.version("libjpeg_turbo") or features.version("jpg")
     return found | {"libjpeg": str(libjpeg), "libavif": str(features.version("avif"))}
-
-
-def _keras_backend() -> str:
-    """The backend that Keras will choose, as Keras finds it, without the seconds that importing it takes."""
-    if name := os.environ.get("KERAS_BACKEND"):
-        return name
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    with suppress(OSError, ValueError, KeyError):  # without a file, or with a broken one, Keras takes its default, too
-        return str(json.loads((home / "keras.json").read_text())["backend"])
-    return "tensorflow"
 
 
 def differences(facts: Mapping[str, str]) -> str:

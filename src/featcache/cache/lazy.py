@@ -29,17 +29,20 @@ _Stamp = tuple[int, int]  # a file's size and mtime_ns
 
 
 def dask_array(structure: Structure, tap: TapLayout) -> da.Array:
-    """Return a tap as an array of chunks along the rows, each a task that maps its slice of the file for itself."""
+    """Return a tap as an array of chunks along the rows, each a task that maps its slice of the file for itself.
+
+    float32: sums and squares of features that reach thousands overflow float16, and dask adds up in an array's own dtype.
+    """
     place = structure.places[tap.name]
     if structure.n == 0:
-        return _no_rows(place.shape, place.dtype)
+        return _no_rows(place.shape, np.dtype(np.float32))
     path, stamp = str(structure.path.absolute()), (structure.size, structure.mtime_ns)
     token = tokenize(path, stamp, tap.name)
     slices = []
     for start, stop in _chunks(structure, tap):
         part = _rows_of(structure, tap.name, start, stop)
-        task = delayed(_mapped_slice)(path, stamp, part, dask_key_name=f"featcache-{tap.name}-{token}-{start}")
-        slices.append(da.from_delayed(task, part.shape, dtype=part.dtype))  # type: ignore[no-untyped-call]  # dask has few types
+        task = delayed(_wide_slice)(path, stamp, part, dask_key_name=f"featcache-{tap.name}-{token}-{start}")
+        slices.append(da.from_delayed(task, part.shape, dtype=np.float32))  # type: ignore[no-untyped-call]  # dask has few types
     whole: da.Array = da.concatenate(slices)  # type: ignore[no-untyped-call]  # dask has few types
     return whole
 
@@ -97,6 +100,11 @@ def _rows_of(structure: Structure, name: str, start: int, stop: int) -> Place:
     place = structure.places[name]
     row_bytes = place.nbytes // structure.n
     return Place(place.offset + start * row_bytes, (stop - start, *place.shape[1:]), place.dtype)
+
+
+def _wide_slice(path: str, stamp: _Stamp, part: Place) -> npt.NDArray[np.float32]:
+    """One chunk."""
+    return _mapped_slice(path, stamp, part).astype(np.float32)
 
 
 def _usable_slice(path: str, stamp: _Stamp, features: Place, status: Place) -> npt.NDArray[np.float32]:

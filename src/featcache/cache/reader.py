@@ -16,7 +16,7 @@ from featcache.cache import blocks
 from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range, texts_of
 from featcache.cache.structure import Structure, read_structure
 from featcache.cache.tap_statistics import TapStatistics
-from featcache.errors import CacheError, CacheFormatError
+from featcache.errors import CacheError, CacheFormatError, UnknownTapError
 from featcache.texts import FixedTexts
 
 if TYPE_CHECKING:
@@ -76,11 +76,23 @@ class Reader:
     def __getitem__(self, tap: str) -> npt.NDArray[np.float16]:
         """Return a tap's features, (n, h, w, c) or (n, c) float16, as a read-only memory map.
 
+        float16 ends at 65504, so sums, variances and norms of features overflow in it: compute in float32.
+
         Raises:
-            KeyError: the file has no such tap.
+            UnknownTapError: as `tap_name`.
         """
-        self._refuse_unknown(tap)
-        return self._array(tap)
+        return self._array(self.tap_name(tap))
+
+    def tap_name(self, tap: str) -> str:
+        """Return what the file calls a tap, which may be written as in settings: ``block5_pool:avg``.
+
+        Raises:
+            UnknownTapError: the file has no such tap; it is a `KeyError`, too.
+        """
+        name = tap.replace(":", "_")  # neither names of layers nor of taps have a colon
+        if name not in self.taps:
+            raise UnknownTapError(f"expected one of the taps {', '.join(self.taps)} of {self.path}; got tap={tap!r}")
+        return name
 
     @cached_property
     def ids(self) -> Sequence[str]:
@@ -171,14 +183,14 @@ class Reader:
         From the run record; of an unfinished file, computed over its durable rows.
 
         Raises:
-            KeyError: the file has no such tap.
+            UnknownTapError: as `tap_name`.
             CacheFormatError: the run record has no statistics of it.
         """
-        self._refuse_unknown(tap)
+        name = self.tap_name(tap)
         if not self.complete:
-            return self._computed_statistics(tap).record()
+            return self._computed_statistics(name).record()
         try:
-            return dict(self.run["statistics"][tap])
+            return dict(self.run["statistics"][name])
         except (KeyError, TypeError, ValueError) as error:
             raise CacheFormatError(
                 f"{self.path}: expected statistics of {tap} in record/run; delete it and run again"
@@ -195,22 +207,21 @@ class Reader:
         return sound[np.asarray(rows, dtype=np.int64) // self.block_rows]
 
     def dask(self, tap: str, *, usable: bool = False) -> "dask.array.Array":
-        """Return a tap as a lazy dask array in chunks of about 32 MiB along the rows.
+        """Return a tap as a lazy dask array of float32, in chunks of about 32 MiB of the file along the rows.
 
         Each task maps the file for itself, so the array also works with processes and other machines that see the path.
-        With `usable` it is (m, d) float32: only the m rows with status ok, d numbers each.
+        With `usable` it is (m, d): only the m rows with status ok, d numbers each.
 
         Raises:
-            KeyError: the file has no such tap.
+            UnknownTapError: as `tap_name`.
         """
         from featcache.cache import lazy
 
-        self._refuse_unknown(tap)
-        taken = self._structure, self.taps[tap]
+        taken = self._structure, self.taps[self.tap_name(tap)]
         return lazy.usable_rows(*taken, self.status) if usable else lazy.dask_array(*taken)
 
     def to_xarray(self) -> "xr.Dataset":
-        """Return all taps, lazily, with id, label, group, digest and status as coordinates of ``row``."""
+        """Return all taps, lazily and as float32, with id, label, group, digest and status as coordinates of ``row``."""
         from featcache.cache.lazy import dataset
 
         return dataset(self)
@@ -247,10 +258,6 @@ class Reader:
         # read, not mapped: pages of a map would count as this process's memory until someone else needs them
         sums = {block: blocks.block_checksum(self._descriptor, self._structure, block) for block in candidates.tolist()}
         return np.array([block for block, found in sums.items() if found == stored[block].tobytes()], dtype=np.int64)
-
-    def _refuse_unknown(self, tap: str) -> None:
-        if tap not in self.taps:
-            raise KeyError(f"expected one of the taps {', '.join(self.taps)} of {self.path}; got tap={tap!r}")
 
     def _mask(self, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         mask = np.zeros(len(self), dtype=bool)

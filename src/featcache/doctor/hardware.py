@@ -13,6 +13,7 @@ from featcache.doctor.check import FAIL, PASS, WARN, Check
 from featcache.machine import core_numbers
 from featcache.precision import CPUINFO, choose_precision, cpu_flags
 from featcache.progress import Progress
+from featcache.startup import keras_fault
 
 _CHILD_SECONDS = 90.0
 _CHILD = (sys.executable, "-m", "featcache.doctor.child")
@@ -32,10 +33,14 @@ def hardware_checks(
         command: what is run as the child.
         seconds: how long it may take.
     """
-    progress.start("importing the backend", 1, "process")
-    facts, said = _child(command, seconds)
-    progress.finish()
-    if facts is None:
+    facts, said, wrong = None, "", keras_fault()
+    if wrong is None:
+        progress.start("importing the backend", 1, "process")
+        facts, said = _child(command, seconds)
+        progress.finish()
+    if wrong is not None:
+        yield Check("keras", FAIL, *wrong)
+    elif facts is None:
         yield Check("backend", FAIL, said, _REINSTALL)
     else:
         yield Check("backend", PASS, f"Keras on {facts['backend']} computes a convolution and its gradient")

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from featcache import paths
-from featcache.architectures import find_architecture, is_model_file
+from featcache.architectures import find_architecture
 from featcache.cluster_spec import ClusterSpec
 from featcache.configuration import CONFIG_FILES, PATH_VARIABLE, configured_project, configured_sections
 from featcache.doctor.check import FAIL, PASS, WARN, Check
 from featcache.download import Limits, check_reachable
 from featcache.errors import FeatcacheError, WeightsError, WeightsUnavailableError
+from featcache.paths import is_file, is_folder, what_is
 from featcache.project import Project
 from featcache.specs import FeaturesSpec
-from featcache.weights import check_cached, imagenet_file, imagenet_url
+from featcache.weights import check_cached, imagenet_file, imagenet_url, named_file
 
 _QUICK = Limits(connect=2.0, read=3.0)
 _ANSWER_SECONDS = 2.0
@@ -56,7 +56,7 @@ def images_check(project: Project) -> Check:
     dataset = project.settings.dataset
     if dataset.path is None:
         return Check("images", PASS, f"{dataset.source}: embedded")
-    if not paths.is_folder(dataset.path):
+    if not is_folder(dataset.path):
         told = f"[Dataset] path: there is no folder {str(dataset.path)!r}"
         return Check("images", FAIL, told, "set [Dataset] path; it counts from the folder where luigi is started")
     return Check("images", PASS, f"{dataset.source}: {dataset.path}")
@@ -64,35 +64,43 @@ def images_check(project: Project) -> Check:
 
 def weights_check(spec: FeaturesSpec) -> Check:
     """The weights are on this machine, or can be downloaded; a few seconds at most are spent on finding out."""
-    if is_model_file(spec.backbone) or spec.weights not in ("auto", "imagenet", "random"):
-        key = "backbone" if is_model_file(spec.backbone) else "weights"
-        named = paths.expanded(Path(getattr(spec, key)), f"[Features] {key}")
-        if paths.is_file(named):
-            return Check("weights", PASS, f"{named}")
-        return Check(
-            "weights",
-            FAIL,
-            f"expected a file; got {named}, {paths.what_is(named)}",
-            "set [Features] weights (or backbone) to one that is there",
-        )
+    try:
+        named = named_file(spec)
+    except FeatcacheError as error:
+        return Check("weights", FAIL, str(error), "write the path in full")
+    if named is not None:
+        path, setting = named
+        if is_file(path) and os.access(path, os.R_OK):
+            return Check("weights", PASS, f"{path}")
+        told = "a file that can't be read" if is_file(path) else what_is(path)
+        return Check("weights", FAIL, f"expected a file; {path} is {told}", f"set {setting} to one that is there")
     architecture = find_architecture(spec.backbone)
     if spec.weights == "random":
         fix = "set [Features] weights = imagenet for anything but trying"
         return Check("weights", WARN, "random, good enough to try things", fix)
     path, url = imagenet_file(architecture), imagenet_url(architecture)
     try:
-        if path.exists():
+        if is_file(path):
             check_cached(path, architecture)
             return Check("weights", PASS, f"ImageNet weights of {architecture.name} in {path}")
+        _check_writable(path)
         check_reachable(url, _QUICK)
         return Check("weights", PASS, f"ImageNet weights of {architecture.name} can be downloaded from {url}")
     except WeightsUnavailableError as error:
         state = WARN if spec.weights == "auto" else FAIL
         told = f"not on this machine, and can't be downloaded: {error}"
         told += "; a run takes random ones" if state == WARN else ""
-        return Check("weights", state, told, f"put {architecture.url} into {path.parent}")
+        fix = f"put {architecture.url} into {path.parent}, or set KERAS_HOME to a folder that has it or can be written"
+        return Check("weights", state, told, fix)
     except WeightsError as error:
         return Check("weights", FAIL, str(error), f"remove {path}; the next run downloads it")
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a folder that can't be made or written by this user, which a download would find out in the end."""
+    place = next(folder for folder in path.absolute().parents if what_is(folder) != "nothing there")
+    if not is_folder(place) or not os.access(place, os.W_OK | os.X_OK):
+        raise WeightsUnavailableError(f"{path.parent} can't be written, as {place} can't")
 
 
 def cluster_check(spec: ClusterSpec) -> Check:

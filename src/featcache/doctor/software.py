@@ -9,6 +9,7 @@ from pathlib import Path
 
 from featcache._version import __version__
 from featcache.doctor.check import FAIL, PASS, WARN, Check
+from featcache.machine import versions
 
 # What a report of trouble must name; the others are held to their ranges, too, and told where they are outside.
 _NAMED = ("tensorflow", "keras", "numpy", "h5py", "luigi", "dask", "pillow")
@@ -24,7 +25,10 @@ def software_checks() -> Iterator[Check]:
 def _python() -> Check:
     from packaging.specifiers import SpecifierSet
 
-    wanted = metadata.metadata("featcache")["Requires-Python"]
+    try:
+        wanted = metadata.metadata("featcache")["Requires-Python"]
+    except metadata.PackageNotFoundError:
+        wanted = ""  # `_packages` tells it
     found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     if platform.python_version() not in SpecifierSet(wanted):
         return Check("python", FAIL, f"{found}; expected {wanted}", "make PYTHON=python3.12 submit makes another one")
@@ -37,23 +41,28 @@ def _packages() -> Check:
     """Every requirement of featcache's own, without extras: installed, and inside its range."""
     from packaging.requirements import Requirement
 
-    faults, versions = [], {}
-    for text in metadata.requires("featcache") or ():
+    try:
+        required = metadata.requires("featcache") or ()
+    except metadata.PackageNotFoundError:
+        told = "featcache is not installed here, it was found on PYTHONPATH: nobody has looked at what it needs"
+        return Check("packages", WARN, told, "pip install -e FOLDER, with the folder that has its setup.cfg")
+    faults: list[str] = []
+    found: dict[str, str] = {}
+    for text in required:
         wanted = Requirement(text)
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
-        try:
-            versions[wanted.name] = metadata.version(wanted.name)
-        except metadata.PackageNotFoundError:
+        there = versions((wanted.name,))
+        found |= there
+        if not there:
             faults.append(f"{wanted.name} is missing")
-            continue
-        if not wanted.specifier.contains(versions[wanted.name], prereleases=True):
-            faults.append(f"{wanted.name} {versions[wanted.name]} is not {wanted.specifier}")
+        elif not wanted.specifier.contains(found[wanted.name], prereleases=True):
+            faults.append(f"{wanted.name} {found[wanted.name]} is not {wanted.specifier}")
     if faults:
         return Check(
             "packages", FAIL, "; ".join(faults), "pip install --upgrade featcache (or `make submit` in its folder)"
         )
-    named = ", ".join(f"{name} {versions[name]}" for name in _NAMED if name in versions)
+    named = ", ".join(f"{name} {found[name]}" for name in _NAMED if name in found)
     return Check("packages", PASS, f"featcache {__version__}, {named}")
 
 

@@ -21,11 +21,13 @@ class Fault:
             or images demand now) or ``unknown`` (nothing can be said of it).
         message: one line: what was expected, what is there.
         block: the damaged block of a feature cache, if it is one.
+        unreadable: whoever reads the file hangs or crashes, so nothing can be taken from it.
     """
 
     cause: str
     message: str
     block: int | None = None
+    unreadable: bool = False
 
     def record(self) -> dict[str, object]:
         """The fault as JSON-able values."""
@@ -35,7 +37,8 @@ class Fault:
     def of(cls, record: Mapping[str, object]) -> "Fault":
         """The inverse of `record`."""
         block = record["block"]
-        return cls(str(record["cause"]), str(record["message"]), block if isinstance(block, int) else None)
+        number = block if isinstance(block, int) else None
+        return cls(str(record["cause"]), str(record["message"]), number, bool(record["unreadable"]))
 
 
 def reading_fault(path: Path, error: OSError) -> Fault:

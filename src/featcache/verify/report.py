@@ -109,7 +109,7 @@ def _file_faults(path: Path, seconds: float) -> Iterator[Fault]:
             yield Fault.of(value["fault"])
         if "ended" in value:
             cause = DISK if at.startswith(("rows", "block")) and value["hung"] else FILE
-            yield Fault(cause, f"reading it {value['ended']}" + (f" at: {at}" if at else ""))
+            yield Fault(cause, f"reading it {value['ended']}" + (f" at: {at}" if at else ""), unreadable=True)
 
 
 def _demand_faults(

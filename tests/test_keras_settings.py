@@ -1,0 +1,123 @@
+"""Values come from settings and inputs alone: not from keras.json, nor from the environment or the program around."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import environment
+
+keras = pytest.importorskip("keras")
+
+import keras_values  # noqa: E402  # after importorskip
+
+from featcache.startup import plain_keras  # noqa: E402
+
+TESTS = Path(__file__).parent
+NAMES = ("floatx", "epsilon", "image_data_format")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return keras_values.own_backbone(tmp_path_factory.mktemp("own") / "net.keras")
+
+
+@pytest.fixture(scope="module")
+def expected(model: Path) -> dict[str, str]:
+    return keras_values.values(model)
+
+
+@pytest.fixture
+def restored():
+    """What a test sets is put back."""
+    kept = {name: getattr(keras.config, name)() for name in NAMES}
+    policy = keras.config.dtype_policy()
+    printed = np.get_printoptions()
+    yield
+    for name, value in kept.items():
+        getattr(keras.config, f"set_{name}")(value)
+    keras.config.set_dtype_policy(policy)
+    np.set_printoptions(**printed)
+
+
+def in_force() -> list[object]:
+    return [*(getattr(keras.config, name)() for name in NAMES), keras.config.dtype_policy().name]
+
+
+@pytest.mark.parametrize(
+    ("settings", "policy"),
+    [
+        ({"floatx": "float16", "epsilon": 0.25}, "mixed_float16"),
+        ({"floatx": "float64", "image_data_format": "channels_first"}, "float64"),
+    ],
+    ids=["half", "double"],
+)
+def test_a_program_that_set_keras_otherwise_gets_the_same_values_and_keeps_its_settings(
+    model, expected, restored, settings, policy
+):
+    for name, value in settings.items():
+        getattr(keras.config, f"set_{name}")(value)
+    keras.config.set_dtype_policy(policy)
+    np.set_printoptions(precision=2, legacy="1.13")
+    before = in_force()
+    assert keras_values.values(model) == expected
+    assert in_force() == before
+
+
+def test_neither_keras_json_nor_the_environment_shows_in_any_value(tmp_path, model, expected):
+    """One process: whatever of it shows would show in one of the values."""
+    odd = {"floatx": "float16", "epsilon": 0.25, "image_data_format": "channels_first", "backend": "tensorflow"}
+    (tmp_path / "keras.json").write_text(json.dumps(odd))
+    more = {
+        "KERAS_HOME": str(tmp_path),
+        "KERAS_MAX_EPOCHS": "0",
+        "KERAS_MAX_STEPS_PER_EPOCH": "1",
+        "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
+        "TF_ENABLE_AUTO_MIXED_PRECISION": "1",
+        "PYTHONHASHSEED": "7",
+        "TZ": "Asia/Kathmandu",
+        "LC_ALL": "C",
+        "PYTHONOPTIMIZE": "1",
+    }
+    path = os.pathsep.join([environment()["PYTHONPATH"], str(TESTS)])
+    done = subprocess.run(
+        [sys.executable, TESTS / "keras_values.py", model],
+        env=environment(**more, PYTHONPATH=path),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == expected
+
+
+def test_settings_are_put_back_by_the_last_of_several_threads(restored):
+    keras.config.set_floatx("float16")
+    inside, leave = threading.Event(), threading.Event()
+
+    def compute():
+        with plain_keras():
+            inside.set()
+            leave.wait(10)
+
+    other = threading.Thread(target=compute)
+    with plain_keras():
+        other.start()
+        inside.wait(10)
+        with plain_keras():
+            assert keras.config.dtype_policy().name == "float32"
+    assert keras.config.floatx() == "float32", "the other thread still computes"
+    leave.set()
+    other.join()
+    assert keras.config.floatx() == "float16"
+
+
+def test_they_are_put_back_after_a_failure(restored):
+    keras.config.set_floatx("float64")
+    with pytest.raises(RuntimeError), plain_keras():
+        raise RuntimeError
+    assert keras.config.floatx() == "float64"
