@@ -29,8 +29,8 @@ LOG_NAME = "luigi.log"
 # Raised when the same settings and inputs would give other values than before.
 PREDICT_VERSION = 1
 ENSEMBLE_VERSION = 3
-SUBMISSION_VERSION = 2
-REPORT_VERSION = 1
+SUBMISSION_VERSION = 3
+REPORT_VERSION = 2
 
 
 class Project:

@@ -11,7 +11,7 @@ from featcache.cache.sound import checked_cache
 from featcache.cluster import agreed_terms, connected
 from featcache.curves import curves_record
 from featcache.flight import Job
-from featcache.folds import assign_folds
+from featcache.folds import FOLD_SEED, assign_folds
 from featcache.linear import train_linear
 from featcache.parts import by_folds, by_groups
 from featcache.predictions import Predictions
@@ -22,8 +22,6 @@ from featcache.scoring import Scores, judge_parts
 from featcache.stages.pseudo import pseudo_labels
 from featcache.startup import import_keras
 from featcache.tables import counted
-
-FOLD_SEED = 0
 
 
 def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str:
