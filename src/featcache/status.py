@@ -28,6 +28,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "WriteReport": ("ExtractFeatures", "BuildEnsemble", "PredictRows"),
 }
 _LAST = ("WriteSubmission", "WriteReport")
+_LAST_WITHOUT_TEST = ("BuildEnsemble", "PredictRows", "WriteReport")
+_NO_TEST = "there are no test images"
 COLUMNS = ("stage", "state", "size", "age", "what would make it run")
 
 
@@ -58,7 +60,7 @@ def status_record(project: Project) -> dict[str, Any]:
     """
     findings = _findings(project)
     incomplete = {stage for stage, found in findings.items() if not found.complete}
-    running = _running(incomplete)
+    running = _running(incomplete, project)
     now = time.time()
     stages = []
     for stage, found in findings.items():
@@ -101,7 +103,7 @@ def _findings(project: Project) -> dict[str, Finding]:
         **({"TrainConvNets": lambda: _convnets(project)} if project.convnets() else {}),
         "PredictRows": lambda: _predictions(project),
         "BuildEnsemble": lambda: _recorded([project.ensemble()]),
-        "WriteSubmission": lambda: _recorded([project.submission()]),
+        "WriteSubmission": lambda: _submission(project),
         **({"WriteReport": lambda: _recorded([project.report()])} if project.settings.report.enabled else {}),
     }
     findings: dict[str, Finding] = {}
@@ -160,8 +162,14 @@ def _convnets(project: Project) -> Finding:
 def _predictions(project: Project) -> Finding:
     splits = project.scored_splits()
     if not splits and project.listed():
-        return Finding([], complete=False, reason="there are no test images to predict")
+        return Finding([], complete=False, reason=f"{_NO_TEST} to predict")
     return _recorded([project.predictions(split) for split in splits])
+
+
+def _submission(project: Project) -> Finding:
+    if project.listed() and "test" not in project.splits():
+        return Finding([], complete=False, reason=_NO_TEST)
+    return _recorded([project.submission()])
 
 
 def _recorded(artifacts: list[Artifact], siblings: Mapping[str, Iterable[Path]] | None = None) -> Finding:
@@ -186,15 +194,19 @@ def _reason(stage: str, found: Finding, incomplete: set[str]) -> str:
     return f"upstream: {waiting[0]}" if waiting else "its record is damaged"
 
 
-def _running(incomplete: set[str]) -> set[str]:
+def _running(incomplete: set[str], project: Project) -> set[str]:
     """The stages that Submit would run: Luigi looks upstream of what is incomplete only.
 
-    Without a true manifest no key is known, so then it looks at every stage.
+    Without a true manifest no key is known, so then it looks at every stage that there is something to do for.
     """
     running: set[str] = set()
+    splits = project.splits()
+    needless = {"WriteSubmission"} if splits and "test" not in splits else set()
+    needless |= {"PredictRows"} if splits and not project.scored_splits() else set()
     if "IndexImages" in incomplete:
-        return incomplete
-    asked = list(_LAST)
+        return incomplete - needless
+    asked = list(_LAST_WITHOUT_TEST if needless else _LAST)
+    incomplete = incomplete - needless
     while asked:
         stage = asked.pop()
         if stage in incomplete and stage not in running:
