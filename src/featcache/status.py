@@ -134,7 +134,7 @@ def _features(project: Project, *, indexed: bool) -> Finding:
     # Rows that changed are the reason of IndexImages, as long as that didn't run.
     manifest = Manifest.load(project.folder) if indexed and stale else None
     reasons = [cache_reason(project, s, c, manifest) for s, c in stale]
-    upstream = () if indexed and stale else ("IndexImages",)
+    upstream = () if indexed else ("IndexImages",)
     found = list(dict.fromkeys(reason for reason in reasons if reason))
     if len(found) > 1 and MISSING in found:
         found.remove(MISSING)
@@ -147,8 +147,9 @@ def _heads(project: Project) -> Finding:
     folder, siblings = project.folder / "heads", {}
     for tap, shape in project.bags():
         any_key = "?" * SHORT  # "fast-pseudo" begins with "fast"
-        alike = sorted(folder.glob(f"{tap}-{shape}-{any_key}/bag.json"))
-        siblings[str(project.bag(tap, shape).path)] = alike or sorted(folder.glob(f"{tap}-*/bag.json"))
+        path = project.bag(tap, shape).path
+        alike = sorted(folder.glob(f"{path.parent.name.rpartition('-')[0]}-{any_key}/bag.json"))
+        siblings[str(path)] = alike or sorted(folder.glob(f"{tap}-*/bag.json"))
     return _recorded([project.bag(*bag) for bag in project.bags()], siblings)
 
 

@@ -14,6 +14,7 @@ from featcache.cluster import Cluster, agreed_terms, connected
 from featcache.convnet_folder import History, PartialFolder, State, model_path
 from featcache.convnet_plan import ConvNetPlan, resolve
 from featcache.ensemble_search import judged_members
+from featcache.errors import CacheMismatchError
 from featcache.flight import Job
 from featcache.folds import FOLD_SEED, assign_folds
 from featcache.pixels import Pixels, load_pixels
@@ -231,7 +232,7 @@ def _train_fold(
 
     begun = partial.kept(training.fold)
     if begun is not None:
-        progress.advance(len(begun[1]["loss"]))
+        progress.advance(len(begun[1].get("loss", ())))
     written = time.perf_counter()
 
     def after_epoch(state: Callable[[], State], history: History) -> None:
@@ -243,6 +244,15 @@ def _train_fold(
             partial.keep(training.fold, state(), history)
             written = time.perf_counter()
 
-    network = train_network(plan, training, begun, after_epoch)
+    try:
+        network = train_network(plan, training, begun, after_epoch)
+    except CacheMismatchError as error:
+        if begun is None:
+            raise
+        progress.notice(
+            f"fold {training.fold} of convnet/seed{training.seed} begins again: {error} (Keras was changed?)"
+        )
+        progress.advance(-len(begun[1].get("loss", ())))
+        network = train_network(plan, training, None, after_epoch)
     partial.finish(training.fold, network.model, network.history)
     return network.history

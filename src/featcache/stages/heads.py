@@ -73,23 +73,23 @@ def _mean_scores(known: Predictions) -> Scores:
 
 
 def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> str:
-    """Have workers train the bags that aren't complete, a job each; a second round after the first.
-
-    Without workers `TrainBag` has trained them, and nothing is left to do.
+    """Train the bags that aren't complete: here one after the other, or by workers a job each; a second round after the first.
 
     Args:
         project: whose bags.
         progress: counts bags.
-        fresh: train those again that are complete.
+        fresh: train those again that are complete, unless this run of the program trained them.
 
     Raises:
         ClusterError: workers can't be had, don't fit, or die.
         TrainingError, StorageError: as `train_bag`.
     """
-    cluster = connected(project)
+    cluster, run = connected(project), project.run if fresh else None
+    todo = [bag for bag in project.bags() if not project.bag(*bag).is_complete(run)]
+    todo.sort(key=lambda bag: bag[1].endswith(PSEUDO))
     if cluster is None:
-        return "every bag is trained"
-    todo = [bag for bag in project.bags() if fresh or not project.bag(*bag).is_complete()]
+        told = [train_bag(project, tap, shape, progress) for tap, shape in todo]
+        return " · ".join(told) or "every bag is trained"
     progress.start("bags of heads", len(todo), "bags")
     try:
         with agreed_terms(cluster, project, weights=False) as terms:
