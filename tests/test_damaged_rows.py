@@ -1,9 +1,15 @@
 """Images that turn out damaged when they are decoded, until a class or a split has none left: never a quiet end."""
 
+import shutil
+
 import pytest
 from projects import CLASSES, copied_project, write_image
 
+from featcache import disk, stages
+from featcache.cache.reader import Reader
 from featcache.leaderboard import leaderboard_record
+from featcache.progress import Silent
+from featcache.project import Project
 from featcache.summary import summary, summary_parts
 from featcache.tables import plain
 from pipeline.config import current_project
@@ -88,3 +94,31 @@ def test_a_split_without_a_usable_image_has_no_score(project):
     assert list(facts["scores"]) == ["out of fold"]
     assert lines[1].endswith("valid: 6 of 6 images could not be used, so it has no score")
     assert not any(entry["splits"] for entry in board["entries"])
+
+
+def test_without_workers_the_stage_trains_the_bags_that_are_missing(project):
+    with project.in_force():
+        mine = Project(current_project().settings)
+        assert stages.train_bags(mine, Silent()) == "every bag is trained"
+        bags = [mine.bag(*bag) for bag in mine.bags()]
+        shutil.rmtree(bags[0].path.parent)
+        assert bags[0].path.parent.name.rpartition("-")[0].replace("-", "/") in stages.train_bags(mine, Silent())
+        assert [bag.is_complete() for bag in bags] == [True, True]
+        assert [bag.is_complete(mine.run) for bag in bags] == [True, False]
+        stages.train_bags(mine, Silent(), fresh=True)
+        assert [bag.is_complete(mine.run) for bag in bags] == [True, True]
+
+
+def test_a_run_reads_each_cache_once_for_its_checksums(project, monkeypatch):
+    monkeypatch.setattr(disk, "SETTLE_NS", 0)
+    reads, verified = [], Reader._verified
+
+    def noted(reader, candidates):
+        reads.append(reader.path.name)
+        return verified(reader, candidates)
+
+    monkeypatch.setattr(Reader, "_verified", noted)
+    project.set("Heads", hidden="9", dropout="0.3")
+    project.run()
+    assert project.succeeded
+    assert sorted(name.partition("-")[0] for name in reads) == ["test", "train"]

@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
+from cache_files import TAPS, features_of, make_header, make_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import featcache
+from featcache.cache.layout import Status
+from featcache.cache.writer import CacheWriter
 from featcache.errors import SubmissionError, TrainingError
 from featcache.folds import assign_folds
-from featcache.set_aside import SplitRows, check_usable, losses
+from featcache.set_aside import SplitRows, alike, check_usable, losses
 
 NAMES = ("ant", "bee", "cat")
 
@@ -55,6 +59,19 @@ def test_a_refusal_names_class_counts_reason_and_file():
     told = str(caught.value)
     assert "got 0 of 4 for class 'b', 0 of 4 for class 'c', 0 of 4 for class 'd' and 1 more class" in told
     assert "the first: 4: torn (see f): mend" in told
+
+
+@pytest.mark.parametrize("say", [np.zeros_like, lambda stored: np.full_like(stored, 3.5)])
+def test_a_tap_that_says_the_same_of_every_image_is_named(tmp_path, say):
+    rows, taps = make_rows(200), TAPS
+    with CacheWriter(tmp_path / "c.h5", make_header(rows, taps)) as writer:
+        features = features_of(rows, range(200))
+        features["block5_pool"] = say(features["block5_pool"])
+        status = np.full(200, Status.OK, np.uint8)
+        writer.write(np.arange(200), features, status)
+        writer.publish({})
+    (line,) = alike(featcache.open(tmp_path / "c.h5"))
+    assert line.startswith("tap block5_pool: the features of 64 images, evenly spaced, are all the same")
 
 
 @st.composite

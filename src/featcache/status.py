@@ -192,7 +192,9 @@ def _reason(stage: str, found: Finding, incomplete: set[str]) -> str:
     waiting = waiting or [name for name in NEEDS[stage] if name in incomplete]
     if found.reason == MISSING:
         return MISSING
-    return f"upstream: {waiting[0]}" if waiting else "its record is damaged"
+    if not waiting:
+        return "its record is damaged"
+    return f"upstream: {waiting[0]}" if waiting[0] in incomplete else f"{waiting[0]} made something else since"
 
 
 def _running(incomplete: set[str], project: Project) -> set[str]:
