@@ -11,7 +11,7 @@ from featcache.cache.layout import Status
 from featcache.cache.reader import Reader
 from featcache.combination import normalised
 from featcache.ensemble import Ensemble
-from featcache.errors import CacheMismatchError
+from featcache.errors import CacheMismatchError, TrainingError
 from featcache.predictions import Predictions, joined_members
 from featcache.project import Project
 from featcache.scoring import judge_parts
@@ -77,6 +77,16 @@ def all_scores(project: Project, built: Ensemble, clip: float | None = None) -> 
 
 
 def class_prior(train: Reader) -> npt.NDArray[np.float64]:
-    """Return (C,) the classes' shares among the usable training rows."""
+    """Return (C,) the classes' shares among the usable training rows.
+
+    Raises:
+        TrainingError: a class has none, so nothing was trained on it: features of an older version may be such.
+    """
     counts = np.bincount(train.labels[train.status == Status.OK], minlength=len(train.class_names))
+    if not counts.all():
+        name = train.class_names[int(counts.argmin())]
+        raise TrainingError(
+            f"{train.path}: expected usable training images of each class; got 0 for class {name!r}: mend its images, add "
+            "others, or take the class away"
+        )
     return np.asarray(counts / counts.sum(), np.float64)
