@@ -6,9 +6,8 @@ from featcache.cache.reader import Reader, open_cache
 from featcache.disk import settled
 from featcache.errors import CacheFormatError
 
-_SOUND: set[tuple[int, ...]] = (
-    set()
-)  # files that this process has read and found sound: each bag asks for those of all taps
+# Files that this process has read and found sound: each bag asks for those of all taps.
+_SOUND: set[tuple[int, ...]] = set()
 
 
 def checked_cache(path: Path) -> Reader:
