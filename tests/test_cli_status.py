@@ -227,7 +227,7 @@ def test_a_stage_does_not_wait_for_one_that_is_complete(project, capsys):
     project.run("TrainHeads")
     reasons = told()
     assert reasons["TrainHeads"] == ""
-    assert reasons["BuildEnsemble"] == "TrainHeads made something else since"
+    assert reasons["BuildEnsemble"] == "upstream: TrainHeads", "which made something else since"
     assert reasons["WriteSubmission"] == "upstream: BuildEnsemble"
 
 

@@ -192,9 +192,7 @@ def _reason(stage: str, found: Finding, incomplete: set[str]) -> str:
     waiting = waiting or [name for name in NEEDS[stage] if name in incomplete]
     if found.reason == MISSING:
         return MISSING
-    if not waiting:
-        return "its record is damaged"
-    return f"upstream: {waiting[0]}" if waiting[0] in incomplete else f"{waiting[0]} made something else since"
+    return f"upstream: {waiting[0]}" if waiting else "its record is damaged"
 
 
 def _running(incomplete: set[str], project: Project) -> set[str]:
