@@ -257,16 +257,29 @@ class WriteReport(Stage):
 
 
 class Submit(Stage):
-    """The main job: the checked submission, a report beside it, and what a person wants to know about both."""
+    """The main job: the checked submission, a report beside it, and what a person wants to know about both.
+
+    Training images alone are a whole run, too: out-of-fold scores and the report, and no submission.
+    """
 
     shown = False
 
-    def requires(self) -> list[luigi.Task]:
-        return [WriteSubmission(), *([WriteReport()] if current_project().settings.report.enabled else [])]
+    def requires(self) -> luigi.Task:
+        return IndexImages()
+
+    def results(self) -> list[luigi.Task]:
+        """The stages that make what a run ends with; which these are is known only once the images are listed."""
+        project = current_project()
+        if "test" in project.splits():
+            found: list[luigi.Task] = [WriteSubmission()]
+        else:
+            found = [BuildEnsemble(), *([PredictRows()] if project.scored_splits() else [])]
+        return [*found, *([WriteReport()] if project.settings.report.enabled else [])]
 
     def artifacts(self) -> list[Artifact]:
-        project = current_project()
-        return [project.submission(), *([project.report()] if project.settings.report.enabled else [])]
+        if not current_project().splits():
+            return [current_project().manifest()]  # whose key isn't known yet
+        return [artifact for stage in self.results() if isinstance(stage, Stage) for artifact in stage.artifacts()]
 
     def output(self) -> list[ArtifactTarget]:
         """Submission and report, whichever run made them: a rerun of this stage only shows the summary again."""
@@ -276,8 +289,9 @@ class Submit(Stage):
         """Whether all is there and, in a rerun, its summary was shown."""
         return super().complete() and (self.shown or not self.rerun)
 
-    def run(self) -> None:
-        """Show the summary; all work is upstream."""
+    def run(self) -> Iterator[list[luigi.Task]]:
+        """Show the summary, once all work upstream is done."""
+        yield self.results()
         show_summary()
         self.shown = True
 

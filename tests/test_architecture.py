@@ -66,7 +66,7 @@ LAYERS = [
     {"worker"},
     {"cluster", "flight", "local_workers"},
     {"block_jobs"},
-    {"members", "summary", "describe", "configuration"},
+    {"set_aside", "members", "summary", "describe", "configuration"},
     {"leaderboard"},
     {"report"},
     {"stages", "staleness"},

@@ -162,9 +162,9 @@ def test_a_nul_in_an_id_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("taps", "message"),
     [
-        ((TapLayout("id", (3,), "k", {}),), "twice or reserved: \\['id'\\]"),
-        ((TapLayout("a", (1, 2, 3), "k", {}), TapLayout("a_y", (3,), "k", {})), "'a_y'"),
-        ((), "one or more taps"),
+        ((TapLayout("id", (3,), "k", {}),), "got id, twice or reserved"),
+        ((TapLayout("a", (1, 2, 3), "k", {}), TapLayout("a_y", (3,), "k", {})), "got a_y, twice"),
+        ((), "expected one or more .*; got none"),
     ],
 )
 def test_taps_that_would_share_a_name_are_refused(taps, message):

@@ -215,6 +215,22 @@ def test_a_damaged_record_runs_again_once_it_is_needed(project, capsys, record, 
     assert ran(project) == set(running)
 
 
+def test_a_stage_does_not_wait_for_one_that_is_complete(project, capsys):
+    def told():
+        capsys.readouterr()
+        main(["status", "--json", *flags(project)])
+        return {stage["stage"]: stage["reason"] for stage in json.loads(capsys.readouterr().out)["stages"]}
+
+    (project.artifacts / "features/features.json").unlink()
+    assert told()["ExtractFeatures"] == "its record is missing or of other features"
+    project.set("Heads", hidden="9")
+    project.run("TrainHeads")
+    reasons = told()
+    assert reasons["TrainHeads"] == ""
+    assert reasons["BuildEnsemble"] == "upstream: TrainHeads", "which made something else since"
+    assert reasons["WriteSubmission"] == "upstream: BuildEnsemble"
+
+
 def test_the_same_luigi_cfg_as_luigi(project, tmp_path, monkeypatch):
     other = tmp_path / "extra.cfg"
     (tmp_path / "luigi.cfg").write_text(

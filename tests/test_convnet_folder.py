@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from featcache import disk
 from featcache.convnet_folder import PartialFolder, model_path, model_paths
 from featcache.predictions import Predictions
 
@@ -80,3 +81,22 @@ def test_publishing_replaces_what_was_there(partial):
         names = {path.name for path in partial.folder.iterdir()}
         assert names == {"convnet.json", "fold2.keras", "fold10.keras", "out_of_fold.hdf5"}
     assert [path.name for path in partial.folder.parent.iterdir()] == ["seed0-abc"]
+
+
+def test_a_kill_while_it_is_published_loses_no_fold(partial, monkeypatch):
+    said = Predictions(("a",), np.zeros(1, np.int32), ("m",), np.ones((1, 1, 1), np.float32), ("c",))
+    partial.finish(0, Model(), HISTORY)
+    partial.finish(1, Model(), HISTORY)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for step in ("replace", "fsync_folder"):
+        with monkeypatch.context() as patch:
+            patch.setattr(disk.disk, step, killed)
+            with pytest.raises(KeyboardInterrupt):
+                partial.publish({"key": "key"}, said)
+        assert partial.finished(0) == partial.finished(1) == HISTORY, step
+    partial.publish({"key": "key"}, said)
+    names = {path.name for path in partial.folder.iterdir()}
+    assert names == {"convnet.json", "fold0.keras", "fold1.keras", "out_of_fold.hdf5"}

@@ -13,6 +13,7 @@ from featcache import convnet_training
 from featcache.convnet_folder import PartialFolder
 from featcache.ensemble import Ensemble
 from featcache.predictions import Predictions
+from pipeline.config import current_project
 
 SETTINGS = {"members": "1", "image_size": "16", "schedule": "3e-3x2", "batch_size": "8"}
 RESULTS = ["BuildEnsemble", "PredictRows", "WriteSubmission"]
@@ -137,6 +138,22 @@ def test_killed_between_folds_it_goes_on_with_the_next(project, monkeypatch):
     assert trained == [1]
     assert said_by(project) == expected
     assert [path.name.endswith(".partial") for path in convnets(project)] == [False]
+
+
+@pytest.mark.parametrize("history", [{"loss": [1.0]}, {"loss": [1.0], "accuracy": [0.5]}, {}])
+def test_a_checkpoint_of_another_network_is_dropped_with_a_word(project, capsys, history):
+    """As after an upgrade of Keras, whose optimizer has other variables."""
+    expected = said_by(project)
+    shutil.rmtree(project.artifacts / "convnets")
+    with project.in_force():
+        artifact = current_project().convnet(0)
+    partial = PartialFolder(artifact.path.parent, artifact.key)
+    partial.begin(fresh=False)
+    partial.keep(1, [np.zeros((3, 3))], history)
+    assert project.run("TrainConvNets") == ["TrainConvNets"]
+    assert project.succeeded
+    assert "NOTICE: fold 1 of convnet/seed0 begins again: expected a checkpoint of" in capsys.readouterr().out
+    assert said_by(project) == expected
 
 
 def test_a_rerun_trains_all_of_it_again_with_the_same_result(project, monkeypatch):

@@ -6,8 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
+from featcache import disk, prediction_file
 from featcache.errors import CacheFormatError, CacheMismatchError
-from featcache.prediction_file import stored_record
+from featcache.prediction_file import stored_members, stored_record
 from featcache.predictions import Predictions, joined_members
 
 
@@ -87,3 +88,53 @@ def test_members_of_other_folds_are_not_joined(predictions):
     for folds in (None, np.array([0, 0, -1, 1], np.int32)):
         with pytest.raises(CacheMismatchError, match="same folds"):
             joined_members([first, dataclasses.replace(other, folds=folds)])
+
+
+def counting(monkeypatch):
+    """The files whose bytes were read for their digest."""
+    digest, read = prediction_file._rest_digest, []
+
+    def noted(stream, start):
+        read.append(stream.name)
+        return digest(stream, start)
+
+    monkeypatch.setattr(prediction_file, "_rest_digest", noted)
+    return read
+
+
+def test_names_of_members_cost_the_first_line(predictions, tmp_path, monkeypatch):
+    path = tmp_path / "out_of_fold.hdf5"
+    predictions.save(path)
+    read = counting(monkeypatch)
+    assert stored_members(path) == predictions.members
+    assert read == []
+
+
+def test_members_of_a_file_whose_first_line_does_not_name_them(predictions, tmp_path):
+    path = tmp_path / "older.hdf5"
+    predictions.save(path)
+    content = path.read_bytes()
+    names = b'"members": ["head 0", "head 1"], '
+    assert names in content
+    path.write_bytes(content.replace(names, b" " * len(names)))
+    assert stored_members(path) == predictions.members
+    path.write_bytes(b"")
+    with pytest.raises(CacheFormatError):
+        stored_members(path)
+
+
+def test_a_file_is_held_to_its_digest_once_a_process_and_again_when_it_changed(predictions, tmp_path, monkeypatch):
+    path = tmp_path / "out_of_fold.hdf5"
+    predictions.save(path)
+    read = counting(monkeypatch)
+    Predictions.load(path)
+    Predictions.load(path)
+    assert len(read) == 2, "it was written a moment ago: a change could have the same time stamp"
+    monkeypatch.setattr(disk, "SETTLE_NS", 0)
+    for _ in range(3):
+        Predictions.load(path)
+    assert len(read) == 3
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CacheFormatError, match="not those that were written"):
+        Predictions.load(path)

@@ -128,10 +128,12 @@ class PartialFolder:
         with storage_errors(self.folder, "could not write"):
             out_of_fold.save(self.path / OUT_OF_FOLD_FILE)
             kept = [path for path in sorted(self.path.iterdir()) if path.suffix in (".keras", ".hdf5")]
-            write_json(self.path / RECORD_FILE, {**record, "files": {path.name: path.stat().st_size for path in kept}})
-            for path in set(self.path.iterdir()) - {*kept, self.path / RECORD_FILE}:
-                path.unlink()
+            files = {path.name: path.stat().st_size for path in kept}
+            write_json(self.path / RECORD_FILE, {**record, "files": files})
             replace_folder(self.path, self.folder)
+            # only now: a kill in between must find the records of the finished folds
+            for path in set(self.folder.iterdir()) - {self.folder / name for name in (RECORD_FILE, *files)}:
+                path.unlink()
 
     def _record(self, fold: int) -> Path:
         return self.path / f"fold{fold}.json"

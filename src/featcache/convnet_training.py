@@ -15,7 +15,7 @@ import numpy.typing as npt
 from featcache.convnet import Images, build_network, predict
 from featcache.convnet_folder import History, State
 from featcache.convnet_plan import ConvNetPlan, draw_epoch
-from featcache.errors import TrainingError
+from featcache.errors import CacheMismatchError, TrainingError
 from featcache.schedules import rates
 from featcache.startup import plain_keras
 
@@ -74,6 +74,7 @@ def train_network(
         after_epoch: is called with a function that returns the state, and the history so far.
 
     Raises:
+        CacheMismatchError: `begun` is of another network, such as another release of Keras builds; nothing was trained.
         TrainingError: fewer than 2 rows to train on, or the loss became NaN or infinite.
     """
     learner = _learner(plan, training)
@@ -81,6 +82,7 @@ def train_network(
     variables = [*learner.weights, *learner.optimizer.variables]
     history: dict[str, list[float]] = {name: [] for name in _HISTORY}
     if begun is not None:
+        _check_begun([tuple(variable.shape) for variable in variables], *begun)
         for variable, stored in zip(variables, begun[0], strict=True):
             variable.assign(stored)
         history = {name: list(values) for name, values in begun[1].items()}
@@ -98,6 +100,12 @@ def train_network(
         after_epoch(state, history)
     judge.set_weights(learner.get_weights())
     return Network(judge, history)
+
+
+def _check_begun(shapes: list[tuple[int, ...]], state: State, history: History) -> None:
+    if shapes != [value.shape for value in state] or set(history) != set(_HISTORY):
+        got = f"{len(state)} variables, {', '.join(sorted(history))}"
+        raise CacheMismatchError(f"expected a checkpoint of {len(shapes)} variables of this network; got {got}")
 
 
 def _learner(plan: ConvNetPlan, training: Training) -> keras.Model:

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ _REASONS = {
     errno.EACCES: "permission denied",
     errno.EPERM: "operation not permitted",
     errno.EIO: "the disk reports an input/output error",
+    errno.ENAMETOOLONG: "the name is too long for the file system",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
     errno.EEXIST: "something that is no folder has this name",
     errno.EISDIR: "a folder has this name",
@@ -36,6 +38,7 @@ _REASONS = {
     errno.ESTALE: "the file server no longer knows it",
     errno.ENXIO: "it is no file",
 }
+SETTLE_NS = 2_000_000_000  # the coarsest time stamps in use (FAT) tick every two seconds
 _MOST_BUFFERS = 1024  # IOV_MAX of Linux and macOS
 _TOLD = re.compile(r"errno = (\d+)")
 
@@ -219,3 +222,10 @@ def replace_folder(temporary: Path, folder: Path) -> None:
     disk.replace(temporary, folder)
     if old.exists():
         shutil.rmtree(old)
+
+
+def settled(found: os.stat_result) -> tuple[int, ...] | None:
+    """Return what tells a file, as it is now, from any other; None while a change could hide in a tick of the clock."""
+    if abs(time.time_ns() - found.st_ctime_ns) < SETTLE_NS:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

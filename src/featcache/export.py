@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from featcache import keys
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader
 from featcache.cache.sound import checked_cache
@@ -30,7 +31,7 @@ def export_npy(path: Path, folder: Path) -> list[Path]:
     reader = checked_cache(path)
     with making_folder(folder) as temporary:
         for tap in reader.taps:
-            _write_npy(temporary / f"{tap}.npy", reader[tap])
+            _write_npy(temporary / f"{keys.short_name(tap)}.npy", reader[tap])
         _write_npy(temporary / "label.npy", reader.labels)
         _write_npy(temporary / "status.npy", np.asarray(reader.status))
         _write_rows(temporary / "rows.csv", reader)

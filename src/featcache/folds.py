@@ -10,6 +10,8 @@ import numpy.typing as npt
 from featcache.errors import TrainingError
 
 NO_FOLD = -1
+FOLD_SEED = 0  # of every stage: rows are in the same folds for all members
+_DRAWS = 20
 
 
 def assign_folds(
@@ -28,38 +30,56 @@ def assign_folds(
             other row has a group.
         folds: the number of parts, at least 2.
         seed: decides the shuffling; the same seed, rows and order give the same folds.
-        class_names: what errors call the classes; their indices where it is empty.
+        class_names: what errors call the classes, each of which must have rows; empty: indices, of those that occur.
         digests: n texts, equal where the images are the same bytes: copies of one image, like rows of one group,
             share a fold, or what is scored was seen in training. Empty: all images differ.
 
     Returns:
-        (n,) int32 in 0..folds-1, or `NO_FOLD`. A class with fewer rows than folds is missing from some folds.
+        (n,) int32 in 0..folds-1, or `NO_FOLD`. A class with fewer rows than folds is missing from some folds, and in
+        at least two.
 
     Raises:
-        TrainingError: fewer rows or groups than folds, or a class that can't be trained on and scored: one row,
-            or all rows in one group.
+        TrainingError: fewer rows or groups than folds, or a class that can't be trained on and scored: no row or one,
+            all rows in one group, or always in one fold.
     """
     labels = np.asarray(labels)
     known = np.flatnonzero(labels >= 0)
-    images = _by_first(np.asarray(digests)[known]) if len(digests) else np.arange(len(known))
-    units = _units([groups[row] for row in known.tolist()], images)
+    images = _by_first(_column(digests)[known]) if len(digests) else np.arange(len(known))
+    every = list(groups)  # a manifest's texts are read in their order many times as fast as one by one
+    units = _units([every[row] for row in known.tolist()], images)
     _check(labels[known], images, units, folds, class_names)
     assigned = np.full(len(labels), NO_FOLD, np.int32)
-    if units is None:
-        assigned[known] = _stratified(labels[known], images, folds, seed)
-    else:
-        assigned[known] = _grouped(labels[known], units, folds, seed)
-    return assigned
+    for draw in range(seed, seed + _DRAWS):
+        if units is None:
+            assigned[known] = _stratified(labels[known], images, folds, draw)
+        else:
+            assigned[known] = _grouped(labels[known], units, folds, draw)
+        fault = _fault(labels[known], assigned[known], folds, class_names)
+        if not fault:
+            return assigned
+    raise TrainingError(fault)
 
 
-def check_rows(rows: int, folds: int) -> None:
-    """Refuse fewer labelled rows than folds.
+def _column(digests: Sequence[str] | npt.NDArray[np.bytes_]) -> npt.NDArray[np.bytes_]:
+    """Texts of 64 characters as bytes, which take a quarter of the memory."""
+    return digests if isinstance(digests, np.ndarray) else np.fromiter(digests, "S64", len(digests))
 
-    Raises:
-        TrainingError: there are fewer.
-    """
-    if rows < folds:
-        raise TrainingError(f"expected at least one labelled row a fold; got rows={rows}, folds={folds}: {_FEWER}")
+
+def _fault(
+    labels: npt.NDArray[np.integer], assigned: npt.NDArray[np.int32], folds: int, class_names: Sequence[str]
+) -> str:
+    """What is wrong with these folds: an empty one, or a class that is in one alone and so untrained when it is scored."""
+    if len(np.unique(assigned)) < folds:
+        return f"expected rows in each fold; the groups are too uneven for folds={folds}: lower [Heads] folds"
+    pairs = np.unique(labels.astype(np.int64) * folds + assigned)  # what occurs of class and fold together
+    classes, counts = np.unique(pairs // folds, return_counts=True)
+    if (counts > 1).all():
+        return ""
+    return (
+        f"expected each class in at least 2 folds, or it is never trained on when it is scored; got folds=1 for class "
+        f"{_name(class_names, int(classes[counts.argmin()]))}, whose images hang together by groups or by copies in "
+        "other classes: add images of it or lower [Heads] folds"
+    )
 
 
 def _by_first(values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
@@ -92,26 +112,52 @@ def _check(
     folds: int,
     class_names: Sequence[str],
 ) -> None:
-    check_rows(len(np.unique(images)), folds)
-    if units is not None and len(np.unique(units)) < folds:
-        count = len(np.unique(units))
-        raise TrainingError(f"expected at least one group a fold; got groups={count}, folds={folds}: {_FEWER}")
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        name = class_names[label] if class_names else int(label)
-        if len(np.unique(images[members])) < 2:
-            raise TrainingError(
-                f"expected at least 2 usable images of each class, one to train on and one to score; "
-                f"got rows=1 for class {name!r}, copies of it aside: add images of it or remove its folder"
-            )
-        if units is not None and len(np.unique(units[members])) < 2:
-            raise TrainingError(
-                f"expected each class in at least 2 groups, or it is never trained on when it is scored; got groups=1 "
-                f"for class {name!r}: add rows of it from another group or set [Dataset] groups to none"
-            )
+    rows, different = len(labels), len(np.unique(images))
+    if not rows:
+        raise TrainingError("expected training rows with a label and a usable image; got rows=0: add some")
+    if different == 1 < rows:
+        raise TrainingError(f"expected different images; all {rows:,} training images are copies of one: add others")
+    if units is not None and (count := len(np.unique(units))) < folds:
+        raise TrainingError(
+            f"expected at least one group a fold; got groups={count}, folds={folds}: "
+            f"add rows of other groups{_or_fewer(count)}"
+        )
+    if units is not None and (most := int(np.bincount(labels).max())) < folds:
+        raise TrainingError(
+            f"expected a class with at least as many rows as folds, to deal out groups; got rows={most}, folds={folds}: "
+            f"add images{_or_fewer(most)}"
+        )
+    for label in range(len(class_names)) if class_names else np.unique(labels).tolist():
+        of_class = labels == label
+        _check_class(images[of_class], units if units is None else units[of_class], _name(class_names, label))
+    if different < folds:
+        copies = f" ({rows:,} with copies of one image)" if rows > different else ""
+        raise TrainingError(
+            f"expected at least one labelled row a fold; got rows={different}{copies}, folds={folds}: "
+            f"add images{_or_fewer(different)}"
+        )
 
 
-_FEWER = "add rows or lower [Heads] folds"
+def _check_class(images: npt.NDArray[np.intp], units: npt.NDArray[np.intp] | None, name: str) -> None:
+    if len(np.unique(images)) < 2:
+        copies = f"rows={len(images)}, all of them copies of one image," if len(images) > 1 else f"rows={len(images)}"
+        raise TrainingError(
+            f"expected at least 2 usable images of each class, different ones, to train on one and score the other; "
+            f"got {copies} for class {name}: add images of it or remove its folder"
+        )
+    if units is not None and len(np.unique(units)) < 2:
+        raise TrainingError(
+            f"expected each class in at least 2 groups, or it is never trained on when it is scored; got groups=1 "
+            f"for class {name}: add rows of it from another group or set [Dataset] groups to none"
+        )
+
+
+def _or_fewer(folds: int) -> str:
+    return f" or lower [Heads] folds to {folds}" if folds > 1 else ""
+
+
+def _name(class_names: Sequence[str], label: int) -> str:
+    return repr(class_names[label]) if class_names else str(label)
 
 
 def _grouped(
@@ -126,10 +172,6 @@ def _grouped(
         warnings.simplefilter("ignore", UserWarning)
         for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels, units)):
             assigned[held_out] = fold
-    if len(np.unique(assigned)) < folds:
-        raise TrainingError(
-            f"expected rows in each fold; the groups are too uneven for folds={folds}: lower [Heads] folds"
-        )
     return assigned
 
 

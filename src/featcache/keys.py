@@ -11,6 +11,7 @@ from pathlib import Path
 
 from featcache.paths import regular
 
+NAME_BYTES = 224  # of the 255 that file systems take: the rest is for a temporary file of an unfinished one
 SHORT = 8
 _PART = 1024
 
@@ -43,6 +44,19 @@ def short(key: str) -> str:
 def bytes_digest(content: bytes | memoryview) -> str:
     """Return the SHA-256 of `content` as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
+
+
+def short_name(name: str, more: int = 0) -> str:
+    """Return `name` as a file system takes it: one that is too long keeps its beginning, and a digest of the whole.
+
+    Args:
+        name: wanted for a file or folder.
+        more: bytes that stand behind it.
+    """
+    raw, most = name.encode("utf-8", "surrogateescape"), NAME_BYTES - more
+    if len(raw) <= most:
+        return name
+    return f"{raw[: most - SHORT - 1].decode('utf-8', 'ignore')}-{short(bytes_digest(raw))}"
 
 
 def file_digest(path: Path) -> str:

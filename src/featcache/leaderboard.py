@@ -17,6 +17,7 @@ from featcache.members import groups_of
 from featcache.predictions import Predictions, joined_members
 from featcache.project import Project
 from featcache.scoring import Floats, Judged, Scores, bootstrap, judge_parts
+from featcache.set_aside import usable_labels
 from featcache.tables import Parts, Table
 
 ENSEMBLE = "ensemble"
@@ -128,7 +129,8 @@ def _on_splits(project: Project, built: Ensemble | None) -> dict[str, dict[str, 
         if not artifact.is_complete():
             continue
         predictions = Predictions.load(artifact.path)
-        known = predictions.align([predictions.ids[row] for row in np.flatnonzero(predictions.labels >= 0).tolist()])
+        labels = usable_labels(project, split, predictions.labels)
+        known = predictions.align([predictions.ids[row] for row in np.flatnonzero(labels >= 0).tolist()])
         if not known.ids:
             continue
         scores = {name: asdict(each.scores()) for name, each in zip(known.members, judged_members(known), strict=True)}

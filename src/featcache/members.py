@@ -1,6 +1,7 @@
 """What all members of a project say of its training rows, and what those who combine them must know of the rows."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,9 +9,13 @@ import numpy.typing as npt
 from featcache.bag_file import OUT_OF_FOLD_FILE
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader
-from featcache.errors import CacheMismatchError
+from featcache.combination import normalised
+from featcache.ensemble import Ensemble
+from featcache.errors import CacheMismatchError, TrainingError
 from featcache.predictions import Predictions, joined_members
 from featcache.project import Project
+from featcache.scoring import judge_parts
+from featcache.set_aside import usable_labels
 from featcache.sources import Manifest
 from featcache.texts import NOWHERE, positions
 
@@ -43,7 +48,45 @@ def groups_of(project: Project, ids: Sequence[str]) -> Sequence[str]:
     return [rows.groups[place] for place in places.tolist()]
 
 
+def all_scores(project: Project, built: Ensemble, clip: float | None = None) -> dict[str, Any]:
+    """Return split -> scores of the ensemble on rows with a known label, then its nested ones as ``out of fold``.
+
+    Rows are brought to sum 1, as who scores log-loss does. Those that can't be used aren't scored, as nothing told them;
+    ``unusable`` counts them. A split without rows to score isn't there.
+
+    Args:
+        project: whose predictions are complete.
+        built: its ensemble.
+        clip: another upper bound of a probability than the ensemble's.
+
+    Raises:
+        CacheFormatError: predictions are absent or damaged.
+    """
+    found: dict[str, Any] = {}
+    for split in project.scored_splits():
+        predictions = Predictions.load(project.predictions(split).path)
+        labels = usable_labels(project, split, predictions.labels)
+        if (labels >= 0).any():
+            known, told = labels >= 0, built.parts(predictions, clip)
+            parts = ((rows.start + np.flatnonzero(known[rows]), normalised(said[known[rows]])) for rows, said in told)
+            judged = judge_parts(parts, labels)
+            unusable = int((predictions.labels[~known] >= 0).sum())
+            counts = {"rows": int(known.sum()), "unusable": unusable, "right": int(judged.right[known].sum())}
+            found[split] = {**counts, **vars(judged.scores(known))}
+    return {**found, "out of fold": {**vars(built.scores), "interval": vars(built.interval)}}
+
+
 def class_prior(train: Reader) -> npt.NDArray[np.float64]:
-    """Return (C,) the classes' shares among the usable training rows."""
+    """Return (C,) the classes' shares among the usable training rows.
+
+    Raises:
+        TrainingError: a class has none, so nothing was trained on it: features of an older version may be such.
+    """
     counts = np.bincount(train.labels[train.status == Status.OK], minlength=len(train.class_names))
+    if not counts.all():
+        name = train.class_names[int(counts.argmin())]
+        raise TrainingError(
+            f"{train.path}: expected usable training images of each class; got 0 for class {name!r}: mend its images, add "
+            "others, or take the class away"
+        )
     return np.asarray(counts / counts.sum(), np.float64)

@@ -86,10 +86,16 @@ def by_groups(groups: Sequence[str], usable: npt.NDArray[np.bool_]) -> Parts:
     numbers = {name: number for number, name in enumerate(dict.fromkeys(groups[row] for row in rows))}
     if "" in numbers:
         lone = sum(not groups[row] for row in rows)
-        raise TrainingError(f"expected a group for each row, to train a model for each; got rows without one={lone}")
+        raise TrainingError(
+            f"expected a group for each row, to train a model for each; got rows without one={lone}: "
+            "complete [Dataset] groups, or set [Heads] per_group = false"
+        )
     units = np.full(len(usable), -1, np.int32)
     units[rows] = [numbers[groups[row]] for row in rows]
-    return _parts(units, True, "groups", "add images to the smallest group, or train by folds")
+    counts = np.bincount(units[rows], minlength=1)
+    smallest = next((name for name, number in numbers.items() if number == counts.argmin()), "")
+    advice = f"add images to the smallest group, {smallest!r}, or set [Heads] per_group = false"
+    return _parts(units, True, "groups", advice)
 
 
 def _parts(units: npt.NDArray[np.integer], by_group: bool, what: str, advice: str) -> Parts:

@@ -7,6 +7,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from featcache.errors import CacheError
 from featcache.machine import peak_bytes
 from featcache.paths import is_folder
 from featcache.precision import choose_precision
+from featcache.presets import BY_GROUP, LINEAR, HeadPlan, resolve
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.resolved import gpu_capability_of
@@ -30,6 +32,8 @@ from featcache.specs import FeaturesSpec, Tap
 from featcache.tables import Parts, Table, printable
 
 _MEASURE_SECONDS = 5.0
+_MODEL_BYTES = 30_000  # of a .keras file beside its weights
+_CONVNET_BYTES = 2_500_000
 _VGG_CHANNELS = (64, 128, 256, 512, 512)
 _WARM_UP = 2
 _COLUMNS = ("split", "copy", "rows", "to compute", "to write")
@@ -71,13 +75,16 @@ def plan_record(project: Project, progress: Progress, *, measure: bool = False) 
     row_bytes = FEATURE_DTYPE.itemsize * sum(map(math.prod, shapes.values())) if shapes else None
     caches = [_cache(project, manifest.splits[s], s, c, readers, row_bytes) for s, c in project.caches()]
     todo = sum(cache["compute"] for cache in caches)
+    trained = _trained_bytes(project, manifest, shapes) if shapes else None
     known = [cache["bytes"] for cache in caches if cache["bytes"] is not None]
     parent = next(folder for folder in (project.folder, *project.folder.parents) if is_folder(folder))
     return {
         "folder": str(project.folder),
         "caches": caches,
         "rows_to_compute": todo,
-        "disk_bytes": sum(known) if len(known) == len(caches) else None,
+        "features_bytes": sum(known) if len(known) == len(caches) else None,
+        "heads_bytes": trained,
+        "disk_bytes": sum(known) + trained if len(known) == len(caches) and trained is not None else None,
         "disk_free_bytes": shutil.disk_usage(parent).free,
         "memory_bytes": rate.memory if rate else None,
         "images_per_second": rate.images_per_second if rate else None,
@@ -93,13 +100,18 @@ def plan_lines(record: Mapping[str, Any]) -> Parts:
         size = "?" if cache["bytes"] is None else size_text(cache["bytes"])
         rows.append([cache["split"], str(cache["copy"]), f"{cache['rows']:,}", f"{cache['compute']:,}", size])
     disk, memory, hours = record["disk_bytes"], record["memory_bytes"], record["hours"]
-    unknown = "unknown before a first run; --measure tells"
+    unknown = "unknown, as no run of this backbone and image size is known here; --measure tells"
     free = f"{size_text(record['disk_free_bytes'])} free"
+    parts = [
+        f"{what} {size_text(record[f'{what}_bytes'])}" for what in ("features", "heads") if record[f"{what}_bytes"]
+    ]
+    parts_told = f" ({', '.join(parts)})" if parts else ""
+    no_memory = unknown if record["rows_to_compute"] else "nothing to compute"
     speed = f" at {record['images_per_second']:,.0f} images/s ({record['rate_from']})" if record["rate_from"] else ""
     facts = [
         ("rows", f"{record['rows_to_compute']:,} forward passes"),
-        ("disk", f"{size_text(disk) if disk is not None else unknown}, {free}"),
-        ("memory", size_text(memory) if memory else unknown),
+        ("disk", f"{size_text(disk) if disk is not None else unknown}{parts_told}, {free}"),
+        ("memory", size_text(memory) if memory else no_memory),
         ("time", f"{unknown if hours is None else _duration(hours)}{speed}"),
     ]
     lines: list[str | Table] = [printable(record["folder"]), Table(rows, _COLUMNS), Table(facts)]
@@ -143,6 +155,32 @@ def _cache(
             missing &= wanted.rows_in(reader.digest_column, np.asarray(reader.stored_status) == Status.OK) < 0
     size = None if row_bytes is None else row_bytes * len(rows)
     return {"split": split, "copy": copy, "rows": len(rows), "compute": int(missing.sum()), "bytes": size}
+
+
+def _trained_bytes(project: Project, manifest: Manifest, shapes: Shapes) -> int:
+    """About what heads, small CNNs and their predictions will take: weights stand in a model's own file and in the bag's."""
+    spec, train, classes = project.settings.heads, manifest.splits["train"], len(manifest.class_names)
+    rows, groups, value = int(train.listed.sum()), len({*train.groups} - {""}), np.dtype(np.float32).itemsize
+    needed = members = 0
+    for tap, shape in project.bags():
+        seeds, parts = (1 if shape == LINEAR else spec.seeds), groups if shape.endswith(BY_GROUP) else spec.folds
+        members += seeds
+        if not project.bag(tap, shape).is_complete():
+            plan = resolve(spec, shape, math.prod(shapes[tap]), rows, classes, groups)
+            needed += seeds * parts * (2 * value * _parameters(plan) + _MODEL_BYTES)
+            needed += value * seeds * len(train) * classes
+    open_convnets = sum(not artifact.is_complete() for artifact in project.convnets())
+    needed += open_convnets * (spec.folds * _CONVNET_BYTES + value * len(train) * classes)
+    members += len(project.convnets())
+    open_splits = [split for split in project.scored_splits() if not project.predictions(split).is_complete()]
+    return needed + sum(value * members * len(manifest.splits[split]) * classes for split in open_splits)
+
+
+def _parameters(plan: HeadPlan) -> int:
+    """Numbers of one head: kernels and biases, four for each unit's batch normalisation, two for each input's scale."""
+    widths = (plan.features, *plan.hidden, plan.classes)
+    dense = sum((before + 1) * after for before, after in pairwise(widths))
+    return dense + 4 * sum(plan.hidden) + 2 * plan.features * plan.standardize
 
 
 def _shapes(spec: FeaturesSpec, readers: list[Reader]) -> Shapes | None:

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from featcache.disk import replacing
+from featcache.disk import replacing, settled
 from featcache.errors import CacheFormatError, CacheMismatchError
 from featcache.paths import regular
 from featcache.texts import CHUNK, repeated
@@ -53,7 +53,7 @@ def writing(
         StorageError: the disk is full, read-only or not permitted.
     """
     size = 512  # HDF5 leaves so much to others at the beginning of a file: a power of two
-    while size < len(_head(record, 0, "")) + 64:
+    while size < len(_head(record, 0, "", texts["members"])) + 64:
         size *= 2
     with replacing(path) as temporary:
         with _created(temporary, size) as file:
@@ -73,7 +73,7 @@ def writing(
             yield dataset
         with open(temporary, "rb+") as stream:
             length, digest = os.fstat(stream.fileno()).st_size, _rest_digest(stream, size)
-            head = _head(record, length, digest)
+            head = _head(record, length, digest, texts["members"])
             if len(head) >= size:
                 raise ValueError(f"expected a record of at most {size} bytes at the end; got {len(head)}")
             stream.write(head.ljust(size - 1) + b"\n")
@@ -106,11 +106,16 @@ def mapped(dataset: h5py.Dataset) -> npt.NDArray[Any]:
 
 
 def stored_members(path: Path) -> tuple[str, ...]:
-    """Return the members' names alone of what `writing` wrote.
+    """Return the members' names alone of what `writing` wrote: from its first line, so that no more is read.
 
     Raises:
         CacheFormatError: the file is absent, damaged or something else.
     """
+    try:
+        with open(path, "rb") as stream:
+            return tuple(map(str, _read_head(stream)["members"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass  # written before its first line had them, or damaged
     with reading(path) as file:
         return tuple(stored_texts(file["members"]))
 
@@ -162,9 +167,9 @@ def stored_record(path: Path) -> dict[str, Any] | None:
 # leaves there, with the SHA-256 of all behind it: HDF5 sees only what was written.
 
 
-def _head(record: Mapping[str, object], length: int, digest: str) -> bytes:
-    line = {"featcache": "predictions", "schema": SCHEMA, "bytes": length, "sha256": digest.ljust(64), "record": record}
-    return json.dumps(line).encode("ascii")
+def _head(record: Mapping[str, object], length: int, digest: str, members: Sequence[str]) -> bytes:
+    line = {"featcache": "predictions", "schema": SCHEMA, "bytes": length, "sha256": digest.ljust(64)}
+    return json.dumps({**line, "members": list(members), "record": record}).encode("ascii")
 
 
 def _read_head(stream: BinaryIO) -> dict[str, Any]:
@@ -187,8 +192,16 @@ def _rest_digest(stream: BinaryIO, start: int) -> str:
     return state.hexdigest()
 
 
+_SEALED: set[tuple[int, ...]] = set()  # files, as they were, that this process has read and found whole
+
+
 def _check_seal(path: Path) -> None:
     with open(path, "rb", opener=regular) as stream:
+        seen = settled(os.fstat(stream.fileno()))
         expected = _read_head(stream)["sha256"]
+        if seen in _SEALED:
+            return
         if _rest_digest(stream, stream.tell()) != expected:
             raise ValueError("its bytes are not those that were written")
+        if seen is not None:
+            _SEALED.add(seen)

@@ -32,7 +32,7 @@ LOG_NAME = "luigi.log"
 PREDICT_VERSION = 1
 ENSEMBLE_VERSION = 3
 SUBMISSION_VERSION = 3
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 
 class Project:
@@ -138,7 +138,8 @@ class Project:
         if taps and listed and split in listed["splits"]:
             key = file_key(taps, listed["splits"][split]["key"], listed["class_names"], split, copy)
         readable = f"{split}-copy{copy}-{backbone_settings(spec)['backbone']}-{'+'.join(taps)}-{spec.image_size}"
-        name = f"{readable}-{keys.short(keys.digest(list(taps.values())))}.h5"
+        digest = f"-{keys.short(keys.digest(list(taps.values())))}.h5"
+        name = keys.short_name(readable, len(digest)) + digest
         return Artifact(self.folder / "features" / name, key)
 
     def all_features(self) -> Artifact:
@@ -169,7 +170,7 @@ class Project:
             upstream["TrainHeads"] = [bag.key for bag in self.first_round()]
         inputs = {"version": training_version(shape), "settings": settings, "upstream": upstream}
         key = _key(inputs)
-        name = f"{tap}-{shape}-{keys.short(key or '')}"
+        name = f"{keys.short_name(f'{tap}-{shape}', keys.SHORT + 1)}-{keys.short(key or '')}"
         return Artifact(self.folder / "heads" / name / "bag.json", key, inputs=inputs)
 
     def first_round(self) -> list[Artifact]:

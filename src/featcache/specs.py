@@ -23,6 +23,7 @@ AUTO = "auto"
 METHODS = (AUTO, "mean", "geometric", "greedy")
 FORMATS = ("labels", "probabilities")
 SMALLEST_CONVNET_IMAGE = 16  # below it two rounds of convolutions and pooling leave nothing
+_LONGEST = 255  # what file systems take
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -78,8 +79,8 @@ class DatasetSpec:
 
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
-        if not _NAME.fullmatch(self.name):
-            expected = "expected letters, digits, '.', '_' and '-', as it names a folder"
+        if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST:
+            expected = f"expected at most {_LONGEST} letters, digits, '.', '_' and '-', as it names a folder"
             raise SettingsError(f"[Dataset] name: {expected}; got name={self.name!r}")
         one_of("[Dataset] source", self.source, SOURCES)
         if self.source != "digits" and self.path is None:
@@ -105,7 +106,7 @@ class Tap:
             SettingsError: the text is none of these.
         """
         layer, _, pooling = text.strip().partition(":")
-        if not layer or not re.fullmatch(r"[A-Za-z0-9_.\-]+", layer):
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", layer):
             raise SettingsError(f"[Features] taps: expected a layer's name, LAYER:avg or LAYER:max; got taps={text!r}")
         if pooling or text.strip().endswith(":"):
             one_of("[Features] taps", pooling, POOLINGS)

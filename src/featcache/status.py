@@ -29,6 +29,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "WriteReport": ("ExtractFeatures", "BuildEnsemble", "PredictRows"),
 }
 _LAST = ("WriteSubmission", "WriteReport")
+_LAST_WITHOUT_TEST = ("BuildEnsemble", "PredictRows", "WriteReport")
+_NO_TEST = "there are no test images"
 COLUMNS = ("stage", "state", "size", "age", "what would make it run")
 
 
@@ -59,7 +61,7 @@ def status_record(project: Project) -> dict[str, Any]:
     """
     findings = _findings(project)
     incomplete = {stage for stage, found in findings.items() if not found.complete}
-    running = _running(incomplete)
+    running = _running(incomplete, project)
     now = time.time()
     stages = []
     for stage, found in findings.items():
@@ -102,7 +104,7 @@ def _findings(project: Project) -> dict[str, Finding]:
         **({"TrainConvNets": lambda: _convnets(project)} if project.convnets() else {}),
         "PredictRows": lambda: _predictions(project),
         "BuildEnsemble": lambda: _recorded([project.ensemble()]),
-        "WriteSubmission": lambda: _recorded([project.submission()]),
+        "WriteSubmission": lambda: _submission(project),
         **({"WriteReport": lambda: _recorded([project.report()])} if project.settings.report.enabled else {}),
     }
     findings: dict[str, Finding] = {}
@@ -133,7 +135,7 @@ def _features(project: Project, *, indexed: bool) -> Finding:
     # Rows that changed are the reason of IndexImages, as long as that didn't run.
     manifest = Manifest.load(project.folder) if indexed and stale else None
     reasons = [cache_reason(project, s, c, manifest) for s, c in stale]
-    upstream = () if indexed and stale else ("IndexImages",)
+    upstream = () if indexed else ("IndexImages",)
     found = list(dict.fromkeys(reason for reason in reasons if reason))
     if len(found) > 1 and MISSING in found:
         found.remove(MISSING)
@@ -146,8 +148,9 @@ def _heads(project: Project) -> Finding:
     folder, siblings = project.folder / "heads", {}
     for tap, shape in project.bags():
         any_key = "?" * SHORT  # "fast-pseudo" begins with "fast"
-        alike = sorted(folder.glob(f"{tap}-{shape}-{any_key}/bag.json"))
-        siblings[str(project.bag(tap, shape).path)] = alike or sorted(folder.glob(f"{tap}-*/bag.json"))
+        path = project.bag(tap, shape).path
+        alike = sorted(folder.glob(f"{path.parent.name.rpartition('-')[0]}-{any_key}/bag.json"))
+        siblings[str(path)] = alike or sorted(folder.glob(f"{tap}-*/bag.json"))
     return _recorded([project.bag(*bag) for bag in project.bags()], siblings)
 
 
@@ -161,8 +164,14 @@ def _convnets(project: Project) -> Finding:
 def _predictions(project: Project) -> Finding:
     splits = project.scored_splits()
     if not splits and project.listed():
-        return Finding([], complete=False, reason="there are no test images to predict")
+        return Finding([], complete=False, reason=f"{_NO_TEST} to predict")
     return _recorded([project.predictions(split) for split in splits])
+
+
+def _submission(project: Project) -> Finding:
+    if project.listed() and "test" not in project.splits():
+        return Finding([], complete=False, reason=_NO_TEST)
+    return _recorded([project.submission()])
 
 
 def _recorded(artifacts: list[Artifact], siblings: Mapping[str, Iterable[Path]] | None = None) -> Finding:
@@ -187,15 +196,19 @@ def _reason(stage: str, found: Finding, incomplete: set[str]) -> str:
     return f"upstream: {waiting[0]}" if waiting else "its record is damaged"
 
 
-def _running(incomplete: set[str]) -> set[str]:
+def _running(incomplete: set[str], project: Project) -> set[str]:
     """The stages that Submit would run: Luigi looks upstream of what is incomplete only.
 
-    Without a true manifest no key is known, so then it looks at every stage.
+    Without a true manifest no key is known, so then it looks at every stage that there is something to do for.
     """
     running: set[str] = set()
+    splits = project.splits()
+    needless = {"WriteSubmission"} if splits and "test" not in splits else set()
+    needless |= {"PredictRows"} if splits and not project.scored_splits() else set()
     if "IndexImages" in incomplete:
-        return incomplete
-    asked = list(_LAST)
+        return incomplete - needless
+    asked = list(_LAST_WITHOUT_TEST if needless else _LAST)
+    incomplete = incomplete - needless
     while asked:
         stage = asked.pop()
         if stage in incomplete and stage not in running:

@@ -5,22 +5,28 @@ from pathlib import Path
 from typing import Any
 
 from featcache.curves import curves_lines
+from featcache.ensemble import Ensemble
 from featcache.errors import CacheError
+from featcache.members import all_scores
 from featcache.project import LOG_NAME, Project
 from featcache.records import read_json
+from featcache.set_aside import notices
 from featcache.tables import Parts, Table, counted
 
 
 def summary(project: Project) -> dict[str, Any]:
-    """Collect the facts of the last submission, as JSON-able values.
+    """Collect the facts of the last submission, or of a run that has no test images, as JSON-able values.
 
     Returns:
-        rows per split, scores, seconds per stage, weights, precision and paths; parts that aren't there are left out.
+        what nobody may miss, rows per split, scores, seconds per stage, weights, precision and paths; parts that aren't
+        there are left out.
     """
-    record = read_json(project.submission().path) or {}
     listed = project.listed() or {}
+    submits = "test" in project.splits()
+    record: dict[str, Any] = (read_json(project.submission().path) or {}) if submits else _without_submission(project)
     return {
         "name": project.settings.dataset.name,
+        "notices": [*notices(project), *record.get("notices", [])],
         "classes": len(listed.get("class_names", ())),
         "rows": {split: facts["rows"] for split, facts in listed.get("splits", {}).items()},
         "rejected": (project.all_features().record() or {}).get("rejected", 0),
@@ -31,7 +37,8 @@ def summary(project: Project) -> dict[str, Any]:
         "seconds": _seconds(project),
         "weights": project.resolved("weights") or {},
         "precision": project.precision(),
-        "submission": str(project.submission().content),
+        "test": _test_place(project),
+        "submission": str(project.submission().content) if submits else None,
         "submission_rows": record.get("rows"),
         "report": str(project.report().content) if project.report().is_complete() else None,
         "columns": record.get("columns"),
@@ -45,7 +52,8 @@ def summary_parts(project: Project) -> Parts:
     facts = summary(project)
     rows = " · ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
     set_aside = f" · {facts['rejected']:,} set aside (rejected.csv)" if facts["rejected"] else ""
-    lines = [("rows", f"{rows} · {facts['classes']} classes{set_aside}")]
+    lines = [("notice", line) for line in facts["notices"]]
+    lines.append(("rows", f"{rows} · {facts['classes']} classes{set_aside}"))
     lines += [(split, _score(score)) for split, score in facts["scores"].items()]
     if facts["best_single"]:
         best = facts["best_single"]
@@ -55,14 +63,38 @@ def summary_parts(project: Project) -> Parts:
     lines += [("curves", line) for line in curves_lines(facts["bags"], project.settings.features)]
     lines.append(("weights", _weights(facts["weights"], facts["precision"])))
     lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
-    count, columns = facts["submission_rows"], ",".join(facts["columns"] or ())
-    lines.append(("submission", f"{_shown(facts['submission'])} ({counted(count, 'row')}: {_shortened(columns)})"))
+    lines.append(("submission", _submission(facts)))
     if facts["report"]:
         lines.append(("report", f"{_shown(facts['report'])} (open it in a browser)"))
     lines.append(("cache", f"{_shown(facts['features'])} (featcache ls, featcache show FILE)"))
     lines.append(("log", _shown(facts["log"])))
     lines += [("try next", hint) for hint in _hints(project, facts)]
     return ["", Table(_blank_repeats(lines))]
+
+
+def _without_submission(project: Project) -> dict[str, Any]:
+    """What the record of a submission says, for who has no test images to submit predictions for."""
+    if not project.ensemble().is_complete():
+        return {}
+    built = Ensemble.load(project.ensemble().path)
+    return {
+        "scores": all_scores(project, built),
+        "best_single": {"member": built.best_single, **vars(built.single_scores)},
+        "members": dict(zip(built.members, built.weights, strict=True)),
+    }
+
+
+def _test_place(project: Project) -> str:
+    """Where test images would be looked for."""
+    dataset = project.settings.dataset
+    return str((dataset.path or Path("PATH")) / ("test.csv" if dataset.source == "csv" else "test"))
+
+
+def _submission(facts: Mapping[str, Any]) -> str:
+    if facts["submission"] is None:
+        return f"none, as there are no test images: put them into {facts['test']} and run the same command again"
+    count, columns = facts["submission_rows"] or 0, ",".join(facts["columns"] or ())
+    return f"{_shown(facts['submission'])} ({counted(count, 'row')}: {_shortened(columns)})"
 
 
 def _bags(project: Project) -> list[dict[str, Any]]:
@@ -72,7 +104,8 @@ def _bags(project: Project) -> list[dict[str, Any]]:
 
 
 def _score(score: Mapping[str, Any]) -> str:
-    right = f" ({score['right']:,} of {score['rows']:,})" if "right" in score else ""
+    unusable = f"; {score['unusable']:,} more could not be used" if score.get("unusable") else ""
+    right = f" ({score['right']:,} of {score['rows']:,}{unusable})" if "right" in score else ""
     spans = {name: f" ({low:.4f} to {high:.4f})" for name, (low, high) in score.get("interval", {}).items()}
     accuracy = f"accuracy {score['accuracy']:.4f}{right}{spans.get('accuracy', '')}"
     return f"{accuracy}, log-loss {score['log_loss']:.4f}{spans.get('log_loss', '')}"

@@ -70,7 +70,7 @@ class TapLayout:
     def __post_init__(self) -> None:
         """Refuse names and shapes that a file can't hold."""
         if not _TAP_NAME.fullmatch(self.name):
-            raise ValueError(f"expected letters, digits, '_', '.' and '-' in a tap's name; got name={self.name!r}")
+            raise SettingsError(f"expected letters, digits, '_', '.' and '-' in a tap's name; got name={self.name!r}")
         if len(self.shape) not in AXES or min(self.shape) < 1:
             raise ValueError(f"tap {self.name}: expected a row of shape (h, w, c) or (c,); got shape={self.shape}")
 
@@ -116,8 +116,10 @@ class CacheHeader:
         names = [name for tap in self.taps for name in (tap.name, *tap.dimensions)]
         twice = sorted({name for name in names if names.count(name) > 1 or name in RESERVED})
         if not self.taps or twice:
-            raise ValueError(
-                f"expected one or more taps with names of their own; got taps={names}, twice or reserved: {twice}"
+            got = f"got {', '.join(twice)}, twice or reserved" if twice else "got none"
+            taps, advice = ", ".join(tap.name for tap in self.taps), "choose others, or LAYER:avg"
+            raise SettingsError(
+                f"[Features] taps: expected one or more with names of their own; {got}, of the taps {taps}: {advice}"
             )
         if self.block_rows < 1 or self.copy < 0:
             raise ValueError(f"expected block_rows >= 1 and copy >= 0; got {self.block_rows} and {self.copy}")

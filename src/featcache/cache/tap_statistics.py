@@ -16,6 +16,8 @@ _PIECE_BYTES = 512 * 1024
 _STRETCH = 512  # numbers added in float32
 _MAGNITUDE = np.uint16(0x7FFF)
 _BIAS = np.float32(2.0**112)
+_SHIFT = 13  # float32 has so many more bits behind the exponent
+_SHIFTED_SIGN = np.uint32(0x8000 << _SHIFT)
 
 
 @dataclass(frozen=True)
@@ -134,15 +136,18 @@ def widen(piece: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
     into place and multiplying by 2**112, the difference of the exponents' biases, runs in vector units.
     """
     bits = np.ascontiguousarray(piece).view(np.uint16)
-    values = _shifted(bits & _MAGNITUDE, np.empty(bits.shape, np.uint32))
+    wide = np.empty(bits.shape, np.uint32)
+    values = _shifted(bits, wide)
+    if bits.max() > _MAGNITUDE:  # rare behind a relu; the sign goes on to the highest bit
+        sign = wide & _SHIFTED_SIGN
+        wide ^= sign
+        wide |= sign << np.uint32(3)
     values *= _BIAS
-    if bits.max() > _MAGNITUDE:  # rare behind a relu
-        np.negative(values, out=values, where=bits > _MAGNITUDE)
     return values
 
 
 def _shifted(bits: npt.NDArray[np.uint16], wide: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
-    """The bits of numbers from 0 on as float32, too small by 2**112; they are put into `wide`."""
+    """The bits of numbers from 0 on as float32, too small by 2**112; they are put into `wide`. A sign comes too low."""
     np.copyto(wide, bits)
-    np.left_shift(wide, 13, out=wide)
+    np.left_shift(wide, _SHIFT, out=wide)
     return wide.view(np.float32)

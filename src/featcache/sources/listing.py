@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache import keys, paths
-from featcache.disk import replacing, write_text
+from featcache.disk import SETTLE_NS, replacing, write_text
 from featcache.errors import SourceChangedError
 from featcache.progress import Progress, Silent
 from featcache.records import read_json
@@ -27,7 +27,6 @@ from featcache.sources.image_file import optional_formats
 from featcache.texts import NOWHERE, positions
 
 LISTING_VERSION = 3  # raise it when the same files would be listed, checked or digested differently
-SETTLE_NS = 2_000_000_000  # the coarsest time stamps in use (FAT) tick every two seconds
 _THREADS = 8  # reading waits for the disk more than for a core
 _CHUNK = 32
 _AHEAD = 64

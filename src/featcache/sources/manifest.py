@@ -164,6 +164,11 @@ def check_training(where: str, class_names: tuple[str, ...], rows: Rows) -> None
     counts = np.bincount(rows.labels[rows.listed], minlength=len(class_names))
     scarce = [f"{name!r} has {count}" for name, count in zip(class_names, counts, strict=True) if count < 2]
     if scarce:
+        label = int(np.flatnonzero(counts < 2)[0])
+        missed = next(iter(np.flatnonzero(~rows.listed & (rows.labels == label)).tolist()), None)
+        reason = "" if missed is None else f" ({rows.ids[missed]!r} can't be used: {rows.reasons[missed]})"
         expected = "expected at least 2 usable images in every class, as each is predicted by heads that didn't see it"
         more = f" and {len(scarce) - 3} more" if len(scarce) > 3 else ""
-        raise SourceError(f"{where}: {expected}; class {', '.join(scarce[:3])}{more}: add images or remove the class")
+        raise SourceError(
+            f"{where}: {expected}; class {', '.join(scarce[:3])}{more}{reason}: add images or remove the class"
+        )

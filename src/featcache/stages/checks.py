@@ -10,9 +10,11 @@ import numpy as np
 from featcache.cache.layout import FEATURE_DTYPE, partials_of
 from featcache.columns import layout_of
 from featcache.errors import SettingsError, StorageError
-from featcache.folds import check_rows
+from featcache.folds import FOLD_SEED, assign_folds
+from featcache.parts import by_groups
 from featcache.project import Project
 from featcache.sample import check_forms, match_ids, read_sample
+from featcache.set_aside import SplitRows, check_usable
 from featcache.sources import Manifest
 
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
@@ -22,10 +24,16 @@ def check_submission(project: Project) -> None:
     """Compare the sample submission's ids and columns with the test images and classes, which only the submission needs.
 
     Raises:
-        SubmissionError: the sample can't be read, names other rows, or it or the settings have other columns; or two test images have one name.
+        SubmissionError: the sample can't be read, names other rows, or it or the settings have other columns; two test
+            images have one name, or none is usable.
     """
     listed, path = project.listed(), project.settings.dataset.sample_submission
     if listed and "test" in listed["splits"]:
+        if listed["splits"]["test"]["rejected"] == listed["splits"]["test"]["rows"]:
+            rows = Manifest.load(project.folder).splits["test"]
+            check_usable(
+                SplitRows("test", rows.labels, rows.listed), (), lambda row: f"{rows.ids[row]!r}, {rows.reasons[row]}"
+            )
         sample = read_sample(path) if path is not None else None
         ids = Manifest.load(project.folder).splits["test"].ids
         check_forms(ids, "test images")
@@ -52,13 +60,17 @@ def check_heads(project: Project) -> None:
 
     Raises:
         SettingsError: models by group without groups, or labels for test images without test images.
-        TrainingError: fewer training rows than folds.
+        TrainingError: the rows can't be dealt out to folds, or to models by group.
     """
-    heads, train = project.settings.heads, project.splits()["train"]
-    check_rows(train["rows"] - train["rejected"], heads.folds)
-    if heads.per_group and not any(Manifest.load(project.folder).splits["train"].groups):
+    heads, manifest = project.settings.heads, Manifest.load(project.folder)
+    train = manifest.splits["train"]
+    labels = np.where(train.listed, train.labels, -1)
+    assign_folds(labels, train.groups, heads.folds, FOLD_SEED, manifest.class_names, train.digests)
+    if heads.per_group and not any(train.groups):
         advice = "set [Dataset] groups = FILE:COLUMN, or per_group = false"
         raise SettingsError(f"[Heads] per_group: expected training rows with groups; got none: {advice}")
+    if heads.per_group:
+        by_groups(train.groups, train.listed)
     if heads.pseudo_weight and "test" not in project.splits():
         advice = "put images into PATH/test, or set pseudo_weight = 0"
         raise SettingsError(f"[Heads] pseudo_weight: expected test images to label; got none: {advice}")

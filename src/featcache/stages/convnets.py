@@ -14,8 +14,9 @@ from featcache.cluster import Cluster, agreed_terms, connected
 from featcache.convnet_folder import History, PartialFolder, State, model_path
 from featcache.convnet_plan import ConvNetPlan, resolve
 from featcache.ensemble_search import judged_members
+from featcache.errors import CacheMismatchError
 from featcache.flight import Job
-from featcache.folds import assign_folds
+from featcache.folds import FOLD_SEED, assign_folds
 from featcache.pixels import Pixels, load_pixels
 from featcache.precision import choose_precision
 from featcache.predictions import Predictions
@@ -24,8 +25,8 @@ from featcache.project import LOG_NAME, Project
 from featcache.resolved import gpu_capability_of
 from featcache.rows import Rows
 from featcache.scratch import space
+from featcache.set_aside import SplitRows, check_usable, reason
 from featcache.sources import Manifest, open_source
-from featcache.stages.heads import FOLD_SEED
 from featcache.startup import import_keras
 from featcache.tables import counted
 from featcache.worker import ONE_AT_A_TIME
@@ -49,7 +50,7 @@ def train_convnets(project: Project, progress: Progress, *, fresh: bool = False)
 
     Raises:
         SourceChangedError: an image changed since it was indexed.
-        TrainingError: the rows can't be dealt out to folds, or training went wrong.
+        TrainingError: a class has too few usable images, the rows can't be dealt out to folds, or training went wrong.
         StorageError: the disk is full, read-only or not permitted; finished folds are kept.
     """
     material = _material(project, progress)
@@ -95,6 +96,13 @@ def _material(project: Project, progress: Progress) -> _Material:
     manifest, spec = Manifest.load(project.folder), project.settings.convnet
     rows = manifest.splits["train"]
     pixels = _pixels(project, rows, progress)
+    check_usable(
+        SplitRows("train", rows.labels, pixels.usable),
+        manifest.class_names,
+        lambda row: (
+            f"{rows.ids[row]!r}, {reason(rows, row, open_source(project.settings.dataset).load, spec.image_size)}"
+        ),
+    )
     labels = np.where(pixels.usable, rows.labels, -1).astype(np.int32)
     folds = assign_folds(
         labels, rows.groups, project.settings.heads.folds, FOLD_SEED, manifest.class_names, rows.digests
@@ -224,7 +232,7 @@ def _train_fold(
 
     begun = partial.kept(training.fold)
     if begun is not None:
-        progress.advance(len(begun[1]["loss"]))
+        progress.advance(len(begun[1].get("loss", ())))
     written = time.perf_counter()
 
     def after_epoch(state: Callable[[], State], history: History) -> None:
@@ -236,6 +244,15 @@ def _train_fold(
             partial.keep(training.fold, state(), history)
             written = time.perf_counter()
 
-    network = train_network(plan, training, begun, after_epoch)
+    try:
+        network = train_network(plan, training, begun, after_epoch)
+    except CacheMismatchError as error:
+        if begun is None:
+            raise
+        progress.notice(
+            f"fold {training.fold} of convnet/seed{training.seed} begins again: {error} (Keras was changed?)"
+        )
+        progress.advance(-len(begun[1].get("loss", ())))
+        network = train_network(plan, training, None, after_epoch)
     partial.finish(training.fold, network.model, network.history)
     return network.history

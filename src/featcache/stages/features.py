@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featcache import disk, sources
+from featcache import disk, set_aside, sources
 from featcache.block_jobs import RemoteBackbone, engine_of, remote_backbone
 from featcache.cache.layout import Status
-from featcache.cache.reader import open_cache
+from featcache.cache.reader import Reader, open_cache
 from featcache.cluster import agreed_terms, connected
 from featcache.csv_files import CsvWriter
-from featcache.errors import RejectedImageError, SourceChangedError, SourceError
+from featcache.errors import SourceError
 from featcache.extract import extract_copies
 from featcache.extraction import Extraction
 from featcache.precision import choose_precision
@@ -21,6 +21,7 @@ from featcache.progress import Progress
 from featcache.project import Project
 from featcache.records import write_json
 from featcache.resolved import gpu_capability_of, resolved_backbone
+from featcache.set_aside import SplitRows, check_usable
 from featcache.sources import Manifest, open_source
 from featcache.stages.checks import check_clip, check_heads, check_space, check_submission
 from featcache.tables import counted
@@ -52,8 +53,9 @@ def resolve_features(project: Project, progress: Progress) -> None:
         BackboneError: no such backbone, or the images are too small for it.
         SettingsError: the submission's clip is too low for the number of classes, or heads need groups or test images
             that there aren't.
-        TrainingError: fewer training rows than folds.
-        SubmissionError: the sample submission names other rows than the test images, or other columns than the settings.
+        TrainingError: the training rows can't be dealt out to folds, or to models by group.
+        SubmissionError: the sample submission names other rows than the test images, or other columns than the settings;
+            or no test image is usable.
         WeightsError: the weights can't be had.
     """
     check_clip(project)
@@ -143,38 +145,46 @@ def _told(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def finish_features(project: Project, progress: Progress) -> str:
-    """Write `rejected.csv` and, last, the record that all caches are there."""
+    """Write `rejected.csv` and, last, the record that all caches are there.
+
+    Raises:
+        TrainingError: a class has too few usable training images.
+        SubmissionError: no test image is usable.
+        StorageError: the artifacts folder can't be written.
+    """
     manifest = Manifest.load(project.folder)
     readers = [open_cache(project.features(*cache).path) for cache in project.caches()]
-    rejected = _rejected_rows(project, manifest)
-    table = io.StringIO()
-    CsvWriter(table).rows([("split", "id", "reason"), *rejected])
-    disk.write_bytes(project.folder / "rejected.csv", table.getvalue().encode("utf-8", "surrogateescape"))
-    artifact = project.all_features()
-    write_json(artifact.path, {**artifact.stamp(project.run), "rejected": len(rejected)})
+    plain = [reader for reader in readers if reader.copy == 0]
+    rejected = _rejected_rows(project, manifest, plain)
+    table, path = io.StringIO(), project.folder / set_aside.REJECTED_CSV
+    lines = [(split, manifest.splits[split].ids[row], reason) for (split, row), reason in rejected.items()]
+    CsvWriter(table).rows([("split", "id", "reason"), *lines])
+    disk.write_bytes(path, table.getvalue().encode("utf-8", "surrogateescape"))
+    for reader in plain:
+        _check_usable(project, reader, rejected)
+    artifact, notices = project.all_features(), set_aside.found_notices(plain)
+    write_json(artifact.path, {**artifact.stamp(project.run), "rejected": len(rejected), "notices": notices})
     if rejected:
-        progress.notice(
-            f"{counted(len(rejected), 'image')} could not be used; {project.folder / 'rejected.csv'} says why"
-        )
+        progress.notice(f"{counted(len(rejected), 'image')} could not be used; {path} says why")
+    for line in notices:
+        progress.notice(line)
     size = sum(reader.size for reader in readers)
     return f"{counted(len(readers), 'cache')} · {counted(sum(map(len, readers)), 'row')} · {size / 1e6:,.1f} MB"
 
 
-def _rejected_rows(project: Project, manifest: Manifest) -> list[tuple[str, str, str]]:
-    """(split, id, reason) of every row that was set aside, by listing or by decoding.
-
-    The caches hold no reasons: few rows are rejected, and decoding them again gives the same reason after any kill.
-    """
+def _rejected_rows(project: Project, manifest: Manifest, plain: Sequence[Reader]) -> dict[tuple[str, int], str]:
+    """(split, row) -> why, of every row that was set aside, by listing or by decoding; caches hold no reasons."""
     load, size = open_source(project.settings.dataset).load, project.settings.features.image_size
-    found = []
-    for split, rows in manifest.splits.items():
-        status = open_cache(project.features(split, 0).path).status
-        for row in np.flatnonzero(status == Status.REJECTED).tolist():
-            reason = rows.reasons[row]
-            try:
-                if not reason:
-                    load(rows.locations[row], rows.digests[row], size)
-            except (RejectedImageError, SourceChangedError) as error:
-                reason = str(error)
-            found.append((split, rows.ids[row], reason))
-    return found
+    return {
+        (reader.split, row): set_aside.reason(manifest.splits[reader.split], row, load, size)
+        for reader in plain
+        for row in np.flatnonzero(reader.status == Status.REJECTED).tolist()
+    }
+
+
+def _check_usable(project: Project, plain: Reader, rejected: Mapping[tuple[str, int], str]) -> None:
+    def said_of(row: int) -> str:
+        return f"{plain.ids[row]!r}, {rejected[plain.split, row]}"
+
+    where = set_aside.rejected_csv(project.folder)
+    check_usable(SplitRows.of(plain), plain.class_names, said_of, where)

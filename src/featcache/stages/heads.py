@@ -11,7 +11,7 @@ from featcache.cache.sound import checked_cache
 from featcache.cluster import agreed_terms, connected
 from featcache.curves import curves_record
 from featcache.flight import Job
-from featcache.folds import assign_folds
+from featcache.folds import FOLD_SEED, assign_folds
 from featcache.linear import train_linear
 from featcache.parts import by_folds, by_groups
 from featcache.predictions import Predictions
@@ -22,8 +22,6 @@ from featcache.scoring import Scores, judge_parts
 from featcache.stages.pseudo import pseudo_labels
 from featcache.startup import import_keras
 from featcache.tables import counted
-
-FOLD_SEED = 0
 
 
 def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str:
@@ -75,23 +73,23 @@ def _mean_scores(known: Predictions) -> Scores:
 
 
 def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> str:
-    """Have workers train the bags that aren't complete, a job each; a second round after the first.
-
-    Without workers `TrainBag` has trained them, and nothing is left to do.
+    """Train the bags that aren't complete: here one after the other, or by workers a job each; a second round after the first.
 
     Args:
         project: whose bags.
         progress: counts bags.
-        fresh: train those again that are complete.
+        fresh: train those again that are complete, unless this run of the program trained them.
 
     Raises:
         ClusterError: workers can't be had, don't fit, or die.
         TrainingError, StorageError: as `train_bag`.
     """
-    cluster = connected(project)
+    cluster, run = connected(project), project.run if fresh else None
+    todo = [bag for bag in project.bags() if not project.bag(*bag).is_complete(run)]
+    todo.sort(key=lambda bag: bag[1].endswith(PSEUDO))
     if cluster is None:
-        return "every bag is trained"
-    todo = [bag for bag in project.bags() if fresh or not project.bag(*bag).is_complete()]
+        told = [train_bag(project, tap, shape, progress) for tap, shape in todo]
+        return " · ".join(told) or "every bag is trained"
     progress.start("bags of heads", len(todo), "bags")
     try:
         with agreed_terms(cluster, project, weights=False) as terms:

@@ -36,7 +36,7 @@ def predict_rows(project: Project, progress: Progress) -> str:
     """
     splits = project.scored_splits()
     if not splits:
-        advice = "put images into PATH/test, or stop at BuildEnsemble (luigi --module pipeline BuildEnsemble)"
+        advice = "put images into PATH/test, or run Submit, which ends with the out-of-fold scores"
         raise SubmissionError(
             f"expected test images to predict; got none in source={project.settings.dataset.source!r}: {advice}"
         )

@@ -1,7 +1,6 @@
 """From probabilities to the submission: `BuildEnsemble` and `WriteSubmission`."""
 
 import time
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,18 +8,16 @@ import numpy.typing as npt
 from featcache import keys
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
-from featcache.combination import normalised
 from featcache.ensemble import Ensemble
 from featcache.ensemble_search import build_ensemble as search_ensemble
 from featcache.errors import SubmissionError
-from featcache.member_tables import row_parts
-from featcache.members import class_prior, groups_of, out_of_fold
+from featcache.members import all_scores, class_prior, groups_of, out_of_fold
 from featcache.predictions import Predictions
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.records import write_json
-from featcache.scoring import Judged
 from featcache.scratch import space
+from featcache.set_aside import rejected_csv
 from featcache.stages.checks import check_clip
 from featcache.submission import write_submission as write_file
 from featcache.tables import counted
@@ -49,7 +46,7 @@ def write_submission(project: Project, progress: Progress) -> str:
 
     Raises:
         SettingsError: the clip is too low for the number of classes.
-        SubmissionError: there are no test rows, or the sample submission asks for others.
+        SubmissionError: there are no test rows, none is usable, or the sample submission asks for others.
         StorageError: the disk is full, read-only or not permitted.
     """
     spec, dataset, artifact = project.settings.submission, project.settings.dataset, project.submission()
@@ -58,14 +55,12 @@ def write_submission(project: Project, progress: Progress) -> str:
     check_clip(project)
     built = Ensemble.load(project.ensemble().path)
     clip = submission_clip(project, built)
-    prior = class_prior(open_cache(project.features("train", 0).path))
-    final = {split: _final(project, split, built, clip, prior) for split in project.scored_splits()}
-    test, probabilities, rejected = final["test"]
+    test, probabilities, unusable = _final(project, built, clip)
+    rejected = [test.ids[row] for row in np.flatnonzero(unusable).tolist()]
     path = artifact.path.parent / (artifact.content or artifact.path).name
     report = write_file(path, test.ids, probabilities, built.class_names, spec, dataset.sample_submission, rejected)
     for notice in report.notices:
         progress.notice(notice)
-    single = {"member": built.best_single, **vars(built.single_scores)}
     record = {
         **artifact.stamp(project.run),
         "content_digest": keys.file_digest(path),
@@ -73,8 +68,8 @@ def write_submission(project: Project, progress: Progress) -> str:
         "columns": list(report.columns),
         "notices": list(report.notices),
         "clip": clip,
-        "scores": {**_known_scores(final), "out of fold": {**vars(built.scores), "interval": vars(built.interval)}},
-        "best_single": single,
+        "scores": all_scores(project, built, clip),
+        "best_single": {"member": built.best_single, **vars(built.single_scores)},
         "method": built.whole.method,
         "members": dict(zip(built.members, built.weights, strict=True)),
     }
@@ -91,28 +86,22 @@ def submission_clip(project: Project, built: Ensemble) -> float:
 
 
 def _final(
-    project: Project, split: str, built: Ensemble, clip: float, prior: npt.NDArray[np.float64]
-) -> tuple[Predictions, npt.NDArray[np.float64], list[str]]:
-    """A split's predictions, the ensemble's (n, C) probabilities, and the ids of rows without features."""
-    predictions = Predictions.load(project.predictions(split).path)
-    unusable = open_cache(project.features(split, 0).path).status != Status.OK
+    project: Project, built: Ensemble, clip: float
+) -> tuple[Predictions, npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """The test rows' predictions, the ensemble's (n, C) probabilities, and (n,) whether a row has no features.
+
+    Raises:
+        SubmissionError: no row has features.
+    """
+    predictions = Predictions.load(project.predictions("test").path)
+    unusable = open_cache(project.features("test", 0).path).status != Status.OK
+    if unusable.all():
+        raise SubmissionError(
+            f"expected test images that can be used; got 0 of {len(unusable):,}{rejected_csv(project.folder)}: mend them"
+        )
+    prior = class_prior(open_cache(project.features("train", 0).path))
     shape = len(predictions.ids), len(built.class_names)
     probabilities: npt.NDArray[np.float64] = space(shape, np.float64, project.folder)
     for rows, said in built.parts(predictions, clip):
         probabilities[rows] = np.where(unusable[rows, None], prior, said)
-    return predictions, probabilities, [predictions.ids[row] for row in np.flatnonzero(unusable).tolist()]
-
-
-def _known_scores(final: dict[str, tuple[Predictions, npt.NDArray[np.float64], list[str]]]) -> dict[str, Any]:
-    """Scores of the splits whose labels are known, on rows brought to sum 1 as who scores log-loss does."""
-    found = {}
-    for split, (predictions, probabilities, _) in final.items():
-        known = np.flatnonzero(predictions.labels >= 0)
-        if len(known):
-            labels, judged, right = predictions.labels[known], Judged.blank(len(known)), 0
-            for part in row_parts(len(known), probabilities.shape[1]):
-                rows = probabilities[known[part]]
-                judged.put(part, normalised(rows), labels[part])
-                right += int((rows.argmax(axis=1) == labels[part]).sum())
-            found[split] = {"rows": len(known), "right": right, **vars(judged.scores())}
-    return found
+    return predictions, probabilities, unusable

@@ -1,0 +1,121 @@
+"""What images that can't be used leave of a class, split or tap: refused, or told; never passed over."""
+
+import numpy as np
+import pytest
+from cache_files import TAPS, features_of, make_header, make_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import featcache
+from featcache.cache.layout import Status
+from featcache.cache.writer import CacheWriter
+from featcache.errors import SubmissionError, TrainingError
+from featcache.folds import assign_folds
+from featcache.set_aside import SplitRows, alike, check_usable, losses
+
+NAMES = ("ant", "bee", "cat")
+
+
+@st.composite
+def splits(draw):
+    """Rows of three classes (or of no known one) in one split, any of them set aside."""
+    rows = draw(st.lists(st.tuples(st.integers(-1, 2), st.booleans()), min_size=1, max_size=40))
+    labels, usable = np.array(rows).T
+    return SplitRows(draw(st.sampled_from(["train", "valid", "test"])), labels, usable.astype(bool))
+
+
+@given(splits())
+@settings(max_examples=300, deadline=None)
+def test_what_lost_its_rows_is_refused_or_told(found):
+    try:
+        check_usable(found, NAMES, lambda row: f"row {row}")
+    except (TrainingError, SubmissionError) as error:
+        refused = str(error)
+    else:
+        refused = ""
+    assert "\n" not in refused
+    told = " ".join(losses([found], NAMES))
+    for label, name in enumerate(NAMES):
+        own = found.labels == label
+        left, listed = int((own & found.usable).sum()), int(own.sum())
+        if found.split == "train" and left < 2:
+            assert "usable images of each class" in refused
+        if 2 * left < listed and found.usable.any():
+            assert f"{listed - left} of {listed} images of class {name!r}" in told
+    if not found.usable.any():
+        assert refused or found.split == "valid"
+        assert f"{len(found.usable)} of {len(found.usable)} images could not be used" in told
+    if found.usable.all():
+        assert not told
+
+
+def test_a_refusal_names_class_counts_reason_and_file():
+    labels = np.repeat(np.arange(5), 4)
+    usable = labels == 0
+    with pytest.raises(TrainingError) as caught:
+        check_usable(
+            SplitRows("train", labels, usable), ("a", "b", "c", "d", "e"), lambda row: f"{row}: torn", " (see f)"
+        )
+    told = str(caught.value)
+    assert "got 0 of 4 for class 'b', 0 of 4 for class 'c', 0 of 4 for class 'd' and 1 more class" in told
+    assert "the first: 4: torn (see f): mend" in told
+
+
+@pytest.mark.parametrize("say", [np.zeros_like, lambda stored: np.full_like(stored, 3.5)])
+def test_a_tap_that_says_the_same_of_every_image_is_named(tmp_path, say):
+    rows, taps = make_rows(200), TAPS
+    with CacheWriter(tmp_path / "c.h5", make_header(rows, taps)) as writer:
+        features = features_of(rows, range(200))
+        features["block5_pool"] = say(features["block5_pool"])
+        status = np.full(200, Status.OK, np.uint8)
+        writer.write(np.arange(200), features, status)
+        writer.publish({})
+    (line,) = alike(featcache.open(tmp_path / "c.h5"))
+    assert line.startswith("tap block5_pool: the features of 64 images, evenly spaced, are all the same")
+
+
+@st.composite
+def dealt(draw):
+    """Rows with classes, and with groups or copies of one image that hang them together."""
+    count = draw(st.integers(4, 40))
+    labels = draw(st.lists(st.integers(-1, 2), min_size=count, max_size=count))
+    digests = draw(st.lists(st.sampled_from([f"{n:064}" for n in range(12)]), min_size=count, max_size=count))
+    groups = draw(st.lists(st.sampled_from(["", "x", "y", "z", "u", "v"]), min_size=count, max_size=count))
+    return np.array(labels), groups if draw(st.booleans()) else [""] * count, digests
+
+
+@given(dealt(), st.integers(2, 5))
+@settings(max_examples=300, deadline=None)
+def test_every_class_is_trained_on_wherever_it_is_scored(rows, folds):
+    labels, groups, digests = rows
+    try:
+        assigned = assign_folds(labels, groups, folds, 0, NAMES, digests)
+    except TrainingError:
+        return
+    assert set(assigned[labels >= 0]) == set(range(folds))
+    for label in range(3):
+        assert len(set(assigned[labels == label])) >= 2
+    for digest in set(digests):
+        assert len({fold for fold, own in zip(assigned, digests, strict=True) if own == digest and fold >= 0}) <= 1
+
+
+def test_a_class_that_one_deal_puts_into_one_fold_is_dealt_again():
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    digests = ["a", "b", "c", "d", "a", "c"]  # both images of class 1 stand in class 0, too
+    for seed in range(20):
+        assert len(set(assign_folds(labels, [""] * 6, 2, seed, NAMES[:2], digests)[4:])) == 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "digests", "folds", "words"),
+    [
+        ([0] * 8 + [1] * 8, ["same"] * 16, 2, "all 16 training images are copies of one: add others"),
+        ([0] * 8 + [1] * 8, ["a"] * 8 + ["b"] * 8, 5, "rows=8, all of them copies of one image, for class 'ant'"),
+        ([0] * 4 + [1] * 4, list("aabbccdd"), 5, r"rows=4 \(8 with copies of one image\), folds=5.*folds to 4"),
+        ([0] * 4, list("abcd"), 2, "rows=0 for class 'bee'"),
+        ([-1] * 4, list("abcd"), 2, "got rows=0: add some"),
+    ],
+)
+def test_what_is_really_wrong_with_the_rows_is_said(labels, digests, folds, words):
+    with pytest.raises(TrainingError, match=words):
+        assign_folds(np.array(labels), [""] * len(labels), folds, 0, NAMES[:2], digests)
