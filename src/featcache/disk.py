@@ -34,7 +34,6 @@ _REASONS = {
     errno.EEXIST: "something that is no folder has this name",
     errno.EISDIR: "a folder has this name",
     errno.ELOOP: "a link in the path leads in a circle",
-    errno.ENAMETOOLONG: "the name is too long",
     errno.ESTALE: "the file server no longer knows it",
     errno.ENXIO: "it is no file",
 }
