@@ -21,11 +21,11 @@ from luigi.task_register import Register, TaskClassNotFoundException
 
 from featcache.errors import FeatcacheError, SettingsError, StorageError
 from featcache.project import LOG_NAME
+from featcache.streams import keep_going
 from featcache.terminal import say
 from pipeline import tasks
 from pipeline.config import check_configuration, current_project, output
 from pipeline.failures import SchedulingErrors, say_error, take_interrupts
-from pipeline.running import refuse_twice
 from pipeline.usage import usage_lines
 
 USAGE_EXIT = 2
@@ -56,6 +56,7 @@ def prepare(arguments: list[str]) -> None:
     Raises:
         SystemExit: with status 2 after one line on standard error; with 0 after ``--help``.
     """
+    keep_going()
     set_defaults()
     if "--help" in arguments:
         for line in usage_lines(stage_names()):
@@ -67,7 +68,6 @@ def prepare(arguments: list[str]) -> None:
         check_configuration(_STAGES)
         with parsed(arguments):
             check_output()
-            refuse_twice()
             keep_log(current_project().folder)
             choose_scheduler(arguments)
     except (FeatcacheError, configparser.Error) as error:
@@ -87,12 +87,15 @@ def _own(stage: str) -> list[tuple[str, luigi.Parameter]]:
 
 
 def set_defaults() -> None:
-    """Give Luigi its settings for our stages, each only where luigi.cfg has none."""
+    """Give Luigi its settings for our stages, each only where luigi.cfg has none; and never its lock."""
     configuration = luigi.configuration.get_config()
     for section, values in DEFAULTS.items():
         for key, value in values.items():
             if not configuration.has_option(section, key):
                 configuration.set(section, key, value)
+    # Luigi's lock knows a command by its words alone, whatever the folder, and keeps them where another user can't
+    # write; stages lock the artifacts folder itself
+    configuration.set("core", "no_lock", "true")
 
 
 @contextlib.contextmanager

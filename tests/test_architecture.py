@@ -24,6 +24,7 @@ LAYERS = [
         "schedules",
         "texts",
         "tables",
+        "streams",
         "member_tables",
         "scratch",
     },

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -26,11 +26,16 @@ def import_keras(log: Path) -> None:
 
 @contextmanager
 def _standard_error_into(log: Path) -> Iterator[None]:
-    sys.stderr.flush()
+    with suppress(OSError, ValueError, AttributeError):  # full, closed, or none at all
+        sys.stderr.flush()
     kept = os.dup(2)
     try:
-        with open(log, "ab") as stream:
-            os.dup2(stream.fileno(), 2)
+        try:
+            place = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:  # another user's folder, a full disk: nobody misses it
+            place = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(place, 2)
+        os.close(place)
         yield
     finally:
         os.dup2(kept, 2)
