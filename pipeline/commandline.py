@@ -17,14 +17,16 @@ from urllib.parse import urlsplit
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterException
+from luigi.retcodes import retcode
 from luigi.task_register import Register, TaskClassNotFoundException
 
+from featcache.configuration import configured_sections
 from featcache.errors import FeatcacheError, SettingsError, StorageError
 from featcache.project import LOG_NAME
 from featcache.streams import keep_going
 from featcache.terminal import say
 from pipeline import tasks
-from pipeline.config import check_configuration, current_project, output
+from pipeline.config import current_project, keep_project, output
 from pipeline.failures import SchedulingErrors, say_error, take_interrupts
 from pipeline.usage import usage_lines
 
@@ -65,9 +67,11 @@ def prepare(arguments: list[str]) -> None:
     if "--help-all" in arguments:
         return
     try:
-        check_configuration(_STAGES)
+        configured_sections()  # Luigi only warns of what is wrong in luigi.cfg, or says nothing
         with parsed(arguments):
+            check_luigis_own()
             check_output()
+            keep_project(current_project())
             keep_log(current_project().folder)
             choose_scheduler(arguments)
     except (FeatcacheError, configparser.Error) as error:
@@ -145,6 +149,28 @@ def _near_flag(arguments: list[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+def check_luigis_own() -> None:
+    """Refuse values in Luigi's own sections, or of its flags, that it would answer with a traceback or by doing nothing.
+
+    Raises:
+        SettingsError: one is of the wrong kind, or below 1 where nothing could run.
+    """
+    for config in (luigi.interface.core, luigi.worker.worker, luigi.scheduler.scheduler, retcode):
+        try:
+            config()
+        except (ParameterException, ValueError) as error:
+            key = str(error).split("'")[-2]
+            raise SettingsError(f"[{config.__name__}] {key}: expected another value: {error.__cause__}") from error
+    configuration, core = luigi.configuration.get_config(), luigi.interface.core()
+    try:
+        least = {f"[resources] {key}": count for key, count in configuration.getintdict("resources").items()}
+    except ValueError as error:
+        raise SettingsError(f"[resources]: expected whole numbers: {error}") from error
+    for name, count in {"[core] workers": core.workers, **least}.items():
+        if count < 1:
+            raise SettingsError(f"{name}: expected at least 1, without which no stage can run; got {count}")
+
+
 def check_output() -> None:
     """Refuse a run that is to be quiet and verbose.
 
@@ -194,7 +220,7 @@ def keep_log(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         handlers: list[logging.Handler] = [logging.FileHandler(folder / LOG_NAME, encoding="utf-8")]
     except OSError as error:
-        told = f"[Paths] artifacts: {folder} can't be written ({error.strerror})"
+        told = f"[Paths] artifacts: {error.filename or folder} can't be written ({error.strerror})"
         raise StorageError(f"{told}: permit it, or choose another folder with --Paths-artifacts") from error
     handlers += [logging.StreamHandler()] if output().verbose else []
     for handler in handlers:

@@ -30,7 +30,7 @@ LAYERS = [
     },
     {"terminal"},
     {"meter"},
-    {"rows", "records", "specs", "cluster_spec", "folder_lock"},
+    {"rows", "records", "specs", "cluster_spec", "folder_lock", "luigi_sections"},
     {"settings", "augment", "precision", "architectures", "download"},
     {"sources", "cache", "weights"},
     {

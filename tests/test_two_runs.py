@@ -3,12 +3,14 @@
 import contextlib
 import os
 import re
+import subprocess
 import time
 
 import kills
 import pytest
 import runs
-from projects import small_project
+from command import command, environment, photos
+from projects import small_project, write_photos
 
 from featcache.folder_lock import LOCK_NAME, folder_lock, holder_record
 from pipeline import tasks
@@ -29,7 +31,7 @@ def whole(tmp_path_factory):
 def test_two_runs_of_the_same_settings_end_with_the_same_bytes(tmp_path, whole):
     project = whole.fresh(tmp_path)
     first = runs.start(runs.command(project), **runs.SHORT_BLOCKS)
-    second = runs.start(runs.command(project, workers=2), **runs.SHORT_BLOCKS)
+    second = runs.start(runs.command(project), **runs.SHORT_BLOCKS)  # the very same command
     outcomes = [runs.finish(process) for process in (first, second)]
     assert [code for code, _ in outcomes] == [0, 0], outcomes
     assert kills.differing(project, whole, missing=True) == []
@@ -71,15 +73,30 @@ def test_the_second_run_says_who_holds_the_folder_and_goes_on_when_it_dies(tmp_p
     assert kills.differing(project, whole, missing=True) == []
 
 
-def test_the_same_command_twice_is_refused_in_one_line(tmp_path, whole):
-    project = whole.fresh(tmp_path)
-    first = runs.start(runs.command(project), **runs.SHORT_BLOCKS)
-    wait_for(project.artifacts / "manifest.json")
-    code, said = runs.finish(runs.start(runs.command(project), **runs.SHORT_BLOCKS))
-    assert code == 10
-    expected = rf"featcache: this very command is already running as process {first.pid} on \S+ since \S+; wait for it"
-    assert re.fullmatch(expected + r" or stop it\n", said)
-    assert runs.finish(first)[0] == 0
+def test_the_same_command_for_two_projects_at_once_and_a_temporary_folder_that_is_another_users(tmp_path):
+    """Luigi's own lock would refuse the second, and fail on a folder in which it can't write."""
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp/luigi").write_text("nobody's to write in, root's neither")
+    words = command("IndexImages", "--lock-size", "1", **photos("photos"))
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        write_photos(folder / "photos")
+        (folder / "luigi.cfg").write_text("[core]\nno_lock = false\n")
+    both = [
+        subprocess.Popen(
+            words,
+            cwd=folder,
+            env=environment(TMPDIR=str(tmp_path / "tmp")),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for folder in folders
+    ]
+    for folder, (status, said) in zip(folders, map(runs.finish, both), strict=True):
+        assert status == 0, said
+        assert "IndexImages" in said
+        assert (folder / "artifacts/photos/manifest.json").is_file()
 
 
 def test_a_lock_left_by_a_dead_process_is_recognised_and_what_it_left_is_removed(tmp_path, caplog):

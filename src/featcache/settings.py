@@ -7,7 +7,7 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,14 @@ from featcache import specs
 from featcache.architectures import backbone_settings
 from featcache.cluster_spec import ClusterSpec
 from featcache.errors import SettingsError
+from featcache.luigi_sections import LOGGING, LUIGI_SECTIONS
 from featcache.policies import AugmentPolicy
 from featcache.schedules import CONSTANT, SHAPES, Phase
 
 _SAMPLES = ("sample_submission.csv", "sample_submission.csv.gz", "sample_submission.csv.zip", "sample_submission.zip")
+
+
+_OUTPUT = ("quiet", "verbose")  # how much a run says; no setting of a project
 
 
 @dataclass(frozen=True)
@@ -206,26 +210,30 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
 }  # fmt: skip
 
 
-def check_names(sections: Mapping[str, Mapping[str, str]]) -> None:
+def check_names(sections: Mapping[str, Mapping[str, str]], others: Collection[str] = ()) -> None:
     """Refuse unknown sections and keys, with the nearest known name.
 
     Args:
-        sections: section -> key -> text. Sections in lower case are Luigi's own and are left alone, unless one
-            is a known section but for its case.
+        sections: section -> key -> text; Luigi's own sections are left alone.
+        others: further names that a misspelt section may have meant.
 
     Raises:
-        SettingsError: a section or key is unknown; near misses are suggested.
+        SettingsError: a section or key is unknown, or a key is there twice; near misses are suggested.
     """
     for section, values in sections.items():
-        if section not in SECTIONS:
-            near = _near(section, SECTIONS)
-            if section[:1].isupper() or (near and near.lower() == section.lower()):
-                raise SettingsError(f"unknown section [{section}]{_hint(near, '[{}]')}; known: {', '.join(SECTIONS)}")
+        known = _OUTPUT if section == "output" else SECTIONS.get(section)
+        if known is None and (section in LUIGI_SECTIONS or section.startswith(LOGGING)):
             continue
+        if known is None:
+            near = _near(section, [*SECTIONS, "output", *others, *LUIGI_SECTIONS])
+            raise SettingsError(f"unknown section [{section}]{_hint(near, '[{}]')}; known: {', '.join(SECTIONS)}")
         for key in values:
-            if key.replace("-", "_") not in SECTIONS[section]:
-                hint = _hint(_near(key, SECTIONS[section]), "{}")
-                raise SettingsError(f"[{section}]: unknown key {key!r}{hint}; known: {', '.join(SECTIONS[section])}")
+            name = key.replace("-", "_")
+            if name not in known or key not in (name, name.replace("_", "-")):  # Luigi finds no key of both kinds
+                hint = _hint(_near(key, known), "{}")
+                raise SettingsError(f"[{section}]: unknown key {key!r}{hint}; known: {', '.join(known)}")
+            if name in values and key != name:
+                raise SettingsError(f"[{section}]: expected each key once; got {name} and {key}: remove one")
 
 
 def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
@@ -284,7 +292,7 @@ def _sample(dataset: specs.DatasetSpec) -> Path | None:
     )
 
 
-def _near(name: str, known: Mapping[str, object]) -> str | None:
+def _near(name: str, known: Iterable[str]) -> str | None:
     lowered = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower().replace("-", "_"), lowered, 1)
     return lowered[near[0]] if near else None

@@ -20,7 +20,7 @@ class Stream:
     """A text stream that swallows errors of writing, or with `strict` says in one line that the answer is lost."""
 
     def __init__(self, stream: Any, *, strict: bool = False) -> None:
-        """Write to `stream`; what its encoding lacks is written as ``\\xb7``."""
+        """Write to `stream`; what its encoding lacks is written as an escape."""
         self._stream, self._strict = stream, strict
         self._lost: OSError | ValueError | None = None
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
@@ -94,7 +94,7 @@ def guarded() -> Iterator[None]:
     closed = io.StringIO()
     closed.close()
     answers, complaints = Stream(sys.stdout or closed, strict=True), Stream(sys.stderr or closed)
-    sys.stdout, sys.stderr = answers, complaints  # type: ignore[assignment]  # all of a stream that anybody calls
+    sys.stdout, sys.stderr = answers, complaints
     try:
         yield
     finally:
