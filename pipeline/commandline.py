@@ -28,6 +28,7 @@ from featcache.terminal import say
 from pipeline import tasks
 from pipeline.config import current_project, keep_project, output
 from pipeline.failures import SchedulingErrors, say_error, take_interrupts
+from pipeline.flags import idle_flags, near_flag
 from pipeline.usage import usage_lines
 
 USAGE_EXIT = 2
@@ -74,6 +75,8 @@ def prepare(arguments: list[str]) -> None:
             keep_project(current_project())
             keep_log(current_project().folder)
             choose_scheduler(arguments)
+            for line in idle_flags(arguments, current_project().settings):
+                say(f"NOTICE: {line}", "bold yellow")
     except (FeatcacheError, configparser.Error) as error:
         say_error(" ".join(str(error).split()))
         raise SystemExit(USAGE_EXIT) from None
@@ -135,18 +138,7 @@ def _usage_fault(said: str, arguments: list[str]) -> str:
     if said.startswith("No task"):
         return f"expected a stage, e.g. luigi --module pipeline Submit; got none; known: {', '.join(stage_names())}"
     fault = said.strip().splitlines()[-1]
-    return f"{fault.partition('error: ')[2] or fault}{_near_flag(arguments)}; luigi --module pipeline --help lists all"
-
-
-def _near_flag(arguments: list[str]) -> str:
-    """Suggest a flag for the first one that Luigi doesn't know."""
-    known = {f"--{task}-{name}".replace("_", "-") for task, bare, name, _ in Register.get_all_params() if not bare}
-    known |= {f"--{name}".replace("_", "-") for _, bare, name, _ in Register.get_all_params() if bare}
-    known |= {"--rerun", "--split", "--tap"}
-    flags = [word.partition("=")[0] for word in arguments if word.startswith("--")]
-    unknown = next((flag for flag in flags if flag not in known), None)
-    near = difflib.get_close_matches(unknown, known, 1) if unknown else None
-    return f" (did you mean {near[0]}?)" if near else ""
+    return f"{fault.partition('error: ')[2] or fault}{near_flag(arguments)}; luigi --module pipeline --help lists all"
 
 
 def check_luigis_own() -> None:

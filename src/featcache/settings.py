@@ -249,6 +249,7 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     check_names(sections)
     values = {name: _read_section(name, sections.get(name, {})) for name in SECTIONS}
     dataset = specs.DatasetSpec(**values["Dataset"])  # type: ignore[arg-type]  # read by the table above
+    _refuse_half_a_demo(dataset)
     artifacts = values["Paths"]["artifacts"]
     if not isinstance(artifacts, Path):
         raise SettingsError("[Paths] artifacts: expected a folder; got artifacts=''")
@@ -265,6 +266,21 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
         cluster=ClusterSpec(**values["Cluster"]),  # type: ignore[arg-type]  # read by the table above
         artifacts=artifacts.absolute(),
     )
+
+
+def _refuse_half_a_demo(dataset: specs.DatasetSpec) -> None:
+    """The defaults are those of the embedded digits: who changes one half of them means to change the other."""
+    demo = specs.DatasetSpec()
+    if dataset.source == demo.source and dataset.path is not None:
+        raise SettingsError(
+            f"[Dataset] source: expected folder, csv or idx for path={str(dataset.path)!r}; got source={dataset.source!r}, "
+            "the embedded digits, which have no path: --Dataset-source folder"
+        )
+    if dataset.source != demo.source and dataset.name == demo.name:
+        raise SettingsError(
+            f"[Dataset] name: expected a name of your own for source={dataset.source!r}; got name={dataset.name!r}, that of the "
+            "embedded digits, whose artifacts would be mixed with yours: --Dataset-name NAME"
+        )
 
 
 def _read_section(section: str, texts: Mapping[str, str]) -> dict[str, object]:
