@@ -2,7 +2,7 @@
 
     FEATCACHE_SHARED=PATH python benchmarks/extract.py [CASE ...]
 
-PATH holds ``data/{hymenoptera,flowers5,mnist}`` and ``weights/vgg16_cifar10_notop.h5``. With OpenVINO installed (the extra
+PATH holds ``data/{hymenoptera,flowers5,mnist}`` and ``weights/vgg16_imagenet_notop.h5``. With OpenVINO installed (the extra
 ``bench``) its bare forward pass is measured too, with one stream and with two, whichever is faster. Each figure is the median
 of ROUNDS, taken in turn (A B C A B C), so that a drift of the machine hits all alike; the backbone is as it is after its first
 minute. Prints Markdown for benchmarks/RESULTS.md.
@@ -30,7 +30,7 @@ from featcache.specs import DatasetSpec, FeaturesSpec
 from featcache.weights import resolve_weights
 
 SHARED = Path(os.environ["FEATCACHE_SHARED"])
-WEIGHTS = SHARED / "weights" / "vgg16_cifar10_notop.h5"
+WEIGHTS = SHARED / "weights" / "vgg16_imagenet_notop.h5"
 ROUNDS = 3
 SCRATCH = Path(__file__).parent.parent / "artifacts"  # what a killed run leaves there is ignored by git
 NAIVE = 1024  # as many rows as PNG files; one image costs what the other does

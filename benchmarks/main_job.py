@@ -2,7 +2,7 @@
 
     FEATCACHE_SHARED=PATH python benchmarks/main_job.py [hymenoptera mnist ...]
 
-PATH holds ``data/<name>`` and ``weights/vgg16_cifar10_notop.h5``. Artifacts go to a temporary folder, so every stage runs.
+PATH holds ``data/<name>`` and ``weights/vgg16_imagenet_notop.h5``. Artifacts go to a temporary folder, so every stage runs.
 Prints a Markdown table row per data set for benchmarks/RESULTS.md.
 """
 
@@ -24,7 +24,7 @@ def run(name: str, folder: Path) -> str:
     command = [
         *(str(Path(sys.executable).parent / "luigi"), "--module", "pipeline", "Submit"),
         *("--Dataset-path", str(SHARED / "data" / name)),
-        *("--Features-weights", str(SHARED / "weights" / "vgg16_cifar10_notop.h5")),
+        *("--Features-weights", str(SHARED / "weights" / "vgg16_imagenet_notop.h5")),
         *("--Paths-artifacts", str(folder)),
     ]
     environment = {**os.environ, "LUIGI_CONFIG_PATH": f"examples/{name}.cfg"}

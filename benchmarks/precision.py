@@ -2,7 +2,7 @@
 
     FEATCACHE_SHARED=PATH python benchmarks/precision.py [flowers5 hymenoptera ...]
 
-PATH holds ``data/`` and ``weights/vgg16_cifar10_notop.h5``. Prints Markdown for benchmarks/RESULTS.md.
+PATH holds ``data/`` and ``weights/vgg16_imagenet_notop.h5``. Prints Markdown for benchmarks/RESULTS.md.
 """
 
 import json
@@ -27,7 +27,7 @@ def run(name: str, precision: str, artifacts: Path) -> dict:
         "Dataset-name": name,
         "Dataset-source": "folder",
         "Dataset-path": SHARED / "data" / name,
-        "Features-weights": SHARED / "weights" / "vgg16_cifar10_notop.h5",
+        "Features-weights": SHARED / "weights" / "vgg16_imagenet_notop.h5",
         "Features-image-size": SIZE,
         "Features-precision": precision,
         "Paths-artifacts": artifacts,

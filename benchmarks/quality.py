@@ -2,7 +2,7 @@
 
     FEATCACHE_SHARED=PATH python benchmarks/quality.py [--folder FOLDER] [digits mnist10 hymenoptera flowers5 brain-mri]
 
-PATH holds ``data/<name>`` and ``weights/vgg16_cifar10_notop.h5``. Features, heads and what the peers said are kept in
+PATH holds ``data/<name>`` and ``weights/vgg16_imagenet_notop.h5``. Features, heads and what the peers said are kept in
 FOLDER (a temporary one by default) and found there the next time; all but the peers is made by the pipeline's own
 stages. A peer is fitted to the standardised rows of all folds but one and tells that one; of test rows its folds'
 probabilities are averaged, as a member's are. Where a peer has candidates, the one of the best out-of-fold log-loss
@@ -35,7 +35,7 @@ from featcache.scoring import bootstrap, judge, scores
 from featcache.settings import parse_settings
 
 SHARED = Path(os.environ["FEATCACHE_SHARED"])
-WEIGHTS = str(SHARED / "weights/vgg16_cifar10_notop.h5")
+WEIGHTS = str(SHARED / "weights/vgg16_imagenet_notop.h5")
 PHOTOS = {"weights": WEIGHTS, "image_size": "96"}
 SETS = {
     "digits": ("digits", {"weights": "random", "image_size": "48"}),

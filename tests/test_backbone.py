@@ -323,7 +323,7 @@ def test_weights_of_keras_3_that_do_not_fit(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.shared
 def test_the_shared_weights_load_and_tell_images_apart(shared: Path, images: Images) -> None:
-    backbone = load("bfloat16", weights=str(shared / "weights" / "vgg16_cifar10_notop.h5"), taps="block5_pool:avg")
+    backbone = load("bfloat16", weights=str(shared / "weights" / "vgg16_imagenet_notop.h5"), taps="block5_pool:avg")
     assert backbone.weights.kind == "file"
     features = backbone.forward(images)["block5_pool_avg"].astype(np.float32)
     assert (features > 0).mean() > 0.01

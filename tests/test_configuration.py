@@ -120,6 +120,13 @@ def test_a_default_may_be_named_by_others():
     assert set(configured_sections()["Dataset"]) == {"name", "path", "source"}
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_may_end_as_on_any_system(end):
+    Path("luigi.cfg").write_bytes(end.join(["[Dataset]", "name = x", "[Features]", "copies = 2"]).encode())
+    settings = configured_project().settings
+    assert (settings.dataset.name, settings.features.copies) == ("x", 2)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

@@ -1,6 +1,7 @@
 """luigi.cfg as Luigi reads it, without Luigi: for commands that start in a blink and must see the same settings."""
 
 import codecs
+import io
 import os
 import re
 from collections.abc import Sequence
@@ -116,7 +117,7 @@ def _read(parser: ConfigParser, name: str) -> None:
     if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise SettingsError(f"{name}: expected text; it begins with a byte order mark: {advice}")
     try:
-        parser.read_string(content.decode("utf-8"), source=name)
+        parser.read_file(io.StringIO(content.decode("utf-8"), newline=None), source=name)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SettingsError(
