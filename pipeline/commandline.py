@@ -17,16 +17,19 @@ from urllib.parse import urlsplit
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterException
+from luigi.retcodes import retcode
 from luigi.task_register import Register, TaskClassNotFoundException
 
+from featcache.configuration import configured_sections
 from featcache.errors import FeatcacheError, SettingsError, StorageError
 from featcache.project import LOG_NAME
 from featcache.startup import check_keras
+from featcache.streams import keep_going
 from featcache.terminal import say
 from pipeline import tasks
-from pipeline.config import check_configuration, current_project, output
+from pipeline.config import current_project, keep_project, output
 from pipeline.failures import SchedulingErrors, say_error, take_interrupts
-from pipeline.running import refuse_twice
+from pipeline.flags import idle_flags, near_flag
 from pipeline.usage import usage_lines
 
 USAGE_EXIT = 2
@@ -57,6 +60,7 @@ def prepare(arguments: list[str]) -> None:
     Raises:
         SystemExit: with status 2 after one line on standard error; with 0 after ``--help``.
     """
+    keep_going()
     set_defaults()
     if "--help" in arguments:
         for line in usage_lines(stage_names()):
@@ -65,13 +69,16 @@ def prepare(arguments: list[str]) -> None:
     if "--help-all" in arguments:
         return
     try:
-        check_configuration(_STAGES)
+        configured_sections()  # Luigi only warns of what is wrong in luigi.cfg, or says nothing
         with parsed(arguments):
+            check_luigis_own()
             check_output()
             check_keras()
-            refuse_twice()
+            keep_project(current_project())
             keep_log(current_project().folder)
             choose_scheduler(arguments)
+            for line in idle_flags(arguments, current_project().settings):
+                say(f"NOTICE: {line}", "bold yellow")
     except (FeatcacheError, configparser.Error) as error:
         say_error(" ".join(str(error).split()))
         raise SystemExit(USAGE_EXIT) from None
@@ -89,12 +96,15 @@ def _own(stage: str) -> list[tuple[str, luigi.Parameter]]:
 
 
 def set_defaults() -> None:
-    """Give Luigi its settings for our stages, each only where luigi.cfg has none."""
+    """Give Luigi its settings for our stages, each only where luigi.cfg has none; and never its lock."""
     configuration = luigi.configuration.get_config()
     for section, values in DEFAULTS.items():
         for key, value in values.items():
             if not configuration.has_option(section, key):
                 configuration.set(section, key, value)
+    # Luigi's lock knows a command by its words alone, whatever the folder, and keeps them where another user can't
+    # write; stages lock the artifacts folder itself
+    configuration.set("core", "no_lock", "true")
 
 
 @contextlib.contextmanager
@@ -130,18 +140,29 @@ def _usage_fault(said: str, arguments: list[str]) -> str:
     if said.startswith("No task"):
         return f"expected a stage, e.g. luigi --module pipeline Submit; got none; known: {', '.join(stage_names())}"
     fault = said.strip().splitlines()[-1]
-    return f"{fault.partition('error: ')[2] or fault}{_near_flag(arguments)}; luigi --module pipeline --help lists all"
+    return f"{fault.partition('error: ')[2] or fault}{near_flag(arguments)}; luigi --module pipeline --help lists all"
 
 
-def _near_flag(arguments: list[str]) -> str:
-    """Suggest a flag for the first one that Luigi doesn't know."""
-    known = {f"--{task}-{name}".replace("_", "-") for task, bare, name, _ in Register.get_all_params() if not bare}
-    known |= {f"--{name}".replace("_", "-") for _, bare, name, _ in Register.get_all_params() if bare}
-    known |= {"--rerun", "--split", "--tap"}
-    flags = [word.partition("=")[0] for word in arguments if word.startswith("--")]
-    unknown = next((flag for flag in flags if flag not in known), None)
-    near = difflib.get_close_matches(unknown, known, 1) if unknown else None
-    return f" (did you mean {near[0]}?)" if near else ""
+def check_luigis_own() -> None:
+    """Refuse values in Luigi's own sections, or of its flags, that it would answer with a traceback or by doing nothing.
+
+    Raises:
+        SettingsError: one is of the wrong kind, or below 1 where nothing could run.
+    """
+    for config in (luigi.interface.core, luigi.worker.worker, luigi.scheduler.scheduler, retcode):
+        try:
+            config()
+        except (ParameterException, ValueError) as error:
+            key = str(error).split("'")[-2]
+            raise SettingsError(f"[{config.__name__}] {key}: expected another value: {error.__cause__}") from error
+    configuration, core = luigi.configuration.get_config(), luigi.interface.core()
+    try:
+        least = {f"[resources] {key}": count for key, count in configuration.getintdict("resources").items()}
+    except ValueError as error:
+        raise SettingsError(f"[resources]: expected whole numbers: {error}") from error
+    for name, count in {"[core] workers": core.workers, **least}.items():
+        if count < 1:
+            raise SettingsError(f"{name}: expected at least 1, without which no stage can run; got {count}")
 
 
 def check_output() -> None:
@@ -193,7 +214,7 @@ def keep_log(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         handlers: list[logging.Handler] = [logging.FileHandler(folder / LOG_NAME, encoding="utf-8")]
     except OSError as error:
-        told = f"[Paths] artifacts: {folder} can't be written ({error.strerror})"
+        told = f"[Paths] artifacts: {error.filename or folder} can't be written ({error.strerror})"
         raise StorageError(f"{told}: permit it, or choose another folder with --Paths-artifacts") from error
     handlers += [logging.StreamHandler()] if output().verbose else []
     for handler in handlers:

@@ -1,15 +1,15 @@
 """luigi.cfg and the command line -> one `Project`. The only place that reads Luigi's configuration."""
 
 import dataclasses
-from collections.abc import Collection
 from functools import lru_cache
 
 import luigi
+from luigi.cmdline_parser import CmdlineParser
 
 from featcache import keys
 from featcache.cluster_spec import ClusterSpec
 from featcache.project import Project
-from featcache.settings import SECTIONS, check_names, parse_settings
+from featcache.settings import SECTIONS, parse_settings
 
 
 def _config(section: str) -> type[luigi.Config]:
@@ -35,18 +35,12 @@ class output(luigi.Config):  # noqa: N801 - a section of Luigi's kind, as [core]
     verbose = luigi.BoolParameter(default=False, description="show Luigi's and featcache's log on the screen, too")
 
 
-def check_configuration(stages: Collection[str]) -> None:
-    """Refuse unknown sections and keys in luigi.cfg, where Luigi only warns or says nothing.
+_asked_for: list[Project] = []
 
-    Args:
-        stages: the names of our stages, whose own parameters may be set in sections of their names.
 
-    Raises:
-        SettingsError: a section or key is misspelt.
-    """
-    configuration = luigi.configuration.get_config()
-    sections = {name: dict(configuration[name].items()) for name in configuration.sections() if name not in stages}
-    check_names(sections)
+def keep_project(project: Project) -> None:
+    """Take `project` for the current one also before and after Luigi knows its command line: for what is said then."""
+    _asked_for[:] = [project]
 
 
 def current_project() -> Project:
@@ -55,6 +49,8 @@ def current_project() -> Project:
     Raises:
         SettingsError: a value is of the wrong kind or out of range.
     """
+    if _asked_for and CmdlineParser.get_instance() is None:  # Luigi has put its command line away
+        return _asked_for[0]
     return _project(tuple(_texts(section) for section in SECTIONS))
 
 

@@ -15,7 +15,7 @@ from featcache.errors import FeatcacheError
 from featcache.project import LOG_NAME
 from featcache.terminal import say
 from pipeline.config import current_project
-from pipeline.screen import show_summary
+from pipeline.screen import LOSSY, show_summary
 
 _MARK = 8
 _SAID = mmap.mmap(-1, 4096)  # marks of what was said, shared with the processes that Luigi forks
@@ -38,7 +38,8 @@ def fail(text: str) -> None:
 
 def say_error(text: str) -> None:
     """Print one line on standard error."""
-    say(f"featcache: {text}", "bold red", error=True)
+    with LOSSY:
+        say(f"featcache: {text}", "bold red", error=True)
 
 
 @luigi.Task.event_handler(luigi.Event.FAILURE)

@@ -1,5 +1,6 @@
 """What people see while stages run: a line per stage, a progress bar on a terminal, and the same on luigid's page."""
 
+import contextlib
 import time
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,7 @@ from pipeline.config import current_project, output
 
 _SCHEDULER_SECONDS = 1.0  # with luigid every status is a request over the network
 _NAME_WIDTH = 15
+LOSSY = contextlib.suppress(OSError, ValueError)  # a full or closed screen costs lines, and never the work
 
 
 class Watch:
@@ -54,7 +56,8 @@ class Watch:
 
     def notice(self, message: str) -> None:
         """Print what nobody may miss, and leave it on luigid's page until there is something newer."""
-        say(f"NOTICE: {message}", "bold yellow")
+        with LOSSY:
+            say(f"NOTICE: {message}", "bold yellow")
         self._report(self.meter.percentage, message)
 
     def result(self, line: str) -> None:
@@ -74,13 +77,16 @@ class Watch:
 
 
 def _tell(task: Any, line: str) -> None:
-    show([Table([(f"{task.task_family:<{_NAME_WIDTH}}", line)])])
+    with LOSSY:
+        show([Table([(f"{task.task_family:<{_NAME_WIDTH}}", line)])])
 
 
 def show_summary() -> None:
     """Print what a person wants to know at the end."""
     if not output().quiet:
-        show(summary_parts(current_project()))
+        parts = summary_parts(current_project())
+        with LOSSY:
+            show(parts)
 
 
 @luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)

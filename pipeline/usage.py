@@ -1,5 +1,6 @@
 """What ``luigi --module pipeline --help`` shows; ``--help-all`` shows Luigi's own flags."""
 
+import ast
 import inspect
 import shutil
 import textwrap
@@ -21,7 +22,7 @@ def usage_lines(stages: Sequence[str]) -> list[str]:
     """Return the page: stages with what they do, settings with what they mean and their defaults."""
     lines = ["usage: luigi --module pipeline STAGE [--rerun] [--Section-key VALUE ...]", "", *_EXAMPLES, "", "stages"]
     for name in stages:
-        lines += _entry(name, str(inspect.getdoc(Register.get_task_cls(name))).partition("\n")[0], 16)
+        lines += _entry(name, _meaning(Register.get_task_cls(name)), 16)
     lines += ["", "settings, in luigi.cfg or as flags"]
     for section, known in SECTIONS.items():
         for key, setting in known.items():
@@ -34,6 +35,15 @@ def usage_lines(stages: Sequence[str]) -> list[str]:
         "--scheduler-host HOST shows the stages on a luigid's page.",
         "--help-all lists Luigi's own flags.",
     ]
+
+
+def _meaning(stage: type) -> str:
+    """The first line of its docstring; ``python -OO`` has none, and the source has it all the same."""
+    said = inspect.getdoc(stage)
+    if said is None:
+        definition = ast.parse(inspect.getsource(stage)).body[0]
+        said = ast.get_docstring(definition) if isinstance(definition, ast.ClassDef) else ""
+    return str(said).partition("\n")[0]
 
 
 def _entry(name: str, meaning: str, width: int) -> list[str]:

@@ -137,11 +137,11 @@ def test_a_mistake_in_luigi_cfg_is_a_fault_and_the_rest_is_looked_at_all_the_sam
     assert check["state"] == record["state"] == FAIL
     assert report.failed(record)
     assert "did you mean [Features]?" in check["found"]
-    assert check["fix"].startswith("mend luigi.cfg")
+    assert check["fix"].startswith("mend it")
     assert "file locks" in {check["name"] for check in record["checks"]}
     monkeypatch.setenv("LUIGI_CONFIG_PATH", "gone.cfg")
     (tmp_path / "luigi.cfg").unlink()
-    assert settings.configuration_check([])[0].state == WARN
+    assert settings.configuration_check([])[0].state == FAIL
 
 
 @pytest.fixture

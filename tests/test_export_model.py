@@ -135,8 +135,27 @@ def test_what_the_classes_are_called_travels_with_it(project, tmp_path, capsys):
 
 def test_mistakes_are_one_line_and_leave_nothing(project, tmp_path, capsys):
     (tmp_path / "there").mkdir()
+    (tmp_path / "there.keras").mkdir()
+    (tmp_path / "there-1.2").symlink_to("nowhere")
     for words, message in (
         ([str(tmp_path / "there")], "a folder that isn't there yet"),
+        ([str(tmp_path / "there.keras")], "expected a .keras file; got the folder"),
+        ([str(tmp_path / "there-1.2")], "a folder that isn't there yet"),
+        *(
+            ([str(tmp_path / f"m{suffix}")], "expected a file m.keras, or a folder m for a SavedModel")
+            for suffix in (
+                ".h5",
+                ".hdf5",
+                ".tflite",
+                ".onnx",
+                ".pb",
+                ".pt",
+                ".pth",
+                ".safetensors",
+                ".Keras",
+                ".keras.zip",
+            )
+        ),
         ([str(tmp_path / "m.keras"), "--member", "nobody"], "member='nobody'"),
         ([str(tmp_path / "m.keras"), "--set", "Heads.dropout=0.7"], "expected an ensemble of these settings"),
     ):
@@ -144,7 +163,7 @@ def test_mistakes_are_one_line_and_leave_nothing(project, tmp_path, capsys):
         captured = capsys.readouterr()
         assert message in captured.err
         assert len(captured.err.splitlines()) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert {path.name for path in tmp_path.iterdir()} == {"there", "there.keras", "there-1.2"}
 
 
 def test_a_write_that_fails_leaves_nothing(project, tmp_path, monkeypatch):
@@ -153,8 +172,7 @@ def test_a_write_that_fails_leaves_nothing(project, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(keras.Model, "save", fail)
-    with pytest.raises(KeyboardInterrupt):
-        export(project, tmp_path / "photos.keras")
+    assert main(["export-model", str(tmp_path / "photos.keras"), *flags(project)]) == 130
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command import command, environment, photos
+from command import SMALL, command, environment
 
 from featcache.cache.reader import open_cache
 from featcache.errors import CacheFormatError
@@ -24,8 +24,7 @@ def durable_rows(folder):
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_an_interrupt_ends_in_one_line_and_keeps_what_was_computed(tmp_path, workers):
-    settings = {**photos(tmp_path), "Dataset_name": "digits", "Dataset_source": "digits"}
-    settings |= {"Features_taps": "block1_pool", "Features_image_size": "128"}
+    settings = {**SMALL, "Features_taps": "block1_pool", "Features_image_size": "128"}
     process = subprocess.Popen(
         command("ExtractFeatures", "--workers", workers, **settings),
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -44,8 +43,7 @@ def test_an_interrupt_ends_in_one_line_and_keeps_what_was_computed(tmp_path, wor
 
 
 def test_a_killed_stage_is_told_in_one_line(tmp_path):
-    settings = {**photos(tmp_path), "Dataset_name": "digits", "Dataset_source": "digits"}
-    settings |= {"Features_taps": "block1_pool", "Features_image_size": "128"}
+    settings = {**SMALL, "Features_taps": "block1_pool", "Features_image_size": "128"}
     process = subprocess.Popen(
         command("ExtractFeatures", "--workers", "2", **settings),
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

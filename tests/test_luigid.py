@@ -50,7 +50,7 @@ def tasks(port, status=""):
 def test_two_projects_on_one_luigid_both_run_and_show_their_progress(tmp_path):
     write_photos(tmp_path / "photos")
     first = {**photos(tmp_path / "photos"), "Features_image_size": "96"}
-    first |= {"Dataset_source": "digits"}
+    first |= {"Dataset_source": "digits", "Dataset_path": ""}
     second = photos(tmp_path / "photos", Paths_artifacts="other")
     seen, stop = [], threading.Event()
 

@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import pytest
 import runs
-from command import command, environment, luigi, photos
+from command import Outcome, command, environment, luigi, photos
 from images import greys, idx1, idx3, make_idx, table
 from projects import copied_project, write_image, write_photos
 
@@ -48,6 +48,14 @@ def records(path):
         (["Sumbit"], ["'Sumbit'", "did you mean Submit?"]),
         (["Submit", "--Features-imagesize", "96"], ["--Features-imagesize", "did you mean --Features-image-size?"]),
         (["Submit", "--Feature-image-size", "96"], ["--Feature-image-size", "did you mean --Features-image-size?"]),
+        (["Submit", "--image-size", "96"], ["--image-size", "did you mean --Features-image-size?"]),
+        (["Submit", "--ImageSize=96"], ["--ImageSize", "did you mean --Features-image-size?"]),
+        (["Submit", "--batch_size", "9"], ["--batch_size", "did you mean --Heads-batch-size?"]),
+        (["Submit", "--features-copies", "2"], ["--features-copies", "did you mean --Features-copies?"]),
+        (["Submit", "--Dataset-path", "x"], ["[Dataset] source", "path='x'", "--Dataset-source folder"]),
+        (["Submit", "--Dataset-source", "idx", "--Dataset-path", "x"], ["[Dataset] name", "--Dataset-name NAME"]),
+        (["Submit", "--workers", "0"], ["[core] workers", "at least 1"]),
+        (["Submit", "--workers", "two"], ["[core] workers", "'two'"]),
         (["Submit", "--Features-image-size"], ["--Features-image-size", "expected one argument", "--help"]),
         (["Submit", "--Features-image-size", "big"], ["[Features] image_size", "a whole number", "'big'"]),
         (["Submit", "--Features-image-size", "16"], ["[Features] image_size", "at least 32", "VGG16"]),
@@ -102,9 +110,28 @@ def test_artifacts_below_a_file(tmp_path):
     refused(luigi(tmp_path, "Submit", Paths_artifacts="taken"), SETTINGS, "taken", "Not a directory")
 
 
-def test_help_names_stages_and_settings_and_fits_80_columns(tmp_path):
-    outcome = luigi(tmp_path, "--help")
+def test_a_flag_that_changes_nothing_is_told(tmp_path):
+    idle = {"--ConvNet-image-size": "32", "--Cluster-workers": "2", "--Features-augmentation": "zoom 0.1"}
+    words = [word for pair in idle.items() for word in pair]
+    outcome = luigi(tmp_path, "IndexImages", *words)
+    assert outcome.status == 0
+    notices = [line for line in outcome.out.splitlines() if line.startswith("NOTICE: ")]
+    assert [line.split()[1] for line in notices] == list(idle)
+    assert all("changes nothing with" in line for line in notices)
+    more = ["--ConvNet-members", "1", "--Cluster-scheduler", "local", "--Features-copies", "1"]
+    assert "NOTICE" not in luigi(tmp_path, "IndexImages", *words, *more).out
+
+
+@pytest.mark.parametrize("optimised", [[], ["-OO"]], ids=["plain", "OO"])
+def test_help_names_stages_and_settings_and_fits_80_columns(tmp_path, optimised):
+    words = command("--help")
+    done = subprocess.run(
+        [words[0], *optimised, *words[1:]], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    outcome = Outcome(done.returncode, done.stdout, done.stderr)
     assert (outcome.status, outcome.err) == (0, "")
+    assert "None" not in outcome.out
+    assert "List images, labels and groups as the manifest." in outcome.out
     for word in ("Submit", "TrainHeads", "--rerun", "--Features-image-size", "(default: 48)"):
         assert word in outcome.out
     assert "scope" not in outcome.out

@@ -100,6 +100,12 @@ def test_schedules_are_phases_of_a_shape():
         ("ConvNet", "precision", "float16", "did you mean bfloat16"),
         ("Dataset", "source", "foldr", "did you mean folder"),
         ("Dataset", "source", "folder", "expected the folder of the images for source='folder'; got none"),
+        (
+            "Dataset",
+            "path",
+            "photos",
+            r"\[Dataset\] source: expected folder, csv or idx for path='photos'; got source='digits'",
+        ),
         ("Dataset", "name", "../up", "letters, digits"),
         ("Dataset", "name", "", "letters, digits"),
         ("Dataset", "groups", "drivers.csv", "FILE:COLUMN"),
@@ -154,6 +160,17 @@ def test_a_misspelt_name_is_refused_with_the_nearest(sections, message):
         parse_settings(sections)
 
 
+@pytest.mark.parametrize("source", ["folder", "csv", "idx"])
+def test_ones_own_images_need_a_name_of_their_own(source):
+    texts = {"source": source, "path": "x"}
+    for named in ({}, {"name": "digits"}):
+        with pytest.raises(
+            SettingsError, match=r"\[Dataset\] name: expected a name of your own for source=.*--Dataset-name"
+        ):
+            parse_settings({"Dataset": texts | named})
+    assert parse_settings({"Dataset": texts | {"name": "mine"}}).dataset.name == "mine"
+
+
 def test_a_cluster_is_named_by_word_or_address():
     for text, expected in [("None", "none"), (" LOCAL ", "local"), ("tcp://Node1:8786", "tcp://Node1:8786"),
                            ("tls://[::1]:8786", "tls://[::1]:8786")]:  # fmt: skip
@@ -169,7 +186,7 @@ def test_luigis_own_sections_are_left_alone():
 def test_the_sample_submission_of_the_data_sets_folder_is_found(tmp_path):
     sample = tmp_path / "sample_submission.csv.gz"
     sample.write_bytes(b"")
-    values = {"source": "folder", "path": str(tmp_path)}
+    values = {"name": "photos", "source": "folder", "path": str(tmp_path)}
     assert parse_settings({"Dataset": values}).dataset.sample_submission == sample
     named = {**values, "sample_submission": "sample_submission.csv.gz"}
     assert parse_settings({"Dataset": named}).dataset.sample_submission == sample

@@ -3,13 +3,20 @@
 import contextlib
 import os
 import re
+import subprocess
+import sys
 import time
 
 import kills
 import pytest
 import runs
-from projects import small_project
+from command import command, environment, photos
+from projects import copied_project, small_project, write_photos
 
+from featcache import disk
+from featcache.cache import lock
+from featcache.cli import main
+from featcache.errors import CacheLockedError
 from featcache.folder_lock import LOCK_NAME, folder_lock, holder_record
 from pipeline import tasks
 
@@ -29,7 +36,7 @@ def whole(tmp_path_factory):
 def test_two_runs_of_the_same_settings_end_with_the_same_bytes(tmp_path, whole):
     project = whole.fresh(tmp_path)
     first = runs.start(runs.command(project), **runs.SHORT_BLOCKS)
-    second = runs.start(runs.command(project, workers=2), **runs.SHORT_BLOCKS)
+    second = runs.start(runs.command(project), **runs.SHORT_BLOCKS)  # the very same command
     outcomes = [runs.finish(process) for process in (first, second)]
     assert [code for code, _ in outcomes] == [0, 0], outcomes
     assert kills.differing(project, whole, missing=True) == []
@@ -71,15 +78,30 @@ def test_the_second_run_says_who_holds_the_folder_and_goes_on_when_it_dies(tmp_p
     assert kills.differing(project, whole, missing=True) == []
 
 
-def test_the_same_command_twice_is_refused_in_one_line(tmp_path, whole):
-    project = whole.fresh(tmp_path)
-    first = runs.start(runs.command(project), **runs.SHORT_BLOCKS)
-    wait_for(project.artifacts / "manifest.json")
-    code, said = runs.finish(runs.start(runs.command(project), **runs.SHORT_BLOCKS))
-    assert code == 10
-    expected = rf"featcache: this very command is already running as process {first.pid} on \S+ since \S+; wait for it"
-    assert re.fullmatch(expected + r" or stop it\n", said)
-    assert runs.finish(first)[0] == 0
+def test_the_same_command_for_two_projects_at_once_and_a_temporary_folder_that_is_another_users(tmp_path):
+    """Luigi's own lock would refuse the second, and fail on a folder in which it can't write."""
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp/luigi").write_text("nobody's to write in, root's neither")
+    words = command("IndexImages", "--lock-size", "1", **photos("photos"))
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        write_photos(folder / "photos")
+        (folder / "luigi.cfg").write_text("[core]\nno_lock = false\n")
+    both = [
+        subprocess.Popen(
+            words,
+            cwd=folder,
+            env=environment(TMPDIR=str(tmp_path / "tmp")),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for folder in folders
+    ]
+    for folder, (status, said) in zip(folders, map(runs.finish, both), strict=True):
+        assert status == 0, said
+        assert "IndexImages" in said
+        assert (folder / "artifacts/photos/manifest.json").is_file()
 
 
 def test_a_lock_left_by_a_dead_process_is_recognised_and_what_it_left_is_removed(tmp_path, caplog):
@@ -95,6 +117,81 @@ def test_a_lock_left_by_a_dead_process_is_recognised_and_what_it_left_is_removed
     assert notices == []
     assert f"process {holder_record()['pid']} on" in caplog.text
     assert "at work on TrainBag died" in caplog.text
+
+
+def test_what_a_live_process_is_writing_outlasts_the_clean_up_after_a_dead_one(finished, tmp_path):
+    """As `featcache predict --csv` into the artifacts folder does it, while a run was killed and the next one begins."""
+    folder = copied_project(finished, tmp_path / "project").artifacts
+    writes = (
+        "import sys, pathlib\nfrom featcache.disk import making_folder, replacing\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "with replacing(folder / 'out.csv') as path, making_folder(folder / 'features/arrays') as arrays:\n"
+        "    path.write_text('whole')\n    (arrays / 'x.npy').write_text('whole')\n"
+        "    print('begun', flush=True)\n    sys.stdin.read()\n"
+    )
+    dies = (
+        "import os, sys, pathlib\nfrom featcache.disk import temporary_name\nfrom featcache.folder_lock import folder_lock\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "with folder_lock(folder, 'TrainBag', print):\n"
+        "    temporary_name(folder / 'half.csv').touch()\n    temporary_name(folder / 'features/half').mkdir()\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment()}
+    live = subprocess.Popen([sys.executable, "-c", writes, str(folder)], **pipes)
+    assert live.stdout.readline() == b"begun\n"
+    assert subprocess.run([sys.executable, "-c", dies, str(folder)], env=environment()).returncode == -9
+    assert len(runs.leftovers(folder)) == 4
+    with folder_lock(folder, "TrainBag", print):
+        assert not [name for name in runs.leftovers(folder) if "half" in name]
+    old = time.time() - 3600
+    for path in folder.rglob(".tmp-*"):
+        os.utime(path, (old, old))
+    flags = [
+        f"--set={section}.{key}={text}" for section, values in finished.settings.items() for key, text in values.items()
+    ]
+    assert main(["gc", "--yes", *flags, f"--set=Paths.artifacts={folder.parent}"]) == 0
+    live.communicate(b"")
+    assert live.returncode == 0
+    assert (folder / "out.csv").read_text() == (folder / "features/arrays/x.npy").read_text() == "whole"
+    assert runs.leftovers(folder) == []
+
+
+def test_whose_a_temporary_file_is(tmp_path):
+    mine = disk.temporary_name(tmp_path / "x.csv")
+    assert mine.suffix == ".csv"
+    assert not disk.is_abandoned(mine)
+    machine, pid = disk.owner().split(".")
+    assert disk.is_abandoned(mine, disk.owner()), "it is known to be dead"
+    assert disk.is_abandoned(tmp_path / ".tmp-1a2b3c4d-bag"), "of an older version"
+    assert disk.is_abandoned(tmp_path / f".tmp-{machine}.{2**30}.000000-x.csv")
+    assert disk.is_abandoned(tmp_path / f".tmp-{machine}.{2**80}.000000-x.csv")
+    assert not disk.is_abandoned(tmp_path / f".tmp-{machine}.1.000000-x.csv")
+    other = tmp_path / f".tmp-{int(machine, 16) ^ 1:08x}.{pid}.000000-x.csv"
+    other.touch()
+    assert not disk.is_abandoned(other)
+    os.utime(other, (time.time() - 90_000,) * 2)
+    assert disk.is_abandoned(other)
+
+
+def test_who_looks_whether_a_file_is_being_written_never_stops_its_writer(tmp_path):
+    path = tmp_path / "x.partial.h5"
+    path.touch()
+    looks = (
+        "import sys, pathlib\nfrom featcache.cache.lock import is_held\nwhile True: is_held(pathlib.Path(sys.argv[1]))"
+    )
+    others = [subprocess.Popen([sys.executable, "-c", looks, str(path)], env=environment()) for _ in range(2)]
+    try:
+        for _ in range(2000):
+            os.close(lock.hold(path))
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    held = lock.hold(path)
+    assert lock.is_held(path)
+    with pytest.raises(CacheLockedError, match="is being written by"):
+        lock.hold(path)
+    os.close(held)
 
 
 def test_a_clean_end_leaves_no_holder(tmp_path, caplog):

@@ -1,14 +1,16 @@
 """`featcache ...`: a shell over the library. It parses, calls, prints; it starts without TensorFlow."""
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 
+from featcache import streams, terminal
 from featcache._version import __version__
 from featcache.commands import (
     OK,
+    PROBLEM,
     USAGE,
     completion,
     copies,
@@ -22,7 +24,7 @@ from featcache.commands import (
     serve,
     state,
 )
-from featcache.errors import FeatcacheError
+from featcache.errors import FeatcacheError, StorageError
 
 # In the order of the help, under what one is about to do.
 GROUPS = {
@@ -33,19 +35,37 @@ GROUPS = {
     "use what was trained": (serve.PREDICT, serve.EXPORT_MODEL),
     "this machine": (health.DOCTOR, completion.COMPLETION),
 }
+_INTERRUPTED = 130  # as shells have it for SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 ok, 1 a problem (one line on stderr says which), 2 a command line that can't be understood; what else a
-        command's exit status says stands in docs/cli.md.
+        0 ok, 1 a problem (one line on stderr says which), 2 a command line that can't be understood, 130 Ctrl-C; what
+        else a command's exit status says stands in docs/cli.md.
     """
+    code = OK
+    with streams.guarded():
+        try:
+            code = _run(argv)
+        except BrokenPipeError:  # `featcache ls | head`: who read has seen enough
+            pass
+        except StorageError as error:
+            screen.complain(str(error))
+            code = PROBLEM
+        except KeyboardInterrupt:
+            terminal.say("featcache: interrupted", error=True)
+            code = _INTERRUPTED
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     try:
         arguments = parser.parse_args(argv)
-    except SystemExit as stop:  # argparse has printed its usage or help
+    except SystemExit as stop:  # argparse has printed its usage or help, and minds no error of it
+        sys.stdout.flush()
         return int(stop.code or OK)
     if "command" not in arguments:
         parser.print_help(sys.stderr)
@@ -53,16 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.verbose:
         screen.log_to_screen()
     try:
-        code: int = arguments.command(arguments)
-        sys.stdout.flush()
+        code = int(arguments.command(arguments))
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
     except FeatcacheError as error:
         if arguments.verbose:
             traceback.print_exc()
         screen.complain(str(error))
         return int(arguments.error_code)
-    except BrokenPipeError:  # `featcache ls | head`; what Python would flush at exit goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     return code
 
 

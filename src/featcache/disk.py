@@ -11,10 +11,13 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from featcache.errors import StorageError
@@ -40,6 +43,9 @@ _REASONS = {
 SETTLE_NS = 2_000_000_000  # the coarsest time stamps in use (FAT) tick every two seconds
 _MOST_BUFFERS = 1024  # IOV_MAX of Linux and macOS
 _TOLD = re.compile(r"errno = (\d+)")
+_MADE_BY = re.compile(r"\.tmp-(?P<owner>(?P<machine>[0-9a-f]{8})\.(?P<pid>\d+))\.[0-9a-f]{6}-")
+_DAY = 86_400.0
+_NAME_BYTES = 255  # of one name, in the file systems of today
 
 
 @contextmanager
@@ -143,6 +149,51 @@ def _refuse_more_than_is_free(descriptor: int, size: int) -> None:
 disk = Disk()
 
 
+def temporary_name(path: Path, what: str = "") -> Path:
+    """Return a new hidden name beside `path`, with the same suffix, that says which process of which machine makes it."""
+    prefix = f".tmp-{_machine()}.{os.getpid()}.{secrets.token_hex(3)}-{what}"
+    return path.with_name(prefix + os.fsdecode(os.fsencode(path.name)[-(_NAME_BYTES - len(prefix)) :]))
+
+
+def is_abandoned(temporary: Path, dead: str = "") -> bool:
+    """Whether no live process can still be at work on what has a `temporary_name`, or one of an older version.
+
+    Of another machine's processes nothing is known: theirs is abandoned when it hasn't changed for a day.
+
+    Args:
+        temporary: the file or folder.
+        dead: the `owner` of a process that is known to be dead, whatever its machine.
+    """
+    made = _MADE_BY.match(temporary.name)
+    if made is None or made["owner"] == dead:
+        return True
+    if made["machine"] != _machine():
+        with suppress(OSError):  # gone meanwhile
+            return time.time() - temporary.lstat().st_mtime > _DAY
+        return False
+    with suppress(PermissionError):  # another user's, and alive
+        try:
+            os.kill(int(made["pid"]), 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+    return False
+
+
+def owner() -> str:
+    """Return this process as `temporary_name` names it."""
+    return f"{_machine()}.{os.getpid()}"
+
+
+@cache
+def _machine() -> str:
+    """A machine's name in short, or a container's: processes are told apart by number only within one."""
+    try:
+        numbers = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # no Linux
+        numbers = ""
+    return f"{zlib.crc32(f'{socket.gethostname()} {numbers}'.encode()):08x}"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` (same suffix); on success it is synced and renamed over `path`.
@@ -158,7 +209,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise StorageError(f"could not write {path}: it is {what}, and only files are replaced: name another")
     with storage_errors(path, "could not write"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+        temporary = temporary_name(path)
         try:
             yield temporary
             with open(temporary, "rb+") as stream:
@@ -181,7 +232,7 @@ def making_folder(path: Path) -> Iterator[Path]:
     if os.path.lexists(path):
         raise StorageError(f"expected a folder that isn't there yet; got {path}: remove it or name another")
     with storage_errors(path, "could not write"):
-        temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+        temporary = temporary_name(path)
         try:
             temporary.mkdir(parents=True)
             yield temporary
@@ -215,7 +266,7 @@ def replace_folder(temporary: Path, folder: Path) -> None:
         with open(path, "rb+") as stream:
             disk.fsync(stream.fileno())
     disk.fsync_folder(temporary)
-    old = folder.with_name(f".tmp-{secrets.token_hex(4)}-old-{folder.name}")
+    old = temporary_name(folder, "old-")
     if folder.exists():
         disk.replace(folder, old)
     disk.replace(temporary, folder)

@@ -14,6 +14,7 @@ from featcache.describe import size_text
 from featcache.disk import making_folder, replacing
 from featcache.errors import SettingsError, StorageError
 from featcache.machine import versions
+from featcache.paths import is_folder
 from featcache.progress import Progress
 from featcache.project import LOG_NAME, Project
 from featcache.records import write_json
@@ -46,14 +47,12 @@ def export_model(
 
     Raises:
         CacheError: there is no trained ensemble of these settings.
-        SettingsError: no such member, or `fixed_size` and members that look at images of different sizes.
-        StorageError: the folder is there already, or something can't be written.
+        SettingsError: no such member, a path with the suffix of a format that isn't written, or `fixed_size` and members
+            that look at images of different sizes.
+        StorageError: something that can't be replaced is there already, or something can't be written.
         WeightsError: the weights are missing, or others than the heads were trained by.
     """
-    if path.suffix != MODEL_SUFFIX and os.path.lexists(path):
-        raise StorageError(
-            f"expected {MODEL_SUFFIX} or a folder that isn't there yet; got {path}: remove it or name another"
-        )
+    _check_target(path)
     served = load_served(project, member)
     sizes = _sizes(project, served)
     side = _only_size(sizes) if fixed_size else None
@@ -76,6 +75,22 @@ def export_model(
             model.export(temporary, verbose=False)
             write_json(temporary / FACTS_NAME, facts)
     return facts
+
+
+def _check_target(path: Path) -> None:
+    """Known before anything is loaded; a SavedModel's folder may end as a version does, ``model-1.2``."""
+    if path.suffix not in ("", MODEL_SUFFIX) and not path.suffix[1:].isdigit():
+        name = path.name.partition(".")[0]
+        raise SettingsError(
+            f"expected a file {name}{MODEL_SUFFIX}, or a folder {name} for a SavedModel, which TensorFlow Lite's, "
+            f"ONNX's and other converters read; got {str(path)!r}, a format that isn't written"
+        )
+    if path.suffix == MODEL_SUFFIX and is_folder(path):
+        raise StorageError(f"expected a {MODEL_SUFFIX} file; got the folder {path}: remove it or name another")
+    if path.suffix != MODEL_SUFFIX and os.path.lexists(path):
+        raise StorageError(
+            f"expected {MODEL_SUFFIX} or a folder that isn't there yet; got {path}: remove it or name another"
+        )
 
 
 def exported_lines(path: Path, facts: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from featcache.disk import disk, storage_errors
+from featcache.disk import disk, is_abandoned, owner, storage_errors
 from featcache.errors import StorageError
 from featcache.paths import is_folder, regular
 
@@ -41,7 +41,8 @@ def holder_words(record: Mapping[str, object]) -> str:
 def folder_lock(folder: Path, stage: str, notice: Callable[[str], None]) -> Iterator[None]:
     """Hold `folder` while the block lasts; while someone else does, say who and wait.
 
-    What a killed holder left half-written (hidden ``.tmp-*``, never read) is removed by the next one.
+    What a killed holder left half-written (hidden ``.tmp-*``, never read) is removed by the next one; what a live process
+    is writing there, such as ``featcache predict --csv``, is not.
 
     Args:
         folder: of a data set's artifacts; made if it isn't there.
@@ -57,8 +58,8 @@ def folder_lock(folder: Path, stage: str, notice: Callable[[str], None]) -> Iter
         left = _read_record(path)
         if left is not None:
             _LOG.warning("%s: %s died; going on from what it finished", folder, holder_words(left))
-            _remove_leftovers(folder)
-        _write_record(descriptor, json.dumps(holder_record(stage=stage)).encode("ascii"))
+            _remove_leftovers(folder, str(left.get("owner", "")))
+        _write_record(descriptor, json.dumps(holder_record(stage=stage, owner=owner())).encode("ascii"))
         yield
     finally:
         _write_record(descriptor, b"")
@@ -132,9 +133,11 @@ def _write_record(descriptor: int, content: bytes) -> None:
         disk.pwrite(descriptor, content[:_RECORD_BYTES].ljust(_RECORD_BYTES, b"\0"), 0)
 
 
-def _remove_leftovers(folder: Path) -> None:
+def _remove_leftovers(folder: Path, dead: str) -> None:
     for parent in (folder, *(entry for entry in folder.iterdir() if is_folder(entry))):
         for leftover in parent.glob(".tmp-*"):
+            if not is_abandoned(leftover, dead):
+                continue
             if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:

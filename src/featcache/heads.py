@@ -1,6 +1,5 @@
 """A bag's heads as ordinary Keras models, and its folder. [Keras]"""
 
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +60,7 @@ def save_bag(
     """
     with disk.storage_errors(folder, "could not write"):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = folder.with_name(f".tmp-{secrets.token_hex(4)}-{folder.name}")
+        temporary = disk.temporary_name(folder)
         try:
             temporary.mkdir()
             for number, head in enumerate(bag.heads):

@@ -51,7 +51,7 @@ class Meter:
         self.told = [what, f"{total:,} {unit}"]
         if not self._shown:
             return
-        console = terminal.console(sys.stderr) if sys.stderr.isatty() else None
+        console = terminal.console(sys.stderr) if sys.stderr and sys.stderr.isatty() else None
         if console is None:
             self._say(f"{self.words} ...")
             return

@@ -7,7 +7,7 @@
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,12 @@ from featcache import paths, specs
 from featcache.architectures import backbone_settings
 from featcache.cluster_spec import ClusterSpec
 from featcache.errors import SettingsError
+from featcache.luigi_sections import LOGGING, LUIGI_SECTIONS
 from featcache.policies import AugmentPolicy
 from featcache.sample import find_sample
 from featcache.schedules import CONSTANT, SHAPES, Phase
+
+_OUTPUT = ("quiet", "verbose")  # how much a run says; no setting of a project
 
 
 @dataclass(frozen=True)
@@ -205,26 +208,30 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
 }  # fmt: skip
 
 
-def check_names(sections: Mapping[str, Mapping[str, str]]) -> None:
+def check_names(sections: Mapping[str, Mapping[str, str]], others: Collection[str] = ()) -> None:
     """Refuse unknown sections and keys, with the nearest known name.
 
     Args:
-        sections: section -> key -> text. Sections in lower case are Luigi's own and are left alone, unless one
-            is a known section but for its case.
+        sections: section -> key -> text; Luigi's own sections are left alone.
+        others: further names that a misspelt section may have meant.
 
     Raises:
-        SettingsError: a section or key is unknown; near misses are suggested.
+        SettingsError: a section or key is unknown, or a key is there twice; near misses are suggested.
     """
     for section, values in sections.items():
-        if section not in SECTIONS:
-            near = _near(section, SECTIONS)
-            if section[:1].isupper() or (near and near.lower() == section.lower()):
-                raise SettingsError(f"unknown section [{section}]{_hint(near, '[{}]')}; known: {', '.join(SECTIONS)}")
+        known = _OUTPUT if section == "output" else SECTIONS.get(section)
+        if known is None and (section in LUIGI_SECTIONS or section.startswith(LOGGING)):
             continue
+        if known is None:
+            near = _near(section, [*SECTIONS, "output", *others, *LUIGI_SECTIONS])
+            raise SettingsError(f"unknown section [{section}]{_hint(near, '[{}]')}; known: {', '.join(SECTIONS)}")
         for key in values:
-            if key.replace("-", "_") not in SECTIONS[section]:
-                hint = _hint(_near(key, SECTIONS[section]), "{}")
-                raise SettingsError(f"[{section}]: unknown key {key!r}{hint}; known: {', '.join(SECTIONS[section])}")
+            name = key.replace("-", "_")
+            if name not in known or key not in (name, name.replace("_", "-")):  # Luigi finds no key of both kinds
+                hint = _hint(_near(key, known), "{}")
+                raise SettingsError(f"[{section}]: unknown key {key!r}{hint}; known: {', '.join(known)}")
+            if name in values and key != name:
+                raise SettingsError(f"[{section}]: expected each key once; got {name} and {key}: remove one")
 
 
 def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
@@ -240,6 +247,7 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     check_names(sections)
     values = {name: _read_section(name, sections.get(name, {})) for name in SECTIONS}
     dataset = specs.DatasetSpec(**values["Dataset"])  # type: ignore[arg-type]  # read by the table above
+    _refuse_half_a_demo(dataset)
     artifacts = values["Paths"]["artifacts"]
     if not isinstance(artifacts, Path):
         raise SettingsError("[Paths] artifacts: expected a folder; got artifacts=''")
@@ -258,6 +266,21 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     )
 
 
+def _refuse_half_a_demo(dataset: specs.DatasetSpec) -> None:
+    """The defaults are those of the embedded digits: who changes one half of them means to change the other."""
+    demo = specs.DatasetSpec()
+    if dataset.source == demo.source and dataset.path is not None:
+        raise SettingsError(
+            f"[Dataset] source: expected folder, csv or idx for path={str(dataset.path)!r}; got source={dataset.source!r}, "
+            "the embedded digits, which have no path: --Dataset-source folder"
+        )
+    if dataset.source != demo.source and dataset.name == demo.name:
+        raise SettingsError(
+            f"[Dataset] name: expected a name of your own for source={dataset.source!r}; got name={dataset.name!r}, that of the "
+            "embedded digits, whose artifacts would be mixed with yours: --Dataset-name NAME"
+        )
+
+
 def _read_section(section: str, texts: Mapping[str, str]) -> dict[str, object]:
     given = {key.replace("-", "_"): text for key, text in texts.items()}
     values = {}
@@ -272,7 +295,7 @@ def _read_section(section: str, texts: Mapping[str, str]) -> dict[str, object]:
     return values
 
 
-def _near(name: str, known: Mapping[str, object]) -> str | None:
+def _near(name: str, known: Iterable[str]) -> str | None:
     lowered = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower().replace("-", "_"), lowered, 1)
     return lowered[near[0]] if near else None

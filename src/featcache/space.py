@@ -13,7 +13,7 @@ from featcache.cache.lock import is_held, lock
 from featcache.cache.reader import open_cache
 from featcache.convnet_folder import PartialFolder
 from featcache.describe import age_text, size_text
-from featcache.disk import disk, storage_errors
+from featcache.disk import disk, is_abandoned, storage_errors
 from featcache.errors import CacheError, CacheLockedError, SettingsError
 from featcache.folder_lock import folder_lock
 from featcache.paths import is_file, is_folder
@@ -187,7 +187,7 @@ def _item(path: Path, reach: _Reach) -> Item | None:
     try:
         files = [path, *path.rglob("*")] if is_folder(path) and not path.is_symlink() else [path]
         stats = [file.lstat() for file in files]
-        held = is_file(path) and is_held(path)
+        held = not is_abandoned(path) if kind == LEFTOVER else is_file(path) and is_held(path)
     except OSError:
         return None  # gone meanwhile, or not ours to look at: then it isn't ours to remove
     size = sum(stat.st_size for file, stat in zip(files, stats, strict=True) if not is_folder(file))

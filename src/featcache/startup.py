@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -194,11 +194,16 @@ def _put(config: Any, values: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _standard_error_into(log: Path) -> Iterator[None]:
-    sys.stderr.flush()
+    with suppress(OSError, ValueError, AttributeError):  # full, closed, or none at all
+        sys.stderr.flush()
     kept = os.dup(2)
     try:
-        with open(log, "ab") as stream:
-            os.dup2(stream.fileno(), 2)
+        try:
+            place = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:  # another user's folder, a full disk: nobody misses it
+            place = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(place, 2)
+        os.close(place)
         yield
     finally:
         os.dup2(kept, 2)

@@ -23,9 +23,9 @@ _STYLES = {
 }  # fmt: skip
 
 
-def console(stream: TextIO) -> "Console | None":
-    """Return a console that writes to `stream`; None where plain text is wanted: a pipe, a file, a dumb terminal."""
-    if not stream.isatty() and not any(os.environ.get(name) for name in _FORCING):
+def console(stream: TextIO | None) -> "Console | None":
+    """Return a console that writes to `stream`; None where plain text is wanted: a pipe, a file, a dumb terminal, nothing."""
+    if stream is None or not (stream.isatty() or any(os.environ.get(name) for name in _FORCING)):
         return None
     from rich.console import Console
 

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
 
 from featcache.cache.layout import HOLDER_BYTES
@@ -11,6 +12,8 @@ from featcache.disk import storage_errors
 from featcache.errors import CacheFormatError, CacheLockedError
 from featcache.folder_lock import HELD, holder_record, holder_words, same_file, try_lock
 from featcache.paths import regular
+
+_LOOK_SECONDS = 0.5  # `is_held` takes microseconds, and much more where the machine is busy
 
 
 def hold(path: Path, flags: int = 0) -> int:
@@ -38,13 +41,17 @@ def hold(path: Path, flags: int = 0) -> int:
 
 
 def lock(descriptor: int, path: Path) -> None:
-    """Lock an open file without waiting.
+    """Lock an open file; wait no longer than somebody takes who only looks whether it is held.
 
     Raises:
         CacheLockedError: someone else holds it.
         StorageError: the file system has no locks.
     """
-    if not try_lock(descriptor, path):
+    end = time.monotonic() + _LOOK_SECONDS
+    while not try_lock(descriptor, path):
+        if time.monotonic() < end:
+            time.sleep(_LOOK_SECONDS / 50)
+            continue
         raise CacheLockedError(f"{path} is being written by {holder(path)}; wait for it or stop it, then run again")
 
 

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TypeVar
 
 from featcache import terminal
@@ -17,10 +18,11 @@ Record = TypeVar("Record")
 
 def answer(arguments: argparse.Namespace, record: Record, told: Callable[[Record], Parts], code: int = OK) -> int:
     """Print a record as the command line asks: one JSON value, or what `told` makes of it. Return `code`."""
-    if arguments.json:
-        terminal.say(json.dumps(record, indent=2))
-    else:
-        terminal.show(told(record))
+    with suppress(BrokenPipeError):  # `featcache status --check | head`: the exit code is that of the work
+        if arguments.json:
+            terminal.say(json.dumps(record, indent=2))
+        else:
+            terminal.show(told(record))
     return code
 
 

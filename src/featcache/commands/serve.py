@@ -1,6 +1,7 @@
 """`featcache predict` and `featcache export-model`: what was trained, put to use."""
 
 import argparse
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,10 +32,16 @@ def _predict(arguments: argparse.Namespace) -> int:
     told = reported(predictor.predict(predict.find_images(arguments.images), count))
     if arguments.csv is not None:
         told = predict.into_csv(arguments.csv, told, names)
-    if arguments.json:
-        screen.show_json_array(predict.told_record(item, names) for item in told)
-    else:
-        terminal.show(predict.told_lines(told, names, width))
+    try:
+        if arguments.json:
+            screen.show_json_array(predict.told_record(item, names) for item in told)
+        else:
+            terminal.show(predict.told_lines(told, names, width))
+    except OSError as error:  # nobody reads on; what fails in `told` itself has ended it
+        if arguments.csv is not None:
+            deque(told, maxlen=0)
+        if not isinstance(error, BrokenPipeError):
+            raise
     return PROBLEM if set_aside else OK
 
 

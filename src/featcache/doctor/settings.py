@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from featcache.architectures import find_architecture
 from featcache.cluster_spec import ClusterSpec
-from featcache.configuration import CONFIG_FILES, PATH_VARIABLE, configured_project, configured_sections
+from featcache.configuration import config_files, configured_project, configured_sections
 from featcache.doctor.check import FAIL, PASS, WARN, Check
 from featcache.download import Limits, check_reachable
 from featcache.errors import FeatcacheError, WeightsError, WeightsUnavailableError
@@ -23,16 +23,10 @@ _ANSWER_SECONDS = 2.0
 
 def configuration_check(overrides: Sequence[str]) -> tuple[Check, Project | None]:
     """Read luigi.cfg as a run would; return the project, None where no run could start."""
-    named = os.environ.get(PATH_VARIABLE)
-    files = [name for name in (*CONFIG_FILES, *([named] if named else [])) if Path(name).is_file()]
     try:
-        project = configured_project(overrides)
+        project, files = configured_project(overrides), config_files()
     except FeatcacheError as error:
-        return Check("luigi.cfg", FAIL, str(error), f"mend {files[-1] if files else '--set'}, and ask again"), None
-    if named and not Path(named).is_file():
-        return Check(
-            "luigi.cfg", WARN, f"{PATH_VARIABLE}={named!r}: there is no such file", f"unset {PATH_VARIABLE}"
-        ), project
+        return Check("luigi.cfg", FAIL, str(error), "mend it, and ask again"), None
     told = f"{', '.join(files)}: every setting can be read" if files else "none here: every setting has its default"
     return Check("luigi.cfg", PASS, f"{told}; project {project.settings.dataset.name}"), project
 

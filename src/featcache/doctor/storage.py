@@ -2,14 +2,13 @@
 
 import errno
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from featcache.describe import size_text
-from featcache.disk import disk
+from featcache.disk import disk, temporary_name
 from featcache.doctor.check import FAIL, PASS, WARN, Check
 from featcache.errors import StorageError
 from featcache.folder_lock import try_lock
@@ -31,7 +30,7 @@ def storage_checks(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> It
     """
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     yield _room(place)
-    path = place / f".tmp-{secrets.token_hex(4)}-doctor"
+    path = temporary_name(place / "doctor")
     try:
         with open(path, "xb", buffering=0) as stream:
             yield _speed(stream.fileno(), place, _kind(place, mounts))
