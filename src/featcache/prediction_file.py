@@ -112,7 +112,7 @@ def stored_members(path: Path) -> tuple[str, ...]:
         CacheFormatError: the file is absent, damaged or something else.
     """
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb", opener=regular) as stream:
             return tuple(map(str, _read_head(stream)["members"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # written before its first line had them, or damaged
