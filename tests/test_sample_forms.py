@@ -69,7 +69,7 @@ def zipped(*files, flag=0):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, text in files:
-            archive.writestr(name, text)
+            archive.writestr(zipfile.ZipInfo(name), text)
     content = bytearray(stream.getvalue())
     for mark, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         content[content.index(mark) + at] |= flag
