@@ -177,7 +177,7 @@ def test_every_module_stands_in_docs_architecture():
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("src", "pipeline", "examples"), ("pack",)),
+        (("src", "pipeline", "examples"), ("heif", "pack")),
         (("tests",), ("dev", "fuzz")),
         (("benchmarks",), ("dev", "bench", "fuzz")),
         (("docs",), ("dev", "docs")),
