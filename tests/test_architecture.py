@@ -80,7 +80,7 @@ LAYERS = [
     {"cli"},
 ]
 # What is imported under another name than it is installed by.
-INSTALLED_AS = {"PIL": "pillow", "sklearn": "scikit-learn"}
+INSTALLED_AS = {"PIL": "pillow", "pillow_heif": "pillow-heif", "sklearn": "scikit-learn"}
 OTHER_BACKENDS = {"jax", "torch"}  # of Keras; nothing asks for them unless KERAS_BACKEND does
 KERAS = {
     "backbone",
