@@ -99,7 +99,7 @@ def test_a_link_to_a_folder_above_is_no_class(root):
     ("entries", "why"),
     [
         ([], "its folder is empty"),
-        (["1.svg", "2.svg", "notes.txt"], "it holds only 2 .svg, 1 .txt"),
+        (["1.mp4", "2.mp4", "notes.txt"], "it holds only 2 .mp4, 1 .txt"),
         (["LICENSE"], "it holds only 1 no suffix"),
         (["deeper/"], "it holds only folders, without images"),
         ([".x.png"], "it holds only names that begin with a dot"),

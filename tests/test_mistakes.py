@@ -107,7 +107,7 @@ def test_a_luigi_cfg_that_luigi_cannot_parse_stops_luigi_itself_with_file_and_li
 
 def test_artifacts_below_a_file(tmp_path):
     (tmp_path / "taken").write_text("")
-    refused(luigi(tmp_path, "Submit", Paths_artifacts="taken"), SETTINGS, "taken", "Not a directory")
+    refused(luigi(tmp_path, "Submit", Paths_artifacts="taken"), SETTINGS, "[Paths] artifacts", "taken: a file")
 
 
 def test_a_flag_that_changes_nothing_is_told(tmp_path):

@@ -199,7 +199,7 @@ def test_files_that_settings_name(tmp_path, make):
 def test_a_sample_that_lies_with_the_images_is_never_silently_unused(tmp_path):
     os.mkfifo(tmp_path / "sample_submission.csv")
     with pytest.raises(SettingsError, match=r"sample_submission.csv: a FIFO"):
-        parse_settings({"Dataset": {"source": "folder", "path": str(tmp_path)}})
+        parse_settings({"Dataset": {"source": "folder", "path": str(tmp_path), "name": "photos"}})
 
 
 @pytest.mark.parametrize(

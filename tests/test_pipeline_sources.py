@@ -128,19 +128,6 @@ def test_a_valid_split_and_a_labelled_test_split_are_scored_and_not_trained_on(p
     ]
 
 
-def test_without_test_images_everything_before_the_submission_runs(project, capsys):
-    for path in (project.folder / "photos/test").iterdir():
-        path.unlink()
-    (project.folder / "photos/test").rmdir()
-    worked = project.run()
-    assert not project.succeeded
-    assert "BuildEnsemble" in worked
-    assert "expected test images" in capsys.readouterr().err
-    assert not list(project.artifacts.glob("submission*"))
-    project.run("BuildEnsemble")
-    assert project.succeeded
-
-
 def test_two_taps_make_members_of_both(project):
     project.set("Features", taps="block1_pool:avg, block2_pool:max")
     project.set("Ensemble", method="mean")
