@@ -106,7 +106,8 @@ def regular(path: str, flags: int) -> int:
     Raises:
         OSError: it is something else, or can't be opened.
     """
-    _refuse_others(path, Path(path).stat().st_mode)  # opening a device may already do something
+    # opening a device may already do something; `os.stat`, as a `Path` costs more than the call itself
+    _refuse_others(path, os.stat(path).st_mode)  # noqa: PTH116
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO put there meanwhile doesn't wait either
     try:
         _refuse_others(path, os.fstat(descriptor).st_mode)
@@ -126,18 +127,18 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
     Raises:
         OSError: it is something else or larger, or can't be read.
     """
-    with open(path, "rb", opener=regular) as stream:
+    with open(path, "rb", buffering=0, opener=regular) as stream:
         if most is not None and (size := os.fstat(stream.fileno()).st_size) > most:
             raise OSError(errno.EFBIG, f"{size:,} bytes, more than {most:,}", str(path))
         return stream.read()
 
 
 def _refuse_others(path: str, mode: int) -> None:
-    kind = stat.S_IFMT(mode)
-    if kind == stat.S_IFDIR:
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "a folder, not a file", path)
-    if kind != stat.S_IFREG:
-        raise OSError(errno.EINVAL, f"{_KINDS.get(kind, 'no file')}, not a file", path)
+    raise OSError(errno.EINVAL, f"{_KINDS.get(stat.S_IFMT(mode), 'no file')}, not a file", path)
 
 
 def _format(path: Path) -> int | None:
