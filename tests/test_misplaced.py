@@ -58,6 +58,7 @@ def test_the_path_of_train_itself(root):
 
 def test_classes_right_in_the_folder(tmp_path):
     make_folder(tmp_path, {"ants": 2, "b ees": 2}, "data")
+    image(tmp_path / "data" / "test" / "1.png")
     said = refusal(tmp_path / "data")
     assert "('ants', 'b ees')" in said
     os.system(said.rpartition("there: ")[2])  # noqa: S605 - what it says to type is right

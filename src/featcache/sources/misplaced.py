@@ -50,7 +50,9 @@ def _instead(path: Path, folders: Sequence[str], is_image: IsImage) -> str:
         inside = next((n for n in _folders(path / name, quiet=True) if n.lower() in _LOOK_ALIKES["train"]), None)
         if inside is not None:
             return f", but {_shown(Path(name, inside))}: set [Dataset] path = {_shown(path / name)}"
-    classes = [name for name in folders[:_MOST] if _first_image(path / name, is_image, deep=False)]
+    splits = {name for known in _LOOK_ALIKES.values() for name in known}
+    might_be = [name for name in folders[:_MOST] if name.lower() not in splits]
+    classes = [name for name in might_be if _first_image(path / name, is_image, deep=False)]
     if classes and path.name.lower() in _LOOK_ALIKES["train"]:
         return f", but the classes themselves ({_some(classes)}): set [Dataset] path = {_shown(path.parent)}"
     if classes:
