@@ -60,12 +60,19 @@ def show_death(task: luigi.Task, reason: str) -> None:
 
 
 def _left_without_report(task: luigi.Task, why: str) -> bool:
-    """Where only the report failed and the submission is there: show the summary that Submit can't, and say so last."""
-    submission = current_project().submission()
-    if task.task_family != "WriteReport" or not submission.is_complete():
+    """Where only the report failed and all else is there: show the summary that Submit can't, and say so last."""
+    project = current_project()
+    submission = project.submission()
+    if task.task_family != "WriteReport":
+        return False
+    if submission.is_complete():
+        done = f"the submission is written and checked ({submission.content}); "
+    elif "test" not in project.splits() and project.ensemble().is_complete():
+        done = "all else is done; "  # there is nothing to submit
+    else:
         return False
     show_summary()
-    fail(f"the submission is written and checked ({submission.content}); only the report failed: {why}")
+    fail(f"{done}only the report failed: {why}")
     return True
 
 

@@ -111,6 +111,19 @@ def test_a_report_that_fails_leaves_the_submission_and_says_so_last(project, mon
     assert project.succeeded
 
 
+def test_a_report_that_fails_leaves_the_scores_where_there_is_nothing_to_submit(project, monkeypatch, capfd):
+    def fails(*_):
+        raise SourceChangedError("an image changed")
+
+    monkeypatch.setattr("featcache.stages.report.report_content", fails)
+    shutil.rmtree(project.folder / "photos/test")
+    project.run()
+    assert not project.succeeded
+    said = capfd.readouterr()
+    assert "out of fold" in said.out
+    assert said.err.splitlines()[-1] == "featcache: all else is done; only the report failed: an image changed"
+
+
 def test_without_test_images_the_page_tells_of_training_rows_alone(project):
     for split in ("valid", "test"):
         shutil.rmtree(project.folder / "photos" / split)
