@@ -9,7 +9,6 @@ from importlib import metadata
 
 import pytest
 
-from featcache import machine
 from featcache.cluster_spec import ClusterSpec
 from featcache.configuration import configured_project
 from featcache.doctor import hardware, report, settings, software, storage
@@ -102,7 +101,8 @@ def test_a_folder_that_cannot_be_written_fails():
 
 def test_versions_are_held_to_their_ranges(monkeypatch):
     assert next(check for check in software.software_checks() if check.name == "packages").state == PASS
-    monkeypatch.setattr(machine, "version", lambda name: "1.0" if name == "keras" else metadata.version(name))
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "1.0" if name == "keras" else version(name))
     packages = next(check for check in software.software_checks() if check.name == "packages")
     assert packages.state == FAIL
     assert packages.found.startswith("keras 1.0 is not ")

@@ -2,12 +2,13 @@
 
 import threading
 import time
+from importlib import metadata
 from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
 
-from featcache import augment, machine
+from featcache import augment
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.errors import FeatureValueError, RejectedImageError, SourceChangedError
@@ -295,8 +296,8 @@ def test_packages_without_metadata_do_not_cost_the_work_at_publishing(tmp_path, 
             raise PackageNotFoundError(name)
         return "2.22.dev" if name == "tf_nightly" else "1.0"
 
-    monkeypatch.setattr(machine, "version", version)
-    monkeypatch.setattr(machine, "packages_distributions", lambda: {"tensorflow": [there]} if there else {})
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"tensorflow": [there]} if there else {})
     extract(tmp_path / "c.h5", make_job(3))
     told = open_cache(tmp_path / "c.h5").run["versions"]
     assert told["numpy"] == "1.0"

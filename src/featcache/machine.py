@@ -4,7 +4,6 @@ import os
 import resource
 import sys
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
 
 def core_numbers() -> list[int]:
@@ -28,6 +27,9 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 def _version(package: str) -> str | None:
     """None where it isn't installed, or its metadata is damaged."""
+    # here, as every command imports this module and few ask for versions
+    from importlib.metadata import PackageNotFoundError, packages_distributions, version
+
     try:
         return version(package)
     except PackageNotFoundError:

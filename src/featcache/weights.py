@@ -274,5 +274,4 @@ def _stat(path: Path) -> tuple[int, int]:
 def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
     """SHA-256 of the file, read once per process as long as size and time stay (they are the memo's key)."""
     del size, mtime_ns
-    with open(path, "rb", opener=regular) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return keys.file_digest(path)

@@ -12,7 +12,7 @@ from featcache.configuration import config_files, configured_project, configured
 from featcache.doctor.check import FAIL, PASS, WARN, Check
 from featcache.download import Limits, check_reachable
 from featcache.errors import FeatcacheError, WeightsError, WeightsUnavailableError
-from featcache.paths import is_file, is_folder, what_is
+from featcache.paths import NOTHING, is_file, is_folder, what_is
 from featcache.project import Project
 from featcache.specs import FeaturesSpec
 from featcache.weights import check_cached, imagenet_file, imagenet_url, named_file
@@ -92,7 +92,7 @@ def weights_check(spec: FeaturesSpec) -> Check:
 
 def _check_writable(path: Path) -> None:
     """Refuse a folder that can't be made or written by this user, which a download would find out in the end."""
-    place = next(folder for folder in path.absolute().parents if what_is(folder) != "nothing there")
+    place = next(folder for folder in path.absolute().parents if what_is(folder) != NOTHING)
     if not is_folder(place) or not os.access(place, os.W_OK | os.X_OK):
         raise WeightsUnavailableError(f"{path.parent} can't be written, as {place} can't")
 

@@ -29,16 +29,14 @@ def check_submission(project: Project) -> None:
     """
     listed, path = project.listed(), project.settings.dataset.sample_submission
     if listed and "test" in listed["splits"]:
-        if listed["splits"]["test"]["rejected"] == listed["splits"]["test"]["rows"]:
-            rows = Manifest.load(project.folder).splits["test"]
-            check_usable(
-                SplitRows("test", rows.labels, rows.listed), (), lambda row: f"{rows.ids[row]!r}, {rows.reasons[row]}"
-            )
+        rows = Manifest.load(project.folder).splits["test"]
+        check_usable(
+            SplitRows("test", rows.labels, rows.listed), (), lambda row: f"{rows.ids[row]!r}, {rows.reasons[row]}"
+        )
         sample = read_sample(path) if path is not None else None
-        ids = Manifest.load(project.folder).splits["test"].ids
-        check_forms(ids, "test images")
+        check_forms(rows.ids, "test images")
         if sample is not None:
-            match_ids(ids, sample)
+            match_ids(rows.ids, sample)
         layout_of(project.settings.submission, listed["class_names"], sample)
 
 
