@@ -24,11 +24,11 @@ from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.folds import assign_folds
 from featcache.parts import by_folds
-from featcache.presets import HeadPlan, resolve
+from featcache.presets import HeadPlan, resolve_heads
 from featcache.progress import Silent
 from featcache.schedules import COSINE, ONE_CYCLE, Phase
 from featcache.scoring import scores
-from featcache.training import train_bag
+from featcache.training import train_heads
 
 SEED, SEEDS = 1, 3
 CASES = (
@@ -109,8 +109,8 @@ def measure(case: str, folder: Path, change: Callable[[HeadPlan], HeadPlan]) -> 
     labels, names, spec = np.where(usable, reader.labels, -1), reader.class_names, made.settings.heads
     folds = assign_folds(labels, reader.groups, spec.folds, SEED, names, reader.digest_column)
     examples = Examples([reader[tap]], reader.labels, by_folds(folds, usable))
-    plan = resolve(spec, "dense", int(np.prod(reader.taps[tap].shape)), int(usable.sum()), len(names))
-    bag = train_bag(examples, change(plan), range(SEEDS), Silent())
+    plan = resolve_heads(spec, "dense", int(np.prod(reader.taps[tap].shape)), int(usable.sum()), len(names))
+    bag = train_heads(examples, change(plan), range(SEEDS), Silent())
     found = scores(bag.out_of_fold.mean(axis=0)[folds >= 0], reader.labels[folds >= 0])
     return found.log_loss, found.accuracy
 

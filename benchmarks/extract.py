@@ -25,7 +25,7 @@ from featcache.backbone import load_backbone
 from featcache.extract import extract_features
 from featcache.extraction import Extraction, row_settings
 from featcache.progress import Silent
-from featcache.sources import index_images, open_source
+from featcache.sources import build_manifest, open_source
 from featcache.specs import DatasetSpec, FeaturesSpec
 from featcache.weights import resolve_weights
 
@@ -46,7 +46,7 @@ class Case:
         self.dataset = DatasetSpec(name=name, source=source, path=path)
         self.spec = FeaturesSpec(weights=str(WEIGHTS), image_size=size, precision="bfloat16")
         with tempfile.TemporaryDirectory() as folder:
-            self.manifest = index_images(self.dataset, Path(folder))
+            self.manifest = build_manifest(self.dataset, Path(folder))
         self.split = "train"
         rows = self.manifest.splits["train"]
         keep = range(min(limit, len(rows)))

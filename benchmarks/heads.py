@@ -44,10 +44,10 @@ def examples(features: int):  # featcache is imported where it is measured
 
 def recipe(features: int, rows: int):
     """The recipe's plan, but for the momentum."""
-    from featcache.presets import resolve
+    from featcache.presets import resolve_heads
     from featcache.specs import HeadsSpec
 
-    return replace(resolve(HeadsSpec(folds=FOLDS), "recipe", features, rows, 10), momentum=0.9)
+    return replace(resolve_heads(HeadsSpec(folds=FOLDS), "recipe", features, rows, 10), momentum=0.9)
 
 
 def plain_head(plan):
@@ -105,12 +105,12 @@ def fits(data, plan, count: int) -> tuple[float, float, list[float]]:
 def bag(data, plan, seeds: int):
     """Seconds of the best of two calls, and the trained bag."""
     from featcache.progress import Silent
-    from featcache.training import train_bag
+    from featcache.training import train_heads
 
     seconds = []
     for _ in range(2):
         begun = time.perf_counter()
-        trained = train_bag(data, plan, range(seeds), Silent())
+        trained = train_heads(data, plan, range(seeds), Silent())
         seconds.append(time.perf_counter() - begun)
     return min(seconds), trained
 
@@ -157,7 +157,7 @@ def profile(features: int, heads: int) -> None:
     plan = recipe(features, len(data.labels))
     training.ThreadPoolExecutor = _SameThread  # type: ignore[misc,assignment]  # all that is used of it
     watch = cProfile.Profile()
-    watch.runcall(training.train_bag, data, plan, range(heads // FOLDS), Silent())
+    watch.runcall(training.train_heads, data, plan, range(heads // FOLDS), Silent())
     pstats.Stats(watch).sort_stats("tottime").print_stats(12)
 
 
@@ -168,7 +168,7 @@ def streaming(folder: Path, rows: int, features: int) -> None:
     from featcache.batches import Examples
     from featcache.parts import by_folds
     from featcache.progress import Silent
-    from featcache.training import train_bag
+    from featcache.training import train_heads
 
     path = folder / "streaming.f16"
     generator = np.random.default_rng(0)
@@ -182,7 +182,7 @@ def streaming(folder: Path, rows: int, features: int) -> None:
         plan = recipe(features, rows)
         plan = replace(plan, schedule=plan.schedule[:1])
         begun, peak = time.perf_counter(), Peak()
-        train_bag(
+        train_heads(
             Examples([values], labels, by_folds(np.arange(rows) % 2, np.ones(rows, bool))), plan, range(1), Silent()
         )
         seconds = time.perf_counter() - begun

@@ -21,7 +21,7 @@ import numpy as np
 
 from featcache import block_jobs, stages
 from featcache.cache.reader import open_cache
-from featcache.cluster import Cluster, agreed_terms, connected
+from featcache.cluster import Cluster, connect, verified_workers
 from featcache.cluster_spec import ClusterSpec
 from featcache.flight import Job
 from featcache.progress import Silent
@@ -49,7 +49,7 @@ def project_in(folder: Path) -> Project:
 def workers(project: Project, count: int) -> Cluster:
     """`count` workers of one core each, who have loaded the backbone."""
     project.settings = replace(project.settings, cluster=ClusterSpec("local", workers=count, threads=1))
-    found = connected(project)
+    found = connect(project)
     assert found is not None
     return found
 
@@ -65,7 +65,7 @@ def extraction(project: Project) -> tuple[float, dict[str, float]]:
 def overhead(project: Project, cluster: Cluster) -> float:
     """Seconds of a job that does nothing, as many at once as there would be."""
     jobs = [Job(f"nothing {number}", str, ()) for number in range(JOBS)]
-    with agreed_terms(cluster, project, weights=False) as terms:
+    with verified_workers(cluster, project, weights=False) as terms:
         begun = time.perf_counter()
         assert sum(1 for _ in cluster.run(terms, jobs, Silent())) == JOBS
         return (time.perf_counter() - begun) / JOBS
@@ -99,7 +99,7 @@ def main() -> None:
 def load_backbones(project: Project, cluster: Cluster) -> None:
     """Have every worker load and compile its backbone: more jobs than they do at once."""
     jobs = [Job(f"backbone {number}", compute_nothing, ()) for number in range(4 * len(cluster.workers))]
-    with agreed_terms(cluster, project, weights=True) as terms:
+    with verified_workers(cluster, project, weights=True) as terms:
         list(cluster.run(terms, jobs, Silent()))
 
 

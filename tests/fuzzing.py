@@ -29,12 +29,12 @@ from featcache.errors import FeatcacheError
 from featcache.folder_lock import LOCK_NAME, folder_lock
 from featcache.prediction_file import stored_record
 from featcache.predictions import Predictions
-from featcache.presets import resolve
+from featcache.presets import resolve_heads
 from featcache.project import Project
 from featcache.scoring import Interval, Scores
 from featcache.settings import SECTIONS, parse_settings
 from featcache.sources import open_source
-from featcache.sources.index import current_key, index_images, list_files
+from featcache.sources.index import build_manifest, current_key, list_files
 from featcache.sources.manifest import Manifest
 from featcache.specs import DatasetSpec, HeadsSpec
 
@@ -90,7 +90,7 @@ def read_predictions(folder):
 
 def make_bag(folder):
     spec = HeadsSpec(hidden=(4,), folds=2, schedule=((1e-2, 1),))
-    plan, heads = resolve(spec, "fast", 6, 20, 3), (HeadId(0, 0), HeadId(0, 1))
+    plan, heads = resolve_heads(spec, "fast", 6, 20, 3), (HeadId(0, 0), HeadId(0, 1))
     draw = np.random.default_rng(1)
     shapes = {"kernel_0": (2, 6, 4), "bias_0": (2, 4), "kernel_1": (2, 4, 3), "bias_1": (2, 3)}
     shapes |= {f"{name}_0": (2, 4) for name in ("gamma", "beta", "mean", "variance")}
@@ -121,7 +121,7 @@ def project_of(folder):
 
 def make_project(folder):
     make_folder(folder / "photos")
-    index_images(photos(folder), folder / "out")
+    build_manifest(photos(folder), folder / "out")
     project = project_of(folder)
     record = {"setting": "auto", "backbone": "vgg16", "kind": "random", "digest": "d" * 64, "note": "", "stat": None}
     project.record_resolved("weights", record)
@@ -176,7 +176,7 @@ def read_project(folder):
             step()
         except FeatcacheError as error:
             errors.append(error)
-    index_images(photos(folder), folder / "out")
+    build_manifest(photos(folder), folder / "out")
     assert project_of(folder).manifest().key, "listing again mends what was damaged"
     if errors:
         raise errors[0]
@@ -222,7 +222,7 @@ def make_csv(folder):
 def read_source(source):
     def read(folder):
         spec = DatasetSpec(name="set", source=source, path=folder / "data")
-        manifest, opened = index_images(spec, folder / "out"), open_source(spec)
+        manifest, opened = build_manifest(spec, folder / "out"), open_source(spec)
         for rows in manifest.splits.values():
             for location, digest, listed in zip(rows.locations, rows.digests, rows.listed, strict=True):
                 if listed:

@@ -81,9 +81,9 @@ def _convnet():
 def _stacked():
     from test_stacked import RATE, plan, setting
 
-    from featcache.stacked import StackedHeads
+    from featcache.stacked import KerasEngine
 
-    _, batches, stacked = setting(plan(0.5, standardize=True, weight_decay=1.0), StackedHeads)
+    _, batches, stacked = setting(plan(0.5, standardize=True, weight_decay=1.0), KerasEngine)
     scores = [stacked.train_step(batch, RATE) for batch in batches.epoch()]
     return {"heads on an accelerator": [*scores, *stacked.weights.values()]}
 
@@ -94,7 +94,7 @@ def _joined():
     from test_joined_model import ensemble, random_bag
 
     from featcache.combination import Combination
-    from featcache.convnet import build_network, load_network, predict
+    from featcache.convnet import build_convnet, load_network, predict_convnet
     from featcache.convnet_plan import ConvNetPlan
     from featcache.heads import head_model
     from featcache.joined_model import join_model
@@ -103,7 +103,7 @@ def _joined():
     bag = random_bag((3, 3, 2), (6, 5), True)
     head = head_model(bag, 0)
     features = np.random.default_rng(0).normal(20, 5, (2, *bag.tap_shape)).astype(np.float32)
-    network = build_network(ConvNetPlan(16, 1, 3, (), 8, "float32"), [90.0], [4.0], 1)
+    network = build_convnet(ConvNetPlan(16, 1, 3, (), 8, "float32"), [90.0], [4.0], 1)
     with tempfile.TemporaryDirectory() as folder:
         network.save(Path(folder, "fold0.keras"))
         loaded = load_network(Path(folder, "fold0.keras"))
@@ -115,7 +115,7 @@ def _joined():
         joined = keras.models.load_model(Path(folder, "joined.keras"), compile=False)
     return {
         "a head": [*head.get_weights(), keras.ops.convert_to_numpy(head(features))],
-        "a small CNN loaded": [*loaded.get_weights(), predict([loaded], picture(16, 16)[None, :, :, :1])],
+        "a small CNN loaded": [*loaded.get_weights(), predict_convnet([loaded], picture(16, 16)[None, :, :, :1])],
         "an exported model": [keras.ops.convert_to_numpy(joined(picture(40, 36)[None]))],
     }
 

@@ -19,7 +19,7 @@ from featcache.errors import FeatcacheError, RejectedImageError, SourceError
 from featcache.predict import _decode, find_images
 from featcache.sources import open_source
 from featcache.sources.folder import SUFFIXES
-from featcache.sources.index import current_key, index_images, list_files
+from featcache.sources.index import build_manifest, current_key, list_files
 from featcache.specs import DatasetSpec
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a listing syncs what it keeps, which takes a disk its time
@@ -99,7 +99,7 @@ def check(root, wanted):
     made = make_tree(root, wanted)
     spec, out = DatasetSpec("x", "folder", root), root.parent / "out"
     try:
-        manifest = index_images(spec, out)
+        manifest = build_manifest(spec, out)
     except FeatcacheError as error:
         assert "\n" not in str(error), error  # noqa: PT017
         return False

@@ -127,7 +127,7 @@ def when(condition, act, over=None):
 
 def kill_one(project):
     """SIGKILL to one worker process."""
-    workers = cluster.connected(project)._client.run(os.getpid)
+    workers = cluster.connect(project)._client.run(os.getpid)
     os.kill(next(iter(workers.values())), signal.SIGKILL)
 
 
@@ -215,8 +215,8 @@ def test_a_changed_image_is_told_as_ever_and_finished_blocks_are_kept(tmp_path, 
 
 
 def test_a_worker_that_does_not_fit_is_named_with_the_difference(tmp_path, there):
-    workers = cluster.connected(there)
-    with cluster.agreed_terms(workers, there, weights=True) as terms:
+    workers = cluster.connect(there)
+    with cluster.verified_workers(workers, there, weights=True) as terms:
         for other, message in [
             ({"facts": {**terms.facts, "numpy": "0.9"}}, r"worker at tcp://127.0.0.1:\d+ runs numpy \S+ instead of 0.9: install"),
             ({"probe": tmp_path / "elsewhere/probe"}, r"worker at tcp://\S+: it can't read the artifacts folder \S+elsewhere"),
@@ -267,7 +267,7 @@ def test_a_scheduler_that_is_started_again_is_gone_on_with(tmp_path, alone, cont
         assert ROWS <= computed(control) <= ROWS + LOST
         assert any("is gone; waiting for it" in notice for notice in notices.said)
         assert said.endswith("begun again")
-        cluster.connected(project).close()
+        cluster.connect(project).close()
 
 
 def wait_for(port):

@@ -5,6 +5,7 @@ import pytest
 
 from featcache.combination import (
     METHODS,
+    apply_temperature,
     bagged_weights,
     clipped,
     combine,
@@ -13,7 +14,6 @@ from featcache.combination import (
     greedy_weights,
     mix,
     normalised,
-    temper,
 )  # fmt: skip
 from featcache.scoring import log_loss
 
@@ -23,7 +23,7 @@ GOOD = np.array([[0.8, 0.2], [0.4, 0.6], [0.1, 0.9], [0.5, 0.5]])
 def noisy(seed, n=300, classes=3, strength=1.0, labels_seed=0):
     labels = np.random.default_rng(labels_seed).integers(0, classes, n).astype(np.int32)
     logits = np.random.default_rng(seed).normal(size=(n, classes)) + strength * np.eye(classes)[labels]
-    return temper(np.exp(logits), 1), labels
+    return apply_temperature(np.exp(logits), 1), labels
 
 
 def test_mean_of_one_is_itself_and_order_does_not_matter():
@@ -41,14 +41,14 @@ def test_the_geometric_mean_is_that_of_the_odds():
 
 
 def test_temperature_one_is_identity_and_high_ones_flatten():
-    assert np.allclose(temper(GOOD, 1), GOOD)
-    assert np.allclose(temper(np.array([[0.8, 0.2]]), 2), [[2 / 3, 1 / 3]])
-    assert temper(np.array([[1.0, 0.0]]), 1)[0] == pytest.approx([1.0, 0.0])
+    assert np.allclose(apply_temperature(GOOD, 1), GOOD)
+    assert np.allclose(apply_temperature(np.array([[0.8, 0.2]]), 2), [[2 / 3, 1 / 3]])
+    assert apply_temperature(np.array([[1.0, 0.0]]), 1)[0] == pytest.approx([1.0, 0.0])
 
 
 def test_temperature_found_undoes_overconfidence():
     honest, labels = noisy(1, n=4000)
-    too_sure = temper(honest, 0.5)
+    too_sure = apply_temperature(honest, 0.5)
     found = find_temperature(too_sure, labels) / find_temperature(honest, labels)
     assert found == pytest.approx(2, rel=0.03)
 
@@ -92,7 +92,7 @@ def test_greedy_is_at_least_as_good_as_the_best_and_order_does_not_matter():
 def test_a_temperature_is_the_best_of_all_that_there_are():
     probabilities, labels = noisy(3, n=200, strength=0.7)
     found = find_temperature(probabilities, labels)
-    every = {t: log_loss(temper(probabilities, t), labels) for t in np.geomspace(0.25, 4.0, 161)}
+    every = {t: log_loss(apply_temperature(probabilities, t), labels) for t in np.geomspace(0.25, 4.0, 161)}
     assert every[min(every, key=lambda t: abs(t - found))] == pytest.approx(min(every.values()), abs=2e-6)
     assert find_temperature(np.full((9, 3), 1 / 3), np.zeros(9, int)) == 1.0
 

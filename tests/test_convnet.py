@@ -8,8 +8,8 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from featcache.augment import CONVNET_RECIPE, AugmentPolicy, affine_maps, augment  # noqa: E402  # after importorskip
-from featcache.convnet import ChannelNormalization, build_network, load_network, load_networks, predict  # noqa: E402
-from featcache.convnet_plan import ConvNetPlan, draw_epoch, resolve  # noqa: E402
+from featcache.convnet import ChannelNormalization, build_convnet, load_network, load_networks, predict_convnet  # noqa: E402
+from featcache.convnet_plan import ConvNetPlan, draw_epoch, resolve_convnet  # noqa: E402
 from featcache.convnet_training import Training, statistics, train_network  # noqa: E402
 from featcache.errors import CacheFormatError, TrainingError  # noqa: E402
 from featcache.schedules import ONE_CYCLE, Phase  # noqa: E402
@@ -53,7 +53,7 @@ def short():
 
 
 def test_it_has_the_parameters_that_the_docstring_counts():
-    network = build_network(ConvNetPlan(28, 1, 10, (), 128, "float32"), [33.3], [78.6])
+    network = build_convnet(ConvNetPlan(28, 1, 10, (), 128, "float32"), [33.3], [78.6])
     assert network.count_params() == 601_578
     moments = sum(int(np.prod(w.shape)) for w in network.non_trainable_weights)
     assert moments == 2 * (32 + 32 + 64 + 1024 + 512), "batch normalisation is over the channels"
@@ -62,12 +62,12 @@ def test_it_has_the_parameters_that_the_docstring_counts():
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_form_that_is_trained_has_the_same_weights_and_nearly_says_the_same(precision):
     images, _ = pictures()
-    built = build_network(plan(), [40.0], [50.0], seed=3)
-    trained = build_network(plan(precision=precision), [40.0], [50.0], seed=3, training=True)
+    built = build_convnet(plan(), [40.0], [50.0], seed=3)
+    trained = build_convnet(plan(precision=precision), [40.0], [50.0], seed=3, training=True)
     assert all(np.array_equal(a, b) for a, b in zip(built.get_weights(), trained.get_weights(), strict=True))
     logits = np.asarray(trained(images[:8].astype(np.float32), training=False))
     expected = np.asarray(keras.ops.softmax(logits))
-    assert np.allclose(predict([built], images[:8]), expected, atol=1e-5 if precision == "float32" else 2e-2)
+    assert np.allclose(predict_convnet([built], images[:8]), expected, atol=1e-5 if precision == "float32" else 2e-2)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's kernel")
@@ -84,7 +84,7 @@ def test_it_learns():
     images, labels = pictures()
     task = training(images, labels)
     network = train_network(plan(epochs=8, rate=5e-3), task)
-    said = predict([network.model], images, task.held_out)
+    said = predict_convnet([network.model], images, task.held_out)
     assert (said.argmax(axis=1) == labels[task.held_out]).mean() > 0.9
     assert network.history["loss"][-1] < network.history["loss"][0] / 2
     assert [len(values) for values in network.history.values()] == [8] * 4
@@ -129,20 +129,20 @@ def test_colour_in_bfloat16_is_trained_stored_and_read_again(tmp_path):
     network.model.save(tmp_path / "fold10.keras")
     read = load_networks(tmp_path)
     assert len(read) == 2
-    said = predict(read, images)
+    said = predict_convnet(read, images)
     assert said.shape == (ROWS, CLASSES)
     assert said.dtype == np.float32
-    assert np.array_equal(said, predict([network.model], images))
+    assert np.array_equal(said, predict_convnet([network.model], images))
     assert {layer.compute_dtype for layer in read[0].layers} == {"float32"}
 
 
 def test_a_prediction_does_not_depend_on_the_rows_beside_it(short):
     images, _ = pictures()
-    whole = predict([short.model], images)
-    assert np.array_equal(predict([short.model], images[10:13]), whole[10:13])
-    assert np.array_equal(predict([short.model], images, np.array([5, 90])), whole[[5, 90]])
+    whole = predict_convnet([short.model], images)
+    assert np.array_equal(predict_convnet([short.model], images[10:13]), whole[10:13])
+    assert np.array_equal(predict_convnet([short.model], images, np.array([5, 90])), whole[[5, 90]])
     with pytest.raises(TrainingError, match=r"expected images of shape \(16, 16, 1\); got shape=\(20, 20, 1\)"):
-        predict([short.model], np.zeros((2, 20, 20, 1), np.uint8))
+        predict_convnet([short.model], np.zeros((2, 20, 20, 1), np.uint8))
 
 
 def test_rates_that_break_the_weights_are_an_error():
@@ -175,12 +175,12 @@ def test_statistics_are_those_of_the_rows():
 
 
 def test_the_rows_decide_the_default_schedule():
-    few = resolve(ConvNetSpec(), 1_200, 1, 10, "float32")
-    many = resolve(ConvNetSpec(), 50_000, 1, 10, "float32")
+    few = resolve_convnet(ConvNetSpec(), 1_200, 1, 10, "float32")
+    many = resolve_convnet(ConvNetSpec(), 50_000, 1, 10, "float32")
     assert few.schedule == (Phase(3e-3, 60, ONE_CYCLE),)
     assert many.schedule == (Phase(3e-3, 12, ONE_CYCLE),)
-    assert resolve(ConvNetSpec(schedule=((1e-3, 1), (1e-1, 4))), 50, 1, 10, "float32").epochs == 5
-    assert resolve(ConvNetSpec(), 50, 1, 10, "float32").batch_size == 50
+    assert resolve_convnet(ConvNetSpec(schedule=((1e-3, 1), (1e-1, 4))), 50, 1, 10, "float32").epochs == 5
+    assert resolve_convnet(ConvNetSpec(), 50, 1, 10, "float32").batch_size == 50
     assert few.momentum(9) == pytest.approx(1 - 10 / 540)
     assert many.momentum(390) == 0.99
 

@@ -12,7 +12,7 @@ from projects import LuigiProject, _settings, write_image
 
 from featcache.cli import main
 from featcache.csv_files import CsvWriter, delimiter
-from featcache.predict import Told, into_csv
+from featcache.predict import Prediction, write_csv
 from featcache.sources import Manifest
 
 FIELDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6) | st.text(
@@ -94,8 +94,8 @@ def test_every_csv_of_a_run_and_of_the_commands_is_read_back(tmp_path):
     cache = next(project.artifacts.glob("features/train-*.h5"))
     assert main(["export", str(cache), str(tmp_path / "exported")]) == 0
     assert main(["pca", str(cache), "--components", "2", "--csv", str(tmp_path / "pca.csv")]) == 0
-    told = [Told(photos / "test" / name, np.array([0.2, 0.5, 0.3])) for name in tests]
-    assert list(into_csv(tmp_path / "told.csv", told, CLASSES)) == told
+    told = [Prediction(photos / "test" / name, np.array([0.2, 0.5, 0.3])) for name in tests]
+    assert list(write_csv(tmp_path / "told.csv", told, CLASSES)) == told
     trained = {(row[1], row[2]) for row in listed if row[0] == "train"}
     assert {(row[1], row[2]) for row in both(tmp_path / "exported/rows.csv")[1]} == trained
     assert {(row[1], row[2]) for row in both(tmp_path / "pca.csv")[1]} == trained

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from featcache.curves import OVERFITS, SOUND, UNDERFITS, curves_lines, judge, remedies
+from featcache.curves import OVERFITS, SOUND, UNDERFITS, curves_lines, diagnose, suggestions
 from featcache.errors import TrainingError
 from featcache.specs import FeaturesSpec, Tap
 from featcache.tables import plain
@@ -26,7 +26,7 @@ SLOW = (falling(GUESS, 1.9), falling(GUESS, 1.92))
 
 def test_curves_that_part_say_where_and_by_how_much():
     train, fold = DIVERGING
-    verdict = judge(train, fold, 10)
+    verdict = diagnose(train, fold, 10)
     assert verdict.kind == OVERFITS
     margin = 0.05 * GUESS
     assert fold[verdict.parted - 1] - train[verdict.parted - 1] > margin
@@ -38,48 +38,48 @@ def test_curves_that_part_say_where_and_by_how_much():
 
 def test_what_counts_is_the_epoch_that_was_kept():
     train, fold = DIVERGING
-    early = judge(train, fold, 10, kept=2)
+    early = diagnose(train, fold, 10, kept=2)
     assert (early.kind, early.kept) == (UNDERFITS, 2)
-    assert judge(train, fold, 10, kept=30).fold_loss == pytest.approx(fold[29])
+    assert diagnose(train, fold, 10, kept=30).fold_loss == pytest.approx(fold[29])
 
 
 def test_curves_that_stay_together_are_sound_or_underfit():
-    sound = judge(*TOGETHER, 10)
+    sound = diagnose(*TOGETHER, 10)
     assert (sound.kind, sound.parted) == (SOUND, None)
-    slow = judge(*SLOW, 10)
+    slow = diagnose(*SLOW, 10)
     assert (slow.kind, slow.parted) == (UNDERFITS, None)
 
 
 def test_a_training_loss_above_the_other_one_is_dropouts_and_no_overfitting():
-    assert judge(TOGETHER[1] + 0.5, TOGETHER[1], 10).kind == SOUND
+    assert diagnose(TOGETHER[1] + 0.5, TOGETHER[1], 10).kind == SOUND
 
 
 def test_curves_apart_from_the_first_epoch():
-    assert judge([0.1, 0.05], [0.9, 0.9], 2).parted == 1
+    assert diagnose([0.1, 0.05], [0.9, 0.9], 2).parted == 1
 
 
 def test_impossible_curves_are_refused():
     with pytest.raises(TrainingError, match="same epochs"):
-        judge([1.0], [1.0, 2.0], 2)
+        diagnose([1.0], [1.0, 2.0], 2)
     with pytest.raises(TrainingError, match="same epochs"):
-        judge([], [], 2)
+        diagnose([], [], 2)
 
 
 def test_what_is_at_hand_are_settings_that_change_something():
     plain = FeaturesSpec(taps=(Tap("block4_pool"), Tap("block5_pool")))
-    assert remedies(OVERFITS, plain, "block5_pool", (128,), 0.5) == [
+    assert suggestions(OVERFITS, plain, "block5_pool", (128,), 0.5) == [
         ("augmentation", "--Features-copies 5"),
         ("generalising features", "--Features-taps block4_pool,block5_pool:avg"),
         ("regularisation", "--Heads-dropout 0.65"),
         ("smaller heads", "--Heads-hidden 64"),
     ]
     done = FeaturesSpec(taps=(Tap("block5_pool", "avg"),), copies=5)
-    assert remedies(OVERFITS, done, "block5_pool_avg", (16,), 0.9) == []
-    assert remedies(UNDERFITS, plain, "block5_pool", (32,), 0.5) == [
+    assert suggestions(OVERFITS, done, "block5_pool_avg", (16,), 0.9) == []
+    assert suggestions(UNDERFITS, plain, "block5_pool", (32,), 0.5) == [
         ("less dropout", "--Heads-dropout 0.35"),
         ("wider heads", "--Heads-hidden 64"),
     ]
-    assert remedies(SOUND, plain, "block5_pool", (32,), 0.5) == []
+    assert suggestions(SOUND, plain, "block5_pool", (32,), 0.5) == []
 
 
 def bag(tap, curves):

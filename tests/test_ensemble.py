@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from featcache.combination import METHODS, normalised, temper
+from featcache.combination import METHODS, apply_temperature, normalised
 from featcache.ensemble import Ensemble
-from featcache.ensemble_search import build_ensemble
+from featcache.ensemble_search import select_ensemble
 from featcache.errors import CacheFormatError, CacheMismatchError, SettingsError, TrainingError
 from featcache.predictions import Predictions
 from featcache.scoring import log_loss, scores
@@ -19,7 +19,7 @@ FOLDS = 5
 def noisy(seed, n=300, classes=3, strength=1.0, labels_seed=0):
     labels = np.random.default_rng(labels_seed).integers(0, classes, n).astype(np.int32)
     logits = np.random.default_rng(seed).normal(size=(n, classes)) + strength * np.eye(classes)[labels]
-    return temper(np.exp(logits), 1), labels
+    return apply_temperature(np.exp(logits), 1), labels
 
 
 def predictions(*members, labels, folds=None):
@@ -37,7 +37,7 @@ def known():
 
 @pytest.mark.parametrize("method", ["auto", *METHODS])
 def test_it_shows_the_best_single_and_is_better(known, method):
-    built = build_ensemble(known, method)
+    built = select_ensemble(known, method)
     assert list(built.member_scores) == ["m0", "m1", "m2"] == list(built.candidates)
     best = built.member_scores[built.best_single].log_loss
     assert best == min(scores.log_loss for scores in built.member_scores.values())
@@ -51,22 +51,22 @@ def test_it_shows_the_best_single_and_is_better(known, method):
 
 
 def test_nested_scores_are_those_of_each_fold_by_the_combination_of_the_others(known):
-    built = build_ensemble(known, "greedy")
+    built = select_ensemble(known, "greedy")
     nested = normalised(built.apply_nested(known))
     assert scores(nested, known.labels) == built.scores
     for fold in range(FOLDS):
         # whatever the labels of a fold are, the combination that it is scored by stays as it is
         labels = np.where(known.folds == fold, (known.labels + 1) % 3, known.labels).astype(np.int32)
-        other = build_ensemble(dataclasses.replace(known, labels=labels), "greedy")
+        other = select_ensemble(dataclasses.replace(known, labels=labels), "greedy")
         assert other.folds[fold] == built.folds[fold]
         assert other.folds[(fold + 1) % FOLDS] != built.folds[(fold + 1) % FOLDS]
 
 
 def test_auto_chooses_each_folds_method_without_that_fold(known):
-    built = build_ensemble(known)
+    built = select_ensemble(known)
     for fold in range(FOLDS):
         labels = np.where(known.folds == fold, (known.labels + 1) % 3, known.labels).astype(np.int32)
-        assert build_ensemble(dataclasses.replace(known, labels=labels)).folds[fold] == built.folds[fold]
+        assert select_ensemble(dataclasses.replace(known, labels=labels)).folds[fold] == built.folds[fold]
     assert built.whole.method == min(METHODS, key=lambda name: built.method_scores[name].log_loss)
 
 
@@ -75,7 +75,7 @@ def test_nested_scores_do_not_flatter_where_the_fitted_ones_do():
     draw = np.random.default_rng(0)
     noise, labels = draw.dirichlet([1, 1], (40, 60)), draw.integers(0, 2, 60).astype(np.int32)
     known = predictions(*noise, labels=labels)
-    built = build_ensemble(known, "greedy")
+    built = select_ensemble(known, "greedy")
     fitted = log_loss(normalised(built.apply(known)), labels)
     assert fitted < np.log(2) < built.scores.log_loss
     assert built.member_scores[built.best_single].log_loss < built.single_scores.log_loss
@@ -83,7 +83,7 @@ def test_nested_scores_do_not_flatter_where_the_fitted_ones_do():
 
 def test_a_single_member_is_handed_through():
     member, labels = noisy(1, n=60)
-    single = build_ensemble(predictions(member, labels=labels), "greedy")
+    single = select_ensemble(predictions(member, labels=labels), "greedy")
     assert (single.members, single.weights, single.best_single) == (("m0",), (1.0,), "m0")
     assert single.single_scores == single.member_scores["m0"]
 
@@ -91,7 +91,7 @@ def test_a_single_member_is_handed_through():
 def test_apply_takes_members_by_name_and_sums_to_one():
     a, labels = noisy(1)
     b, _ = noisy(2)
-    built = build_ensemble(predictions(a, b, labels=labels), "mean")
+    built = select_ensemble(predictions(a, b, labels=labels), "mean")
     swapped = Predictions(
         tuple(f"r{i}" for i in range(len(a))), labels, ("m1", "m0"), np.array([b, a], np.float32), ("a", "b", "c")
     )
@@ -104,7 +104,7 @@ def test_apply_takes_members_by_name_and_sums_to_one():
 
 
 def test_saved_ensembles_load_and_damage_is_refused(known, tmp_path):
-    built = build_ensemble(known)
+    built = select_ensemble(known)
     path = tmp_path / "ensemble.json"
     built.save(path, {"key": "key"})
     assert Ensemble.load(path) == built
@@ -116,9 +116,9 @@ def test_saved_ensembles_load_and_damage_is_refused(known, tmp_path):
 
 def test_build_refuses_what_it_cannot_score(known):
     with pytest.raises(SettingsError, match="did you mean greedy"):
-        build_ensemble(known, "gredy")
+        select_ensemble(known, "gredy")
     with pytest.raises(TrainingError, match="rows=0"):
-        build_ensemble(dataclasses.replace(known, labels=np.full(300, -1, np.int32)))
+        select_ensemble(dataclasses.replace(known, labels=np.full(300, -1, np.int32)))
     for folds in (None, np.zeros(300, np.int32)):
         with pytest.raises(TrainingError, match=r"folds=[01]"):
-            build_ensemble(dataclasses.replace(known, folds=folds))
+            select_ensemble(dataclasses.replace(known, folds=folds))

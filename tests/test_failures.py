@@ -30,15 +30,15 @@ from featcache.cache.writer import CacheWriter
 from featcache.errors import CacheError, CacheLockedError, StorageError
 from featcache.extract import extract_features
 from featcache.extraction import Extraction, row_settings
-from featcache.parts import Parts
+from featcache.parts import Partition
 from featcache.predictions import Predictions, joined_members
-from featcache.presets import resolve
+from featcache.presets import resolve_heads
 from featcache.progress import Silent
 from featcache.project import Project
 from featcache.settings import SECTIONS, parse_settings
 from featcache.sources import open_source
 from featcache.sources.decode import decode_rgb
-from featcache.sources.index import current_key, index_images, list_files
+from featcache.sources.index import build_manifest, current_key, list_files
 from featcache.specs import DatasetSpec, FeaturesSpec, HeadsSpec, Tap
 from featcache.weights import known_digest
 
@@ -113,7 +113,7 @@ def test_03_features_labels_and_ids_in_another_order(tmp_path):
     for name, colour in colours.items():
         Image.new("RGB", (9, 9), colour).save(tmp_path / "test" / name)
     spec = photo_spec(tmp_path)
-    manifest = index_images(spec, tmp_path / "out")
+    manifest = build_manifest(spec, tmp_path / "out")
     reader = extract(tmp_path / "out/test.h5", spec, manifest, "test")
     assert reader.ids == ["1.png", "2.png", "3.png", "10.png", "11.png", "12.png"]
     assert {row: tuple(value) for row, value in zip(reader.ids, reader["mean"].tolist(), strict=True)} == colours
@@ -131,7 +131,7 @@ def test_04_the_last_batch_is_lost_or_repeated(tmp_path, n):
     make_folder(tmp_path, {"ants": 2, "bees": 2})
     make_folder(tmp_path, {"ants": n}, "valid")
     spec = photo_spec(tmp_path)
-    reader = extract(tmp_path / "out/valid.h5", spec, index_images(spec, tmp_path / "out"), "valid")
+    reader = extract(tmp_path / "out/valid.h5", spec, build_manifest(spec, tmp_path / "out"), "valid")
     assert reader.ids == [f"ants/img_{number}.png" for number in range(1, n + 1)]
     load = open_source(spec).load
     for row, (row_id, digest) in enumerate(zip(reader.ids, reader.digests, strict=True)):
@@ -161,7 +161,7 @@ def test_05_images_that_are_damaged_or_something_else(tmp_path):
     for name, content in (usable | broken).items():
         (tmp_path / "test" / name).write_bytes(content)
     spec = photo_spec(tmp_path)
-    reader = extract(tmp_path / "out/test.h5", spec, index_images(spec, tmp_path / "out"), "test")
+    reader = extract(tmp_path / "out/test.h5", spec, build_manifest(spec, tmp_path / "out"), "test")
     status = dict(zip(reader.ids, reader.status.tolist(), strict=True))
     assert status == dict.fromkeys(usable, Status.OK) | dict.fromkeys(broken, Status.REJECTED)
     assert not reader["mean"][reader.status == Status.REJECTED].any()
@@ -171,7 +171,7 @@ def test_05_images_that_are_damaged_or_something_else(tmp_path):
 def test_06_a_changed_parameter_is_noticed_and_an_equal_one_costs_nothing(tmp_path):
     """luigi#595, DVC#9913, COVIDNPIs#60; needless: datasets#2496, #8439, gokart#207, luigi#3243, #3448."""
     make_folder(tmp_path / "photos")
-    index_images(photo_spec(tmp_path / "photos"), tmp_path / "artifacts/photos")
+    build_manifest(photo_spec(tmp_path / "photos"), tmp_path / "artifacts/photos")
 
     def keys(folder=tmp_path, **sections):
         project = project_of(folder, **sections)
@@ -203,7 +203,7 @@ def test_07_code_weights_or_images_change_under_equal_parameters(tmp_path, monke
     assert known_digest(spec, None) != before
     make_folder(tmp_path / "photos")
     dataset = photo_spec(tmp_path / "photos")
-    manifest = index_images(dataset, tmp_path / "artifacts/photos")
+    manifest = build_manifest(dataset, tmp_path / "artifacts/photos")
     features = project_of(tmp_path).features("train", 0).key
     assert features is not None
     monkeypatch.setattr(extraction, "EXTRACT_VERSION", extraction.EXTRACT_VERSION + 1)
@@ -211,7 +211,7 @@ def test_07_code_weights_or_images_change_under_equal_parameters(tmp_path, monke
     (tmp_path / "photos/train/ants/img_1.png").write_bytes(encoded(picture(seed=99)))
     assert current_key(dataset, tmp_path / "artifacts/photos", list_files(dataset)) is None
     assert project_of(tmp_path).features("train", 0).key is None
-    assert index_images(dataset, tmp_path / "artifacts/photos").key != manifest.key
+    assert build_manifest(dataset, tmp_path / "artifacts/photos").key != manifest.key
 
 
 def test_08_wrong_preprocessing_baked_into_the_cache():
@@ -246,8 +246,8 @@ def test_10_rows_sorted_by_class_and_shuffled_only_within_a_window():
     """keras#5307 (VGG features in HDF5: 0.30 instead of 0.997), #15846."""
     labels = np.repeat(np.arange(10), 60)
     features = labels[:, None].astype(np.float16)
-    plan = resolve(HeadsSpec(batch_size=50, folds=2), "fast", 1, 600, 10)
-    parts = Parts(np.ones(600, np.int32), (0,), by_group=False)
+    plan = resolve_heads(HeadsSpec(batch_size=50, folds=2), "fast", 1, 600, 10)
+    parts = Partition(np.ones(600, np.int32), (0,), by_group=False)
     batches = Batches(Examples([features], labels, parts), [HeadId(0, 0)], [HeadStream(HeadId(0, 0), 600)], plan)
     seen = np.empty(0)
     for batch in batches.epoch():
@@ -381,12 +381,12 @@ def test_15_bookkeeping_is_cut_short(tmp_path, name, left):
     """litData#403: a truncated config file, and nothing could be resumed."""
     make_folder(tmp_path / "photos")
     dataset, folder = photo_spec(tmp_path / "photos"), tmp_path / "artifacts/photos"
-    key = index_images(dataset, folder).key
+    key = build_manifest(dataset, folder).key
     project_of(tmp_path).record_resolved("weights", {"setting": "random", "digest": "d" * 64})
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[: int(left * len(whole))])
     project = project_of(tmp_path)
     assert project.manifest().key in (None, key)
     assert project.resolved("weights") is None if name == "resolved.json" else project.resolved("weights")
-    assert index_images(dataset, folder).key == key
+    assert build_manifest(dataset, folder).key == key
     assert project_of(tmp_path).manifest().key == key

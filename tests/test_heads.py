@@ -15,11 +15,11 @@ from featcache.errors import CacheFormatError, TrainingError  # noqa: E402
 from featcache.folds import assign_folds  # noqa: E402
 from featcache.heads import head_model, save_bag  # noqa: E402
 from featcache.parts import by_folds  # noqa: E402
-from featcache.presets import resolve  # noqa: E402
+from featcache.presets import resolve_heads  # noqa: E402
 from featcache.progress import Silent  # noqa: E402
 from featcache.scoring import accuracy, log_loss  # noqa: E402
 from featcache.specs import HeadsSpec  # noqa: E402
-from featcache.training import train_bag  # noqa: E402
+from featcache.training import train_heads  # noqa: E402
 
 CLASSES = 3
 
@@ -36,8 +36,8 @@ def train(features, labels, usable=None, spec=None, seeds=(0, 1), copies=(), fol
     spec = spec or HeadsSpec(folds=3, hidden=(8,), schedule=((1e-2, 6),), batch_size=16)
     folds = assign_folds(labels, [""] * len(labels), spec.folds, 0) if folds is None else folds
     usable = np.ones(len(labels), bool) if usable is None else usable
-    plan = resolve(spec, shape, features[0].size, len(labels), CLASSES)
-    return train_bag(Examples([features, *copies], labels, by_folds(folds, usable)), plan, seeds, Silent())
+    plan = resolve_heads(spec, shape, features[0].size, len(labels), CLASSES)
+    return train_heads(Examples([features, *copies], labels, by_folds(folds, usable)), plan, seeds, Silent())
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +208,9 @@ def test_default_beats_a_standardised_logistic_regression():
     digits = load_digits()
     features, labels = digits.data[:900].astype(np.float16), digits.target[:900]
     folds = assign_folds(labels, [""] * 900, 3, 0)
-    plan = resolve(HeadsSpec(folds=3), "dense", 64, 900, 10)
+    plan = resolve_heads(HeadsSpec(folds=3), "dense", 64, 900, 10)
     examples = Examples([features], labels, by_folds(folds, np.ones(900, bool)))
-    bag = train_bag(examples, plan, range(3), Silent())
+    bag = train_heads(examples, plan, range(3), Silent())
     regression = np.empty((900, 10))
     for fold in range(3):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=500))

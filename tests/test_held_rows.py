@@ -12,7 +12,7 @@ from cache_files import TAPS, feature_bytes, features_of, make_header, make_rows
 
 import featcache
 from featcache.cache import writer as writer_module
-from featcache.cache.held_rows import HeldRows
+from featcache.cache.held_rows import WriteBuffer
 from featcache.cache.values import StoredRows
 from featcache.cache.writer import CacheWriter
 from featcache.disk import disk
@@ -76,7 +76,7 @@ def test_the_file_is_the_same_however_much_is_held(tmp_path, monkeypatch, writes
 
 def test_no_more_is_held_than_allowed():
     missing = np.full(1000, 4)
-    held = HeldRows(4, missing, most=100)  # a row has two bytes
+    held = WriteBuffer(4, missing, most=100)  # a row has two bytes
     written, most = 0, 0
     for row in np.random.default_rng(0).permutation(4000).tolist():
         written += sum(map(len, rows_of(held.add(piece(row)))))
@@ -89,7 +89,7 @@ def test_no_more_is_held_than_allowed():
 
 
 def test_rows_of_several_blocks_in_one_call_are_split():
-    held = HeldRows(4, np.array([4, 4, 4]), most=100)
+    held = WriteBuffer(4, np.array([4, 4, 4]), most=100)
     assert held.add(piece(1, 0, 3, 5)) == []
     assert rows_of(held.add(piece(7, 2, 6, 9, 4))) == [[1, 0, 3], [2], [5], [4, 6, 7]]
     assert rows_of(held.add(piece(8, 11, 10))) == [[9], [8, 11, 10]]
@@ -112,7 +112,7 @@ def test_whole_blocks_and_batches_within_one_are_not_copied():
 
 def test_a_row_that_waits_keeps_no_others_in_memory():
     """Batches of a block and a row, as where known rows are copied between new ones: each leaves one row to wait."""
-    held = HeldRows(4, np.full(1000, 4), most=10**6)
+    held = WriteBuffer(4, np.full(1000, 4), most=10**6)
     for block in range(0, 1000, 2):
         held.add(piece(*range(4 * block, 4 * block + 5)))
     waiting = [array for pieces in held._pieces.values() for piece in pieces for array in piece.stored.values()]

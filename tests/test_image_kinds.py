@@ -15,7 +15,7 @@ from written_images import png, tiff
 
 from featcache import keys
 from featcache.errors import RejectedImageError, SourceChangedError
-from featcache.sources import decode, folder, image_file, index_images, listing, open_source
+from featcache.sources import build_manifest, decode, folder, image_file, listing, open_source
 from featcache.sources.decode import decode_rgb, header_fault, image_digest
 from featcache.specs import DatasetSpec
 
@@ -427,7 +427,7 @@ def test_images_that_cannot_be_read_are_rows_all_the_same(tmp_path):
     for name in names:
         (root / "test" / name).write_bytes(b"8BPS" + bytes(9))
     (root / "test" / "notes.pdf").write_bytes(b"%PDF")
-    test = index_images(DatasetSpec("x", "folder", root), tmp_path / "out").splits["test"]
+    test = build_manifest(DatasetSpec("x", "folder", root), tmp_path / "out").splits["test"]
     assert test.ids == names
     assert set(test.reasons) == {"not an image but a Photoshop file (PSD): export it as PNG"}
 
@@ -486,8 +486,8 @@ def test_a_listing_of_old_is_looked_at_again_and_only_those_rows_change(tmp_path
     with monkeypatch.context() as past:
         past.setattr(folder, "image_digest", keys.bytes_digest)
         past.setattr(listing, "LISTING_VERSION", 2)
-        old = index_images(spec, tmp_path / "out").splits["train"]
-    new = index_images(spec, tmp_path / "out").splits["train"]
+        old = build_manifest(spec, tmp_path / "out").splits["train"]
+    new = build_manifest(spec, tmp_path / "out").splits["train"]
     assert list(new.ids) == list(old.ids)
     differing = [row for row, *both in zip(old.ids, old.digests, new.digests, strict=True) if both[0] != both[1]]
     assert sorted(differing) == sorted(f"ants/changed_{number}.tif" for number in range(len(CHANGED)))
@@ -504,7 +504,7 @@ def test_copies_of_one_image_have_one_digest(tmp_path):
     root = make_folder(tmp_path / "data")
     for name in ("a.tif", "b.tif"):
         (root / "train" / "ants" / name).write_bytes(CHANGED["12 bits"])
-    train = index_images(DatasetSpec("x", "folder", root), tmp_path / "out").splits["train"]
+    train = build_manifest(DatasetSpec("x", "folder", root), tmp_path / "out").splits["train"]
     digests = dict(zip(train.ids, train.digests, strict=True))
     assert digests["ants/a.tif"] == digests["ants/b.tif"]
 
@@ -516,8 +516,8 @@ def test_a_reader_installed_since_has_the_files_looked_at_again(tmp_path, monkey
     with monkeypatch.context() as past:
         past.setattr(listing, "optional_formats", list)
         past.setattr(folder, "header_fault", lambda content: "install it" if b"heic" in content else "")
-        assert "install it" in list(index_images(spec, tmp_path / "out").splits["train"].reasons)
-    assert "install it" not in list(index_images(spec, tmp_path / "out").splits["train"].reasons)
+        assert "install it" in list(build_manifest(spec, tmp_path / "out").splits["train"].reasons)
+    assert "install it" not in list(build_manifest(spec, tmp_path / "out").splits["train"].reasons)
     assert image_file.optional_formats() in (["AVIF"], ["AVIF", "HEIC"])
 
 

@@ -11,7 +11,7 @@ keras = pytest.importorskip("keras")
 from featcache.backbone import load_backbone  # noqa: E402  # after importorskip
 from featcache.bags import Bag, HeadId, History  # noqa: E402
 from featcache.combination import Combination  # noqa: E402
-from featcache.convnet import build_network as build_convnet  # noqa: E402
+from featcache.convnet import build_convnet as build_convnet  # noqa: E402
 from featcache.convnet_plan import ConvNetPlan  # noqa: E402
 from featcache.ensemble import Ensemble  # noqa: E402
 from featcache.joined_model import join_model  # noqa: E402

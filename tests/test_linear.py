@@ -10,7 +10,7 @@ from featcache.folds import assign_folds
 from featcache.linear import VARIANCES, chosen_steps, train_linear
 from featcache.logistic import Regressions
 from featcache.parts import by_folds
-from featcache.presets import LINEAR, resolve
+from featcache.presets import LINEAR, resolve_heads
 from featcache.progress import Silent
 from featcache.specs import HeadsSpec
 
@@ -29,7 +29,7 @@ def rows(n, features, classes, seed=0):
 def fitted(features, labels, copies=(), usable=None):
     usable = np.ones(len(labels), bool) if usable is None else usable
     folds = assign_folds(np.where(usable, labels, -1), [""] * len(labels), FOLDS, 0)
-    plan = resolve(HeadsSpec(folds=FOLDS), LINEAR, features[0].size, len(labels), int(labels.max()) + 1)
+    plan = resolve_heads(HeadsSpec(folds=FOLDS), LINEAR, features[0].size, len(labels), int(labels.max()) + 1)
     examples = Examples([features, *copies], labels, by_folds(folds, usable))
     return train_linear(examples, plan, Silent()), folds
 
@@ -87,7 +87,7 @@ def test_the_same_rows_give_the_same_bytes_and_a_folds_labels_do_not_matter_to_i
     again, _ = fitted(values, labels)
     assert all(np.array_equal(bag.weights[name], again.weights[name]) for name in bag.weights)
     wrong = np.where(folds == 0, (labels + 1) % 3, labels)
-    plan = resolve(HeadsSpec(folds=FOLDS), LINEAR, 30, 120, 3)
+    plan = resolve_heads(HeadsSpec(folds=FOLDS), LINEAR, 30, 120, 3)
     other = train_linear(Examples([values], wrong, by_folds(folds, folds >= 0)), plan, Silent())
     assert np.allclose(bag.history.loss[:2, 0], other.history.loss[:2, 0], atol=1e-3)
     assert not np.allclose(bag.history.loss[:2, 1], other.history.loss[:2, 1], atol=1e-3)

@@ -12,10 +12,10 @@ from featcache.errors import CacheFormatError, SourceChangedError, SourceError
 from featcache.rows import Rows
 from featcache.sources import (
     Manifest,
+    build_manifest,
     folder,
     idx,
     index,
-    index_images,
     list_files,
     list_images,
     listing,
@@ -67,7 +67,7 @@ def test_round_trip(root, out):
     make_folder(root, {"unknown": 2}, "test")
     (root / "train" / "ants" / "img_2.png").write_bytes(b"")
     (root / "train" / "ants" / "notes.txt").write_bytes(b"")
-    manifest = index_images(spec_of(root), out)
+    manifest = build_manifest(spec_of(root), out)
     assert {path.name for path in out.iterdir()} == {"manifest.csv", "manifest.json", "listing.csv", "listing.json"}
     loaded = Manifest.load(out)
     assert loaded.key == manifest.key
@@ -124,7 +124,7 @@ def test_key_counts_what_is_listed_and_nothing_else():
     ],
 )
 def test_damaged_csv(root, out, damage):
-    index_images(spec_of(root), out)
+    build_manifest(spec_of(root), out)
     path = out / "manifest.csv"
     path.write_text(damage(path.read_text()))
     with pytest.raises(CacheFormatError, match=r"manifest.csv: .*run IndexImages again"):
@@ -133,7 +133,7 @@ def test_damaged_csv(root, out, damage):
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", None])
 def test_damaged_json(root, out, content):
-    index_images(spec_of(root), out)
+    build_manifest(spec_of(root), out)
     if content is None:
         (out / "manifest.json").unlink()
     else:
@@ -145,7 +145,7 @@ def test_damaged_json(root, out, content):
 
 
 def test_an_unchanged_set_is_neither_read_nor_parsed(root, out, reads, monkeypatch):
-    key = index_images(spec_of(root), out).key
+    key = build_manifest(spec_of(root), out).key
     assert len(reads) == 8
     monkeypatch.setattr(listing.DigestCache, "load", lambda _: pytest.fail("listing.csv was parsed"))
     assert current_key(spec_of(root), out) == key
@@ -153,7 +153,7 @@ def test_an_unchanged_set_is_neither_read_nor_parsed(root, out, reads, monkeypat
 
 
 def test_touch_reads_that_file_once_and_keeps_the_key(root, out, reads):
-    key = index_images(spec_of(root), out).key
+    key = build_manifest(spec_of(root), out).key
     reads.clear()
     (root / "train" / "ants" / "img_2.png").touch()
     assert current_key(spec_of(root), out) == key
@@ -163,26 +163,26 @@ def test_touch_reads_that_file_once_and_keeps_the_key(root, out, reads):
 
 
 def test_added_removed_and_changed_images_change_the_key(root, out, reads):
-    key = index_images(spec_of(root), out).key
+    key = build_manifest(spec_of(root), out).key
     reads.clear()
     extra = root / "train" / "bees" / "new.png"
     extra.write_bytes(encoded(picture(seed=99)))
     assert current_key(spec_of(root), out) is None
     assert current_key(spec_of(root), out) is None
-    added = index_images(spec_of(root), out)
+    added = build_manifest(spec_of(root), out)
     assert added.key != key
     assert reads == ["new.png"]  # by the first question, and never again
     assert current_key(spec_of(root), out) == added.key
     extra.unlink()
     assert current_key(spec_of(root), out) is None
-    assert index_images(spec_of(root), out).key == key
+    assert build_manifest(spec_of(root), out).key == key
     assert reads == ["new.png"]
     (root / "train" / "ants" / "img_1.png").rename(root / "train" / "ants" / "renamed.png")
     assert current_key(spec_of(root), out) is None
 
 
 def test_a_change_in_place_shows_even_with_size_and_time_set_back(root, out):
-    index_images(spec_of(root), out)
+    build_manifest(spec_of(root), out)
     path = root / "train" / "ants" / "img_1.png"
     before = path.stat()
     content = bytearray(path.read_bytes())
@@ -194,15 +194,15 @@ def test_a_change_in_place_shows_even_with_size_and_time_set_back(root, out):
 
 
 def test_an_image_added_to_test_leaves_train_alone(root, out):
-    train = index_images(spec_of(root), out).splits["train"].key
+    train = build_manifest(spec_of(root), out).splits["train"].key
     make_folder(root, {"unknown": 1}, "test")
-    index_images(spec_of(root), out)
+    build_manifest(spec_of(root), out)
     assert stored_manifest(out)["splits"]["train"]["key"] == train
 
 
 def test_files_read_in_the_tick_they_changed_in_are_read_again_until_it_has_passed(root, out, reads, monkeypatch):
     monkeypatch.setattr(listing, "SETTLE_NS", 2_000_000_000)
-    key = index_images(spec_of(root), out).key
+    key = build_manifest(spec_of(root), out).key
     reads.clear()
     assert current_key(spec_of(root), out) == key
     assert len(reads) == 8  # less than two seconds old
@@ -222,7 +222,7 @@ def test_time_stamps_in_the_future_are_trusted():
 
 
 def test_moving_artifacts_or_images_keeps_the_key(root, out, reads):
-    key = index_images(spec_of(root), out).key
+    key = build_manifest(spec_of(root), out).key
     out = out.rename(out.with_name("moved artifacts"))
     reads.clear()
     assert current_key(spec_of(root), out) == key
@@ -233,19 +233,19 @@ def test_moving_artifacts_or_images_keeps_the_key(root, out, reads):
     copied = root.with_name("copied images")
     shutil.copytree(root, copied)
     assert current_key(spec_of(copied), out) == key
-    assert index_images(spec_of(copied), out).key == key
+    assert build_manifest(spec_of(copied), out).key == key
     (copied / "train" / "ants" / "img_1.png").unlink()
     assert current_key(spec_of(copied), out) is None
     assert current_key(spec_of(root.with_name("nowhere")), out) is None
 
 
 def test_a_removed_source_says_so_when_it_is_listed(root, out):
-    index_images(spec_of(root), out)
+    build_manifest(spec_of(root), out)
     kept = (out / "listing.csv").read_bytes()
     shutil.rmtree(root)
     assert current_key(spec_of(root), out) is None
     with pytest.raises(SourceError, match="got nothing there"):
-        index_images(spec_of(root), out)
+        build_manifest(spec_of(root), out)
     assert (out / "listing.csv").read_bytes() == kept
 
 
@@ -253,16 +253,16 @@ def test_other_settings_and_groups_are_noticed(root, out):
     (root / "g.csv").write_text(
         "img,who\n" + "".join(f"{c}/img_{n}.png,p{n}\n" for c in ("ants", "bees") for n in range(1, 5))
     )
-    plain = index_images(spec_of(root), out).key
+    plain = build_manifest(spec_of(root), out).key
     grouped = spec_of(root, groups="g.csv:who")
     assert current_key(grouped, out) is None
-    assert index_images(grouped, out).key != plain
+    assert build_manifest(grouped, out).key != plain
     key = current_key(grouped, out)
     (root / "g.csv").touch()
     assert current_key(grouped, out) == key is not None
     (root / "g.csv").write_text((root / "g.csv").read_text().replace("p4", "p5"))
     assert current_key(grouped, out) is None
-    assert index_images(grouped, out).key != key
+    assert build_manifest(grouped, out).key != key
     assert current_key(spec_of(root), out) is None
     assert current_key(DatasetSpec(), out) is None
 
@@ -272,7 +272,7 @@ def test_idx_is_not_parsed_while_its_contents_stand(tmp_path, out, monkeypatch):
     root.mkdir()
     make_idx(root, greys(), [0, 1] * 3)
     spec = DatasetSpec("x", "idx", root)
-    key = index_images(spec, out).key
+    key = build_manifest(spec, out).key
     monkeypatch.setattr(idx, "_content", lambda _: pytest.fail("an idx file was parsed"))
     (root / "train-images-idx3-ubyte").touch()
     assert current_key(spec, out) == key
@@ -285,10 +285,10 @@ def test_what_was_read_before_a_failure_is_not_read_again(root, out, reads):
     for number in (2, 3, 4):
         (root / "train" / "wasps" / f"img_{number}.png").unlink()
     with pytest.raises(SourceError, match="'wasps' has 1"):
-        index_images(spec_of(root), out)
+        build_manifest(spec_of(root), out)
     shutil.rmtree(root / "train" / "wasps")
     reads.clear()
-    index_images(spec_of(root), out)
+    build_manifest(spec_of(root), out)
     assert reads == []
 
 
@@ -298,22 +298,22 @@ def test_an_interrupt_ends_the_listing_soon(root, out, monkeypatch):
 
     monkeypatch.setattr(folder, "header_fault", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        index_images(spec_of(root), out)
+        build_manifest(spec_of(root), out)
     assert not (out / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("name", ["listing.csv", "listing.json"])
 @pytest.mark.parametrize("content", [None, b"", b"\xff\0,nonsense\n", b"{}", b"[1]"])
 def test_a_damaged_listing_costs_a_reading_and_no_more(root, out, name, content):
-    key = index_images(spec_of(root), out).key
+    key = build_manifest(spec_of(root), out).key
     (out / name).unlink() if content is None else (out / name).write_bytes(content)
     assert current_key(spec_of(root), out) in ({key} if name == "listing.csv" else {None})
-    assert index_images(spec_of(root), out).key == key
+    assert build_manifest(spec_of(root), out).key == key
     assert current_key(spec_of(root), out) == key
 
 
 def test_a_listing_that_cannot_be_kept_does_not_stop_a_question(root, out, monkeypatch):
-    key = index_images(spec_of(root), out).key
+    key = build_manifest(spec_of(root), out).key
     (root / "train" / "ants" / "img_1.png").touch()
 
     def full(*_, **__):
@@ -324,7 +324,7 @@ def test_a_listing_that_cannot_be_kept_does_not_stop_a_question(root, out, monke
 
 
 def test_another_version_of_the_code_lists_again(root, out, monkeypatch):
-    index_images(spec_of(root), out)
+    build_manifest(spec_of(root), out)
     monkeypatch.setattr(listing, "LISTING_VERSION", listing.LISTING_VERSION + 1)
     assert current_key(spec_of(root), out) is None
 
@@ -348,7 +348,7 @@ def test_notices(root, out):
     (root / "test" / "u" / "img_1.png").write_bytes(b"")
     (root / "validation" / "ants").mkdir(parents=True)
     notices = Notices()
-    index_images(spec_of(root), out, notices)
+    build_manifest(spec_of(root), out, notices)
     assert notices == [
         "not listed: 1 .pdf, 1 folder validation/, as it isn't called valid",
         "test: 1 of 2 images set aside, e.g. 'u/img_1.png' (the file is empty (0 bytes))",
@@ -356,7 +356,7 @@ def test_notices(root, out):
 
 
 def test_files_are_text_for_people(root, out):
-    index_images(spec_of(root), out)
+    build_manifest(spec_of(root), out)
     assert (out / "manifest.csv").read_text().splitlines()[1].startswith("train,ants/img_1.png,ants,,")
     assert json.loads((out / "listing.json").read_text())["asked"] == {"source": "folder", "groups": ""}
     assert index.LISTING_JSON == "listing.json"
@@ -388,7 +388,7 @@ def test_a_file_that_vanishes_while_it_is_listed(root, out):
 
 
 def test_a_manifest_that_is_changed_in_place_while_it_is_read_is_noticed(root, out):
-    index_images(spec_of(root), out)
+    build_manifest(spec_of(root), out)
     rows = Manifest.load(out).splits["train"]
     path = out / "manifest.csv"
     path.write_bytes(path.read_bytes().replace(b"img_1.png", b"img_7.png"))
@@ -397,7 +397,7 @@ def test_a_manifest_that_is_changed_in_place_while_it_is_read_is_noticed(root, o
 
 
 def test_a_manifest_that_is_replaced_is_read_on_as_it_was(root, out):
-    index_images(spec_of(root), out)
+    build_manifest(spec_of(root), out)
     rows = Manifest.load(out).splits["train"]
     shutil.copy(out / "manifest.csv", out / "other.csv")
     (out / "other.csv").write_text("nonsense")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from featcache import member_tables, scratch
-from featcache.ensemble_search import build_ensemble
+from featcache.ensemble_search import select_ensemble
 from featcache.errors import StorageError
-from featcache.member_tables import given, joined, parts, selected
+from featcache.member_tables import joined, label_probabilities, parts, selected
 from featcache.predictions import Predictions, joined_members
 
 
@@ -44,7 +44,7 @@ def test_joined_tables_are_indexed_as_one_array_is():
         assert np.array_equal(selected(tables, np.array([2, 4, 1]))[:, :2], whole[:, [2, 4]])
     assert np.array_equal(np.stack(list(tables)), whole)
     assert np.array_equal(
-        given(tables, np.array([4, 2]), np.array([0, 2])), whole[:, [4, 2], [0, 2]].astype(np.float64)
+        label_probabilities(tables, np.array([4, 2]), np.array([0, 2])), whole[:, [4, 2], [0, 2]].astype(np.float64)
     )
     for wrong, error in ((3, IndexError), (slice(0, 1), TypeError), ([0], TypeError)):
         with pytest.raises(error):
@@ -55,7 +55,7 @@ def test_no_result_depends_on_the_rows_read_at_once(members, monkeypatch, tmp_pa
     def results(folder):
         known = joined_members(members)
         scored = known.scored()
-        built = build_ensemble(known)
+        built = select_ensemble(known)
         scored.save(folder / "scored.hdf5", {"key": "k"})
         tables = [built.apply(scored), built.apply_nested(scored), scored.probabilities[:, :]]
         return dataclasses.asdict(built), [table.tobytes() for table in tables], (folder / "scored.hdf5").read_bytes()
@@ -70,12 +70,12 @@ def test_no_result_depends_on_the_rows_read_at_once(members, monkeypatch, tmp_pa
 def test_a_large_array_stands_in_a_file_without_a_name(tmp_path, monkeypatch):
     monkeypatch.setattr(scratch, "MEMORY_BYTES", 100)
     for shape, mapped in (((5, 5), False), ((5, 6), True)):
-        array = scratch.space(shape, np.float32, tmp_path)
+        array = scratch.allocate(shape, np.float32, tmp_path)
         assert isinstance(array, np.memmap) == mapped
         assert not array.any()
         array[:] = 1
         assert array.sum() == np.prod(shape)
-    assert not isinstance(scratch.space((5, 6), np.float32, None), np.memmap)
+    assert not isinstance(scratch.allocate((5, 6), np.float32, None), np.memmap)
     assert not list(tmp_path.iterdir())
 
 
@@ -87,10 +87,10 @@ def test_where_room_cannot_be_reserved_it_is_written(number, tmp_path, monkeypat
         raise OSError(number, "no such call here")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    array = scratch.space((3, 700_000), np.int8, tmp_path, 0)
+    array = scratch.allocate((3, 700_000), np.int8, tmp_path, 0)
     assert (array.shape, array.any()) == ((3, 700_000), False)
 
 
 def test_no_room_for_a_scratch_file_is_one_line(tmp_path):
     with pytest.raises(StorageError, match="scratch file"):
-        scratch.space((1 << 60,), np.int8, tmp_path)
+        scratch.allocate((1 << 60,), np.int8, tmp_path)

@@ -8,7 +8,7 @@ from images import encoded, make_folder, picture
 
 from featcache.errors import SourceError
 from featcache.predict import find_images
-from featcache.sources import index_images
+from featcache.sources import build_manifest
 from featcache.specs import DatasetSpec
 
 COMPOSED, APART = "café", unicodedata.normalize("NFD", "café")
@@ -20,7 +20,7 @@ def image(path, seed=0):
 
 
 def listed(root):
-    return index_images(DatasetSpec("x", "folder", root), root.parent / "out")
+    return build_manifest(DatasetSpec("x", "folder", root), root.parent / "out")
 
 
 def refusal(root):

@@ -11,7 +11,7 @@ from featcache.errors import SubmissionError
 from featcache.names import clash, composed, match_columns, stem
 from featcache.sources.folder import SUFFIXES
 from featcache.specs import SubmissionSpec
-from featcache.submission import write_submission
+from featcache.submission import write_submission_file
 
 CAFE, CAFE_APART = "caf\u00e9", "cafe\u0301"
 WORDS = st.text(st.sampled_from("aAbB \u00e9\u0301_-\u00df\u0130s1=,;\r\n\"'"), min_size=1, max_size=5)
@@ -95,7 +95,7 @@ def written(tmp_path, columns, classes, values=None, **spec):
     """The submission's columns by name, and its notices."""
     values = np.array([np.arange(1, len(classes) + 1) / 100]) if values is None else values
     spec = SubmissionSpec(format="probabilities", columns=("id", *columns), **spec)
-    report = write_submission(tmp_path / "s.csv", ["1.png"], values, classes, spec)
+    report = write_submission_file(tmp_path / "s.csv", ["1.png"], values, classes, spec)
     header, row = (line.split(",") for line in (tmp_path / "s.csv").read_text().splitlines())
     return dict(zip(header[1:], map(float, row[1:]), strict=True)), report.notices
 

@@ -30,7 +30,7 @@ from featcache.progress import Silent
 from featcache.records import read_json
 from featcache.sample import read_sample
 from featcache.settings import SECTIONS, parse_settings
-from featcache.sources import index_images, open_source
+from featcache.sources import build_manifest, open_source
 from featcache.specs import DatasetSpec, FeaturesSpec
 from featcache.weights import known_digest, resolve_weights
 
@@ -114,7 +114,7 @@ def test_a_row_is_set_aside_and_says_why(tmp_path, make):
     make_folder(root, {"x": 1}, "test")
     for place in ("train/ants/odd.png", "test/odd.png", "test/x/odd.png"):
         make(root / place)
-    manifest = index_images(DatasetSpec("x", "folder", root), tmp_path / "out")
+    manifest = build_manifest(DatasetSpec("x", "folder", root), tmp_path / "out")
     for split, ids in (("train", ["ants/odd.png"]), ("test", ["odd.png", "x/odd.png"])):
         rows = manifest.splits[split]
         found = {row: reason for row, reason in zip(rows.ids, rows.reasons, strict=True) if reason}
@@ -130,7 +130,7 @@ def test_an_image_without_an_end_is_set_aside(tmp_path):
     root = make_folder(tmp_path / "data")
     (root / "train/ants/huge.png").touch()
     os.truncate(root / "train/ants/huge.png", 1 << 40)
-    rows = index_images(DatasetSpec("x", "folder", root), tmp_path / "out").splits["train"]
+    rows = build_manifest(DatasetSpec("x", "folder", root), tmp_path / "out").splits["train"]
     assert [reason for reason in rows.reasons if reason] == [
         "can't be read: 1,099,511,627,776 bytes, more than 2,147,483,648"
     ]
@@ -139,7 +139,7 @@ def test_an_image_without_an_end_is_set_aside(tmp_path):
 @odd
 def test_an_image_that_became_something_else_is_no_hang(tmp_path, make):
     root = make_folder(tmp_path / "data")
-    rows = index_images(DatasetSpec("x", "folder", root), tmp_path / "out").splits["train"]
+    rows = build_manifest(DatasetSpec("x", "folder", root), tmp_path / "out").splits["train"]
     (root / rows.locations[0]).unlink()
     make(root / rows.locations[0])
     with pytest.raises(SourceError, match=r"img_1.png' (can't be read|is gone)"):
@@ -172,7 +172,7 @@ def test_tables_and_folders_that_are_something_else(tmp_path, source, name, make
     make(root / name)
     spec = DatasetSpec("x", source, root, groups="groups.csv:c" if name == "groups.csv" else "")
     with pytest.raises(SourceError) as caught:
-        index_images(spec, tmp_path / "out")
+        build_manifest(spec, tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert name.partition(".")[0] in str(caught.value)
 
@@ -238,7 +238,7 @@ def test_a_home_that_is_nowhere(monkeypatch):
 def test_a_data_set_elsewhere(tmp_path, path, what):
     spec = DatasetSpec("x", "folder", Path(path))
     with pytest.raises(SourceError, match=rf"expected the folder of the images; got {what}"):
-        index_images(spec, tmp_path)
+        build_manifest(spec, tmp_path)
     assert sources.list_files(spec) is None
 
 
@@ -254,7 +254,7 @@ def test_whatever_the_system_says_of_a_path_is_a_reason(tmp_path, monkeypatch, n
         return real(path, *rest, **more)
 
     monkeypatch.setattr(os, "open", failing)
-    rows = index_images(DatasetSpec("x", "folder", root), tmp_path / "out").splits["train"]
+    rows = build_manifest(DatasetSpec("x", "folder", root), tmp_path / "out").splits["train"]
     (reason,) = filter(None, rows.reasons)
     assert reason == f"can't be read: {paths.fault(OSError(number, os.strerror(number)))}"
     with pytest.raises(SourceError, match=r"img_2.png' can't be read"):
@@ -467,7 +467,7 @@ def test_the_first_interrupt_ends_a_listing(tmp_path, monkeypatch):
     asked = time.monotonic() + 0.5
     try:
         with pytest.raises(KeyboardInterrupt):
-            index_images(DatasetSpec("x", "folder", root), tmp_path / "out")
+            build_manifest(DatasetSpec("x", "folder", root), tmp_path / "out")
     finally:
         signal.signal(signal.SIGALRM, previous)
     assert time.monotonic() - asked < 2
@@ -493,7 +493,7 @@ def test_a_very_deep_test_folder(tmp_path):
     subprocess.run(["mkdir", "-p", str(deepest)], check=True)  # Python's own making and removing are recursive
     (deepest / "1.png").write_bytes(encoded(picture()))
     try:
-        manifest = index_images(DatasetSpec("x", "folder", root), tmp_path / "out")
+        manifest = build_manifest(DatasetSpec("x", "folder", root), tmp_path / "out")
         assert len(manifest.splits["test"]) == 1
         assert len(list(find_images([root / "test"]))) == 1
     finally:

@@ -77,7 +77,7 @@ def test_what_a_file_has_already_needs_no_room(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("lacking")
 def test_a_scratch_file_is_written_where_it_cannot_be_reserved(tmp_path):
-    array = scratch.space((3, 700_000), np.int8, tmp_path, 0)
+    array = scratch.allocate((3, 700_000), np.int8, tmp_path, 0)
     assert (array.shape, array.any()) == ((3, 700_000), False)
 
 

@@ -4,13 +4,13 @@ import pytest
 
 from featcache import keys
 from featcache.errors import TrainingError
-from featcache.presets import resolve
+from featcache.presets import resolve_heads
 from featcache.schedules import Phase, rates
 from featcache.specs import HeadsSpec
 
 
 def test_recipe_is_the_recipe():
-    plan = resolve(HeadsSpec(preset="recipe"), "recipe", features=25088, rows=18946, classes=10)
+    plan = resolve_heads(HeadsSpec(preset="recipe"), "recipe", features=25088, rows=18946, classes=10)
     assert plan.hidden == (128, 128)
     assert plan.dropouts == (0.4, 0.4, 0.8)
     assert plan.schedule == (Phase(1e-3, 1), Phase(1e-2, 2))
@@ -22,7 +22,7 @@ def test_recipe_is_the_recipe():
 
 
 def test_wide_is_the_recipe_for_augmented_copies():
-    plan = resolve(HeadsSpec(preset="wide"), "wide", features=25088, rows=18946, classes=10)
+    plan = resolve_heads(HeadsSpec(preset="wide"), "wide", features=25088, rows=18946, classes=10)
     assert (plan.hidden, plan.dropouts) == ((256, 256), (0.8, 0.8, 0.8))
     assert plan.schedule == (Phase(1e-3, 1), Phase(1e-2, 4), Phase(1e-4, 4))
 
@@ -30,20 +30,20 @@ def test_wide_is_the_recipe_for_augmented_copies():
 @pytest.mark.parametrize("shape", ["dense", "recipe", "wide", "fast"])
 def test_what_the_user_sets_wins(shape):
     spec = HeadsSpec(hidden=(7, 5, 3), dropout=0.5, schedule=((0.1, 2),), batch_size=9)
-    plan = resolve(spec, shape, features=20, rows=100, classes=3)
+    plan = resolve_heads(spec, shape, features=20, rows=100, classes=3)
     assert (plan.hidden, plan.schedule, plan.batch_size, plan.epochs) == ((7, 5, 3), (Phase(0.1, 2),), 9, 2)
     assert plan.dropouts[-1] == 0.5
     assert len(plan.dropouts) == 4
 
 
 def test_no_hidden_layer_is_a_softmax_regression():
-    plan = resolve(HeadsSpec(hidden=(), dropout=0.0), "dense", features=20, rows=100, classes=3)
+    plan = resolve_heads(HeadsSpec(hidden=(), dropout=0.0), "dense", features=20, rows=100, classes=3)
     assert plan.dropouts == (0.0,)
 
 
 def test_dense_scales_with_the_rows_at_hand():
-    few = resolve(HeadsSpec(), "dense", features=4608, rows=200, classes=2)
-    many = resolve(HeadsSpec(), "dense", features=4608, rows=20_000, classes=2)
+    few = resolve_heads(HeadsSpec(), "dense", features=4608, rows=200, classes=2)
+    many = resolve_heads(HeadsSpec(), "dense", features=4608, rows=20_000, classes=2)
     assert few.epochs > many.epochs
     assert few.weight_decay > many.weight_decay
     assert few.standardize
@@ -51,26 +51,26 @@ def test_dense_scales_with_the_rows_at_hand():
 
 
 def test_fast_takes_fewer_steps_than_dense():
-    fast, dense = (resolve(HeadsSpec(), shape, 512, 1437, 10) for shape in ("fast", "dense"))
+    fast, dense = (resolve_heads(HeadsSpec(), shape, 512, 1437, 10) for shape in ("fast", "dense"))
     assert fast.epochs * 2 <= dense.epochs
     assert fast.hidden < dense.hidden
 
 
 def test_settings_make_keys_that_tell_plans_apart():
-    plans = [resolve(HeadsSpec(dropout=dropout), "dense", 512, 1437, 10) for dropout in (0.5, 0.5, 0.6)]
+    plans = [resolve_heads(HeadsSpec(dropout=dropout), "dense", 512, 1437, 10) for dropout in (0.5, 0.5, 0.6)]
     digests = [keys.digest(plan.settings()) for plan in plans]
     assert digests[0] == digests[1] != digests[2]
 
 
 def test_one_class_is_refused():
     with pytest.raises(TrainingError, match="classes=1"):
-        resolve(HeadsSpec(), "dense", 512, 100, 1)
+        resolve_heads(HeadsSpec(), "dense", 512, 100, 1)
 
 
 @pytest.mark.parametrize("shape", ["dense", "recipe", "wide", "fast"])
 def test_decay_smoothing_and_early_stop_are_the_users_to_set(shape):
     spec = HeadsSpec(weight_decay=0.5, label_smoothing=0.1, early_stop=3)
-    plan = resolve(spec, shape, features=20, rows=100, classes=3)
+    plan = resolve_heads(spec, shape, features=20, rows=100, classes=3)
     assert (plan.weight_decay, plan.label_smoothing, plan.early_stop, plan.keep_best) == (0.5, 0.1, 3, True)
-    off = resolve(HeadsSpec(weight_decay=0.0, early_stop=0), shape, features=20, rows=100, classes=3)
+    off = resolve_heads(HeadsSpec(weight_decay=0.0, early_stop=0), shape, features=20, rows=100, classes=3)
     assert (off.weight_decay, off.early_stop) == (0, 0)

@@ -8,7 +8,7 @@ import pytest
 from projects import copied_project, small_project, write_image
 
 from featcache.batches import Examples, PseudoLabels
-from featcache.ensemble_search import build_ensemble
+from featcache.ensemble_search import select_ensemble
 from featcache.parts import by_folds
 from featcache.predictions import Predictions
 from featcache.presets import HeadPlan
@@ -16,7 +16,7 @@ from featcache.progress import Silent
 from featcache.schedules import Phase
 from featcache.scoring import accuracy
 from featcache.stages.pseudo import by_fold, soft_labels
-from featcache.training import train_bag
+from featcache.training import train_heads
 
 CLASSES, ROWS = 3, 150
 PLAN = HeadPlan(16, CLASSES, (64,), (0.0, 0.0), (Phase(1e-2, 25),), 16)
@@ -29,15 +29,15 @@ def first_round():
     features = generator.normal(size=(ROWS, 16)).astype(np.float16)
     noise, folds = generator.integers(0, CLASSES, ROWS), (np.arange(ROWS) % 3).astype(np.int32)
     parts = by_folds(folds, np.ones(ROWS, bool))
-    bag = train_bag(Examples([features], noise, parts), PLAN, (0, 1), Silent())
+    bag = train_heads(Examples([features], noise, parts), PLAN, (0, 1), Silent())
     ids = tuple(map(str, range(ROWS)))
     known = Predictions(ids, noise.astype(np.int32), ("a", "b"), bag.out_of_fold, ("x", "y", "z"), folds)
-    return features, noise, parts, bag, build_ensemble(known, "greedy")
+    return features, noise, parts, bag, select_ensemble(known, "greedy")
 
 
 def second_round(features, noise, parts, labels):
     pseudo = PseudoLabels([features], labels.astype(np.float32), 1.0)
-    return accuracy(train_bag(Examples([features], noise, parts, pseudo), PLAN, (2,), Silent()).out_of_fold[0], noise)
+    return accuracy(train_heads(Examples([features], noise, parts, pseudo), PLAN, (2,), Silent()).out_of_fold[0], noise)
 
 
 def test_each_fold_is_labelled_by_heads_and_weights_that_have_not_seen_it(first_round):

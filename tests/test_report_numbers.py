@@ -12,7 +12,7 @@ from featcache.report.measures import BINS, class_scores, collapse, confusion, m
 from featcache.report.provenance import settings_text
 from featcache.report.suspects import entropy, label_errors, least_sure, most_wrong
 from featcache.report.thumbnails import thumbnails
-from featcache.report.told import Told
+from featcache.report.told import EnsemblePredictions
 from featcache.rows import Rows
 from featcache.settings import parse_settings
 
@@ -99,13 +99,13 @@ def test_most_wrong_and_least_sure():
 
 
 def test_a_gallery_names_rows_of_the_manifest_and_counts_all():
-    told = Told(
+    told = EnsemblePredictions(
         "train",
         [f"r{i}" for i in range(4)],
         np.array([0, 1, 1, 0], np.int32),
         *[np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.6, 0.4]])] * 2,
     )
-    unlabelled = Told("test", ["t"], np.array([-1], np.int32), *[np.array([[0.5, 0.5]])] * 2)
+    unlabelled = EnsemblePredictions("test", ["t"], np.array([-1], np.int32), *[np.array([[0.5, 0.5]])] * 2)
     found = gallery({"train": told, "test": unlabelled}, {"train": np.array([10, 11, 12, 13]), "test": np.array([7])})
     assert [each.place for each in found.found[WRONG]] == [("train", 11)]
     assert found.totals == {WRONG: 1, ERRORS: 1}

@@ -10,7 +10,7 @@ from report_data import HOSTILE, PLANTED
 from featcache.progress import Silent
 from featcache.report import render_page, report_content
 from featcache.report.content import class_table
-from featcache.report.told import Told
+from featcache.report.told import EnsemblePredictions
 from pipeline.config import current_project
 
 SCREENSHOTS = Path(__file__).parent.parent / "artifacts" / "screenshots"
@@ -171,7 +171,9 @@ def test_of_120_classes_the_most_confused_are_shown_and_the_others_are_found_by_
         content = report_content(current_project(), Silent())
     content["names"] = list(names)
     content["classes"] = {
-        "train": class_table(Told("train", list(map(str, labels)), labels, probabilities, probabilities), names)
+        "train": class_table(
+            EnsemblePredictions("train", list(map(str, labels)), labels, probabilities, probabilities), names
+        )
     }
     path = tmp_path / "many.html"
     path.write_text(render_page(content, datetime.now(UTC)), "utf-8")

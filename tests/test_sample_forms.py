@@ -19,7 +19,7 @@ from featcache.errors import SettingsError, SubmissionError
 from featcache.names import composed
 from featcache.sample import find_sample, match_ids, read_sample
 from featcache.specs import SubmissionSpec
-from featcache.submission import write_submission
+from featcache.submission import write_submission_file
 
 PROBABILITIES = SubmissionSpec(format="probabilities")
 CLASSES = ("caf\u00e9", "Red car", "dog")
@@ -56,7 +56,7 @@ def test_separators_encodings_quotes_and_line_ends(tmp_path, sign, encoding, quo
     lines = csv.writer(text, delimiter=sign, quoting=quoting, lineterminator=end)
     lines.writerows([["id", *names], *([name, "0,3", "0", "1"] for name in ids), ["", "", "", ""]])
     (tmp_path / "s.csv").write_bytes(text.getvalue().encode(encoding))
-    report = write_submission(tmp_path / "o.csv", IDS, VALUES, CLASSES, PROBABILITIES, tmp_path / "s.csv")
+    report = write_submission_file(tmp_path / "o.csv", IDS, VALUES, CLASSES, PROBABILITIES, tmp_path / "s.csv")
     header, rows = read_back(tmp_path / "o.csv")
     assert header == ["id", *names]
     assert [row[0] for row in rows] == ids
@@ -153,7 +153,7 @@ def test_a_nameless_id_column_is_an_id_column(tmp_path):
 
 def test_test_images_of_one_name_in_two_forms_are_refused(tmp_path):
     with pytest.raises(SubmissionError, match=r"'\\xe9.png' and 'e\\u0301.png' are one name"):
-        write_submission(tmp_path / "o.csv", ["\u00e9.png", "e\u0301.png"], VALUES[:2], CLASSES, PROBABILITIES)
+        write_submission_file(tmp_path / "o.csv", ["\u00e9.png", "e\u0301.png"], VALUES[:2], CLASSES, PROBABILITIES)
 
 
 @pytest.mark.parametrize(
@@ -266,12 +266,12 @@ def unlike(names):
 @example(["cat\r", "dog\n"], ["\r", "\n", '"\r\n"', "a,\r"])
 def test_any_names_are_written_and_read_back(tmp_path, classes, ids):
     values = np.random.default_rng(1).dirichlet(np.ones(len(classes)), len(ids))
-    write_submission(tmp_path / "o.csv", ids, values, classes, PROBABILITIES)
+    write_submission_file(tmp_path / "o.csv", ids, values, classes, PROBABILITIES)
     header, rows = read_back(tmp_path / "o.csv")
     assert header == ["id", *classes]
     assert [row[0] for row in rows] == list(ids)
     assert np.allclose(np.array([row[1:] for row in rows], float), values, rtol=1e-6)
-    write_submission(tmp_path / "l.csv", ids, values, classes, SubmissionSpec())
+    write_submission_file(tmp_path / "l.csv", ids, values, classes, SubmissionSpec())
     assert [row[1] for row in read_back(tmp_path / "l.csv")[1]] == [classes[place] for place in values.argmax(axis=1)]
 
 
@@ -297,7 +297,7 @@ def test_any_sample_is_followed_or_refused_in_one_line(tmp_path, data):
     (tmp_path / "s.csv").write_bytes(text.getvalue().encode(draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))))
     values = np.random.default_rng(2).dirichlet(np.ones(len(classes)), len(ids))
     try:
-        write_submission(tmp_path / "o.csv", ids, values, classes, PROBABILITIES, tmp_path / "s.csv")
+        write_submission_file(tmp_path / "o.csv", ids, values, classes, PROBABILITIES, tmp_path / "s.csv")
     except SubmissionError as error:
         assert "\n" not in str(error)  # noqa: PT017 - some are refused, and in one line
         return

@@ -74,7 +74,7 @@ def test_very_many_rows_are_drawn_in_bunches(monkeypatch):
 
 
 def test_rows_that_nobody_told_are_not_scored():
-    judged = scoring.Judged.blank(3)
+    judged = scoring.RowScores.blank(3)
     judged.put(slice(0, 2), np.eye(2), np.array([0, 1]))
     with pytest.raises(TrainingError, match="rows=3, of them without=1"):
         judged.scores()

@@ -7,7 +7,7 @@ import pytest
 from images import greys, idx1, idx3, make_idx, table
 
 from featcache.errors import SourceChangedError, SourceError
-from featcache.sources import index_images, list_files, list_images, open_source
+from featcache.sources import build_manifest, list_files, list_images, open_source
 from featcache.sources.decode import resize_rgb
 from featcache.specs import DatasetSpec
 
@@ -15,7 +15,7 @@ IMAGES, LABELS = greys(), [7, 3, 7, 3, 9, 9]
 
 
 def listed(source, root):
-    return index_images(DatasetSpec("x", source, root), root / "artifacts")
+    return build_manifest(DatasetSpec("x", source, root), root / "artifacts")
 
 
 def fails(source, root, match):
@@ -32,7 +32,7 @@ def load_all(source, root, rows, size=8):
 
 def test_digits(tmp_path):
     spec = DatasetSpec()
-    manifest = index_images(spec, tmp_path)
+    manifest = build_manifest(spec, tmp_path)
     train, test = manifest.splits["train"], manifest.splits["test"]
     assert manifest.class_names == tuple("0123456789")
     assert (len(train), len(test)) == (1438, 359)
@@ -45,7 +45,7 @@ def test_digits(tmp_path):
 def test_digits_are_scikit_learns(tmp_path):
     from sklearn.datasets import load_digits
 
-    manifest = index_images(DatasetSpec(), tmp_path)
+    manifest = build_manifest(DatasetSpec(), tmp_path)
     reference = load_digits()
     source = open_source(DatasetSpec())
     rows = manifest.splits["test"]
@@ -276,7 +276,7 @@ def test_many_threads_read_the_file_once(tmp_path, monkeypatch):
 
 @pytest.mark.shared
 def test_mnist(shared, tmp_path):
-    manifest = index_images(DatasetSpec("mnist", "idx", shared / "data" / "mnist"), tmp_path)
+    manifest = build_manifest(DatasetSpec("mnist", "idx", shared / "data" / "mnist"), tmp_path)
     assert {name: len(rows) for name, rows in manifest.splits.items()} == {"train": 60000, "test": 10000}
     assert np.bincount(manifest.splits["test"].labels).tolist() == [
         980,

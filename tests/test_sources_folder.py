@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from images import encoded, make_folder, picture
 
 from featcache.errors import RejectedImageError, SourceChangedError, SourceError
-from featcache.sources import Manifest, index_images, open_source
+from featcache.sources import Manifest, build_manifest, open_source
 from featcache.sources.natural_order import natural, natural_order, sort_key
 from featcache.specs import DatasetSpec
 from featcache.texts import PackedTexts, sorted_rows
 
 
 def listed(root, out=None, **settings):
-    return index_images(DatasetSpec("x", "folder", root, **settings), out or root.parent / "artifacts")
+    return build_manifest(DatasetSpec("x", "folder", root, **settings), out or root.parent / "artifacts")
 
 
 @pytest.fixture

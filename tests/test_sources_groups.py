@@ -2,7 +2,7 @@ import pytest
 from images import greys, make_folder, make_idx
 
 from featcache.errors import SourceError
-from featcache.sources import index_images, stored_manifest
+from featcache.sources import build_manifest, stored_manifest
 from featcache.specs import DatasetSpec
 
 ROWS = [("ants", n) for n in (1, 2, 3)] + [("bees", n) for n in (4, 5, 6)]
@@ -22,7 +22,7 @@ def write(root, rows, header="subject,classname,img"):
 
 
 def listed(root, groups="drivers.csv:subject", source="folder"):
-    return index_images(DatasetSpec("x", source, root, groups), root / "artifacts")
+    return build_manifest(DatasetSpec("x", source, root, groups), root / "artifacts")
 
 
 def test_join_by_file_name(root):

@@ -7,17 +7,17 @@ keras = pytest.importorskip("keras")
 
 from featcache import descent  # noqa: E402  # after importorskip
 from featcache.bags import HeadId, as_float32, forward  # noqa: E402
-from featcache.batches import Batches, Examples, HeadStream, PseudoLabels, input_statistics, kept_share  # noqa: E402
-from featcache.descent import Descent  # noqa: E402
+from featcache.batches import Batches, Examples, HeadStream, PseudoLabels, input_statistics, keep_probability  # noqa: E402
+from featcache.descent import NumpyEngine  # noqa: E402
 from featcache.parts import by_folds  # noqa: E402
 from featcache.presets import HeadPlan, Variant  # noqa: E402
 from featcache.schedules import Phase  # noqa: E402
-from featcache.stacked import StackedHeads  # noqa: E402
+from featcache.stacked import KerasEngine  # noqa: E402
 from featcache.training import initial_weights  # noqa: E402
 
 HEADS = (HeadId(0, 0), HeadId(0, 1), HeadId(1, 0))
 FEATURES, CLASSES, BATCH, RATE = 12, 3, 8, 1e-2
-ENGINES = [Descent, StackedHeads]
+ENGINES = [NumpyEngine, KerasEngine]
 
 
 def plan(dropout=0.0, **settings):
@@ -39,7 +39,7 @@ def soft_labels(m=7):
     return PseudoLabels([generator.normal(size=(m, FEATURES)).astype(np.float16)], labels, 0.5)
 
 
-def setting(of, engine=Descent, examples=None, heads=HEADS):
+def setting(of, engine=NumpyEngine, examples=None, heads=HEADS):
     examples = examples or data()
     streams = [HeadStream(head, examples.count(head.fold)) for head in heads]
     inputs = input_statistics(examples.copies, examples.parts) if of.standardize else {}
@@ -104,7 +104,7 @@ def test_each_head_follows_the_trajectory_of_a_plain_keras_model(of, pseudo, eng
             for head, (model, _) in enumerate(plain):
                 dropouts = of.variant(HEADS[head].seed).dropouts
                 masks = [
-                    mask[head].astype(np.float32) / kept_share(dropout)
+                    mask[head].astype(np.float32) / keep_probability(dropout)
                     for mask, dropout in zip(batch.masks, dropouts, strict=True)
                     if mask is not None
                 ]
@@ -147,7 +147,7 @@ def test_a_heads_training_does_not_depend_on_its_neighbours(engine):
         scores, own_scores = stacked.train_step(batch, RATE), alone.train_step(own, RATE)
         assert np.allclose(scores[:, 1], own_scores[:, 0], atol=1e-6)
     for name, array in alone.weights.items():
-        same = np.array_equal if engine is Descent else lambda a, b: np.allclose(a, b, atol=1e-5)
+        same = np.array_equal if engine is NumpyEngine else lambda a, b: np.allclose(a, b, atol=1e-5)
         assert same(stacked.weights[name][1], array[0]), name
 
 

@@ -7,7 +7,7 @@ import pytest
 from images import greys, table
 
 from featcache.errors import SourceError
-from featcache.sources import index_images, open_source
+from featcache.sources import build_manifest, open_source
 from featcache.specs import DatasetSpec
 
 IMAGES, LABELS = greys(), [7, 3, 7, 3, 9, 9]
@@ -25,7 +25,7 @@ def lines(names, ids=None, labels=LABELS, sign=","):
 
 
 def listed(root):
-    return index_images(DatasetSpec("x", "csv", root), root / "artifacts")
+    return build_manifest(DatasetSpec("x", "csv", root), root / "artifacts")
 
 
 def pixels(root, rows):

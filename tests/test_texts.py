@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from featcache.texts import (
     ComputedTexts,
+    ConstantText,
     FixedTexts,
     PackedTexts,
-    RepeatedText,
-    positions,
-    repeated,
+    first_duplicate,
+    index_of,
     sorted_rows,
     texts_at,
 )
@@ -44,8 +44,8 @@ def test_texts_at_some_rows_near_and_far():
 
 
 def test_a_long_column_prints_its_beginning():
-    assert repr(RepeatedText("x", 10**6)).endswith("'x', ... (1000000 in all)]")
-    assert RepeatedText("x", 3) == ["x"] * 3
+    assert repr(ConstantText("x", 10**6)).endswith("'x', ... (1000000 in all)]")
+    assert ConstantText("x", 3) == ["x"] * 3
     assert PackedTexts() == [] == sorted_rows([]).tolist()
 
 
@@ -53,22 +53,22 @@ def test_a_long_column_prints_its_beginning():
 @given(st.lists(st.text("ab\0", max_size=2)))
 def test_what_stands_twice_is_found(texts):
     twice = {text for text in texts if texts.count(text) > 1}
-    assert repeated(PackedTexts(texts)) in (twice or {None})
+    assert first_duplicate(PackedTexts(texts)) in (twice or {None})
 
 
 @settings(deadline=None)
 @given(st.lists(st.text("abc", max_size=2)), st.lists(st.text("abc", max_size=2)))
 def test_positions_are_those_of_the_first(wanted, among):
     expected = [among.index(text) if text in among else -1 for text in wanted]
-    assert positions(wanted, PackedTexts(among)).tolist() == expected
+    assert index_of(wanted, PackedTexts(among)).tolist() == expected
 
 
 def test_texts_of_one_hash_are_told_apart(monkeypatch):
     monkeypatch.setattr("featcache.texts._hashes", lambda texts: np.zeros(len(texts), np.int64))
     monkeypatch.setattr("featcache.texts.hash", lambda text: 0, raising=False)
-    assert positions(["c", "x", "a"], ["a", "b", "c"]).tolist() == [2, -1, 0]
-    assert repeated(["a", "b"]) is None
-    assert repeated(["a", "b", "a"]) == "a"
+    assert index_of(["c", "x", "a"], ["a", "b", "c"]).tolist() == [2, -1, 0]
+    assert first_duplicate(["a", "b"]) is None
+    assert first_duplicate(["a", "b", "a"]) == "a"
 
 
 EIGHT = st.sampled_from([b"", b"a" * 8, b"a" * 7 + b"\0", b"\0" * 8, b"abcdefgh" * 2])

@@ -11,13 +11,13 @@ from featcache import training
 from featcache.bags import HeadId
 from featcache.batches import Examples, PseudoLabels
 from featcache.errors import TrainingError
-from featcache.judging import Judge
+from featcache.judging import HeadEvaluator
 from featcache.parts import by_folds, by_groups
 from featcache.presets import HeadPlan, Variant
 from featcache.progress import Silent
 from featcache.schedules import Phase
 from featcache.scoring import accuracy, log_loss
-from featcache.training import train_bag
+from featcache.training import train_heads
 
 CLASSES, FEATURES = 3, 16
 
@@ -39,11 +39,11 @@ def folded(features, labels, folds=3, **more):
 
 
 def train(examples, of, seeds=(0, 1)):
-    return train_bag(examples, of, seeds, Silent())
+    return train_heads(examples, of, seeds, Silent())
 
 
 def test_the_epoch_is_chosen_on_other_folds_rows_alone():
-    judge = Judge(folded(*rows()), 1, remember=True)
+    judge = HeadEvaluator(folded(*rows()), 1, remember=True)
     # fold 0's own losses would choose epoch 2; the other folds say 1. Fold 2's would choose 0; the others say 2.
     table = np.array([[9.0, 5.0, 1.0], [8.0, 2.0, 3.0], [1.0, 4.0, 8.0]])
     assert judge.best(table) == {0: 1, 1: 2, 2: 2}
@@ -52,7 +52,7 @@ def test_the_epoch_is_chosen_on_other_folds_rows_alone():
 def test_by_groups_the_epoch_is_chosen_on_rows_of_the_heads_own_group_that_others_told():
     features, labels = rows()
     groups = [f"group{row % 3}" for row in range(90)]
-    judge = Judge(Examples([features], labels, by_groups(groups, np.ones(90, bool))), 1, remember=True)
+    judge = HeadEvaluator(Examples([features], labels, by_groups(groups, np.ones(90, bool))), 1, remember=True)
     assert judge.best(np.array([[9.0, 5.0, 1.0], [8.0, 2.0, 3.0], [1.0, 4.0, 8.0]])) == {0: 2, 1: 1, 2: 0}
 
 

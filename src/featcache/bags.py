@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import TrainingError
-from featcache.parts import Parts
+from featcache.parts import Partition
 from featcache.presets import HeadPlan
 
 Floats = npt.NDArray[np.float32]
@@ -208,7 +208,7 @@ def forward(weights: Weights, rows: Floats, layers: int) -> Floats:
 
 
 def recompute_statistics(
-    weights: Weights, copies: Sequence[npt.NDArray[Any]], heads: Sequence[HeadId], parts: Parts, layers: int
+    weights: Weights, copies: Sequence[npt.NDArray[Any]], heads: Sequence[HeadId], parts: Partition, layers: int
 ) -> None:
     """Set each batch normalisation's mean and variance to those of the head's own rows, in place, without dropout.
 

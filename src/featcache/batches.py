@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from featcache.bags import Floats, HeadId, Weights, blocks
 from featcache.errors import TrainingError
-from featcache.parts import Parts
+from featcache.parts import Partition
 from featcache.presets import HeadPlan
 
 _DRAWS = 256  # a byte decides whether a value is kept: half the random numbers that two would take
 _BYTES_AT_ONCE = 1 << 17  # drawn at once: many steps of a small head, and little enough for the cache
 
 
-def kept_share(dropout: float) -> float:
+def keep_probability(dropout: float) -> float:
     """The share of values that masks for `dropout` keep: the nearest multiple of 1/256, and what they scale by."""
     return (_DRAWS - _threshold(dropout)) / _DRAWS
 
@@ -104,7 +104,7 @@ class Examples:
 
     copies: Sequence[npt.NDArray[Any]]
     labels: npt.NDArray[np.integer]
-    parts: Parts
+    parts: Partition
     pseudo: PseudoLabels | None = None
 
     def check(self, plan: HeadPlan) -> None:
@@ -255,7 +255,7 @@ class Batches:
             out[drawn] = features[rows[drawn]]
 
 
-def input_statistics(copies: Sequence[npt.NDArray[Any]], parts: Parts) -> dict[int, Weights]:
+def input_statistics(copies: Sequence[npt.NDArray[Any]], parts: Partition) -> dict[int, Weights]:
     """Mean and variance of the inputs over each part's training rows, all copies, in one pass.
 
     Returns:

@@ -19,26 +19,26 @@ from featcache.cache.block_writer import BlockWriter
 from featcache.cache.blocks import BlockScan
 from featcache.cache.layout import block_range
 from featcache.cluster import Cluster
-from featcache.extract import Copy, Engine
+from featcache.extract import CopyJob, ExtractionEngine
 from featcache.flight import Job
-from featcache.overlap import Features, ForwardPass, Images, Loader, Target, compute
+from featcache.overlap import CopySink, Features, ForwardPass, Images, Loader, compute
 from featcache.progress import Progress, Silent
 from featcache.project import Project
 from featcache.resolved import resolved_backbone
 from featcache.sources import open_source
-from featcache.worker import ONE_AT_A_TIME, Terms, manifest_of
+from featcache.worker import ONE_AT_A_TIME, WorkerContract, manifest_of
 
-Rows = npt.NDArray[np.int64]
+RowNumbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class BlockRows:
     """Rows of one block of one copy: (k,) int64, ascending, and the partial file where they belong."""
 
     copy: int
     path: Path
     holder: bytes
-    rows: Rows
+    rows: RowNumbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def describe_backbone(project: Project) -> RemoteBackbone:
     return RemoteBackbone(dict(backbone.taps), backbone.batch_size)
 
 
-def compute_block(project: Project, split: str, pieces: Sequence[Piece]) -> BlockDone:
+def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> BlockDone:
     """Decode and compute the rows of all pieces, an image that several copies need once, and write them durably.
 
     Raises:
@@ -81,7 +81,7 @@ def compute_block(project: Project, split: str, pieces: Sequence[Piece]) -> Bloc
     """
     rows, spec = manifest_of(project).splits[split], project.settings.features
     gathered = [_Gathered() for _ in pieces]
-    targets = [Target(piece.copy, piece.rows, kept.take) for piece, kept in zip(pieces, gathered, strict=True)]
+    targets = [CopySink(piece.copy, piece.rows, kept.take) for piece, kept in zip(pieces, gathered, strict=True)]
     load = open_source(project.settings.dataset).load
     account = compute(rows, targets, load, spec, _backbone(project), Silent(), "")
     begun, scans = time.perf_counter(), []
@@ -94,7 +94,7 @@ def compute_block(project: Project, split: str, pieces: Sequence[Piece]) -> Bloc
     return BlockDone(scans, seconds, parts | {"write": parts["write"] + written / seconds})
 
 
-def examine_block(project: Project, split: str, pieces: Sequence[Piece]) -> str:
+def examine_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> str:
     """Find the image that ends the process which decodes it, by decoding all in another one; "" where none does."""
     rows = manifest_of(project).splits[split]
     numbers = np.unique(np.concatenate([piece.rows for piece in pieces])).tolist()
@@ -136,7 +136,7 @@ def _backbone(project: Project) -> ForwardPass:
 # ---- in the process that holds the files
 
 
-def remote_backbone(cluster: Cluster, terms: Terms, progress: Progress) -> RemoteBackbone:
+def remote_backbone(cluster: Cluster, terms: WorkerContract, progress: Progress) -> RemoteBackbone:
     """Have a worker load the backbone, and return what it says of it.
 
     Raises:
@@ -148,11 +148,11 @@ def remote_backbone(cluster: Cluster, terms: Terms, progress: Progress) -> Remot
     return found[0]
 
 
-def engine_of(cluster: Cluster, terms: Terms) -> Engine:
+def remote_engine(cluster: Cluster, terms: WorkerContract) -> ExtractionEngine:
     """Return an engine for `featcache.extract.extract_copies` that computes on the workers."""
 
     def compute_there(
-        copies: Sequence[Copy], load: Loader, backbone: ForwardPass, progress: Progress, what: str
+        copies: Sequence[CopyJob], load: Loader, backbone: ForwardPass, progress: Progress, what: str
     ) -> "_Together":
         del load, backbone  # the workers have their own
         together = _Together()
@@ -174,7 +174,7 @@ def engine_of(cluster: Cluster, terms: Terms) -> Engine:
     return compute_there
 
 
-def _block_jobs(copies: Sequence[Copy]) -> Iterator[Job]:
+def _block_jobs(copies: Sequence[CopyJob]) -> Iterator[Job]:
     """A job for each block that lacks rows; copies whose blocks are equally long share theirs."""
     for block_rows in sorted({copy.writer.block_rows for copy in copies}):
         alike = [copy for copy in copies if copy.writer.block_rows == block_rows and len(copy.target.todo)]
@@ -183,7 +183,7 @@ def _block_jobs(copies: Sequence[Copy]) -> Iterator[Job]:
         for block in np.unique(np.concatenate(lacking)).tolist() if lacking else []:
             start, stop = block_range(block, block_rows, len(copies[0].job.rows))
             pieces = [
-                Piece(copy.job.copy, copy.writer.partial.absolute(), copy.writer.holder, rows[slice(*bounds)])
+                BlockRows(copy.job.copy, copy.writer.partial.absolute(), copy.writer.holder, rows[slice(*bounds)])
                 for copy, rows in zip(alike, wanted, strict=True)
                 if np.diff(bounds := np.searchsorted(rows, (start, stop)))[0]
             ]

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # `featcache ls | head`: who read has seen enough
             pass
         except StorageError as error:
-            screen.complain(str(error))
+            screen.print_error(str(error))
             code = PROBLEM
         except KeyboardInterrupt:
             terminal.say("featcache: interrupted", error=True)
@@ -79,7 +79,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except FeatcacheError as error:
         if arguments.verbose:
             traceback.print_exc()
-        screen.complain(str(error))
+        screen.print_error(str(error))
         return int(arguments.error_code)
     return code
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from featcache import disk, worker
 from featcache.cluster_spec import ALONE, LOCAL, ClusterSpec
 from featcache.errors import ClusterError
-from featcache.flight import PATIENCE_SECONDS, POLL_SECONDS, Flight, Job
+from featcache.flight import PATIENCE_SECONDS, POLL_SECONDS, Job, JobQueue
 from featcache.local_workers import start_workers
 from featcache.paths import expanded
 from featcache.progress import Progress
 from featcache.project import LOG_NAME, Project
-from featcache.tables import counted
-from featcache.worker import TOPIC, Terms
+from featcache.tables import pluralize
+from featcache.worker import TOPIC, WorkerContract
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -34,7 +34,7 @@ _NOISY = ("distributed", "tornado", "bokeh", "asyncio")
 
 
 class Cluster:
-    """A connection to workers; made by `connected`, and kept as long as the process.
+    """A connection to workers; made by `connect`, and kept as long as the process.
 
     Attributes:
         spec: what was asked for.
@@ -44,7 +44,7 @@ class Cluster:
     """
 
     def __init__(self, spec: ClusterSpec, folder: Path) -> None:
-        """Connect; see `connected`."""
+        """Connect; see `connect`."""
         self.spec = spec
         self.workers: dict[str, int] = {}
         self.lost: set[str] = set()
@@ -67,7 +67,7 @@ class Cluster:
         return str(self._client.status) == "running"
 
     def run(
-        self, terms: Terms, jobs: Iterable[Job], progress: Progress, *, one_each: bool = False
+        self, terms: WorkerContract, jobs: Iterable[Job], progress: Progress, *, one_each: bool = False
     ) -> Iterator[tuple[Job, Any]]:
         """Have workers do the jobs, and yield each with what came of it, in the order they end.
 
@@ -81,14 +81,14 @@ class Cluster:
             Exception: what a job raised, once what was under way has been yielded.
         """
         self.begun.clear()
-        flight = Flight(self, terms, progress, one_each=one_each)
+        flight = JobQueue(self, terms, progress, one_each=one_each)
         yield from flight.through(jobs)
         told = [self._examined(flight, job) for job in flight.killers]
         yield from flight.landed
         if any(told):
             raise ClusterError("; ".join(filter(None, told)) + ". Everything else is done and kept")
 
-    def _examined(self, flight: "Flight", job: Job) -> str:
+    def _examined(self, flight: "JobQueue", job: Job) -> str:
         """Why a job kills its workers; "" where it doesn't once it is alone."""
         if job.examine is not None:
             examination = replace(job, name=f"{job.name}, examined", call=job.examine)
@@ -102,11 +102,11 @@ class Cluster:
     def said(self) -> str:
         """What a person wants to know of the last run: workers, and what went wrong with them."""
         again = sum(self.begun.values()) - len(self.begun)
-        parts = [counted(len(self.workers), "worker")]
+        parts = [pluralize(len(self.workers), "worker")]
         if self.lost:
             parts.append(f"{len(self.lost)} lost on the way")
         if again > 0:
-            parts.append(f"{counted(again, 'job')} begun again")
+            parts.append(f"{pluralize(again, 'job')} begun again")
         return ", ".join(parts)
 
     def look(self) -> dict[str, int]:
@@ -120,10 +120,10 @@ class Cluster:
         self.workers = now
         return now
 
-    def submit(self, terms: Terms, job: Job) -> "Future[Any]":
+    def submit(self, terms: WorkerContract, job: Job) -> "Future[Any]":
         """Hand over a job."""
         key = f"featcache-{secrets.token_hex(4)}-{job.name}"
-        return self._client.submit(worker.perform, terms, job.name, job.call, *job.arguments, key=key, pure=False)
+        return self._client.submit(worker.run_job, terms, job.name, job.call, *job.arguments, key=key, pure=False)
 
     def again(self, progress: Progress) -> None:
         """Connect anew after the scheduler was gone.
@@ -147,7 +147,7 @@ class Cluster:
             else:
                 return
 
-    def ask(self, terms: Terms) -> None:
+    def ask(self, terms: WorkerContract) -> None:
         """Ask every worker that is there whether it fits.
 
         Raises:
@@ -187,7 +187,7 @@ class Cluster:
 _KEPT: dict[tuple[int, ClusterSpec], Cluster] = {}
 
 
-def connected(project: Project) -> Cluster | None:
+def connect(project: Project) -> Cluster | None:
     """Return the workers that the settings ask for, the same ones as long as this process lives; None for none.
 
     Raises:
@@ -210,7 +210,7 @@ def connected(project: Project) -> Cluster | None:
 
 
 @contextmanager
-def agreed_terms(cluster: Cluster, project: Project, *, weights: bool) -> Iterator[Terms]:
+def verified_workers(cluster: Cluster, project: Project, *, weights: bool) -> Iterator[WorkerContract]:
     """Ask every worker whether it sees what this process sees and runs what it runs; yield the terms for later ones.
 
     Raises:
@@ -223,7 +223,7 @@ def agreed_terms(cluster: Cluster, project: Project, *, weights: bool) -> Iterat
     dataset = project.settings.dataset
     dataset = replace(dataset, path=expanded(dataset.path, "[Dataset] path").absolute() if dataset.path else None)
     settings = replace(project.settings, dataset=dataset)
-    terms = Terms(token, probe, worker.deciding_facts(), settings, project.run, weights)
+    terms = WorkerContract(token, probe, worker.deciding_facts(), settings, project.run, weights)
     try:
         cluster.ask(terms)
         yield terms

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from featcache import specs
 from featcache.member_tables import Floats as Floats32
-from featcache.member_tables import Tables, given, parts, row_parts
+from featcache.member_tables import Tables, label_probabilities, parts, row_parts
 from featcache.scoring import Floats, log_loss, row_losses
 
 METHODS = tuple(name for name in specs.METHODS if name != specs.AUTO)
@@ -41,7 +41,7 @@ class Combination:
         """Return (n, C) of (m, n, C): rows sum to 1, unless clipped; `clip` replaces the bound that was found."""
         told = np.empty(probabilities[0].shape)
         for rows in row_parts(len(told), len(probabilities) * told.shape[1]):
-            mixed = temper(mix(probabilities[:, rows], self.method, self.weights), self.temperature)
+            mixed = apply_temperature(mix(probabilities[:, rows], self.method, self.weights), self.temperature)
             told[rows] = clipped(mixed, self.clip if clip is None else clip)
         return told
 
@@ -67,14 +67,16 @@ def combine(
         rows = rows[np.linspace(0, len(rows) - 1, count).astype(np.intp)]
     labels = labels[rows]
     weights = (
-        bagged_weights(given(probabilities, rows, labels)) if method == "greedy" else np.full(members, 1 / members)
+        bagged_weights(label_probabilities(probabilities, rows, labels))
+        if method == "greedy"
+        else np.full(members, 1 / members)
     )
     chosen = tuple(float(weight) for weight in weights)
     mixed = np.empty((len(rows), probabilities.shape[2]))
     for place, said in parts(probabilities, rows):
         mixed[place] = mix(said, method, chosen)
     temperature = find_temperature(mixed, labels)
-    return Combination(method, chosen, temperature, find_clip(temper(mixed, temperature), labels))
+    return Combination(method, chosen, temperature, find_clip(apply_temperature(mixed, temperature), labels))
 
 
 def mix(probabilities: npt.NDArray[np.floating], method: str, weights: Sequence[float]) -> Floats:
@@ -93,7 +95,7 @@ def softmax(logits: Floats) -> Floats:
     return shares
 
 
-def temper(probabilities: npt.NDArray[np.floating], temperature: float) -> Floats:
+def apply_temperature(probabilities: npt.NDArray[np.floating], temperature: float) -> Floats:
     """Return softmax(log p / temperature), (n, C); 1 leaves p as it is but for rounding."""
     return softmax(np.log(np.maximum(probabilities.astype(np.float64), 1e-300)) / temperature)
 

@@ -56,7 +56,7 @@ class ChannelNormalization(keras.layers.BatchNormalization):
 
 
 @plain_keras()
-def build_network(
+def build_convnet(
     plan: ConvNetPlan,
     mean: Sequence[float],
     deviation: Sequence[float],
@@ -145,7 +145,7 @@ def load_network(path: Path) -> keras.Model:
 
 
 @plain_keras()
-def predict(models: Sequence[keras.Model], images: Images, rows: npt.NDArray[np.int64] | None = None) -> Floats:
+def predict_convnet(models: Sequence[keras.Model], images: Images, rows: npt.NDArray[np.int64] | None = None) -> Floats:
     """Return (n, C) float32: the mean of what the networks say of `images`.
 
     Args:

@@ -27,7 +27,7 @@ PARTIAL_SUFFIX = ".partial"
 _MODEL = re.compile(r"fold(\d+)\.keras")
 
 State = Sequence[npt.NDArray[Any]]
-History = Mapping[str, Sequence[float]]
+EpochRecord = Mapping[str, Sequence[float]]
 
 
 class Savable(Protocol):
@@ -78,7 +78,7 @@ class PartialFolder:
         sound = record.get("key") == self.key and is_file(model) and model.stat().st_size == record.get("bytes")
         return dict(record["history"]) if sound else None
 
-    def finish(self, fold: int, model: Savable, history: History) -> None:
+    def finish(self, fold: int, model: Savable, history: EpochRecord) -> None:
         """Keep a fold's network; only its record, written last, makes it count.
 
         Raises:
@@ -90,7 +90,7 @@ class PartialFolder:
         write_json(self._record(fold), {"key": self.key, "bytes": path.stat().st_size, "history": history})
         self._checkpoint(fold).unlink(missing_ok=True)
 
-    def keep(self, fold: int, state: State, history: History) -> None:
+    def keep(self, fold: int, state: State, history: EpochRecord) -> None:
         """Replace the fold's checkpoint by its state now.
 
         Raises:

@@ -56,7 +56,7 @@ def member_settings(spec: ConvNetSpec, seed: int, folds: int) -> dict[str, dict[
     return {"ConvNet": {"seed": seed, **own}, "Heads": {"folds": folds}}
 
 
-def resolve(spec: ConvNetSpec, rows: int, channels: int, classes: int, precision: str) -> ConvNetPlan:
+def resolve_convnet(spec: ConvNetSpec, rows: int, channels: int, classes: int, precision: str) -> ConvNetPlan:
     """Fill in what the rows decide; what the user set wins.
 
     Args:

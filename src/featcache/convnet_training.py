@@ -12,8 +12,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from featcache.convnet import Images, build_network, predict
-from featcache.convnet_folder import History, State
+from featcache.convnet import Images, build_convnet, predict_convnet
+from featcache.convnet_folder import EpochRecord, State
 from featcache.convnet_plan import ConvNetPlan, draw_epoch
 from featcache.errors import CacheMismatchError, TrainingError
 from featcache.schedules import rates
@@ -34,7 +34,7 @@ class Network:
     """
 
     model: keras.Model
-    history: History
+    history: EpochRecord
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +62,8 @@ class Training:
 def train_network(
     plan: ConvNetPlan,
     training: Training,
-    begun: tuple[State, History] | None = None,
-    after_epoch: Callable[[Callable[[], State], History], None] = lambda state, history: None,
+    begun: tuple[State, EpochRecord] | None = None,
+    after_epoch: Callable[[Callable[[], State], EpochRecord], None] = lambda state, history: None,
 ) -> Network:
     """Train one network.
 
@@ -78,7 +78,7 @@ def train_network(
         TrainingError: fewer than 2 rows to train on, or the loss became NaN or infinite.
     """
     learner = _learner(plan, training)
-    judge = build_network(plan, *statistics(training.images, training.own))
+    judge = build_convnet(plan, *statistics(training.images, training.own))
     variables = [*learner.weights, *learner.optimizer.variables]
     history: dict[str, list[float]] = {name: [] for name in _HISTORY}
     if begun is not None:
@@ -102,7 +102,7 @@ def train_network(
     return Network(judge, history)
 
 
-def _check_begun(shapes: list[tuple[int, ...]], state: State, history: History) -> None:
+def _check_begun(shapes: list[tuple[int, ...]], state: State, history: EpochRecord) -> None:
     if shapes != [value.shape for value in state] or set(history) != set(_HISTORY):
         got = f"{len(state)} variables, {', '.join(sorted(history))}"
         raise CacheMismatchError(f"expected a checkpoint of {len(shapes)} variables of this network; got {got}")
@@ -117,7 +117,7 @@ def _learner(plan: ConvNetPlan, training: Training) -> keras.Model:
         )
     seed = int(np.random.SeedSequence([training.seed, training.fold]).generate_state(1)[0])
     momentum = plan.momentum(len(training.own) // plan.batch_size)
-    learner = build_network(plan, *statistics(training.images, training.own), seed, momentum, training=True)
+    learner = build_convnet(plan, *statistics(training.images, training.own), seed, momentum, training=True)
     optimizer = keras.optimizers.Adam()
     optimizer.build(learner.trainable_variables)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -166,6 +166,6 @@ def statistics(images: Images, rows: npt.NDArray[np.int64]) -> tuple[list[float]
 def _scores(
     model: keras.Model, images: Images, labels: npt.NDArray[np.integer], rows: npt.NDArray[np.int64]
 ) -> tuple[float, float]:
-    said = predict([model], images, rows)
+    said = predict_convnet([model], images, rows)
     chosen = said[np.arange(len(rows)), labels[rows]]
     return float(-np.log(np.maximum(chosen, 1e-7)).mean()), float((said.argmax(axis=1) == labels[rows]).mean())

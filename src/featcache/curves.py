@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CurveDiagnosis:
     """What a bag's curves come to. Epochs count from 1.
 
     Attributes:
@@ -50,7 +50,7 @@ class Verdict:
         return self.fold_loss - self.train_loss
 
 
-def judge(train_loss: Floats, fold_loss: Floats, classes: int, kept: int | None = None) -> Verdict:
+def diagnose(train_loss: Floats, fold_loss: Floats, classes: int, kept: int | None = None) -> CurveDiagnosis:
     """Say whether heads learn the training rows by heart, learn too little, or neither.
 
     Losses count as apart where they differ by more than a twentieth of log(classes), what guessing costs.
@@ -73,7 +73,7 @@ def judge(train_loss: Floats, fold_loss: Floats, classes: int, kept: int | None 
     high = min(train[at], fold[at]) > _HIGH * math.log(classes)
     apart = fold[at] - train[at] > margin
     kind = OVERFITS if apart else UNDERFITS if high else SOUND
-    return Verdict(
+    return CurveDiagnosis(
         kind=kind,
         parted=parted if parted <= len(train) else None,
         kept=at + 1,
@@ -84,7 +84,7 @@ def judge(train_loss: Floats, fold_loss: Floats, classes: int, kept: int | None 
     )
 
 
-def remedies(
+def suggestions(
     kind: str, features: FeaturesSpec, tap: str, hidden: Sequence[int], dropout: float
 ) -> list[tuple[str, str]]:
     """Return what is at hand: which of R14's strategies, and the flags that follow it, in R14's order.
@@ -92,7 +92,7 @@ def remedies(
     More images help against overfitting always, and need no flag.
 
     Args:
-        kind: of the `Verdict`.
+        kind: of the `CurveDiagnosis`.
         features: the settings that the heads were trained with.
         tap: the name of the bag's tap.
         hidden: its heads' dense layers.
@@ -148,7 +148,7 @@ def curves_lines(bags: Sequence[Mapping[str, Any]], features: FeaturesSpec) -> l
     rise = f"; +{verdict.rise:.3f} since its lowest" if verdict.kind == OVERFITS and verdict.rise > 0.01 else ""
     lines = [f"{bag['tap']}/{bag['shape']}: {said}; loss {losses}{rise}"]
     curves = bag["curves"]
-    found = remedies(verdict.kind, features, bag["tap"], curves["hidden"], curves["dropout"])
+    found = suggestions(verdict.kind, features, bag["tap"], curves["hidden"], curves["dropout"])
     if verdict.kind == OVERFITS:
         found = [("more images", ""), *found]
     if found:
@@ -156,5 +156,5 @@ def curves_lines(bags: Sequence[Mapping[str, Any]], features: FeaturesSpec) -> l
     return lines
 
 
-def _judged(curves: Mapping[str, Any]) -> Verdict:
-    return judge(np.array(curves["seen_loss"]), np.array(curves["fold_loss"]), curves["classes"], curves["kept"])
+def _judged(curves: Mapping[str, Any]) -> CurveDiagnosis:
+    return diagnose(np.array(curves["seen_loss"]), np.array(curves["fold_loss"]), curves["classes"], curves["kept"])

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.bags import EPSILON, Floats, HeadId, Weights, as_float32
-from featcache.batches import Batch, kept_share
+from featcache.batches import Batch, keep_probability
 from featcache.presets import HeadPlan
 
 _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-7  # Keras' Adam
@@ -20,7 +20,7 @@ _GRADIENT_VALUES = 1 << 20  # of a kernel's gradient that are alive at once: 4 M
 _BLOCK_VALUES = 1 << 18  # what Adam takes at once: near enough to the cache; less has threads wait for each other
 
 
-class Descent:
+class NumpyEngine:
     """The training state of g heads, by the names of `featcache.bags`; `weights` is changed in place."""
 
     def __init__(self, plan: HeadPlan, heads: Sequence[HeadId], weights: Weights) -> None:
@@ -30,7 +30,9 @@ class Descent:
         trained = [name for name in weights if name.split("_")[0] in ("kernel", "bias", "gamma", "beta")]
         self._moments = {name: (np.zeros_like(weights[name]), np.zeros_like(weights[name])) for name in trained}
         variants = [plan.variant(head.seed) for head in heads]
-        kept = np.array([[kept_share(dropout) for dropout in variant.dropouts] for variant in variants], np.float32)
+        kept = np.array(
+            [[keep_probability(dropout) for dropout in variant.dropouts] for variant in variants], np.float32
+        )
         self._scales = 1 / kept.T[:, :, None, None]
         self._multipliers = [variant.rate for variant in variants]
         self._steps = 0

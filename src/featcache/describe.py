@@ -12,7 +12,7 @@ from featcache import keys, paths
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
 from featcache.errors import CacheError
-from featcache.tables import Parts, Table, printable
+from featcache.tables import Lines, Table, printable
 
 FIRST_ROWS = 5
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -56,7 +56,7 @@ def cache_record(path: Path) -> dict[str, Any]:
     }
 
 
-def cache_lines(record: Mapping[str, Any]) -> Parts:
+def cache_lines(record: Mapping[str, Any]) -> Lines:
     """Return a `cache_record` as lines and tables."""
     state = "complete" if record["complete"] else "unfinished"
     counts = ", ".join(f"{count:,} {text}" for text, count in record["status"].items() if count)

@@ -14,7 +14,7 @@ import numpy as np
 from featcache import combination
 from featcache.combination import Combination
 from featcache.errors import CacheFormatError, CacheMismatchError
-from featcache.member_tables import Places, parts
+from featcache.member_tables import RowNumbers, parts
 from featcache.paths import read_bytes
 from featcache.predictions import Predictions
 from featcache.records import write_json
@@ -99,7 +99,7 @@ class Ensemble:
         for rows, said in parts(predictions.probabilities):
             yield rows, chosen.apply(said, clip)
 
-    def nested_parts(self, out_of_fold: Predictions) -> Iterator[tuple[Places, Floats]]:
+    def nested_parts(self, out_of_fold: Predictions) -> Iterator[tuple[RowNumbers, Floats]]:
         """Yield (rows, (r, C)): what `apply_nested` returns, fold by fold in parts; rows of no fold are not among them.
 
         Raises:

@@ -16,14 +16,14 @@ from featcache.ensemble import Ensemble
 from featcache.errors import TrainingError
 from featcache.member_tables import parts, row_parts
 from featcache.predictions import Predictions
-from featcache.scoring import Judged, Scores, bootstrap, judge_parts
+from featcache.scoring import RowScores, Scores, bootstrap, judge_parts
 from featcache.specs import AUTO, METHODS, one_of
-from featcache.texts import positions
+from featcache.texts import index_of
 
 _MEMORY_BYTES = 1 << 26  # members' tables up to this size are read once
 
 
-def build_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequence[str] = ()) -> Ensemble:
+def select_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequence[str] = ()) -> Ensemble:
     """Combine the members on their out-of-fold predictions, and score that on folds that it wasn't fitted to.
 
     Args:
@@ -46,7 +46,7 @@ def build_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequenc
     folds = {fold: search.combined(search.method(fold), fold) for fold in numbers}
     whole = search.combined(search.method())
     nested = search.nested(folds.__getitem__)
-    drawn = [groups[row] for row in positions(known.ids, out_of_fold.ids).tolist()] if any(groups) else ()
+    drawn = [groups[row] for row in index_of(known.ids, out_of_fold.ids).tolist()] if any(groups) else ()
     by_method = {name: search.nested(partial(search.combined, name)) for name in search.methods}
     return Ensemble(
         candidates=known.members,
@@ -63,16 +63,16 @@ def build_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequenc
     )
 
 
-def judged_members(known: Predictions) -> Iterator[Judged]:
+def judged_members(known: Predictions) -> Iterator[RowScores]:
     """Yield how each member tells the rows, one member in memory after the other."""
     for member in range(len(known.members)):
         rows = row_parts(len(known.ids), len(known.class_names))
         yield judge_parts(((some, known.probabilities[member, some]) for some in rows), known.labels)
 
 
-def judged_singles(known: Predictions, singles: Mapping[int, int]) -> Judged:
+def judged_singles(known: Predictions, singles: Mapping[int, int]) -> RowScores:
     """How each fold's rows are told by the one member that `singles` names for it."""
-    judged = Judged.blank(len(known.ids))
+    judged = RowScores.blank(len(known.ids))
     for fold, member in singles.items():
         own = np.flatnonzero(known.folds == fold)
         for place in row_parts(len(own), len(known.class_names)):
@@ -121,9 +121,9 @@ class _Search:
 
         return min(self.methods, key=loss)
 
-    def nested(self, chosen: Callable[[int], Combination], without: Sequence[int] = ()) -> Judged:
+    def nested(self, chosen: Callable[[int], Combination], without: Sequence[int] = ()) -> RowScores:
         """How each fold's rows are told by what `chosen` gives for it; NaN for the folds `without`."""
-        judged, known = Judged.blank(len(self._folds)), self._known
+        judged, known = RowScores.blank(len(self._folds)), self._known
         for fold in self._parts:
             if fold not in without:
                 own, fitted = np.flatnonzero(self._folds == fold), chosen(fold)

@@ -13,7 +13,7 @@ from featcache.csv_files import CsvWriter
 from featcache.disk import replacing
 from featcache.errors import CacheMismatchError, SettingsError
 from featcache.names import composed
-from featcache.tables import Parts, Table, aligned, printable
+from featcache.tables import Lines, Table, aligned, printable
 
 if TYPE_CHECKING:
     from featcache.feature_space import PrincipalComponents
@@ -84,7 +84,7 @@ def pca_record(path: Path, tap: str | None, count: int, csv_path: Path | None) -
     return {"path": str(path), "tap": name, "features": len(found.mean), "components": components}
 
 
-def pca_lines(record: Mapping[str, Any]) -> Parts:
+def pca_lines(record: Mapping[str, Any]) -> Lines:
     """Return a `pca_record` as a line and a table."""
     shares = np.cumsum([component["share"] for component in record["components"]])
     rows = []
@@ -132,7 +132,7 @@ def neighbours_record(
     found = nearest_rows(searched, name, np.asarray(asked[name][rows], np.float64), count, metric, own)
     records = [
         {"row": row, "id": asked.ids[row], "class": _class_of(asked, row), "neighbours": near}
-        for row, near in zip(rows.tolist(), _told(searched, found.rows, found.distances), strict=True)
+        for row, near in zip(rows.tolist(), _described(searched, found.rows, found.distances), strict=True)
     ]
     return {"path": str(path), "among": str(searched.path), "tap": name, "metric": metric, "rows": records}
 
@@ -146,7 +146,7 @@ def neighbours_lines(record: Mapping[str, Any]) -> list[str]:
     return [printable(line) for line in lines]
 
 
-def _told(
+def _described(
     reader: Reader, rows: npt.NDArray[np.int64], distances: npt.NDArray[np.float64]
 ) -> list[list[dict[str, Any]]]:
     return [

@@ -21,10 +21,10 @@ from featcache.cache.reuse import RowFinder, find_rows
 from featcache.cache.writer import CacheWriter
 from featcache.extraction import Extraction
 from featcache.machine import peak_bytes, versions
-from featcache.overlap import ForwardPass, Loader, Target, compute
+from featcache.overlap import CopySink, ForwardPass, Loader, compute
 from featcache.progress import Progress
 
-__all__ = ["Copy", "Engine", "ForwardPass", "Loader", "extract_copies", "extract_features"]
+__all__ = ["CopyJob", "ExtractionEngine", "ForwardPass", "Loader", "extract_copies", "extract_features"]
 
 _COPY_BYTES = 8 << 20
 _PACKAGES = ("featcache", "keras", "tensorflow", "jax", "torch", "numpy", "h5py")
@@ -33,8 +33,8 @@ _USUAL_BATCH = 64  # for the size of blocks where every row is copied and no bac
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-class Spent(Protocol):
-    """Where the time of a computation went; `featcache.overlap.Account` is one."""
+class TimeSpent(Protocol):
+    """Where the time of a computation went; `featcache.overlap.TimeBreakdown` is one."""
 
     @property
     def seconds(self) -> float:
@@ -45,19 +45,21 @@ class Spent(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Copy:
+class CopyJob:
     """One cache at work: its writer, what has to be computed for it, and what became of the other rows."""
 
     job: Extraction
     writer: CacheWriter
-    target: Target
+    target: CopySink
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-Engine = Callable[[Sequence[Copy], Loader, ForwardPass, Progress, str], Spent]
+ExtractionEngine = Callable[[Sequence[CopyJob], Loader, ForwardPass, Progress, str], TimeSpent]
 
 
-def compute_here(copies: Sequence[Copy], load: Loader, backbone: ForwardPass, progress: Progress, what: str) -> Spent:
+def compute_here(
+    copies: Sequence[CopyJob], load: Loader, backbone: ForwardPass, progress: Progress, what: str
+) -> TimeSpent:
     """Compute what the copies lack in this process; see `featcache.overlap.compute`."""
     job = copies[0].job
     return compute(job.rows, [copy.target for copy in copies], load, job.spec, backbone, progress, what)
@@ -86,7 +88,7 @@ def extract_copies(
     *,
     reuse: bool = True,
     about: Mapping[str, object] | None = None,
-    engine: Engine = compute_here,
+    engine: ExtractionEngine = compute_here,
 ) -> None:
     """Cache the features of several copies of one split; unfinished work of an earlier try is gone on with.
 
@@ -144,7 +146,7 @@ def _open(
     *,
     fresh: bool,
     shared: bool,
-) -> Copy:
+) -> CopyJob:
     """Take hold of a cache, write what needs no backbone, and find what does."""
     shapes = backbone.taps if backbone is not None else finder.shapes  # type: ignore[union-attr]  # one of them is there
     batch_size = backbone.batch_size if backbone is not None else _USUAL_BATCH
@@ -159,16 +161,16 @@ def _open(
     open_rows[copied] = False
     todo = np.flatnonzero(open_rows)
     counts |= {"copied": len(copied), "computed": len(todo)}
-    return Copy(job, writer, Target(job.copy, todo, writer.write), counts)
+    return CopyJob(job, writer, CopySink(job.copy, todo, writer.write), counts)
 
 
-def _title(copies: Sequence[Copy]) -> str:
+def _title(copies: Sequence[CopyJob]) -> str:
     numbers = [copy.job.copy for copy in copies if len(copy.target.todo)]
     several = f" copies {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f" copy {numbers[0]}" * bool(numbers[0])
     return f"{copies[0].job.split}{several}: {copies[0].job.spec.backbone}"
 
 
-def _share(copy: Copy, copies: Sequence[Copy]) -> float:
+def _share(copy: CopyJob, copies: Sequence[CopyJob]) -> float:
     """A copy's part of the work, in 0..1, so that the copies' seconds add up to those that passed."""
     whole = sum(len(other.target.todo) for other in copies)
     return len(copy.target.todo) / whole if whole else 1 / len(copies)
@@ -211,7 +213,7 @@ def _copy(writer: CacheWriter, rows: npt.NDArray[np.intp], finder: RowFinder, sh
 def _run_record(
     started: datetime,
     seconds: float,
-    account: Spent | None,
+    account: TimeSpent | None,
     backbone: ForwardPass | None,
     share: float,
     computed: int,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from featcache.errors import ClusterError
 from featcache.progress import Progress
-from featcache.worker import Terms
+from featcache.worker import WorkerContract
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -45,20 +45,22 @@ class Workers(Protocol):
     def look(self) -> dict[str, int]:
         """The workers that are there now, address -> jobs at once."""
 
-    def submit(self, terms: Terms, job: Job) -> "Future[Any]":
+    def submit(self, terms: WorkerContract, job: Job) -> "Future[Any]":
         """Hand over a job."""
 
     def again(self, progress: Progress) -> None:
         """Connect anew after the scheduler was gone."""
 
-    def ask(self, terms: Terms) -> None:
+    def ask(self, terms: WorkerContract) -> None:
         """Ask every worker that is there whether it fits."""
 
 
-class Flight:
+class JobQueue:
     """Jobs on their way; keeps the workers busy, and no more than that, so that nobody's death takes much with it."""
 
-    def __init__(self, cluster: "Workers", terms: Terms, progress: Progress, *, one_each: bool = False) -> None:
+    def __init__(
+        self, cluster: "Workers", terms: WorkerContract, progress: Progress, *, one_each: bool = False
+    ) -> None:
         self.killers: list[Job] = []
         self.landed: list[tuple[Job, Any]] = []
         self._cluster, self._terms, self._progress, self._one_each = cluster, terms, progress, one_each

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from featcache.bags import Floats, HeadId, Weights, as_float32, forward, normalize
 from featcache.batches import Examples
 from featcache.member_tables import row_parts
-from featcache.scratch import space
+from featcache.scratch import allocate
 
 SEEN_ROWS = 128  # of a head's training rows that it is scored on after each epoch
 _BLOCK_VALUES = 4_000_000  # about 16 MB of float32 at a time, for each thread
@@ -22,7 +22,7 @@ _LEAST = 1e-7  # what a probability is raised to before its logarithm
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class EpochScores:
     """One head after one epoch.
 
     Attributes:
@@ -38,7 +38,7 @@ class Scores:
     said: Floats | None
 
 
-class Judge:
+class HeadEvaluator:
     """Scores the heads of one bag."""
 
     def __init__(self, examples: Examples, layers: int, remember: bool) -> None:
@@ -54,7 +54,7 @@ class Judge:
         self._judged = {part: np.flatnonzero(parts.judged(part)) for part in parts.numbers}
         self._seen = {part: _some(np.flatnonzero(parts.trained(part))) for part in parts.numbers}
 
-    def scores(self, weights: Weights, head: HeadId) -> Scores:
+    def scores(self, weights: Weights, head: HeadId) -> EpochScores:
         """Score one head, whose `weights` have no head axis."""
         seen_losses, seen_right = self._losses(weights, self._seen[head.fold], None)
         judged, classes = self._judged[head.fold], weights[f"bias_{self._layers}"].size
@@ -63,7 +63,7 @@ class Judge:
         units = self._examples.parts.unit_of_rows(judged)
         by_unit = np.bincount(units, losses, len(self._examples.parts.numbers)).astype(np.float64)
         scores = (seen_losses.mean(), seen_right.mean()), (losses.mean(), right.mean())
-        return Scores(*scores, by_unit, said)
+        return EpochScores(*scores, by_unit, said)
 
     def _losses(
         self, weights: Weights, rows: npt.NDArray[np.intp], kept: Floats | None
@@ -109,7 +109,7 @@ class Judge:
             StorageError: there is no room for it.
         """
         order, parts = list(dict.fromkeys(head.seed for head in heads)), self._examples.parts
-        joined: Floats = space((len(order), len(parts.units), knows.shape[1]), np.float32, scratch)
+        joined: Floats = allocate((len(order), len(parts.units), knows.shape[1]), np.float32, scratch)
         joined[:, parts.units < 0] = np.nan
         for number, head in enumerate(heads):
             rows, mine = np.flatnonzero(parts.scored(head.fold)), said[number]

@@ -12,13 +12,13 @@ from featcache.combination import normalised
 from featcache.ensemble import Ensemble
 from featcache.ensemble_search import judged_members, judged_singles
 from featcache.errors import TrainingError
-from featcache.member_tables import Places
+from featcache.member_tables import RowNumbers
 from featcache.members import groups_of
 from featcache.predictions import Predictions, joined_members
 from featcache.project import Project
-from featcache.scoring import Floats, Judged, Scores, bootstrap, judge_parts
+from featcache.scoring import Floats, RowScores, Scores, bootstrap, judge_parts
 from featcache.set_aside import usable_labels
-from featcache.tables import Parts, Table
+from featcache.tables import Lines, Table
 
 ENSEMBLE = "ensemble"
 BEST_SINGLE = "best single"
@@ -69,7 +69,7 @@ def leaderboard_record(project: Project) -> dict[str, Any]:
 _NEXT = "run `luigi --module pipeline Submit`"
 
 
-def leaderboard_lines(record: Mapping[str, Any]) -> Parts:
+def leaderboard_lines(record: Mapping[str, Any]) -> Lines:
     """Return a `leaderboard_record` as lines and a table."""
     splits = list(dict.fromkeys(split for entry in record["entries"] for split in entry["splits"]))
     columns = [
@@ -101,7 +101,7 @@ def _cells(entry: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
     return cells
 
 
-def _judged(known: Predictions, built: Ensemble | None) -> Iterator[tuple[str, Judged]]:
+def _judged(known: Predictions, built: Ensemble | None) -> Iterator[tuple[str, RowScores]]:
     """Yield (name, how it tells the scored rows), rows brought to sum 1."""
     if built is not None:
         yield ENSEMBLE, _judged_parts(known, built.nested_parts(known))
@@ -110,11 +110,11 @@ def _judged(known: Predictions, built: Ensemble | None) -> Iterator[tuple[str, J
     yield from zip(known.members, judged_members(known), strict=True)
 
 
-def _judged_parts(known: Predictions, told: Iterable[tuple[slice | Places, Floats]]) -> Judged:
+def _judged_parts(known: Predictions, told: Iterable[tuple[slice | RowNumbers, Floats]]) -> RowScores:
     return judge_parts(((rows, normalised(said)) for rows, said in told), known.labels)
 
 
-def _remembering(judged: Iterable[tuple[str, Judged]], found: dict[str, Scores]) -> Iterator[Judged]:
+def _remembering(judged: Iterable[tuple[str, RowScores]], found: dict[str, Scores]) -> Iterator[RowScores]:
     """Pass each on, one in memory after the other, and leave its scores in `found`."""
     for name, each in judged:
         found[name] = each.scores()

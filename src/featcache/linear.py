@@ -13,10 +13,10 @@ import numpy.typing as npt
 from featcache.bags import Floats, HeadId, History, TrainedBag, Weights, blocks, forward
 from featcache.batches import Examples, input_statistics
 from featcache.logistic import Regressions
-from featcache.parts import Parts
+from featcache.parts import Partition
 from featcache.presets import HeadPlan
 from featcache.progress import Progress
-from featcache.scratch import space
+from featcache.scratch import allocate
 
 # A logit's variance if every feature were independent and its weight as large as the penalty expects: scikit-learn's
 # C times the features. In these units one path serves 245 rows x 25,088 features as well as 60,000 x 512.
@@ -95,7 +95,7 @@ class _Judged:
         features: npt.NDArray[Any],
         labels: npt.NDArray[np.integer],
         own: npt.NDArray[np.bool_],
-        parts: Parts,
+        parts: Partition,
     ) -> None:
         heads, classes = weights["bias_0"].shape
         apart = np.stack([parts.scored(fold) for fold in parts.numbers])
@@ -117,10 +117,10 @@ class _Judged:
 
 
 def _out_of_fold(
-    weights: Weights, features: npt.NDArray[Any], parts: Parts, classes: int, scratch: Path | None
+    weights: Weights, features: npt.NDArray[Any], parts: Partition, classes: int, scratch: Path | None
 ) -> Floats:
     """(1, n, C): each row by the regression of its fold; NaN where there is none. Of every strength it would be ten times this."""
-    told: Floats = space((1, len(features), classes), np.float32, scratch)
+    told: Floats = allocate((1, len(features), classes), np.float32, scratch)
     told[:, parts.units < 0] = np.nan
     scored = [parts.scored(fold) for fold in parts.numbers]
     for start, block in blocks(features, features[0].size + 3 * len(scored) * classes):

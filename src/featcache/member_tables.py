@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
-Places = npt.NDArray[np.integer]
+RowNumbers = npt.NDArray[np.integer]
 
 _PART_VALUES = 4_000_000  # about 16 MB of float32 at a time
 
@@ -27,7 +27,7 @@ class JoinedTables:
     """
 
     tables: tuple[Floats, ...]
-    rows: tuple[Places | None, ...]
+    rows: tuple[RowNumbers | None, ...]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -68,7 +68,7 @@ def joined(several: Sequence[Tables]) -> Tables:
     return JoinedTables(tuple(table for table, _ in pairs), tuple(rows for _, rows in pairs))
 
 
-def selected(tables: Tables, rows: Places) -> JoinedTables:
+def selected(tables: Tables, rows: RowNumbers) -> JoinedTables:
     """Return these rows of all members, unread."""
     pairs = _pairs(tables)
     return JoinedTables(
@@ -76,13 +76,13 @@ def selected(tables: Tables, rows: Places) -> JoinedTables:
     )
 
 
-def _pairs(tables: Tables) -> list[tuple[Floats, Places | None]]:
+def _pairs(tables: Tables) -> list[tuple[Floats, RowNumbers | None]]:
     if isinstance(tables, JoinedTables):
         return list(zip(tables.tables, tables.rows, strict=True))
     return [(tables, None)]
 
 
-def given(tables: Tables, rows: Places, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+def label_probabilities(tables: Tables, rows: RowNumbers, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """Return (m, r): what each member gives the label of each of r `rows`, whose `labels` these are."""
     found = [table[:, rows if own is None else own[rows], labels] for table, own in _pairs(tables)]
     return np.concatenate(found).astype(np.float64)
@@ -94,7 +94,7 @@ def row_parts(rows: int, values: int, least: int = 1) -> Iterator[slice]:
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def parts(tables: Tables, rows: Places | None = None) -> Iterator[tuple[slice, Floats]]:
+def parts(tables: Tables, rows: RowNumbers | None = None) -> Iterator[tuple[slice, Floats]]:
     """Yield (place, (m, r, C) float32): a part of `rows` of all members after the other; None for all rows.
 
     The place counts within `rows`.

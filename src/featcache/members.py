@@ -17,7 +17,7 @@ from featcache.project import Project
 from featcache.scoring import judge_parts
 from featcache.set_aside import usable_labels
 from featcache.sources import Manifest
-from featcache.texts import NOWHERE, positions
+from featcache.texts import NOT_FOUND, index_of
 
 
 def out_of_fold(project: Project) -> Predictions:
@@ -41,9 +41,9 @@ def groups_of(project: Project, ids: Sequence[str]) -> Sequence[str]:
     rows = Manifest.load(project.folder).splits["train"]
     if not any(rows.groups):
         return ()
-    places = positions(ids, rows.ids)
-    if (places == NOWHERE).any():
-        row = ids[int(np.argmax(places == NOWHERE))]
+    places = index_of(ids, rows.ids)
+    if (places == NOT_FOUND).any():
+        row = ids[int(np.argmax(places == NOT_FOUND))]
         raise CacheMismatchError(f"expected the rows of the manifest; id={row!r} isn't one: run TrainHeads")
     return [rows.groups[place] for place in places.tolist()]
 

@@ -49,7 +49,7 @@ class ForwardPass(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
+class CopySink:
     """Where one copy's rows go.
 
     Attributes:
@@ -63,7 +63,7 @@ class Target:
     write: Callable[[npt.NDArray[np.intp], Features, npt.NDArray[np.uint8]], None]
 
 
-class Account:
+class TimeBreakdown:
     """Where the time goes, as shares of the machine that the three steps take.
 
     Decoding and writing count by the processor time of their threads, as they share the cores with the forward pass, or
@@ -122,7 +122,7 @@ class Account:
 class _Batch:
     """Rows of one target that are computed together, and their images, whole once all `parts` are done."""
 
-    target: Target
+    target: CopySink
     rows: npt.NDArray[np.intp]
     images: Images
     status: npt.NDArray[np.uint8]
@@ -134,13 +134,13 @@ _Flights = deque[tuple[_Batch, "Future[Features]"]]
 
 def compute(
     rows: Rows,
-    targets: Sequence[Target],
+    targets: Sequence[CopySink],
     load: Loader,
     spec: FeaturesSpec,
     backbone: ForwardPass,
     progress: Progress,
     what: str,
-) -> Account:
+) -> TimeBreakdown:
     """Compute every target's rows; what is computed is written, also when a later batch or image fails.
 
     Args:
@@ -160,7 +160,7 @@ def compute(
         SourceChangedError: an image is no longer what the manifest says.
         StorageError: the disk is full, read-only or not permitted.
     """
-    account, flights = Account(), _Flights()
+    account, flights = TimeBreakdown(), _Flights()
     progress.start(what, sum(len(target.todo) for target in targets), "images")
     forward = ThreadPoolExecutor(_STREAMS, thread_name_prefix="featcache-forward")
     sink = ThreadPoolExecutor(1, thread_name_prefix="featcache-write")
@@ -174,7 +174,7 @@ def compute(
         progress.advance(len(batch.rows), str(account))
 
     try:
-        for batch in _Feed(rows, load, spec.image_size, spec.augmentation, account).batches(
+        for batch in _Prefetcher(rows, load, spec.image_size, spec.augmentation, account).batches(
             targets, backbone.batch_size, flights
         ):
             flights.append((batch, forward.submit(backbone.forward, batch.images)))
@@ -193,7 +193,7 @@ def compute(
     return account
 
 
-def _save(flights: _Flights, sink: ThreadPoolExecutor, account: Account) -> None:
+def _save(flights: _Flights, sink: ThreadPoolExecutor, account: TimeBreakdown) -> None:
     """Write what was still being computed when something failed, as far as it succeeds."""
     wait([future for _, future in flights])
     for batch, future in flights:
@@ -208,10 +208,10 @@ def _write(batch: _Batch, features: Features) -> None:
     batch.target.write(batch.rows, features, batch.status)
 
 
-class _Feed:
+class _Prefetcher:
     """Makes images ready: decoded once for all copies, augmented, some batches ahead of the forward pass."""
 
-    def __init__(self, rows: Rows, load: Loader, size: int, policy: AugmentPolicy, account: Account) -> None:
+    def __init__(self, rows: Rows, load: Loader, size: int, policy: AugmentPolicy, account: TimeBreakdown) -> None:
         self._rows = rows
         self._policy = policy
         self._load = load
@@ -220,7 +220,7 @@ class _Feed:
         self._threads = len(core_numbers())
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="featcache-decode")
 
-    def batches(self, targets: Sequence[Target], batch_size: int, flights: _Flights) -> Iterator[_Batch]:
+    def batches(self, targets: Sequence[CopySink], batch_size: int, flights: _Flights) -> Iterator[_Batch]:
         """Yield batch after batch, each when its images are ready."""
         queue: deque[_Batch] = deque()
         try:
@@ -242,14 +242,14 @@ class _Feed:
             self._account.stall("decode", part)  # nothing is computed meanwhile
         return batch
 
-    def _coming(self, targets: Sequence[Target], batch_size: int) -> Iterator[_Batch]:
+    def _coming(self, targets: Sequence[CopySink], batch_size: int) -> Iterator[_Batch]:
         """Hand the work to the threads: a stretch of rows is decoded once, then each copy is made of it."""
         wanted = np.unique(np.concatenate([target.todo for target in targets]))
         for start in range(0, len(wanted), batch_size):
             rows = wanted[start : start + batch_size]
             images = np.zeros((len(rows), self._size, self._size, 3), np.uint8)
             status = np.full(len(rows), Status.OK, np.uint8)
-            plain = _Batch(Target(0, rows, _nowhere), rows, images, status, [])
+            plain = _Batch(CopySink(0, rows, _nowhere), rows, images, status, [])
             plain.parts.extend(self._spread(len(rows), self._decode, plain))
             for target in targets:
                 mine = np.flatnonzero(np.isin(rows, target.todo, assume_unique=True))
@@ -258,7 +258,7 @@ class _Feed:
                 elif len(mine):
                     yield self._made_of(plain, mine, target)
 
-    def _made_of(self, plain: _Batch, mine: npt.NDArray[np.intp], target: Target) -> _Batch:
+    def _made_of(self, plain: _Batch, mine: npt.NDArray[np.intp], target: CopySink) -> _Batch:
         """Return the batch of the rows `mine` of `plain`, augmented where the target is an augmented copy."""
         images = np.zeros((len(mine), *plain.images.shape[1:]), np.uint8)
         batch = _Batch(target, plain.rows[mine], images, np.zeros(len(mine), np.uint8), [*plain.parts])

@@ -14,7 +14,7 @@ from featcache.errors import TrainingError
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class Partition:
     """The rows of each part of a bag; a head's `HeadId.fold` is the number of its part.
 
     Attributes:
@@ -56,7 +56,7 @@ class Parts:
         return places
 
 
-def by_folds(folds: npt.NDArray[np.integer], usable: npt.NDArray[np.bool_]) -> Parts:
+def by_folds(folds: npt.NDArray[np.integer], usable: npt.NDArray[np.bool_]) -> Partition:
     """Return a part for each fold.
 
     Args:
@@ -69,7 +69,7 @@ def by_folds(folds: npt.NDArray[np.integer], usable: npt.NDArray[np.bool_]) -> P
     return _parts(np.where(usable, folds, -1), False, "folds", "add images or lower [Heads] folds")
 
 
-def by_groups(groups: Sequence[str], usable: npt.NDArray[np.bool_]) -> Parts:
+def by_groups(groups: Sequence[str], usable: npt.NDArray[np.bool_]) -> Partition:
     """Return a part for each group, in the order in which they first appear: a model for each driver, say.
 
     A group may lack classes: its heads give them no probability, and are left out where those classes' probabilities
@@ -98,7 +98,7 @@ def by_groups(groups: Sequence[str], usable: npt.NDArray[np.bool_]) -> Parts:
     return _parts(units, True, "groups", advice)
 
 
-def _parts(units: npt.NDArray[np.integer], by_group: bool, what: str, advice: str) -> Parts:
+def _parts(units: npt.NDArray[np.integer], by_group: bool, what: str, advice: str) -> Partition:
     numbers, counts = np.unique(units[units >= 0], return_counts=True)
     fewest = min((counts if by_group else counts.sum() - counts), default=0)
     if len(numbers) < 2 or fewest < 2:
@@ -106,4 +106,4 @@ def _parts(units: npt.NDArray[np.integer], by_group: bool, what: str, advice: st
             f"expected at least 2 {what} and 2 rows to train on in each part; got {what}={len(numbers)}, "
             f"usable rows={int(counts.sum())}: {advice}"
         )
-    return Parts(units.astype(np.int32), tuple(numbers.tolist()), by_group)
+    return Partition(units.astype(np.int32), tuple(numbers.tolist()), by_group)

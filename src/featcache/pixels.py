@@ -13,7 +13,7 @@ from featcache.errors import RejectedImageError
 from featcache.machine import core_numbers
 from featcache.progress import Progress
 from featcache.rows import Rows
-from featcache.scratch import space
+from featcache.scratch import allocate
 
 MEMORY_BYTES = 1 << 30
 """Up to so many bytes of RGB images are kept in memory, beyond that in a scratch file: 456,000 images of 28x28."""
@@ -58,7 +58,7 @@ def load_pixels(
         SourceChangedError: an image is no longer what the manifest says.
         StorageError: there is no room for the scratch file.
     """
-    images, usable = space((len(rows), size, size, 3), np.uint8, scratch, MEMORY_BYTES), rows.listed.copy()
+    images, usable = allocate((len(rows), size, size, 3), np.uint8, scratch, MEMORY_BYTES), rows.listed.copy()
     grey = True
     progress.start(name, len(rows), "images")
     try:

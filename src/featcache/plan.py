@@ -16,20 +16,20 @@ import numpy as np
 from featcache.architectures import backbone_settings, is_model_file
 from featcache.cache.layout import FEATURE_DTYPE, PARTIAL_SUFFIX, Status
 from featcache.cache.reader import Reader, open_cache
-from featcache.cache.reuse import Wanted
+from featcache.cache.reuse import DigestIndex
 from featcache.describe import size_text
 from featcache.errors import CacheError
 from featcache.machine import peak_bytes
 from featcache.paths import is_folder
 from featcache.precision import choose_precision
-from featcache.presets import BY_GROUP, LINEAR, HeadPlan, resolve
+from featcache.presets import BY_GROUP, LINEAR, HeadPlan, resolve_heads
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.resolved import gpu_capability_of
 from featcache.rows import Rows
 from featcache.sources import Manifest, preview_images
 from featcache.specs import FeaturesSpec, Tap
-from featcache.tables import Parts, Table, printable
+from featcache.tables import Lines, Table, printable
 
 _MEASURE_SECONDS = 5.0
 _MODEL_BYTES = 30_000  # of a .keras file beside its weights
@@ -93,7 +93,7 @@ def plan_record(project: Project, progress: Progress, *, measure: bool = False) 
     }
 
 
-def plan_lines(record: Mapping[str, Any]) -> Parts:
+def plan_lines(record: Mapping[str, Any]) -> Lines:
     """Return a `plan_record` as lines and tables."""
     rows = []
     for cache in record["caches"]:
@@ -148,7 +148,7 @@ def _cache(
     """One cache: its rows, how many aren't in any cache yet, and the bytes that it will take."""
     if project.features(split, copy).is_complete():
         return {"split": split, "copy": copy, "rows": len(rows), "compute": 0, "bytes": 0}
-    wanted, missing = Wanted(rows.digests), rows.listed.copy()
+    wanted, missing = DigestIndex(rows.digests), rows.listed.copy()
     keys = set(project.tap_keys(copy).values())
     for reader in readers:
         if keys and keys <= {tap.key for tap in reader.taps.values()}:
@@ -166,7 +166,7 @@ def _trained_bytes(project: Project, manifest: Manifest, shapes: Shapes) -> int:
         seeds, parts = (1 if shape == LINEAR else spec.seeds), groups if shape.endswith(BY_GROUP) else spec.folds
         members += seeds
         if not project.bag(tap, shape).is_complete():
-            plan = resolve(spec, shape, math.prod(shapes[tap]), rows, classes, groups)
+            plan = resolve_heads(spec, shape, math.prod(shapes[tap]), rows, classes, groups)
             needed += seeds * parts * (2 * value * _parameters(plan) + _MODEL_BYTES)
             needed += value * seeds * len(train) * classes
     open_convnets = sum(not artifact.is_complete() for artifact in project.convnets())

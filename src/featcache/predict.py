@@ -31,7 +31,7 @@ Views = Mapping[int, npt.NDArray[np.uint8]]  # one image: size -> (size, size, 3
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class Prediction:
     """What the ensemble says of one file.
 
     Attributes:
@@ -68,7 +68,7 @@ class Predictor:
         self._progress = progress
         self.class_names = self._served.ensemble.class_names
 
-    def predict(self, files: Iterable[Path], count: int) -> Iterator[Told]:
+    def predict(self, files: Iterable[Path], count: int) -> Iterator[Prediction]:
         """Yield what is said of each file, in their order; one that can't be used doesn't stop the others.
 
         Args:
@@ -97,19 +97,19 @@ class Predictor:
         size = self._backbone.batch_size if self._backbone else PREDICT_BATCH
         return size * max(1, PREDICT_BATCH // size)
 
-    def _tell(self, batch: Sequence[tuple[Path, Views | str]]) -> Iterator[Told]:
+    def _tell(self, batch: Sequence[tuple[Path, Views | str]]) -> Iterator[Prediction]:
         usable = [views for _, views in batch if not isinstance(views, str)]
         images = {size: np.stack([views[size] for views in usable]) for size in self._sizes} if usable else {}
         rows: Iterator[npt.NDArray[np.float64]] = iter(self._probabilities(images, len(usable)) if usable else [])
         for file, views in batch:
             if isinstance(views, str):
-                yield Told(file, None, views)
+                yield Prediction(file, None, views)
                 continue
             said = next(rows)
             if np.isfinite(said).all():
-                yield Told(file, said)
+                yield Prediction(file, said)
             else:
-                yield Told(file, None, "its features are beyond float16's range")
+                yield Prediction(file, None, "its features are beyond float16's range")
         self._progress.advance(len(batch))
 
     def _probabilities(self, images: Mapping[int, Images], count: int) -> npt.NDArray[np.float64]:
@@ -159,7 +159,7 @@ def count_images(paths: Sequence[Path]) -> tuple[int, int]:
     return count, longest
 
 
-def told_record(told: Told, class_names: Sequence[str]) -> dict[str, Any]:
+def prediction_record(told: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
     """Return one file's prediction as JSON-able values; without class and probabilities where it can't be used."""
     record: dict[str, Any] = {"file": printable(str(told.file)), "error": printable(told.reason) or None}
     if told.probabilities is None:
@@ -170,7 +170,7 @@ def told_record(told: Told, class_names: Sequence[str]) -> dict[str, Any]:
     return {**record, **chosen, "probabilities": dict(zip(class_names, values, strict=True))}
 
 
-def told_lines(told: Iterable[Told], class_names: Sequence[str], width: int) -> Iterator[str]:
+def prediction_lines(told: Iterable[Prediction], class_names: Sequence[str], width: int) -> Iterator[str]:
     """Yield a table's lines, each as soon as it is known: file, class, its probability, the next best.
 
     Args:
@@ -189,12 +189,12 @@ def told_lines(told: Iterable[Told], class_names: Sequence[str], width: int) -> 
             yield f"{shown}  {names[second]} {item.probabilities[second]:.4f}"
 
 
-def set_aside_line(told: Told) -> str:
+def set_aside_line(told: Prediction) -> str:
     """Return why a file has no prediction, in one line."""
     return printable(f"{told.file}: set aside: {told.reason}")
 
 
-def into_csv(path: Path, told: Iterable[Told], class_names: Sequence[str]) -> Iterator[Told]:
+def write_csv(path: Path, told: Iterable[Prediction], class_names: Sequence[str]) -> Iterator[Prediction]:
     """Yield what comes, and write it: file, class, and a column of probabilities for each class.
 
     The file gets its name when all is through; files that can't be used are not in it.

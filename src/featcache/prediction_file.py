@@ -15,7 +15,7 @@ import numpy.typing as npt
 from featcache.disk import replacing, settled
 from featcache.errors import CacheFormatError, CacheMismatchError
 from featcache.paths import regular
-from featcache.texts import CHUNK, repeated
+from featcache.texts import CHUNK, first_duplicate
 
 SCHEMA = 3
 _HEAD_LIMIT = 1 << 20
@@ -29,7 +29,7 @@ def check_unique(texts: Mapping[str, Sequence[str]]) -> None:
         CacheMismatchError: some do.
     """
     for what in ("ids", "members"):
-        twice = repeated(texts[what])
+        twice = first_duplicate(texts[what])
         if twice is not None:
             raise CacheMismatchError(f"expected unique {what}; {twice!r} stands twice: run TrainHeads with --rerun")
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from featcache.errors import CacheMismatchError
 from featcache.member_tables import Tables, joined, parts, selected
 from featcache.prediction_file import check_unique, mapped, reading, stored_texts, writing
-from featcache.texts import NOWHERE, PackedTexts, positions
+from featcache.texts import NOT_FOUND, PackedTexts, index_of
 
 _NEXT = "run TrainHeads with --rerun"
 
@@ -54,8 +54,8 @@ class Predictions:
         """
         if self.ids == ids:
             return self
-        rows = positions(ids, self.ids)
-        missing = np.flatnonzero(rows == NOWHERE).tolist()
+        rows = index_of(ids, self.ids)
+        missing = np.flatnonzero(rows == NOT_FOUND).tolist()
         if missing:
             raise CacheMismatchError(
                 f"expected predictions for {len(ids)} rows; {len(missing)} are missing, "

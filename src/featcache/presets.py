@@ -104,7 +104,7 @@ def training_version(shape: str) -> int:
     return LINEAR_VERSION if shape == LINEAR else TRAINING_VERSION
 
 
-def resolve(spec: HeadsSpec, shape: str, features: int, rows: int, classes: int, groups: int = 0) -> HeadPlan:
+def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes: int, groups: int = 0) -> HeadPlan:
     """Fill in what the shape decides; what the user set wins.
 
     Args:

@@ -11,7 +11,7 @@ from featcache.folder_lock import folder_lock
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.stages.features import extract_split
-from featcache.tables import counted, printable
+from featcache.tables import pluralize, printable
 from featcache.verify.faults import SETTINGS, UNKNOWN
 from featcache.verify.report import verify_records
 
@@ -90,4 +90,4 @@ def _recomputed(path: Path, project: Project, progress: Progress) -> tuple[str, 
         split, copy = asked[path]
         extract_split(project, split, progress, [copy])
     run = open_cache(path).run
-    return REPAIRED, f"{counted(run['computed'], 'row')} computed, {run['copied']:,} copied"
+    return REPAIRED, f"{pluralize(run['computed'], 'row')} computed, {run['copied']:,} copied"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from featcache import keys
 from featcache.errors import SourceError
-from featcache.texts import CHUNK, RepeatedText, repeated
+from featcache.texts import CHUNK, ConstantText, first_duplicate
 
 SPLITS = ("train", "valid", "test")
 UNKNOWN_LABEL = -1
@@ -41,12 +41,12 @@ class Rows:
         n = len(self.ids)
         columns = {"labels": self.labels, "groups": self.groups, "digests": self.digests, "reasons": self.reasons}
         if not len(self.locations):
-            object.__setattr__(self, "locations", RepeatedText("", n))
+            object.__setattr__(self, "locations", ConstantText("", n))
         columns["locations"] = self.locations
         for name, column in columns.items():
             if len(column) != n:
                 raise SourceError(f"expected {n} {name}, one for each row id; got len({name})={len(column)}")
-        twice = repeated(self.ids)
+        twice = first_duplicate(self.ids)
         if twice is not None:
             raise SourceError(f"expected unique row ids; id={twice!r} stands twice")
 

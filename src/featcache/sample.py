@@ -13,7 +13,7 @@ from featcache.csv_files import CsvLines, UnreadableError, csv_files_like, opene
 from featcache.errors import SettingsError, SubmissionError
 from featcache.names import clash, composed, stem
 from featcache.paths import fault, is_file, what_is
-from featcache.texts import NOWHERE, PackedTexts, positions, repeated
+from featcache.texts import NOT_FOUND, PackedTexts, first_duplicate, index_of
 
 _USUAL = "sample_submission"
 # sampleSubmission, SampleSubmission, stage1_sample_submission, ...
@@ -101,7 +101,7 @@ def _read(path: Path, lines: CsvLines) -> Sample:
             f"{path}: expected a header of an id column and more, comma-separated, and rows; got lines={lines.number}, "
             f"columns={len(header)}"
         )
-    twice = repeated(ids)
+    twice = first_duplicate(ids)
     if twice is not None:
         raise SubmissionError(f"{path}: expected unique ids; id={twice!r} stands twice")
     check_forms(ids, str(path))
@@ -127,7 +127,7 @@ def check_forms(ids: Sequence[str], where: str) -> None:
     """
     if all(map(str.isascii, ids)):
         return
-    twice = repeated(PackedTexts(map(composed, ids)))
+    twice = first_duplicate(PackedTexts(map(composed, ids)))
     if twice is not None:
         first, second, *_ = (ascii(name) for name in ids if composed(name) == twice)
         raise SubmissionError(
@@ -148,12 +148,12 @@ def match_ids(ours: Sequence[str], sample: Sample) -> npt.NDArray[np.int64]:
     best: tuple[int, list[int], list[int]] | None = None
     for of_theirs, of_mine in _WAYS:
         theirs, mine = _named(sample.ids, of_theirs), _named(ours, of_mine)
-        if repeated(theirs) is not None or repeated(mine) is not None:
+        if first_duplicate(theirs) is not None or first_duplicate(mine) is not None:
             continue
-        places = positions(theirs, mine)
+        places = index_of(theirs, mine)
         named = np.zeros(len(mine), bool)
-        named[places[places != NOWHERE]] = True
-        missing, extra = np.flatnonzero(places == NOWHERE), np.flatnonzero(~named)
+        named[places[places != NOT_FOUND]] = True
+        missing, extra = np.flatnonzero(places == NOT_FOUND), np.flatnonzero(~named)
         if not len(missing) and not len(extra):
             return places
         if best is None or len(missing) + len(extra) < best[0]:
@@ -175,9 +175,9 @@ def _likely(sample: Sample, ours: Sequence[str]) -> str:
     """What probably became of the ids, in some words; no ids are ever matched by it."""
     if sample.columns[0] in _NO_NAME:
         return "; its first column has no name, like an index that pandas wrote (index=False leaves it out): remove it"
-    if NOWHERE not in positions(_named(sample.ids, _without_zeros), _named(ours, _without_zeros)):
+    if NOT_FOUND not in index_of(_named(sample.ids, _without_zeros), _named(ours, _without_zeros)):
         return "; they differ in leading zeros, which a spreadsheet drops: take the sample as it was downloaded"
-    if NOWHERE not in positions(_named(sample.ids, _caseless), _named(ours, _caseless)):
+    if NOT_FOUND not in index_of(_named(sample.ids, _caseless), _named(ours, _caseless)):
         return "; they differ in upper and lower case, which counts in ids: rename the images"
     return ""
 

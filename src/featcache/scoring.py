@@ -35,7 +35,7 @@ class Interval:
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class RowScores:
     """How each of n rows is told.
 
     Attributes:
@@ -47,7 +47,7 @@ class Judged:
     right: npt.NDArray[np.bool_]
 
     @classmethod
-    def blank(cls, rows: int) -> "Judged":
+    def blank(cls, rows: int) -> "RowScores":
         """Nothing told yet of any row."""
         return cls(np.full(rows, np.nan), np.zeros(rows, bool))
 
@@ -114,7 +114,7 @@ def scores(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integ
     return judge(probabilities, labels).scores()
 
 
-def judge(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Judged:
+def judge(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> RowScores:
     """How (n, C) `probabilities` tell each of n rows.
 
     Raises:
@@ -126,7 +126,7 @@ def judge(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.intege
 
 def judge_parts(
     parts: Iterable[tuple[slice | npt.NDArray[np.integer], npt.NDArray[np.floating]]], labels: npt.NDArray[np.integer]
-) -> Judged:
+) -> RowScores:
     """How n rows with these `labels` are told by parts of them, (rows, (r, C) probabilities) each.
 
     Rows that no part tells stay unjudged.
@@ -134,7 +134,7 @@ def judge_parts(
     Raises:
         TrainingError: NaN in a row.
     """
-    judged = Judged.blank(len(labels))
+    judged = RowScores.blank(len(labels))
     for rows, said in parts:
         judged.put(rows, said, labels[rows])
     return judged
@@ -146,7 +146,7 @@ def row_losses(told: npt.NDArray[np.floating]) -> Floats:
     return losses
 
 
-def bootstrap(several: Iterable[Judged], groups: Sequence[str] = (), seed: int = 0) -> list[Interval]:
+def bootstrap(several: Iterable[RowScores], groups: Sequence[str] = (), seed: int = 0) -> list[Interval]:
     """Return how far the scores of each of `several` move when rows are drawn anew, with replacement.
 
     All are scored on the same draws, so that two of them can be compared. One after the other is taken, and of each are

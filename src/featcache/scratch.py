@@ -19,7 +19,7 @@ def fits(shape: tuple[int, ...], dtype: npt.DTypeLike, memory_bytes: int | None 
     return size <= (MEMORY_BYTES if memory_bytes is None else memory_bytes)
 
 
-def space(
+def allocate(
     shape: tuple[int, ...], dtype: npt.DTypeLike, folder: Path | None, memory_bytes: int | None = None
 ) -> npt.NDArray[Any]:
     """Return a writable array of zeros.

@@ -67,9 +67,9 @@ class ServedConvNet:
 
     def predictions(self, images: Images) -> npt.NDArray[np.float32]:
         """Return (n, C) of (n, size, size, 3) uint8 RGB images."""
-        from featcache.convnet import predict
+        from featcache.convnet import predict_convnet
 
-        return predict(self.networks, luminance(images) if self.is_grey else images)
+        return predict_convnet(self.networks, luminance(images) if self.is_grey else images)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from featcache.cache.reader import Reader, open_cache
 from featcache.errors import CacheError, RejectedImageError, SourceChangedError, SubmissionError, TrainingError
 from featcache.project import Project
 from featcache.rows import Rows
-from featcache.tables import counted
+from featcache.tables import pluralize
 
 REJECTED_CSV = "rejected.csv"
 LEAST = 2  # usable images of a class: one to train on and one to score
@@ -80,7 +80,7 @@ def check_usable(found: SplitRows, class_names: Sequence[str], said_of: Callable
     scarce = np.flatnonzero(usable < LEAST).tolist()
     if scarce:
         counts = [f"{usable[k]:,} of {listed[k]:,} for class {class_names[k]!r}" for k in scarce[:_NAMED]]
-        more = f" and {counted(len(scarce) - _NAMED, 'more class')}" if len(scarce) > _NAMED else ""
+        more = f" and {pluralize(len(scarce) - _NAMED, 'more class')}" if len(scarce) > _NAMED else ""
         missed = np.flatnonzero(~found.usable & (found.labels == scarce[0])).tolist()
         first = f"; the first: {said_of(missed[0])}{where}" if missed else ""
         raise TrainingError(

@@ -19,7 +19,7 @@ from featcache.folder_lock import folder_lock
 from featcache.paths import is_file, is_folder
 from featcache.project import Project
 from featcache.sources import preview_images
-from featcache.tables import Parts, Table, printable
+from featcache.tables import Lines, Table, printable
 
 CACHE, PARTIAL, BAG, CONVNET = "cache", "partial", "bag", "convnet"
 PREDICTIONS, LEFTOVER, OTHER = "predictions", "leftover", "other"
@@ -81,7 +81,7 @@ def usage_record(project: Project, now: float) -> dict[str, Any]:
     }
 
 
-def usage_lines(record: Mapping[str, Any]) -> Parts:
+def usage_lines(record: Mapping[str, Any]) -> Lines:
     """Return a `usage_record` as lines and a table."""
     rows = []
     for item in record["items"]:
@@ -128,7 +128,7 @@ def removal_record(
     return {"folder": str(project.folder), "removed": remove, "bytes": sum(i.size for i in items), "items": found}
 
 
-def removal_lines(record: Mapping[str, Any]) -> Parts:
+def removal_lines(record: Mapping[str, Any]) -> Lines:
     """Return a `removal_record` as lines and a table."""
     if not record["items"]:
         return [printable(f"{record['folder']}: nothing to remove")]

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from featcache.bags import EPSILON, Floats, HeadId, Weights
-from featcache.batches import Batch, kept_share
+from featcache.batches import Batch, keep_probability
 from featcache.presets import HeadPlan
 from featcache.startup import plain_keras
 
@@ -162,7 +162,7 @@ def accelerated() -> bool:
     return any(not device.lower().startswith("cpu") for device in keras.distribution.list_devices())
 
 
-class StackedHeads:
+class KerasEngine:
     """The trainable model of H heads and its weights, by the names of `featcache.bags`."""
 
     @plain_keras()
@@ -195,7 +195,7 @@ class StackedHeads:
         active = self._layers["input"](values)
         for layer, (width, mask) in enumerate(zip((*plan.hidden, plan.classes), masks, strict=True)):
             if mask is not None:
-                kept = [kept_share(variant.dropouts[layer]) for variant in self._variants]
+                kept = [keep_probability(variant.dropouts[layer]) for variant in self._variants]
                 active = StackedDropout(kept, name=f"dropout_{layer}")(active, mask)
             last = layer == len(plan.hidden)
             dense = self._layers[f"dense_{layer}"] = StackedDense(width, relu=not last, name=f"dense_{layer}")

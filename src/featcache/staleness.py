@@ -18,7 +18,7 @@ from featcache.paths import is_file, modified
 from featcache.project import Project
 from featcache.rows import SPLITS, Rows
 from featcache.sources import Manifest
-from featcache.texts import NOWHERE, RepeatedText, positions
+from featcache.texts import NOT_FOUND, ConstantText, index_of
 
 MISSING = "nothing there yet"
 _UNRESOLVED = "unresolved"
@@ -69,7 +69,7 @@ def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | N
 
 def cached_rows_changed(reader: Reader, manifest: Manifest) -> str:
     """Say how the rows of a cache differ from what the manifest lists now; "" when they don't."""
-    fine = RepeatedText("", len(reader))
+    fine = ConstantText("", len(reader))
     stored = Rows(reader.ids, reader.labels, reader.groups, reader.digests, fine)
     counts = _RowChanges()
     listed = manifest.splits.get(reader.split)
@@ -214,15 +214,15 @@ class _RowChanges:
 
     def compare(self, then: _Listed, now: _Listed) -> None:
         """Count the rows of one split."""
-        places = positions(now.rows.ids, then.rows.ids)
+        places = index_of(now.rows.ids, then.rows.ids)
         kept = np.zeros(len(then.rows), bool)
-        kept[places[places != NOWHERE]] = True
+        kept[places[places != NOT_FOUND]] = True
         self._went += [then.rows.digests[row] for row in np.flatnonzero(~kept).tolist()]
-        self._came += [now.rows.digests[row] for row in np.flatnonzero(places == NOWHERE).tolist()]
+        self._came += [now.rows.digests[row] for row in np.flatnonzero(places == NOT_FOUND).tolist()]
         self.moved |= not np.array_equal(places, np.arange(len(then.rows)))
         for row, digest in enumerate(now.rows.digests):
             before = int(places[row])
-            if before == NOWHERE:
+            if before == NOT_FOUND:
                 continue
             if then.rows.digests[before] != digest:
                 self.changed += 1

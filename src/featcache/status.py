@@ -15,7 +15,7 @@ from featcache.paths import is_file, is_folder
 from featcache.project import Project
 from featcache.sources import Manifest, preview_images
 from featcache.staleness import MISSING, cache_reason, manifest_reason, record_reason
-from featcache.tables import Parts, Table, printable
+from featcache.tables import Lines, Table, printable
 
 # What Submit asks for, and what each stage needs, as in pipeline/tasks.py.
 NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -86,7 +86,7 @@ def would_run(record: Mapping[str, Any]) -> bool:
     return any(stage["would_run"] for stage in record["stages"])
 
 
-def status_lines(record: Mapping[str, Any]) -> Parts:
+def status_lines(record: Mapping[str, Any]) -> Lines:
     """Return a `status_record` as a line and a table."""
     rows = []
     for stage in record["stages"]:

@@ -20,7 +20,7 @@ from featcache.errors import SubmissionError
 from featcache.member_tables import row_parts
 from featcache.sample import check_forms, match_ids, read_sample
 from featcache.specs import SubmissionSpec
-from featcache.texts import repeated
+from featcache.texts import first_duplicate
 
 _TEXT_VALUES = 16  # a number as text takes so much more memory than as float32
 
@@ -44,7 +44,7 @@ class SubmissionReport:
     notices: tuple[str, ...]
 
 
-def write_submission(
+def write_submission_file(
     path: Path,
     ids: Sequence[str],
     probabilities: npt.NDArray[np.floating],
@@ -91,7 +91,7 @@ def _check(ids: Sequence[str], probabilities: npt.NDArray[np.floating], class_na
         raise SubmissionError(f"expected probabilities of shape {expected}; got shape={probabilities.shape}")
     if not len(ids):
         raise SubmissionError("expected test images to submit predictions for; got rows=0: add PATH/test")
-    twice = repeated(ids)
+    twice = first_duplicate(ids)
     if twice is not None:
         raise SubmissionError(f"expected unique row ids; {twice!r} stands twice")
     check_forms(ids, "test images")

@@ -11,7 +11,7 @@ from featcache.members import all_scores
 from featcache.project import LOG_NAME, Project
 from featcache.records import read_json
 from featcache.set_aside import notices
-from featcache.tables import Parts, Table, counted
+from featcache.tables import Lines, Table, pluralize
 
 
 def summary(project: Project) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def summary(project: Project) -> dict[str, Any]:
     }
 
 
-def summary_parts(project: Project) -> Parts:
+def summary_parts(project: Project) -> Lines:
     """Return the summary as an empty line and a table of one fact a row."""
     facts = summary(project)
     rows = " · ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
@@ -94,7 +94,7 @@ def _submission(facts: Mapping[str, Any]) -> str:
     if facts["submission"] is None:
         return f"none, as there are no test images: put them into {facts['test']} and run the same command again"
     count, columns = facts["submission_rows"] or 0, ",".join(facts["columns"] or ())
-    return f"{_shown(facts['submission'])} ({counted(count, 'row')}: {_shortened(columns)})"
+    return f"{_shown(facts['submission'])} ({pluralize(count, 'row')}: {_shortened(columns)})"
 
 
 def _bags(project: Project) -> list[dict[str, Any]]:

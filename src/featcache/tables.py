@@ -25,15 +25,15 @@ class Table:
 
 
 # What commands and the summary tell people: lines of text, and tables between them.
-Parts = Sequence[str | Table]
+Lines = Sequence[str | Table]
 
 
-def plain(parts: Parts) -> list[str]:
+def plain(parts: Lines) -> list[str]:
     """Return lines and tables as lines alone."""
     return [line for part in parts for line in (part.lines() if isinstance(part, Table) else [part])]
 
 
-def counted(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """Return ``1 image`` or ``1,438 images``; the noun's plural is its singular and an s."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 

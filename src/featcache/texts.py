@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 CHUNK = 1024  # texts decoded together: their objects stay in a core's cache, and Python's cost a chunk vanishes
-NOWHERE = -1
+NOT_FOUND = -1
 _SHOWN = 20
 _WORD = 8
 
@@ -22,7 +22,7 @@ class Texts(Sequence[str]):
     """n texts; compares like a list, and prints like one that is cut short.
 
     Attributes:
-        is_unique: True where it is known that none stands twice, so that `repeated` need not look.
+        is_unique: True where it is known that none stands twice, so that `first_duplicate` need not look.
     """
 
     is_unique = False
@@ -63,7 +63,7 @@ class Texts(Sequence[str]):
         return shown if len(self) <= _SHOWN else f"{shown[:-1]}, ... ({len(self)} in all)]"
 
 
-class RepeatedText(Texts):
+class ConstantText(Texts):
     """One text, n times: groups where there are none, reasons where every row is fine."""
 
     def __init__(self, text: str, count: int) -> None:
@@ -139,7 +139,7 @@ def texts_at(texts: Sequence[str], rows: npt.NDArray[np.integer]) -> list[str]:
     return [near[row - first] for row in rows.tolist()]
 
 
-def repeated(texts: Sequence[str]) -> str | None:
+def first_duplicate(texts: Sequence[str]) -> str | None:
     """Return a text that stands twice, or None; 8 bytes a text."""
     if isinstance(texts, Texts) and texts.is_unique:
         return None
@@ -155,12 +155,12 @@ def repeated(texts: Sequence[str]) -> str | None:
     return None
 
 
-def positions(wanted: Sequence[str], among: Sequence[str]) -> npt.NDArray[np.int64]:
+def index_of(wanted: Sequence[str], among: Sequence[str]) -> npt.NDArray[np.int64]:
     """Return (k,) where each of k wanted texts stands among n others, -1 where it doesn't; 24 bytes a text.
 
     Of a text that stands several times among the others, the first counts.
     """
-    found = np.full(len(wanted), NOWHERE, np.int64)
+    found = np.full(len(wanted), NOT_FOUND, np.int64)
     if not len(wanted) or not len(among):
         return found
     theirs = _hashes(among)

@@ -15,9 +15,9 @@ import numpy as np
 
 from featcache.bags import Floats, HeadId, History, TrainedBag, Weights, recompute_statistics
 from featcache.batches import Batch, Batches, Examples, HeadStream, input_statistics
-from featcache.descent import Descent
+from featcache.descent import NumpyEngine
 from featcache.errors import TrainingError
-from featcache.judging import Judge, Scores
+from featcache.judging import EpochScores, HeadEvaluator
 from featcache.machine import core_numbers
 from featcache.presets import HeadPlan
 from featcache.progress import Progress
@@ -27,8 +27,8 @@ from featcache.scratch import fits
 _GROUP_VALUES = 5 << 18  # inputs of a step that a group of heads holds: 5 MB; larger groups wait less for each other
 
 
-class Engine(Protocol):
-    """What takes the steps of some heads: `featcache.descent.Descent` or `featcache.stacked.StackedHeads`."""
+class TrainingEngine(Protocol):
+    """What takes the steps of some heads: `featcache.descent.NumpyEngine` or `featcache.stacked.KerasEngine`."""
 
     @property
     def weights(self) -> Weights:
@@ -38,10 +38,10 @@ class Engine(Protocol):
         """Take one step; return (2, g), each head's loss and accuracy before it."""
 
 
-MakeEngine = Callable[[HeadPlan, Sequence[HeadId], Weights], Engine]
+MakeEngine = Callable[[HeadPlan, Sequence[HeadId], Weights], TrainingEngine]
 
 
-def train_bag(
+def train_heads(
     examples: Examples,
     plan: HeadPlan,
     seeds: Sequence[int],
@@ -58,7 +58,7 @@ def train_bag(
         seeds: one member each.
         progress: counts epochs.
         name: what `progress` calls it.
-        accelerator: `featcache.stacked.StackedHeads` to train all heads at once in Keras; None: NumPy on all cores.
+        accelerator: `featcache.stacked.KerasEngine` to train all heads at once in Keras; None: NumPy on all cores.
         scratch: the folder in which out-of-fold probabilities of more than
             `featcache.scratch.MEMORY_BYTES` stand, as a
             file without a name; None: in memory.
@@ -70,9 +70,9 @@ def train_bag(
     examples.check(plan)
     heads = tuple(HeadId(int(seed), part) for seed in seeds for part in examples.parts.numbers)
     small = fits((len(seeds), len(examples.labels), plan.classes), np.float32)  # larger, it is rather said once more
-    judge = Judge(examples, len(plan.hidden), remember=small and not plan.recompute_statistics)
+    judge = HeadEvaluator(examples, len(plan.hidden), remember=small and not plan.recompute_statistics)
     threads = 1 if accelerator else len(core_numbers())
-    groups = _groups(examples, plan, heads, threads, accelerator or Descent)
+    groups = _groups(examples, plan, heads, threads, accelerator or NumpyEngine)
     progress.start(name, plan.epochs, "epochs")
     try:
         history = _epochs(groups, plan, judge, threads, progress)
@@ -98,10 +98,10 @@ class _Group:
         self.heads, self._plan = heads, plan
         self._batches = Batches(examples, heads, streams, plan)
         self._engine = make(plan, heads, initial_weights(plan, heads, streams, inputs))
-        self._scores: list[Scores] = []
-        self._kept: list[tuple[Weights, Scores] | None] = [None] * len(heads)
+        self._scores: list[EpochScores] = []
+        self._kept: list[tuple[Weights, EpochScores] | None] = [None] * len(heads)
 
-    def epoch(self, number: int, judge: Judge) -> tuple[Floats, list[Scores]]:
+    def epoch(self, number: int, judge: HeadEvaluator) -> tuple[Floats, list[EpochScores]]:
         """Train one epoch; return (2, g) loss and accuracy in training, and each head's scores after it."""
         paces, engine = rates(self._plan.schedule, number, self._batches.steps), self._engine
         with np.errstate(all="ignore"):  # weights that become infinite are told at the end, once
@@ -118,7 +118,7 @@ class _Group:
                     copied = {name: array.copy() for name, array in alone.items()}
                     self._kept[place] = copied, self._scores[place]
 
-    def take(self) -> list[tuple[Weights, Scores]]:
+    def take(self) -> list[tuple[Weights, EpochScores]]:
         """Each head's remembered weights and scores, or its last ones; the group is done and gives its memory back."""
         last = zip(_apart(self._engine.weights), self._scores, strict=True)
         taken = [own if kept is None else kept for kept, own in zip(self._kept, last, strict=True)]
@@ -137,7 +137,7 @@ def _groups(
     """Deal the heads out in order, to about as many on each core, and to few enough to stay near it."""
     inputs = input_statistics(examples.copies, examples.parts) if plan.standardize else {}
     size = len(heads)
-    if make is Descent:
+    if make is NumpyEngine:
         size = max(1, min(_GROUP_VALUES // (plan.batch_size * max(plan.features, *plan.hidden, 1)), size))
         size = -(-len(heads) // (threads * -(-len(heads) // (threads * size))))
     parts = [heads[first : first + size] for first in range(0, len(heads), size)]
@@ -162,7 +162,7 @@ def initial_weights(
     return weights
 
 
-def _epochs(groups: list[_Group], plan: HeadPlan, judge: Judge, threads: int, progress: Progress) -> History:
+def _epochs(groups: list[_Group], plan: HeadPlan, judge: HeadEvaluator, threads: int, progress: Progress) -> History:
     """Train epoch by epoch; every group remembers its heads' weights where they are the best yet."""
     columns, table = [], []
     best: dict[int, int] = {}

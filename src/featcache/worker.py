@@ -30,7 +30,7 @@ _AGREED: dict[str, Project] = {}
 
 
 @dataclass(frozen=True)
-class Terms:
+class WorkerContract:
     """What a worker must have in common with who sends it jobs.
 
     Attributes:
@@ -81,7 +81,7 @@ def differences(facts: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {mine.get(name, 'absent')} instead of {facts[name]}" for name in differing)
 
 
-def agree(terms: Terms) -> Project:
+def agree(terms: WorkerContract) -> Project:
     """Return the project of the terms, once it is sure that this worker would compute what their sender would.
 
     Raises:
@@ -98,7 +98,7 @@ def agree(terms: Terms) -> Project:
         return _AGREED[terms.token]
 
 
-def _agreed(terms: Terms) -> Project:
+def _agreed(terms: WorkerContract) -> Project:
     if differing := differences(terms.facts):
         raise ClusterError(f"it runs {differing}: install the same versions everywhere")
     folder = terms.probe.parent
@@ -140,7 +140,7 @@ def manifest_of(project: Project) -> Manifest:
         return _MANIFESTS[key]
 
 
-def perform(terms: Terms, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
+def run_job(terms: WorkerContract, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
     """Do one job: ``call(project, *arguments)``; the scheduler is told that it begins.
 
     Raises:

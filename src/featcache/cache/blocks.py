@@ -12,7 +12,7 @@ import numpy.typing as npt
 import xxhash
 
 from featcache.cache.layout import CHECKSUM_BYTES, COLUMNS, FEATURE_DTYPE, Status, TapLayout, block_range
-from featcache.cache.structure import Place, Structure
+from featcache.cache.structure import Extent, Structure
 from featcache.cache.tap_statistics import TapStatistics, measure, piece_rows
 from featcache.errors import CacheFormatError
 
@@ -30,7 +30,7 @@ class BlockScan:
     statistics: Mapping[str, TapStatistics]
 
 
-class Scratch:
+class ScanBuffer:
     """Memory for the pieces of one file's blocks, used again and again: fresh pages cost more than hashing them."""
 
     def __init__(self, structure: Structure) -> None:
@@ -39,7 +39,7 @@ class Scratch:
         self.wide = np.empty(piece_bytes // FEATURE_DTYPE.itemsize, np.uint32)
 
 
-def scan_block(descriptor: int, structure: Structure, block: int, scratch: Scratch | None = None) -> BlockScan:
+def scan_block(descriptor: int, structure: Structure, block: int, scratch: ScanBuffer | None = None) -> BlockScan:
     """Read a block back from the file; checksum and statistics of what is really there.
 
     Args:
@@ -51,7 +51,7 @@ def scan_block(descriptor: int, structure: Structure, block: int, scratch: Scrat
     Raises:
         CacheFormatError: the file ends before the block does.
     """
-    scratch = scratch or Scratch(structure)
+    scratch = scratch or ScanBuffer(structure)
     start, stop = block_range(block, structure.block_rows, structure.n)
     status = read_rows(descriptor, structure, "status", start, stop)
     state, statistics = xxhash.xxh3_128(), {}
@@ -66,13 +66,15 @@ def scan_block(descriptor: int, structure: Structure, block: int, scratch: Scrat
     return BlockScan(state.digest(), statistics)
 
 
-def block_checksum(descriptor: int, structure: Structure, block: int, scratch: Scratch | None = None) -> bytes | None:
+def block_checksum(
+    descriptor: int, structure: Structure, block: int, scratch: ScanBuffer | None = None
+) -> bytes | None:
     """Read a block back and return its checksum alone; None where the disk can't read it, which costs no other block.
 
     Raises:
         CacheFormatError: the file ends before the block does.
     """
-    scratch = scratch or Scratch(structure)
+    scratch = scratch or ScanBuffer(structure)
     start, stop = block_range(block, structure.block_rows, structure.n)
     state = xxhash.xxh3_128()
     try:
@@ -123,12 +125,12 @@ def read_rows(descriptor: int, structure: Structure, name: str, start: int, stop
     return np.frombuffer(raw, dtype=place.dtype).reshape(stop - start, *place.shape[1:])
 
 
-def _row_bytes(place: Place) -> int:
+def _row_bytes(place: Extent) -> int:
     return int(np.prod(place.shape[1:], dtype=np.int64)) * place.dtype.itemsize
 
 
 def pieces(
-    descriptor: int, structure: Structure, tap: TapLayout, start: int, stop: int, scratch: Scratch, step: int = 0
+    descriptor: int, structure: Structure, tap: TapLayout, start: int, stop: int, scratch: ScanBuffer, step: int = 0
 ) -> Iterator[tuple[int, npt.NDArray[np.float16]]]:
     """Yield (first row, (k, ...) float16) over rows [start, stop) of a tap, again and again in the same memory.
 

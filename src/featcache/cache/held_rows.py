@@ -14,7 +14,7 @@ import numpy.typing as npt
 from featcache.cache.values import StoredRows
 
 
-class HeldRows:
+class WriteBuffer:
     """Collects pieces and says what is to be written now. Its methods may be called from several threads.
 
     Args:

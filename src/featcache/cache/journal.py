@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from featcache.cache.blocks import BlockScan, Scratch, scan_block
+from featcache.cache.blocks import BlockScan, ScanBuffer, scan_block
 from featcache.cache.layout import CHECKSUM_BYTES
 from featcache.cache.structure import Structure
 from featcache.disk import disk, storage_errors
@@ -35,10 +35,10 @@ class Journal:
         self._blocks: queue.SimpleQueue[tuple[int, Future[BlockScan]] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name=f"journal of {structure.path.name}", daemon=True)
-        self._scratches: queue.SimpleQueue[Scratch] = queue.SimpleQueue()
+        self._scratches: queue.SimpleQueue[ScanBuffer] = queue.SimpleQueue()
         readers = max(1, min(_READERS, len(core_numbers()) - 1))
         for _ in range(readers):
-            self._scratches.put(Scratch(structure))
+            self._scratches.put(ScanBuffer(structure))
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="featcache-checksum")
         # its own: who closes the file while this still works must not let it write into whatever gets that number next
         self._descriptor = os.dup(descriptor)

@@ -14,7 +14,7 @@ from dask.base import tokenize
 from dask.delayed import delayed
 
 from featcache.cache.layout import Status, TapLayout
-from featcache.cache.structure import Place, Structure
+from featcache.cache.structure import Extent, Structure
 from featcache.cache.tap_statistics import widen
 from featcache.errors import CacheMismatchError
 from featcache.paths import fault, regular
@@ -47,7 +47,7 @@ def dask_array(structure: Structure, tap: TapLayout) -> da.Array:
     return whole
 
 
-def usable_rows(structure: Structure, tap: TapLayout, status: npt.NDArray[np.uint8]) -> da.Array:
+def finite_rows(structure: Structure, tap: TapLayout, status: npt.NDArray[np.uint8]) -> da.Array:
     """Return the m rows with status ok of one tap, in the file's order, as (m, d) float32: d numbers an image.
 
     Each chunk is a task that maps features and status for itself, so nothing of the file travels, and memory stays flat.
@@ -95,26 +95,26 @@ def _chunks(structure: Structure, tap: TapLayout) -> Iterator[tuple[int, int]]:
         yield start, min(structure.n, start + step)
 
 
-def _rows_of(structure: Structure, name: str, start: int, stop: int) -> Place:
+def _rows_of(structure: Structure, name: str, start: int, stop: int) -> Extent:
     """Where rows [start, stop) of a dataset lie."""
     place = structure.places[name]
     row_bytes = place.nbytes // structure.n
-    return Place(place.offset + start * row_bytes, (stop - start, *place.shape[1:]), place.dtype)
+    return Extent(place.offset + start * row_bytes, (stop - start, *place.shape[1:]), place.dtype)
 
 
-def _wide_slice(path: str, stamp: _Stamp, part: Place) -> npt.NDArray[np.float32]:
+def _wide_slice(path: str, stamp: _Stamp, part: Extent) -> npt.NDArray[np.float32]:
     """One chunk."""
     return _mapped_slice(path, stamp, part).astype(np.float32)
 
 
-def _usable_slice(path: str, stamp: _Stamp, features: Place, status: Place) -> npt.NDArray[np.float32]:
+def _usable_slice(path: str, stamp: _Stamp, features: Extent, status: Extent) -> npt.NDArray[np.float32]:
     """The rows of one chunk that have status ok, flat."""
     ok = _mapped_slice(path, stamp, status) == Status.OK
     rows = _mapped_slice(path, stamp, features)
     return widen(rows if ok.all() else rows[ok]).reshape(int(ok.sum()), -1)
 
 
-def _mapped_slice(path: str, stamp: _Stamp, part: Place) -> npt.NDArray[Any]:
+def _mapped_slice(path: str, stamp: _Stamp, part: Extent) -> npt.NDArray[Any]:
     """Map one chunk.
 
     Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from featcache.cache import blocks
-from featcache.cache.blocks import BlockScan, Scratch
+from featcache.cache.blocks import BlockScan, ScanBuffer
 from featcache.cache.create import create
 from featcache.cache.layout import CHECKSUM_BYTES, CacheHeader, partial_path, partials_of
 from featcache.cache.lock import hold, holder_json, lock
@@ -161,7 +161,7 @@ def _allocate(descriptor: int, size: int, path: Path) -> None:
 def _verify(descriptor: int, structure: Structure) -> dict[int, BlockScan]:
     """Return the blocks whose bytes match their checksum, and take the other checksums out of the journal."""
     stored = blocks.journal(descriptor, structure)
-    scans, scratch = {}, Scratch(structure)
+    scans, scratch = {}, ScanBuffer(structure)
     cleared = False
     for block in np.flatnonzero(stored.any(axis=1)).tolist():
         scan = blocks.scan_block(descriptor, structure, block, scratch)

@@ -218,7 +218,7 @@ class Reader:
         from featcache.cache import lazy
 
         taken = self._structure, self.taps[self.tap_name(tap)]
-        return lazy.usable_rows(*taken, self.status) if usable else lazy.dask_array(*taken)
+        return lazy.finite_rows(*taken, self.status) if usable else lazy.dask_array(*taken)
 
     def to_xarray(self) -> "xr.Dataset":
         """Return all taps, lazily and as float32, with id, label, group, digest and status as coordinates of ``row``."""

@@ -60,7 +60,7 @@ def find_rows(folder: Path, tap_keys: Mapping[str, str], digests: Sequence[str])
         tap_keys: tap name -> row settings key, at least one; a tap is the same where the key is, whatever its name.
         digests: n content digests; "" is never found.
     """
-    wanted, places = Wanted(digests), {name: _Standing(key, len(digests)) for name, key in tap_keys.items()}
+    wanted, places = DigestIndex(digests), {name: _Standing(key, len(digests)) for name, key in tap_keys.items()}
     for reader in _readers(folder):
         try:
             _look_into(reader, wanted, list(places.values()))
@@ -107,7 +107,7 @@ class _Standing:
         return features
 
 
-def _look_into(reader: Reader, wanted: "Wanted", places: list[_Standing]) -> None:
+def _look_into(reader: Reader, wanted: "DigestIndex", places: list[_Standing]) -> None:
     shared = [(place, tap) for place in places if (tap := place.tap_in(reader)) is not None]
     if shared:
         lacking = ~np.logical_and.reduce([place.standing for place, _ in shared])
@@ -116,7 +116,7 @@ def _look_into(reader: Reader, wanted: "Wanted", places: list[_Standing]) -> Non
             place.take(reader, tap, rows)
 
 
-class Wanted:
+class DigestIndex:
     """Digests in a form in which another file's can be looked up: 8 bytes each, whatever their form in memory."""
 
     def __init__(self, digests: Sequence[str]) -> None:
@@ -145,7 +145,7 @@ class Wanted:
         return rows
 
 
-def _rows_standing(reader: Reader, wanted: Wanted, lacking: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+def _rows_standing(reader: Reader, wanted: DigestIndex, lacking: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
     """Return (n,) rows of `reader` that hold the lacking wanted digests, verified, -1 elsewhere."""
     usable = np.asarray(reader.stored_status) == Status.OK
     rows = wanted.rows_in(reader.digest_column, usable)

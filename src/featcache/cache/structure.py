@@ -42,7 +42,7 @@ _FIXED = {
 
 
 @dataclass(frozen=True)
-class Place:
+class Extent:
     """Where a dataset's bytes lie: `shape` and `dtype` in C order from byte `offset` on."""
 
     offset: int
@@ -72,7 +72,7 @@ class Structure:
     n: int
     block_rows: int
     columns_sha256: str
-    places: Mapping[str, Place]
+    places: Mapping[str, Extent]
 
     @property
     def blocks(self) -> int:
@@ -203,7 +203,7 @@ def _tap(file: h5py.File, name: str, settings: str) -> TapLayout:
     return TapLayout(name, tuple(dataset.shape[1:]), _text(dataset, "key"), json.loads(settings))
 
 
-def _places(file: h5py.File, taps: tuple[TapLayout, ...], n: int, block_rows: int, size: int) -> dict[str, Place]:
+def _places(file: h5py.File, taps: tuple[TapLayout, ...], n: int, block_rows: int, size: int) -> dict[str, Extent]:
     """Return the place of every dataset that is read or written raw, each checked against what it must be."""
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("row", *COLUMNS, "status"), (n,))
     shapes |= {tap.name: (n, *tap.shape) for tap in taps}
@@ -215,7 +215,7 @@ def _places(file: h5py.File, taps: tuple[TapLayout, ...], n: int, block_rows: in
         kind = _FIXED.get(name, FEATURE_DTYPE if name not in COLUMNS else dataset.dtype)
         if dataset.shape != shape or dataset.dtype != kind or kind.kind not in "Sifu":
             raise CacheFormatError(f"expected {kind} {shape} at {name!r}, got {dataset.dtype} {dataset.shape}")
-        place = Place(dataset.id.get_offset() or 0, shape, np.dtype(kind))
+        place = Extent(dataset.id.get_offset() or 0, shape, np.dtype(kind))
         if place.nbytes and not 0 < place.offset <= size - place.nbytes:
             raise CacheFormatError(f"expected {name!r} inside the file of {size} bytes, got offset={place.offset}")
         places[name] = place

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from featcache.cache import partial
 from featcache.cache.blocks import BlockScan
-from featcache.cache.held_rows import HeldRows
+from featcache.cache.held_rows import WriteBuffer
 from featcache.cache.journal import Journal
 from featcache.cache.layout import (
     BLOCK_BYTES,
@@ -95,7 +95,7 @@ class CacheWriter:
             [0 if b in scans else stop - start for b, (start, stop) in enumerate(ranges)], np.int64
         )
         # other processes read whole blocks back, and need what stands in them
-        self._held = HeldRows(self.block_rows, self._missing, 0 if self._shared else _HELD_BYTES)
+        self._held = WriteBuffer(self.block_rows, self._missing, 0 if self._shared else _HELD_BYTES)
         self._scans: dict[int, BlockScan] = dict(scans)
         self._journal = Journal(descriptor, structure, self._scans)
 

@@ -15,7 +15,7 @@ def _completion(arguments: argparse.Namespace) -> int:
 
     _mark(arguments.parser)
     record = {"shell": arguments.shell, "script": shtab.complete(arguments.parser, shell=arguments.shell)}
-    return screen.answer(arguments, record, lambda record: [record["script"]])
+    return screen.print_result(arguments, record, lambda record: [record["script"]])
 
 
 def _mark(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from featcache.export import export_npy
 
     record = {"files": [str(path) for path in export_npy(arguments.file, arguments.folder)]}
-    return screen.answer(arguments, record, lambda record: list(map(printable, record["files"])))
+    return screen.print_result(arguments, record, lambda record: list(map(printable, record["files"])))
 
 
 def _pack(arguments: argparse.Namespace) -> int:
@@ -25,14 +25,14 @@ def _pack(arguments: argparse.Namespace) -> int:
     before, after = arguments.file.stat().st_size, target.stat().st_size
     line = printable(f"{target}: {size_text(after)} of {size_text(before)} ({after / before:.0%})")
     record = {"path": str(target), "bytes": after, "bytes_before": before}
-    return screen.answer(arguments, record, lambda _: [line])
+    return screen.print_result(arguments, record, lambda _: [line])
 
 
 def _unpack(arguments: argparse.Namespace) -> int:
     from featcache.pack import unpack
 
     record = {"path": str(unpack(arguments.file, arguments.to))}
-    return screen.answer(arguments, record, lambda record: [printable(record["path"])])
+    return screen.print_result(arguments, record, lambda record: [printable(record["path"])])
 
 
 EXPORT = Command(

@@ -15,16 +15,16 @@ _FILE_AND_TAP = (
 
 def _use_workers(arguments: argparse.Namespace) -> None:
     """Let dask compute on the workers of [Cluster], where the settings in force name some."""
-    from featcache.cluster import connected
+    from featcache.cluster import connect
 
-    connected(project_of(arguments))
+    connect(project_of(arguments))
 
 
 def _stats(arguments: argparse.Namespace) -> int:
     from featcache import explore
 
     _use_workers(arguments)
-    return screen.answer(arguments, explore.stats_record(arguments.file, arguments.tap), explore.stats_lines)
+    return screen.print_result(arguments, explore.stats_record(arguments.file, arguments.tap), explore.stats_lines)
 
 
 def _pca(arguments: argparse.Namespace) -> int:
@@ -32,7 +32,7 @@ def _pca(arguments: argparse.Namespace) -> int:
 
     _use_workers(arguments)
     record = explore.pca_record(arguments.file, arguments.tap, arguments.components, arguments.csv)
-    return screen.answer(arguments, record, explore.pca_lines)
+    return screen.print_result(arguments, record, explore.pca_lines)
 
 
 def _neighbours(arguments: argparse.Namespace) -> int:
@@ -42,7 +42,7 @@ def _neighbours(arguments: argparse.Namespace) -> int:
     record = explore.neighbours_record(
         arguments.file, arguments.ids, arguments.among, arguments.tap, arguments.count, arguments.metric
     )
-    return screen.answer(arguments, record, explore.neighbours_lines)
+    return screen.print_result(arguments, record, explore.neighbours_lines)
 
 
 STATS = Command(

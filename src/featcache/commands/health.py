@@ -9,8 +9,8 @@ from featcache.commands.command import Command
 def _doctor(arguments: argparse.Namespace) -> int:
     from featcache.doctor import report
 
-    record = report.doctor_record(arguments.overrides, screen.Notices(arguments))
-    return screen.answer(arguments, record, report.doctor_lines, PROBLEM if report.failed(record) else OK)
+    record = report.doctor_record(arguments.overrides, screen.StderrProgress(arguments))
+    return screen.print_result(arguments, record, report.doctor_lines, PROBLEM if report.failed(record) else OK)
 
 
 DOCTOR = Command(

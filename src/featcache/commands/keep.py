@@ -13,14 +13,14 @@ def _verify(arguments: argparse.Namespace) -> int:
     records = report.verify_records(
         arguments.paths, arguments.overrides, deep=arguments.deep, seconds=arguments.timeout
     )
-    return screen.answer(arguments, records, report.verify_lines, report.exit_code(records))
+    return screen.print_result(arguments, records, report.verify_lines, report.exit_code(records))
 
 
 def _repair(arguments: argparse.Namespace) -> int:
     from featcache import repair
 
-    records = repair.repair_records(arguments.paths, arguments.overrides, screen.Notices(arguments))
-    return screen.answer(arguments, records, repair.repair_lines, repair.exit_code(records))
+    records = repair.repair_records(arguments.paths, arguments.overrides, screen.StderrProgress(arguments))
+    return screen.print_result(arguments, records, repair.repair_lines, repair.exit_code(records))
 
 
 VERIFY = Command(

@@ -12,7 +12,7 @@ from featcache.tables import Table, printable
 def _show(arguments: argparse.Namespace) -> int:
     from featcache import describe
 
-    return screen.answer(arguments, describe.cache_record(arguments.file), describe.cache_lines)
+    return screen.print_result(arguments, describe.cache_record(arguments.file), describe.cache_lines)
 
 
 def _ls(arguments: argparse.Namespace) -> int:
@@ -23,9 +23,9 @@ def _ls(arguments: argparse.Namespace) -> int:
     places = ", ".join(map(str, arguments.folders))
     nothing = printable(f"no feature caches in {places}; `luigi --module pipeline Submit` makes some")
     table = Table([describe.listing_cells(record) for record in records], describe.LISTING_COLUMNS, paths=True)
-    screen.answer(arguments, records, lambda records: [table] if records else [nothing])
+    screen.print_result(arguments, records, lambda records: [table] if records else [nothing])
     for error in damaged:
-        screen.complain(printable(error))
+        screen.print_error(printable(error))
     return PROBLEM if damaged else OK
 
 

@@ -10,7 +10,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     from featcache import leaderboard
 
     record = leaderboard.leaderboard_record(project_of(arguments))
-    return screen.answer(arguments, record, leaderboard.leaderboard_lines)
+    return screen.print_result(arguments, record, leaderboard.leaderboard_lines)
 
 
 LEADERBOARD = Command(

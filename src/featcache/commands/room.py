@@ -14,7 +14,7 @@ def _du(arguments: argparse.Namespace) -> int:
     from featcache import space
 
     record = space.usage_record(project_of(arguments), time.time())
-    return screen.answer(arguments, record, space.usage_lines)
+    return screen.print_result(arguments, record, space.usage_lines)
 
 
 def _gc(arguments: argparse.Namespace) -> int:
@@ -23,11 +23,11 @@ def _gc(arguments: argparse.Namespace) -> int:
     record = space.removal_record(
         project_of(arguments),
         time.time(),
-        screen.Notices(arguments).notice,
+        screen.StderrProgress(arguments).notice,
         remove=arguments.yes,
         keep_bytes=arguments.keep_bytes,
     )
-    return screen.answer(arguments, record, space.removal_lines)
+    return screen.print_result(arguments, record, space.removal_lines)
 
 
 def _bytes(text: str) -> int:

@@ -11,12 +11,12 @@ from typing import TypeVar
 from featcache import terminal
 from featcache.commands import OK
 from featcache.meter import Meter
-from featcache.tables import Parts, printable
+from featcache.tables import Lines, printable
 
 Record = TypeVar("Record")
 
 
-def answer(arguments: argparse.Namespace, record: Record, told: Callable[[Record], Parts], code: int = OK) -> int:
+def print_result(arguments: argparse.Namespace, record: Record, told: Callable[[Record], Lines], code: int = OK) -> int:
     """Print a record as the command line asks: one JSON value, or what `told` makes of it. Return `code`."""
     with suppress(BrokenPipeError):  # `featcache status --check | head`: the exit code is that of the work
         if arguments.json:
@@ -35,7 +35,7 @@ def show_json_array(records: Iterable[object]) -> None:
     terminal.say("]" if begun else "[]")
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Print one line on standard error."""
     terminal.say(f"featcache: error: {printable(message)}", "bold red", error=True)
 
@@ -45,7 +45,7 @@ def log_to_screen() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
 
 
-class Notices:
+class StderrProgress:
     """A `featcache.progress.Progress` for commands, all of it on standard error."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:

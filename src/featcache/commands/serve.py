@@ -11,32 +11,32 @@ from featcache.commands import OK, PROBLEM, screen
 from featcache.commands.command import Command, argument, project_of
 
 if TYPE_CHECKING:
-    from featcache.predict import Told
+    from featcache.predict import Prediction
 
 
 def _predict(arguments: argparse.Namespace) -> int:
     from featcache import predict
 
     count, width = predict.count_images(arguments.images)
-    predictor = predict.Predictor(project_of(arguments), screen.Notices(arguments))
+    predictor = predict.Predictor(project_of(arguments), screen.StderrProgress(arguments))
     names, set_aside = predictor.class_names, 0
 
-    def reported(told: "Iterator[Told]") -> "Iterator[Told]":
+    def reported(told: "Iterator[Prediction]") -> "Iterator[Prediction]":
         nonlocal set_aside
         for item in told:
             if item.reason:
                 set_aside += 1
-                screen.complain(predict.set_aside_line(item))
+                screen.print_error(predict.set_aside_line(item))
             yield item
 
     told = reported(predictor.predict(predict.find_images(arguments.images), count))
     if arguments.csv is not None:
-        told = predict.into_csv(arguments.csv, told, names)
+        told = predict.write_csv(arguments.csv, told, names)
     try:
         if arguments.json:
-            screen.show_json_array(predict.told_record(item, names) for item in told)
+            screen.show_json_array(predict.prediction_record(item, names) for item in told)
         else:
-            terminal.show(predict.told_lines(told, names, width))
+            terminal.show(predict.prediction_lines(told, names, width))
     except OSError as error:  # nobody reads on; what fails in `told` itself has ended it
         if arguments.csv is not None:
             deque(told, maxlen=0)
@@ -51,11 +51,11 @@ def _export_model(arguments: argparse.Namespace) -> int:
     facts = export_model(
         project_of(arguments),
         arguments.path,
-        screen.Notices(arguments),
+        screen.StderrProgress(arguments),
         member=arguments.member,
         fixed_size=arguments.fixed_size,
     )
-    return screen.answer(arguments, facts, lambda facts: exported_lines(arguments.path, facts))
+    return screen.print_result(arguments, facts, lambda facts: exported_lines(arguments.path, facts))
 
 
 PREDICT = Command(

@@ -11,15 +11,15 @@ def _status(arguments: argparse.Namespace) -> int:
 
     record = status.status_record(project_of(arguments))
     code = PROBLEM if arguments.check and status.would_run(record) else OK
-    return screen.answer(arguments, record, status.status_lines, code)
+    return screen.print_result(arguments, record, status.status_lines, code)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
     from featcache import plan
 
-    notices = screen.Notices(arguments)
+    notices = screen.StderrProgress(arguments)
     record = plan.plan_record(project_of(arguments), notices, measure=arguments.measure)
-    return screen.answer(arguments, record, plan.plan_lines)
+    return screen.print_result(arguments, record, plan.plan_lines)
 
 
 STATUS = Command(

@@ -10,7 +10,7 @@ from featcache.doctor.settings import configuration_check, settings_checks
 from featcache.doctor.software import software_checks
 from featcache.doctor.storage import storage_checks
 from featcache.progress import Progress
-from featcache.tables import Parts, Table
+from featcache.tables import Lines, Table
 
 
 def doctor_record(overrides: Sequence[str], progress: Progress) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def failed(record: Mapping[str, Any]) -> bool:
     return bool(record["state"] == FAIL)
 
 
-def doctor_lines(record: Mapping[str, Any]) -> Parts:
+def doctor_lines(record: Mapping[str, Any]) -> Lines:
     """Return a `doctor_record` as a table, each fix below what it mends, and a line."""
     rows = []
     for check in record["checks"]:

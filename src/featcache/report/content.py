@@ -25,7 +25,7 @@ from featcache.report.pictures import pictures
 from featcache.report.provenance import provenance, settings_text
 from featcache.report.rejected import rejected_rows
 from featcache.report.run import Run
-from featcache.report.told import Told
+from featcache.report.told import EnsemblePredictions
 from featcache.summary import summary
 from featcache.tables import printable
 
@@ -114,7 +114,7 @@ def _classes(run: Run) -> dict[str, Any]:
     return {split: class_table(told, run.names) for split, told in run.told.items() if (told.labels >= 0).any()}
 
 
-def class_table(told: Told, names: tuple[str, ...]) -> dict[str, Any]:
+def class_table(told: EnsemblePredictions, names: tuple[str, ...]) -> dict[str, Any]:
     """Return confusions, precision and recall as JSON-able values.
 
     Args:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from featcache.cache.reader import Reader
 from featcache.report.duplicates import near_pairs
-from featcache.report.thumbnails import Place
+from featcache.report.thumbnails import RowRef
 
 MAP_ROWS = 2_000
 """Points of the map; of more rows so many are drawn."""
@@ -65,8 +65,8 @@ def projected(train: Reader, tap: str) -> Projected:
 
 
 def nearest_training_rows(
-    train: Reader, readers: Mapping[str, Reader], tap: str, places: Sequence[Place], count: int
-) -> dict[Place, list[tuple[int, float]]]:
+    train: Reader, readers: Mapping[str, Reader], tap: str, places: Sequence[RowRef], count: int
+) -> dict[RowRef, list[tuple[int, float]]]:
     """Return place -> (row of ``train``, cosine distance) of the nearest other training rows, nearest first.
 
     Args:

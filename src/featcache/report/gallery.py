@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.report.suspects import entropy, label_errors, least_sure, most_wrong
-from featcache.report.thumbnails import Place
-from featcache.report.told import Told
+from featcache.report.thumbnails import RowRef
+from featcache.report.told import EnsemblePredictions
 
 WRONG, UNSURE, ERRORS = "wrong", "unsure", "errors"
 MOST = {WRONG: 24, UNSURE: 12, ERRORS: 36}
@@ -30,7 +30,7 @@ class Found:
         entropy: 0 sure, 1 no idea.
     """
 
-    place: Place
+    place: RowRef
     row_id: str
     label: int
     told: int
@@ -51,12 +51,12 @@ class Gallery:
     found: Mapping[str, list[Found]]
     totals: Mapping[str, int]
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[RowRef]:
         """Each row once."""
         return list(dict.fromkeys(each.place for found in self.found.values() for each in found))
 
 
-def gallery(told: Mapping[str, Told], rows: Mapping[str, npt.NDArray[np.int64]]) -> Gallery:
+def gallery(told: Mapping[str, EnsemblePredictions], rows: Mapping[str, npt.NDArray[np.int64]]) -> Gallery:
     """Choose the rows.
 
     Args:
@@ -100,7 +100,10 @@ def card(found: Found, names: Sequence[str], neighbours: Sequence[Mapping[str, A
 
 
 def _found(
-    told: Told, rows: npt.NDArray[np.int64], places: npt.NDArray[np.int64], classes: npt.NDArray[np.integer]
+    told: EnsemblePredictions,
+    rows: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64],
+    classes: npt.NDArray[np.integer],
 ) -> list[Found]:
     spread = entropy(told.probabilities[places])
     found = []

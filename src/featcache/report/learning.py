@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from featcache.curves import OVERFITS, SOUND, UNDERFITS, Verdict, judge, remedies
+from featcache.curves import OVERFITS, SOUND, UNDERFITS, CurveDiagnosis, diagnose, suggestions
 from featcache.project import Project
 
 _SAID = {OVERFITS: "overfits", UNDERFITS: "learns too little", SOUND: "sound"}
@@ -29,20 +29,26 @@ def learning_curves(project: Project) -> list[dict[str, Any]]:
 
 def _bag(project: Project, record: Mapping[str, Any]) -> dict[str, Any]:
     curves = record["curves"]
-    verdict = judge(np.array(curves["seen_loss"]), np.array(curves["fold_loss"]), curves["classes"], curves["kept"])
-    found = remedies(verdict.kind, project.settings.features, record["tap"], curves["hidden"], curves["dropout"])
+    verdict = diagnose(np.array(curves["seen_loss"]), np.array(curves["fold_loss"]), curves["classes"], curves["kept"])
+    found = suggestions(verdict.kind, project.settings.features, record["tap"], curves["hidden"], curves["dropout"])
     name = f"{record['tap']}/{record['shape']}"
-    return _told(name, curves["seen_loss"], curves["fold_loss"], verdict, found, augmented=False)
+    return _summary_line(name, curves["seen_loss"], curves["fold_loss"], verdict, found, augmented=False)
 
 
 def _convnet(name: str, classes: int, folds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     train, fold = (np.mean([history[what] for history in folds.values()], axis=0) for what in ("loss", "fold_loss"))
-    verdict = judge(train, fold, classes)
-    return _told(name, train.round(5).tolist(), fold.round(5).tolist(), verdict, [], augmented=True)
+    verdict = diagnose(train, fold, classes)
+    return _summary_line(name, train.round(5).tolist(), fold.round(5).tolist(), verdict, [], augmented=True)
 
 
-def _told(
-    name: str, train: list[float], fold: list[float], verdict: Verdict, found: list[tuple[str, str]], *, augmented: bool
+def _summary_line(
+    name: str,
+    train: list[float],
+    fold: list[float],
+    verdict: CurveDiagnosis,
+    found: list[tuple[str, str]],
+    *,
+    augmented: bool,
 ) -> dict[str, Any]:
     apart = (
         "are apart from the first epoch on"

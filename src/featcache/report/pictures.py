@@ -17,9 +17,9 @@ from featcache.report.feature_map import (
 )
 from featcache.report.gallery import ERRORS, UNSURE, WRONG, Gallery, card, gallery
 from featcache.report.run import Run
-from featcache.report.thumbnails import Place, thumbnails
+from featcache.report.thumbnails import RowRef, thumbnails
 from featcache.sources import open_source
-from featcache.texts import NOWHERE
+from featcache.texts import NOT_FOUND
 
 NEIGHBOURS = 5
 NEAR = 0.5
@@ -59,9 +59,9 @@ def pictures(run: Run) -> dict[str, Any]:
 def _cards(
     run: Run,
     found: Sequence[Any],
-    neighbours: Mapping[Place, list[tuple[int, float]]],
-    large: Mapping[Place, str],
-    small: Mapping[Place, str],
+    neighbours: Mapping[RowRef, list[tuple[int, float]]],
+    large: Mapping[RowRef, str],
+    small: Mapping[RowRef, str],
 ) -> list[dict[str, Any]]:
     cards = []
     for each in found:
@@ -73,7 +73,7 @@ def _cards(
     return cards
 
 
-def _described(run: Run, place: Place, images: Mapping[Place, str]) -> dict[str, Any]:
+def _described(run: Run, place: RowRef, images: Mapping[RowRef, str]) -> dict[str, Any]:
     split, row = place
     rows = run.manifest.splits[split]
     label = int(rows.labels[row])
@@ -126,14 +126,14 @@ def _map(run: Run, space: Projected, found: Gallery) -> dict[str, Any]:
     special = suspected | {
         each.place[1] for kind in (WRONG, UNSURE) for each in found.found[kind] if each.place[0] == "train"
     }
-    where = np.full(len(run.readers["train"]), NOWHERE)
+    where = np.full(len(run.readers["train"]), NOT_FOUND)
     where[rows] = np.arange(len(rows))
     drawn = feature_map(space, np.flatnonzero(np.isin(space.rows, sorted(special))))
     chosen = space.rows[drawn.places]
     labels, ids = run.manifest.splits["train"].labels, run.manifest.splits["train"].ids
     scored = where[chosen]
-    predicted = np.where(scored == NOWHERE, -1, told.predicted[scored])
-    given = np.where(scored == NOWHERE, 0.0, told.probabilities[scored, labels[chosen]])
+    predicted = np.where(scored == NOT_FOUND, -1, told.predicted[scored])
+    given = np.where(scored == NOT_FOUND, 0.0, told.probabilities[scored, labels[chosen]])
     return {
         "rows": chosen.tolist(),
         "of": len(space.rows),

@@ -11,9 +11,9 @@ from featcache.cache.reader import Reader, open_cache
 from featcache.ensemble import Ensemble
 from featcache.leaderboard import leaderboard_record
 from featcache.project import Project
-from featcache.report.told import Told, told_rows
+from featcache.report.told import EnsemblePredictions, told_rows
 from featcache.sources import Manifest
-from featcache.texts import positions
+from featcache.texts import index_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Run:
         return Ensemble.load(self.project.ensemble().path)
 
     @cached_property
-    def told(self) -> dict[str, Told]:
+    def told(self) -> dict[str, EnsemblePredictions]:
         """What it says, split by split."""
         return told_rows(self.project, self.built)
 
@@ -40,7 +40,7 @@ class Run:
     @cached_property
     def rows(self) -> dict[str, npt.NDArray[np.int64]]:
         """Split -> (n,) where the told rows stand in the manifest, and so in the cache."""
-        return {split: positions(told.ids, self.manifest.splits[split].ids) for split, told in self.told.items()}
+        return {split: index_of(told.ids, self.manifest.splits[split].ids) for split, told in self.told.items()}
 
     @cached_property
     def readers(self) -> dict[str, Reader]:

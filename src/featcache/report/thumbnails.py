@@ -13,15 +13,15 @@ from PIL import Image
 from featcache.pixels import Loader
 from featcache.rows import Rows
 
-Place = tuple[str, int]
+RowRef = tuple[str, int]
 """Split and row of the manifest."""
 
 _QUALITIES = (70, 45, 25, 10)
 
 
 def thumbnails(
-    splits: Mapping[str, Rows], load: Loader, places: Sequence[Place], size: int, most_bytes: int
-) -> dict[Place, str]:
+    splits: Mapping[str, Rows], load: Loader, places: Sequence[RowRef], size: int, most_bytes: int
+) -> dict[RowRef, str]:
     """Return place -> its image as a data URI: WebP, `size` pixels a side, stretched to a square as the backbone sees it.
 
     All have the highest of four qualities at which their base64 fits into `most_bytes`; if the lowest doesn't fit, the last
@@ -39,7 +39,7 @@ def thumbnails(
     """
     wanted = list(dict.fromkeys(places))
 
-    def image(place: Place) -> npt.NDArray[np.uint8]:
+    def image(place: RowRef) -> npt.NDArray[np.uint8]:
         split, row = place
         return load(splits[split].locations[row], splits[split].digests[row], size)
 

@@ -11,16 +11,16 @@ from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.combination import Combination, normalised
 from featcache.ensemble import Ensemble
-from featcache.member_tables import Places
+from featcache.member_tables import RowNumbers
 from featcache.members import out_of_fold
 from featcache.predictions import Predictions
 from featcache.project import Project
 from featcache.scoring import Floats
-from featcache.scratch import space
+from featcache.scratch import allocate
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class EnsemblePredictions:
     """n usable rows of one split, each told by models that were not trained on it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Told:
         return most
 
 
-def told_rows(project: Project, built: Ensemble) -> dict[str, Told]:
+def told_rows(project: Project, built: Ensemble) -> dict[str, EnsemblePredictions]:
     """Return split -> its rows, ``train`` first.
 
     Raises:
@@ -59,23 +59,23 @@ def told_rows(project: Project, built: Ensemble) -> dict[str, Told]:
     )
     known = out_of_fold(project).scored()
     nested = [_gathered(project, known, each.nested_parts(known)) for each in (built, plain)]
-    found = {"train": Told("train", known.ids, known.labels, *nested)}
+    found = {"train": EnsemblePredictions("train", known.ids, known.labels, *nested)}
     for split in project.scored_splits():
         predictions = Predictions.load(project.predictions(split).path)
         usable = np.asarray(open_cache(project.features(split, 0).path).status) == Status.OK
         rows = np.flatnonzero(usable).tolist()
         predictions = predictions.align([predictions.ids[row] for row in rows])
         applied = [_gathered(project, predictions, each.parts(predictions)) for each in (built, plain)]
-        found[split] = Told(split, predictions.ids, predictions.labels, *applied)
+        found[split] = EnsemblePredictions(split, predictions.ids, predictions.labels, *applied)
     return {split: told for split, told in found.items() if len(told.ids)}
 
 
 def _gathered(
-    project: Project, predictions: Predictions, told_parts: Iterable[tuple[slice | Places, Floats]]
+    project: Project, predictions: Predictions, told_parts: Iterable[tuple[slice | RowNumbers, Floats]]
 ) -> Floats:
     """(n, C) of these parts, rows brought to sum 1; a large table stands in a file without a name."""
     shape = len(predictions.ids), len(predictions.class_names)
-    told: Floats = space(shape, np.float64, project.folder)
+    told: Floats = allocate(shape, np.float64, project.folder)
     told[:] = np.nan
     for rows, said in told_parts:
         told[rows] = normalised(said)

@@ -1,7 +1,7 @@
 """Where images come from: listing, decoding, and the manifest."""
 
 from featcache.sources.files import FileStats
-from featcache.sources.index import current_key, index_images, list_files, list_images, preview_images, reread_images
+from featcache.sources.index import build_manifest, current_key, list_files, list_images, preview_images, reread_images
 from featcache.sources.manifest import Manifest, stored_manifest
 from featcache.sources.source import Source, open_source
 
@@ -9,8 +9,8 @@ __all__ = [
     "FileStats",
     "Manifest",
     "Source",
+    "build_manifest",
     "current_key",
-    "index_images",
     "list_files",
     "list_images",
     "open_source",

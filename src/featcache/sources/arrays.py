@@ -14,9 +14,9 @@ from featcache.progress import Progress
 from featcache.rows import UNKNOWN_LABEL, Rows
 from featcache.sources.decode import resize_rgb
 from featcache.sources.files import FileStats, stat_file
-from featcache.sources.listing import DigestCache, Examinations
+from featcache.sources.listing import DigestCache, FileChecks
 from featcache.sources.manifest import Manifest, check_training
-from featcache.texts import ComputedTexts, PackedTexts, RepeatedText
+from featcache.texts import ComputedTexts, ConstantText, PackedTexts
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ class ArraySource:
         """Look at the files, without reading any."""
         return FileStats(stat_file(location, path) for location, path in self.paths.items())
 
-    def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> Examinations:
+    def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> FileChecks:
         """Digest `files` as far as `digests` doesn't know them.
 
         Raises:
@@ -126,5 +126,5 @@ def _rows(name: str, split: ArraySplit, numbers: npt.NDArray[np.int64]) -> Rows:
             raise SourceError(f"{split.where}: {seen}; got label={unseen[0]}: remove these rows or add training images")
         labels = np.searchsorted(numbers, split.labels).astype(np.int32)
     digests = PackedTexts(map(pixels_digest, split.images))
-    nothing, locations = RepeatedText("", n), ComputedTexts(n, lambda row: f"{name}:{row}")
+    nothing, locations = ConstantText("", n), ComputedTexts(n, lambda row: f"{name}:{row}")
     return Rows(split.ids, labels, nothing, digests, nothing, locations)

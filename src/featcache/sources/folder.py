@@ -15,12 +15,12 @@ from featcache.progress import Progress
 from featcache.rows import SPLITS, UNKNOWN_LABEL, Rows
 from featcache.sources.decode import decode_rgb, header_fault, image_digest
 from featcache.sources.files import MOST_BYTES, FileStats, stat_file
-from featcache.sources.listing import DigestCache, Examinations
+from featcache.sources.listing import DigestCache, FileChecks
 from featcache.sources.manifest import Manifest, check_training
 from featcache.sources.misplaced import count_images, empty_classes, look_alikes, no_training_folder
 from featcache.sources.natural_order import natural, natural_order
 from featcache.sources.walk import Above, Entry, below, entries, files_below, is_folder, is_hidden, is_system, suffix
-from featcache.texts import ComputedTexts, PackedTexts, RepeatedText
+from featcache.texts import ComputedTexts, ConstantText, PackedTexts
 
 # Whatever has an image's name is a row, readable or not: a test image that can't be read keeps its row of the submission.
 SUFFIXES = frozenset(f".{suffix}" for suffix in IMAGE_SUFFIXES)
@@ -40,7 +40,7 @@ class FolderSource:
         """
         return _Scan(self.path).files
 
-    def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> Examinations:
+    def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> FileChecks:
         """Digest `files` and look at their headers, as far as `digests` doesn't know them."""
         return digests.digest_all(files, self.path.joinpath, _looked_at, progress)
 
@@ -62,7 +62,7 @@ class FolderSource:
         self._check_layout(layout, labels)
         examined = self.examine(files, digests, progress)
         rows = {split: _rows(layout.rows[split], labels, examined) for split in SPLITS}
-        names = tuple(map(printable, classes))
+        names = tuple(map(readable_name, classes))
         check_training(str(self.path / "train"), names, rows["train"])
         return Manifest(names, rows, {"source": "folder"}, scan.left_out)
 
@@ -96,9 +96,9 @@ class FolderSource:
         labels: dict[str, int] = {}
         for split, folders in layout.classes.items():
             known = {name: numbers[composed(name)] for name in folders if composed(name) in numbers}
-            twice = clash(map(printable, known))
+            twice = clash(map(readable_name, known))
             if twice:
-                same = sorted(name for name in known if composed(printable(name)) == composed(twice[0]))
+                same = sorted(name for name in known if composed(readable_name(name)) == composed(twice[0]))
                 raise SourceError(
                     f"{self.path / split}: expected each class once; got folders {' and '.join(map(ascii, same))}, "
                     "which are the same name written differently: merge or rename them"
@@ -144,7 +144,7 @@ def _looked_at(content: bytes) -> tuple[str, str]:
     return image_digest(content), header_fault(content)
 
 
-def printable(name: str) -> str:
+def readable_name(name: str) -> str:
     """Return a file name as text that can be written anywhere: bytes that aren't UTF-8 become backslash escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
@@ -248,7 +248,7 @@ class _Scan:
         """Whether a folder is hidden or a system's; one right in a split that holds images might be meant as a class."""
         if is_hidden(folder):
             if split and not self._keep and count_images(Path(folder.path), is_image):
-                self.left_out[f"folder {split}/{printable(folder.name)}/, as its name begins with a dot"] += 1
+                self.left_out[f"folder {split}/{readable_name(folder.name)}/, as its name begins with a dot"] += 1
             return True
         if is_system(folder):
             self.left_out[f"system folders ({folder.name})"] += 1
@@ -268,12 +268,12 @@ class _Scan:
             if entry.is_symlink() and not paths.is_file(Path(entry.path)):
                 self.left_out["links that lead to no file"] += 1
                 return
-            self.left_out[printable(suffix(entry.name)) or "no suffix"] += 1
+            self.left_out[readable_name(suffix(entry.name)) or "no suffix"] += 1
         elif is_image(entry.name) and not entry.name.startswith("._"):  # macOS keeps a file's attributes there
             self.left_out["images whose names begin with a dot"] += 1
 
 
-def _rows(rows: npt.NDArray[np.uint32], labels: dict[str, int], examined: Examinations) -> Rows:
+def _rows(rows: npt.NDArray[np.uint32], labels: dict[str, int], examined: FileChecks) -> Rows:
     locations, count = examined.files.locations, len(rows)
 
     def at(row: int) -> str:
@@ -284,9 +284,9 @@ def _rows(rows: npt.NDArray[np.uint32], labels: dict[str, int], examined: Examin
         return labels.get(name, UNKNOWN_LABEL) if deeper else UNKNOWN_LABEL
 
     return Rows(
-        ids=ComputedTexts(count, lambda row: printable(at(row).partition("/")[2])),
+        ids=ComputedTexts(count, lambda row: readable_name(at(row).partition("/")[2])),
         labels=np.fromiter((label(at(row)) for row in range(count)), np.int32, count),
-        groups=RepeatedText("", count),
+        groups=ConstantText("", count),
         digests=ComputedTexts(count, lambda row: examined.digest(int(rows[row]))),
         reasons=ComputedTexts(count, lambda row: examined.reasons.get(int(rows[row]), "")),
         locations=ComputedTexts(count, at),

@@ -20,7 +20,7 @@ LISTING_JSON = "listing.json"
 _GROUPS = "groups:"  # no image's location starts with it
 
 
-def index_images(spec: DatasetSpec, folder: Path, progress: Progress | None = None) -> Manifest:
+def build_manifest(spec: DatasetSpec, folder: Path, progress: Progress | None = None) -> Manifest:
     """List every image of a data set and save the manifest in `folder`: `list_images` and `Manifest.save` in one.
 
     Raises:

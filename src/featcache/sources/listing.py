@@ -24,7 +24,7 @@ from featcache.progress import Progress, Silent
 from featcache.records import read_json
 from featcache.sources.files import MOST_BYTES, FileStat, FileStats
 from featcache.sources.image_file import optional_formats
-from featcache.texts import NOWHERE, positions
+from featcache.texts import NOT_FOUND, index_of
 
 LISTING_VERSION = 3  # raise it when the same files would be listed, checked or digested differently
 _THREADS = 8  # reading waits for the disk more than for a core
@@ -54,7 +54,7 @@ class Examined(NamedTuple):
         return bool(self.digest) and abs(self.read_ns - self.stat.ctime_ns) >= SETTLE_NS
 
 
-class Examinations(Sequence[Examined]):
+class FileChecks(Sequence[Examined]):
     """What was found in each of `files`, or is still to be found (`read_ns` 0); 40 bytes a file, and the reasons."""
 
     def __init__(self, files: FileStats) -> None:
@@ -118,9 +118,9 @@ class Examinations(Sequence[Examined]):
 class DigestCache:
     """Digests by location; what is asked for again with an unchanged stat isn't read again."""
 
-    def __init__(self, known: Examinations | None = None):
-        self._known = known if known is not None else Examinations(FileStats())
-        self.used: list[Examinations] = []
+    def __init__(self, known: FileChecks | None = None):
+        self._known = known if known is not None else FileChecks(FileStats())
+        self.used: list[FileChecks] = []
 
     @classmethod
     def load(cls, path: Path) -> "DigestCache":
@@ -130,7 +130,7 @@ class DigestCache:
                 lines = csv.reader(stream)
                 if tuple(next(lines, ())) != _COLUMNS:
                     return cls()
-                known = Examinations(FileStats())
+                known = FileChecks(FileStats())
                 for location, size, mtime, ctime, read, digest, reason in lines:
                     known.append(FileStat(location, int(size), int(mtime), int(ctime)), int(read), digest, reason)
                 return cls(known)
@@ -152,7 +152,7 @@ class DigestCache:
         path: Callable[[str], Path],
         look: Callable[[bytes], tuple[str, str]] | None,
         progress: Progress,
-    ) -> Examinations:
+    ) -> FileChecks:
         """Return digest and reason of many files, reading those whose stat is new, several at a time.
 
         Args:
@@ -161,7 +161,7 @@ class DigestCache:
             look: from the content, its digest and why it can't be used; None to hash in flat memory without looking.
             progress: is told of every file.
         """
-        found = Examinations(files)
+        found = FileChecks(files)
         self.used.append(found)
         progress.start("listing", len(files), "files")
         self._recall(found)
@@ -188,13 +188,13 @@ class DigestCache:
             progress.finish()
         return found
 
-    def _recall(self, found: Examinations) -> None:
+    def _recall(self, found: FileChecks) -> None:
         """Take over what is known of files whose stat is the old one."""
         known = self._known
-        places = positions(found.files.locations, known.files.locations)
+        places = index_of(found.files.locations, known.files.locations)
         now, then = found.files.numbers, known.files.numbers
         for start in range(0, len(places), _RECALLED):
-            rows = start + np.flatnonzero(places[start : start + _RECALLED] != NOWHERE)
+            rows = start + np.flatnonzero(places[start : start + _RECALLED] != NOT_FOUND)
             rows = rows[(now[rows] == then[places[rows]]).all(axis=1)]
             for row, place in zip(rows.tolist(), places[rows].tolist(), strict=True):
                 item = known[place]
@@ -220,13 +220,13 @@ class DigestCache:
         if unused:
             kept = np.ones(len(self._known), bool)
             for part in self.used:
-                places = positions(part.files.locations, self._known.files.locations)
+                places = index_of(part.files.locations, self._known.files.locations)
                 came = np.frombuffer(part.read_ns, np.int64) != 0
-                kept[places[came & (places != NOWHERE)]] = False
+                kept[places[came & (places != NOT_FOUND)]] = False
             yield from (self._known[row] for row in np.flatnonzero(kept).tolist())
 
 
-def found_in(parts: Iterable[Examinations]) -> Iterator[Examined]:
+def found_in(parts: Iterable[FileChecks]) -> Iterator[Examined]:
     """Yield what was found, file by file."""
     return (item for part in parts for item in part if item.read_ns)
 
@@ -251,7 +251,7 @@ class Listing(NamedTuple):
     key: str
 
     @classmethod
-    def of(cls, asked: dict[str, str], root: str, stats: str, used: Sequence[Examinations], key: str) -> "Listing":
+    def of(cls, asked: dict[str, str], root: str, stats: str, used: Sequence[FileChecks], key: str) -> "Listing":
         """Sum up a listing that used these files and led to `key`."""
         settled = all(item.settled or item.stat.size < 0 for item in found_in(used))
         return cls(asked, root, stats, contents_digest(used), settled, key)
@@ -277,7 +277,7 @@ class Listing(NamedTuple):
         write_text(path, json.dumps({"version": version, **self._asdict()}, indent=1) + "\n")
 
 
-def contents_digest(used: Sequence[Examinations]) -> str:
+def contents_digest(used: Sequence[FileChecks]) -> str:
     """Return one digest for every location, content and reason, in any order; equal ones give equal manifests."""
     records = bytearray()
     for item in found_in(used):

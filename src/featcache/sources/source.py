@@ -15,7 +15,7 @@ from featcache.sources.digits import open_digits
 from featcache.sources.files import FileStats
 from featcache.sources.folder import FolderSource
 from featcache.sources.idx import open_idx
-from featcache.sources.listing import DigestCache, Examinations
+from featcache.sources.listing import DigestCache, FileChecks
 from featcache.sources.manifest import Manifest
 from featcache.sources.table import open_csv
 from featcache.specs import DatasetSpec
@@ -27,7 +27,7 @@ class Source(Protocol):
     def files(self) -> FileStats:
         """Look at every file the listing rests on: a stat each, never a read."""
 
-    def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> Examinations:
+    def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> FileChecks:
         """Digest these files as far as `digests` doesn't know them."""
 
     def list_rows(self, files: FileStats, digests: DigestCache, progress: Progress) -> Manifest:

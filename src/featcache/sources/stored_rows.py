@@ -19,7 +19,7 @@ import numpy as np
 from featcache.errors import CacheFormatError
 from featcache.paths import regular
 from featcache.rows import SPLITS, UNKNOWN_LABEL, Rows, RowsKey
-from featcache.texts import CHUNK, RepeatedText, Texts
+from featcache.texts import CHUNK, ConstantText, Texts
 
 COLUMNS = ("split", "id", "label", "group", "digest", "status", "reason", "location")
 _KEPT = 4  # parsed chunks a split: several threads read near each other
@@ -141,7 +141,7 @@ def _rows(file: _File, split: _Split) -> Rows:
     count, ids = len(split.labels), _Column(chunk, "id", len(split.labels))
     ids.is_unique = split.has_unique_ids()
     groups, reasons = (
-        RepeatedText(next(iter(seen)), count) if len(seen) == 1 else _Column(chunk, name, count)
+        ConstantText(next(iter(seen)), count) if len(seen) == 1 else _Column(chunk, name, count)
         for name, seen in (("group", split.groups), ("reason", split.reasons))
     )
     labels = np.frombuffer(split.labels, np.int32)

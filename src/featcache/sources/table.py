@@ -17,7 +17,7 @@ from featcache.errors import SourceError
 from featcache.paths import fault
 from featcache.sources.arrays import ArraySource, ArraySplit
 from featcache.sources.table_header import Header, read_header
-from featcache.texts import PackedTexts, repeated
+from featcache.texts import PackedTexts, first_duplicate
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _CHUNK_ROWS = 4096
@@ -79,7 +79,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _checked(path: Path, ids: Sequence[str]) -> Sequence[str]:
-    twice = repeated(ids)
+    twice = first_duplicate(ids)
     if twice is not None:
         raise SourceError(f"{path}: expected unique ids; id={twice!r} stands twice: mend the table")
     odd = next((row for row, text in enumerate(ids) if not text or "\0" in text), None)

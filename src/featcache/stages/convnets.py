@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.artifact import Artifact
-from featcache.cluster import Cluster, agreed_terms, connected
-from featcache.convnet_folder import History, PartialFolder, State, model_path
-from featcache.convnet_plan import ConvNetPlan, resolve
+from featcache.cluster import Cluster, connect, verified_workers
+from featcache.convnet_folder import EpochRecord, PartialFolder, State, model_path
+from featcache.convnet_plan import ConvNetPlan, resolve_convnet
 from featcache.ensemble_search import judged_members
 from featcache.errors import CacheMismatchError
 from featcache.flight import Job
@@ -24,11 +24,11 @@ from featcache.progress import Progress, Silent
 from featcache.project import LOG_NAME, Project
 from featcache.resolved import gpu_capability_of
 from featcache.rows import Rows
-from featcache.scratch import space
+from featcache.scratch import allocate
 from featcache.set_aside import SplitRows, check_usable, reason
 from featcache.sources import Manifest, open_source
 from featcache.startup import import_keras
-from featcache.tables import counted
+from featcache.tables import pluralize
 from featcache.worker import ONE_AT_A_TIME
 
 if TYPE_CHECKING:
@@ -59,16 +59,16 @@ def train_convnets(project: Project, progress: Progress, *, fresh: bool = False)
     ]
     for seed in seeds:
         _partial(project, seed).begin(fresh=fresh)
-    cluster = connected(project)
+    cluster = connect(project)
     if cluster is not None:
         _train_folds_there(cluster, project, seeds, material, progress)
     said = [_train_member(project, seed, material, progress) for seed in seeds]
     there = [cluster.said()] if cluster is not None else []
-    return " · ".join([f"{counted(material.plan.epochs, 'epoch')} in {material.plan.precision}", *said, *there])
+    return " · ".join([f"{pluralize(material.plan.epochs, 'epoch')} in {material.plan.precision}", *said, *there])
 
 
 @dataclass(frozen=True, eq=False)
-class _Material:
+class _TrainingData:
     """What networks are trained on: images, labels (-1 where an image can't be used), folds, and how."""
 
     rows: Rows
@@ -91,7 +91,7 @@ class _Material:
         return Training(self.pixels.images, self.labels, np.sort(own), folds[fold], seed, fold)
 
 
-def _material(project: Project, progress: Progress) -> _Material:
+def _material(project: Project, progress: Progress) -> _TrainingData:
     import_keras(project.folder / LOG_NAME)
     manifest, spec = Manifest.load(project.folder), project.settings.convnet
     rows = manifest.splits["train"]
@@ -110,8 +110,8 @@ def _material(project: Project, progress: Progress) -> _Material:
     largest = int(max(np.sum(folds == fold) for fold in np.unique(folds[folds >= 0])))
     precision = choose_precision(spec.precision, gpu_capability_of(project)).name
     usable, channels = int((folds >= 0).sum()), pixels.images.shape[-1]
-    plan = resolve(spec, usable - largest, channels, len(manifest.class_names), precision)
-    return _Material(rows, pixels, labels, folds, manifest.class_names, plan)
+    plan = resolve_convnet(spec, usable - largest, channels, len(manifest.class_names), precision)
+    return _TrainingData(rows, pixels, labels, folds, manifest.class_names, plan)
 
 
 def _partial(project: Project, seed: int) -> PartialFolder:
@@ -121,7 +121,7 @@ def _partial(project: Project, seed: int) -> PartialFolder:
 
 # ---- on workers
 
-_KEPT: dict[str, _Material] = {}
+_KEPT: dict[str, _TrainingData] = {}
 
 
 def train_fold_there(project: Project, seed: int, fold: int) -> None:
@@ -136,7 +136,7 @@ def train_fold_there(project: Project, seed: int, fold: int) -> None:
 
 
 def _train_folds_there(
-    cluster: Cluster, project: Project, seeds: Sequence[int], material: _Material, progress: Progress
+    cluster: Cluster, project: Project, seeds: Sequence[int], material: _TrainingData, progress: Progress
 ) -> None:
     """Have workers train every fold that isn't finished, a job each."""
     folds = material.fold_rows()
@@ -144,7 +144,7 @@ def _train_folds_there(
     jobs = [Job(f"fold {fold} of convnet/seed{seed}", train_fold_there, (seed, fold)) for seed, fold in todo]
     progress.start("small networks", len(jobs), "folds")
     try:
-        with agreed_terms(cluster, project, weights=False) as terms:
+        with verified_workers(cluster, project, weights=False) as terms:
             for job, _ in cluster.run(terms, jobs, progress, one_each=True):
                 progress.advance(1, job.name)
     finally:
@@ -163,14 +163,14 @@ def predict_convnets(project: Project, members: Sequence[Artifact], rows: Rows) 
         SourceChangedError: an image changed since it was indexed.
     """
     import_keras(project.folder / LOG_NAME)
-    from featcache.convnet import load_networks, predict
+    from featcache.convnet import load_networks, predict_convnet
 
     pixels: Pixels | None = None
     for member in members:
         networks = load_networks(member.path.parent)
         if pixels is None:
             pixels = _pixels(project, rows, Silent(), channels=networks[0].input_shape[-1])
-        yield _row_parts(functools.partial(predict, networks, pixels.images), pixels.usable)
+        yield _row_parts(functools.partial(predict_convnet, networks, pixels.images), pixels.usable)
 
 
 def _row_parts(
@@ -188,20 +188,20 @@ def _pixels(project: Project, rows: Rows, progress: Progress, channels: int | No
     return load_pixels(rows, load, size, project.folder, progress, "decoding", channels)
 
 
-def _train_member(project: Project, seed: int, material: _Material, progress: Progress) -> str:
-    from featcache.convnet import load_network, predict
+def _train_member(project: Project, seed: int, material: _TrainingData, progress: Progress) -> str:
+    from featcache.convnet import load_network, predict_convnet
 
     begun, artifact, partial, plan = time.perf_counter(), project.convnet(seed), _partial(project, seed), material.plan
     rows, labels, name = material.rows, material.labels, f"convnet/seed{seed}"
-    said: npt.NDArray[np.float32] = space((1, len(rows), len(material.class_names)), np.float32, project.folder)
+    said: npt.NDArray[np.float32] = allocate((1, len(rows), len(material.class_names)), np.float32, project.folder)
     said[:] = np.nan
     out_of_fold = Predictions(rows.ids, labels, (name,), said, material.class_names, material.folds)
     folds = material.fold_rows()
-    histories: dict[str, History] = {}
+    histories: dict[str, EpochRecord] = {}
     progress.start(name, plan.epochs * len(folds), "epochs")
     try:
         for fold, held_out in folds.items():
-            history: History | None = partial.finished(fold)
+            history: EpochRecord | None = partial.finished(fold)
             if history is None:
                 history = _train_fold(plan, material.training(seed, fold), partial, progress)
             else:
@@ -209,7 +209,7 @@ def _train_member(project: Project, seed: int, material: _Material, progress: Pr
             histories[f"fold{fold}"] = history
             # by the network as it is stored: the same whether it was trained now or before a kill
             network = load_network(model_path(partial.path, fold))
-            said[0, held_out] = predict([network], material.pixels.images, held_out)
+            said[0, held_out] = predict_convnet([network], material.pixels.images, held_out)
     finally:
         progress.finish()
     score = next(judged_members(out_of_fold.scored())).scores()
@@ -235,7 +235,7 @@ def _train_fold(
         progress.advance(len(begun[1].get("loss", ())))
     written = time.perf_counter()
 
-    def after_epoch(state: Callable[[], State], history: History) -> None:
+    def after_epoch(state: Callable[[], State], history: EpochRecord) -> None:
         nonlocal written
         progress.advance(
             1, f"fold {training.fold}: loss {history['loss'][-1]:.3f}, out of fold {history['fold_loss'][-1]:.3f}"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featcache import disk, set_aside, sources
-from featcache.block_jobs import RemoteBackbone, engine_of, remote_backbone
+from featcache.block_jobs import RemoteBackbone, remote_backbone, remote_engine
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
-from featcache.cluster import agreed_terms, connected
+from featcache.cluster import connect, verified_workers
 from featcache.csv_files import CsvWriter
 from featcache.errors import SourceError
 from featcache.extract import extract_copies
@@ -24,7 +24,7 @@ from featcache.resolved import gpu_capability_of, resolved_backbone
 from featcache.set_aside import SplitRows, check_usable
 from featcache.sources import Manifest, open_source
 from featcache.stages.checks import check_clip, check_heads, check_space, check_submission
-from featcache.tables import counted
+from featcache.tables import pluralize
 from featcache.weights import resolve_weights
 
 if TYPE_CHECKING:
@@ -105,20 +105,20 @@ def extract_split(
         return backbone
 
     load = open_source(project.settings.dataset).load
-    cluster = connected(project)
+    cluster = connect(project)
     if cluster is None:
         extract_copies(jobs, load, open_backbone, progress, reuse=not fresh, about=about)
-        return f"{split}: {_told([open_cache(path).run for path in jobs])}"
+        return f"{split}: {_summary_line([open_cache(path).run for path in jobs])}"
 
     def ask_for_backbone() -> RemoteBackbone:
         backbone = remote_backbone(cluster, terms, progress)
         check_space(project, backbone.taps)
         return backbone
 
-    with agreed_terms(cluster, project, weights=True) as terms:
-        engine = engine_of(cluster, terms)
+    with verified_workers(cluster, project, weights=True) as terms:
+        engine = remote_engine(cluster, terms)
         extract_copies(jobs, load, ask_for_backbone, progress, reuse=not fresh, about=about, engine=engine)
-    return f"{split}: {_told([open_cache(path).run for path in jobs])} · {cluster.said()}"
+    return f"{split}: {_summary_line([open_cache(path).run for path in jobs])} · {cluster.said()}"
 
 
 def _job(project: Project, manifest: Manifest, split: str, copy: int) -> Extraction:
@@ -133,7 +133,7 @@ def _job(project: Project, manifest: Manifest, split: str, copy: int) -> Extract
     )
 
 
-def _told(runs: Sequence[Mapping[str, Any]]) -> str:
+def _summary_line(runs: Sequence[Mapping[str, Any]]) -> str:
     """What became of the rows of all copies, how fast, and what took the time."""
     counts = {what: sum(run[what] for run in runs) for what in ("computed", "copied", "resumed")}
     parts = [f"{count:,} {what}" for what, count in counts.items() if count]
@@ -165,11 +165,11 @@ def finish_features(project: Project, progress: Progress) -> str:
     artifact, notices = project.all_features(), set_aside.found_notices(plain)
     write_json(artifact.path, {**artifact.stamp(project.run), "rejected": len(rejected), "notices": notices})
     if rejected:
-        progress.notice(f"{counted(len(rejected), 'image')} could not be used; {path} says why")
+        progress.notice(f"{pluralize(len(rejected), 'image')} could not be used; {path} says why")
     for line in notices:
         progress.notice(line)
     size = sum(reader.size for reader in readers)
-    return f"{counted(len(readers), 'cache')} · {counted(sum(map(len, readers)), 'row')} · {size / 1e6:,.1f} MB"
+    return f"{pluralize(len(readers), 'cache')} · {pluralize(sum(map(len, readers)), 'row')} · {size / 1e6:,.1f} MB"
 
 
 def _rejected_rows(project: Project, manifest: Manifest, plain: Sequence[Reader]) -> dict[tuple[str, int], str]:

@@ -8,20 +8,20 @@ from featcache import member_tables, training
 from featcache.batches import Examples
 from featcache.cache.layout import Status
 from featcache.cache.sound import checked_cache
-from featcache.cluster import agreed_terms, connected
+from featcache.cluster import connect, verified_workers
 from featcache.curves import curves_record
 from featcache.flight import Job
 from featcache.folds import FOLD_SEED, assign_folds
 from featcache.linear import train_linear
 from featcache.parts import by_folds, by_groups
 from featcache.predictions import Predictions
-from featcache.presets import BY_GROUP, LINEAR, PSEUDO, resolve
+from featcache.presets import BY_GROUP, LINEAR, PSEUDO, resolve_heads
 from featcache.progress import Progress, Silent
 from featcache.project import LOG_NAME, Project
 from featcache.scoring import Scores, judge_parts
 from featcache.stages.pseudo import pseudo_labels
 from featcache.startup import import_keras
-from featcache.tables import counted
+from featcache.tables import pluralize
 
 
 def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str:
@@ -44,15 +44,15 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     folds = assign_folds(labels, plain.groups, spec.folds, FOLD_SEED, names, plain.digest_column)
     parts = by_groups(plain.groups, usable) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
     width, rows = int(np.prod(plain.taps[tap].shape)), int(usable.sum())
-    plan = resolve(spec, shape, width, rows, len(names), groups=len(parts.numbers))
+    plan = resolve_heads(spec, shape, width, rows, len(names), groups=len(parts.numbers))
     pseudo = pseudo_labels(project, tap, parts) if shape.endswith(PSEUDO) else None
     examples = Examples([reader[tap] for reader in readers], plain.labels, parts, pseudo)
     if shape == LINEAR:
         bag = train_linear(examples, plan, progress, f"{tap}: {shape}", project.folder)
     else:
-        accelerator = stacked.StackedHeads if stacked.accelerated() else None
+        accelerator = stacked.KerasEngine if stacked.accelerated() else None
         seeds, name, folder = range(spec.seeds), f"{tap}: {shape}", project.folder
-        bag = training.train_bag(examples, plan, seeds, progress, name, accelerator, folder)
+        bag = training.train_heads(examples, plan, seeds, progress, name, accelerator, folder)
     artifact = project.bag(tap, shape)
     members = tuple(f"{tap}/{shape}/seed{seed}" for seed in bag.seeds)
     out_of_fold = Predictions(plain.ids, labels, members, bag.out_of_fold, names, folds)
@@ -60,9 +60,9 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     record |= {"tap": tap, "shape": shape} | ({"curves": curves_record(bag)} if shape != LINEAR else {})
     heads.save_bag(bag, artifact.path.parent, record, out_of_fold)
     score = _mean_scores(out_of_fold.scored())
-    steps = counted(plan.epochs, "epoch") if shape != LINEAR else counted(len(bag.history.loss), "strength")
-    what = counted(len(parts.numbers), "group" if parts.by_group else "fold")
-    heads_of = f"{tap}/{shape}: {counted(len(bag.seeds), 'seed')} x {what}, {steps}"
+    steps = pluralize(plan.epochs, "epoch") if shape != LINEAR else pluralize(len(bag.history.loss), "strength")
+    what = pluralize(len(parts.numbers), "group" if parts.by_group else "fold")
+    heads_of = f"{tap}/{shape}: {pluralize(len(bag.seeds), 'seed')} x {what}, {steps}"
     return f"{heads_of} · out of fold: accuracy {score.accuracy:.4f}, log-loss {score.log_loss:.4f}"
 
 
@@ -84,7 +84,7 @@ def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> 
         ClusterError: workers can't be had, don't fit, or die.
         TrainingError, StorageError: as `train_bag`.
     """
-    cluster, run = connected(project), project.run if fresh else None
+    cluster, run = connect(project), project.run if fresh else None
     todo = [bag for bag in project.bags() if not project.bag(*bag).is_complete(run)]
     todo.sort(key=lambda bag: bag[1].endswith(PSEUDO))
     if cluster is None:
@@ -92,9 +92,9 @@ def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> 
         return " · ".join(told) or "every bag is trained"
     progress.start("bags of heads", len(todo), "bags")
     try:
-        with agreed_terms(cluster, project, weights=False) as terms:
+        with verified_workers(cluster, project, weights=False) as terms:
             for second in (False, True):
-                jobs = [Job(f"bag {tap}/{shape}", train_bag_there, (tap, shape)) for tap, shape in todo
+                jobs = [Job(f"bag {tap}/{shape}", train_bag_on_worker, (tap, shape)) for tap, shape in todo
                         if shape.endswith(PSEUDO) == second]  # fmt: skip
                 for _, said in cluster.run(terms, jobs, progress, one_each=True):
                     progress.advance(1, said)
@@ -103,6 +103,6 @@ def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> 
     return f"{len(todo)} bags · {cluster.said()}"
 
 
-def train_bag_there(project: Project, tap: str, shape: str) -> str:
+def train_bag_on_worker(project: Project, tap: str, shape: str) -> str:
     """Train a bag on a worker, whose artifacts folder is that of all."""
     return train_bag(project, tap, shape, Silent())

@@ -18,7 +18,7 @@ from featcache.progress import Progress
 from featcache.project import Project
 from featcache.sources import Manifest
 from featcache.stages.convnets import RowParts, predict_convnets
-from featcache.tables import counted
+from featcache.tables import pluralize
 
 _UNKNOWN_SECONDS = 1e9  # stands in for a number that is known at the end, and is no longer
 _AGAIN = "run TrainHeads with --rerun"
@@ -48,7 +48,7 @@ def predict_rows(project: Project, progress: Progress) -> str:
     finally:
         progress.finish()
     rows = " · ".join(f"{split} {project.splits()[split]['rows']:,}" for split in splits)
-    return f"{rows} rows by {counted(members[0], 'member')}"
+    return f"{rows} rows by {pluralize(members[0], 'member')}"
 
 
 def _predict_split(project: Project, split: str, prior: npt.NDArray[np.float64], progress: Progress) -> int:

@@ -9,18 +9,18 @@ from featcache.batches import PseudoLabels
 from featcache.cache.layout import Status
 from featcache.cache.sound import checked_cache
 from featcache.ensemble import Ensemble
-from featcache.ensemble_search import build_ensemble
+from featcache.ensemble_search import select_ensemble
 from featcache.errors import TrainingError
 from featcache.member_tables import row_parts
-from featcache.parts import Parts
+from featcache.parts import Partition
 from featcache.predictions import Predictions, joined_members
 from featcache.project import Project
-from featcache.scratch import space
+from featcache.scratch import allocate
 
 _LEAST_ROWS = 256  # each part takes the weights of all bags once more
 
 
-def pseudo_labels(project: Project, tap: str, parts: Parts) -> PseudoLabels:
+def pseudo_labels(project: Project, tap: str, parts: Partition) -> PseudoLabels:
     """Label the test rows, for each fold by heads and weights that haven't seen it.
 
     Labels of the whole ensemble would carry each fold's own labels to the head that is scored on it.
@@ -41,11 +41,11 @@ def pseudo_labels(project: Project, tap: str, parts: Parts) -> PseudoLabels:
     folders = [artifact.path.parent for artifact in project.first_round()]
     taps = [str((artifact.record() or {}).get("tap")) for artifact in project.first_round()]
     known = joined_members([Predictions.load(folder / OUT_OF_FOLD_FILE) for folder in folders])
-    built = build_ensemble(known, project.settings.ensemble.method)
+    built = select_ensemble(known, project.settings.ensemble.method)
     # where every row is usable, the file itself is read batch by batch
     features = {name: reader[name] if usable.all() else reader[name][usable] for name in {*taps, tap}}
     bags, rows = [load_bag(folder) for folder in folders], int(usable.sum())
-    labels: Floats = space((len(parts.numbers), rows, len(reader.class_names)), np.float32, project.folder)
+    labels: Floats = allocate((len(parts.numbers), rows, len(reader.class_names)), np.float32, project.folder)
     heads = sum(len(bag.heads) for bag in bags)
     for some in row_parts(rows, heads * len(reader.class_names), _LEAST_ROWS):
         said = [by_fold(bag, features[name][some], parts) for bag, name in zip(bags, taps, strict=True)]
@@ -53,7 +53,7 @@ def pseudo_labels(project: Project, tap: str, parts: Parts) -> PseudoLabels:
     return PseudoLabels([features[tap]], labels, project.settings.heads.pseudo_weight)
 
 
-def by_fold(bag: Bag, features: npt.NDArray[np.float16], parts: Parts) -> Floats:
+def by_fold(bag: Bag, features: npt.NDArray[np.float16], parts: Partition) -> Floats:
     """Return (P, seeds, m, C): for each fold, what each seed's head that hasn't seen it says of m rows."""
     told = bag.predict(features)
     place = {(head.seed, head.fold): number for number, head in enumerate(bag.heads)}
@@ -61,7 +61,7 @@ def by_fold(bag: Bag, features: npt.NDArray[np.float16], parts: Parts) -> Floats
     return chosen
 
 
-def soft_labels(said: Floats, built: Ensemble, parts: Parts) -> Floats:
+def soft_labels(said: Floats, built: Ensemble, parts: Partition) -> Floats:
     """Return (P, m, C) of (P, members, m, C): each fold's by the combination that was fitted without it, not clipped."""
     return np.stack(
         [built.folds[fold].apply(said[place], clip=1.0) for place, fold in enumerate(parts.numbers)]

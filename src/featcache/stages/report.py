@@ -8,7 +8,7 @@ from featcache.progress import Progress
 from featcache.project import Project
 from featcache.records import write_json
 from featcache.report import render_page, report_content
-from featcache.tables import counted
+from featcache.tables import pluralize
 
 
 def write_report(project: Project, progress: Progress) -> str:
@@ -28,7 +28,7 @@ def write_report(project: Project, progress: Progress) -> str:
     write_json(artifact.path, {**artifact.stamp(project.run), "content_digest": keys.file_digest(path)})
     found, copies = content["pictures"]["totals"]["errors"], content["pictures"]["copies"]["total"]
     said = (
-        f"{counted(found, 'label')} to look at, {counted(copies, 'image')} that {'stands' if copies == 1 else 'stand'} twice"
+        f"{pluralize(found, 'label')} to look at, {pluralize(copies, 'image')} that {'stands' if copies == 1 else 'stand'} twice"
         if found or copies
         else "nothing suspicious"
     )

@@ -9,18 +9,18 @@ from featcache import keys
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.ensemble import Ensemble
-from featcache.ensemble_search import build_ensemble as search_ensemble
+from featcache.ensemble_search import select_ensemble as search_ensemble
 from featcache.errors import SubmissionError
 from featcache.members import all_scores, class_prior, groups_of, out_of_fold
 from featcache.predictions import Predictions
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.records import write_json
-from featcache.scratch import space
+from featcache.scratch import allocate
 from featcache.set_aside import rejected_csv
 from featcache.stages.checks import check_clip
-from featcache.submission import write_submission as write_file
-from featcache.tables import counted
+from featcache.submission import write_submission_file as write_file
+from featcache.tables import pluralize
 
 
 def build_ensemble(project: Project, progress: Progress) -> str:
@@ -35,7 +35,7 @@ def build_ensemble(project: Project, progress: Progress) -> str:
     built = search_ensemble(known, project.settings.ensemble.method, groups_of(project, known.ids))
     artifact = project.ensemble()
     built.save(artifact.path, {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)})
-    chosen = f"{built.whole.method} of {len(built.members)} of {counted(len(built.candidates), 'member')}"
+    chosen = f"{built.whole.method} of {len(built.members)} of {pluralize(len(built.candidates), 'member')}"
     score = f"accuracy {built.scores.accuracy:.4f}, log-loss {built.scores.log_loss:.4f}"
     single = f"{built.single_scores.accuracy:.4f}, {built.single_scores.log_loss:.4f}"
     return f"{chosen} · nested out of fold: {score} (best single {single})"
@@ -76,7 +76,7 @@ def write_submission(project: Project, progress: Progress) -> str:
     write_json(artifact.path, record)
     other = path.with_name("submission.csv" if spec.gzip else "submission.csv.gz")
     other.unlink(missing_ok=True)  # a submission of other settings beside this one would be taken for it
-    return f"{path.name}: {counted(report.rows, 'row')}, {','.join(report.columns)[:60]}, clip {clip:.4f}"
+    return f"{path.name}: {pluralize(report.rows, 'row')}, {','.join(report.columns)[:60]}, clip {clip:.4f}"
 
 
 def submission_clip(project: Project, built: Ensemble) -> float:
@@ -101,7 +101,7 @@ def _final(
         )
     prior = class_prior(open_cache(project.features("train", 0).path))
     shape = len(predictions.ids), len(built.class_names)
-    probabilities: npt.NDArray[np.float64] = space(shape, np.float64, project.folder)
+    probabilities: npt.NDArray[np.float64] = allocate(shape, np.float64, project.folder)
     for rows, said in built.parts(predictions, clip):
         probabilities[rows] = np.where(unusable[rows, None], prior, said)
     return predictions, probabilities, unusable

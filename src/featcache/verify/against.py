@@ -11,8 +11,8 @@ from featcache.errors import FeatcacheError
 from featcache.project import Project
 from featcache.sources import Manifest, preview_images, reread_images, stored_manifest
 from featcache.staleness import cached_rows_changed, features_reason, record_reason
-from featcache.tables import counted
-from featcache.texts import NOWHERE, positions
+from featcache.tables import pluralize
+from featcache.texts import NOT_FOUND, index_of
 from featcache.verify.faults import DISK, FILE, SETTINGS, UNKNOWN, Fault
 from featcache.verify.other_files import kind_of
 
@@ -74,13 +74,13 @@ def _rows(path: Path, reader: Reader) -> Iterator[Fault]:
 
 def _source(reader: Reader, project: Project) -> Iterator[Fault]:
     rows = _reread(project).splits.get(reader.split)
-    places = positions(reader.ids, rows.ids if rows is not None else ())
+    places = index_of(reader.ids, rows.ids if rows is not None else ())
     gone: list[str] = []
     changed: list[str] = []
     unreadable: list[str] = []
     reason = ""
     for row, digest, place in zip(reader.ids, reader.digests, map(int, places), strict=True):
-        if rows is None or place == NOWHERE:
+        if rows is None or place == NOT_FOUND:
             gone.append(row)
         elif rows.digests[place] != digest:
             failed = rows.reasons[place].startswith(_UNREADABLE)
@@ -88,9 +88,11 @@ def _source(reader: Reader, project: Project) -> Iterator[Fault]:
             (unreadable if failed else changed).append(row)
     for rows_found, what in ((gone, "gone"), (changed, "changed")):
         if rows_found:
-            yield Fault(SETTINGS, f"of the source, {counted(len(rows_found), 'image')} {what}, e.g. {rows_found[0]!r}")
+            yield Fault(
+                SETTINGS, f"of the source, {pluralize(len(rows_found), 'image')} {what}, e.g. {rows_found[0]!r}"
+            )
     if unreadable:
-        yield Fault(DISK, f"of the source, {counted(len(unreadable), 'image')} {reason}, e.g. {unreadable[0]!r}")
+        yield Fault(DISK, f"of the source, {pluralize(len(unreadable), 'image')} {reason}, e.g. {unreadable[0]!r}")
 
 
 def _unknown_source(project: Project) -> Iterator[Fault]:

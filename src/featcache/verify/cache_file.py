@@ -16,7 +16,7 @@ from featcache.cache.layout import PARTIAL_SUFFIX, Status, block_range, texts_of
 from featcache.cache.structure import Structure, read_structure
 from featcache.errors import CacheFormatError
 from featcache.paths import regular
-from featcache.texts import Texts, repeated
+from featcache.texts import Texts, first_duplicate
 from featcache.verify.faults import FILE, Fault, disk_error, reading_fault
 
 _EXPONENT = np.uint16(0x7C00)  # all ones: infinity or NaN
@@ -79,7 +79,7 @@ def _columns(descriptor: int, structure: Structure) -> Iterator[Fault]:
     if found != structure.columns_sha256:
         expected = f"expected id, label, group and digest of SHA-256 {keys.short(structure.columns_sha256)}"
         yield Fault(FILE, f"{expected}; got {keys.short(found)}")
-    twice = repeated(_Stored(descriptor, structure, "id"))
+    twice = first_duplicate(_Stored(descriptor, structure, "id"))
     if twice is not None:
         yield Fault(FILE, f"expected unique ids; id={twice!r} stands twice")
 
@@ -164,7 +164,7 @@ def _blocks(descriptor: int, structure: Structure, alive: Alive) -> Iterator[Fau
         return
     if not structure.blocks:
         return
-    scratch = blocks.Scratch(structure)
+    scratch = blocks.ScanBuffer(structure)
     for block in range(structure.blocks):
         alive(f"block {block}")
         rows = "rows {} to {}".format(*_shown(structure, block))
@@ -204,7 +204,7 @@ class _Scan:
         return self.state.digest()
 
 
-def _scan(descriptor: int, structure: Structure, block: int, scratch: blocks.Scratch) -> _Scan:
+def _scan(descriptor: int, structure: Structure, block: int, scratch: blocks.ScanBuffer) -> _Scan:
     scan = _Scan()
     start, stop = block_range(block, structure.block_rows, structure.n)
     status = blocks.read_rows(descriptor, structure, "status", start, stop)
