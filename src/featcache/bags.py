@@ -16,8 +16,8 @@ from featcache.errors import TrainingError
 from featcache.parts import Partition
 from featcache.presets import HeadPlan
 
-Floats = npt.NDArray[np.float32]
-Weights = dict[str, Floats]
+Float32s = npt.NDArray[np.float32]
+Weights = dict[str, Float32s]
 
 EPSILON = 1e-3  # what Keras' BatchNormalization adds to the variance
 _BLOCK_VALUES = 4_000_000  # about 16 MB of float32 at a time
@@ -52,12 +52,12 @@ class History:
         kept: (H,) int32, the epoch whose weights the head has, from 0.
     """
 
-    loss: Floats
-    accuracy: Floats
-    seen_loss: Floats
-    seen_accuracy: Floats
-    fold_loss: Floats
-    fold_accuracy: Floats
+    loss: Float32s
+    accuracy: Float32s
+    seen_loss: Float32s
+    seen_accuracy: Float32s
+    fold_loss: Float32s
+    fold_accuracy: Float32s
     kept: npt.NDArray[np.int32]
 
     def mappings(self) -> dict[str, npt.NDArray[Any]]:
@@ -102,7 +102,7 @@ class Bag:
             History(**{name: array[..., heads] for name, array in self.history.mappings().items()}),
         )
 
-    def predict(self, features: npt.NDArray[Any]) -> Floats:
+    def predict(self, features: npt.NDArray[Any]) -> Float32s:
         """Return (H, n, C) float32 probabilities of `features` (n, h, w, c) or (n, c), read block by block.
 
         Raises:
@@ -113,7 +113,7 @@ class Bag:
             probabilities[:, start : start + said.shape[1]] = said
         return probabilities
 
-    def member_predictions(self, features: npt.NDArray[Any]) -> Floats:
+    def member_predictions(self, features: npt.NDArray[Any]) -> Float32s:
         """Return (seeds, n, C) float32: the mean over each seed's heads, one of each fold or group.
 
         Where some heads have never seen a class, its probability is the mean over those that have, and all are brought
@@ -127,7 +127,7 @@ class Bag:
             means[:, rows] = said
         return means
 
-    def member_parts(self, features: npt.NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
+    def member_parts(self, features: npt.NDArray[Any]) -> Iterator[tuple[slice, Float32s]]:
         """Yield (rows, (seeds, b, C)): what `member_predictions` returns, a part of the rows after the other.
 
         Raises:
@@ -138,7 +138,7 @@ class Bag:
             means = np.stack([self._mean(said[heads], self.knows[heads]) for heads in by_seed])
             yield slice(start, start + said.shape[1]), means
 
-    def _said(self, features: npt.NDArray[Any]) -> Iterator[tuple[int, Floats]]:
+    def _said(self, features: npt.NDArray[Any]) -> Iterator[tuple[int, Float32s]]:
         """Yield (first row, (H, b, C) float32) of all rows."""
         if tuple(features.shape[1:]) != self.tap_shape:
             raise TrainingError(
@@ -149,9 +149,9 @@ class Bag:
             yield start, forward(self.weights, block, len(self.plan.hidden))
 
     @staticmethod
-    def _mean(probabilities: Floats, knows: npt.NDArray[np.bool_]) -> Floats:
+    def _mean(probabilities: Float32s, knows: npt.NDArray[np.bool_]) -> Float32s:
         if knows.all():
-            mean: Floats = probabilities.mean(axis=0, dtype=np.float64).astype(np.float32)
+            mean: Float32s = probabilities.mean(axis=0, dtype=np.float64).astype(np.float32)
             return mean
         shares = knows / np.maximum(knows.sum(axis=0), 1)
         return normalize(np.einsum("hnc,hc->nc", probabilities, shares))
@@ -169,10 +169,10 @@ class TrainedBag(Bag):
             for rows without one.
     """
 
-    out_of_fold: Floats
+    out_of_fold: Float32s
 
 
-def blocks(features: npt.NDArray[Any], width: int) -> Iterator[tuple[int, Floats]]:
+def blocks(features: npt.NDArray[Any], width: int) -> Iterator[tuple[int, Float32s]]:
     """Yield (first row, (b, F) float32) over all rows; `width` values a row are expected to be alive at once."""
     rows = max(1, _BLOCK_VALUES // width)
     for start in range(0, len(features), rows):
@@ -180,7 +180,7 @@ def blocks(features: npt.NDArray[Any], width: int) -> Iterator[tuple[int, Floats
         yield start, as_float32(block.reshape(len(block), -1))
 
 
-def as_float32(values: npt.NDArray[Any], out: Floats | None = None) -> Floats:
+def as_float32(values: npt.NDArray[Any], out: Float32s | None = None) -> Float32s:
     """Return a float32 array of its own, or `out`; from finite float16 in a fifth of the time of NumPy's conversion."""
     floats = np.empty(values.shape, np.float32) if out is None else out
     if values.dtype != np.float16:
@@ -196,13 +196,13 @@ def as_float32(values: npt.NDArray[Any], out: Floats | None = None) -> Floats:
     return floats
 
 
-def normalize(probabilities: npt.NDArray[np.floating]) -> Floats:
+def normalize(probabilities: npt.NDArray[np.floating]) -> Float32s:
     """(..., C) float32 of sum 1 along the last axis."""
-    shares: Floats = (probabilities / probabilities.sum(axis=-1, keepdims=True)).astype(np.float32)
+    shares: Float32s = (probabilities / probabilities.sum(axis=-1, keepdims=True)).astype(np.float32)
     return shares
 
 
-def forward(weights: Weights, rows: Floats, layers: int) -> Floats:
+def forward(weights: Weights, rows: Float32s, layers: int) -> Float32s:
     """Return (H, b, C) float32: what every head says of the same `rows` (b, F), without dropout."""
     return _softmax(_dense(weights, layers, _hidden(weights, rows, layers)))
 
@@ -240,9 +240,9 @@ def recompute_statistics(
         weights[f"variance_{layer}"] = np.maximum(squares / count - mean**2, 0).astype(np.float32)
 
 
-def _hidden(weights: Weights, rows: Floats, layers: int) -> Floats:
+def _hidden(weights: Weights, rows: Float32s, layers: int) -> Float32s:
     """What enters dense layer `layers`: (b, F) as it came for layer 0, else (H, b, width)."""
-    active: Floats = rows
+    active: Float32s = rows
     for layer in range(layers):
         active = np.maximum(_dense(weights, layer, active), 0)
         scale = weights[f"gamma_{layer}"] / np.sqrt(weights[f"variance_{layer}"] + EPSILON)
@@ -251,19 +251,19 @@ def _hidden(weights: Weights, rows: Floats, layers: int) -> Floats:
     return active
 
 
-def _dense(weights: Weights, layer: int, inputs: Floats) -> Floats:
+def _dense(weights: Weights, layer: int, inputs: Float32s) -> Float32s:
     """(H, b, out) of one dense layer; layer 0 standardises its shared inputs by way of the kernel."""
     kernel, bias = weights[f"kernel_{layer}"], weights[f"bias_{layer}"]
     if layer == 0 and "input_mean" in weights:
         kernel = np.divide(kernel, np.sqrt(weights["input_variance"])[:, :, None], dtype=np.float32)
-        shift: Floats = np.matmul(weights["input_mean"][:, None, :], kernel)
+        shift: Float32s = np.matmul(weights["input_mean"][:, None, :], kernel)
         bias = np.subtract(bias, shift[:, 0], dtype=np.float32)
-    outputs: Floats = np.matmul(inputs, kernel)
+    outputs: Float32s = np.matmul(inputs, kernel)
     outputs += bias[:, None, :]
     return outputs
 
 
-def _softmax(logits: Floats) -> Floats:
+def _softmax(logits: Float32s) -> Float32s:
     logits -= logits.max(axis=-1, keepdims=True)
     np.exp(logits, out=logits)
     logits /= logits.sum(axis=-1, keepdims=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.bags import Floats, HeadId, Weights, blocks
+from featcache.bags import Float32s, HeadId, Weights, blocks
 from featcache.errors import TrainingError
 from featcache.parts import Partition
 from featcache.presets import HeadPlan
@@ -41,10 +41,10 @@ class HeadStream:
         self._next = count
         self._bytes = np.empty(0, np.uint8)
 
-    def kernel(self, inputs: int, outputs: int) -> Floats:
+    def kernel(self, inputs: int, outputs: int) -> Float32s:
         """(inputs, outputs) float32, Glorot-uniform as in Keras' Dense."""
         limit = np.float32(np.sqrt(6 / (inputs + outputs)))
-        drawn: Floats = self._initial.random((inputs, outputs), np.float32)
+        drawn: Float32s = self._initial.random((inputs, outputs), np.float32)
         drawn *= 2 * limit
         drawn -= limit
         return drawn
@@ -87,7 +87,7 @@ class PseudoLabels:
     """
 
     copies: Sequence[npt.NDArray[Any]]
-    labels: Floats
+    labels: Float32s
     weight: float
 
 
@@ -154,8 +154,8 @@ class Batch:
 
     values: npt.NDArray[Any]
     masks: list[npt.NDArray[np.bool_] | None]
-    targets: Floats
-    weights: Floats | None
+    targets: Float32s
+    weights: Float32s | None
     truth: npt.NDArray[np.int32]
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache import specs
-from featcache.member_tables import Floats as Floats32
+from featcache.member_tables import Float32s as Floats32
 from featcache.member_tables import Tables, label_probabilities, parts, row_parts
-from featcache.scoring import Floats, log_loss, row_losses
+from featcache.scoring import Float64s, log_loss, row_losses
 
 METHODS = tuple(name for name in specs.METHODS if name != specs.AUTO)
 ROUNDS = 25
@@ -37,7 +37,7 @@ class Combination:
     temperature: float
     clip: float
 
-    def apply(self, probabilities: Floats32, clip: float | None = None) -> Floats:
+    def apply(self, probabilities: Floats32, clip: float | None = None) -> Float64s:
         """Return (n, C) of (m, n, C): rows sum to 1, unless clipped; `clip` replaces the bound that was found."""
         told = np.empty(probabilities[0].shape)
         for rows in row_parts(len(told), len(probabilities) * told.shape[1]):
@@ -79,7 +79,7 @@ def combine(
     return Combination(method, chosen, temperature, find_clip(apply_temperature(mixed, temperature), labels))
 
 
-def mix(probabilities: npt.NDArray[np.floating], method: str, weights: Sequence[float]) -> Floats:
+def mix(probabilities: npt.NDArray[np.floating], method: str, weights: Sequence[float]) -> Float64s:
     """Return (n, C), rows sum to 1: the weighted mean of (m, n, C), or of their logarithms for ``geometric``."""
     chosen = [(float(weight), member) for weight, member in zip(weights, probabilities, strict=True) if weight]
     if method == "geometric":
@@ -88,19 +88,19 @@ def mix(probabilities: npt.NDArray[np.floating], method: str, weights: Sequence[
     return np.asarray(sum(weight * member.astype(np.float64) for weight, member in chosen))
 
 
-def softmax(logits: Floats) -> Floats:
+def softmax(logits: Float64s) -> Float64s:
     """Return the (n, C) probabilities of `logits`."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares: Floats = powers / powers.sum(axis=1, keepdims=True)
+    shares: Float64s = powers / powers.sum(axis=1, keepdims=True)
     return shares
 
 
-def apply_temperature(probabilities: npt.NDArray[np.floating], temperature: float) -> Floats:
+def apply_temperature(probabilities: npt.NDArray[np.floating], temperature: float) -> Float64s:
     """Return softmax(log p / temperature), (n, C); 1 leaves p as it is but for rounding."""
     return softmax(np.log(np.maximum(probabilities.astype(np.float64), 1e-300)) / temperature)
 
 
-def clipped(probabilities: npt.NDArray[np.floating], highest: float) -> Floats:
+def clipped(probabilities: npt.NDArray[np.floating], highest: float) -> Float64s:
     """Return R5's clip(p, (1-mx)/(C-1), mx), (n, C), `highest` = mx; 1 clips nothing.
 
     As in the recipe, rows are not brought back to sum 1: a row clipped to one mx and C-1 times (1-mx)/(C-1) has
@@ -112,9 +112,9 @@ def clipped(probabilities: npt.NDArray[np.floating], highest: float) -> Floats:
     return np.clip(probabilities.astype(np.float64), min(lowest, highest), highest)
 
 
-def normalised(probabilities: Floats) -> Floats:
+def normalised(probabilities: Float64s) -> Float64s:
     """Return the rows of (n, C) brought to sum 1, as who scores log-loss does."""
-    shares: Floats = probabilities / probabilities.sum(axis=1, keepdims=True)
+    shares: Float64s = probabilities / probabilities.sum(axis=1, keepdims=True)
     return shares
 
 
@@ -156,7 +156,7 @@ def find_clip(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.in
     return float(1 - distances[min(sorted(near), key=lambda index: near[index])])
 
 
-def bagged_weights(told: Floats, bags: int = BAGS, seed: int = 0) -> Floats:
+def bagged_weights(told: Float64s, bags: int = BAGS, seed: int = 0) -> Float64s:
     """Return the mean of `greedy_weights` over `bags` draws of the rows, with replacement, (m,), sum 1.
 
     A single selection may rest on members that were lucky on these rows. Caruana draws half of the members instead; where
@@ -167,7 +167,7 @@ def bagged_weights(told: Floats, bags: int = BAGS, seed: int = 0) -> Floats:
     return np.asarray(np.mean([greedy_weights(told[:, drawn]) for drawn in draws], axis=0))
 
 
-def greedy_weights(told: Floats) -> Floats:
+def greedy_weights(told: Float64s) -> Float64s:
     """Choose members one by one, with replacement, each time the one that lowers the mean's log-loss most (Caruana).
 
     Of equal ones a member that is already in is preferred, then the one that is better alone, then the first; the
@@ -193,5 +193,5 @@ def greedy_weights(told: Floats) -> Floats:
             lowest, best, since = losses[pick], counts.copy(), 0
         if since == _PATIENCE:
             break
-    weights: Floats = best / best.sum()
+    weights: Float64s = best / best.sum()
     return weights

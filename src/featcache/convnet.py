@@ -21,7 +21,7 @@ from featcache.errors import CacheFormatError, TrainingError
 from featcache.startup import plain_keras
 
 Images = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
+Float32s = npt.NDArray[np.float32]
 
 PREDICT_BATCH = 256
 
@@ -145,7 +145,9 @@ def load_network(path: Path) -> keras.Model:
 
 
 @plain_keras()
-def predict_convnet(models: Sequence[keras.Model], images: Images, rows: npt.NDArray[np.int64] | None = None) -> Floats:
+def predict_convnet(
+    models: Sequence[keras.Model], images: Images, rows: npt.NDArray[np.int64] | None = None
+) -> Float32s:
     """Return (n, C) float32: the mean of what the networks say of `images`.
 
     Args:

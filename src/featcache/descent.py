@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.bags import EPSILON, Floats, HeadId, Weights, as_float32
+from featcache.bags import EPSILON, Float32s, HeadId, Weights, as_float32
 from featcache.batches import Batch, keep_probability
 from featcache.presets import HeadPlan
 
@@ -43,7 +43,7 @@ class NumpyEngine:
         if plan.standardize:
             self._inverse = 1 / np.sqrt(weights["input_variance"])[:, None, :]
 
-    def train_step(self, batch: Batch, rate: float) -> Floats:
+    def train_step(self, batch: Batch, rate: float) -> Float32s:
         """Take one Adam step of every head; return (2, g), each head's loss and accuracy before it."""
         self._steps += 1
         inputs, normal = [], []
@@ -64,7 +64,7 @@ class NumpyEngine:
                 slope = self._normalize_backward(layer - 1, below, *normal[layer - 1], rate)
         return scores
 
-    def _inputs(self, values: npt.NDArray[Any]) -> Floats:
+    def _inputs(self, values: npt.NDArray[Any]) -> Float32s:
         if self._values.shape != values.shape:
             self._values = np.empty(values.shape, np.float32)
         active = as_float32(values, self._values)
@@ -73,13 +73,15 @@ class NumpyEngine:
             active *= self._inverse
         return active
 
-    def _dense(self, layer: int, inputs: Floats) -> Floats:
-        outputs: Floats = np.matmul(inputs, self.weights[f"kernel_{layer}"])
+    def _dense(self, layer: int, inputs: Float32s) -> Float32s:
+        outputs: Float32s = np.matmul(inputs, self.weights[f"kernel_{layer}"])
         outputs *= self._scales[layer]
         outputs += self.weights[f"bias_{layer}"][:, None, :]
         return outputs
 
-    def _normalize(self, layer: int, values: Floats) -> tuple[Floats, tuple[Floats, Floats, npt.NDArray[np.bool_]]]:
+    def _normalize(
+        self, layer: int, values: Float32s
+    ) -> tuple[Float32s, tuple[Float32s, Float32s, npt.NDArray[np.bool_]]]:
         """Batch normalisation of (g, b, w), in place; also what its way back needs."""
         positive = values > 0
         mean = values.mean(axis=1, keepdims=True)
@@ -97,8 +99,14 @@ class NumpyEngine:
         return outputs, (values, inverse, positive)
 
     def _normalize_backward(
-        self, layer: int, slope: Floats, values: Floats, inverse: Floats, positive: npt.NDArray[np.bool_], rate: float
-    ) -> Floats:
+        self,
+        layer: int,
+        slope: Float32s,
+        values: Float32s,
+        inverse: Float32s,
+        positive: npt.NDArray[np.bool_],
+        rate: float,
+    ) -> Float32s:
         """From the loss' slope after normalisation and relu to that before both; steps scale and offset."""
         beta = slope.sum(axis=1, keepdims=True)
         gamma = (slope * values).sum(axis=1, keepdims=True)
@@ -113,8 +121,8 @@ class NumpyEngine:
         return slope
 
     def _dense_backward(
-        self, layer: int, inputs: Floats, slope: Floats, rate: float, mask: npt.NDArray[np.bool_] | None
-    ) -> Floats | None:
+        self, layer: int, inputs: Float32s, slope: Float32s, rate: float, mask: npt.NDArray[np.bool_] | None
+    ) -> Float32s | None:
         """The loss' slope before the layer (None for the first); steps kernel and bias."""
         bias = slope.sum(axis=1)
         slope *= self._scales[layer]
@@ -127,7 +135,7 @@ class NumpyEngine:
         self._step_small(f"bias_{layer}", bias, rate)
         return below
 
-    def _step_kernel(self, name: str, inputs: Floats, slope: Floats, rate: float) -> None:
+    def _step_kernel(self, name: str, inputs: Float32s, slope: Float32s, rate: float) -> None:
         """Step the heads' kernels: small ones together, large ones by rows, each part's gradient made and used up."""
         kernel = self.weights[name]
         if kernel.size <= len(self._gradient) and self._equal is not None:
@@ -144,14 +152,14 @@ class NumpyEngine:
                 arrays = [array[head, part] for array in (kernel, *self._moments[name])]
                 self._step_flat(arrays, gradient, rate * multiplier)
 
-    def _step_flat(self, arrays: Sequence[Floats], gradient: Floats, rate: float) -> None:
+    def _step_flat(self, arrays: Sequence[Float32s], gradient: Float32s, rate: float) -> None:
         flat = [array.reshape(-1) for array in arrays]
         for start in range(0, len(gradient), _BLOCK_VALUES):
             values = slice(start, start + _BLOCK_VALUES)
             kernel, first, second = (array[values] for array in flat)
             self._adam(kernel, first, second, gradient[values], rate, self._plan.weight_decay)
 
-    def _step_small(self, name: str, gradient: Floats, rate: float) -> None:
+    def _step_small(self, name: str, gradient: Float32s, rate: float) -> None:
         rates = (
             np.array([[rate * multiplier] for multiplier in self._multipliers])
             if self._equal is None
@@ -159,7 +167,9 @@ class NumpyEngine:
         )
         self._adam(self.weights[name], *self._moments[name], gradient, rates, 0.0)
 
-    def _adam(self, values: Floats, first: Floats, second: Floats, gradient: Floats, rate: Any, decay: float) -> None:
+    def _adam(
+        self, values: Float32s, first: Float32s, second: Float32s, gradient: Float32s, rate: Any, decay: float
+    ) -> None:
         """One update in place; `gradient` is used up.
 
         The moments are kept without Keras' factors 1 - beta, which spares two passes over each.
@@ -180,7 +190,7 @@ class NumpyEngine:
         values -= gradient
 
 
-def _cross_entropy(logits: Floats, batch: Batch) -> tuple[Floats, Floats]:
+def _cross_entropy(logits: Float32s, batch: Batch) -> tuple[Float32s, Float32s]:
     """(2, g) losses and accuracies, and the losses' slope by `logits`, whose memory it takes.
 
     The loss of a head is the mean over its rows, each times its weight, of the cross-entropy with the targets.

@@ -12,11 +12,9 @@ from featcache import keys, paths
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
 from featcache.errors import CacheError
-from featcache.tables import Lines, Table, printable
+from featcache.tables import Lines, Table, age_text, printable, size_text
 
 FIRST_ROWS = 5
-_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
-_AGES = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def cache_record(path: Path) -> dict[str, Any]:
@@ -124,22 +122,6 @@ def listing_cells(record: Mapping[str, Any]) -> list[str]:
         state,
         printable(record["path"]),
     ]
-
-
-def size_text(count: float) -> str:
-    """Return bytes in decimal units, e.g. ``5.1 GB``."""
-    for unit, name in _UNITS:
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count:.0f} B"
-
-
-def age_text(seconds: float) -> str:
-    """Return a duration in its largest unit, e.g. ``3 h``."""
-    for unit, name in _AGES:
-        if seconds >= unit:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{max(0.0, seconds):.0f} s"
 
 
 def _cache_files(folder: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from featcache.member_tables import RowNumbers, parts
 from featcache.paths import read_bytes
 from featcache.predictions import Predictions
 from featcache.records import write_json
-from featcache.scoring import Floats, Interval, Scores
+from featcache.scoring import Float64s, Interval, Scores
 
 _SCHEMA = 2
 
@@ -63,7 +63,7 @@ class Ensemble:
         """The chosen members' weights; positive, sum 1."""
         return tuple(weight for weight in self.whole.weights if weight)
 
-    def apply(self, predictions: Predictions, clip: float | None = None) -> Floats:
+    def apply(self, predictions: Predictions, clip: float | None = None) -> Float64s:
         """Return (n, C) probabilities whose rows sum to 1, unless clipped; NaN where a chosen member has none.
 
         Args:
@@ -78,7 +78,7 @@ class Ensemble:
             told[rows] = said
         return told
 
-    def apply_nested(self, out_of_fold: Predictions) -> Floats:
+    def apply_nested(self, out_of_fold: Predictions) -> Float64s:
         """Return (n, C): each training row by the combination that was fitted without its fold, NaN for rows of no fold.
 
         Raises:
@@ -89,7 +89,7 @@ class Ensemble:
             nested[rows] = said
         return nested
 
-    def parts(self, predictions: Predictions, clip: float | None = None) -> Iterator[tuple[slice, Floats]]:
+    def parts(self, predictions: Predictions, clip: float | None = None) -> Iterator[tuple[slice, Float64s]]:
         """Yield (rows, (r, C)): what `apply` returns, a part of the rows after the other.
 
         Raises:
@@ -99,7 +99,7 @@ class Ensemble:
         for rows, said in parts(predictions.probabilities):
             yield rows, chosen.apply(said, clip)
 
-    def nested_parts(self, out_of_fold: Predictions) -> Iterator[tuple[RowNumbers, Floats]]:
+    def nested_parts(self, out_of_fold: Predictions) -> Iterator[tuple[RowNumbers, Float64s]]:
         """Yield (rows, (r, C)): what `apply_nested` returns, fold by fold in parts; rows of no fold are not among them.
 
         Raises:

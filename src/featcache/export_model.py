@@ -10,7 +10,6 @@ from typing import Any
 
 from featcache._version import __version__
 from featcache.architectures import MODEL_SUFFIX, backbone_settings
-from featcache.describe import size_text
 from featcache.disk import making_folder, replacing
 from featcache.errors import SettingsError, StorageError
 from featcache.machine import versions
@@ -22,7 +21,7 @@ from featcache.resolved import resolved_weights
 from featcache.serving import ServedEnsemble, load_served
 from featcache.specs import FeaturesSpec
 from featcache.startup import import_keras, plain_keras
-from featcache.tables import printable
+from featcache.tables import printable, size_text
 
 FACTS_NAME = "featcache.json"
 

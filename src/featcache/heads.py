@@ -8,7 +8,7 @@ import keras
 
 from featcache import disk
 from featcache.bag_file import BAG_FILE, OUT_OF_FOLD_FILE, RECORD_FILE, write_bag
-from featcache.bags import EPSILON, Bag, Floats
+from featcache.bags import EPSILON, Bag, Float32s
 from featcache.predictions import Predictions
 from featcache.records import write_json
 from featcache.startup import plain_keras
@@ -19,7 +19,7 @@ def head_model(bag: Bag, number: int) -> keras.Model:
     """Take head `number` out of the bag as an ordinary Keras model, tap's shape in, (b, C) probabilities out."""
     plan, weights = bag.plan, {name: array[number] for name, array in bag.weights.items()}
     inputs = keras.Input(bag.tap_shape, name="features")
-    layers: list[tuple[keras.layers.Layer, list[Floats]]] = []
+    layers: list[tuple[keras.layers.Layer, list[Float32s]]] = []
     if plan.standardize:
         # a built-in layer that computes (x - mean) / sqrt(variance); Normalization would put both into its JSON
         standardize = keras.layers.BatchNormalization(

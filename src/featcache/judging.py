@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featcache.bags import Floats, HeadId, Weights, as_float32, forward, normalize
+from featcache.bags import Float32s, HeadId, Weights, as_float32, forward, normalize
 from featcache.batches import Examples
 from featcache.member_tables import row_parts
 from featcache.scratch import allocate
@@ -35,7 +35,7 @@ class EpochScores:
     seen: tuple[float, float]
     fold: tuple[float, float]
     losses: npt.NDArray[np.float64]
-    said: Floats | None
+    said: Float32s | None
 
 
 class HeadEvaluator:
@@ -66,7 +66,7 @@ class HeadEvaluator:
         return EpochScores(*scores, by_unit, said)
 
     def _losses(
-        self, weights: Weights, rows: npt.NDArray[np.intp], kept: Floats | None
+        self, weights: Weights, rows: npt.NDArray[np.intp], kept: Float32s | None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """Of each row, its cross-entropy and whether it is told right; what is said of it goes into `kept`."""
         losses, right = np.empty(len(rows), np.float32), np.empty(len(rows), bool)
@@ -78,7 +78,7 @@ class HeadEvaluator:
                 kept[place] = said
         return losses, right
 
-    def _said(self, weights: Weights, rows: npt.NDArray[np.intp]) -> Iterator[tuple[slice, Floats]]:
+    def _said(self, weights: Weights, rows: npt.NDArray[np.intp]) -> Iterator[tuple[slice, Float32s]]:
         """Yield (place in `rows`, (r, C)): what the head says of `rows` of the plain copy."""
         features = self._examples.copies[0]
         stacked = {name: array[None] for name, array in weights.items()}
@@ -93,9 +93,9 @@ class HeadEvaluator:
         weights: Weights,
         heads: Sequence[HeadId],
         knows: npt.NDArray[np.bool_],
-        said: Sequence[Floats | None],
+        said: Sequence[Float32s | None],
         scratch: Path | None,
-    ) -> Floats:
+    ) -> Float32s:
         """Return (seeds, n, C) float32: each row by the heads that are scored on it; NaN for rows that none is.
 
         Args:
@@ -109,11 +109,11 @@ class HeadEvaluator:
             StorageError: there is no room for it.
         """
         order, parts = list(dict.fromkeys(head.seed for head in heads)), self._examples.parts
-        joined: Floats = allocate((len(order), len(parts.units), knows.shape[1]), np.float32, scratch)
+        joined: Float32s = allocate((len(order), len(parts.units), knows.shape[1]), np.float32, scratch)
         joined[:, parts.units < 0] = np.nan
         for number, head in enumerate(heads):
             rows, mine = np.flatnonzero(parts.scored(head.fold)), said[number]
-            told: Iterable[tuple[slice, Floats]] = [(slice(None), mine)] if mine is not None else []
+            told: Iterable[tuple[slice, Float32s]] = [(slice(None), mine)] if mine is not None else []
             if mine is None or len(mine) != len(rows):
                 told = self._said({name: array[number] for name, array in weights.items()}, rows)
             for place, some in told:
@@ -122,7 +122,7 @@ class HeadEvaluator:
             self._share(joined, knows[: len(parts.numbers)])
         return joined
 
-    def _share(self, joined: Floats, knows: npt.NDArray[np.bool_]) -> None:
+    def _share(self, joined: Float32s, knows: npt.NDArray[np.bool_]) -> None:
         """Make means of sums, in place, each class' over the parts that have seen it; (P, C) `knows` tells which have."""
         parts, counts = self._examples.parts, knows.astype(np.float32)
         for rows in row_parts(joined.shape[1], joined.shape[0] * joined.shape[2]):

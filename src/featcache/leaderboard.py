@@ -16,7 +16,7 @@ from featcache.member_tables import RowNumbers
 from featcache.members import groups_of
 from featcache.predictions import Predictions, joined_members
 from featcache.project import Project
-from featcache.scoring import Floats, RowScores, Scores, bootstrap, judge_parts
+from featcache.scoring import Float64s, RowScores, Scores, bootstrap, judge_parts
 from featcache.set_aside import usable_labels
 from featcache.tables import Lines, Table
 
@@ -110,7 +110,7 @@ def _judged(known: Predictions, built: Ensemble | None) -> Iterator[tuple[str, R
     yield from zip(known.members, judged_members(known), strict=True)
 
 
-def _judged_parts(known: Predictions, told: Iterable[tuple[slice | RowNumbers, Floats]]) -> RowScores:
+def _judged_parts(known: Predictions, told: Iterable[tuple[slice | RowNumbers, Float64s]]) -> RowScores:
     return judge_parts(((rows, normalised(said)) for rows, said in told), known.labels)
 
 

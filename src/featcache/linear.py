@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.bags import Floats, HeadId, History, TrainedBag, Weights, blocks, forward
+from featcache.bags import Float32s, HeadId, History, TrainedBag, Weights, blocks, forward
 from featcache.batches import Examples, input_statistics
 from featcache.logistic import Regressions
 from featcache.parts import Partition
@@ -118,9 +118,9 @@ class _Judged:
 
 def _out_of_fold(
     weights: Weights, features: npt.NDArray[Any], parts: Partition, classes: int, scratch: Path | None
-) -> Floats:
+) -> Float32s:
     """(1, n, C): each row by the regression of its fold; NaN where there is none. Of every strength it would be ten times this."""
-    told: Floats = allocate((1, len(features), classes), np.float32, scratch)
+    told: Float32s = allocate((1, len(features), classes), np.float32, scratch)
     told[:, parts.units < 0] = np.nan
     scored = [parts.scored(fold) for fold in parts.numbers]
     for start, block in blocks(features, features[0].size + 3 * len(scored) * classes):

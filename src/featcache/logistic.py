@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.bags import Floats, Weights, blocks
+from featcache.bags import Float32s, Weights, blocks
 
 Doubles = npt.NDArray[np.float64]
 
@@ -145,7 +145,7 @@ class Regressions:
         )
         return loss, np.reshape(by_kernel, (features, -1)), by_bias / self._counts[:, None]
 
-    def _read(self) -> Iterator[tuple[int, Floats]]:
+    def _read(self) -> Iterator[tuple[int, Float32s]]:
         heads, features, classes = self.shape
         for copy in self._copies:
             yield from blocks(copy, features + 3 * heads * classes)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+Float32s = npt.NDArray[np.float32]
 RowNumbers = npt.NDArray[np.integer]
 
 _PART_VALUES = 4_000_000  # about 16 MB of float32 at a time
@@ -26,7 +26,7 @@ class JoinedTables:
         rows: for each table the (n,) rows that are meant, or None for all of them in its order.
     """
 
-    tables: tuple[Floats, ...]
+    tables: tuple[Float32s, ...]
     rows: tuple[RowNumbers | None, ...]
 
     @property
@@ -39,11 +39,11 @@ class JoinedTables:
         """The number of members."""
         return sum(map(len, self.tables))
 
-    def __iter__(self) -> Iterator[Floats]:
+    def __iter__(self) -> Iterator[Float32s]:
         """Member by member, (n, C) each."""
         return (self[member] for member in range(len(self)))
 
-    def __getitem__(self, key: Any) -> Floats:
+    def __getitem__(self, key: Any) -> Float32s:
         """Read one member, (n, C), or of one or all members some rows."""
         member, rows = key if isinstance(key, tuple) else (key, slice(None))
         pairs = zip(self.tables, self.rows, strict=True)
@@ -57,7 +57,7 @@ class JoinedTables:
         raise AssertionError("a member in range is in one of the tables")
 
 
-Tables = Floats | JoinedTables
+Tables = Float32s | JoinedTables
 
 
 def joined(several: Sequence[Tables]) -> Tables:
@@ -76,7 +76,7 @@ def selected(tables: Tables, rows: RowNumbers) -> JoinedTables:
     )
 
 
-def _pairs(tables: Tables) -> list[tuple[Floats, RowNumbers | None]]:
+def _pairs(tables: Tables) -> list[tuple[Float32s, RowNumbers | None]]:
     if isinstance(tables, JoinedTables):
         return list(zip(tables.tables, tables.rows, strict=True))
     return [(tables, None)]
@@ -94,7 +94,7 @@ def row_parts(rows: int, values: int, least: int = 1) -> Iterator[slice]:
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
-def parts(tables: Tables, rows: RowNumbers | None = None) -> Iterator[tuple[slice, Floats]]:
+def parts(tables: Tables, rows: RowNumbers | None = None) -> Iterator[tuple[slice, Float32s]]:
     """Yield (place, (m, r, C) float32): a part of `rows` of all members after the other; None for all rows.
 
     The place counts within `rows`.

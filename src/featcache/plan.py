@@ -17,7 +17,6 @@ from featcache.architectures import backbone_settings, is_model_file
 from featcache.cache.layout import FEATURE_DTYPE, PARTIAL_SUFFIX, Status
 from featcache.cache.reader import Reader, open_cache
 from featcache.cache.reuse import DigestIndex
-from featcache.describe import size_text
 from featcache.errors import CacheError
 from featcache.machine import peak_bytes
 from featcache.paths import is_folder
@@ -29,7 +28,7 @@ from featcache.resolved import gpu_capability_of
 from featcache.rows import Rows
 from featcache.sources import Manifest, preview_images
 from featcache.specs import FeaturesSpec, Tap
-from featcache.tables import Lines, Table, printable
+from featcache.tables import Lines, Table, printable, size_text
 
 _MEASURE_SECONDS = 5.0
 _MODEL_BYTES = 30_000  # of a .keras file beside its weights

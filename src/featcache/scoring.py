@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from featcache.errors import TrainingError
 
-Floats = npt.NDArray[np.float64]
+Float64s = npt.NDArray[np.float64]
 
 DRAWS = 1000
 UNITS = 100_000
@@ -43,7 +43,7 @@ class RowScores:
         right: (n,) bool, whether the label is the most probable class.
     """
 
-    losses: Floats
+    losses: Float64s
     right: npt.NDArray[np.bool_]
 
     @classmethod
@@ -140,9 +140,9 @@ def judge_parts(
     return judged
 
 
-def row_losses(told: npt.NDArray[np.floating]) -> Floats:
+def row_losses(told: npt.NDArray[np.floating]) -> Float64s:
     """Return -log of the labels' probabilities `told`, in its shape."""
-    losses: Floats = -np.log(np.clip(told.astype(np.float64), _EPSILON, 1))
+    losses: Float64s = -np.log(np.clip(told.astype(np.float64), _EPSILON, 1))
     return losses
 
 
@@ -173,7 +173,7 @@ def bootstrap(several: Iterable[RowScores], groups: Sequence[str] = (), seed: in
     return [Interval(right, loss) for loss, right in zip(spans[::2], spans[1::2], strict=True)]
 
 
-def _drawn(sums: npt.NDArray[Any], counts: npt.NDArray[np.integer], seed: int) -> Floats:
+def _drawn(sums: npt.NDArray[Any], counts: npt.NDArray[np.integer], seed: int) -> Float64s:
     """(k, `DRAWS`) means of k scores, of which (k, u) are the sums over the rows of each of u units of `counts` rows."""
     count, generator, means = len(counts), np.random.default_rng(seed), []
     summed = np.concatenate([sums, counts[None].astype(np.float64)])

@@ -12,14 +12,13 @@ from featcache.cache.layout import PARTIAL_SUFFIX, partial_path
 from featcache.cache.lock import is_held, lock
 from featcache.cache.reader import open_cache
 from featcache.convnet_folder import PartialFolder
-from featcache.describe import age_text, size_text
 from featcache.disk import disk, is_abandoned, storage_errors
 from featcache.errors import CacheError, CacheLockedError, SettingsError
 from featcache.folder_lock import folder_lock
 from featcache.paths import is_file, is_folder
 from featcache.project import Project
 from featcache.sources import preview_images
-from featcache.tables import Lines, Table, printable
+from featcache.tables import Lines, Table, age_text, printable, size_text
 
 CACHE, PARTIAL, BAG, CONVNET = "cache", "partial", "bag", "convnet"
 PREDICTIONS, LEFTOVER, OTHER = "predictions", "leftover", "other"

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from featcache.bags import EPSILON, Floats, HeadId, Weights
+from featcache.bags import EPSILON, Float32s, HeadId, Weights
 from featcache.batches import Batch, keep_probability
 from featcache.presets import HeadPlan
 from featcache.startup import plain_keras
@@ -207,7 +207,7 @@ class KerasEngine:
         return active
 
     @plain_keras()
-    def train_step(self, batch: Batch, rate: float) -> Floats:
+    def train_step(self, batch: Batch, rate: float) -> Float32s:
         """Take one Adam step of every head; return (2, H), each head's loss and accuracy before it."""
         if self.model is None:
             self.model = self._build(batch)

@@ -8,14 +8,13 @@ from typing import Any
 
 from featcache.artifact import Artifact
 from featcache.convnet_folder import RECORD_FILE
-from featcache.describe import age_text, size_text
 from featcache.errors import SourceError
 from featcache.keys import SHORT
 from featcache.paths import is_file, is_folder
 from featcache.project import Project
 from featcache.sources import Manifest, preview_images
 from featcache.staleness import MISSING, cache_reason, manifest_reason, record_reason
-from featcache.tables import Lines, Table, printable
+from featcache.tables import Lines, Table, age_text, printable, size_text
 
 # What Submit asks for, and what each stage needs, as in pipeline/tasks.py.
 NEEDS: Mapping[str, tuple[str, ...]] = {

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+_AGES = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
 
 @dataclass(frozen=True)
 class Table:
@@ -50,3 +53,19 @@ def printable(text: str) -> str:
     """Return text that any terminal can take: no control characters, no half-decoded bytes of file names."""
     shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in shown)
+
+
+def size_text(count: float) -> str:
+    """Return bytes in decimal units, e.g. ``5.1 GB``."""
+    for unit, name in _UNITS:
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count:.0f} B"
+
+
+def age_text(seconds: float) -> str:
+    """Return a duration in its largest unit, e.g. ``3 h``."""
+    for unit, name in _AGES:
+        if seconds >= unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{max(0.0, seconds):.0f} s"

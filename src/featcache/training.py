@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from featcache.bags import Floats, HeadId, History, TrainedBag, Weights, recompute_statistics
+from featcache.bags import Float32s, HeadId, History, TrainedBag, Weights, recompute_statistics
 from featcache.batches import Batch, Batches, Examples, HeadStream, input_statistics
 from featcache.descent import NumpyEngine
 from featcache.errors import TrainingError
@@ -34,7 +34,7 @@ class TrainingEngine(Protocol):
     def weights(self) -> Weights:
         """The heads' weights as they are now, (g, ...) each."""
 
-    def train_step(self, batch: Batch, rate: float) -> Floats:
+    def train_step(self, batch: Batch, rate: float) -> Float32s:
         """Take one step; return (2, g), each head's loss and accuracy before it."""
 
 
@@ -101,7 +101,7 @@ class _Group:
         self._scores: list[EpochScores] = []
         self._kept: list[tuple[Weights, EpochScores] | None] = [None] * len(heads)
 
-    def epoch(self, number: int, judge: HeadEvaluator) -> tuple[Floats, list[EpochScores]]:
+    def epoch(self, number: int, judge: HeadEvaluator) -> tuple[Float32s, list[EpochScores]]:
         """Train one epoch; return (2, g) loss and accuracy in training, and each head's scores after it."""
         paces, engine = rates(self._plan.schedule, number, self._batches.steps), self._engine
         with np.errstate(all="ignore"):  # weights that become infinite are told at the end, once

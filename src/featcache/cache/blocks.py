@@ -89,7 +89,7 @@ def block_checksum(
     return state.digest()
 
 
-def journal(descriptor: int, structure: Structure) -> npt.NDArray[np.uint8]:
+def read_journal(descriptor: int, structure: Structure) -> npt.NDArray[np.uint8]:
     """Return the stored checksums, (blocks, 16) u1; a row of zeros is a block that isn't durable.
 
     Raises:

@@ -160,7 +160,7 @@ def _allocate(descriptor: int, size: int, path: Path) -> None:
 
 def _verify(descriptor: int, structure: Structure) -> dict[int, BlockScan]:
     """Return the blocks whose bytes match their checksum, and take the other checksums out of the journal."""
-    stored = blocks.journal(descriptor, structure)
+    stored = blocks.read_journal(descriptor, structure)
     scans, scratch = {}, ScanBuffer(structure)
     cleared = False
     for block in np.flatnonzero(stored.any(axis=1)).tolist():

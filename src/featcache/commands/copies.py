@@ -18,8 +18,8 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _pack(arguments: argparse.Namespace) -> int:
-    from featcache.describe import size_text
     from featcache.pack import pack
+    from featcache.tables import size_text
 
     target = pack(arguments.file, arguments.codec, arguments.to)
     before, after = arguments.file.stat().st_size, target.stat().st_size

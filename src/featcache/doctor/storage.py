@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from featcache.describe import size_text
 from featcache.disk import disk, temporary_name
 from featcache.doctor.check import FAIL, PASS, WARN, Check
 from featcache.errors import StorageError
 from featcache.folder_lock import try_lock
+from featcache.tables import size_text
 
 _PIECE = os.urandom(1 << 20)
 _PIECES = 64

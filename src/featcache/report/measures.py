@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 Counts = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+Float64s = npt.NDArray[np.float64]
 
 BINS = 10
 
@@ -24,9 +24,9 @@ class ClassScores:
     """
 
     rows: Counts
-    precision: Floats
-    recall: Floats
-    f1: Floats
+    precision: Float64s
+    recall: Float64s
+    f1: Float64s
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ class Reliability:
     """
 
     rows: Counts
-    confidence: Floats
-    accuracy: Floats
+    confidence: Float64s
+    accuracy: Float64s
     error: float
 
 
@@ -114,7 +114,7 @@ def reliability(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.
     return Reliability(rows.astype(np.int64), confidence, accuracy, error)
 
 
-def macro(values: Sequence[float] | Floats) -> float:
+def macro(values: Sequence[float] | Float64s) -> float:
     """Return the mean over classes, those without a value left out; NaN where none has one."""
     known = np.asarray(values)[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")

@@ -15,7 +15,7 @@ from featcache.member_tables import RowNumbers
 from featcache.members import out_of_fold
 from featcache.predictions import Predictions
 from featcache.project import Project
-from featcache.scoring import Floats
+from featcache.scoring import Float64s
 from featcache.scratch import allocate
 
 
@@ -35,8 +35,8 @@ class EnsemblePredictions:
     split: str
     ids: Sequence[str]
     labels: npt.NDArray[np.int32]
-    probabilities: Floats
-    uncalibrated: Floats
+    probabilities: Float64s
+    uncalibrated: Float64s
 
     @cached_property
     def predicted(self) -> npt.NDArray[np.intp]:
@@ -71,11 +71,11 @@ def told_rows(project: Project, built: Ensemble) -> dict[str, EnsemblePrediction
 
 
 def _gathered(
-    project: Project, predictions: Predictions, told_parts: Iterable[tuple[slice | RowNumbers, Floats]]
-) -> Floats:
+    project: Project, predictions: Predictions, told_parts: Iterable[tuple[slice | RowNumbers, Float64s]]
+) -> Float64s:
     """(n, C) of these parts, rows brought to sum 1; a large table stands in a file without a name."""
     shape = len(predictions.ids), len(predictions.class_names)
-    told: Floats = allocate(shape, np.float64, project.folder)
+    told: Float64s = allocate(shape, np.float64, project.folder)
     told[:] = np.nan
     for rows, said in told_parts:
         told[rows] = normalised(said)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featcache import disk, set_aside, sources
+from featcache import disk, set_aside
 from featcache.block_jobs import RemoteBackbone, remote_backbone, remote_engine
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader, open_cache
@@ -22,7 +22,7 @@ from featcache.project import Project
 from featcache.records import write_json
 from featcache.resolved import gpu_capability_of, resolved_backbone
 from featcache.set_aside import SplitRows, check_usable
-from featcache.sources import Manifest, open_source
+from featcache.sources import Manifest, list_images, open_source
 from featcache.stages.checks import check_clip, check_heads, check_space, check_submission
 from featcache.tables import pluralize
 from featcache.weights import resolve_weights
@@ -39,7 +39,7 @@ def index_images(project: Project, progress: Progress) -> str:
         StorageError: the artifacts folder can't be written.
     """
     begun = time.perf_counter()
-    manifest = sources.list_images(project.settings.dataset, project.folder, progress, project.listing)
+    manifest = list_images(project.settings.dataset, project.folder, progress, project.listing)
     manifest.save(project.folder, {"run": project.run, "seconds": round(time.perf_counter() - begun, 3)})
     counts = " · ".join(f"{split} {len(rows):,}" for split, rows in manifest.splits.items())
     rejected = sum(int((~rows.listed).sum()) for rows in manifest.splits.values())

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.bag_file import OUT_OF_FOLD_FILE, load_bag
-from featcache.bags import Bag, Floats
+from featcache.bags import Bag, Float32s
 from featcache.batches import PseudoLabels
 from featcache.cache.layout import Status
 from featcache.cache.sound import checked_cache
@@ -45,7 +45,7 @@ def pseudo_labels(project: Project, tap: str, parts: Partition) -> PseudoLabels:
     # where every row is usable, the file itself is read batch by batch
     features = {name: reader[name] if usable.all() else reader[name][usable] for name in {*taps, tap}}
     bags, rows = [load_bag(folder) for folder in folders], int(usable.sum())
-    labels: Floats = allocate((len(parts.numbers), rows, len(reader.class_names)), np.float32, project.folder)
+    labels: Float32s = allocate((len(parts.numbers), rows, len(reader.class_names)), np.float32, project.folder)
     heads = sum(len(bag.heads) for bag in bags)
     for some in row_parts(rows, heads * len(reader.class_names), _LEAST_ROWS):
         said = [by_fold(bag, features[name][some], parts) for bag, name in zip(bags, taps, strict=True)]
@@ -53,15 +53,15 @@ def pseudo_labels(project: Project, tap: str, parts: Partition) -> PseudoLabels:
     return PseudoLabels([features[tap]], labels, project.settings.heads.pseudo_weight)
 
 
-def by_fold(bag: Bag, features: npt.NDArray[np.float16], parts: Partition) -> Floats:
+def by_fold(bag: Bag, features: npt.NDArray[np.float16], parts: Partition) -> Float32s:
     """Return (P, seeds, m, C): for each fold, what each seed's head that hasn't seen it says of m rows."""
     told = bag.predict(features)
     place = {(head.seed, head.fold): number for number, head in enumerate(bag.heads)}
-    chosen: Floats = told[np.array([[place[seed, fold] for seed in bag.seeds] for fold in parts.numbers])]
+    chosen: Float32s = told[np.array([[place[seed, fold] for seed in bag.seeds] for fold in parts.numbers])]
     return chosen
 
 
-def soft_labels(said: Floats, built: Ensemble, parts: Partition) -> Floats:
+def soft_labels(said: Float32s, built: Ensemble, parts: Partition) -> Float32s:
     """Return (P, m, C) of (P, members, m, C): each fold's by the combination that was fitted without it, not clipped."""
     return np.stack(
         [built.folds[fold].apply(said[place], clip=1.0) for place, fold in enumerate(parts.numbers)]

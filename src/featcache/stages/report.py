@@ -3,12 +3,11 @@
 from datetime import UTC, datetime
 
 from featcache import disk, keys
-from featcache.describe import size_text
 from featcache.progress import Progress
 from featcache.project import Project
 from featcache.records import write_json
 from featcache.report import render_page, report_content
-from featcache.tables import pluralize
+from featcache.tables import pluralize, size_text
 
 
 def write_report(project: Project, progress: Progress) -> str:

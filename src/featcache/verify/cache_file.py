@@ -158,7 +158,7 @@ def _run_record(descriptor: int, structure: Structure) -> Iterator[Fault]:
 
 def _blocks(descriptor: int, structure: Structure, alive: Alive) -> Iterator[Fault]:
     try:
-        stored = blocks.journal(descriptor, structure)
+        stored = blocks.read_journal(descriptor, structure)
     except (CacheFormatError, OSError) as error:
         yield Fault(FILE, f"the journal can't be read: {error}")
         return
