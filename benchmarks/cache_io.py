@@ -27,7 +27,7 @@ import numpy as np
 import featcache
 from featcache.cache.layout import CacheHeader, TapLayout, default_block_rows
 from featcache.cache.writer import CacheWriter
-from featcache.rows import Rows
+from featcache.core.rows import Rows
 
 SHAPE = (7, 7, 512)
 BATCH = 64

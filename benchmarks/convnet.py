@@ -2,7 +2,7 @@
 
     python benchmarks/convnet.py
 
-Whole epochs of `featcache.convnet_training` on random 28x28 grey images: drawing rows and maps, augmentation, forward and
+Whole epochs of `featcache.training.convnet.trainer` on random 28x28 grey images: drawing rows and maps, augmentation, forward and
 backward pass, Adam. Rounds are taken in turn, the first of each isn't counted. Prints a Markdown table for RESULTS.md.
 """
 
@@ -15,13 +15,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from featcache import convnet, convnet_training
-from featcache.convnet_plan import ConvNetPlan
-from featcache.convnet_training import Training
-from featcache.schedules import ONE_CYCLE, Phase
+from featcache.settings.schedules import ONE_CYCLE, Phase
+from featcache.training.convnet import model, trainer
+from featcache.training.convnet.plan import ConvNetPlan
+from featcache.training.convnet.trainer import Training
 
 ROUNDS, BATCH = 4, 128
-FUSED, KERAS = convnet.ChannelNormalization, keras.layers.BatchNormalization
+FUSED, KERAS = model.ChannelNormalization, keras.layers.BatchNormalization
 # name -> precision, batch normalisation, steps a round
 VARIANTS = {
     "as it trains with AVX512_BF16: bfloat16, fused": ("bfloat16", FUSED, 20),
@@ -39,12 +39,12 @@ def open_variant(precision: str, normal: type, steps: int):
     labels = generator.integers(0, 10, rows)
     plan = ConvNetPlan(28, 1, 10, (Phase(3e-3, ROUNDS, ONE_CYCLE),), BATCH, precision)
     training = Training(images, labels, np.arange(rows), np.arange(0), 0, 0)
-    convnet.ChannelNormalization = normal
-    learner = convnet_training._learner(plan, training)
+    model.ChannelNormalization = normal
+    learner = trainer._learner(plan, training)
 
     def epoch(number: int) -> float:
         begun = time.perf_counter()
-        convnet_training._train_epoch(plan, training, learner, number)
+        trainer._train_epoch(plan, training, learner, number)
         return rows / (time.perf_counter() - begun)
 
     return epoch

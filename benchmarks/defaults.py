@@ -19,16 +19,16 @@ from pathlib import Path
 import numpy as np
 from quality import SETS, TAP, extract, project, write_mnist10
 
-from featcache.batches import Examples
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
-from featcache.folds import assign_folds
-from featcache.parts import by_folds
-from featcache.presets import HeadPlan, resolve_heads
-from featcache.progress import Silent
-from featcache.schedules import COSINE, ONE_CYCLE, Phase
-from featcache.scoring import scores
-from featcache.training import train_heads
+from featcache.core.progress import Silent
+from featcache.settings.schedules import COSINE, ONE_CYCLE, Phase
+from featcache.training.folds import assign_folds
+from featcache.training.heads.batches import Examples
+from featcache.training.heads.partition import by_folds
+from featcache.training.heads.presets import HeadPlan, resolve_heads
+from featcache.training.heads.trainer import train_heads
+from featcache.training.metrics import scores
 
 SEED, SEEDS = 1, 3
 CASES = (

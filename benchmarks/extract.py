@@ -20,14 +20,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from featcache.architectures import backbone_settings
-from featcache.backbone import load_backbone
-from featcache.extract import extract_features
-from featcache.extraction import Extraction, row_settings
-from featcache.progress import Silent
-from featcache.sources import build_manifest, open_source
-from featcache.specs import DatasetSpec, FeaturesSpec
-from featcache.weights import resolve_weights
+from featcache.core.progress import Silent
+from featcache.dataset.listing import build_manifest
+from featcache.dataset.sources.source import open_source
+from featcache.features.backbone import load_backbone
+from featcache.features.extract import extract_features
+from featcache.features.extraction_job import Extraction, row_settings
+from featcache.features.weights import resolve_weights
+from featcache.settings.architectures import backbone_settings
+from featcache.settings.specs import DatasetSpec, FeaturesSpec
 
 SHARED = Path(os.environ["FEATCACHE_SHARED"])
 WEIGHTS = SHARED / "weights" / "vgg16_imagenet_notop.h5"

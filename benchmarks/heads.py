@@ -30,9 +30,9 @@ def examples(features: int):  # featcache is imported where it is measured
     """Features and labels of the digits, and their folds."""
     from sklearn.datasets import load_digits
 
-    from featcache.batches import Examples
-    from featcache.folds import assign_folds
-    from featcache.parts import by_folds
+    from featcache.training.folds import assign_folds
+    from featcache.training.heads.batches import Examples
+    from featcache.training.heads.partition import by_folds
 
     digits = load_digits()
     generator = np.random.default_rng(0)
@@ -44,8 +44,8 @@ def examples(features: int):  # featcache is imported where it is measured
 
 def recipe(features: int, rows: int):
     """The recipe's plan, but for the momentum."""
-    from featcache.presets import resolve_heads
-    from featcache.specs import HeadsSpec
+    from featcache.settings.specs import HeadsSpec
+    from featcache.training.heads.presets import resolve_heads
 
     return replace(resolve_heads(HeadsSpec(folds=FOLDS), "recipe", features, rows, 10), momentum=0.9)
 
@@ -104,8 +104,8 @@ def fits(data, plan, count: int) -> tuple[float, float, list[float]]:
 
 def bag(data, plan, seeds: int):
     """Seconds of the best of two calls, and the trained bag."""
-    from featcache.progress import Silent
-    from featcache.training import train_heads
+    from featcache.core.progress import Silent
+    from featcache.training.heads.trainer import train_heads
 
     seconds = []
     for _ in range(2):
@@ -150,14 +150,14 @@ class _SameThread:
 
 def profile(features: int, heads: int) -> None:
     """Print where the time goes when all groups are trained by one thread, one after the other."""
-    from featcache import training
-    from featcache.progress import Silent
+    from featcache.core.progress import Silent
+    from featcache.training.heads import trainer
 
     data = examples(features)
     plan = recipe(features, len(data.labels))
-    training.ThreadPoolExecutor = _SameThread  # type: ignore[misc,assignment]  # all that is used of it
+    trainer.ThreadPoolExecutor = _SameThread  # type: ignore[misc,assignment]  # all that is used of it
     watch = cProfile.Profile()
-    watch.runcall(training.train_heads, data, plan, range(heads // FOLDS), Silent())
+    watch.runcall(trainer.train_heads, data, plan, range(heads // FOLDS), Silent())
     pstats.Stats(watch).sort_stats("tottime").print_stats(12)
 
 
@@ -165,10 +165,10 @@ def streaming(folder: Path, rows: int, features: int) -> None:
     """Train two heads for an epoch on a file of `rows` and print its size and the anonymous memory that it took."""
     from memory import Peak
 
-    from featcache.batches import Examples
-    from featcache.parts import by_folds
-    from featcache.progress import Silent
-    from featcache.training import train_heads
+    from featcache.core.progress import Silent
+    from featcache.training.heads.batches import Examples
+    from featcache.training.heads.partition import by_folds
+    from featcache.training.heads.trainer import train_heads
 
     path = folder / "streaming.f16"
     generator = np.random.default_rng(0)

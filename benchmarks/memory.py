@@ -63,9 +63,9 @@ def build(folder: Path, n: int, classes: int) -> None:
     time.sleep(SETTLED_SECONDS)
 
 
-def project():  # featcache.project.Project, imported where it is measured
+def project():  # featcache.project.project.Project, imported where it is measured
     """The project in the present folder."""
-    from featcache.configuration import configured_project
+    from featcache.project.config_file import configured_project
 
     found = configured_project([])
     weights = {"setting": "auto", "backbone": "vgg16", "kind": "random", "digest": "d" * 64, "note": "", "stat": None}
@@ -80,7 +80,7 @@ def stage(name: str, *arguments: str) -> Callable[[], None]:
 
     def work() -> None:
         from featcache import stages
-        from featcache.progress import Silent
+        from featcache.core.progress import Silent
 
         getattr(stages, name)(project(), *arguments, Silent())
 
@@ -89,7 +89,7 @@ def stage(name: str, *arguments: str) -> Callable[[], None]:
 
 def index() -> None:
     """List the images: stat, read, digest; whether PIL could decode them isn't asked."""
-    from featcache.sources import folder
+    from featcache.dataset.sources import folder
 
     folder.header_fault = lambda _: ""
     stage("index_images")()
@@ -100,8 +100,8 @@ def extract() -> None:
     import numpy as np
 
     from featcache import stages
-    from featcache.progress import Silent
-    from featcache.sources.folder import FolderSource
+    from featcache.core.progress import Silent
+    from featcache.dataset.sources.folder import FolderSource
     from featcache.stages import features
 
     class Stub:

@@ -25,14 +25,14 @@ from sklearn.svm import LinearSVC
 
 from featcache import stages
 from featcache.cache.reader import open_cache
-from featcache.combination import normalised
-from featcache.ensemble import Ensemble
-from featcache.members import out_of_fold
-from featcache.predictions import Predictions
-from featcache.progress import Silent
-from featcache.project import Project
-from featcache.scoring import bootstrap, judge, scores
-from featcache.settings import parse_settings
+from featcache.core.progress import Silent
+from featcache.ensemble.combination import normalised
+from featcache.ensemble.ensemble import Ensemble
+from featcache.project.members import out_of_fold
+from featcache.project.project import Project
+from featcache.settings.parsing import parse_settings
+from featcache.training.metrics import bootstrap, judge, scores
+from featcache.training.predictions import Predictions
 
 SHARED = Path(os.environ["FEATCACHE_SHARED"])
 WEIGHTS = str(SHARED / "weights/vgg16_imagenet_notop.h5")

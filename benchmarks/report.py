@@ -21,10 +21,11 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from featcache.progress import Silent
-from featcache.project import Project
-from featcache.report import render_page, report_content
-from featcache.settings import parse_settings
+from featcache.core.progress import Silent
+from featcache.project.project import Project
+from featcache.report.content import report_content
+from featcache.report.render import render_page
+from featcache.settings.parsing import parse_settings
 
 ROOT = Path(__file__).parent.parent
 IMAGES, TEST, SIDE = 10_000, 500, 160

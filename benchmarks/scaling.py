@@ -19,14 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from featcache import block_jobs, stages
+from featcache import stages
 from featcache.cache.reader import open_cache
-from featcache.cluster import Cluster, connect, verified_workers
-from featcache.cluster_spec import ClusterSpec
-from featcache.flight import Job
-from featcache.progress import Silent
-from featcache.project import Project
-from featcache.settings import parse_settings
+from featcache.core.progress import Silent
+from featcache.project.project import Project
+from featcache.settings.cluster_spec import ClusterSpec
+from featcache.settings.parsing import parse_settings
+from featcache.stages.workers import extraction_jobs
+from featcache.stages.workers.client import Cluster, connect, verified_workers
+from featcache.stages.workers.job_queue import Job
 
 SHARED = Path(os.environ["FEATCACHE_SHARED"])
 ROWS, BLOCK_BYTES, JOBS = 3072, 64 * 1024, 500
@@ -105,7 +106,7 @@ def load_backbones(project: Project, cluster: Cluster) -> None:
 
 def compute_nothing(project: Project) -> None:
     """On a worker: what it does once, and one forward pass."""
-    backbone = block_jobs._backbone(project)
+    backbone = extraction_jobs._backbone(project)
     backbone.settle()  # else it would compile again after a minute of computing
     backbone.forward(np.zeros((backbone.batch_size, 48, 48, 3), np.uint8))
 

@@ -37,6 +37,6 @@ __all__ = [
 
 # Luigi imports this package while it parses its command line: the last moment before it schedules anything.
 if Path(sys.argv[0]).stem == "luigi" or Path(sys.argv[0]).parts[-2:] == ("luigi", "__main__.py"):
-    from pipeline.commandline import prepare
+    from pipeline.startup_checks import prepare
 
     prepare(sys.argv[1:])

@@ -6,10 +6,9 @@ from functools import lru_cache
 import luigi
 from luigi.cmdline_parser import CmdlineParser
 
-from featcache import keys
-from featcache.cluster_spec import ClusterSpec
+from featcache.core import keys
 from featcache.project import Project
-from featcache.settings import SECTIONS, parse_settings
+from featcache.settings import SECTIONS, ClusterSpec, parse_settings
 
 
 def _config(section: str) -> type[luigi.Config]:

@@ -11,11 +11,11 @@ from types import TracebackType
 import luigi
 from luigi.worker import TaskException
 
+from featcache.core.console import say
 from featcache.errors import FeatcacheError
 from featcache.project import LOG_NAME
-from featcache.terminal import say
 from pipeline.config import current_project
-from pipeline.screen import LOSSY, show_summary
+from pipeline.stage_progress import LOSSY, show_summary
 
 _MARK = 8
 _SAID = mmap.mmap(-1, 4096)  # marks of what was said, shared with the processes that Luigi forks

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from luigi.task_register import Register
 
-from featcache.cluster_spec import ALONE
-from featcache.settings import SECTIONS, Settings
+from featcache.settings import ALONE, SECTIONS, Settings
 
 
 def near_flag(arguments: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 import luigi
 
-from featcache.artifact import Artifact
+from featcache.project import Artifact
 
 
 class ArtifactTarget(luigi.Target):

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 import luigi
 
 from featcache import stages
-from featcache.artifact import Artifact
-from featcache.cluster_spec import ALONE
+from featcache.core.folder_lock import folder_lock
 from featcache.errors import CacheMismatchError
-from featcache.folder_lock import folder_lock
-from featcache.presets import PSEUDO, first_round
+from featcache.project import Artifact
+from featcache.settings import ALONE
+from featcache.training import PSEUDO, first_round
 from pipeline.config import Scope, current_project
-from pipeline.orphans import die_with_parent
-from pipeline.screen import Watch, show_summary
+from pipeline.parent_death import die_with_parent
+from pipeline.stage_progress import Watch, show_summary
 from pipeline.targets import ArtifactTarget
 
 # What stages hold while they work, as Luigi counts it; where luigi.cfg's [resources] doesn't say otherwise there is one of each.

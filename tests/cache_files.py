@@ -6,7 +6,7 @@ import numpy as np
 
 from featcache.cache.layout import CacheHeader, Status, TapLayout, file_key
 from featcache.cache.writer import CacheWriter
-from featcache.rows import Rows
+from featcache.core.rows import Rows
 
 TAPS = (
     TapLayout("block5_pool", (2, 3, 5), "a" * 64, {"tap": "block5_pool", "image_size": 48}),

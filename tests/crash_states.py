@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featcache.disk import disk
+from featcache.core.disk import disk
 
 SUBSETS_UP_TO = 5  # pending writes; of more, only none, all, each one missing and each one alone are tried
 

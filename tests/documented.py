@@ -13,9 +13,9 @@ import luigi
 from projects import LuigiProject
 
 from featcache.cli import main
-from featcache.configuration import configured_sections
-from pipeline.commandline import stage_names
-from pipeline.usage import usage_lines
+from featcache.project.config_file import configured_sections
+from pipeline.help_page import usage_lines
+from pipeline.startup_checks import stage_names
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

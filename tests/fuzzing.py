@@ -19,24 +19,24 @@ from hypothesis import strategies as st
 from images import encoded, idx3, make_folder, picture
 
 import featcache
-from featcache.bag_file import load_bag, write_bag
-from featcache.bags import Bag, HeadId, History
-from featcache.cache.reuse import find_rows
+from featcache.cache.row_lookup import find_rows
 from featcache.cache.writer import CacheWriter
-from featcache.combination import Combination
-from featcache.ensemble import Ensemble
+from featcache.core.folder_lock import LOCK_NAME, folder_lock
+from featcache.dataset.listing import build_manifest, current_key, list_files
+from featcache.dataset.manifest import Manifest
+from featcache.dataset.sources.source import open_source
+from featcache.ensemble.combination import Combination
+from featcache.ensemble.ensemble import Ensemble
 from featcache.errors import FeatcacheError
-from featcache.folder_lock import LOCK_NAME, folder_lock
-from featcache.prediction_file import stored_record
-from featcache.predictions import Predictions
-from featcache.presets import resolve_heads
-from featcache.project import Project
-from featcache.scoring import Interval, Scores
-from featcache.settings import SECTIONS, parse_settings
-from featcache.sources import open_source
-from featcache.sources.index import build_manifest, current_key, list_files
-from featcache.sources.manifest import Manifest
-from featcache.specs import DatasetSpec, HeadsSpec
+from featcache.project.project import Project
+from featcache.settings.parsing import SECTIONS, parse_settings
+from featcache.settings.specs import DatasetSpec, HeadsSpec
+from featcache.training.heads.bag import Bag, HeadId, History
+from featcache.training.heads.bag_file import load_bag, write_bag
+from featcache.training.heads.presets import resolve_heads
+from featcache.training.metrics import Interval, Scores
+from featcache.training.prediction_file import stored_record
+from featcache.training.predictions import Predictions
 
 MEMORY = 4 << 30
 ROWS = make_rows(9)

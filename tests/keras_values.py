@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from featcache.startup import import_keras
+from featcache.core.keras_import import import_keras
 
 
 def values(model: Path) -> dict[str, str]:
@@ -48,10 +48,10 @@ def _digest(arrays):
 
 
 def _features(model):
-    from featcache.backbone import load_backbone
-    from featcache.progress import Silent
-    from featcache.specs import FeaturesSpec, Tap
-    from featcache.weights import resolve_weights
+    from featcache.core.progress import Silent
+    from featcache.features.backbone import load_backbone
+    from featcache.features.weights import resolve_weights
+    from featcache.settings.specs import FeaturesSpec, Tap
 
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     found = {}
@@ -72,7 +72,7 @@ def _features(model):
 def _convnet():
     from test_convnet import pictures, plan, training
 
-    from featcache.convnet_training import train_network
+    from featcache.training.convnet.trainer import train_network
 
     trained = train_network(plan(), training(*pictures()))
     return {"a small CNN": [*trained.model.get_weights(), *trained.history.values()]}
@@ -81,7 +81,7 @@ def _convnet():
 def _stacked():
     from test_stacked import RATE, plan, setting
 
-    from featcache.stacked import KerasEngine
+    from featcache.training.heads.keras_engine import KerasEngine
 
     _, batches, stacked = setting(plan(0.5, standardize=True, weight_decay=1.0), KerasEngine)
     scores = [stacked.train_step(batch, RATE) for batch in batches.epoch()]
@@ -93,12 +93,12 @@ def _joined():
     from images import picture
     from test_joined_model import ensemble, random_bag
 
-    from featcache.combination import Combination
-    from featcache.convnet import build_convnet, load_network, predict_convnet
-    from featcache.convnet_plan import ConvNetPlan
-    from featcache.heads import head_model
-    from featcache.joined_model import join_model
-    from featcache.serving import ServedConvNet, ServedEnsemble
+    from featcache.ensemble.combination import Combination
+    from featcache.inference.keras_model import join_model
+    from featcache.inference.served_ensemble import ServedConvNet, ServedEnsemble
+    from featcache.training.convnet.model import build_convnet, load_network, predict_convnet
+    from featcache.training.convnet.plan import ConvNetPlan
+    from featcache.training.heads.keras_models import head_model
 
     bag = random_bag((3, 3, 2), (6, 5), True)
     head = head_model(bag, 0)

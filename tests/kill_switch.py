@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pipeline  # noqa: F401  # its stages are what runs
 from featcache.cache.layout import CHECKSUM_BYTES
-from featcache.disk import disk
+from featcache.core.disk import disk
 
 WHEN, _, WHAT = os.environ.get("KILL_AT", "").partition(":")
 real_pwrite, real_replace = disk.pwrite, disk.replace

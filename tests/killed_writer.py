@@ -13,7 +13,7 @@ from cache_files import make_header, make_rows, write_rows
 
 from featcache.cache.layout import CHECKSUM_BYTES
 from featcache.cache.writer import CacheWriter
-from featcache.disk import disk
+from featcache.core.disk import disk
 
 
 def main(path, count, die_after, pause):

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from images import encoded, make_folder, picture
 
+from featcache.dataset.listing import build_manifest, current_key, list_files
+from featcache.dataset.sources.folder import SUFFIXES
+from featcache.dataset.sources.source import open_source
 from featcache.errors import FeatcacheError, RejectedImageError, SourceError
-from featcache.predict import _decode, find_images
-from featcache.sources import open_source
-from featcache.sources.folder import SUFFIXES
-from featcache.sources.index import build_manifest, current_key, list_files
-from featcache.specs import DatasetSpec
+from featcache.inference.predictor import _decode, find_images
+from featcache.settings.specs import DatasetSpec
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a listing syncs what it keeps, which takes a disk its time
 WHOLE = encoded(picture())

@@ -10,15 +10,16 @@ from pathlib import Path
 import fuzzing
 
 import featcache
-from featcache.progress import Silent
-from featcache.sample import match_ids, read_sample
-from featcache.sources import list_files, open_source, preview_images
-from featcache.sources.decode import decode_rgb, header_fault
-from featcache.sources.groups import with_groups
-from featcache.sources.listing import DigestCache
-from featcache.sources.manifest import Manifest
-from featcache.specs import DatasetSpec
-from featcache.verify.cache_file import cache_faults
+from featcache.core.progress import Silent
+from featcache.dataset.decoding.decode import decode_rgb, header_fault
+from featcache.dataset.digest_cache import DigestCache
+from featcache.dataset.groups import with_groups
+from featcache.dataset.listing import list_files, preview_images
+from featcache.dataset.manifest import Manifest
+from featcache.dataset.sources.source import open_source
+from featcache.ensemble.sample_submission import match_ids, read_sample
+from featcache.inspection.verify.cache_file import cache_faults
+from featcache.settings.specs import DatasetSpec
 
 CORPUS = Path(__file__).parent / "corpus"
 _OFFSET_BYTES = 3

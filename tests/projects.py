@@ -11,7 +11,7 @@ from luigi.task_register import Register
 from PIL import Image
 
 import pipeline
-from pipeline import config, screen
+from pipeline import config, stage_progress
 
 CLASSES = {"disc": (200, 60, 60), "square": (60, 200, 60), "triangle": (60, 60, 200)}
 
@@ -69,19 +69,19 @@ class LuigiProject:
     def run(self, stage: str = "Submit", **parameters: object) -> list[str]:
         """Run a stage and everything it needs; return the families of the stages that worked, in order."""
         worked: list[str] = []
-        result = screen.Watch.result
+        result = stage_progress.Watch.result
 
-        def note(watch: screen.Watch, line: str) -> None:
+        def note(watch: stage_progress.Watch, line: str) -> None:
             worked.append(watch.task.task_family)
             result(watch, line)
 
-        screen.Watch.result = note
+        stage_progress.Watch.result = note
         try:
             with self.in_force():
                 task = getattr(pipeline, stage)(**parameters)
                 outcome = luigi.build([task], local_scheduler=True, detailed_summary=True, log_level="ERROR", workers=1)
         finally:
-            screen.Watch.result = result
+            stage_progress.Watch.result = result
         self.succeeded = outcome.scheduling_succeeded and outcome.status.name == "SUCCESS"
         return worked
 

@@ -160,7 +160,9 @@ def test_only_the_disk_layer_changes_the_disk():
                 assert call.attr not in forbidden, f"{path}:{node.lineno} calls os.{call.attr}"
 
 
-@pytest.mark.parametrize("statement", ["import pipeline", "import featcache.cli", "import featcache; featcache.open"])
+@pytest.mark.parametrize(
+    "statement", ["import pipeline", "import featcache.cli", "import featcache; featcache.open"]
+)
 def test_scheduling_and_the_command_line_start_without_slow_packages(statement):
     program = f"import sys; {statement}; print(sorted(set(sys.modules) & {SLOW!r}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from images import picture
 
-from featcache import keys
-from featcache.augment import CONVNET_RECIPE, RECIPE, AugmentPolicy, augment
+from featcache.core import keys
+from featcache.dataset.augmentation import augment
 from featcache.errors import SettingsError
+from featcache.settings.augment_policy import CONVNET_RECIPE, RECIPE, AugmentPolicy
 
 DIGEST = "ab" * 32
 GOLDEN_RECIPE = [

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from featcache.backbone import Backbone, load_backbone
+from featcache.core.progress import Silent
 from featcache.errors import BackboneError, WeightsError
-from featcache.progress import Silent
-from featcache.specs import FeaturesSpec, Tap
-from featcache.weights import resolve_weights
+from featcache.features.backbone import Backbone, load_backbone
+from featcache.features.weights import resolve_weights
+from featcache.settings.specs import FeaturesSpec, Tap
 
 Images = npt.NDArray[np.uint8]
 
@@ -152,7 +152,7 @@ def test_a_batch_that_does_not_fit_is_halved(images: Images, monkeypatch: pytest
 
     backbone = load(batch_size=4)
     expected = backbone.forward(images)["block5_pool"]
-    from featcache import backbone as module
+    from featcache.features import backbone as module
 
     compiled = module._compiled
 
@@ -174,7 +174,7 @@ def test_a_batch_that_does_not_fit_is_halved(images: Images, monkeypatch: pytest
 def test_after_a_minute_of_computing_weights_become_constants_and_no_bit_changes(
     images: Images, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    from featcache import backbone as module
+    from featcache.features import backbone as module
 
     backbone = load(precision, batch_size=4)
     expected = backbone.forward(images)["block5_pool"]

@@ -10,11 +10,11 @@ from crash_states import Recorder, check_state, states, write_file
 
 import featcache
 from featcache.cache import journal as journal_module
-from featcache.cache.blocks import scan_block
+from featcache.cache.block_checksums import scan_block
+from featcache.cache.file_parser import read_structure
 from featcache.cache.layout import CHECKSUM_BYTES
-from featcache.cache.structure import read_structure
 from featcache.cache.writer import CacheWriter
-from featcache.disk import disk
+from featcache.core.disk import disk
 
 ROWS = make_rows(7)
 TAP = TAPS[1:]

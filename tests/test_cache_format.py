@@ -14,8 +14,8 @@ from cache_files import NAMES, TAPS, digest_of, make_header, make_rows, write_ca
 import featcache
 from featcache.cache.layout import CacheHeader, TapLayout
 from featcache.cache.writer import CacheWriter
+from featcache.core.rows import Rows
 from featcache.errors import SourceError
-from featcache.rows import Rows
 
 DOC = Path(__file__).parent.parent / "docs" / "cache-format.md"
 SCALE_ATTRIBUTES = {"description", "CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"}

@@ -12,11 +12,11 @@ from cache_files import TAPS, features_of, make_header, make_rows, write_cache, 
 from dask.base import compute
 
 import featcache
-from featcache import explore
-from featcache.cache import lazy
+from featcache.cache import dask_arrays
 from featcache.cache.reader import stored_record
 from featcache.cache.writer import CacheWriter
 from featcache.errors import CacheError, CacheFormatError, CacheMismatchError, FeatcacheError
+from featcache.inspection import feature_stats
 
 ROWS = make_rows(11)
 
@@ -89,7 +89,7 @@ def test_a_tap_may_be_written_as_settings_do(path):
     np.testing.assert_array_equal(reader["block5_pool:avg"], reader["block5_pool_avg"])
     assert reader.statistics("block5_pool:avg") == reader.statistics("block5_pool_avg")
     assert reader.dask("block5_pool:avg").shape == reader["block5_pool_avg"].shape
-    assert explore.stats_record(path, "block5_pool:avg")["taps"].keys() == {"block5_pool_avg"}
+    assert feature_stats.stats_record(path, "block5_pool:avg")["taps"].keys() == {"block5_pool_avg"}
 
 
 def test_sums_of_large_features_do_not_overflow(tmp_path):
@@ -106,12 +106,12 @@ def test_sums_of_large_features_do_not_overflow(tmp_path):
         mean, deviation = compute(lazily.mean(), lazily.std())
         assert (float(mean), float(deviation)) == (pytest.approx(45_000), pytest.approx(15_000))
     assert reader.statistics("block5_pool")["mean"] == pytest.approx(45_000)
-    told = explore.stats_record(path, "block5_pool")["taps"]["block5_pool"]["quantiles"]
+    told = feature_stats.stats_record(path, "block5_pool")["taps"]["block5_pool"]["quantiles"]
     assert (told["mean"]["50"], told["deviation"]["50"]) == (pytest.approx(45_000), pytest.approx(15_000))
 
 
 def test_dask_in_chunks(path, monkeypatch):
-    monkeypatch.setattr(lazy, "_CHUNK_BYTES", 4 * TAPS[0].row_bytes)
+    monkeypatch.setattr(dask_arrays, "_CHUNK_BYTES", 4 * TAPS[0].row_bytes)
     array = featcache.open(path).dask("block5_pool")
     assert array.chunks == ((4, 4, 3), (2,), (3,), (5,))
     np.testing.assert_array_equal(array.compute(scheduler="synchronous"), featcache.open(path)["block5_pool"])

@@ -6,9 +6,9 @@ from cache_files import TAPS, features_of, make_header, make_rows, write_cache, 
 
 import featcache
 from featcache.cache.layout import TapLayout
-from featcache.cache.reuse import find_rows
+from featcache.cache.row_lookup import find_rows
 from featcache.cache.writer import CacheWriter
-from featcache.rows import Rows
+from featcache.core.rows import Rows
 
 KEYS = {tap.name: tap.key for tap in TAPS}
 

@@ -12,13 +12,13 @@ import pytest
 from cache_files import TAPS, feature_bytes, features_of, make_header, make_rows, write_cache, write_rows
 
 import featcache
-from featcache.cache import blocks, partial
+from featcache.cache import block_checksums, partial_file
+from featcache.cache.encoding import stored_features
+from featcache.cache.file_lock import hold, is_held
 from featcache.cache.layout import CHECKSUM_BYTES, TapLayout, default_block_rows
-from featcache.cache.lock import hold, is_held
 from featcache.cache.tap_statistics import widen
-from featcache.cache.values import stored_features
 from featcache.cache.writer import CacheWriter
-from featcache.disk import disk
+from featcache.core.disk import disk
 from featcache.errors import CacheError, CacheLockedError, FeatureValueError, StorageError
 
 AVG = TAPS[1:]
@@ -369,14 +369,14 @@ def test_a_file_is_let_go_where_its_writer_cannot_begin(tmp_path, monkeypatch):
 def test_a_file_published_between_open_and_lock_is_not_taken(tmp_path, monkeypatch):
     path = tmp_path / "c.partial.h5"
     path.write_bytes(b"old")
-    real, moved = partial.lock, []
+    real, moved = partial_file.lock, []
 
     def lock_after_rename(descriptor, where):
         if not moved:
             moved.append(path.rename(tmp_path / "c.h5"))
         real(descriptor, where)
 
-    monkeypatch.setattr("featcache.cache.lock.lock", lock_after_rename)
+    monkeypatch.setattr("featcache.cache.file_lock.lock", lock_after_rename)
     descriptor = hold(path)
     assert os.path.sameopenfile(descriptor, descriptor)
     assert os.fstat(descriptor).st_ino == path.stat().st_ino
@@ -443,10 +443,10 @@ def test_a_kill_takes_no_thousands_of_narrow_rows():
 
 
 def scan_all(path, monkeypatch, at_once):
-    monkeypatch.setattr(blocks, "_SCAN_BYTES", at_once)
+    monkeypatch.setattr(block_checksums, "_SCAN_BYTES", at_once)
     reader = featcache.open(path)
     count = -(-len(reader) // reader.block_rows)
-    return [blocks.scan_block(reader._descriptor, reader._structure, block) for block in range(count)]
+    return [block_checksums.scan_block(reader._descriptor, reader._structure, block) for block in range(count)]
 
 
 @pytest.mark.parametrize("negative", [0.0, 0.001, 1.0], ids=["none negative", "a few rows", "half of all numbers"])

@@ -7,8 +7,8 @@ import logging
 import pytest
 from projects import copied_project
 
-from featcache.cli import build_parser, main
-from featcache.doctor import report
+from featcache.cli.app import build_parser, main
+from featcache.inspection.doctor import report
 
 
 def commands():

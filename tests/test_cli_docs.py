@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from featcache.cli import build_parser, main
+from featcache.cli.app import build_parser, main
 
 DOCS = (Path(__file__).parent.parent / "docs/cli.md").read_text()
 COMMON = {"--help", "--json", "--quiet", "--verbose"}  # documented once, at the head of the page

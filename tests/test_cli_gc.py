@@ -153,7 +153,7 @@ def test_a_partial_that_a_live_writer_holds_stays(project, capsys):
 
 
 def test_an_unfinished_file_of_these_settings_stays(project, capsys, monkeypatch):
-    from featcache import extract
+    from featcache.features import extract
 
     def stop(*arguments):
         raise KeyboardInterrupt

@@ -89,7 +89,7 @@ def test_rows_that_stand_in_some_cache_cost_nothing(project, capsys):
 
 
 def test_a_backbone_never_run_has_an_unknown_size_until_it_is_measured(project, capsys, monkeypatch):
-    from featcache import plan as planning
+    from featcache.inspection import cost_estimate as planning
 
     project.set("Features", backbone="mobilenet", taps="conv_pw_1_relu:avg")
     assert plan(project, capsys)["disk_bytes"] is None
@@ -111,7 +111,7 @@ def test_shapes_of_vgg_are_those_of_keras(project, capsys, tap):
 
 
 def test_a_disk_that_is_too_small_is_said(project, capsys, monkeypatch):
-    from featcache import plan as planning
+    from featcache.inspection import cost_estimate as planning
 
     monkeypatch.setattr(planning.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     assert main(["plan", *flags(project)]) == 0

@@ -10,8 +10,8 @@ import pytest
 from projects import copied_project
 
 from featcache.cli import main
-from featcache.ensemble import Ensemble
-from featcache.predictions import Predictions
+from featcache.ensemble.ensemble import Ensemble
+from featcache.training.predictions import Predictions
 
 
 @pytest.fixture
@@ -93,9 +93,9 @@ def test_what_cannot_be_decoded_is_set_aside_and_the_others_told(project, capsys
 
 
 def test_batches_do_not_change_what_is_said(project, capsys, monkeypatch):
-    from featcache import predict as library
-    from featcache.backbone import load_backbone
-    from featcache.resolved import resolved_weights
+    from featcache.features.backbone import load_backbone
+    from featcache.inference import predictor as library
+    from featcache.project.resolved import resolved_weights
 
     def small(project, progress):
         return load_backbone(project.settings.features, resolved_weights(project, progress), "float32", batch_size=4)

@@ -11,15 +11,15 @@ import pytest
 from cache_files import feature_bytes
 from projects import copied_project, small_project, write_image
 
-from featcache import repair as repair_module
 from featcache.cache.layout import CacheHeader
 from featcache.cache.reader import open_cache
-from featcache.cache.reuse import find_rows
+from featcache.cache.row_lookup import find_rows
 from featcache.cache.writer import CacheWriter
 from featcache.cli import main
-from featcache.progress import Silent
-from featcache.sources import Manifest
-from featcache.verify.faults import DISK, FILE, Fault
+from featcache.core.progress import Silent
+from featcache.dataset.manifest import Manifest
+from featcache.inspection.verify.faults import DISK, FILE, Fault
+from featcache.stages import repair as repair_module
 
 
 def in_blocks(path, manifest, block_rows=4):

@@ -8,9 +8,9 @@ import time
 import pytest
 from cache_files import make_header, make_rows, write_cache, write_rows
 
-from featcache import describe
 from featcache.cache.writer import CacheWriter
 from featcache.cli import main
+from featcache.inspection import cache_info
 
 KEY = make_header(make_rows(11)).key
 
@@ -57,7 +57,7 @@ def test_show_json_holds_the_same(folder, capsys):
     assert record["taps"]["block5_pool"]["shape"] == [11, 2, 3, 5]
     assert record["taps"]["block5_pool"]["statistics"]["rows"] == 10
     assert record["first_rows"][1]["class"] == "ant"
-    assert len(record["first_rows"]) == describe.FIRST_ROWS
+    assert len(record["first_rows"]) == cache_info.FIRST_ROWS
 
 
 def test_show_opens_unfinished_and_empty_files(folder, tmp_path, capsys):
@@ -92,7 +92,7 @@ def test_control_characters_and_undecodable_names_do_not_reach_the_terminal(tmp_
 def test_ls_has_one_line_a_cache(folder, capsys):
     assert main(["ls", str(folder)]) == 0
     head, whole, unfinished = capsys.readouterr().out.splitlines()
-    assert head.split() == list(describe.LISTING_COLUMNS)
+    assert head.split() == list(cache_info.LISTING_COLUMNS)
     assert whole.split()[:7] == ["train", "0", "block5_pool,", "block5_pool_avg", "2x3x5,", "5", "11"]
     assert KEY[:8] in whole
     assert whole.split()[-2:] == ["complete", str(folder / "bees" / "c.h5")]
@@ -170,9 +170,9 @@ def test_on_a_terminal_the_table_is_drawn_to_its_width(folder):
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (5.1e9, "5.1 GB")])
 def test_sizes(count, text):
-    assert describe.size_text(count) == text
+    assert cache_info.size_text(count) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(-3, "0 s"), (59, "59 s"), (3600, "1 h"), (2.6e6, "30 d")])
 def test_ages(seconds, text):
-    assert describe.age_text(seconds) == text
+    assert cache_info.age_text(seconds) == text

@@ -8,10 +8,12 @@ import sys
 import pytest
 from projects import copied_project, small_project, write_image
 
-from featcache import configuration, keys, status
-from featcache.artifact import Artifact
 from featcache.cli import main
+from featcache.core import keys
 from featcache.errors import SettingsError
+from featcache.inspection import status
+from featcache.project import config_file
+from featcache.project.artifact import Artifact
 
 FAMILIES = {"ExtractSplit": "ExtractFeatures", "TrainBag": "TrainHeads"}
 ALL = ["IndexImages", "ExtractFeatures", "TrainHeads", "PredictRows", "BuildEnsemble", "WriteSubmission"]
@@ -239,7 +241,7 @@ def test_the_same_luigi_cfg_as_luigi(project, tmp_path, monkeypatch):
     other.write_text("[Heads]\nseeds = 9\n")
     monkeypatch.setenv("FC_NAME", "bees")
     monkeypatch.setenv("LUIGI_CONFIG_PATH", str(other))
-    found = configuration.configured_project(["Features.image-size=64"]).settings
+    found = config_file.configured_project(["Features.image-size=64"]).settings
     assert (found.dataset.name, found.heads.batch_size, found.heads.seeds) == ("bees", 32, 9)
     assert found.features.image_size == 64
     program = (
@@ -275,7 +277,7 @@ def test_a_wrong_luigi_cfg_is_one_line(tmp_path, monkeypatch, capsys, content, m
 @pytest.mark.parametrize("override", ["image_size=3", "Features=3", "Features.image_size", ".x=1"])
 def test_an_override_needs_section_key_and_value(override):
     with pytest.raises(SettingsError, match=r"expected Section\.key=value"):
-        configuration.configured_project([override])
+        config_file.configured_project([override])
 
 
 def test_the_stages_are_those_of_the_pipeline():
@@ -284,7 +286,7 @@ def test_the_stages_are_those_of_the_pipeline():
     import pipeline.tasks as tasks
 
     stages = {name for name, value in vars(tasks).items() if isinstance(value, type) and issubclass(value, Task)}
-    assert set(configuration.STAGES) == stages - {"Stage"}
+    assert set(config_file.STAGES) == stages - {"Stage"}
     assert set(status.NEEDS) == stages - {"Stage", "ExtractSplit", "TrainBag", "Submit"}, "status leaves none out"
 
 

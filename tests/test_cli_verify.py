@@ -14,13 +14,13 @@ import pytest
 from cache_files import make_header, make_rows, write_cache, write_rows
 from projects import copied_project, write_image
 
-from featcache import keys
 from featcache.cache.layout import TapLayout
 from featcache.cache.reader import open_cache
 from featcache.cache.writer import CacheWriter
 from featcache.cli import main
-from featcache.verify import cache_file, report
-from featcache.verify.faults import reading_fault
+from featcache.core import keys
+from featcache.inspection.verify import cache_file, report
+from featcache.inspection.verify.faults import reading_fault
 
 SETTINGS = {"tap": "conv", "image_size": 32}
 TAPS = (TapLayout("conv", (2, 3, 5), keys.digest(SETTINGS), SETTINGS),)

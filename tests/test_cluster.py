@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from projects import write_photos
 
-from featcache import cluster, stages
+from featcache import stages
 from featcache.cache.reader import open_cache
-from featcache.cluster_spec import ClusterSpec
+from featcache.core.progress import Silent
 from featcache.errors import ClusterError, SourceChangedError
-from featcache.progress import Silent
-from featcache.project import Project
-from featcache.settings import parse_settings
+from featcache.project.project import Project
+from featcache.settings.cluster_spec import ClusterSpec
+from featcache.settings.parsing import parse_settings
+from featcache.stages.workers import client
 
 HERE = Path(__file__).parent / "numpy_workers"
 sys.path.append(str(HERE))
@@ -52,9 +53,9 @@ def address(control):
         env=environment, preload=[str(HERE / "numpy_backbone.py")], silence_logs=50,
     ) as workers:  # fmt: skip
         yield workers.scheduler_address
-        for kept in cluster._KEPT.values():
+        for kept in client._KEPT.values():
             kept.close()
-        cluster._KEPT.clear()
+        client._KEPT.clear()
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def when(condition, act, over=None):
 
 def kill_one(project):
     """SIGKILL to one worker process."""
-    workers = cluster.connect(project)._client.run(os.getpid)
+    workers = client.connect(project)._client.run(os.getpid)
     os.kill(next(iter(workers.values())), signal.SIGKILL)
 
 
@@ -215,8 +216,8 @@ def test_a_changed_image_is_told_as_ever_and_finished_blocks_are_kept(tmp_path, 
 
 
 def test_a_worker_that_does_not_fit_is_named_with_the_difference(tmp_path, there):
-    workers = cluster.connect(there)
-    with cluster.verified_workers(workers, there, weights=True) as terms:
+    workers = client.connect(there)
+    with client.verified_workers(workers, there, weights=True) as terms:
         for other, message in [
             ({"facts": {**terms.facts, "numpy": "0.9"}}, r"worker at tcp://127.0.0.1:\d+ runs numpy \S+ instead of 0.9: install"),
             ({"probe": tmp_path / "elsewhere/probe"}, r"worker at tcp://\S+: it can't read the artifacts folder \S+elsewhere"),
@@ -232,8 +233,8 @@ def test_a_worker_that_does_not_fit_is_named_with_the_difference(tmp_path, there
 
 
 def test_no_scheduler_and_too_few_workers_are_one_line(there, address, monkeypatch):
-    monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(client, "_ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(client, "PATIENCE_SECONDS", 0.5)
     with pytest.raises(ClusterError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9 .*start it") as caught:
         stages.extract_split(on(there, "tcp://127.0.0.1:9"), "train", Silent())
     assert "\n" not in str(caught.value)
@@ -267,7 +268,7 @@ def test_a_scheduler_that_is_started_again_is_gone_on_with(tmp_path, alone, cont
         assert ROWS <= computed(control) <= ROWS + LOST
         assert any("is gone; waiting for it" in notice for notice in notices.said)
         assert said.endswith("begun again")
-        cluster.connect(project).close()
+        client.connect(project).close()
 
 
 def wait_for(port):

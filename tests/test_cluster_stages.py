@@ -10,9 +10,9 @@ import pytest
 import runs
 from projects import copied_project
 
-from featcache import cluster
 from featcache.cli import main
-from featcache.predictions import Predictions
+from featcache.stages.workers import client
+from featcache.training.predictions import Predictions
 
 CONVNETS = {"members": "1", "image_size": "16", "schedule": "3e-3x2", "batch_size": "8"}
 
@@ -28,9 +28,9 @@ def project(finished, tmp_path_factory):
     project.set("ConvNet", **CONVNETS)
     worked = project.run()
     yield project, worked
-    for kept in cluster._KEPT.values():
+    for kept in client._KEPT.values():
         kept.close()
-    cluster._KEPT.clear()
+    client._KEPT.clear()
 
 
 def convnet_of(project):
@@ -71,7 +71,7 @@ def test_commands_look_into_the_features_on_the_workers(project, capsys, monkeyp
     assert answers[0] == answers[2]
     shares = [[component["share"] for component in answer["components"]] for answer in (answers[1], answers[3])]
     np.testing.assert_allclose(*shares, rtol=1e-4)
-    ours = [kept for kept in cluster._KEPT.values() if kept.is_open]
+    ours = [kept for kept in client._KEPT.values() if kept.is_open]
     assert len(ours) == 1
     assert len(ours[0].workers) == 1
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from featcache.combination import (
-    METHODS,
+from featcache.ensemble.combination import (  # fmt: skip
+    COMBINATIONS,
     apply_temperature,
     bagged_weights,
     clipped,
@@ -14,8 +14,8 @@ from featcache.combination import (
     greedy_weights,
     mix,
     normalised,
-)  # fmt: skip
-from featcache.scoring import log_loss
+)
+from featcache.training.metrics import log_loss
 
 GOOD = np.array([[0.8, 0.2], [0.4, 0.6], [0.1, 0.9], [0.5, 0.5]])
 
@@ -106,7 +106,7 @@ def test_bagged_selection_spreads_weight_over_the_good_and_repeats():
     assert np.array_equal(weights, bagged_weights(told(members, labels)))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", COMBINATIONS)
 def test_a_combination_is_no_worse_than_its_parts_on_its_own_rows(method):
     members = np.stack([noisy(seed, strength=1.5)[0] for seed in range(4)])
     labels = noisy(0)[1]
@@ -121,7 +121,7 @@ def test_of_many_rows_some_are_enough(monkeypatch):
     members = np.stack([noisy(seed, n=4000, strength=1.5)[0] for seed in range(3)])
     labels = noisy(0, n=4000)[1]
     every = combine(members, labels, "greedy")
-    monkeypatch.setattr("featcache.combination._ROWS", 2000)
+    monkeypatch.setattr("featcache.ensemble.combination._ROWS", 2000)
     some = combine(members, labels, "greedy")
     assert some != every
     losses = [log_loss(normalised(each.apply(members)), labels) for each in (every, some)]

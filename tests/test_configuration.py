@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from luigi.task_register import Register
 
 from featcache.cli import main
-from featcache.configuration import STAGES, configured_project, configured_sections
 from featcache.errors import FeatcacheError, SettingsError
-from featcache.luigi_sections import LUIGI_SECTIONS
-from featcache.settings import SECTIONS
+from featcache.project.config_file import STAGES, configured_project, configured_sections
+from featcache.settings.luigi_sections import LUIGI_SECTIONS
+from featcache.settings.parsing import SECTIONS
 from pipeline import config
 
 

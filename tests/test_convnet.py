@@ -7,13 +7,20 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from featcache.augment import CONVNET_RECIPE, AugmentPolicy, affine_maps, augment  # noqa: E402  # after importorskip
-from featcache.convnet import ChannelNormalization, build_convnet, load_network, load_networks, predict_convnet  # noqa: E402
-from featcache.convnet_plan import ConvNetPlan, draw_epoch, resolve_convnet  # noqa: E402
-from featcache.convnet_training import Training, statistics, train_network  # noqa: E402
+from featcache.dataset.augmentation import affine_maps, augment  # noqa: E402
 from featcache.errors import CacheFormatError, TrainingError  # noqa: E402
-from featcache.schedules import ONE_CYCLE, Phase  # noqa: E402
-from featcache.specs import ConvNetSpec  # noqa: E402
+from featcache.settings.augment_policy import CONVNET_RECIPE, AugmentPolicy  # noqa: E402  # after importorskip
+from featcache.settings.schedules import ONE_CYCLE, Phase  # noqa: E402
+from featcache.settings.specs import ConvNetSpec  # noqa: E402
+from featcache.training.convnet.model import (  # noqa: E402
+    ChannelNormalization,
+    build_convnet,
+    load_network,
+    load_networks,
+    predict_convnet,
+)
+from featcache.training.convnet.plan import ConvNetPlan, draw_epoch, resolve_convnet  # noqa: E402
+from featcache.training.convnet.trainer import Training, statistics, train_network  # noqa: E402
 
 CLASSES, SIDE, ROWS = 3, 16, 96
 
@@ -223,7 +230,7 @@ def test_maps_are_those_of_augmented_copies():
     y, x = np.mgrid[:28, :28]
     image = np.repeat((127 + 60 * np.sin(x / 5) + 60 * np.cos(y / 7))[..., None], 3, 2).astype(np.uint8)
     for copy in range(1, 6):
-        from featcache.augment import _draws
+        from featcache.dataset.augmentation import _draws
 
         draws = _draws(0, "ab" * 32, copy)[:6]
         expected = augment(image, CONVNET_RECIPE, 0, "ab" * 32, copy).astype(float)

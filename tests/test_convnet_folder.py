@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from featcache import disk
-from featcache.convnet_folder import PartialFolder, model_path, model_paths
-from featcache.predictions import Predictions
+from featcache.core import disk
+from featcache.training.convnet.checkpoints import PartialFolder, model_path, model_paths
+from featcache.training.predictions import Predictions
 
 HISTORY = {"loss": [0.5, 0.25]}
 

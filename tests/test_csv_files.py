@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from projects import LuigiProject, _settings, write_image
 
 from featcache.cli import main
-from featcache.csv_files import CsvWriter, delimiter
-from featcache.predict import Prediction, write_csv
-from featcache.sources import Manifest
+from featcache.core.csv_files import CsvWriter, delimiter
+from featcache.dataset.manifest import Manifest
+from featcache.inference.predictor import Prediction, write_csv
 
 FIELDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6) | st.text(
     '\r\n",; \tx', max_size=4

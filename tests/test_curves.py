@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from featcache.curves import OVERFITS, SOUND, UNDERFITS, curves_lines, diagnose, suggestions
+from featcache.core.formatting import plain
 from featcache.errors import TrainingError
-from featcache.specs import FeaturesSpec, Tap
-from featcache.tables import plain
+from featcache.settings.specs import FeaturesSpec, Tap
+from featcache.training.heads.overfitting import OVERFITS, SOUND, UNDERFITS, curves_lines, diagnose, suggestions
 
 EPOCHS = np.arange(1, 41)
 GUESS = math.log(10)
@@ -104,7 +104,7 @@ def test_the_worst_bag_is_told_in_two_lines():
 
 
 def test_a_run_keeps_its_curves_and_tells_them(finished):
-    from featcache.summary import summary_parts
+    from featcache.inspection.run_summary import summary_parts
     from pipeline.config import current_project
 
     records = [json.loads(path.read_text()) for path in (finished.artifacts / "heads").glob("*/bag.json")]

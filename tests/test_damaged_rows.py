@@ -5,13 +5,14 @@ import shutil
 import pytest
 from projects import CLASSES, copied_project, write_image
 
-from featcache import disk, stages
+from featcache import stages
 from featcache.cache.reader import Reader
-from featcache.leaderboard import leaderboard_record
-from featcache.progress import Silent
-from featcache.project import Project
-from featcache.summary import summary, summary_parts
-from featcache.tables import plain
+from featcache.core import disk
+from featcache.core.formatting import plain
+from featcache.core.progress import Silent
+from featcache.inspection.leaderboard import leaderboard_record
+from featcache.inspection.run_summary import summary, summary_parts
+from featcache.project.project import Project
 from pipeline.config import current_project
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from images import encoded, picture
 from PIL import Image
 
-from featcache import keys
+from featcache.core import keys
+from featcache.dataset.decoding.decode import DECODE_SETTINGS, decode_rgb, header_fault, resize_rgb
 from featcache.errors import RejectedImageError
-from featcache.sources.decode import DECODE_SETTINGS, decode_rgb, header_fault, resize_rgb
 
 LOSSLESS = ["PNG", "BMP", "TIFF"]
 FORMATS = [*LOSSLESS, "JPEG", "GIF", "WEBP"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from featcache import disk
+from featcache.core import disk
 from featcache.errors import StorageError
 
 
@@ -83,7 +83,7 @@ def test_other_system_errors_pass_unchanged(tmp_path):
 
 def test_a_real_size_limit_is_one_line(tmp_path):
     program = (
-        "import sys, pathlib; from featcache import disk; from featcache.errors import StorageError\n"
+        "import sys, pathlib; from featcache.core import disk; from featcache.errors import StorageError\n"
         "try: disk.write_bytes(pathlib.Path(sys.argv[1]), b'x' * 100_000)\n"
         "except StorageError as error: print(error)"
     )

@@ -9,12 +9,12 @@ from importlib import metadata
 
 import pytest
 
-from featcache.cluster_spec import ClusterSpec
-from featcache.configuration import configured_project
-from featcache.doctor import hardware, report, settings, software, storage
-from featcache.doctor.check import FAIL, PASS, WARN, Check
-from featcache.progress import Silent
-from featcache.specs import FeaturesSpec
+from featcache.core.progress import Silent
+from featcache.inspection.doctor import hardware, report, settings, software, storage
+from featcache.inspection.doctor.check import FAIL, PASS, WARN, Check
+from featcache.project.config_file import configured_project
+from featcache.settings.cluster_spec import ClusterSpec
+from featcache.settings.specs import FeaturesSpec
 
 
 def python(program):

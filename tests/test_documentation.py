@@ -11,10 +11,10 @@ import pytest
 from documented import KAGGLE, PAGES, ROOT, Reader, blocks, commands, here, small_vgg16
 from projects import write_photos
 
-from featcache.cli import build_parser
-from featcache.doctor import report
-from featcache.settings import SECTIONS
-from featcache.sources import digits
+from featcache.cli.app import build_parser
+from featcache.dataset.sources import digits
+from featcache.inspection.doctor import report
+from featcache.settings.parsing import SECTIONS
 
 RUN = ("bash", "python", "ini")
 SHOWN = ("text", "{toctree}", "{include} ../benchmarks/RESULTS.md", "{include} ../CHANGELOG.md")
@@ -85,7 +85,7 @@ def finished_digits(tmp_path_factory):
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digits, "_data_file", lambda: few)
-        patch.setattr("featcache.network._application", small_vgg16)
+        patch.setattr("featcache.features.network._application", small_vgg16)
         for name, value in variables.items():
             patch.setenv(name, value)
         with here(folder / "start"):

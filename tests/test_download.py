@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from featcache.download import Limits, download
+from featcache.core.progress import Silent
 from featcache.errors import StorageError, WeightsUnavailableError
-from featcache.progress import Silent
+from featcache.features.download import Limits, download
 
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from featcache.combination import METHODS, apply_temperature, normalised
-from featcache.ensemble import Ensemble
-from featcache.ensemble_search import select_ensemble
+from featcache.ensemble.combination import COMBINATIONS, apply_temperature, normalised
+from featcache.ensemble.ensemble import Ensemble
+from featcache.ensemble.selection import select_ensemble
 from featcache.errors import CacheFormatError, CacheMismatchError, SettingsError, TrainingError
-from featcache.predictions import Predictions
-from featcache.scoring import log_loss, scores
+from featcache.training.metrics import log_loss, scores
+from featcache.training.predictions import Predictions
 
 FOLDS = 5
 
@@ -35,7 +35,7 @@ def known():
     return predictions(*(noisy(seed, strength=2)[0] for seed in range(3)), labels=noisy(0)[1])
 
 
-@pytest.mark.parametrize("method", ["auto", *METHODS])
+@pytest.mark.parametrize("method", ["auto", *COMBINATIONS])
 def test_it_shows_the_best_single_and_is_better(known, method):
     built = select_ensemble(known, method)
     assert list(built.member_scores) == ["m0", "m1", "m2"] == list(built.candidates)
@@ -45,7 +45,7 @@ def test_it_shows_the_best_single_and_is_better(known, method):
     assert built.scores.log_loss < best
     low, high = built.interval.log_loss
     assert low < built.scores.log_loss < high
-    assert set(built.method_scores) == (set(METHODS) if method == "auto" else {method})
+    assert set(built.method_scores) == (set(COMBINATIONS) if method == "auto" else {method})
     assert sum(built.weights) == pytest.approx(1)
     assert all(weight > 0 for weight in built.weights)
 
@@ -67,7 +67,7 @@ def test_auto_chooses_each_folds_method_without_that_fold(known):
     for fold in range(FOLDS):
         labels = np.where(known.folds == fold, (known.labels + 1) % 3, known.labels).astype(np.int32)
         assert select_ensemble(dataclasses.replace(known, labels=labels)).folds[fold] == built.folds[fold]
-    assert built.whole.method == min(METHODS, key=lambda name: built.method_scores[name].log_loss)
+    assert built.whole.method == min(COMBINATIONS, key=lambda name: built.method_scores[name].log_loss)
 
 
 def test_nested_scores_do_not_flatter_where_the_fitted_ones_do():

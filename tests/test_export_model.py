@@ -13,12 +13,12 @@ from PIL import Image
 from projects import copied_project
 
 from featcache.cli import main
-from featcache.configuration import configured_project
-from featcache.ensemble import Ensemble
-from featcache.predict import Predictor
-from featcache.predictions import Predictions
-from featcache.progress import Silent
-from featcache.sources.decode import decode_rgb
+from featcache.core.progress import Silent
+from featcache.dataset.decoding.decode import decode_rgb
+from featcache.ensemble.ensemble import Ensemble
+from featcache.inference.predictor import Predictor
+from featcache.project.config_file import configured_project
+from featcache.training.predictions import Predictions
 
 keras = pytest.importorskip("keras")
 

@@ -8,15 +8,15 @@ from importlib.metadata import PackageNotFoundError
 import numpy as np
 import pytest
 
-from featcache import augment
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
+from featcache.core.progress import Silent
+from featcache.core.rows import Rows
+from featcache.dataset import augmentation
 from featcache.errors import FeatureValueError, RejectedImageError, SourceChangedError
-from featcache.extract import extract_copies, extract_features
-from featcache.extraction import Extraction, row_settings
-from featcache.progress import Silent
-from featcache.rows import Rows
-from featcache.specs import FeaturesSpec, Tap
+from featcache.features.extract import extract_copies, extract_features
+from featcache.features.extraction_job import Extraction, row_settings
+from featcache.settings.specs import FeaturesSpec, Tap
 
 SIZE, BATCH = 4, 8
 TAPS = (Tap("mean", "avg"), Tap("corner"))
@@ -195,7 +195,7 @@ def test_a_value_that_float16_cannot_hold_is_an_error_that_names_the_row(tmp_pat
 
 
 def test_after_an_error_the_next_run_goes_on_from_the_last_durable_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("featcache.extract.default_block_rows", lambda taps, batch_size: 2 * batch_size)
+    monkeypatch.setattr("featcache.features.extract.default_block_rows", lambda taps, batch_size: 2 * batch_size)
     first = Backbone()
     first.fail_after = 5 * BATCH
     with pytest.raises(InterruptedError):
@@ -221,7 +221,7 @@ def test_a_copy_is_augmented_and_any_row_can_be_remade_alone(tmp_path):
     first, _ = extract(tmp_path / "1.h5", make_job(20, copy=1), load=loaded)
     second, _ = extract(tmp_path / "2.h5", make_job(20, copy=2), load=loaded)
     assert len({np.asarray(reader["corner"]).tobytes() for reader in (plain, first, second)}) == 3
-    alone = augment.augment(images["13"], augment.RECIPE, 0, f"{13:064d}", 2)
+    alone = augmentation.augment(images["13"], augmentation.RECIPE, 0, f"{13:064d}", 2)
     np.testing.assert_array_equal(np.asarray(second["corner"])[13], alone[:2, :2].astype(np.float16))
 
 

@@ -21,26 +21,26 @@ from PIL import Image
 from test_cache_kill import COUNT, start_child
 
 import featcache
-from featcache import extraction
-from featcache.bags import HeadId
-from featcache.batches import Batches, Examples, HeadStream
 from featcache.cache.layout import Status
-from featcache.cache.reuse import find_rows
+from featcache.cache.row_lookup import find_rows
 from featcache.cache.writer import CacheWriter
+from featcache.core.progress import Silent
+from featcache.dataset.decoding.decode import decode_rgb
+from featcache.dataset.listing import build_manifest, current_key, list_files
+from featcache.dataset.sources.source import open_source
 from featcache.errors import CacheError, CacheLockedError, StorageError
-from featcache.extract import extract_features
-from featcache.extraction import Extraction, row_settings
-from featcache.parts import Partition
-from featcache.predictions import Predictions, joined_members
-from featcache.presets import resolve_heads
-from featcache.progress import Silent
-from featcache.project import Project
-from featcache.settings import SECTIONS, parse_settings
-from featcache.sources import open_source
-from featcache.sources.decode import decode_rgb
-from featcache.sources.index import build_manifest, current_key, list_files
-from featcache.specs import DatasetSpec, FeaturesSpec, HeadsSpec, Tap
-from featcache.weights import known_digest
+from featcache.features import extraction_job
+from featcache.features.extract import extract_features
+from featcache.features.extraction_job import Extraction, row_settings
+from featcache.features.weights import known_digest
+from featcache.project.project import Project
+from featcache.settings.parsing import SECTIONS, parse_settings
+from featcache.settings.specs import DatasetSpec, FeaturesSpec, HeadsSpec, Tap
+from featcache.training.heads.bag import HeadId
+from featcache.training.heads.batches import Batches, Examples, HeadStream
+from featcache.training.heads.partition import Partition
+from featcache.training.heads.presets import resolve_heads
+from featcache.training.predictions import Predictions, joined_members
 
 BATCH = 4
 
@@ -206,7 +206,7 @@ def test_07_code_weights_or_images_change_under_equal_parameters(tmp_path, monke
     manifest = build_manifest(dataset, tmp_path / "artifacts/photos")
     features = project_of(tmp_path).features("train", 0).key
     assert features is not None
-    monkeypatch.setattr(extraction, "EXTRACT_VERSION", extraction.EXTRACT_VERSION + 1)
+    monkeypatch.setattr(extraction_job, "EXTRACT_VERSION", extraction_job.EXTRACT_VERSION + 1)
     assert project_of(tmp_path).features("train", 0).key not in (None, features)
     (tmp_path / "photos/train/ants/img_1.png").write_bytes(encoded(picture(seed=99)))
     assert current_key(dataset, tmp_path / "artifacts/photos", list_files(dataset)) is None
@@ -216,8 +216,8 @@ def test_07_code_weights_or_images_change_under_equal_parameters(tmp_path, monke
 
 def test_08_wrong_preprocessing_baked_into_the_cache():
     """keras#5492, #3350, deep-learning-models#102, tensorflow#50150: golden vector of VGG16's first convolution."""
-    backbone = pytest.importorskip("featcache.backbone")
-    from featcache.weights import resolve_weights
+    backbone = pytest.importorskip("featcache.features.backbone")
+    from featcache.features.weights import resolve_weights
 
     spec = FeaturesSpec(weights="random", taps=(Tap("block1_conv1"),), image_size=32, precision="float32")
     loaded = backbone.load_backbone(spec, resolve_weights(spec, Silent()), "float32", batch_size=2)
@@ -302,8 +302,8 @@ def test_11_fifty_heads_cost_the_memory_of_one_graph():
 
 def test_12_values_depend_on_the_batch_or_the_place_in_it():
     """mmf#720, tensorflow#8670, #25625, timm#2107, keras#12800, #22621."""
-    backbone = pytest.importorskip("featcache.backbone")
-    from featcache.weights import resolve_weights
+    backbone = pytest.importorskip("featcache.features.backbone")
+    from featcache.features.weights import resolve_weights
 
     spec = FeaturesSpec(weights="random", taps=(Tap("block1_pool"),), image_size=32, precision="float32")
     loaded = backbone.load_backbone(spec, resolve_weights(spec, Silent()), "float32", batch_size=8)

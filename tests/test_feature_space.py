@@ -8,10 +8,10 @@ import pytest
 from cache_files import make_rows, write_cache
 
 import featcache
-from featcache.cache import lazy
+from featcache.cache import dask_arrays
 from featcache.cache.layout import TapLayout
 from featcache.errors import CacheError, CacheMismatchError, SettingsError
-from featcache.feature_space import (
+from featcache.inspection.feature_space import (
     component_scores,
     feature_statistics,
     nearest_rows,
@@ -26,7 +26,7 @@ REJECTED = (3, 17, 40, 41, 42)
 @pytest.fixture(params=[10_000_000, 5 * WIDE.row_bytes], ids=["one chunk", "many chunks"])
 def reader(request, tmp_path, monkeypatch):
     """120 rows; in many chunks, one of which (rows 40 to 44) has hardly any row left."""
-    monkeypatch.setattr(lazy, "_CHUNK_BYTES", request.param)
+    monkeypatch.setattr(dask_arrays, "_CHUNK_BYTES", request.param)
     return featcache.open(write_cache(tmp_path / "c.h5", make_rows(120), (WIDE,), block_rows=7, rejected=REJECTED))
 
 
@@ -142,7 +142,7 @@ def test_no_cluster_is_no_import_of_dask_distributed(tmp_path):
     path = write_cache(tmp_path / "c.h5", make_rows(20), (WIDE,), block_rows=7)
     program = """
 import sys, numpy as np, featcache
-from featcache.feature_space import *
+from featcache.inspection.feature_space import *
 reader = featcache.open(sys.argv[1])
 feature_statistics(reader, "wide"), principal_components(reader, "wide", 2)
 nearest_rows(reader, "wide", np.ones((1, 48)), 1)

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from projects import small_project
 
-from featcache import keys
 from featcache.cache.layout import partial_path
 from featcache.cli import main
-from featcache.commands import OK
+from featcache.cli.command import OK
+from featcache.core import keys
 from featcache.errors import SettingsError
-from featcache.project import Project
-from featcache.settings import parse_settings
-from featcache.specs import DatasetSpec, Tap
+from featcache.project.project import Project
+from featcache.settings.parsing import parse_settings
+from featcache.settings.specs import DatasetSpec, Tap
 
 LIMIT = 255
 THIRTEEN = [f"block{block}_{layer}" for block in (1, 2, 3, 4) for layer in ("conv1", "conv2", "pool")] + ["block5_pool"]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featcache.errors import TrainingError
-from featcache.folds import NO_FOLD, assign_folds
+from featcache.training.folds import NO_FOLD, assign_folds
 
 
 def ungrouped(labels):

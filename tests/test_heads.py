@@ -8,18 +8,18 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from featcache.bag_file import load_bag  # noqa: E402  # after importorskip
-from featcache.bags import HeadId  # noqa: E402  # after importorskip
-from featcache.batches import Examples  # noqa: E402
+from featcache.core.progress import Silent  # noqa: E402
 from featcache.errors import CacheFormatError, TrainingError  # noqa: E402
-from featcache.folds import assign_folds  # noqa: E402
-from featcache.heads import head_model, save_bag  # noqa: E402
-from featcache.parts import by_folds  # noqa: E402
-from featcache.presets import resolve_heads  # noqa: E402
-from featcache.progress import Silent  # noqa: E402
-from featcache.scoring import accuracy, log_loss  # noqa: E402
-from featcache.specs import HeadsSpec  # noqa: E402
-from featcache.training import train_heads  # noqa: E402
+from featcache.settings.specs import HeadsSpec  # noqa: E402
+from featcache.training.folds import assign_folds  # noqa: E402
+from featcache.training.heads.bag import HeadId  # noqa: E402  # after importorskip
+from featcache.training.heads.bag_file import load_bag  # noqa: E402  # after importorskip
+from featcache.training.heads.batches import Examples  # noqa: E402
+from featcache.training.heads.keras_models import head_model, save_bag  # noqa: E402
+from featcache.training.heads.partition import by_folds  # noqa: E402
+from featcache.training.heads.presets import resolve_heads  # noqa: E402
+from featcache.training.heads.trainer import train_heads  # noqa: E402
+from featcache.training.metrics import accuracy, log_loss  # noqa: E402
 
 CLASSES = 3
 
@@ -150,7 +150,9 @@ def test_a_failed_save_keeps_the_old_bag(trained, tmp_path, monkeypatch):
     folder = tmp_path / "heads"
     save_bag(trained[2], folder)
     before = sorted(path.name for path in folder.iterdir())
-    monkeypatch.setattr("featcache.heads.write_bag", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "featcache.training.heads.keras_models.write_bag", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         save_bag(trained[2], folder)
     assert [path.name for path in tmp_path.iterdir()] == ["heads"]

@@ -12,10 +12,10 @@ from cache_files import TAPS, feature_bytes, features_of, make_header, make_rows
 
 import featcache
 from featcache.cache import writer as writer_module
-from featcache.cache.held_rows import WriteBuffer
-from featcache.cache.values import StoredRows
+from featcache.cache.encoding import StoredRows
+from featcache.cache.write_buffer import WriteBuffer
 from featcache.cache.writer import CacheWriter
-from featcache.disk import disk
+from featcache.core.disk import disk
 from featcache.errors import CacheError, StorageError
 
 ROWS = make_rows(23)  # six blocks of 4, the last one short

@@ -14,14 +14,14 @@ import pytest
 from cache_files import make_rows, write_cache
 
 import featcache
-from featcache import prediction_file
-from featcache.bag_file import load_bag
-from featcache.ensemble import Ensemble
+from featcache.dataset.manifest import Manifest
+from featcache.dataset.sources.source import open_source
+from featcache.ensemble.ensemble import Ensemble
 from featcache.errors import CacheError, CacheFormatError, FeatcacheError, SourceError
-from featcache.prediction_file import stored_record
-from featcache.predictions import Predictions
-from featcache.sources import open_source
-from featcache.sources.manifest import Manifest
+from featcache.training import prediction_file
+from featcache.training.heads.bag_file import load_bag
+from featcache.training.prediction_file import stored_record
+from featcache.training.predictions import Predictions
 
 EXAMPLES = {"cache": 300, "partial": 300, "predictions": 300, "bag": 300, "project": 120, "lock": 100, "idx": 100, "csv": 100, "images": 60}  # fmt: skip
 
@@ -175,10 +175,10 @@ def test_a_pickle_in_a_bag_is_not_loaded(tmp_path, monkeypatch):
 
 def test_python_inside_a_keras_file_is_not_run(tmp_path, monkeypatch):
     keras = pytest.importorskip("keras")
-    from featcache.backbone import load_backbone
-    from featcache.progress import Silent
-    from featcache.specs import FeaturesSpec, Tap
-    from featcache.weights import resolve_weights
+    from featcache.core.progress import Silent
+    from featcache.features.backbone import load_backbone
+    from featcache.features.weights import resolve_weights
+    from featcache.settings.specs import FeaturesSpec, Tap
 
     monkeypatch.chdir(tmp_path)
     layer = keras.layers.Lambda(lambda x: (__import__("os").path.isdir("exploded") or __import__("os").mkdir("exploded"), x)[1])  # fmt: skip

@@ -13,11 +13,15 @@ from images import encoded, make_folder, picture
 from PIL import GifImagePlugin, Image, ImageFile, PngImagePlugin, TiffImagePlugin
 from written_images import png, tiff
 
-from featcache import keys
+from featcache.core import keys
+from featcache.dataset import digest_cache
+from featcache.dataset.decoding import decode, image_file
+from featcache.dataset.decoding.decode import decode_rgb, header_fault, image_digest
+from featcache.dataset.listing import build_manifest
+from featcache.dataset.sources import folder
+from featcache.dataset.sources.source import open_source
 from featcache.errors import RejectedImageError, SourceChangedError
-from featcache.sources import build_manifest, decode, folder, image_file, listing, open_source
-from featcache.sources.decode import decode_rgb, header_fault, image_digest
-from featcache.specs import DatasetSpec
+from featcache.settings.specs import DatasetSpec
 
 HELPS = ("save it ", "convert it ", "develop it ")
 
@@ -485,7 +489,7 @@ def test_a_listing_of_old_is_looked_at_again_and_only_those_rows_change(tmp_path
     spec = DatasetSpec("x", "folder", root)
     with monkeypatch.context() as past:
         past.setattr(folder, "image_digest", keys.bytes_digest)
-        past.setattr(listing, "LISTING_VERSION", 2)
+        past.setattr(digest_cache, "LISTING_VERSION", 2)
         old = build_manifest(spec, tmp_path / "out").splits["train"]
     new = build_manifest(spec, tmp_path / "out").splits["train"]
     assert list(new.ids) == list(old.ids)
@@ -514,7 +518,7 @@ def test_a_reader_installed_since_has_the_files_looked_at_again(tmp_path, monkey
     (root / "train" / "ants" / "x.heic").write_bytes(HEIC_START)
     spec = DatasetSpec("x", "folder", root)
     with monkeypatch.context() as past:
-        past.setattr(listing, "optional_formats", list)
+        past.setattr(digest_cache, "optional_formats", list)
         past.setattr(folder, "header_fault", lambda content: "install it" if b"heic" in content else "")
         assert "install it" in list(build_manifest(spec, tmp_path / "out").splits["train"].reasons)
     assert "install it" not in list(build_manifest(spec, tmp_path / "out").splits["train"].reasons)

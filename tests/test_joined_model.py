@@ -8,21 +8,21 @@ from images import picture
 
 keras = pytest.importorskip("keras")
 
-from featcache.backbone import load_backbone  # noqa: E402  # after importorskip
-from featcache.bags import Bag, HeadId, History  # noqa: E402
-from featcache.combination import Combination  # noqa: E402
-from featcache.convnet import build_convnet as build_convnet  # noqa: E402
-from featcache.convnet_plan import ConvNetPlan  # noqa: E402
-from featcache.ensemble import Ensemble  # noqa: E402
-from featcache.joined_model import join_model  # noqa: E402
-from featcache.network import build_network  # noqa: E402
-from featcache.presets import HeadPlan  # noqa: E402
-from featcache.progress import Silent  # noqa: E402
-from featcache.schedules import Phase  # noqa: E402
-from featcache.scoring import Interval, Scores  # noqa: E402
-from featcache.serving import ServedBag, ServedConvNet, ServedEnsemble  # noqa: E402
-from featcache.specs import FeaturesSpec, Tap  # noqa: E402
-from featcache.weights import resolve_weights  # noqa: E402
+from featcache.core.progress import Silent  # noqa: E402
+from featcache.ensemble.combination import Combination  # noqa: E402
+from featcache.ensemble.ensemble import Ensemble  # noqa: E402
+from featcache.features.backbone import load_backbone  # noqa: E402  # after importorskip
+from featcache.features.network import build_network  # noqa: E402
+from featcache.features.weights import resolve_weights  # noqa: E402
+from featcache.inference.keras_model import join_model  # noqa: E402
+from featcache.inference.served_ensemble import ServedBag, ServedConvNet, ServedEnsemble  # noqa: E402
+from featcache.settings.schedules import Phase  # noqa: E402
+from featcache.settings.specs import FeaturesSpec, Tap  # noqa: E402
+from featcache.training.convnet.model import build_convnet as build_convnet  # noqa: E402
+from featcache.training.convnet.plan import ConvNetPlan  # noqa: E402
+from featcache.training.heads.bag import Bag, HeadId, History  # noqa: E402
+from featcache.training.heads.presets import HeadPlan  # noqa: E402
+from featcache.training.metrics import Interval, Scores  # noqa: E402
 
 SIDE = 32
 SPEC = FeaturesSpec(weights="random", taps=(Tap("block1_pool", "avg"), Tap("block2_pool")), image_size=SIDE)

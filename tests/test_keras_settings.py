@@ -15,7 +15,7 @@ keras = pytest.importorskip("keras")
 
 import keras_values  # noqa: E402  # after importorskip
 
-from featcache.startup import plain_keras  # noqa: E402
+from featcache.core.keras_import import plain_keras  # noqa: E402
 
 TESTS = Path(__file__).parent
 NAMES = ("floatx", "epsilon", "image_data_format")

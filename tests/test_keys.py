@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from featcache import keys
+from featcache.core import keys
 
 
 def test_equal_numbers_give_equal_keys_and_texts_do_not():

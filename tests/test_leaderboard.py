@@ -8,11 +8,11 @@ import pytest
 from projects import small_project, write_image
 
 from featcache.cli import main
+from featcache.core.formatting import plain
+from featcache.core.progress import Silent
 from featcache.errors import CacheMismatchError, FeatcacheError
-from featcache.leaderboard import leaderboard_lines, leaderboard_record
-from featcache.progress import Silent
-from featcache.stages import members
-from featcache.tables import plain
+from featcache.inspection.leaderboard import leaderboard_lines, leaderboard_record
+from featcache.stages import predictions
 from pipeline.config import current_project
 
 MEMBERS = {f"block1_pool_avg/{member}" for member in ("fast/seed0", "fast/seed1", "linear/seed0")}
@@ -61,10 +61,10 @@ def test_scores_are_those_that_the_summary_tells(project, record):
 
 
 def test_an_entry_says_tap_weight_and_time(record):
-    members = record["entries"][2:]
-    assert {entry["tap"] for entry in members} == {"block1_pool_avg"}
-    assert sum(entry["weight"] for entry in members) == pytest.approx(1)
-    assert all(entry["seconds"] > 0 for entry in members)
+    predictions = record["entries"][2:]
+    assert {entry["tap"] for entry in predictions} == {"block1_pool_avg"}
+    assert sum(entry["weight"] for entry in predictions) == pytest.approx(1)
+    assert all(entry["seconds"] > 0 for entry in predictions)
     assert all(set(entry["splits"]) == {"valid"} for entry in record["entries"]), "test has no labels"
 
 
@@ -108,9 +108,9 @@ def test_predictions_by_other_members_than_those_trained_are_never_published(pro
     """A bag whose out-of-fold file names more members than it has heads for would leave rows of zeros."""
     path = project.artifacts / "predictions/valid.hdf5"
     before = path.read_bytes()
-    named = members.stored_members
-    monkeypatch.setattr(members, "stored_members", lambda path: (*named(path), f"{path.parent.name}/one more"))
+    named = predictions.stored_members
+    monkeypatch.setattr(predictions, "stored_members", lambda path: (*named(path), f"{path.parent.name}/one more"))
     with project.in_force(), pytest.raises(CacheMismatchError, match=r"by 3 members, .*; got 2: run TrainHeads"):
-        members.predict_rows(current_project(), Silent())
+        predictions.predict_rows(current_project(), Silent())
     assert path.read_bytes() == before
     assert not list(path.parent.glob(".tmp-*"))

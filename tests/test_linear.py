@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from featcache.bags import forward
-from featcache.batches import Examples, input_statistics
-from featcache.folds import assign_folds
-from featcache.linear import VARIANCES, chosen_steps, train_linear
-from featcache.logistic import Regressions
-from featcache.parts import by_folds
-from featcache.presets import LINEAR, resolve_heads
-from featcache.progress import Silent
-from featcache.specs import HeadsSpec
+from featcache.core.progress import Silent
+from featcache.settings.specs import HeadsSpec
+from featcache.training.folds import assign_folds
+from featcache.training.heads.bag import forward
+from featcache.training.heads.batches import Examples, input_statistics
+from featcache.training.heads.lbfgs import Regressions
+from featcache.training.heads.logistic_regression import VARIANCES, chosen_steps, train_linear
+from featcache.training.heads.partition import by_folds
+from featcache.training.heads.presets import LINEAR, resolve_heads
 
 FOLDS = 3
 
@@ -54,8 +54,8 @@ def test_blocks_and_copies_give_the_same_solution(monkeypatch):
     values, labels = rows(200, 10, 3)
     bag, _ = fitted(values, labels)
     twice, _ = fitted(values, labels, copies=[values])
-    monkeypatch.setattr("featcache.bags._BLOCK_VALUES", 700)
-    monkeypatch.setattr("featcache.logistic._HELD_VALUES", 0)
+    monkeypatch.setattr("featcache.training.heads.bag._BLOCK_VALUES", 700)
+    monkeypatch.setattr("featcache.training.heads.lbfgs._HELD_VALUES", 0)
     blockwise, _ = fitted(values, labels)
     assert np.allclose(bag.out_of_fold, blockwise.out_of_fold, atol=1e-3)
     assert not np.array_equal(bag.out_of_fold, twice.out_of_fold), "twice the rows is half the penalty"
@@ -95,7 +95,7 @@ def test_the_same_rows_give_the_same_bytes_and_a_folds_labels_do_not_matter_to_i
 
 def test_a_head_without_hidden_layers_is_a_keras_model_like_any_other(tmp_path):
     keras = pytest.importorskip("keras")
-    from featcache.heads import head_model
+    from featcache.training.heads.keras_models import head_model
 
     values, labels = rows(90, 8, 3)
     bag, _ = fitted(values.reshape(90, 2, 2, 2), labels)
@@ -105,7 +105,7 @@ def test_a_head_without_hidden_layers_is_a_keras_model_like_any_other(tmp_path):
 
 
 def test_many_rows_times_features_get_fewer_passes_and_still_learn(monkeypatch):
-    from featcache import logistic
+    from featcache.training.heads import lbfgs
 
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 300)
@@ -113,12 +113,12 @@ def test_many_rows_times_features_get_fewer_passes_and_still_learn(monkeypatch):
     own = np.ones((1, 300), bool)
     values = features.astype(np.float32)
     statistics = {"input_mean": values.mean(axis=0)[None], "input_variance": values.var(axis=0)[None]}
-    regressions = logistic.Regressions([features], labels, own, statistics, 3)
+    regressions = lbfgs.Regressions([features], labels, own, statistics, 3)
     whole = regressions.fit(1.0)
-    assert regressions.passes > logistic._FEWEST_PASSES
-    monkeypatch.setattr(logistic, "_WORK", 0)
+    assert regressions.passes > lbfgs._FEWEST_PASSES
+    monkeypatch.setattr(lbfgs, "_WORK", 0)
     early = regressions.fit(1.0)
-    assert regressions.passes <= logistic._FEWEST_PASSES + 1
+    assert regressions.passes <= lbfgs._FEWEST_PASSES + 1
     standard = (values - statistics["input_mean"]) / np.sqrt(statistics["input_variance"])
     for found in (whole, early):
         told = (standard @ found["kernel_0"][0] + found["bias_0"][0]).argmax(axis=1)

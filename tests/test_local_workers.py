@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from featcache.cluster_spec import ClusterSpec
 from featcache.errors import ClusterError
-from featcache.local_workers import deal_out, visible_gpus
+from featcache.settings.cluster_spec import ClusterSpec
+from featcache.stages.workers.local_workers import deal_out, visible_gpus
 
 ROOT = Path(__file__).parent.parent
 

@@ -4,21 +4,21 @@ import re
 
 from projects import small_project
 
-from pipeline import screen
+from pipeline import stage_progress
 
 UNITS = {"ExtractSplit": "images", "TrainBag": "epochs|strengths", "TrainConvNets": "images|epochs"}
 
 
 def test_every_long_stage_tells_how_far_it_is(tmp_path, monkeypatch):
-    told, report = [], screen.Watch._report
+    told, report = [], stage_progress.Watch._report
 
     def record(watch, percentage, message):
         assert watch.task.set_status_message, "Luigi's worker listens"
         told.append((watch.task.task_family, percentage, message.split("\n")))
         report(watch, percentage, message)
 
-    monkeypatch.setattr(screen.Watch, "_report", record)
-    monkeypatch.setattr(screen, "_SCHEDULER_SECONDS", 0.0)
+    monkeypatch.setattr(stage_progress.Watch, "_report", record)
+    monkeypatch.setattr(stage_progress, "_SCHEDULER_SECONDS", 0.0)
     project = small_project(tmp_path)
     project.set("ConvNet", members="1", image_size="16", schedule="1e-3x2")
     project.run()

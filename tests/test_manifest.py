@@ -7,21 +7,15 @@ import numpy as np
 import pytest
 from images import encoded, greys, make_folder, make_idx, picture
 
-from featcache import keys
+from featcache.core import keys
+from featcache.core.rows import Rows
+from featcache.dataset import digest_cache
+from featcache.dataset import listing as index
+from featcache.dataset.listing import build_manifest, list_files, list_images
+from featcache.dataset.manifest import Manifest, stored_manifest
+from featcache.dataset.sources import folder, idx
 from featcache.errors import CacheFormatError, SourceChangedError, SourceError
-from featcache.rows import Rows
-from featcache.sources import (
-    Manifest,
-    build_manifest,
-    folder,
-    idx,
-    index,
-    list_files,
-    list_images,
-    listing,
-    stored_manifest,
-)
-from featcache.specs import DatasetSpec
+from featcache.settings.specs import DatasetSpec
 
 
 @pytest.fixture
@@ -37,15 +31,15 @@ def out(tmp_path):
 @pytest.fixture(autouse=True)
 def old_files(monkeypatch):
     """Files just written count as settled, but for the tests of just that."""
-    monkeypatch.setattr(listing, "SETTLE_NS", 0)
+    monkeypatch.setattr(digest_cache, "SETTLE_NS", 0)
 
 
 @pytest.fixture
 def reads(monkeypatch):
     """What was read since the listing began."""
     paths = []
-    original = listing._examined
-    monkeypatch.setattr(listing, "_examined", lambda path, *rest: paths.append(path.name) or original(path, *rest))
+    original = digest_cache._examined
+    monkeypatch.setattr(digest_cache, "_examined", lambda path, *rest: paths.append(path.name) or original(path, *rest))
     return paths
 
 
@@ -147,7 +141,7 @@ def test_damaged_json(root, out, content):
 def test_an_unchanged_set_is_neither_read_nor_parsed(root, out, reads, monkeypatch):
     key = build_manifest(spec_of(root), out).key
     assert len(reads) == 8
-    monkeypatch.setattr(listing.DigestCache, "load", lambda _: pytest.fail("listing.csv was parsed"))
+    monkeypatch.setattr(digest_cache.DigestCache, "load", lambda _: pytest.fail("listing.csv was parsed"))
     assert current_key(spec_of(root), out) == key
     assert len(reads) == 8
 
@@ -201,13 +195,13 @@ def test_an_image_added_to_test_leaves_train_alone(root, out):
 
 
 def test_files_read_in_the_tick_they_changed_in_are_read_again_until_it_has_passed(root, out, reads, monkeypatch):
-    monkeypatch.setattr(listing, "SETTLE_NS", 2_000_000_000)
+    monkeypatch.setattr(digest_cache, "SETTLE_NS", 2_000_000_000)
     key = build_manifest(spec_of(root), out).key
     reads.clear()
     assert current_key(spec_of(root), out) == key
     assert len(reads) == 8  # less than two seconds old
     now = time.time_ns()
-    monkeypatch.setattr(listing.time, "time_ns", lambda: now + 3_000_000_000)
+    monkeypatch.setattr(digest_cache.time, "time_ns", lambda: now + 3_000_000_000)
     reads.clear()
     assert current_key(spec_of(root), out) == key
     assert len(reads) == 8
@@ -217,8 +211,8 @@ def test_files_read_in_the_tick_they_changed_in_are_read_again_until_it_has_pass
 
 
 def test_time_stamps_in_the_future_are_trusted():
-    stat = listing.FileStat("a", 1, 10**19, 10**19)
-    assert listing.Examined(stat, time.time_ns(), "digest", "").settled
+    stat = digest_cache.FileStat("a", 1, 10**19, 10**19)
+    assert digest_cache.Examined(stat, time.time_ns(), "digest", "").settled
 
 
 def test_moving_artifacts_or_images_keeps_the_key(root, out, reads):
@@ -319,13 +313,13 @@ def test_a_listing_that_cannot_be_kept_does_not_stop_a_question(root, out, monke
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(listing.DigestCache, "save", full)
+    monkeypatch.setattr(digest_cache.DigestCache, "save", full)
     assert current_key(spec_of(root), out) == key
 
 
 def test_another_version_of_the_code_lists_again(root, out, monkeypatch):
     build_manifest(spec_of(root), out)
-    monkeypatch.setattr(listing, "LISTING_VERSION", listing.LISTING_VERSION + 1)
+    monkeypatch.setattr(digest_cache, "LISTING_VERSION", digest_cache.LISTING_VERSION + 1)
     assert current_key(spec_of(root), out) is None
 
 

@@ -6,11 +6,12 @@ import os
 import numpy as np
 import pytest
 
-from featcache import member_tables, scratch
-from featcache.ensemble_search import select_ensemble
+from featcache.core import scratch_arrays
+from featcache.ensemble.selection import select_ensemble
 from featcache.errors import StorageError
-from featcache.member_tables import joined, label_probabilities, parts, selected
-from featcache.predictions import Predictions, joined_members
+from featcache.training import member_tables
+from featcache.training.member_tables import joined, label_probabilities, selected, table_parts
+from featcache.training.predictions import Predictions, joined_members
 
 
 @pytest.fixture
@@ -62,20 +63,20 @@ def test_no_result_depends_on_the_rows_read_at_once(members, monkeypatch, tmp_pa
 
     whole = results(tmp_path)
     monkeypatch.setattr(member_tables, "_PART_VALUES", 1)
-    monkeypatch.setattr("featcache.ensemble_search._MEMORY_BYTES", 0)
-    assert len(list(parts(members[0].probabilities))) == 90
+    monkeypatch.setattr("featcache.ensemble.selection._MEMORY_BYTES", 0)
+    assert len(list(table_parts(members[0].probabilities))) == 90
     assert results(tmp_path) == whole
 
 
 def test_a_large_array_stands_in_a_file_without_a_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(scratch, "MEMORY_BYTES", 100)
+    monkeypatch.setattr(scratch_arrays, "MEMORY_BYTES", 100)
     for shape, mapped in (((5, 5), False), ((5, 6), True)):
-        array = scratch.allocate(shape, np.float32, tmp_path)
+        array = scratch_arrays.allocate(shape, np.float32, tmp_path)
         assert isinstance(array, np.memmap) == mapped
         assert not array.any()
         array[:] = 1
         assert array.sum() == np.prod(shape)
-    assert not isinstance(scratch.allocate((5, 6), np.float32, None), np.memmap)
+    assert not isinstance(scratch_arrays.allocate((5, 6), np.float32, None), np.memmap)
     assert not list(tmp_path.iterdir())
 
 
@@ -87,10 +88,10 @@ def test_where_room_cannot_be_reserved_it_is_written(number, tmp_path, monkeypat
         raise OSError(number, "no such call here")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    array = scratch.allocate((3, 700_000), np.int8, tmp_path, 0)
+    array = scratch_arrays.allocate((3, 700_000), np.int8, tmp_path, 0)
     assert (array.shape, array.any()) == ((3, 700_000), False)
 
 
 def test_no_room_for_a_scratch_file_is_one_line(tmp_path):
     with pytest.raises(StorageError, match="scratch file"):
-        scratch.allocate((1 << 60,), np.int8, tmp_path)
+        scratch_arrays.allocate((1 << 60,), np.int8, tmp_path)

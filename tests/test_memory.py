@@ -13,18 +13,18 @@ PROGRAM = """
 import sys, tracemalloc
 from pathlib import Path
 import numpy as np
-from featcache.extract import extract_features
-from featcache.extraction import Extraction, row_settings
-from featcache.progress import Silent
-from featcache.rows import Rows
-from featcache.sources.files import FileStat, FileStats
-from featcache.sources.manifest import Manifest
-from featcache.specs import FeaturesSpec, Tap
-from featcache.texts import ComputedTexts, RepeatedText
+from featcache.features.extract import extract_features
+from featcache.features.extraction_job import Extraction, row_settings
+from featcache.core.progress import Silent
+from featcache.core.rows import Rows
+from featcache.dataset.file_stats import FileStat, FileStats
+from featcache.dataset.manifest import Manifest
+from featcache.settings.specs import FeaturesSpec, Tap
+from featcache.core.texts import ComputedTexts, ConstantText
 
 folder, n = Path(sys.argv[1]), int(sys.argv[2])
 ids = ComputedTexts(n, lambda row: f"class{row % 2}/image_{row:07d}.jpg")
-none = RepeatedText("", n)
+none = ConstantText("", n)
 
 class Stub:
     batch_size, taps = 128, {"wide": (4,)}
@@ -77,9 +77,9 @@ import sys, tracemalloc
 from pathlib import Path
 import numpy as np
 from featcache.ensemble import Ensemble
-from featcache.ensemble_search import build_ensemble
-from featcache.predictions import Predictions, joined_members
-from featcache.texts import ComputedTexts
+from featcache.ensemble import select_ensemble
+from featcache.training.predictions import Predictions, joined_members
+from featcache.core.texts import ComputedTexts
 
 folder, n, classes, members = Path(sys.argv[1]), int(sys.argv[2]), 40, 3
 draw, labels = np.random.default_rng(0), np.arange(n, dtype=np.int32) % classes
@@ -92,7 +92,7 @@ for number in range(members):
 del said
 tracemalloc.start()
 known = joined_members([Predictions.load(folder / f"{number}.hdf5") for number in range(members)])
-built = build_ensemble(known, "mean")
+built = select_ensemble(known, "mean")
 total = sum(said.sum() for _, said in built.nested_parts(known))
 assert round(total) == n
 print(tracemalloc.get_traced_memory()[1])

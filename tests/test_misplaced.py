@@ -6,10 +6,10 @@ import unicodedata
 import pytest
 from images import encoded, make_folder, picture
 
+from featcache.dataset.listing import build_manifest
 from featcache.errors import SourceError
-from featcache.predict import find_images
-from featcache.sources import build_manifest
-from featcache.specs import DatasetSpec
+from featcache.inference.predictor import find_images
+from featcache.settings.specs import DatasetSpec
 
 COMPOSED, APART = "café", unicodedata.normalize("NFD", "café")
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from featcache.core.names import clash, composed, match_columns, stem
+from featcache.dataset.sources.folder import SUFFIXES
+from featcache.ensemble.submission import write_submission_file
 from featcache.errors import SubmissionError
-from featcache.names import clash, composed, match_columns, stem
-from featcache.sources.folder import SUFFIXES
-from featcache.specs import SubmissionSpec
-from featcache.submission import write_submission_file
+from featcache.settings.specs import SubmissionSpec
 
 CAFE, CAFE_APART = "caf\u00e9", "cafe\u0301"
 WORDS = st.text(st.sampled_from("aAbB \u00e9\u0301_-\u00df\u0130s1=,;\r\n\"'"), min_size=1, max_size=5)

@@ -17,22 +17,24 @@ import pytest
 from command import environment
 from images import encoded, greys, make_folder, make_idx, picture, table
 
-from featcache import keys, paths, sources
-from featcache.bag_file import load_bag
-from featcache.cache.lock import is_held
+from featcache.dataset import listing
+from featcache.cache.file_lock import is_held
 from featcache.cli import main
-from featcache.disk import replacing, storage_errors
-from featcache.ensemble import Ensemble
+from featcache.core import keys, paths
+from featcache.core.disk import replacing, storage_errors
+from featcache.core.json_records import read_json
+from featcache.core.progress import Silent
+from featcache.dataset.listing import build_manifest
+from featcache.dataset.sources.source import open_source
+from featcache.ensemble.ensemble import Ensemble
+from featcache.ensemble.sample_submission import read_sample
 from featcache.errors import FeatcacheError, SettingsError, SourceError, StorageError, WeightsError
-from featcache.predict import _decode, find_images
-from featcache.prediction_file import stored_record
-from featcache.progress import Silent
-from featcache.records import read_json
-from featcache.sample import read_sample
-from featcache.settings import SECTIONS, parse_settings
-from featcache.sources import build_manifest, open_source
-from featcache.specs import DatasetSpec, FeaturesSpec
-from featcache.weights import known_digest, resolve_weights
+from featcache.features.weights import known_digest, resolve_weights
+from featcache.inference.predictor import _decode, find_images
+from featcache.settings.parsing import SECTIONS, parse_settings
+from featcache.settings.specs import DatasetSpec, FeaturesSpec
+from featcache.training.heads.bag_file import load_bag
+from featcache.training.prediction_file import stored_record
 
 WEAK = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner")  # root without its powers
 
@@ -239,7 +241,7 @@ def test_a_data_set_elsewhere(tmp_path, path, what):
     spec = DatasetSpec("x", "folder", Path(path))
     with pytest.raises(SourceError, match=rf"expected the folder of the images; got {what}"):
         build_manifest(spec, tmp_path)
-    assert sources.list_files(spec) is None
+    assert listing.list_files(spec) is None
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP])
@@ -364,9 +366,7 @@ def test_commands_in_a_littered_folder(littered, words):
 def test_a_folder_that_may_not_be_looked_into(littered, closed, status):
     settings = {"Dataset.name": "out", "Dataset.source": "folder", "Dataset.path": "photos", "Paths.artifacts": str(littered), "Features.weights": "random", "Features.precision": "float32"}  # fmt: skip
     flags = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    calls = (
-        f"from featcache.cli import main; print([main([word, *{flags!r}]) for word in ('status', 'plan', 'du', 'gc')])"
-    )
+    calls = f"from featcache.cli import main; print([main([word, *{flags!r}]) for word in ('status', 'plan', 'du', 'gc')])"
     prefix, folder = weak_prefix(), littered / closed
     folder.chmod(0)
     try:
@@ -393,12 +393,12 @@ FORBIDDEN = """
 import sys
 from pathlib import Path
 from featcache.cli import main
-from featcache.sources import index_images
-from featcache.specs import DatasetSpec
+from featcache.dataset.listing import build_manifest
+from featcache.settings.specs import DatasetSpec
 from featcache.errors import FeatcacheError
 root = Path(sys.argv[1])
 try:
-    manifest = index_images(DatasetSpec("x", "folder", root), Path(sys.argv[2]))
+    manifest = build_manifest(DatasetSpec("x", "folder", root), Path(sys.argv[2]))
     for split, rows in manifest.splits.items():
         for row, reason in zip(rows.ids, rows.reasons):
             print(split, row, reason)

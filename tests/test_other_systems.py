@@ -12,9 +12,9 @@ import runs
 from cache_files import make_header, make_rows
 from projects import small_project
 
-from featcache import machine, scratch
 from featcache.cache.writer import CacheWriter
-from featcache.disk import Disk, disk
+from featcache.core import scratch_arrays, system
+from featcache.core.disk import Disk, disk
 from featcache.errors import StorageError
 
 
@@ -35,19 +35,19 @@ def test_the_main_job_runs_without_what_linux_alone_has(finished, tmp_path, work
 
 @pytest.mark.usefixtures("lacking")
 def test_all_cores_count_where_nobody_says_which_are_ours():
-    assert machine.core_numbers() == list(range(os.cpu_count()))
+    assert system.core_numbers() == list(range(os.cpu_count()))
 
 
 def test_cores_that_this_process_may_not_use_do_not_count(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {7, 3})
-    assert machine.core_numbers() == [3, 7]
+    assert system.core_numbers() == [3, 7]
 
 
 def test_memory_is_told_in_bytes_everywhere(monkeypatch):
     monkeypatch.setattr(resource, "getrusage", lambda _: types.SimpleNamespace(ru_maxrss=5000))
-    assert machine.peak_bytes() == 5000 * 1024
-    monkeypatch.setattr(machine.sys, "platform", "darwin")
-    assert machine.peak_bytes() == 5000
+    assert system.peak_bytes() == 5000 * 1024
+    monkeypatch.setattr(system.sys, "platform", "darwin")
+    assert system.peak_bytes() == 5000
 
 
 @pytest.mark.usefixtures("lacking")
@@ -77,7 +77,7 @@ def test_what_a_file_has_already_needs_no_room(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("lacking")
 def test_a_scratch_file_is_written_where_it_cannot_be_reserved(tmp_path):
-    array = scratch.allocate((3, 700_000), np.int8, tmp_path, 0)
+    array = scratch_arrays.allocate((3, 700_000), np.int8, tmp_path, 0)
     assert (array.shape, array.any()) == ((3, 700_000), False)
 
 

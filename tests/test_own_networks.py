@@ -13,11 +13,11 @@ pytest.importorskip("keras")
 
 import keras_values  # after importorskip
 
-from featcache.backbone import load_backbone
+from featcache.core.progress import Silent
 from featcache.errors import FeatcacheError
-from featcache.progress import Silent
-from featcache.specs import FeaturesSpec, Tap
-from featcache.weights import resolve_weights
+from featcache.features.backbone import load_backbone
+from featcache.features.weights import resolve_weights
+from featcache.settings.specs import FeaturesSpec, Tap
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 PAGE = b"\n<!DOCTYPE html><title>404</title>"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from featcache.errors import TrainingError
-from featcache.parts import by_folds, by_groups
+from featcache.training.heads.partition import by_folds, by_groups
 
 USABLE = np.array([True] * 8 + [False, True])
 FOLDS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, -1])

@@ -9,10 +9,10 @@ import pytest
 from projects import copied_project, small_project, write_image
 from runs import command, finish, start
 
-from featcache import convnet_training
-from featcache.convnet_folder import PartialFolder
-from featcache.ensemble import Ensemble
-from featcache.predictions import Predictions
+from featcache.ensemble.ensemble import Ensemble
+from featcache.training.convnet import trainer
+from featcache.training.convnet.checkpoints import PartialFolder
+from featcache.training.predictions import Predictions
 from pipeline.config import current_project
 
 SETTINGS = {"members": "1", "image_size": "16", "schedule": "3e-3x2", "batch_size": "8"}
@@ -127,13 +127,13 @@ def test_killed_between_folds_it_goes_on_with_the_next(project, monkeypatch):
             project.run("TrainConvNets")
     (partial,) = convnets(project)
     assert partial.name.endswith(".partial"), "nothing half-made looks done"
-    train = convnet_training.train_network
+    train = trainer.train_network
 
     def note(plan, training, *rest):
         trained.append(training.fold)
         return train(plan, training, *rest)
 
-    monkeypatch.setattr(convnet_training, "train_network", note)
+    monkeypatch.setattr(trainer, "train_network", note)
     assert project.run("TrainConvNets") == ["TrainConvNets"]
     assert trained == [1]
     assert said_by(project) == expected

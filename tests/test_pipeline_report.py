@@ -8,12 +8,12 @@ import pytest
 from projects import copied_project, write_image
 from report_data import COPY, PLANTED
 
-from featcache import status
+from featcache.core.progress import Silent
 from featcache.errors import SourceChangedError
-from featcache.progress import Silent
-from featcache.report import report_content
-from featcache.summary import summary
-from featcache.verify.other_files import kind_of, other_faults
+from featcache.inspection import status
+from featcache.inspection.run_summary import summary
+from featcache.inspection.verify.other_files import kind_of, other_faults
+from featcache.report.content import report_content
 from pipeline.config import current_project
 
 PAGE = "report/index.html"

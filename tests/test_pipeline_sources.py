@@ -9,9 +9,9 @@ import pytest
 from images import make_idx, table
 from projects import CLASSES, LuigiProject, small_project, write_image
 
-from featcache.bag_file import load_bag
 from featcache.cache.reader import open_cache
-from featcache.predictions import Predictions
+from featcache.training.heads.bag_file import load_bag
+from featcache.training.predictions import Predictions
 
 
 def digits(n, side=8, seed=0):

@@ -135,7 +135,7 @@ def test_a_renamed_image_costs_no_forward_pass(project):
 
 
 def test_an_image_that_changes_while_the_run_goes_on_stops_it_and_the_next_run_goes_on(project, monkeypatch):
-    from featcache import extract
+    from featcache.features import extract
 
     path = project.folder / "photos/test/disc-1.png"
     compute = extract.compute

@@ -5,11 +5,11 @@ import os
 import numpy as np
 import pytest
 
-from featcache import pixels
+from featcache.core.progress import Silent
+from featcache.core.rows import Rows
+from featcache.dataset import pixel_array
+from featcache.dataset.pixel_array import load_pixels
 from featcache.errors import RejectedImageError, SourceChangedError, StorageError
-from featcache.pixels import load_pixels
-from featcache.progress import Silent
-from featcache.rows import Rows
 
 N, SIDE = 600, 4
 
@@ -34,7 +34,7 @@ def load(loader, folder, reasons=None, channels=None):
 
 @pytest.fixture(params=[1 << 30, 0], ids=["memory", "scratch"])
 def place(request, monkeypatch):
-    monkeypatch.setattr(pixels, "MEMORY_BYTES", request.param)
+    monkeypatch.setattr(pixel_array, "MEMORY_BYTES", request.param)
     return request.param
 
 
@@ -87,7 +87,7 @@ def test_no_room_for_the_scratch_file_is_one_line(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pixels, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(pixel_array, "MEMORY_BYTES", 0)
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(StorageError, match="no space left"):
         load(grey, tmp_path)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from featcache.errors import SettingsError
-from featcache.precision import Precision, choose_precision
+from featcache.features.precision import Precision, choose_precision
 
 
 def cpuinfo(tmp_path: Path, flags: str) -> Path:

@@ -6,10 +6,11 @@ import h5py
 import numpy as np
 import pytest
 
-from featcache import disk, prediction_file
+from featcache.core import disk
 from featcache.errors import CacheFormatError, CacheMismatchError
-from featcache.prediction_file import stored_members, stored_record
-from featcache.predictions import Predictions, joined_members
+from featcache.training import prediction_file
+from featcache.training.prediction_file import stored_members, stored_record
+from featcache.training.predictions import Predictions, joined_members
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 import pytest
 
-from featcache import keys
+from featcache.core import keys
 from featcache.errors import TrainingError
-from featcache.presets import resolve_heads
-from featcache.schedules import Phase, rates
-from featcache.specs import HeadsSpec
+from featcache.settings.schedules import Phase, rates
+from featcache.settings.specs import HeadsSpec
+from featcache.training.heads.presets import resolve_heads
 
 
 def test_recipe_is_the_recipe():

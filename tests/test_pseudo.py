@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from projects import copied_project, small_project, write_image
 
-from featcache.batches import Examples, PseudoLabels
-from featcache.ensemble_search import select_ensemble
-from featcache.parts import by_folds
-from featcache.predictions import Predictions
-from featcache.presets import HeadPlan
-from featcache.progress import Silent
-from featcache.schedules import Phase
-from featcache.scoring import accuracy
-from featcache.stages.pseudo import by_fold, soft_labels
-from featcache.training import train_heads
+from featcache.core.progress import Silent
+from featcache.ensemble.selection import select_ensemble
+from featcache.settings.schedules import Phase
+from featcache.stages.pseudo_labels import by_fold, soft_labels
+from featcache.training.heads.batches import Examples, PseudoLabels
+from featcache.training.heads.partition import by_folds
+from featcache.training.heads.presets import HeadPlan
+from featcache.training.heads.trainer import train_heads
+from featcache.training.metrics import accuracy
+from featcache.training.predictions import Predictions
 
 CLASSES, ROWS = 3, 150
 PLAN = HeadPlan(16, CLASSES, (64,), (0.0, 0.0), (Phase(1e-2, 25),), 16)

@@ -5,16 +5,16 @@ import configparser
 import numpy as np
 import pytest
 
+from featcache.core.rows import Rows
+from featcache.report.class_metrics import BINS, class_scores, collapse, confusion, macro, reliability, top_confusions
 from featcache.report.duplicates import exact_copies, near_pairs
 from featcache.report.feature_map import MAP_ROWS, Projected, feature_map, near_duplicates, sampled
 from featcache.report.gallery import ERRORS, UNSURE, WRONG, gallery
-from featcache.report.measures import BINS, class_scores, collapse, confusion, macro, reliability, top_confusions
+from featcache.report.label_errors import entropy, label_errors, least_sure, most_wrong
+from featcache.report.predictions import EnsemblePredictions
 from featcache.report.provenance import settings_text
-from featcache.report.suspects import entropy, label_errors, least_sure, most_wrong
 from featcache.report.thumbnails import thumbnails
-from featcache.report.told import EnsemblePredictions
-from featcache.rows import Rows
-from featcache.settings import parse_settings
+from featcache.settings.parsing import parse_settings
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 PREDICTED = np.array([0, 0, 1, 1, 2, 2])

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from report_data import HOSTILE, PLANTED
 
-from featcache.progress import Silent
-from featcache.report import render_page, report_content
-from featcache.report.content import class_table
-from featcache.report.told import EnsemblePredictions
+from featcache.core.progress import Silent
+from featcache.report.content import class_table, report_content
+from featcache.report.predictions import EnsemblePredictions
+from featcache.report.render import render_page
 from pipeline.config import current_project
 
 SCREENSHOTS = Path(__file__).parent.parent / "artifacts" / "screenshots"

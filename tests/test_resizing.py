@@ -6,8 +6,8 @@ from images import picture
 
 keras = pytest.importorskip("keras")
 
-from featcache.resizing import resizing_model  # noqa: E402  # after importorskip
-from featcache.sources.decode import resize_rgb  # noqa: E402
+from featcache.dataset.decoding.decode import resize_rgb  # noqa: E402
+from featcache.inference.keras_resizing import resizing_model  # noqa: E402  # after importorskip
 
 SIDE = 24
 

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from featcache.columns import layout_of
+from featcache.core.names import composed
+from featcache.ensemble.columns import layout_of
+from featcache.ensemble.sample_submission import find_sample, match_ids, read_sample
+from featcache.ensemble.submission import write_submission_file
 from featcache.errors import SettingsError, SubmissionError
-from featcache.names import composed
-from featcache.sample import find_sample, match_ids, read_sample
-from featcache.specs import SubmissionSpec
-from featcache.submission import write_submission_file
+from featcache.settings.specs import SubmissionSpec
 
 PROBABILITIES = SubmissionSpec(format="probabilities")
 CLASSES = ("caf\u00e9", "Red car", "dog")

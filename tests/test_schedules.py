@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from featcache.schedules import Phase, rates
+from featcache.settings.schedules import Phase, rates
 
 
 def test_constant_phases_follow_each_other():

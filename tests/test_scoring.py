@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from featcache import scoring
 from featcache.errors import TrainingError
-from featcache.scoring import accuracy, bootstrap, judge, log_loss, scores
+from featcache.training import metrics
+from featcache.training.metrics import accuracy, bootstrap, judge, log_loss, scores
 
 LABELS = np.array([0, 1, 1, 0], np.int32)
 GOOD = np.array([[0.8, 0.2], [0.4, 0.6], [0.1, 0.9], [0.5, 0.5]])
@@ -66,7 +66,7 @@ def test_all_are_scored_on_the_same_draws():
 def test_very_many_rows_are_drawn_in_bunches(monkeypatch):
     judged = judge(*drawn(3000, 0.7))
     (alone,) = bootstrap([judged])
-    monkeypatch.setattr(scoring, "UNITS", 300)
+    monkeypatch.setattr(metrics, "UNITS", 300)
     (bunched,) = bootstrap([judged])
     assert bunched != alone
     assert np.ptp(bunched.log_loss) == pytest.approx(np.ptp(alone.log_loss), rel=0.15)
@@ -74,7 +74,7 @@ def test_very_many_rows_are_drawn_in_bunches(monkeypatch):
 
 
 def test_rows_that_nobody_told_are_not_scored():
-    judged = scoring.RowScores.blank(3)
+    judged = metrics.RowScores.blank(3)
     judged.put(slice(0, 2), np.eye(2), np.array([0, 1]))
     with pytest.raises(TrainingError, match="rows=3, of them without=1"):
         judged.scores()

@@ -9,8 +9,9 @@ from command import luigi, photos
 from projects import write_photos
 from rich.console import Console
 
-from featcache import meter, terminal
-from featcache.tables import Table
+from featcache.core import console as terminal
+from featcache.core import progress_bar
+from featcache.core.formatting import Table
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -24,7 +25,7 @@ from featcache.tables import Table
 )
 def test_a_bar_shows_all_it_has_in_one_line(width, what, total, speed, status):
     console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
-    bar = meter.bar(console)
+    bar = progress_bar.bar(console)
     shown = bar.add_task(what, total=total, speed=speed, status=status, short=re.split(" · |, ", status)[0])
     bar.update(shown, advance=total // 2)
     with console.capture() as captured:
@@ -98,9 +99,9 @@ def test_colour_and_width_are_as_the_environment_says(is_terminal, variables, co
 
 def test_a_long_piece_of_work_says_in_a_pipe_how_far_it_is(monkeypatch):
     said, now = [], [0.0]
-    monkeypatch.setattr(meter.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(progress_bar.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(sys, "stderr", Stream(terminal=False))
-    work = meter.Meter(said.append)
+    work = progress_bar.Meter(said.append)
     work.start("train: vgg16", 1000, "images")
     for second in range(1, 71):
         now[0] = second

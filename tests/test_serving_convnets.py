@@ -12,10 +12,10 @@ from PIL import Image
 from projects import small_project
 
 from featcache.cli import main
-from featcache.configuration import configured_project
-from featcache.ensemble import Ensemble
-from featcache.predictions import Predictions
-from featcache.progress import Silent
+from featcache.core.progress import Silent
+from featcache.ensemble.ensemble import Ensemble
+from featcache.project.config_file import configured_project
+from featcache.training.predictions import Predictions
 
 CONVNET = "convnet/seed0"
 
@@ -63,9 +63,10 @@ def test_predict_says_of_the_test_images_what_the_pipeline_said(project, stored,
 
 
 def test_without_heads_in_the_ensemble_no_backbone_is_loaded(project, stored, monkeypatch):
-    from featcache import predict, serving
+    from featcache.inference import predictor as predict
+    from featcache.inference import served_ensemble
 
-    chosen = serving.load_served(configured_project(flags(project)[1::2]), CONVNET)
+    chosen = served_ensemble.load_served(configured_project(flags(project)[1::2]), CONVNET)
     assert chosen.bags == ()
     assert chosen.convnets[0].is_grey
     monkeypatch.setattr(predict, "load_served", lambda project: chosen)

@@ -10,8 +10,8 @@ import featcache
 from featcache.cache.layout import Status
 from featcache.cache.writer import CacheWriter
 from featcache.errors import SubmissionError, TrainingError
-from featcache.folds import assign_folds
-from featcache.set_aside import SplitRows, alike, check_usable, losses
+from featcache.project.rejected_rows import SplitRows, alike, check_usable, losses
+from featcache.training.folds import assign_folds
 
 NAMES = ("ant", "bee", "cat")
 

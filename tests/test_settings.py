@@ -4,11 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from featcache.cluster_spec import ClusterSpec
 from featcache.errors import SettingsError
-from featcache.schedules import Phase
-from featcache.settings import SECTIONS, parse_settings
-from featcache.specs import ConvNetSpec, DatasetSpec, EnsembleSpec, FeaturesSpec, HeadsSpec, SubmissionSpec, Tap
+from featcache.settings.cluster_spec import ClusterSpec
+from featcache.settings.parsing import SECTIONS, parse_settings
+from featcache.settings.schedules import Phase
+from featcache.settings.specs import (
+    ConvNetSpec,
+    DatasetSpec,
+    EnsembleSpec,
+    FeaturesSpec,
+    HeadsSpec,
+    SubmissionSpec,
+    Tap,
+)
 
 ROOT = Path(__file__).parent.parent
 

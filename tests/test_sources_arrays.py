@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from images import greys, idx1, idx3, make_idx, table
 
+from featcache.dataset.decoding.decode import resize_rgb
+from featcache.dataset.listing import build_manifest, list_files, list_images
+from featcache.dataset.sources.source import open_source
 from featcache.errors import SourceChangedError, SourceError
-from featcache.sources import build_manifest, list_files, list_images, open_source
-from featcache.sources.decode import resize_rgb
-from featcache.specs import DatasetSpec
+from featcache.settings.specs import DatasetSpec
 
 IMAGES, LABELS = greys(), [7, 3, 7, 3, 9, 9]
 
@@ -261,7 +262,7 @@ def test_files_that_come_or_go_while_listing(tmp_path):
 
 
 def test_many_threads_read_the_file_once(tmp_path, monkeypatch):
-    from featcache.sources import idx
+    from featcache.dataset.sources import idx
 
     make_idx(tmp_path, IMAGES, LABELS)
     rows = listed("idx", tmp_path).splits["train"]

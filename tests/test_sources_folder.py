@@ -6,11 +6,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from images import encoded, make_folder, picture
 
+from featcache.core.texts import PackedTexts, sorted_rows
+from featcache.dataset.listing import build_manifest
+from featcache.dataset.manifest import Manifest
+from featcache.dataset.natural_sort import natural, natural_order, sort_key
+from featcache.dataset.sources.source import open_source
 from featcache.errors import RejectedImageError, SourceChangedError, SourceError
-from featcache.sources import Manifest, build_manifest, open_source
-from featcache.sources.natural_order import natural, natural_order, sort_key
-from featcache.specs import DatasetSpec
-from featcache.texts import PackedTexts, sorted_rows
+from featcache.settings.specs import DatasetSpec
 
 
 def listed(root, out=None, **settings):

@@ -1,9 +1,10 @@
 import pytest
 from images import greys, make_folder, make_idx
 
+from featcache.dataset.listing import build_manifest
+from featcache.dataset.manifest import stored_manifest
 from featcache.errors import SourceError
-from featcache.sources import build_manifest, stored_manifest
-from featcache.specs import DatasetSpec
+from featcache.settings.specs import DatasetSpec
 
 ROWS = [("ants", n) for n in (1, 2, 3)] + [("bees", n) for n in (4, 5, 6)]
 

@@ -5,15 +5,22 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from featcache import descent  # noqa: E402  # after importorskip
-from featcache.bags import HeadId, as_float32, forward  # noqa: E402
-from featcache.batches import Batches, Examples, HeadStream, PseudoLabels, input_statistics, keep_probability  # noqa: E402
-from featcache.descent import NumpyEngine  # noqa: E402
-from featcache.parts import by_folds  # noqa: E402
-from featcache.presets import HeadPlan, Variant  # noqa: E402
-from featcache.schedules import Phase  # noqa: E402
-from featcache.stacked import KerasEngine  # noqa: E402
-from featcache.training import initial_weights  # noqa: E402
+from featcache.settings.schedules import Phase  # noqa: E402
+from featcache.training.heads import numpy_engine  # noqa: E402  # after importorskip
+from featcache.training.heads.bag import HeadId, as_float32, forward  # noqa: E402
+from featcache.training.heads.batches import (  # noqa: E402
+    Batches,
+    Examples,
+    HeadStream,
+    PseudoLabels,
+    input_statistics,
+    keep_probability,
+)
+from featcache.training.heads.keras_engine import KerasEngine  # noqa: E402
+from featcache.training.heads.numpy_engine import NumpyEngine  # noqa: E402
+from featcache.training.heads.partition import by_folds  # noqa: E402
+from featcache.training.heads.presets import HeadPlan, Variant  # noqa: E402
+from featcache.training.heads.trainer import initial_weights  # noqa: E402
 
 HEADS = (HeadId(0, 0), HeadId(0, 1), HeadId(1, 0))
 FEATURES, CLASSES, BATCH, RATE = 12, 3, 8, 1e-2
@@ -94,8 +101,8 @@ VARIANTS = (Variant((0.5, 0.2, 0.0)), Variant((0.0, 0.8, 0.3), 3.0))
 )
 def test_each_head_follows_the_trajectory_of_a_plain_keras_model(of, pseudo, engine, monkeypatch):
     # so small that kernels are stepped by rows and by blocks, as large ones are
-    monkeypatch.setattr(descent, "_GRADIENT_VALUES", 20)
-    monkeypatch.setattr(descent, "_BLOCK_VALUES", 7)
+    monkeypatch.setattr(numpy_engine, "_GRADIENT_VALUES", 20)
+    monkeypatch.setattr(numpy_engine, "_BLOCK_VALUES", 7)
     weights, batches, stacked = setting(of, engine, data(pseudo=pseudo))
     plain = [plain_head(of, weights, head) for head in range(len(HEADS))]
     for _ in range(3):

@@ -12,15 +12,16 @@ import pytest
 from command import environment, luigi, photos
 from projects import write_photos
 
-from featcache import startup, weights
-from featcache.architectures import find_architecture
-from featcache.doctor import hardware, settings
-from featcache.doctor.check import FAIL, PASS, WARN
+from featcache.core import keras_import
+from featcache.core.keras_import import check_keras, keras_backend, keras_fault, keras_folder
+from featcache.core.progress import Silent
 from featcache.errors import SettingsError, WeightsError, WeightsUnavailableError
-from featcache.progress import Silent
-from featcache.specs import FeaturesSpec
-from featcache.startup import check_keras, keras_backend, keras_fault, keras_folder
-from featcache.weights import imagenet_file, known_digest, resolve_weights
+from featcache.features import weights
+from featcache.features.weights import imagenet_file, known_digest, resolve_weights
+from featcache.inspection.doctor import hardware, settings
+from featcache.inspection.doctor.check import FAIL, PASS, WARN
+from featcache.settings.architectures import find_architecture
+from featcache.settings.specs import FeaturesSpec
 
 
 class Notices(Silent):
@@ -115,8 +116,8 @@ def test_the_environment_decides_before_keras_json(home, monkeypatch):
 
 def test_a_backend_that_is_not_installed_is_told_from_one_that_keras_does_not_know(home, monkeypatch):
     path = write_json(home, {"backend": "jax"})
-    monkeypatch.setattr(startup, "find_spec", lambda name: None)
-    monkeypatch.delitem(startup.sys.modules, "jax", raising=False)
+    monkeypatch.setattr(keras_import, "find_spec", lambda name: None)
+    monkeypatch.delitem(keras_import.sys.modules, "jax", raising=False)
     assert keras_fault() == (
         f"{path}: backend='jax', which is not installed here",
         f"pip install jax, or correct or remove {path}",
@@ -232,7 +233,7 @@ def test_weights_in_a_home_that_can_not_be_written_are_found(home, monkeypatch):
     path = home / ".keras/models" / find_architecture("vgg16").file
     path.parent.mkdir(parents=True)
     path.write_bytes(b"weights")
-    monkeypatch.setattr(startup.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(keras_import.os, "access", lambda path, mode: False)
     assert keras_folder() == Path("/tmp/.keras")
     assert imagenet_file(find_architecture("vgg16")) == path
 

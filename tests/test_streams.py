@@ -13,8 +13,8 @@ import runs
 from command import command, environment, photos
 from projects import copied_project, small_project, write_photos
 
-from featcache import streams, terminal
 from featcache.cli import main
+from featcache.core import console, streams
 from featcache.errors import StorageError
 
 FEATCACHE = [sys.executable, "-m", "featcache.cli"]
@@ -155,7 +155,7 @@ def test_predictions_are_written_whole_although_nobody_reads_them_on_the_screen(
 
 def test_ctrl_c_in_a_command_is_one_quiet_line(tmp_path):
     os.mkfifo(tmp_path / "wait")
-    waits = "import os, featcache.commands.state as s\ns.project_of = lambda arguments: open('wait')\n"
+    waits = "import os, featcache.cli.state as s\ns.project_of = lambda arguments: open('wait')\n"
     run = f"{waits}from featcache.cli import main\nprint('ready', flush=True)\nraise SystemExit(main(['status']))"
     process = subprocess.Popen(
         [sys.executable, "-c", run], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -189,7 +189,7 @@ class Failing(io.StringIO):
 )
 def test_a_stream_swallows_what_its_own_raises_and_a_strict_one_tells(error, monkeypatch):
     monkeypatch.setattr(sys, "stdout", streams.Stream(Failing(error)))
-    terminal.say("words", "bold")
+    console.say("words", "bold")
     assert not sys.stdout.isatty()
     strict = streams.Stream(Failing(error), strict=True)
     with pytest.raises(BrokenPipeError if isinstance(error, BrokenPipeError) else StorageError):
@@ -199,6 +199,6 @@ def test_a_stream_swallows_what_its_own_raises_and_a_strict_one_tells(error, mon
 def test_no_streams_at_all(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    terminal.say("words", "bold")
-    terminal.say("words", "bold", error=True)
+    console.say("words", "bold")
+    console.say("words", "bold", error=True)
     assert main(["status"]) == 1

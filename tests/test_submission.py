@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
+from featcache.ensemble.submission import write_submission_file
 from featcache.errors import SubmissionError
-from featcache.specs import SubmissionSpec
-from featcache.submission import write_submission_file
+from featcache.settings.specs import SubmissionSpec
 
 TEN = tuple(f"c{i}" for i in range(10))
 

@@ -3,8 +3,8 @@ import json
 import pytest
 from projects import small_project, write_image
 
-from featcache.summary import summary, summary_parts
-from featcache.tables import plain
+from featcache.core.formatting import plain
+from featcache.inspection.run_summary import summary, summary_parts
 from pipeline.config import current_project
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from images import greys, table
 
+from featcache.dataset.listing import build_manifest
+from featcache.dataset.sources.source import open_source
 from featcache.errors import SourceError
-from featcache.sources import build_manifest, open_source
-from featcache.specs import DatasetSpec
+from featcache.settings.specs import DatasetSpec
 
 IMAGES, LABELS = greys(), [7, 3, 7, 3, 9, 9]
 ORDER = np.arange(16)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from featcache.texts import (
+from featcache.core.texts import (
     ComputedTexts,
     ConstantText,
     FixedTexts,
@@ -64,8 +64,8 @@ def test_positions_are_those_of_the_first(wanted, among):
 
 
 def test_texts_of_one_hash_are_told_apart(monkeypatch):
-    monkeypatch.setattr("featcache.texts._hashes", lambda texts: np.zeros(len(texts), np.int64))
-    monkeypatch.setattr("featcache.texts.hash", lambda text: 0, raising=False)
+    monkeypatch.setattr("featcache.core.texts._hashes", lambda texts: np.zeros(len(texts), np.int64))
+    monkeypatch.setattr("featcache.core.texts.hash", lambda text: 0, raising=False)
     assert index_of(["c", "x", "a"], ["a", "b", "c"]).tolist() == [2, -1, 0]
     assert first_duplicate(["a", "b"]) is None
     assert first_duplicate(["a", "b", "a"]) == "a"

@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featcache import training
-from featcache.bags import HeadId
-from featcache.batches import Examples, PseudoLabels
+from featcache.core.progress import Silent
 from featcache.errors import TrainingError
-from featcache.judging import HeadEvaluator
-from featcache.parts import by_folds, by_groups
-from featcache.presets import HeadPlan, Variant
-from featcache.progress import Silent
-from featcache.schedules import Phase
-from featcache.scoring import accuracy, log_loss
-from featcache.training import train_heads
+from featcache.settings.schedules import Phase
+from featcache.training.heads import trainer
+from featcache.training.heads.bag import HeadId
+from featcache.training.heads.batches import Examples, PseudoLabels
+from featcache.training.heads.evaluation import HeadEvaluator
+from featcache.training.heads.partition import by_folds, by_groups
+from featcache.training.heads.presets import HeadPlan, Variant
+from featcache.training.heads.trainer import train_heads
+from featcache.training.metrics import accuracy, log_loss
 
 CLASSES, FEATURES = 3, 16
 
@@ -205,8 +205,8 @@ def test_cores_and_grouping_change_no_bit(monkeypatch):
     of = plan(3, hidden=(8, 6), dropouts=(0.2, 0.3, 0.4), recompute_statistics=True, standardize=True)
     bags = [train(examples, of)]
     for cores, values in ((1, 1), (3, 1 << 20), (16, 1 << 20)):
-        monkeypatch.setattr(training, "core_numbers", lambda cores=cores: list(range(cores)))
-        monkeypatch.setattr(training, "_GROUP_VALUES", values)
+        monkeypatch.setattr(trainer, "core_numbers", lambda cores=cores: list(range(cores)))
+        monkeypatch.setattr(trainer, "_GROUP_VALUES", values)
         bags.append(train(examples, of))
     for bag in bags[1:]:
         assert bag.out_of_fold.tobytes() == bags[0].out_of_fold.tobytes()

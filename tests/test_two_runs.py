@@ -13,11 +13,11 @@ import runs
 from command import command, environment, photos
 from projects import copied_project, small_project, write_photos
 
-from featcache import disk
-from featcache.cache import lock
+from featcache.cache import file_lock
 from featcache.cli import main
+from featcache.core import disk
+from featcache.core.folder_lock import LOCK_NAME, folder_lock, holder_record
 from featcache.errors import CacheLockedError
-from featcache.folder_lock import LOCK_NAME, folder_lock, holder_record
 from pipeline import tasks
 
 
@@ -123,14 +123,14 @@ def test_what_a_live_process_is_writing_outlasts_the_clean_up_after_a_dead_one(f
     """As `featcache predict --csv` into the artifacts folder does it, while a run was killed and the next one begins."""
     folder = copied_project(finished, tmp_path / "project").artifacts
     writes = (
-        "import sys, pathlib\nfrom featcache.disk import making_folder, replacing\n"
+        "import sys, pathlib\nfrom featcache.core.disk import making_folder, replacing\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "with replacing(folder / 'out.csv') as path, making_folder(folder / 'features/arrays') as arrays:\n"
         "    path.write_text('whole')\n    (arrays / 'x.npy').write_text('whole')\n"
         "    print('begun', flush=True)\n    sys.stdin.read()\n"
     )
     dies = (
-        "import os, sys, pathlib\nfrom featcache.disk import temporary_name\nfrom featcache.folder_lock import folder_lock\n"
+        "import os, sys, pathlib\nfrom featcache.core.disk import temporary_name\nfrom featcache.core.folder_lock import folder_lock\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "with folder_lock(folder, 'TrainBag', print):\n"
         "    temporary_name(folder / 'half.csv').touch()\n    temporary_name(folder / 'features/half').mkdir()\n"
@@ -176,21 +176,19 @@ def test_whose_a_temporary_file_is(tmp_path):
 def test_who_looks_whether_a_file_is_being_written_never_stops_its_writer(tmp_path):
     path = tmp_path / "x.partial.h5"
     path.touch()
-    looks = (
-        "import sys, pathlib\nfrom featcache.cache.lock import is_held\nwhile True: is_held(pathlib.Path(sys.argv[1]))"
-    )
+    looks = "import sys, pathlib\nfrom featcache.cache.file_lock import is_held\nwhile True: is_held(pathlib.Path(sys.argv[1]))"
     others = [subprocess.Popen([sys.executable, "-c", looks, str(path)], env=environment()) for _ in range(2)]
     try:
         for _ in range(2000):
-            os.close(lock.hold(path))
+            os.close(file_lock.hold(path))
     finally:
         for other in others:
             other.kill()
             other.wait()
-    held = lock.hold(path)
-    assert lock.is_held(path)
+    held = file_lock.hold(path)
+    assert file_lock.is_held(path)
     with pytest.raises(CacheLockedError, match="is being written by"):
-        lock.hold(path)
+        file_lock.hold(path)
     os.close(held)
 
 

@@ -12,12 +12,12 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from featcache import weights
-from featcache.architectures import Architecture, architectures, backbone_settings, find_architecture
+from featcache.core.progress import Silent
 from featcache.errors import BackboneError, WeightsError, WeightsUnavailableError
-from featcache.progress import Silent
-from featcache.specs import FeaturesSpec, Tap
-from featcache.weights import known_digest, resolve_weights
+from featcache.features import weights
+from featcache.features.weights import known_digest, resolve_weights
+from featcache.settings.architectures import Architecture, architectures, backbone_settings, find_architecture
+from featcache.settings.specs import FeaturesSpec, Tap
 
 VGG16_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 CONTENT = b"what a server may hold" * 1000

@@ -6,10 +6,10 @@ import pytest
 from command import luigi, photos
 from projects import small_project, write_image, write_photos
 
-from featcache import status
-from featcache.leaderboard import ENSEMBLE, leaderboard_record
-from featcache.summary import summary, summary_parts
-from featcache.tables import plain
+from featcache.core.formatting import plain
+from featcache.inspection import status
+from featcache.inspection.leaderboard import ENSEMBLE, leaderboard_record
+from featcache.inspection.run_summary import summary, summary_parts
 from pipeline.config import current_project
 
 

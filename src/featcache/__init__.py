@@ -6,7 +6,7 @@ from featcache._version import __version__
 from featcache.errors import FeatcacheError
 
 if TYPE_CHECKING:
-    from featcache.cache.reader import open_cache as open  # noqa: A004 - `featcache.open` is the point
+    from featcache.cache import open_cache as open  # noqa: A004 - `featcache.open` is the point
 
 __all__ = ["FeatcacheError", "__version__", "open"]
 
@@ -14,7 +14,7 @@ __all__ = ["FeatcacheError", "__version__", "open"]
 def __getattr__(name: str) -> object:
     """Import h5py only when a cache is opened; Luigi imports this package on every run."""
     if name == "open":
-        from featcache.cache.reader import open_cache
+        from featcache.cache import open_cache
 
         return open_cache
     raise AttributeError(f"module 'featcache' has no attribute {name!r}")

@@ -8,9 +8,8 @@ import os
 import time
 from pathlib import Path
 
+import featcache.stages.workers.extraction_jobs
 import numpy as np
-
-import featcache.block_jobs
 
 BATCH = 8
 
@@ -46,5 +45,7 @@ class NumpyBackbone:
 
 def dask_setup(worker):
     folder = Path(os.environ["NUMPY_WORKERS"])
-    featcache.block_jobs.resolved_backbone = lambda project, progress: NumpyBackbone(project, str(worker.name), folder)
+    featcache.stages.workers.extraction_jobs.resolved_backbone = lambda project, progress: NumpyBackbone(
+        project, str(worker.name), folder
+    )
     import sitecustomize  # noqa: F401  # a worker's own start was before its path was set

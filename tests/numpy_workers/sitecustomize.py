@@ -3,9 +3,9 @@
 import os
 import signal
 
-import featcache.sources.folder
+import featcache.dataset.sources.folder
 
-real_decode = featcache.sources.folder.decode_rgb
+real_decode = featcache.dataset.sources.folder.decode_rgb
 
 
 def decode_or_die(content, size):
@@ -14,4 +14,4 @@ def decode_or_die(content, size):
     return real_decode(content, size)
 
 
-featcache.sources.folder.decode_rgb = decode_or_die
+featcache.dataset.sources.folder.decode_rgb = decode_or_die

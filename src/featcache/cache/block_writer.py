@@ -8,12 +8,12 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from featcache.cache.blocks import BlockScan, scan_block
+from featcache.cache.block_checksums import BlockScan, scan_block
+from featcache.cache.encoding import StoredRows, put_rows, stored_features
+from featcache.cache.file_parser import read_structure
 from featcache.cache.layout import HOLDER_BYTES, Status
-from featcache.cache.partial import SHARED_FLAGS
-from featcache.cache.structure import read_structure
-from featcache.cache.values import StoredRows, put_rows, stored_features
-from featcache.disk import disk, storage_errors
+from featcache.cache.partial_file import SHARED_FLAGS
+from featcache.core.disk import disk, storage_errors
 from featcache.errors import CacheMismatchError
 
 Features = Mapping[str, npt.NDArray[np.floating]]

@@ -24,7 +24,7 @@ from featcache.cache.layout import (
     block_count,
     text_column,
 )
-from featcache.disk import storage_errors
+from featcache.core.disk import storage_errors
 from featcache.errors import StorageError
 
 _ATTRIBUTE_LIMIT = 60_000  # HDF5 keeps an attribute in an object header message of at most 64 KiB

@@ -6,11 +6,11 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from featcache.cache.blocks import BlockScan, ScanBuffer, scan_block
+from featcache.cache.block_checksums import BlockScan, ScanBuffer, scan_block
+from featcache.cache.file_parser import Structure
 from featcache.cache.layout import CHECKSUM_BYTES
-from featcache.cache.structure import Structure
-from featcache.disk import disk, storage_errors
-from featcache.machine import core_numbers
+from featcache.core.disk import disk, storage_errors
+from featcache.core.system import core_numbers
 
 # Blocks read back at once, where several wait. One core is left to who writes: with two readers on two cores they fight for
 # the cores and the interpreter's lock, and the same work takes a fifth more processor time.

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featcache import keys
+from featcache.core import keys
+from featcache.core.rows import Rows
+from featcache.core.texts import CHUNK, FixedTexts
 from featcache.errors import SettingsError, SourceError
-from featcache.rows import Rows
-from featcache.texts import CHUNK, FixedTexts
 
 SCHEMA = 2
 FORMAT = "featcache feature cache"

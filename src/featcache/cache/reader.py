@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from featcache import paths
-from featcache.cache import blocks
+from featcache.cache import block_checksums
+from featcache.cache.file_parser import Structure, read_structure
 from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range, texts_of
-from featcache.cache.structure import Structure, read_structure
 from featcache.cache.tap_statistics import TapStatistics
+from featcache.core import paths
+from featcache.core.texts import FixedTexts
 from featcache.errors import CacheError, CacheFormatError, UnknownTapError
-from featcache.texts import FixedTexts
 
 if TYPE_CHECKING:
     import dask.array
@@ -215,14 +215,14 @@ class Reader:
         Raises:
             UnknownTapError: as `tap_name`.
         """
-        from featcache.cache import lazy
+        from featcache.cache import dask_arrays
 
         taken = self._structure, self.taps[self.tap_name(tap)]
-        return lazy.finite_rows(*taken, self.status) if usable else lazy.dask_array(*taken)
+        return dask_arrays.finite_rows(*taken, self.status) if usable else dask_arrays.dask_array(*taken)
 
     def to_xarray(self) -> "xr.Dataset":
         """Return all taps, lazily and as float32, with id, label, group, digest and status as coordinates of ``row``."""
-        from featcache.cache.lazy import dataset
+        from featcache.cache.dask_arrays import dataset
 
         return dataset(self)
 
@@ -256,7 +256,10 @@ class Reader:
     def _verified(self, candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         stored = self._array("journal/checksum")
         # read, not mapped: pages of a map would count as this process's memory until someone else needs them
-        sums = {block: blocks.block_checksum(self._descriptor, self._structure, block) for block in candidates.tolist()}
+        sums = {
+            block: block_checksums.block_checksum(self._descriptor, self._structure, block)
+            for block in candidates.tolist()
+        }
         return np.array([block for block, found in sums.items() if found == stored[block].tobytes()], dtype=np.int64)
 
     def _mask(self, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -268,7 +271,7 @@ class Reader:
     def _computed_statistics(self, tap: str) -> TapStatistics:
         found = TapStatistics()
         for block in self._verified(self._journaled).tolist():
-            found = found.plus(blocks.scan_block(self._descriptor, self._structure, block).statistics[tap])
+            found = found.plus(block_checksums.scan_block(self._descriptor, self._structure, block).statistics[tap])
         return found
 
 

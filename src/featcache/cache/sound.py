@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from featcache.cache.reader import Reader, open_cache
-from featcache.disk import settled
+from featcache.core.disk import settled
 from featcache.errors import CacheFormatError
 
 # Files that this process has read and found sound: each bag asks for those of all taps.

@@ -11,9 +11,10 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from featcache.cache import partial
-from featcache.cache.blocks import BlockScan
-from featcache.cache.held_rows import WriteBuffer
+from featcache.cache import partial_file
+from featcache.cache.block_checksums import BlockScan
+from featcache.cache.encoding import StoredRows, checked_rows, put_rows, stored_features
+from featcache.cache.file_parser import Structure
 from featcache.cache.journal import Journal
 from featcache.cache.layout import (
     BLOCK_BYTES,
@@ -24,10 +25,9 @@ from featcache.cache.layout import (
     block_range,
     run_bytes,
 )
-from featcache.cache.structure import Structure
 from featcache.cache.tap_statistics import TapStatistics
-from featcache.cache.values import StoredRows, checked_rows, put_rows, stored_features
-from featcache.disk import disk, storage_errors
+from featcache.cache.write_buffer import WriteBuffer
+from featcache.core.disk import disk, storage_errors
 from featcache.errors import CacheError
 
 _HELD_BYTES = 4 * BLOCK_BYTES  # of rows whose blocks aren't whole
@@ -58,7 +58,7 @@ class CacheWriter:
         if path.suffix != ".h5" or path.name.endswith(PARTIAL_SUFFIX):
             raise ValueError(f"expected the path of a finished cache, *.h5; got path={str(path)!r}")
         self.path = path
-        self.partial = partial.partial_path(path, header.key)
+        self.partial = partial_file.partial_path(path, header.key)
         self.durable: npt.NDArray[np.bool_] = np.zeros(len(header.rows), dtype=bool)
         self.block_rows = header.block_rows
         self._header = header
@@ -74,7 +74,7 @@ class CacheWriter:
             CacheLockedError: another live process is writing it.
             StorageError: not enough space, no permission, a failing disk.
         """
-        taken = partial.take(self.partial, self._header, fresh=self._fresh, shared=self._shared)
+        taken = partial_file.take(self.partial, self._header, fresh=self._fresh, shared=self._shared)
         self._descriptor = taken[0]
         try:
             self._begin(*taken)
@@ -202,7 +202,7 @@ class CacheWriter:
             disk.fsync(descriptor)
             disk.replace(self.partial, self.path)
         self._release()
-        partial.remove_superseded(self.path)
+        partial_file.remove_superseded(self.path)
         return self.path
 
     def _put(self, descriptor: int, pieces: Sequence[StoredRows]) -> None:

@@ -1,6 +1,5 @@
-"""One page about a run, `report/index.html`: numbers, curves, likely label errors, a map of the features; no TensorFlow."""
+"""The report about one run: what stands on its page, and the page."""
 
-from featcache.report.content import report_content
-from featcache.report.page import render_page
+import lazy_loader
 
-__all__ = ["render_page", "report_content"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

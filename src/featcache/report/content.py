@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from featcache import __version__
-from featcache.progress import Progress
+from featcache.core.formatting import printable
+from featcache.core.progress import Progress
+from featcache.inspection import summary
 from featcache.project import Project
-from featcache.report.learning import learning_curves
-from featcache.report.measures import (
+from featcache.report.class_metrics import (
     BINS,
     Reliability,
     class_scores,
@@ -21,13 +22,12 @@ from featcache.report.measures import (
     reliability,
     top_confusions,
 )
-from featcache.report.pictures import pictures
+from featcache.report.image_sections import pictures
+from featcache.report.inputs import Run
+from featcache.report.learning_curves import learning_curves
+from featcache.report.predictions import EnsemblePredictions
 from featcache.report.provenance import provenance, settings_text
 from featcache.report.rejected import rejected_rows
-from featcache.report.run import Run
-from featcache.report.told import EnsemblePredictions
-from featcache.summary import summary
-from featcache.tables import printable
 
 MATRIX_CLASSES = 20
 """The most classes that a confusion matrix shows one by one."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from featcache.cache.reader import Reader
+from featcache.cache import Reader
 from featcache.report.duplicates import near_pairs
 from featcache.report.thumbnails import RowRef
 
@@ -58,7 +58,7 @@ def projected(train: Reader, tap: str) -> Projected:
     Raises:
         CacheError: no row is usable.
     """
-    from featcache.feature_space import component_scores, principal_components, usable_rows
+    from featcache.inspection import component_scores, principal_components, usable_rows
 
     components = principal_components(train, tap, _COMPONENTS)
     return Projected(usable_rows(train), component_scores(train, tap, components), components.shares)
@@ -76,7 +76,7 @@ def nearest_training_rows(
         places: whose neighbours are wanted.
         count: neighbours of each.
     """
-    from featcache.feature_space import nearest_rows
+    from featcache.inspection import nearest_rows
 
     if not places or len(train) < 2:
         return {}

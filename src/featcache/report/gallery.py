@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.report.suspects import entropy, label_errors, least_sure, most_wrong
+from featcache.report.label_errors import entropy, label_errors, least_sure, most_wrong
+from featcache.report.predictions import EnsemblePredictions
 from featcache.report.thumbnails import RowRef
-from featcache.report.told import EnsemblePredictions
 
 WRONG, UNSURE, ERRORS = "wrong", "unsure", "errors"
 MOST = {WRONG: 24, UNSURE: 12, ERRORS: 36}

@@ -5,10 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from featcache.cache.reader import open_cache
-from featcache.policies import AugmentPolicy
+from featcache.cache import open_cache
 from featcache.project import Project
-from featcache.settings import SECTIONS, Settings
+from featcache.settings import SECTIONS, AugmentPolicy, Settings
 
 _DECIDE = ("Dataset", "Features", "Heads", "ConvNet", "Ensemble")
 _DECIDES_NOT = "sample_submission"

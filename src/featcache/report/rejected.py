@@ -3,8 +3,8 @@
 import csv
 from typing import Any
 
+from featcache.core.paths import regular
 from featcache.errors import CacheFormatError
-from featcache.paths import regular
 from featcache.project import Project
 
 _MOST = 200

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from featcache.pixels import Loader
-from featcache.rows import Rows
+from featcache.core.rows import Rows
+from featcache.dataset import Loader
 
 RowRef = tuple[str, int]
 """Split and row of the manifest."""

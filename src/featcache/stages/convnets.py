@@ -9,30 +9,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from featcache.artifact import Artifact
-from featcache.cluster import Cluster, connect, verified_workers
-from featcache.convnet_folder import EpochRecord, PartialFolder, State, model_path
-from featcache.convnet_plan import ConvNetPlan, resolve_convnet
-from featcache.ensemble_search import judged_members
+from featcache.core.formatting import pluralize
+from featcache.core.keras_import import import_keras
+from featcache.core.progress import Progress, Silent
+from featcache.core.rows import Rows
+from featcache.core.scratch_arrays import allocate
+from featcache.dataset import Manifest, Pixels, load_pixels, open_source
+from featcache.ensemble import judged_members
 from featcache.errors import CacheMismatchError
-from featcache.flight import Job
-from featcache.folds import FOLD_SEED, assign_folds
-from featcache.pixels import Pixels, load_pixels
-from featcache.precision import choose_precision
-from featcache.predictions import Predictions
-from featcache.progress import Progress, Silent
-from featcache.project import LOG_NAME, Project
-from featcache.resolved import gpu_capability_of
-from featcache.rows import Rows
-from featcache.scratch import allocate
-from featcache.set_aside import SplitRows, check_usable, reason
-from featcache.sources import Manifest, open_source
-from featcache.startup import import_keras
-from featcache.tables import pluralize
-from featcache.worker import ONE_AT_A_TIME
+from featcache.features import choose_precision
+from featcache.project import LOG_NAME, Artifact, Project, SplitRows, check_usable, gpu_capability_of, rejection_reason
+from featcache.stages.workers.client import Cluster, connect, verified_workers
+from featcache.stages.workers.job_queue import Job
+from featcache.stages.workers.worker import ONE_AT_A_TIME
+from featcache.training import (
+    FOLD_SEED,
+    ConvNetPlan,
+    EpochRecord,
+    PartialFolder,
+    Predictions,
+    State,
+    assign_folds,
+    model_path,
+    resolve_convnet,
+)
 
 if TYPE_CHECKING:
-    from featcache.convnet_training import Training
+    from featcache.training import Training
 
 RowParts = Iterator[tuple[slice, npt.NDArray[np.float32]]]
 
@@ -84,7 +87,7 @@ class _TrainingData:
 
     def training(self, seed: int, fold: int) -> "Training":
         """What one fold's network is trained on."""
-        from featcache.convnet_training import Training
+        from featcache.training import Training
 
         folds = self.fold_rows()
         own = np.concatenate([rows for other, rows in folds.items() if other != fold])
@@ -100,7 +103,7 @@ def _material(project: Project, progress: Progress) -> _TrainingData:
         SplitRows("train", rows.labels, pixels.usable),
         manifest.class_names,
         lambda row: (
-            f"{rows.ids[row]!r}, {reason(rows, row, open_source(project.settings.dataset).load, spec.image_size)}"
+            f"{rows.ids[row]!r}, {rejection_reason(rows, row, open_source(project.settings.dataset).load, spec.image_size)}"
         ),
     )
     labels = np.where(pixels.usable, rows.labels, -1).astype(np.int32)
@@ -163,7 +166,7 @@ def predict_convnets(project: Project, members: Sequence[Artifact], rows: Rows) 
         SourceChangedError: an image changed since it was indexed.
     """
     import_keras(project.folder / LOG_NAME)
-    from featcache.convnet import load_networks, predict_convnet
+    from featcache.training import load_networks, predict_convnet
 
     pixels: Pixels | None = None
     for member in members:
@@ -189,7 +192,7 @@ def _pixels(project: Project, rows: Rows, progress: Progress, channels: int | No
 
 
 def _train_member(project: Project, seed: int, material: _TrainingData, progress: Progress) -> str:
-    from featcache.convnet import load_network, predict_convnet
+    from featcache.training import load_network, predict_convnet
 
     begun, artifact, partial, plan = time.perf_counter(), project.convnet(seed), _partial(project, seed), material.plan
     rows, labels, name = material.rows, material.labels, f"convnet/seed{seed}"
@@ -228,7 +231,7 @@ def _train_fold(
     plan: ConvNetPlan, training: "Training", partial: PartialFolder, progress: Progress
 ) -> Mapping[str, Sequence[float]]:
     """Train one network and keep it, going on from a checkpoint where there is one; return its history."""
-    from featcache.convnet_training import train_network
+    from featcache.training import train_network
 
     begun = partial.kept(training.fold)
     if begun is not None:

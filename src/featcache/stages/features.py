@@ -7,28 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featcache import disk, set_aside
-from featcache.block_jobs import RemoteBackbone, remote_backbone, remote_engine
-from featcache.cache.layout import Status
-from featcache.cache.reader import Reader, open_cache
-from featcache.cluster import connect, verified_workers
-from featcache.csv_files import CsvWriter
+from featcache.cache import Reader, Status, open_cache
+from featcache.core import disk
+from featcache.core.csv_files import CsvWriter
+from featcache.core.formatting import pluralize
+from featcache.core.json_records import write_json
+from featcache.core.progress import Progress
+from featcache.dataset import Manifest, list_images, open_source
 from featcache.errors import SourceError
-from featcache.extract import extract_copies
-from featcache.extraction import Extraction
-from featcache.precision import choose_precision
-from featcache.progress import Progress
-from featcache.project import Project
-from featcache.records import write_json
-from featcache.resolved import gpu_capability_of, resolved_backbone
-from featcache.set_aside import SplitRows, check_usable
-from featcache.sources import Manifest, list_images, open_source
-from featcache.stages.checks import check_clip, check_heads, check_space, check_submission
-from featcache.tables import pluralize
-from featcache.weights import resolve_weights
+from featcache.features import Extraction, choose_precision, extract_copies, resolve_weights
+from featcache.project import (
+    REJECTED_CSV,
+    Project,
+    SplitRows,
+    check_usable,
+    found_notices,
+    gpu_capability_of,
+    rejected_csv,
+    rejection_reason,
+    resolved_backbone,
+)
+from featcache.stages.preflight import check_clip, check_heads, check_space, check_submission
+from featcache.stages.workers.client import connect, verified_workers
+from featcache.stages.workers.extraction_jobs import RemoteBackbone, remote_backbone, remote_engine
 
 if TYPE_CHECKING:
-    from featcache.backbone import Backbone
+    from featcache.features import Backbone
 
 
 def index_images(project: Project, progress: Progress) -> str:
@@ -156,13 +160,13 @@ def finish_features(project: Project, progress: Progress) -> str:
     readers = [open_cache(project.features(*cache).path) for cache in project.caches()]
     plain = [reader for reader in readers if reader.copy == 0]
     rejected = _rejected_rows(project, manifest, plain)
-    table, path = io.StringIO(), project.folder / set_aside.REJECTED_CSV
+    table, path = io.StringIO(), project.folder / REJECTED_CSV
     lines = [(split, manifest.splits[split].ids[row], reason) for (split, row), reason in rejected.items()]
     CsvWriter(table).rows([("split", "id", "reason"), *lines])
     disk.write_bytes(path, table.getvalue().encode("utf-8", "surrogateescape"))
     for reader in plain:
         _check_usable(project, reader, rejected)
-    artifact, notices = project.all_features(), set_aside.found_notices(plain)
+    artifact, notices = project.all_features(), found_notices(plain)
     write_json(artifact.path, {**artifact.stamp(project.run), "rejected": len(rejected), "notices": notices})
     if rejected:
         progress.notice(f"{pluralize(len(rejected), 'image')} could not be used; {path} says why")
@@ -176,7 +180,7 @@ def _rejected_rows(project: Project, manifest: Manifest, plain: Sequence[Reader]
     """(split, row) -> why, of every row that was set aside, by listing or by decoding; caches hold no reasons."""
     load, size = open_source(project.settings.dataset).load, project.settings.features.image_size
     return {
-        (reader.split, row): set_aside.reason(manifest.splits[reader.split], row, load, size)
+        (reader.split, row): rejection_reason(manifest.splits[reader.split], row, load, size)
         for reader in plain
         for row in np.flatnonzero(reader.status == Status.REJECTED).tolist()
     }
@@ -186,5 +190,5 @@ def _check_usable(project: Project, plain: Reader, rejected: Mapping[tuple[str, 
     def said_of(row: int) -> str:
         return f"{plain.ids[row]!r}, {rejected[plain.split, row]}"
 
-    where = set_aside.rejected_csv(project.folder)
+    where = rejected_csv(project.folder)
     check_usable(SplitRows.of(plain), plain.class_names, said_of, where)

@@ -4,24 +4,32 @@ import time
 
 import numpy as np
 
-from featcache import member_tables, training
-from featcache.batches import Examples
-from featcache.cache.layout import Status
-from featcache.cache.sound import checked_cache
-from featcache.cluster import connect, verified_workers
-from featcache.curves import curves_record
-from featcache.flight import Job
-from featcache.folds import FOLD_SEED, assign_folds
-from featcache.linear import train_linear
-from featcache.parts import by_folds, by_groups
-from featcache.predictions import Predictions
-from featcache.presets import BY_GROUP, LINEAR, PSEUDO, resolve_heads
-from featcache.progress import Progress, Silent
+from featcache.cache import Status, checked_cache
+from featcache.core.formatting import pluralize
+from featcache.core.keras_import import import_keras
+from featcache.core.progress import Progress, Silent
 from featcache.project import LOG_NAME, Project
-from featcache.scoring import Scores, judge_parts
-from featcache.stages.pseudo import pseudo_labels
-from featcache.startup import import_keras
-from featcache.tables import pluralize
+from featcache.stages.pseudo_labels import pseudo_labels
+from featcache.stages.workers.client import connect, verified_workers
+from featcache.stages.workers.job_queue import Job
+from featcache.training import (
+    BY_GROUP,
+    FOLD_SEED,
+    LINEAR,
+    PSEUDO,
+    Examples,
+    Predictions,
+    Scores,
+    assign_folds,
+    by_folds,
+    by_groups,
+    curves_record,
+    judge_parts,
+    resolve_heads,
+    table_parts,
+    train_heads,
+    train_linear,
+)
 
 
 def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str:
@@ -33,7 +41,7 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
         StorageError: the disk is full, read-only or not permitted.
     """
     import_keras(project.folder / LOG_NAME)
-    from featcache import heads, stacked
+    from featcache.training import KerasEngine, accelerated, save_bag
 
     begun, spec = time.perf_counter(), project.settings.heads
     copies = range(project.settings.features.copies + 1)
@@ -50,15 +58,15 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     if shape == LINEAR:
         bag = train_linear(examples, plan, progress, f"{tap}: {shape}", project.folder)
     else:
-        accelerator = stacked.KerasEngine if stacked.accelerated() else None
+        accelerator = KerasEngine if accelerated() else None
         seeds, name, folder = range(spec.seeds), f"{tap}: {shape}", project.folder
-        bag = training.train_heads(examples, plan, seeds, progress, name, accelerator, folder)
+        bag = train_heads(examples, plan, seeds, progress, name, accelerator, folder)
     artifact = project.bag(tap, shape)
     members = tuple(f"{tap}/{shape}/seed{seed}" for seed in bag.seeds)
     out_of_fold = Predictions(plain.ids, labels, members, bag.out_of_fold, names, folds)
     record = {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)}
     record |= {"tap": tap, "shape": shape} | ({"curves": curves_record(bag)} if shape != LINEAR else {})
-    heads.save_bag(bag, artifact.path.parent, record, out_of_fold)
+    save_bag(bag, artifact.path.parent, record, out_of_fold)
     score = _mean_scores(out_of_fold.scored())
     steps = pluralize(plan.epochs, "epoch") if shape != LINEAR else pluralize(len(bag.history.loss), "strength")
     what = pluralize(len(parts.numbers), "group" if parts.by_group else "fold")
@@ -68,7 +76,7 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
 
 def _mean_scores(known: Predictions) -> Scores:
     """Scores of the mean over the bag's members."""
-    told = ((rows, said.mean(axis=0)) for rows, said in member_tables.parts(known.probabilities))
+    told = ((rows, said.mean(axis=0)) for rows, said in table_parts(known.probabilities))
     return judge_parts(told, known.labels).scores()
 
 

@@ -2,12 +2,12 @@
 
 from datetime import UTC, datetime
 
-from featcache import disk, keys
-from featcache.progress import Progress
+from featcache.core import disk, keys
+from featcache.core.formatting import pluralize, size_text
+from featcache.core.json_records import write_json
+from featcache.core.progress import Progress
 from featcache.project import Project
-from featcache.records import write_json
 from featcache.report import render_page, report_content
-from featcache.tables import pluralize, size_text
 
 
 def write_report(project: Project, progress: Progress) -> str:

@@ -1,0 +1,182 @@
+"""From what a backbone computed to bytes in the file, refusing whatever float16 can't hold."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.cache.file_parser import Structure
+from featcache.cache.layout import FEATURE_DTYPE, FLOAT16_MAX, Status, TapLayout
+from featcache.core.disk import disk, storage_errors
+from featcache.errors import FeatureValueError
+
+_EXPONENT = 0x7C00  # all exponent bits set: infinity or NaN
+_MAGNITUDE = 0x7FFF
+# Numbers looked at at once: they stay in a core's second-level cache for the second look, and it isn't so few that taking
+# the interpreter's lock again and again would cost as much as looking.
+_PIECE = 1 << 18
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Rows as they go to the file.
+
+    Attributes:
+        rows: (k,) int64, their positions.
+        stored: of each tap (k, ...), from `stored_features`.
+        status: (k,) u1.
+    """
+
+    rows: npt.NDArray[np.int64]
+    stored: Mapping[str, npt.NDArray[np.float16]]
+    status: npt.NDArray[np.uint8]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the features."""
+        return sum(array.nbytes for array in self.stored.values())
+
+    def by_block(self, block_rows: int) -> dict[int, "StoredRows"]:
+        """Return each block's part. One that is shorter than its block is a copy: it may wait, and nothing else with it."""
+        blocks, whole = self.rows // block_rows, self
+        if (np.diff(blocks) < 0).any():
+            order = np.argsort(self.rows)
+            blocks, whole = blocks[order], self._part(order)
+        runs = _runs(blocks, step=0)
+        return {
+            int(blocks[start]): whole._part(slice(start, stop), copy=len(runs) > 1 and stop - start < block_rows)
+            for start, stop in runs
+        }
+
+    def _part(self, chosen: slice | npt.NDArray[np.intp], *, copy: bool = False) -> "StoredRows":
+        stored = {name: array[chosen].copy() if copy else array[chosen] for name, array in self.stored.items()}
+        return StoredRows(self.rows[chosen], stored, self.status[chosen])
+
+
+def checked_rows(
+    structure: Structure,
+    rows: npt.NDArray[np.integer],
+    features: Mapping[str, npt.NDArray[np.floating]],
+    status: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """Return copies of (k,) rows and status, as they may wait.
+
+    Raises:
+        ValueError: arrays that don't fit each other or the file.
+    """
+    taps = {tap.name: tap for tap in structure.taps}
+    if set(features) != set(taps):
+        raise ValueError(f"expected features of the taps {sorted(taps)}; got {sorted(features)}")
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or status.shape != rows.shape:
+        raise ValueError(
+            f"expected integer rows (k,) and as many statuses; got {rows.dtype} {rows.shape}, {status.shape}"
+        )
+    if len(rows) and not (rows.min() >= 0 and rows.max() < structure.n):
+        raise ValueError(f"expected rows from 0 to {structure.n - 1}; got {rows.min()} to {rows.max()}")
+    if not ((status == Status.OK) | (status == Status.REJECTED)).all():
+        raise ValueError(f"expected status 1 (ok) or 2 (rejected); got {sorted(set(status.tolist()))}")
+    for name, array in features.items():
+        expected, found = (len(rows), *taps[name].shape), np.asarray(array)
+        if found.shape != expected or found.dtype not in (np.float16, np.float32):
+            raise ValueError(f"expected float16 or float32 {expected} for {name}; got {found.dtype} {found.shape}")
+    return rows.astype(np.int64), np.array(status, dtype=np.uint8)
+
+
+def stored_features(
+    tap: TapLayout,
+    features: npt.NDArray[np.floating],
+    ok: npt.NDArray[np.bool_],
+    rows: npt.NDArray[np.int64],
+    ids: Sequence[str],
+) -> npt.NDArray[np.float16]:
+    """Return (k, ...) little-endian float16, contiguous, with zeros in rows that aren't ok.
+
+    Args:
+        tap: for the message.
+        features: (k, ...) float16 or float32.
+        ok: (k,), rows whose values count.
+        rows: (k,), their positions in `ids`.
+        ids: every row id of the file, for the message.
+
+    Raises:
+        FeatureValueError: an ok row holds NaN, infinity or a value outside -65504 to 65504.
+    """
+    if not ok.all():
+        features = features.copy()
+        features[~ok] = 0
+    if not _storable(features):
+        bad = next(i for i in range(len(features)) if not _storable(features[i]))
+        value = features[bad][_unstorable(features[bad])][0]
+        expected = f"expected features from {-FLOAT16_MAX:.0f} to {FLOAT16_MAX:.0f}, as float16 holds them"
+        advice = "look at this image and at the weights"
+        raise FeatureValueError(f"{expected}; got {value} for id={ids[int(rows[bad])]!r} in tap {tap.name}; {advice}")
+    return np.ascontiguousarray(features, dtype=FEATURE_DTYPE)
+
+
+def put_rows(descriptor: int, structure: Structure, pieces: Sequence[StoredRows]) -> None:
+    """Write rows where they belong, each stretch of consecutive ones in one go, whatever pieces it came in.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    widths = {tap.name: tap.row_bytes for tap in structure.taps} | {"status": 1}
+    with storage_errors(structure.path, "could not write"):
+        for stretch in _stretches(pieces):
+            first, part = stretch[0]
+            for name, row_bytes in widths.items():
+                offset = structure.places[name].offset + int(first.rows[part.start]) * row_bytes
+                disk.pwritev(descriptor, [_bytes(piece, name, part) for piece, part in stretch], offset)
+
+
+def _bytes(piece: StoredRows, name: str, part: slice) -> memoryview:
+    column = piece.status if name == "status" else piece.stored[name]
+    return column[part].reshape(-1).view(np.uint8).data
+
+
+def _stretches(pieces: Sequence[StoredRows]) -> list[list[tuple[StoredRows, slice]]]:
+    """Return the parts of pieces that follow each other in the file, stretch by stretch."""
+    runs = [
+        (int(piece.rows[start]), piece, slice(start, stop))
+        for piece in pieces
+        for start, stop in _runs(piece.rows, step=1)
+    ]
+    found: list[list[tuple[StoredRows, slice]]] = []
+    following = -1
+    for first, piece, part in sorted(runs, key=itemgetter(0)):
+        if first != following:
+            found.append([])
+        found[-1].append((piece, part))
+        following = first + part.stop - part.start
+    return found
+
+
+def _runs(numbers: npt.NDArray[np.int64], step: int) -> list[tuple[int, int]]:
+    """Return [start, stop) of each stretch in which every number is the one before plus `step`."""
+    if not len(numbers):
+        return []
+    cuts = [0, *(np.flatnonzero(np.diff(numbers) != step) + 1).tolist(), len(numbers)]
+    return list(itertools.pairwise(cuts))
+
+
+def _storable(features: npt.NDArray[np.floating]) -> bool:
+    if not features.size:
+        return True
+    if features.dtype == np.float16:  # integers, as numpy's float16 comparisons are scalar
+        bits = np.ascontiguousarray(features).view(np.uint16).reshape(-1)
+        return all(_finite(bits[start : start + _PIECE]) for start in range(0, len(bits), _PIECE))
+    low, high = features.min(), features.max()  # NaN comes through both, and fails both comparisons
+    return bool(low >= -FLOAT16_MAX and high <= FLOAT16_MAX)
+
+
+def _finite(bits: npt.NDArray[np.uint16]) -> bool:
+    """Whether float16 given by their bits are neither infinite nor NaN."""
+    highest = bits.max()
+    # without negative numbers, whose bits are above all others, as behind a relu, one look is all
+    return bool(highest < _EXPONENT) or (bool(highest > _MAGNITUDE) and int((bits & _MAGNITUDE).max()) < _EXPONENT)
+
+
+def _unstorable(features: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+    return ~(np.abs(features.astype(np.float64)) <= FLOAT16_MAX)

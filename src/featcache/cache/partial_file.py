@@ -1,0 +1,180 @@
+"""The unfinished file of a cache: taking hold of it, trusting only what its checksums prove, tidying up."""
+
+import errno
+import glob
+import logging
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from featcache.cache import block_checksums
+from featcache.cache.block_checksums import BlockScan, ScanBuffer
+from featcache.cache.create import create
+from featcache.cache.file_lock import hold, holder_json, lock
+from featcache.cache.file_parser import Structure, read_structure
+from featcache.cache.layout import CHECKSUM_BYTES, CacheHeader, partial_path, partials_of
+from featcache.core.disk import disk, replacing, storage_errors
+from featcache.core.paths import is_file
+from featcache.errors import CacheFormatError, CacheLockedError, StorageError
+
+__all__ = ["partial_path", "remove_superseded", "take"]
+
+SHARED_FLAGS = os.O_DSYNC
+_LOG = logging.getLogger(__name__)
+
+
+def take(
+    path: Path, header: CacheHeader, *, fresh: bool = False, shared: bool = False
+) -> tuple[int, Structure, dict[int, BlockScan]]:
+    """Lock the partial file `path`, make it anew unless it is a sound one of `header`, and verify its blocks.
+
+    With `shared` other machines write rows, too. Then each write goes to the disk by itself, no byte more than was
+    written: an NFS client would otherwise round it up to whole pages, and put back what it had seen of its neighbours.
+
+    Returns:
+        The locked descriptor, the file's structure, and what each durable block holds.
+
+    Raises:
+        CacheLockedError: another process, or another writer of this one, holds it.
+        StorageError: no space for the whole file, no permission, a failing disk.
+    """
+    flags = SHARED_FLAGS if shared else 0
+    descriptor = hold(path, flags)
+    try:
+        structure, scans = None if fresh else _resumable(descriptor, path, header), {}
+        if structure is None:
+            descriptor = _recreate(descriptor, path, header, flags)
+            structure = _structure(descriptor, path)
+            _reserve(descriptor, structure, fresh=True)
+        else:
+            _reserve(descriptor, structure, fresh=False)
+            scans = _verify(descriptor, structure)
+        with storage_errors(path, "could not write"):
+            disk.pwrite(descriptor, holder_json(), structure.places["journal/holder"].offset)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, structure, scans
+
+
+def remove_superseded(path: Path) -> None:
+    """Remove the partial files of `path` that no process holds, of whatever key; the finished file makes them useless.
+
+    Raises:
+        StorageError: one can't be removed.
+    """
+    for candidate in filter(is_file, partials_of(path)):
+        try:
+            descriptor = os.open(candidate, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            lock(descriptor, candidate)
+            with storage_errors(candidate, "could not remove"):
+                disk.unlink(candidate)
+        except CacheLockedError:
+            _LOG.info("%s is held by another process and stays", candidate)
+        finally:
+            os.close(descriptor)
+    with storage_errors(path.parent, "could not write"):
+        disk.fsync_folder(path.parent)
+
+
+def _structure(descriptor: int, path: Path) -> Structure:
+    with open(os.dup(descriptor), "rb") as stream:
+        return read_structure(stream, path)
+
+
+def _resumable(descriptor: int, path: Path, header: CacheHeader) -> Structure | None:
+    """Return the structure of a partial that is whole and holds the header's rows, else None."""
+    if os.fstat(descriptor).st_size == 0:
+        return None
+    try:
+        structure = _structure(descriptor, path)
+        columns = block_checksums.columns_sha256(descriptor, structure)
+    except CacheFormatError as error:
+        _LOG.warning("starting anew: %s", error)
+        return None
+    taps = {(tap.name, tap.shape, tap.key) for tap in structure.taps}
+    same = taps == {(tap.name, tap.shape, tap.key) for tap in header.taps} and structure.key == header.key
+    if not same or not columns == structure.columns_sha256 == header.columns_sha256:
+        _LOG.warning("starting anew: %s is damaged or holds other rows than key %s", path, header.key)
+        return None
+    return structure
+
+
+def _recreate(descriptor: int, path: Path, header: CacheHeader, flags: int) -> int:
+    """Put a fresh file in the place of the locked one, and return its own locked descriptor.
+
+    The new inode is locked before it gets the name, and the old one's lock is kept until then: at no moment could
+    another writer take hold of the name.
+    """
+    with storage_errors(path, "could not clear the way for"):
+        for leftover in path.parent.glob(
+            f".tmp-*-{glob.escape(path.name)}"
+        ):  # of a writer killed here; the lock is ours
+            disk.unlink(leftover)
+    fresh = -1
+    try:
+        with replacing(path) as temporary:
+            with open(temporary, "wb") as stream:  # HDF5, left to find a full disk, would print its inner errors
+                _allocate(stream.fileno(), header.least_bytes, path)
+            create(temporary, header)
+            fresh = os.open(temporary, os.O_RDWR | os.O_CLOEXEC | flags)
+            lock(fresh, temporary)
+    except BaseException:
+        if fresh >= 0:
+            os.close(fresh)
+        if os.fstat(descriptor).st_size == 0:  # made only to be locked
+            with suppress(OSError):  # what went wrong first is what is told
+                disk.unlink(path)
+        raise
+    os.close(descriptor)
+    return fresh
+
+
+def _reserve(descriptor: int, structure: Structure, *, fresh: bool) -> None:
+    """Reserve the whole file's space, or say how much is missing; a fresh partial that doesn't fit is taken away."""
+    try:
+        _allocate(descriptor, structure.size, structure.path)
+    except StorageError:
+        if fresh:
+            disk.unlink(structure.path)
+        raise
+
+
+def _allocate(descriptor: int, size: int, path: Path) -> None:
+    try:
+        with storage_errors(path, "could not reserve space for"):
+            disk.allocate(descriptor, size)
+    except StorageError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT):
+            needed, free = size / 1e6, shutil.disk_usage(path.parent).free / 1e6
+            advice = "make room or put the artifacts on another disk, then run again"
+            raise StorageError(f"{path} needs {needed:,.1f} MB, {free:,.1f} MB are free; {advice}") from error
+        raise
+
+
+def _verify(descriptor: int, structure: Structure) -> dict[int, BlockScan]:
+    """Return the blocks whose bytes match their checksum, and take the other checksums out of the journal."""
+    stored = block_checksums.read_journal(descriptor, structure)
+    scans, scratch = {}, ScanBuffer(structure)
+    cleared = False
+    for block in np.flatnonzero(stored.any(axis=1)).tolist():
+        scan = block_checksums.scan_block(descriptor, structure, block, scratch)
+        if scan.checksum == stored[block].tobytes():
+            scans[block] = scan
+            continue
+        _LOG.warning("%s: block %d does not match its checksum and is computed again", structure.path, block)
+        with storage_errors(structure.path, "could not write"):
+            offset = structure.places["journal/checksum"].offset + block * CHECKSUM_BYTES
+            disk.pwrite(descriptor, bytes(CHECKSUM_BYTES), offset)
+        cleared = True
+    with storage_errors(structure.path, "could not write"):
+        disk.pwrite(descriptor, b"\0", structure.places["journal/complete"].offset)
+        if cleared:
+            disk.fsync(descriptor)
+    return scans

@@ -1,0 +1,7 @@
+"""``python -m featcache.cli``."""
+
+import sys
+
+from featcache.cli.app import main
+
+sys.exit(main())

@@ -1,0 +1,22 @@
+"""`featcache doctor`: whether machine, installation and settings can run the main job."""
+
+import argparse
+
+from featcache.cli import output
+from featcache.cli.command import OK, PROBLEM, Command
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from featcache.inspection import doctor_lines, doctor_record, failed
+
+    record = doctor_record(arguments.overrides, output.StderrProgress(arguments))
+    return output.print_result(arguments, record, doctor_lines, PROBLEM if failed(record) else OK)
+
+
+DOCTOR = Command(
+    "doctor",
+    "whether machine, installation and settings are sound",
+    "Look at versions, TensorFlow and GPU, processor, disk, luigi.cfg and weights: PASS, WARN or FAIL, and the fix.",
+    _doctor,
+    project=True,
+)

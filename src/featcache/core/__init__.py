@@ -1,0 +1,1 @@
+"""What every package stands on: the disk, keys, texts, progress. Imported by module."""

@@ -1,0 +1,80 @@
+"""What people read: styled and fitted where somebody looks at a terminal, plain text for everything else.
+
+rich decides what a terminal is and what it can, by ``NO_COLOR``, ``FORCE_COLOR``, ``TERM=dumb`` and ``COLUMNS``; it is
+imported only where its answer can be yes.
+"""
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TextIO
+
+from featcache.core.formatting import Table, plain, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+_FORCING = ("FORCE_COLOR", "TTY_COMPATIBLE")
+# Words that a whole cell may consist of, wherever they stand.
+_STYLES = {
+    "PASS": "green", "WARN": "yellow", "FAIL": "bold red",
+    "complete": "green", "runs": "yellow", "unreached": "yellow", "unreadable": "bold red",
+}  # fmt: skip
+
+
+def console(stream: TextIO | None) -> "Console | None":
+    """Return a console that writes to `stream`; None where plain text is wanted: a pipe, a file, a dumb terminal, nothing."""
+    if stream is None or not (stream.isatty() or any(os.environ.get(name) for name in _FORCING)):
+        return None
+    from rich.console import Console
+
+    found = Console(file=stream, markup=False, highlight=False, emoji=False)
+    return found if found.is_terminal and not found.is_dumb_terminal else None
+
+
+def say(text: str, style: str | None = None, *, error: bool = False) -> None:
+    """Print one line on standard output or standard error; long paths and numbers stay in one piece."""
+    stream = sys.stderr if error else sys.stdout
+    fancy = console(stream) if style else None
+    if fancy is None:
+        print(text, file=stream, flush=True)
+    else:
+        fancy.print(text, style=style, soft_wrap=True)
+
+
+def show(parts: Iterable[str | Table]) -> None:
+    """Print lines and tables on standard output; on a terminal a table fits itself to its width."""
+    for part in parts:
+        fancy = console(sys.stdout) if isinstance(part, Table) else None
+        if isinstance(part, Table) and fancy is not None:
+            if part.paths and max(map(len, part.lines()), default=0) > fancy.width:
+                _show_row_by_row(part, fancy)
+            else:
+                fancy.print(_drawn(part))
+        else:
+            for line in plain([part]):
+                say(line)
+
+
+def _show_row_by_row(table: Table, fancy: "Console") -> None:
+    from rich.padding import Padding
+
+    for *cells, path in table.rows:
+        fancy.print(printable(path), style="bold", soft_wrap=True)
+        named = zip(table.columns[:-1] or [""] * len(cells), cells, strict=True)
+        told = " · ".join(f"{name} {cell}".strip() for name, cell in named)
+        fancy.print(Padding(printable(told), (0, 0, 0, 2)))
+
+
+def _drawn(table: Table) -> "RichTable":
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(box=None, header_style="bold", pad_edge=False, show_header=bool(table.columns))
+    for place in range(len(table.columns) or max(map(len, table.rows), default=0)):
+        name = table.columns[place] if table.columns else ""
+        drawn.add_column(name, overflow="fold", style="bold" if not table.columns and place == 0 else "")
+    for row in table.rows:
+        drawn.add_row(*(Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row))
+    return drawn

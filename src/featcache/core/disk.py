@@ -1,0 +1,281 @@
+"""The few calls that change a disk, in one place: a thin layer that durability tests can record and replay.
+
+Everything that featcache keeps is written through `disk` (the instance at the end), in the order data, fsync, rename,
+fsync of the folder. Nothing else in the package calls `os.pwrite`, `os.pwritev`, `os.fsync`, `os.replace` or `os.unlink`.
+"""
+
+import errno
+import fcntl
+import itertools
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+import zlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+from featcache.core.paths import SPECIAL, what_is
+from featcache.core.system import reserves
+from featcache.errors import StorageError
+
+_REASONS = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would exceed the allowed file size",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "operation not permitted",
+    errno.EIO: "the disk reports an input/output error",
+    errno.ENAMETOOLONG: "the name is too long for the file system",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "something that is no folder has this name",
+    errno.EISDIR: "a folder has this name",
+    errno.ELOOP: "a link in the path leads in a circle",
+    errno.ESTALE: "the file server no longer knows it",
+    errno.ENXIO: "it is no file",
+}
+SETTLE_NS = 2_000_000_000  # the coarsest time stamps in use (FAT) tick every two seconds
+_MOST_BUFFERS = 1024  # IOV_MAX of Linux and macOS
+_TOLD = re.compile(r"errno = (\d+)")
+_MADE_BY = re.compile(r"\.tmp-(?P<owner>(?P<machine>[0-9a-f]{8})\.(?P<pid>\d+))\.[0-9a-f]{6}-")
+_DAY = 86_400.0
+_NAME_BYTES = 255  # of one name, in the file systems of today
+
+
+@contextmanager
+def storage_errors(path: Path, doing: str) -> Iterator[None]:
+    """Turn an `OSError` about the disk itself, or HDF5's words for one, into one `StorageError` line that names `path`."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except (OSError, RuntimeError) as error:
+        number = error_number(error)
+        if number not in _REASONS:
+            raise
+        message = f"{doing} {path}: {_REASONS[number]}; what was finished before is kept: mend it and run again"
+        raise StorageError(message) from error
+
+
+def error_number(error: BaseException) -> int | None:
+    """The errno of an `OSError`, or the one that HDF5 names in the text of an error without any; None where there is none."""
+    told = _TOLD.search(str(error))
+    return getattr(error, "errno", None) or (int(told[1]) if told else None)
+
+
+class Disk:
+    """Writes, syncs and renames. Methods take raw file descriptors or paths and raise `OSError` unchanged."""
+
+    def pwrite(self, descriptor: int, content: bytes | memoryview, offset: int) -> None:
+        """Write all of `content` at `offset`, looping over short writes."""
+        view = memoryview(content).cast("B")
+        while len(view):
+            written = os.pwrite(descriptor, view, offset)
+            view, offset = view[written:], offset + written
+
+    def pwritev(self, descriptor: int, contents: Sequence[memoryview], offset: int) -> None:
+        """Write `contents` one after the other from `offset` on, in as few calls as the system allows; loops as `pwrite`."""
+        views = deque(view.cast("B") for view in contents)
+        while views:
+            written = os.pwritev(descriptor, list(itertools.islice(views, _MOST_BUFFERS)), offset)
+            offset += written
+            while views and written >= len(views[0]):
+                written -= len(views.popleft())
+            if written:
+                views[0] = views[0][written:]
+
+    def fsync(self, descriptor: int) -> None:
+        """Return once the file's bytes are on the disk."""
+        if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: its fsync leaves them in the disk's own memory
+            with suppress(OSError):  # a network file system may not know it, and fsync tells what else is wrong
+                fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+                return
+        os.fsync(descriptor)
+
+    def allocate(self, descriptor: int, size: int) -> None:
+        """Reserve `size` bytes now, so that a full disk is known before the work."""
+        # where only the file system can't, as NFS and some overlays, the writes themselves find a full disk
+        if size and not reserve(descriptor, size) and not reserves():
+            _refuse_more_than_is_free(descriptor, size)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Rename `source` over `target` and sync the folder, so that the name survives a power loss."""
+        os.replace(source, target)
+        self.fsync_folder(target.parent)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def fsync_folder(self, folder: Path) -> None:
+        """Return once the folder's entries are on the disk."""
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def reserve(descriptor: int, size: int) -> bool:
+    """Reserve the first `size` bytes of a file, at least 1; return False where its system or file system can't.
+
+    Raises:
+        OSError: the disk is full, or whatever else it says.
+    """
+    if not reserves():
+        return False
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        return False
+    return True
+
+
+def _refuse_more_than_is_free(descriptor: int, size: int) -> None:
+    """Raise the `OSError` of a full disk if the file, when it has `size` bytes, wouldn't fit: all that can be known beforehand."""
+    volume, taken = os.fstatvfs(descriptor), 512 * os.fstat(descriptor).st_blocks
+    if size - taken > volume.f_bavail * volume.f_frsize:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+disk = Disk()
+
+
+def temporary_name(path: Path, what: str = "") -> Path:
+    """Return a new hidden name beside `path`, with the same suffix, that says which process of which machine makes it."""
+    prefix = f".tmp-{_machine()}.{os.getpid()}.{secrets.token_hex(3)}-{what}"
+    return path.with_name(prefix + os.fsdecode(os.fsencode(path.name)[-(_NAME_BYTES - len(prefix)) :]))
+
+
+def is_abandoned(temporary: Path, dead: str = "") -> bool:
+    """Whether no live process can still be at work on what has a `temporary_name`, or one of an older version.
+
+    Of another machine's processes nothing is known: theirs is abandoned when it hasn't changed for a day.
+
+    Args:
+        temporary: the file or folder.
+        dead: the `owner` of a process that is known to be dead, whatever its machine.
+    """
+    made = _MADE_BY.match(temporary.name)
+    if made is None or made["owner"] == dead:
+        return True
+    if made["machine"] != _machine():
+        with suppress(OSError):  # gone meanwhile
+            return time.time() - temporary.lstat().st_mtime > _DAY
+        return False
+    with suppress(PermissionError):  # another user's, and alive
+        try:
+            os.kill(int(made["pid"]), 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+    return False
+
+
+def owner() -> str:
+    """Return this process as `temporary_name` names it."""
+    return f"{_machine()}.{os.getpid()}"
+
+
+@cache
+def _machine() -> str:
+    """A machine's name in short, or a container's: processes are told apart by number only within one."""
+    try:
+        numbers = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:  # no Linux
+        numbers = ""
+    return f"{zlib.crc32(f'{socket.gethostname()} {numbers}'.encode()):08x}"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` (same suffix); on success it is synced and renamed over `path`.
+
+    Whatever raises inside, an interrupt included, removes the temporary file and leaves `path` as it was.
+    A killed process leaves at most a hidden file that starts with ``.tmp-`` and is never read.
+
+    Raises:
+        StorageError: the disk is full, read-only or not permitted, or `path` is a FIFO, a socket or a device.
+    """
+    what = what_is(path)
+    if what in SPECIAL:  # /dev/stdout must stay what it is
+        raise StorageError(f"could not write {path}: it is {what}, and only files are replaced: name another")
+    with storage_errors(path, "could not write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_name(path)
+        try:
+            yield temporary
+            with open(temporary, "rb+") as stream:
+                disk.fsync(stream.fileno())
+            disk.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def making_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`; on success all in and below it is synced and it gets its name.
+
+    Whatever raises inside removes it again. A killed process leaves at most a hidden folder that starts with ``.tmp-``.
+
+    Raises:
+        StorageError: `path` is there already, or the disk is full, read-only or not permitted.
+    """
+    if os.path.lexists(path):
+        raise StorageError(f"expected a folder that isn't there yet; got {path}: remove it or name another")
+    with storage_errors(path, "could not write"):
+        temporary = temporary_name(path)
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            for folder, _, names in os.walk(temporary, topdown=False):
+                for name in names:
+                    with open(Path(folder, name), "rb+") as stream:
+                        disk.fsync(stream.fileno())
+                disk.fsync_folder(Path(folder))
+            disk.replace(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`, atomically and durably."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Replace `path` by `content` as UTF-8, atomically and durably."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def replace_folder(temporary: Path, folder: Path) -> None:
+    """Sync all files of `temporary`, which lies beside `folder`, and rename it over `folder`.
+
+    Who reads meanwhile finds the old folder, the new one or, for a moment, none.
+    """
+    for path in sorted(temporary.iterdir()):
+        with open(path, "rb+") as stream:
+            disk.fsync(stream.fileno())
+    disk.fsync_folder(temporary)
+    old = temporary_name(folder, "old-")
+    if folder.exists():
+        disk.replace(folder, old)
+    disk.replace(temporary, folder)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def settled(found: os.stat_result) -> tuple[int, ...] | None:
+    """Return what tells a file, as it is now, from any other; None while a change could hide in a tick of the clock."""
+    if abs(time.time_ns() - found.st_ctime_ns) < SETTLE_NS:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

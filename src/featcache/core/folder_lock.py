@@ -1,0 +1,145 @@
+"""One stage at a time in one artifacts folder: an flock that the kernel drops with its process, and who holds it."""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from featcache.core.disk import disk, is_abandoned, owner, storage_errors
+from featcache.core.paths import is_folder, regular
+from featcache.errors import StorageError
+
+LOCK_NAME = ".lock"
+_RECORD_BYTES = 512
+_POLL_SECONDS = 0.1
+HELD = (errno.EWOULDBLOCK, errno.EACCES)
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_LOG = logging.getLogger(__name__)
+
+
+def holder_record(**more: str) -> dict[str, object]:
+    """Return this process as a holder: pid, host and now in UTC, and `more` beside."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "host": socket.gethostname()[:200], "since": now, **more}
+
+
+def holder_words(record: Mapping[str, object]) -> str:
+    """Return a `holder_record` in words, e.g. ``process 4711 on lab3 since 2026-11-22T16:58:47+00:00``."""
+    doing = f", at work on {record['stage']}" if "stage" in record else ""
+    return f"process {record['pid']} on {record['host']} since {record['since']}{doing}"
+
+
+@contextmanager
+def folder_lock(folder: Path, stage: str, notice: Callable[[str], None]) -> Iterator[None]:
+    """Hold `folder` while the block lasts; while someone else does, say who and wait.
+
+    What a killed holder left half-written (hidden ``.tmp-*``, never read) is removed by the next one; what a live process
+    is writing there, such as ``featcache predict --csv``, is not.
+
+    Args:
+        folder: of a data set's artifacts; made if it isn't there.
+        stage: what the folder is held for, for those who wait.
+        notice: is told once who holds the folder, and again when the holder changes.
+
+    Raises:
+        StorageError: the folder can't be written, or its file system has no locks.
+    """
+    path = folder / LOCK_NAME
+    descriptor = _locked(path, notice)
+    try:
+        left = _read_record(path)
+        if left is not None:
+            _LOG.warning("%s: %s died; going on from what it finished", folder, holder_words(left))
+            _remove_leftovers(folder, str(left.get("owner", "")))
+        _write_record(descriptor, json.dumps(holder_record(stage=stage, owner=owner())).encode("ascii"))
+        yield
+    finally:
+        _write_record(descriptor, b"")
+        os.close(descriptor)
+
+
+def _locked(path: Path, notice: Callable[[str], None]) -> int:
+    """Return the locked descriptor of the file that has this name now, after waiting for it."""
+    told: object = None
+    while True:
+        descriptor = _opened(path)
+        try:
+            if try_lock(descriptor, path) and same_file(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        record = _read_record(path)
+        if record is not None and record != told:
+            told = record
+            notice(f"{path.parent} is in use by {holder_words(record)}; waiting for it to finish")
+        time.sleep(_POLL_SECONDS)
+
+
+def _opened(path: Path) -> int:
+    with storage_errors(path, "could not open"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
+def try_lock(descriptor: int, path: Path) -> bool:
+    """Lock an open file without waiting; False while someone else holds it.
+
+    Raises:
+        StorageError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in HELD:
+            return False
+        if error.errno in _NO_LOCKS:
+            advice = "its file system has no locks; set [Paths] artifacts to a folder on another one"
+            raise StorageError(f"could not lock {path}: {advice}") from error
+        raise
+    return True
+
+
+def same_file(descriptor: int, path: Path) -> bool:
+    """Whether `path` wasn't removed or replaced between opening and locking; else the lock guards nothing."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _read_record(path: Path) -> dict[str, object] | None:
+    try:
+        with open(path, "rb", opener=regular) as stream:
+            record = json.loads(stream.read(_RECORD_BYTES).rstrip(b"\0"))
+        holder_words(record)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(record)
+
+
+def _write_record(descriptor: int, content: bytes) -> None:
+    # The lock holds without it, and a full disk is better told of by the stage, which says what it needs.
+    with suppress(OSError):
+        disk.pwrite(descriptor, content[:_RECORD_BYTES].ljust(_RECORD_BYTES, b"\0"), 0)
+
+
+def _remove_leftovers(folder: Path, dead: str) -> None:
+    for parent in (folder, *(entry for entry in folder.iterdir() if is_folder(entry))):
+        for leftover in parent.glob(".tmp-*"):
+            if not is_abandoned(leftover, dead):
+                continue
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                with suppress(OSError):  # it is in nobody's way, and the next run tries again
+                    disk.unlink(leftover)

@@ -1,0 +1,71 @@
+"""Texts in rows and columns, before it is known who reads them: `featcache.core.console` fits them to a terminal."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+_AGES = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts, with or without a header.
+
+    Attributes:
+        rows: each of as many texts as there are columns.
+        columns: the header; () for none.
+        paths: the last column is of paths, which stay in one piece: in a terminal that is too narrow, each row is its
+            path, and its other cells below.
+    """
+
+    rows: Sequence[Sequence[str]]
+    columns: Sequence[str] = ()
+    paths: bool = False
+
+    def lines(self) -> list[str]:
+        """Return it as lines with aligned columns."""
+        return [printable(line) for line in aligned([*([self.columns] if self.columns else []), *self.rows])]
+
+
+# What commands and the summary tell people: lines of text, and tables between them.
+Lines = Sequence[str | Table]
+
+
+def plain(parts: Lines) -> list[str]:
+    """Return lines and tables as lines alone."""
+    return [line for part in parts for line in (part.lines() if isinstance(part, Table) else [part])]
+
+
+def pluralize(number: int, noun: str) -> str:
+    """Return ``1 image`` or ``1,438 images``; the noun's plural is its singular and an s."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of texts as lines with aligned columns."""
+    if not table:
+        return []
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def printable(text: str) -> str:
+    """Return text that any terminal can take: no control characters, no half-decoded bytes of file names."""
+    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in shown)
+
+
+def size_text(count: float) -> str:
+    """Return bytes in decimal units, e.g. ``5.1 GB``."""
+    for unit, name in _UNITS:
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count:.0f} B"
+
+
+def age_text(seconds: float) -> str:
+    """Return a duration in its largest unit, e.g. ``3 h``."""
+    for unit, name in _AGES:
+        if seconds >= unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{max(0.0, seconds):.0f} s"

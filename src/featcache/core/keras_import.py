@@ -1,0 +1,210 @@
+"""Keras before and while it computes: where its files are, which of its own settings count, a quiet import.
+
+Keras takes settings from keras.json, from the environment and from the program around it. Only the choice of the backend
+counts here; under another default dtype or image format, values would differ under the same key.
+"""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from featcache.core.paths import fault, read_bytes
+from featcache.errors import SettingsError
+
+_BACKENDS = ("tensorflow", "jax", "torch")
+_PLAIN = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
+# What keras.json may say; anything else fails inside Keras' import.
+_VALID: Mapping[str, tuple[str, ...]] = {
+    "floatx": ("float16", "float32", "float64"),
+    "image_data_format": ("channels_last", "channels_first"),
+}
+# These let float32 be computed in bfloat16 on processors that have it, which [Features] precision decides.
+_FEWER_BITS = (
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "TF_SET_ONEDNN_FPMATH_MODE",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+)
+
+
+def home_folder() -> Path | None:
+    """Return the user's home folder, there or not; None for a user without one (``docker run -u 12345``)."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def keras_folder() -> Path:
+    """Return the folder of Keras' settings and weights, there or not, by Keras' own rules."""
+    if named := os.environ.get("KERAS_HOME"):
+        try:
+            return Path(named).expanduser()
+        except RuntimeError:
+            return Path(named)
+    home = home_folder()
+    writable = home is not None and os.access(home, os.W_OK)
+    return (home if home is not None and writable else Path("/tmp")) / ".keras"  # noqa: S108 - where Keras goes, too
+
+
+def keras_backend() -> str:
+    """Return the backend that Keras will choose, without the seconds that importing it takes."""
+    if named := os.environ.get("KERAS_BACKEND"):
+        return named
+    try:
+        return str(_keras_json(keras_folder() / "keras.json").get("backend", _BACKENDS[0]))
+    except SettingsError:
+        return _BACKENDS[0]
+
+
+def keras_fault() -> tuple[str, str] | None:
+    """Return why Keras could not be imported under its settings, and what to do; None where nothing is wrong."""
+    path = keras_folder() / "keras.json"
+    mend = f"correct or remove {path}"
+    try:
+        stored = _keras_json(path)
+    except SettingsError as error:
+        return str(error), f"{mend}, or set KERAS_HOME to another folder"
+    for name, valid in _VALID.items():
+        if stored.get(name, valid[0]) not in valid:
+            return f"{path}: expected {name} to be one of {', '.join(valid)}; got {name}={stored[name]!r}", mend
+    if not isinstance(stored.get("epsilon", 1e-7), float):
+        return f"{path}: expected epsilon to be a float; got epsilon={stored['epsilon']!r}", mend
+    named = os.environ.get("KERAS_BACKEND")
+    source, key, mend = (
+        ("the environment", "KERAS_BACKEND", "unset KERAS_BACKEND") if named else (path, "backend", mend)
+    )
+    backend = named or stored.get("backend", _BACKENDS[0])
+    if backend not in _BACKENDS:
+        return f"{source}: expected {key} to be one of {', '.join(_BACKENDS)}; got {key}={backend!r}", mend
+    if backend not in sys.modules and find_spec(backend) is None:
+        return f"{source}: {key}={backend!r}, which is not installed here", f"pip install {backend}, or {mend}"
+    return None
+
+
+def check_keras() -> None:
+    """Refuse settings under which Keras could not be imported; a look at a small file, without importing anything.
+
+    Raises:
+        SettingsError: keras.json or the environment names a backend that isn't there, or keras.json is no such file.
+    """
+    if found := keras_fault():
+        raise SettingsError(": ".join(found))
+
+
+def _keras_json(path: Path) -> dict[str, Any]:
+    """What keras.json says; {} where there is none that can be seen, or no JSON: Keras ignores both."""
+    try:
+        path.stat()
+    except OSError:
+        return {}
+    try:
+        stored = json.loads(read_bytes(path))
+    except ValueError:
+        return {}
+    except (OSError, RecursionError) as error:
+        reason = fault(error) if isinstance(error, OSError) else "nested too deeply"
+        raise SettingsError(f"{path} can't be read: {reason}") from error
+    if not isinstance(stored, dict):
+        raise SettingsError(f"{path}: expected a JSON object; got {type(stored).__name__}")
+    return stored
+
+
+def import_keras(log: Path) -> None:
+    """Import Keras and its backend, which takes seconds; what native code prints meanwhile is appended to `log`.
+
+    TensorFlow reports on standard error, below Python and before its own log level holds, that it uses oneDNN and
+    found no GPU. Errors in Python, a missing package for one, are raised as ever.
+
+    Raises:
+        ImportError: Keras or its backend is not installed.
+        SettingsError: Keras' own settings are wrong (`check_keras`).
+    """
+    if "keras" in sys.modules:
+        return
+    check_keras()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    unwanted = (
+        _FEWER_BITS if os.environ.get("KERAS_HOME") else (*_FEWER_BITS, "KERAS_HOME")
+    )  # empty: the working folder
+    for name in unwanted:
+        os.environ.pop(name, None)
+    with _standard_error_into(log):
+        try:
+            import keras
+        except (ValueError, TypeError, AttributeError) as error:
+            where = f"look at {keras_folder() / 'keras.json'} and at the environment's KERAS_ variables"
+            raise SettingsError(f"Keras can't be imported: {error}: {where}") from error
+        keras.backend.backend()
+
+
+class _ProcessSettings:
+    """Keras' settings of the process: the first who computes puts the plain ones in force, the last puts back the others."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._kept: dict[str, Any] = {}
+
+    def take(self, config: Any) -> None:
+        with self._lock:
+            if not self._users:
+                self._kept = {name: getattr(config, name)() for name in _PLAIN}
+                _put(config, _PLAIN)
+            self._users += 1
+
+    def leave(self, config: Any) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                _put(config, self._kept)
+
+
+_SETTINGS = _ProcessSettings()
+
+
+@contextmanager
+def plain_keras() -> Iterator[None]:
+    """Keras' own defaults in force (float32, channels last), whatever keras.json or a notebook says; restored afterwards.
+
+    Also a decorator. Whatever builds, loads, traces or trains a model of Keras stands inside.
+    """
+    import keras
+
+    policy = keras.config.dtype_policy()  # each thread has its own
+    _SETTINGS.take(keras.config)
+    keras.config.set_dtype_policy(_PLAIN["floatx"])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        _SETTINGS.leave(keras.config)
+
+
+def _put(config: Any, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        getattr(config, f"set_{name}")(value)
+
+
+@contextmanager
+def _standard_error_into(log: Path) -> Iterator[None]:
+    with suppress(OSError, ValueError, AttributeError):  # full, closed, or none at all
+        sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        try:
+            place = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:  # another user's folder, a full disk: nobody misses it
+            place = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(place, 2)
+        os.close(place)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,109 @@
+"""Digests of everything that decides an artifact's values.
+
+A key is the SHA-256 of canonical, typed JSON: 5 and 5.0 are the same number, 5 and "5" are not.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from featcache.core.paths import regular
+
+NAME_BYTES = 224  # of the 255 that file systems take: the rest is for a temporary file of an unfinished one
+SHORT = 8
+_PART = 1024
+
+_EXPECTED = "keys are made of None, bool, int, float, str, lists and string-keyed mappings"
+
+
+def canonical_json(value: object) -> str:
+    """Return the one JSON text of `value`: sorted keys, no blanks, whole floats as integers.
+
+    Args:
+        value: None, bool, int, finite float, str, or sequences and string-keyed mappings of these.
+
+    Raises:
+        TypeError: anything else is in `value`; a key must not depend on a `repr`.
+        ValueError: a float is NaN or infinite.
+    """
+    return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def digest(value: object) -> str:
+    """Return the key of `value`: 64 hexadecimal digits, SHA-256 of its canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
+
+
+def short(key: str) -> str:
+    """Return the first 8 digits of a key, as file names carry them."""
+    return key[:SHORT]
+
+
+def bytes_digest(content: bytes | memoryview) -> str:
+    """Return the SHA-256 of `content` as 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def short_name(name: str, more: int = 0) -> str:
+    """Return `name` as a file system takes it: one that is too long keeps its beginning, and a digest of the whole.
+
+    Args:
+        name: wanted for a file or folder.
+        more: bytes that stand behind it.
+    """
+    raw, most = name.encode("utf-8", "surrogateescape"), NAME_BYTES - more
+    if len(raw) <= most:
+        return name
+    return f"{raw[: most - SHORT - 1].decode('utf-8', 'ignore')}-{short(bytes_digest(raw))}"
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits, in flat memory.
+
+    Raises:
+        OSError: it is no regular file, or can't be read.
+    """
+    with open(path, "rb", opener=regular) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class SequenceDigest:
+    """A key for a long sequence of strings that is told of them bit by bit (length-prefixed, so unambiguous)."""
+
+    def __init__(self) -> None:
+        self._state = hashlib.sha256()
+
+    def update(self, texts: Iterable[str]) -> None:
+        """Go on with these; a call's texts are held together, so tell of many in parts."""
+        raw = [text.encode("utf-8", "surrogateescape") for text in texts]
+        self._state.update(b"".join([b"%d:%b" % (len(part), part) for part in raw]))
+
+    def hexdigest(self) -> str:
+        """Return the key of all told so far: 64 hexadecimal digits."""
+        return self._state.hexdigest()
+
+
+def sequence_digest(texts: Sequence[str]) -> str:
+    """Return the key of a sequence of strings without building its JSON."""
+    state = SequenceDigest()
+    for start in range(0, len(texts), _PART):
+        state.update(texts[start : start + _PART])
+    return state.hexdigest()
+
+
+def _canonical(value: object) -> object:
+    if value is None or isinstance(value, (bool, str, int)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"expected a finite number in a key, got value={value!r}")
+        return int(value) if value.is_integer() else value
+    if isinstance(value, Mapping):
+        if not all(isinstance(name, str) for name in value):
+            raise TypeError(f"{_EXPECTED}; got a mapping with keys {sorted(map(repr, value))[:3]}")
+        return {name: _canonical(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    raise TypeError(f"{_EXPECTED}; got type={type(value).__name__}")

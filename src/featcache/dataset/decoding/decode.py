@@ -1,0 +1,148 @@
+"""From a file's bytes or an array to the (size, size, 3) RGB that a backbone sees."""
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, JpegImagePlugin
+
+from featcache.core import keys
+from featcache.dataset.decoding import png, tiff
+from featcache.dataset.decoding.image_file import decoding_rules, one_line, opened
+from featcache.dataset.decoding.pillow import DAMAGE, MAX_PIXELS, as_it_came
+from featcache.errors import RejectedImageError
+
+__all__ = [
+    "DECODE_SETTINGS",
+    "DECODE_VERSION",
+    "MAX_PIXELS",
+    "decode_rgb",
+    "header_fault",
+    "image_digest",
+    "resize_rgb",
+]
+
+DECODE_VERSION = 1  # raise it when all bytes would give other pixels; for one kind of image, see `image_digest`
+DECODE_SETTINGS: dict[str, object] = {
+    "version": DECODE_VERSION,
+    "decoder": "Pillow",
+    "filter": "bicubic, antialiased",
+    "fit": "stretch",
+    "scaled_decode": "JPEG, smallest of 1/8, 1/4, 1/2 with both sides >= 2 x image_size",
+    "exif_orientation": "applied",
+    "alpha": "on white",
+    "icc_profile": "ignored",
+    "sixteen_bit": "grey: value / 257, rounded; colour: high byte",
+    "frame": "first",
+}
+
+_ORIENTATION = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode_rgb(content: bytes, size: int | None) -> npt.NDArray[np.uint8]:
+    """Decode an image file and stretch it to a square.
+
+    EXIF orientation is applied, transparency is laid on white, only the first frame counts, and every mode becomes
+    RGB. A JPEG much larger than `size` is decoded at a fraction of its size.
+
+    Args:
+        content: the bytes of a JPEG, PNG, GIF, BMP, WEBP, TIFF, AVIF or HEIC file; its name doesn't matter.
+        size: side of the result in pixels; None keeps height and width.
+
+    Returns:
+        (size, size, 3) uint8 RGB, 0 to 255.
+
+    Raises:
+        RejectedImageError: it is none of these formats, of a kind that isn't read, damaged, truncated, or larger than
+            `MAX_PIXELS`.
+    """
+    with as_it_came():
+        rules = decoding_rules(content)
+        image = opened(content, rules)
+        try:
+            if size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+                image.draft(None, (2 * size, 2 * size))  # None keeps the mode
+            image.load()
+            transparent = png.see_through(content, image) if png.TRANSPARENT in rules else None
+        except DAMAGE as error:
+            raise RejectedImageError(f"damaged or truncated {image.format}: {one_line(error)}") from error
+        try:
+            flat = _flattened(image, rules, transparent)
+            turn = _TRANSPOSE.get(_orientation(image))
+            return _resized(flat if turn is None else flat.transpose(turn), size)
+        except DAMAGE as error:
+            raise RejectedImageError(f"{image.format} of mode {image.mode} can't be used: {one_line(error)}") from error
+
+
+def resize_rgb(array: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """Stretch an (h, w) grey or (h, w, 3) RGB uint8 array to (size, size, 3) uint8 RGB, bicubic and antialiased."""
+    return _resized(Image.fromarray(np.ascontiguousarray(array)), size)
+
+
+def header_fault(content: bytes) -> str:
+    """Return why an image file can't be used as far as its header tells, or "" if it may be sound."""
+    try:
+        with as_it_came():
+            opened(content, decoding_rules(content))
+    except RejectedImageError as error:
+        return str(error)
+    return ""
+
+
+def image_digest(content: bytes) -> str:
+    """Return the digest by which the rows of an image file are known: 64 hexadecimal digits.
+
+    It is the SHA-256 of the bytes; of the bytes and the rules where a rule for its kind of image came later than
+    `DECODE_VERSION`, as caches may hold other pixels, or none, under the digest of the bytes alone.
+    """
+    plain = keys.bytes_digest(content)
+    with as_it_came():
+        rules = decoding_rules(content)
+    return keys.digest([plain, *rules]) if rules else plain
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except DAMAGE:
+        return 1  # pixels with a broken EXIF block beside them are sound pixels
+
+
+def _flattened(image: Image.Image, rules: list[str], transparent: Image.Image | None) -> Image.Image:
+    # Mode L or RGB; grey stays one channel until it is resized, a third of the work.
+    if image.mode.startswith("I;16"):
+        return _eight_bits(image, rules)
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels have no fixed range; save it with 8 or 16 bits a channel")
+    if transparent is not None:
+        return Image.composite(Image.new("RGB", image.size, "white"), image.convert("RGB"), transparent)
+    if image.has_transparency_data:
+        straight = image.convert("LA") if image.mode == "La" else image
+        opaque = straight.convert("RGBA")
+        white = Image.new("RGBA", opaque.size, "white")
+        return Image.alpha_composite(white, opaque).convert("RGB")
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image, rules: list[str]) -> Image.Image:
+    wide = np.asarray(image).astype(np.uint32)
+    grey = tiff.grey_levels(wide, rules)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[wide == transparent] = 255
+    return Image.fromarray(grey)
+
+
+def _resized(image: Image.Image, size: int | None) -> npt.NDArray[np.uint8]:
+    if size is not None and image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,123 @@
+"""An image file's bytes opened by the right one of Pillow's readers, or the reason why not; pixels are still to be loaded."""
+
+import io
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
+)
+
+from featcache.dataset.decoding import png, tiff
+from featcache.dataset.decoding.pillow import DAMAGE, MAX_PIXELS
+from featcache.dataset.decoding.signatures import box_format, what_it_is
+from featcache.errors import RejectedImageError
+
+_KNOWN = "JPEG, PNG, GIF, BMP, WEBP, TIFF, AVIF or HEIC"
+_LONGEST = 200  # characters of what Pillow says
+_Opener = Callable[[bytes, list[str]], Image.Image]
+
+
+def decoding_rules(content: bytes) -> list[str]:
+    """Return the rules for kinds of images that were decoded differently, or not at all, when decoding was new; [] for most.
+
+    Their names enter digests, and so caches: a name stays as long as what it does, and another rule gets another name.
+    """
+    if content.startswith(png.START):
+        return png.rules(content)
+    if content.startswith(tiff.STARTS):
+        return tiff.rules(content)
+    return [found] if (found := box_format(content)) else []
+
+
+def opened(content: bytes, rules: list[str]) -> Image.Image:
+    """Open an image file as far as its header goes.
+
+    Args:
+        content: the file.
+        rules: its `decoding_rules`.
+
+    Raises:
+        RejectedImageError: it can't be used, as far as its header tells.
+    """
+    if not content:
+        raise RejectedImageError("the file is empty (0 bytes)")
+    name, opener = _reader(content)
+    try:
+        image = opener(content, rules)
+        width, height = image.size
+    except Image.DecompressionBombError as error:  # the WebP reader's own guard
+        raise RejectedImageError(f"possible decompression bomb: more than {MAX_PIXELS:,} pixels") from error
+    except DAMAGE as error:
+        fault = f"the {name} header is damaged, cut off or of a kind that isn't read"
+        raise RejectedImageError(f"{fault}: {one_line(error)}") from error
+    if min(width, height) < 1:
+        raise RejectedImageError(f"an image of {width}x{height} pixels has none")
+    if width * height > MAX_PIXELS:
+        claim = f"{width}x{height} pixels, more than {MAX_PIXELS:,}"
+        raise RejectedImageError(f"possible decompression bomb: {claim}")
+    return image
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an exception says, in one line of bounded length."""
+    return " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+
+
+def optional_formats() -> list[str]:
+    """Return those formats that are read here and not in every installation: their rows are listed differently elsewhere."""
+    found = {"AVIF": AvifImagePlugin.SUPPORTED, "HEIC": find_spec("pillow_heif") is not None}
+    return [name for name, there in found.items() if there]
+
+
+def _reader(content: bytes) -> tuple[str, _Opener]:
+    # By hand: Image.open judges the size by a global setting and through a warning.
+    start = content[:12]
+    for name, magic, opener in _OPENERS:
+        if start.startswith(magic):
+            return name, opener
+    if start.startswith(b"RIFF") and start[8:] == b"WEBP":
+        return "WEBP", lambda content, _: WebPImagePlugin.WebPImageFile(io.BytesIO(content))
+    if form := box_format(content):
+        return form, _open_heic if form == "HEIC" else _open_avif
+    what = what_it_is(content)
+    raise RejectedImageError(
+        f"not an image but {what}" if what else f"not an image: its first bytes are not those of {_KNOWN}"
+    )
+
+
+def _open_png(content: bytes, rules: list[str]) -> Image.Image:
+    return PngImagePlugin.PngImageFile(io.BytesIO(png.without_texts(content) if png.LONG_TEXTS in rules else content))
+
+
+def _open_avif(content: bytes, _: list[str]) -> Image.Image:
+    if not AvifImagePlugin.SUPPORTED:
+        raise RejectedImageError(
+            "an AVIF image, which this installation of Pillow doesn't read: convert it to JPEG or PNG"
+        )
+    return AvifImagePlugin.AvifImageFile(io.BytesIO(content))
+
+
+def _open_heic(content: bytes, _: list[str]) -> Image.Image:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        mend = "pip install 'featcache[heif]', or convert it to JPEG or PNG"
+        raise RejectedImageError(f"a HEIC image, which is read with pillow-heif: {mend}") from error
+    reader: Callable[[io.BytesIO], Image.Image] = HeifImageFile
+    return reader(io.BytesIO(content))
+
+
+_OPENERS: tuple[tuple[str, bytes | tuple[bytes, ...], _Opener], ...] = (
+    ("JPEG", b"\xff\xd8\xff", lambda content, _: JpegImagePlugin.JpegImageFile(io.BytesIO(content))),
+    ("PNG", png.START, _open_png),
+    ("GIF", (b"GIF87a", b"GIF89a"), lambda content, _: GifImagePlugin.GifImageFile(io.BytesIO(content))),
+    ("BMP", b"BM", lambda content, _: BmpImagePlugin.BmpImageFile(io.BytesIO(content))),
+    ("TIFF", tiff.STARTS, tiff.open_tiff),
+)

@@ -1,0 +1,300 @@
+"""What a listing rests on: a stat of every file, and the digests known from earlier listings.
+
+An unchanged data set costs a stat a file; a touched one costs a read of what was touched, and never a rerun.
+"""
+
+import csv
+import json
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice, takewhile
+from pathlib import Path
+from threading import Event
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core import keys, paths
+from featcache.core.disk import SETTLE_NS, replacing, write_text
+from featcache.core.json_records import read_json
+from featcache.core.progress import Progress, Silent
+from featcache.core.texts import NOT_FOUND, index_of
+from featcache.dataset.decoding.image_file import optional_formats
+from featcache.dataset.file_stats import MOST_BYTES, FileStat, FileStats
+from featcache.errors import SourceChangedError
+
+LISTING_VERSION = 3  # raise it when the same files would be listed, checked or digested differently
+_THREADS = 8  # reading waits for the disk more than for a core
+_CHUNK = 32
+_AHEAD = 64
+_RECALLED = 1 << 14
+_DIGEST_BYTES = 32
+_RECORD_BYTES = 16  # of a file's own digest, in the digest of all
+_COLUMNS = ("location", "size", "mtime_ns", "ctime_ns", "read_ns", "digest", "reason")
+
+
+class Examined(NamedTuple):
+    """A file's content digest ("" if it couldn't be read) and why its row is set aside ("" if it isn't)."""
+
+    stat: FileStat
+    read_ns: int
+    digest: str
+    reason: str
+
+    @property
+    def settled(self) -> bool:
+        """False while a later change could hide in the clock tick in which the file was read ("racy git").
+
+        Only the neighbourhood of the reading counts: a time stamp far in the future is as good as any other, because a
+        change would replace it.
+        """
+        return bool(self.digest) and abs(self.read_ns - self.stat.ctime_ns) >= SETTLE_NS
+
+
+class FileChecks(Sequence[Examined]):
+    """What was found in each of `files`, or is still to be found (`read_ns` 0); 40 bytes a file, and the reasons."""
+
+    def __init__(self, files: FileStats) -> None:
+        self.files = files
+        self.read_ns = array("q", bytes(8 * len(files)))
+        self.digests = bytearray(_DIGEST_BYTES * len(files))
+        self.reasons: dict[int, str] = {}
+
+    def append(self, stat: FileStat, read_ns: int, digest: str, reason: str) -> None:
+        """Take in one more file, and what was found in it.
+
+        Raises:
+            ValueError: the digest isn't one.
+            OverflowError: a number has more than 64 bits.
+        """
+        self.files.append(stat)
+        self.read_ns.append(0)
+        self.digests += bytes(_DIGEST_BYTES)
+        self.put(len(self.files) - 1, read_ns, digest, reason)
+
+    def put(self, row: int, read_ns: int, digest: str, reason: str) -> None:
+        """Note what was found in one file. Thread-safe.
+
+        Raises:
+            ValueError: the digest isn't one.
+        """
+        raw = bytes.fromhex(digest) or bytes(_DIGEST_BYTES)
+        if len(raw) != _DIGEST_BYTES:
+            raise ValueError(f"expected a SHA-256; got digest={digest!r}")
+        self.digests[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES] = raw
+        if reason:
+            self.reasons[row] = reason
+        self.read_ns[row] = read_ns
+
+    def digest(self, row: int) -> str:
+        """The content digest of one file, "" if it couldn't be read."""
+        raw = self.digests[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES]
+        return raw.hex() if any(raw) else ""
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, index: int) -> Examined: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Examined]: ...
+    def __getitem__(self, index: int | slice) -> Examined | list[Examined]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        return Examined(self.files[index], self.read_ns[index], self.digest(index), self.reasons.get(index, ""))
+
+    def __iter__(self) -> Iterator[Examined]:
+        for row, stat in enumerate(self.files):
+            yield Examined(stat, self.read_ns[row], self.digest(row), self.reasons.get(row, ""))
+
+    def missing(self) -> npt.NDArray[np.int64]:
+        """The rows that nothing was found of yet."""
+        return np.flatnonzero(np.frombuffer(self.read_ns, np.int64) == 0)
+
+
+class DigestCache:
+    """Digests by location; what is asked for again with an unchanged stat isn't read again."""
+
+    def __init__(self, known: FileChecks | None = None):
+        self._known = known if known is not None else FileChecks(FileStats())
+        self.used: list[FileChecks] = []
+
+    @classmethod
+    def load(cls, path: Path) -> "DigestCache":
+        """Read `listing.csv`; an absent or damaged one knows nothing, which costs a reading and no more."""
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape", newline="", opener=paths.regular) as stream:
+                lines = csv.reader(stream)
+                if tuple(next(lines, ())) != _COLUMNS:
+                    return cls()
+                known = FileChecks(FileStats())
+                for location, size, mtime, ctime, read, digest, reason in lines:
+                    known.append(FileStat(location, int(size), int(mtime), int(ctime)), int(read), digest, reason)
+                return cls(known)
+        except (OSError, ValueError, OverflowError, csv.Error):
+            return cls()
+
+    def digest(self, path: Path, stat: FileStat) -> None:
+        """Digest one file in flat memory, reading it only if its stat is new.
+
+        Args:
+            path: where the file is now.
+            stat: what was seen of it before this call.
+        """
+        self.digest_all(FileStats([stat]), lambda _: path, None, Silent())
+
+    def digest_all(
+        self,
+        files: FileStats,
+        path: Callable[[str], Path],
+        look: Callable[[bytes], tuple[str, str]] | None,
+        progress: Progress,
+    ) -> FileChecks:
+        """Return digest and reason of many files, reading those whose stat is new, several at a time.
+
+        Args:
+            files: what was seen of them before this call.
+            path: from a location, where the file is now.
+            look: from the content, its digest and why it can't be used; None to hash in flat memory without looking.
+            progress: is told of every file.
+        """
+        found = FileChecks(files)
+        self.used.append(found)
+        progress.start("listing", len(files), "files")
+        self._recall(found)
+        unknown = found.missing()
+        progress.advance(len(files) - len(unknown))
+
+        stopped = Event()
+
+        def work(rows: npt.NDArray[np.int64]) -> int:
+            for row in takewhile(lambda _: not stopped.is_set(), rows.tolist()):
+                stat = files[row]
+                found.put(row, *_examined(path(stat.location), stat, look)[1:])
+            return len(rows)
+
+        chunks = (unknown[start : start + _CHUNK] for start in range(0, len(unknown), _CHUNK))
+        executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="listing")
+        try:
+            for some in iter(lambda: list(islice(chunks, _AHEAD)), []):  # a few at a time: each waits as an object
+                for count in executor.map(work, some):
+                    progress.advance(count)
+        finally:
+            stopped.set()  # an interrupt waits for the files being read, not for 100,000
+            executor.shutdown(cancel_futures=True)
+            progress.finish()
+        return found
+
+    def _recall(self, found: FileChecks) -> None:
+        """Take over what is known of files whose stat is the old one."""
+        known = self._known
+        places = index_of(found.files.locations, known.files.locations)
+        now, then = found.files.numbers, known.files.numbers
+        for start in range(0, len(places), _RECALLED):
+            rows = start + np.flatnonzero(places[start : start + _RECALLED] != NOT_FOUND)
+            rows = rows[(now[rows] == then[places[rows]]).all(axis=1)]
+            for row, place in zip(rows.tolist(), places[rows].tolist(), strict=True):
+                item = known[place]
+                if item.settled:
+                    found.put(row, *item[1:])
+
+    def save(self, path: Path, *, unused: bool = False) -> None:
+        """Write what this listing used as `listing.csv`; with `unused`, what it didn't come to as well.
+
+        Raises:
+            StorageError: the disk is full, read-only or not permitted.
+        """
+        with (
+            replacing(path) as temporary,
+            open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+        ):
+            lines = csv.writer(stream)
+            lines.writerow(_COLUMNS)
+            lines.writerows((*item.stat, *item[1:]) for item in self._found(unused=unused))
+
+    def _found(self, *, unused: bool) -> Iterator[Examined]:
+        yield from found_in(self.used)
+        if unused:
+            kept = np.ones(len(self._known), bool)
+            for part in self.used:
+                places = index_of(part.files.locations, self._known.files.locations)
+                came = np.frombuffer(part.read_ns, np.int64) != 0
+                kept[places[came & (places != NOT_FOUND)]] = False
+            yield from (self._known[row] for row in np.flatnonzero(kept).tolist())
+
+
+def found_in(parts: Iterable[FileChecks]) -> Iterator[Examined]:
+    """Yield what was found, file by file."""
+    return (item for part in parts for item in part if item.read_ns)
+
+
+class Listing(NamedTuple):
+    """`listing.json`: the last listing in few words, so that an unchanged one needs no CSV.
+
+    Attributes:
+        asked: the settings that were asked for.
+        root: where the files were; a moved data set is read again.
+        stats: digest of all stats.
+        contents: digest of all locations and contents, which decide the manifest.
+        settled: no file was changed in the clock tick in which it was read.
+        key: the manifest's key.
+    """
+
+    asked: dict[str, str]
+    root: str
+    stats: str
+    contents: str
+    settled: bool
+    key: str
+
+    @classmethod
+    def of(cls, asked: dict[str, str], root: str, stats: str, used: Sequence[FileChecks], key: str) -> "Listing":
+        """Sum up a listing that used these files and led to `key`."""
+        settled = all(item.settled or item.stat.size < 0 for item in found_in(used))
+        return cls(asked, root, stats, contents_digest(used), settled, key)
+
+    @classmethod
+    def load(cls, path: Path) -> "Listing | None":
+        """Read it; None when it is absent, damaged, of another version, or made where other formats are read."""
+        stored: dict[str, Any] | None = read_json(path)
+        if stored is None or stored.pop("version", None) != [LISTING_VERSION, *optional_formats()]:
+            return None
+        try:
+            return cls(**stored)
+        except TypeError:  # other fields
+            return None
+
+    def save(self, path: Path) -> None:
+        """Write it.
+
+        Raises:
+            StorageError: the disk is full, read-only or not permitted.
+        """
+        version = [LISTING_VERSION, *optional_formats()]
+        write_text(path, json.dumps({"version": version, **self._asdict()}, indent=1) + "\n")
+
+
+def contents_digest(used: Sequence[FileChecks]) -> str:
+    """Return one digest for every location, content and reason, in any order; equal ones give equal manifests."""
+    records = bytearray()
+    for item in found_in(used):
+        texts = (item.stat.location, item.digest, item.reason)
+        records += bytes.fromhex(keys.sequence_digest(texts))[:_RECORD_BYTES]
+    np.frombuffer(records, f"S{_RECORD_BYTES}").sort()  # in place: the order that the files came in doesn't count
+    return keys.bytes_digest(memoryview(records))
+
+
+def _examined(path: Path, stat: FileStat, look: Callable[[bytes], tuple[str, str]] | None) -> Examined:
+    read_ns = time.time_ns()
+    try:
+        if look is None:
+            return Examined(stat, read_ns, keys.file_digest(path), "")
+        content = paths.read_bytes(path, MOST_BYTES)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and stat.size >= 0:
+            raise SourceChangedError(f"{str(path)!r} is gone since it was listed: run again to list anew") from error
+        return Examined(stat, read_ns, "", f"can't be read: {paths.fault(error)}")
+    return Examined(stat, read_ns, *look(content))

@@ -1,0 +1,99 @@
+"""Files as a listing sees them: a stat each, a million in tens of megabytes."""
+
+import hashlib
+import os
+import stat
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.texts import CHUNK, PackedTexts
+
+MOST_BYTES = 1 << 31  # of one image file: what is larger is no image, and would only fill the memory
+_NUMBERS = 3  # size, mtime_ns, ctime_ns
+_LARGEST = (1 << 63) - 1  # nanoseconds in the year 2262; whatever is later or earlier counts as the limit
+_BITS = 256
+
+
+class FileStat(NamedTuple):
+    """What tells, without reading it, that a file is the one listed before.
+
+    `ctime_ns` catches what `mtime_ns` can't: a change in place whose modification time was set back. What is no
+    regular file, or can't be looked at, has size -1.
+    """
+
+    location: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class FileStats(Sequence[FileStat]):
+    """The files of a data set, in no particular order.
+
+    Attributes:
+        locations: n unique texts by which the source finds its files.
+        groups: the stat of the table that groups are joined from; it is none of the n files. None where there is none.
+    """
+
+    def __init__(self, files: Iterable[FileStat] = ()) -> None:
+        self.locations = PackedTexts()
+        self.groups: FileStat | None = None
+        self._numbers = array("q")
+        for file in files:
+            self.append(file)
+
+    def append(self, file: FileStat) -> None:
+        """Take in one more."""
+        self.locations.append(file.location)
+        self._numbers.extend(file[1:])
+
+    @property
+    def numbers(self) -> npt.NDArray[np.int64]:
+        """(n, 3) int64: size, mtime_ns, ctime_ns."""
+        return np.frombuffer(self._numbers, np.int64).reshape(-1, _NUMBERS)
+
+    def __len__(self) -> int:
+        return len(self.locations)
+
+    @overload
+    def __getitem__(self, index: int) -> FileStat: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[FileStat]: ...
+    def __getitem__(self, index: int | slice) -> FileStat | list[FileStat]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        return FileStat(self.locations[index], *self._numbers[index * _NUMBERS : (index + 1) * _NUMBERS])
+
+    def __iter__(self) -> Iterator[FileStat]:
+        for start in range(0, len(self), CHUNK):
+            numbers = iter(self._numbers[start * _NUMBERS : (start + CHUNK) * _NUMBERS])
+            for location, size, mtime, ctime in zip(
+                self.locations[start : start + CHUNK], numbers, numbers, numbers, strict=True
+            ):
+                yield FileStat(location, size, mtime, ctime)
+
+
+def stat_file(location: str, path: "Path | os.DirEntry[str]") -> FileStat:
+    """Look at one file, through links; what is no regular file or can't be looked at has size -1, and isn't skipped."""
+    try:
+        status = path.stat()
+    except OSError:
+        return FileStat(location, -1, 0, 0)
+    if not stat.S_ISREG(status.st_mode):
+        return FileStat(location, -1, 0, 0)
+    times = (max(-_LARGEST, min(_LARGEST, time)) for time in (status.st_mtime_ns, status.st_ctime_ns))
+    return FileStat(location, status.st_size, *times)
+
+
+def stats_digest(files: FileStats) -> str:
+    """Return one digest for what a stat of all files says, in any order: the sum of each one's own."""
+    total = 0
+    for file in files if files.groups is None else (*files, files.groups):
+        text = "\0".join(map(str, file))
+        total += int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest(), "big")
+    return f"{total % (1 << _BITS):064x}"

@@ -1,0 +1,170 @@
+"""Groups joined to training rows by file name, e.g. State Farm's drivers (``driver_imgs_list.csv:subject``)."""
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from featcache.core import paths
+from featcache.core.csv_files import UnreadableError, opened
+from featcache.core.names import clash, composed, shown, stem
+from featcache.dataset.manifest import Manifest
+from featcache.errors import SourceError
+
+_Table = Mapping[str, Sequence[str]]
+
+
+def group_file(setting: str, root: Path | None) -> tuple[Path, str]:
+    """Split the setting ``FILE:COLUMN``; a relative file is below the data set's folder."""
+    file, _, column = setting.rpartition(":")
+    path = paths.expanded(Path(file.strip()), "[Dataset] groups")
+    return (paths.expanded(root, "[Dataset] path") / path if root is not None else path), column.strip()
+
+
+def with_groups(manifest: Manifest, path: Path, column: str) -> Manifest:
+    """Return the manifest with a group for each training row.
+
+    The table's column of file names (or row ids) is found by what it holds: as the rows are called, as paths below
+    ``train/``, or without the suffix of an image. Where file names repeat across class folders, a column with class
+    names tells them apart. Accents count alike however they are encoded.
+
+    Raises:
+        SourceError: the table can't be read or joined, or rows stay without a group.
+    """
+    table = _read(path, column)
+    train = manifest.splits["train"]
+    row_names, names, name_column = _names(path, table, column, train.ids)
+    classes = [composed(manifest.class_names[label]) for label in train.labels]
+    group_of = _lookup(path, table, composed(column), names, name_column, row_names, classes)
+    groups = [group_of.get(key, "") for key in zip(row_names, classes, strict=True)]
+    without = [row for row, group in zip(train.ids, groups, strict=True) if not group]
+    if without:
+        known = set(row_names)
+        strange = [table[name_column][line] for line, name in enumerate(names) if name not in known]
+        raise SourceError(
+            f"{path}: expected a group in column {column!r} for each of {len(train)} training rows; {len(without)} have none: "
+            f"{_some(without)}; of {len(names)} names in column {name_column!r} {len(strange)} are no training row's"
+            f"{': ' + _some(strange) if strange else ''}: add the rows to the table or mend the names"
+        )
+    splits = {**manifest.splits, "train": replace(train, groups=groups)}
+    return replace(manifest, splits=splits, settings={**manifest.settings, "groups": column})
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+
+
+def _read(path: Path, column: str) -> dict[str, list[str]]:
+    """Return the table's columns by composed name; groups as they are first written, all else composed."""
+    try:
+        with opened(path, "backslashreplace") as lines:
+            filled = iter(lines)
+            names = [name.strip() or f"column {number}" for number, name in enumerate(next(filled, []), 1)]
+            rows = []
+            for line in filled:
+                if len(line) != len(names):
+                    got = f"line {lines.number} has {len(line)} fields"
+                    raise SourceError(f"{path}: expected {len(names)} fields as in line 1; {got}: mend this row")
+                rows.append([field.strip() for field in line])
+    except FileNotFoundError as error:
+        raise SourceError(f"{path}: [Dataset] groups: no such file; it is looked for below [Dataset] path") from error
+    except OSError as error:
+        raise SourceError(
+            f"{path}: [Dataset] groups: can't be read: {paths.fault(error)}: mend it and run again"
+        ) from error
+    except UnreadableError as error:
+        raise SourceError(f"{path}: [Dataset] groups: expected a CSV; got {error}") from error
+    return _columns(path, names, rows, column)
+
+
+def _columns(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], column: str) -> dict[str, list[str]]:
+    same = clash(names)
+    if same is not None:
+        raise SourceError(
+            f"{path}: [Dataset] groups: expected each column once; got {same[0]!a} and {same[1]!a}: mend it"
+        )
+    places = {composed(name): place for place, name in enumerate(names)}
+    if composed(column) not in places:
+        near = difflib.get_close_matches(column, names, 1)
+        hint = f"; did you mean {shown(near[0])}?" if near else ""
+        expected = f"expected one of the columns {', '.join(map(shown, names))}"
+        raise SourceError(f"{path}: [Dataset] groups: {expected}; got column={column!r}{hint}")
+    table = {name: [composed(row[place]) for row in rows] for name, place in places.items()}
+    written: dict[str, str] = {}
+    group = places[composed(column)]
+    table[composed(column)] = [written.setdefault(composed(row[group]), row[group]) for row in rows]
+    return table
+
+
+def _names(path: Path, table: _Table, column: str, ids: Sequence[str]) -> tuple[list[str], list[str], str]:
+    """Return the training rows' names, the table's in the same form, and the column that holds these."""
+    tried = [name for name in table if name != composed(column)]
+    best, found = 0, ([""], [""], "")
+    for of_ours, of_theirs in _WAYS:  # a whole row id says more than a file name
+        ours = [of_ours(composed(row)) for row in ids]
+        for name in tried:
+            theirs = [of_theirs(value) for value in table[name]]
+            values = set(theirs)
+            count = sum(item in values for item in ours)
+            if count > best:
+                best, found = count, (ours, theirs, name)
+    if best == 0:
+        looked = f"none of them holds a training row's name such as {_file(ids[0])!r}"
+        raise SourceError(
+            f"{path}: [Dataset] groups: tried the columns {', '.join(map(shown, tried)) or '(none)'}; {looked}"
+        )
+    return found
+
+
+def _below(name: str) -> str:
+    _, found, below = f"/{name}".partition("/train/")
+    return below if found else name.removeprefix("./")
+
+
+def _file(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+_WAYS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
+    (str, _below),
+    (stem, lambda name: stem(_below(name))),
+    (_file, _file),
+    (lambda name: stem(_file(name)), lambda name: stem(_file(name))),
+)
+
+
+def _lookup(
+    path: Path,
+    table: _Table,
+    column: str,
+    names: Sequence[str],
+    name_column: str,
+    row_names: Sequence[str],
+    classes: Sequence[str],
+) -> dict[tuple[str, str], str]:
+    """Return the group by (name, class) for every row that has one."""
+    twice = {name for name, count in Counter(row_names).items() if count > 1}
+    known = set(row_names)
+    lines: dict[tuple[str, str], str] = {}
+    conflict = ""
+    for name, group in zip(names, table[column], strict=True):
+        if name in known and lines.setdefault((name, ""), group) != group:
+            conflict = name
+    if not twice and not conflict:
+        return {(name, of): lines.get((name, ""), "") for name, of in zip(row_names, classes, strict=True)}
+    class_column = _class_column(table, {column, name_column}, set(classes))
+    if class_column is None:
+        which = repr(conflict or min(twice))
+        told = "expected a column with the class names, as this file name stands for several images or groups"
+        raise SourceError(f"{path}: [Dataset] groups: {told}; got name={which}: add such a column or rename the files")
+    exact: dict[tuple[str, str], str] = {}
+    for name, of, group in zip(names, table[class_column], table[column], strict=True):
+        if name in known and exact.setdefault((name, of), group) != group:
+            got = f"{name!r} of class {of!r} has {exact[name, of]!r} and {group!r}"
+            raise SourceError(f"{path}: [Dataset] groups: expected one group for each image; {got}: mend the table")
+    return exact
+
+
+def _class_column(table: _Table, taken: set[str], classes: set[str]) -> str | None:
+    return next((name for name in table if name not in taken and classes <= set(table[name])), None)

@@ -1,0 +1,120 @@
+"""A split's images as one array, decoded once, for what is trained on pixels: small images, many passes. NumPy only."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.progress import Progress
+from featcache.core.rows import Rows
+from featcache.core.scratch_arrays import allocate
+from featcache.core.system import core_numbers
+from featcache.errors import RejectedImageError
+
+MEMORY_BYTES = 1 << 30
+"""Up to so many bytes of RGB images are kept in memory, beyond that in a scratch file: 456,000 images of 28x28."""
+
+Images = npt.NDArray[np.uint8]
+Loader = Callable[[str, str, int], Images]
+
+_BLOCK = 256
+LUMA = np.array([299, 587, 114])
+"""What red, green and blue count for in a grey value: ITU-R 601 in thousandths, as in Pillow."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """The n images of a split.
+
+    Attributes:
+        images: (n, size, size, channels) uint8, 0 to 255; rows that can't be used are black.
+        usable: (n,) bool, False for rows that listing or decoding rejected.
+    """
+
+    images: Images
+    usable: npt.NDArray[np.bool_]
+
+
+def load_pixels(
+    rows: Rows, load: Loader, size: int, scratch: Path, progress: Progress, name: str, channels: int | None = None
+) -> Pixels:
+    """Decode the images of a split by several threads.
+
+    Args:
+        rows: the split's rows.
+        load: location, content digest and size -> (size, size, 3) uint8 RGB; called from several threads.
+        size: side of the square in pixels.
+        scratch: the folder for the scratch file, which has no name and goes with the array; the images are in
+            memory up to `MEMORY_BYTES`.
+        progress: counts images.
+        name: what `progress` calls it.
+        channels: 1 for grey values, 3 for RGB; None takes 1 where every image is grey.
+
+    Raises:
+        SourceChangedError: an image is no longer what the manifest says.
+        StorageError: there is no room for the scratch file.
+    """
+    images, usable = allocate((len(rows), size, size, 3), np.uint8, scratch, MEMORY_BYTES), rows.listed.copy()
+    grey = True
+    progress.start(name, len(rows), "images")
+    try:
+        for start, block, sound in _decoded(rows, load, size):
+            images[start : start + len(block)] = block
+            usable[start : start + len(block)] &= sound
+            grey = grey and bool((block == block[..., :1]).all())
+            progress.advance(len(block))
+    finally:
+        progress.finish()
+    return Pixels(_with_channels(images, channels or (1 if grey else 3), grey), usable)
+
+
+def luminance(images: Images) -> Images:
+    """Return (..., 1) uint8 grey values of (..., 3) uint8 RGB; a grey pixel keeps its value."""
+    grey: Images = ((images @ LUMA[:, None] + 500) // 1000).astype(np.uint8)
+    return grey
+
+
+def _with_channels(images: Images, channels: int, grey: bool) -> Images:
+    if channels == images.shape[-1]:
+        return images
+    if not grey:
+        for start in range(0, len(images), _BLOCK):
+            block = images[start : start + _BLOCK]
+            block[..., :1] = luminance(block)
+    single = images[..., :1]
+    return single if isinstance(images, np.memmap) else np.ascontiguousarray(single)
+
+
+def _decoded(rows: Rows, load: Loader, size: int) -> Iterator[tuple[int, Images, npt.NDArray[np.bool_]]]:
+    """Yield (first row, (b, size, size, 3) images, (b,) bool) in order, decoded some blocks ahead."""
+    threads = len(core_numbers())
+    starts = iter(range(0, len(rows), _BLOCK))
+    queue: deque[tuple[int, Future[tuple[Images, npt.NDArray[np.bool_]]]]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="featcache-decode") as pool:
+        try:
+            while True:
+                while len(queue) <= threads and (start := next(starts, None)) is not None:
+                    queue.append((start, pool.submit(_decode, rows, range(start, start + _BLOCK), load, size)))
+                if not queue:
+                    return
+                start, future = queue.popleft()
+                yield start, *future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _decode(rows: Rows, part: range, load: Loader, size: int) -> tuple[Images, npt.NDArray[np.bool_]]:
+    part = range(part.start, min(part.stop, len(rows)))
+    images, sound = np.zeros((len(part), size, size, 3), np.uint8), np.ones(len(part), bool)
+    for i, row in enumerate(part):
+        if not rows.listed[row]:
+            continue
+        try:
+            images[i] = load(rows.locations[row], rows.digests[row], size)
+        except RejectedImageError:
+            sound[i] = False
+    return images, sound

@@ -1,0 +1,303 @@
+"""Images in folders: ``PATH/train/<class>/*``, ``PATH/valid/<class>/*`` and ``PATH/test/**``."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core import paths
+from featcache.core.names import IMAGE_SUFFIXES, clash, composed
+from featcache.core.progress import Progress
+from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
+from featcache.core.texts import ComputedTexts, ConstantText, PackedTexts
+from featcache.dataset.decoding.decode import decode_rgb, header_fault, image_digest
+from featcache.dataset.digest_cache import DigestCache, FileChecks
+from featcache.dataset.file_stats import MOST_BYTES, FileStats, stat_file
+from featcache.dataset.manifest import Manifest, check_training
+from featcache.dataset.natural_sort import natural, natural_order
+from featcache.dataset.sources.misplaced import count_images, empty_classes, look_alikes, no_training_folder
+from featcache.dataset.sources.walk import (
+    Above,
+    Entry,
+    below,
+    entries,
+    files_below,
+    is_folder,
+    is_hidden,
+    is_system,
+    suffix,
+)
+from featcache.errors import SourceChangedError, SourceError
+
+# Whatever has an image's name is a row, readable or not: a test image that can't be read keeps its row of the submission.
+SUFFIXES = frozenset(f".{suffix}" for suffix in IMAGE_SUFFIXES)
+
+
+class FolderSource:
+    """Lists and reads the image files below one folder. A file's location is its path below it, with ``/``."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def files(self) -> FileStats:
+        """Look at every image file, without reading any; in no particular order.
+
+        Raises:
+            SourceError: a folder can't be listed, there is no ``train``, or something else has a folder's name.
+        """
+        return _Scan(self.path).files
+
+    def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> FileChecks:
+        """Digest `files` and look at their headers, as far as `digests` doesn't know them."""
+        return digests.digest_all(files, self.path.joinpath, _looked_at, progress)
+
+    def list_rows(self, files: FileStats, digests: DigestCache, progress: Progress) -> Manifest:
+        """List every image with its label and content digest.
+
+        Raises:
+            SourceError: the layout or the classes can't be what the user meant.
+        """
+        scan, layout = _Scan(self.path, keep=False), _Layout(files)
+        classes = tuple(sorted(layout.classes["train"] | scan.empty, key=natural))
+        if not classes:
+            where, expected = self.path / "train", "expected a folder for each class with its images in it"
+            raise SourceError(f"{where}: {expected}; got no folder: make train/<class>/ and run again")
+        empty = [name for name in classes if name in scan.empty]
+        if empty:  # a mistake that must be heard of
+            raise SourceError(empty_classes(self.path / "train", empty, len(classes), is_image))
+        labels = self._labels(layout, classes)
+        self._check_layout(layout, labels)
+        examined = self.examine(files, digests, progress)
+        rows = {split: _rows(layout.rows[split], labels, examined) for split in SPLITS}
+        names = tuple(map(readable_name, classes))
+        check_training(str(self.path / "train"), names, rows["train"])
+        return Manifest(names, rows, {"source": "folder"}, scan.left_out)
+
+    def load(self, location: str, digest: str, size: int) -> npt.NDArray[np.uint8]:
+        """Read one image as (size, size, 3) uint8 RGB. Thread-safe.
+
+        Raises:
+            SourceChangedError: the file is not what was listed.
+            SourceError: the file can't be read.
+            RejectedImageError: the file can't be decoded.
+        """
+        path = self.path / location
+        if ".." in location.split("/") or location.startswith("/"):  # a forged manifest could name /dev/zero
+            raise SourceError(
+                f"expected images below {str(self.path)!r}; got location={location!r}: run IndexImages --rerun"
+            )
+        try:
+            content = paths.read_bytes(path, MOST_BYTES)
+        except FileNotFoundError as error:
+            raise SourceChangedError(f"{str(path)!r} is gone since it was listed: run again to list anew") from error
+        except OSError as error:
+            mend = "mend it or remove the file, then run again"
+            raise SourceError(f"{str(path)!r} can't be read: {paths.fault(error)}: {mend}") from error
+        if image_digest(content) != digest:
+            raise SourceChangedError(f"{str(path)!r} changed since it was listed: run again to list anew")
+        return decode_rgb(content, size)
+
+    def _labels(self, layout: "_Layout", classes: Sequence[str]) -> dict[str, int]:
+        """The label of every folder of any split that is called like a class, whichever way accents are encoded."""
+        numbers = {composed(name): label for label, name in enumerate(classes)}
+        labels: dict[str, int] = {}
+        for split, folders in layout.classes.items():
+            known = {name: numbers[composed(name)] for name in folders if composed(name) in numbers}
+            twice = clash(map(readable_name, known))
+            if twice:
+                same = sorted(name for name in known if composed(readable_name(name)) == composed(twice[0]))
+                raise SourceError(
+                    f"{self.path / split}: expected each class once; got folders {' and '.join(map(ascii, same))}, "
+                    "which are the same name written differently: merge or rename them"
+                )
+            labels.update(known)
+        return labels
+
+    def _check_layout(self, layout: "_Layout", classes: dict[str, int]) -> None:
+        found = {split: layout.classes[split] for split in ("valid", "test")}
+        for split, folders in found.items():
+            unexpected = sorted(folders - classes.keys(), key=natural)
+            known = folders & classes.keys()
+            if unexpected and (split == "valid" or known):
+                names = ", ".join(map(repr, unexpected[:5])) + (", ..." if len(unexpected) > 5 else "")
+                raise SourceError(
+                    f"{self.path / split}: expected folders named like the classes in train; got {names}: "
+                    "rename or remove what is no class"
+                    + ("" if split == "valid" else ", or give test no class folders")
+                )
+        flat = layout.flat_test
+        if flat and found["test"] & classes.keys():
+            raise SourceError(
+                f"{self.path / 'test'}: expected all images in class folders or none; got {len(flat)} beside them, "
+                f"e.g. {flat[0]!r}: move them into their class's folder or into a folder of their own data set"
+            )
+
+
+def image_files(path: Path) -> Iterator[Path]:
+    """Yield every image file in and below a folder, folder by folder in natural order; hidden ones are left out.
+
+    Raises:
+        SourceError: a folder can't be listed.
+    """
+    yield from files_below(path, is_image)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name says that it is an image."""
+    return suffix(name) in SUFFIXES
+
+
+def _looked_at(content: bytes) -> tuple[str, str]:
+    return image_digest(content), header_fault(content)
+
+
+def readable_name(name: str) -> str:
+    """Return a file name as text that can be written anywhere: bytes that aren't UTF-8 become backslash escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+class _Layout:
+    """Files by split, in natural order, and the folders that they are in.
+
+    Attributes:
+        rows: split -> positions of its files.
+        classes: split -> names of the folders below it that hold images.
+        flat_test: names of test images in no class folder.
+    """
+
+    def __init__(self, files: FileStats) -> None:
+        self.classes: dict[str, set[str]] = {split: set() for split in SPLITS}
+        self.flat_test = PackedTexts()
+        order = natural_order(files.locations)
+        splits = np.empty(len(files), np.uint8)
+        for place, row in enumerate(map(int, order)):
+            split, name, *deeper = files.locations[row].split("/", 2)
+            splits[place] = SPLITS.index(split)
+            if deeper:
+                self.classes[split].add(name)
+            elif split == "test":
+                self.flat_test.append(name)
+        self.rows = {split: order[splits == number] for number, split in enumerate(SPLITS)}
+
+
+class _Scan:
+    """One walk over the folder: what is an image by its name, the class folders, and what was left out.
+
+    Attributes:
+        files: the images, unless `keep` is False.
+        empty: the class folders of ``train`` without images.
+        left_out: how many files aren't listed, by suffix or reason.
+    """
+
+    def __init__(self, path: Path, *, keep: bool = True):
+        self.files = FileStats()
+        self.empty: set[str] = set()
+        self.left_out: Counter[str] = Counter()
+        self._keep = keep
+        found = {split: paths.what_is(path / split) for split in SPLITS}
+        for split, what in found.items():
+            if what not in (paths.FOLDER, paths.NOTHING):
+                raise SourceError(f"{path / split}: expected a folder; got {what}: mend or remove it and run again")
+        if found["train"] == paths.NOTHING:
+            raise SourceError(no_training_folder(path, is_image))
+        for split in ("train", "valid"):
+            if found[split] == paths.FOLDER:
+                self._split(path / split, split)
+        if found["test"] == paths.FOLDER:
+            self._tree(path / "test")
+        if not keep:
+            self.left_out.update(look_alikes(path))
+
+    def _split(self, path: Path, split: str) -> None:
+        for entry in entries(path):
+            if is_folder(entry):
+                if not self._is_passed_by(entry, split):
+                    filled = self._class(Path(entry.path), f"{split}/{entry.name}")
+                    if split == "train" and not filled:
+                        self.empty.add(entry.name)
+            elif is_image(entry.name) and not is_hidden(entry):
+                self.left_out["images outside a class folder"] += 1
+            elif entry.is_symlink() and not is_hidden(entry) and not paths.is_file(Path(entry.path)):
+                # Not one of the files that don't matter: a class whose folder is elsewhere, and can't be reached.
+                got = paths.what_is(Path(entry.path))
+                raise SourceError(f"{entry.path!r}: expected a class folder; got {got}: mend or remove the link")
+            else:
+                self._leave_out(entry)
+
+    def _class(self, path: Path, location: str) -> bool:
+        filled = False
+        for entry in entries(path):
+            folder = is_folder(entry)
+            if not folder or is_image(entry.name):  # a folder called like an image is an image that can't be read
+                filled |= self._file(f"{location}/{entry.name}", entry)
+            if folder and not self._is_passed_by(entry) and not self._keep:
+                count = count_images(Path(entry.path), is_image)
+                if count:
+                    self.left_out["images in folders inside a class folder"] += count
+                elif not is_image(entry.name):
+                    self.left_out["folders inside a class folder"] += 1
+        return filled
+
+    def _tree(self, top: Path) -> None:
+        waiting: list[tuple[Path, str, Above]] = [(top, "test", frozenset())]
+        while waiting:
+            path, location, above = waiting.pop()
+            here = below(path, above)
+            if here is None:
+                continue
+            for entry in entries(path):
+                if not is_folder(entry) or (is_image(entry.name) and not any(entries(Path(entry.path)))):
+                    self._file(f"{location}/{entry.name}", entry)
+                elif not self._is_passed_by(entry, "" if above else "test"):
+                    waiting.append((Path(entry.path), f"{location}/{entry.name}", here))
+
+    def _is_passed_by(self, folder: Entry, split: str = "") -> bool:
+        """Whether a folder is hidden or a system's; one right in a split that holds images might be meant as a class."""
+        if is_hidden(folder):
+            if split and not self._keep and count_images(Path(folder.path), is_image):
+                self.left_out[f"folder {split}/{readable_name(folder.name)}/, as its name begins with a dot"] += 1
+            return True
+        if is_system(folder):
+            self.left_out[f"system folders ({folder.name})"] += 1
+            return True
+        return False
+
+    def _file(self, location: str, entry: Entry) -> bool:
+        if not is_image(entry.name) or is_hidden(entry):
+            self._leave_out(entry)
+            return False
+        if self._keep:
+            self.files.append(stat_file(location, entry))
+        return True
+
+    def _leave_out(self, entry: Entry) -> None:
+        if not is_hidden(entry):
+            if entry.is_symlink() and not paths.is_file(Path(entry.path)):
+                self.left_out["links that lead to no file"] += 1
+                return
+            self.left_out[readable_name(suffix(entry.name)) or "no suffix"] += 1
+        elif is_image(entry.name) and not entry.name.startswith("._"):  # macOS keeps a file's attributes there
+            self.left_out["images whose names begin with a dot"] += 1
+
+
+def _rows(rows: npt.NDArray[np.uint32], labels: dict[str, int], examined: FileChecks) -> Rows:
+    locations, count = examined.files.locations, len(rows)
+
+    def at(row: int) -> str:
+        return locations[int(rows[row])]
+
+    def label(location: str) -> int:
+        _, name, *deeper = location.split("/", 2)
+        return labels.get(name, UNKNOWN_LABEL) if deeper else UNKNOWN_LABEL
+
+    return Rows(
+        ids=ComputedTexts(count, lambda row: readable_name(at(row).partition("/")[2])),
+        labels=np.fromiter((label(at(row)) for row in range(count)), np.int32, count),
+        groups=ConstantText("", count),
+        digests=ComputedTexts(count, lambda row: examined.digest(int(rows[row]))),
+        reasons=ComputedTexts(count, lambda row: examined.reasons.get(int(rows[row]), "")),
+        locations=ComputedTexts(count, at),
+    )

@@ -1,0 +1,150 @@
+"""Kaggle's tables of pixels: ``train.csv`` (label, pixel0, pixel1, ...) and ``test.csv`` (pixel0, ..., perhaps id)."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.csv_files import UnreadableError, csv_files_like, unpacked
+from featcache.core.paths import fault
+from featcache.core.texts import PackedTexts, first_duplicate
+from featcache.dataset.sources.arrays import ArraySource, ArraySplit
+from featcache.dataset.sources.table_header import Header, read_header
+from featcache.errors import SourceError
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+_CHUNK_ROWS = 4096
+_PACKED = (".gz", ".zip")
+
+
+def open_csv(path: Path) -> ArraySource:
+    """Return the source of the tables in a folder; ``test.csv`` may be absent.
+
+    Raises:
+        SourceError: there is no training table.
+    """
+    train, test = _table(path, "train"), _table(path, "test")
+    if train is None:
+        expected = "expected train.csv, train.csv.gz or train.csv.zip"
+        raise SourceError(f"{path}: {expected}; got none: put it there, or set [Dataset] path")
+    files = {file.name: file for file in (train, test) if file is not None}
+    return ArraySource("csv", files, lambda: _read(train, test))
+
+
+def _table(path: Path, split: str) -> Path | None:
+    return csv_files_like(path, re.compile(split)).get(split)
+
+
+def _read(train: Path, test: Path | None) -> dict[str, ArraySplit]:
+    splits = {"train": _read_table(train, labelled=True, prefix="train-")}
+    if test is not None:
+        splits["test"] = _read_table(test, labelled=False, prefix="")
+    return splits
+
+
+def _read_table(path: Path, *, labelled: bool, prefix: str) -> ArraySplit:
+    """Read one table; rows without an id of their own are numbered from 1, behind `prefix`."""
+    try:
+        with _opened(path) as stream:
+            header = read_header(path, stream.readline(), labelled=labelled)
+            table = _parse(stream, header)
+        if table is None:
+            _explain(path, header)
+            raise SourceError(f"{path}: expected whole numbers, comma-separated; pandas can't read them: mend the file")
+    except csv.Error as error:
+        raise SourceError(f"{path}: expected comma-separated numbers; got text that is none ({error})") from error
+    except UnreadableError as error:
+        expected = f"a whole {path.suffix} file" if path.suffix in _PACKED else "a CSV file"
+        raise SourceError(f"{path}: expected {expected}; got {error}") from error
+    except OSError as error:
+        raise SourceError(f"{path} can't be read: {fault(error)}: mend it and run again") from error
+    images, labels, texts = table
+    ids = [f"{prefix}{row + 1}" for row in range(len(images))] if header.row_id is None else _checked(path, texts)
+    return ArraySplit(images.reshape(-1, *header.shape), labels if labelled else None, ids, str(path))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with unpacked(path) as stream:
+        if path.suffix in _PACKED and isinstance(stream, io.BufferedReader):
+            raise UnreadableError("damaged data (nothing is packed in it): download it again")
+        yield stream
+
+
+def _checked(path: Path, ids: Sequence[str]) -> Sequence[str]:
+    twice = first_duplicate(ids)
+    if twice is not None:
+        raise SourceError(f"{path}: expected unique ids; id={twice!r} stands twice: mend the table")
+    odd = next((row for row, text in enumerate(ids) if not text or "\0" in text), None)
+    if odd is not None:
+        raise SourceError(f"{path}: expected an id in each row; got id={ids[odd]!r} in row {odd + 1}: mend the table")
+    return ids
+
+
+def _parse(
+    stream: IO[bytes], header: Header
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], PackedTexts] | None:
+    """Read all pixels, labels and ids fast; None if anything is not a whole number in its range, without saying where."""
+    import pandas as pd
+
+    order = list(header.pixels)
+    numbers = order if header.label is None else [*order, header.label]
+    images, labels, ids = [np.empty((0, len(order)), np.uint8)], [np.empty(0, np.int64)], PackedTexts()
+    texts = {} if header.row_id is None else {header.row_id: str}
+    read = partial(pd.read_csv, header=None, sep=header.delimiter, dtype=texts, na_filter=False, low_memory=False)
+    try:
+        for chunk in read(stream, chunksize=_CHUNK_ROWS):
+            if chunk.shape[1] != len(header.columns) or not (chunk.dtypes[numbers] == np.int64).all():
+                return None
+            pixels = chunk[order].to_numpy()
+            if pixels.min() < 0 or pixels.max() > 255:
+                return None
+            images.append(pixels.astype(np.uint8))
+            if header.label is not None:
+                labels.append(chunk[header.label].to_numpy())
+            for text in chunk[header.row_id] if header.row_id is not None else ():
+                ids.append(text)
+    except pd.errors.EmptyDataError:
+        pass  # a header and no rows
+    except (pd.errors.ParserError, UnicodeDecodeError, OverflowError):
+        return None
+    return np.concatenate(images), np.concatenate(labels), ids
+
+
+def _explain(path: Path, header: Header) -> None:
+    """Find the first row that is wrong, slowly.
+
+    Raises:
+        SourceError: names line and column.
+    """
+    with _opened(path) as stream:
+        text = io.TextIOWrapper(stream, "utf-8-sig", errors="backslashreplace", newline="")
+        lines = csv.reader(text, delimiter=header.delimiter)
+        next(lines)
+        for fields in lines:
+            where = f"{path}, line {lines.line_num}"
+            if not fields:
+                continue
+            if len(fields) != len(header.columns):
+                raise SourceError(
+                    f"{where}: expected {len(header.columns)} fields as in line 1; got {len(fields)}: mend this row"
+                )
+            for place, field in enumerate(fields):
+                if place != header.row_id:
+                    name = header.columns[place]
+                    _check_field(f"{where}, column {name}", field.strip(), is_label=place == header.label)
+
+
+def _check_field(where: str, field: str, *, is_label: bool) -> None:
+    if not _WHOLE.fullmatch(field):
+        expected = "a whole number" if is_label else "a whole number from 0 to 255"
+        raise SourceError(f"{where}: expected {expected}; got {field[:40]!r}: mend this row")
+    if not is_label and not 0 <= int(field) <= 255:
+        raise SourceError(f"{where}: expected a whole number from 0 to 255; got {int(field)}: mend this row")

@@ -1,0 +1,5 @@
+"""Members joined by weights, and the submission that the ensemble writes. Knows nothing of caches or projects."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

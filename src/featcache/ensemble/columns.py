@@ -1,0 +1,168 @@
+"""The submission's header, and which class each of its columns takes: by name, or as the settings say. No Keras."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from featcache.core.names import composed, match_columns, shown
+from featcache.ensemble.sample_submission import Sample
+from featcache.errors import SubmissionError
+from featcache.settings import SubmissionSpec
+
+_SHOWN = 12
+# What a single column of probabilities is called where its name says nothing of the class that it is about.
+_GENERIC = re.compile(
+    r"class(es)?|expected|labels?|outputs?|p|pred(ict(ed|ions?))?|prob(a|abilit(y|ies))?|result|score|target|value|y",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"[0-9.,+-]+")
+_NO_OR_YES = (("0", "1"), ("false", "true"), ("no", "yes"), ("negative", "positive"))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A submission's header and what its columns take.
+
+    Attributes:
+        columns: the header, the id column first.
+        classes: for each column after the id which class it takes; None for one column of labels.
+        notices: what a person should look at, a line each.
+    """
+
+    columns: tuple[str, ...]
+    classes: tuple[int, ...] | None
+    notices: tuple[str, ...] = ()
+
+
+def layout_of(spec: SubmissionSpec, class_names: Sequence[str], sample: Sample | None) -> Layout:
+    """Return what a submission of these classes looks like by its settings and the sample.
+
+    Raises:
+        SubmissionError: the columns of the sample or of the settings don't fit each other, the format or the classes.
+    """
+    where = str(sample.path) if sample else "[Submission] columns"
+    notices = [] if sample is None else _other_delimiter(sample)
+    if spec.format == "labels":
+        pair = _header(spec.columns, sample) or ("id", "label")
+        if len(pair) != 2:
+            raise SubmissionError(
+                f"{where}: expected 2 columns for format=labels; got {len(pair)}: {_listed(pair)}: "
+                "set [Submission] format = probabilities"
+            )
+        return Layout(pair, None, (*notices, *_other_labels(sample, class_names)))
+    names, meant = _assigned(spec.columns, class_names, sample)
+    columns = _header(names, sample) or ("id", *class_names)
+    _refuse_labels(sample, class_names)
+    classes, notice = _classes(columns, meant or columns[1:], class_names, where)
+    return Layout(columns, classes, (*notices, *notice))
+
+
+def _header(columns: tuple[str, ...], sample: Sample | None) -> tuple[str, ...]:
+    """The sample's columns, to which those of the settings must be equal where there are any."""
+    if sample is None:
+        return columns
+    if columns and not _same(columns, sample.columns):
+        raise SubmissionError(
+            f"{sample.path}: expected the columns of [Submission] columns, {_listed(columns)}; "
+            f"got {_listed(sample.columns)}: drop the setting, the sample has them"
+        )
+    return sample.columns
+
+
+def _assigned(
+    columns: tuple[str, ...], class_names: Sequence[str], sample: Sample | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Take ``COLUMN = CLASS`` of the settings apart: the header, and what each column after the id stands for."""
+    names, meant = list(columns[:1]), []
+    known = set(map(composed, (*class_names, *(sample.columns if sample else ()))))
+    for column in columns[1:]:
+        name, sign, of = (part.strip() for part in column.partition("="))
+        if not sign or composed(column) in known:  # a name with an equals sign in it
+            name = of = column
+        names.append(name)
+        meant.append(of)
+    return tuple(names), tuple(meant)
+
+
+def _classes(
+    columns: tuple[str, ...], meant: Sequence[str], class_names: Sequence[str], where: str
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Which class each column takes, and what to say of it.
+
+    Raises:
+        SubmissionError: that can't be told for all of them, or a class is left over.
+    """
+    found = match_columns(meant, class_names)
+    one_of_two = len(meant) == 1 and len(class_names) == 2
+    if one_of_two and found == [None] and _is_generic(meant[0], class_names):
+        head, column, first, second = map(shown, (columns[0], meant[0], *class_names))
+        said = f"{where}: column {column} holds the probability of class {second}"
+        return (1,), (f"{said}; for the other: [Submission] columns = {head}, {column} = {first}",)
+    if None in found or not (one_of_two or len(found) == len(class_names)):
+        raise SubmissionError(_unmatched(columns, meant, found, class_names, where))
+    classes = tuple(place for place in found if place is not None)
+    pairs = [f"{shown(name)} = {shown(class_names[place])}" for name, place in zip(meant, classes, strict=True)
+             if composed(name) != composed(class_names[place])]  # fmt: skip
+    notice = f"{where}: columns that are written otherwise than their classes: {_listed(pairs)}"
+    return classes, (notice,) if pairs else ()
+
+
+def _is_generic(column: str, class_names: Sequence[str]) -> bool:
+    return _GENERIC.fullmatch(column) is not None or tuple(name.casefold() for name in class_names) in _NO_OR_YES
+
+
+def _unmatched(
+    columns: Sequence[str], meant: Sequence[str], found: Sequence[int | None], class_names: Sequence[str], where: str
+) -> str:
+    strange = [name for name, place in zip(meant, found, strict=True) if place is None]
+    left = [name for place, name in enumerate(class_names) if place not in found]
+    what = f"; unknown: {_listed(strange, 3)}" if strange else ""
+    what += f"; without a column: {_listed(left, 3)}" if left and len(meant) > 1 else ""
+    if len(meant) == 1 and len(class_names) > 2:
+        what += ": set [Submission] format = labels"
+    else:
+        which = f"{shown(columns[0])}, {shown(strange[0]) if strange else 'COLUMN'} = CLASS, ..."
+        what += f": name the class folders like the columns, or say which is which by [Submission] columns = {which}"
+    return (
+        f"{where}: expected one column for each of {len(class_names)} classes, {_listed(class_names)}; "
+        f"got {len(meant)}: {_listed(meant)}{what}"
+    )
+
+
+def _other_labels(sample: Sample | None, class_names: Sequence[str]) -> list[str]:
+    """What to say where a sample's labels aren't written like the classes."""
+    known = set(map(composed, class_names))
+    strange = [label for label in (sample.labels if sample else ()) if label and composed(label) not in known]
+    if sample is None or not strange:
+        return []
+    held = f"{sample.path}: column {shown(sample.columns[1])} holds {_listed(strange, 3)}"
+    ours = f"the submission has the names of the class folders, {_listed(class_names, 3)}"
+    return [
+        f"{held}; {ours}: rename these if the sample's is the right way, or set [Submission] format = probabilities"
+    ]
+
+
+def _refuse_labels(sample: Sample | None, class_names: Sequence[str]) -> None:
+    """Refuse a sample whose one column holds class names where probabilities shall be written."""
+    known = {composed(name).casefold() for name in class_names}
+    label = next((each for each in (sample.labels if sample else ()) if composed(each).casefold() in known), None)
+    if sample is not None and label is not None and not _NUMBER.fullmatch(label):
+        raise SubmissionError(
+            f"{sample.path}: expected numbers in column {shown(sample.columns[1])} for format=probabilities; "
+            f"got {shown(label)}: set [Submission] format = labels"
+        )
+
+
+def _other_delimiter(sample: Sample) -> list[str]:
+    if sample.delimiter == ",":
+        return []
+    return [f"{sample.path}: its fields are separated by {sample.delimiter!r}, the submission's by commas"]
+
+
+def _same(some: Iterable[str], others: Iterable[str]) -> bool:
+    return [*map(composed, some)] == [*map(composed, others)]
+
+
+def _listed(names: Sequence[str], most: int = _SHOWN) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(map(shown, names[:most])) + more

@@ -1,0 +1,196 @@
+"""Ways to make one prediction of many: mean, geometric mean, greedy selection; temperature and clip. NumPy only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.settings import AUTO, METHODS
+from featcache.training import Float32s as Floats32
+from featcache.training import Float64s, Tables, label_probabilities, log_loss, row_losses, row_parts, table_parts
+
+COMBINATIONS = tuple(name for name in METHODS if name != AUTO)
+ROUNDS = 25
+BAGS = 20
+_PATIENCE = 5  # rounds without a lower loss, after which a selection ends
+_PLACES = 6  # scores closer than this are a tie
+_ROWS = 20_000  # more of them say nothing new about a handful of numbers
+_VALUES, _LEAST_ROWS = 8_000_000, 2_000  # of (rows, classes): some copies of them are in memory at once
+_TEMPERATURES = np.geomspace(0.25, 4.0, 161)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How m members become one.
+
+    Attributes:
+        method: one of `COMBINATIONS`.
+        weights: m, 0 for members that were not chosen; sum 1.
+        temperature: the mixed probabilities' logarithm is divided by it; above 1 makes them less sure.
+        clip: upper bound mx of a probability (R5), 1 for none.
+    """
+
+    method: str
+    weights: tuple[float, ...]
+    temperature: float
+    clip: float
+
+    def apply(self, probabilities: Floats32, clip: float | None = None) -> Float64s:
+        """Return (n, C) of (m, n, C): rows sum to 1, unless clipped; `clip` replaces the bound that was found."""
+        told = np.empty(probabilities[0].shape)
+        for rows in row_parts(len(told), len(probabilities) * told.shape[1]):
+            mixed = apply_temperature(mix(probabilities[:, rows], self.method, self.weights), self.temperature)
+            told[rows] = clipped(mixed, self.clip if clip is None else clip)
+        return told
+
+
+def combine(
+    probabilities: Tables, labels: npt.NDArray[np.integer], method: str, rows: npt.NDArray[np.integer] | None = None
+) -> Combination:
+    """Find weights, temperature and clip by the log-loss of some rows.
+
+    Args:
+        probabilities: (m, n, C) out of fold.
+        labels: (n,) class indices.
+        method: one of `COMBINATIONS`.
+        rows: those to look at, None for all; of more than 20,000, or where there are many classes than eight million
+            values, evenly spaced ones are used.
+
+    Raises:
+        TrainingError: no rows, or NaN in a row.
+    """
+    rows = np.arange(len(labels)) if rows is None else rows
+    count, members = min(_ROWS, max(_LEAST_ROWS, _VALUES // probabilities.shape[2])), probabilities.shape[0]
+    if len(rows) > count:
+        rows = rows[np.linspace(0, len(rows) - 1, count).astype(np.intp)]
+    labels = labels[rows]
+    weights = (
+        bagged_weights(label_probabilities(probabilities, rows, labels))
+        if method == "greedy"
+        else np.full(members, 1 / members)
+    )
+    chosen = tuple(float(weight) for weight in weights)
+    mixed = np.empty((len(rows), probabilities.shape[2]))
+    for place, said in table_parts(probabilities, rows):
+        mixed[place] = mix(said, method, chosen)
+    temperature = find_temperature(mixed, labels)
+    return Combination(method, chosen, temperature, find_clip(apply_temperature(mixed, temperature), labels))
+
+
+def mix(probabilities: npt.NDArray[np.floating], method: str, weights: Sequence[float]) -> Float64s:
+    """Return (n, C), rows sum to 1: the weighted mean of (m, n, C), or of their logarithms for ``geometric``."""
+    chosen = [(float(weight), member) for weight, member in zip(weights, probabilities, strict=True) if weight]
+    if method == "geometric":
+        logs = sum(weight * np.log(np.maximum(member.astype(np.float64), 1e-300)) for weight, member in chosen)
+        return softmax(np.asarray(logs))
+    return np.asarray(sum(weight * member.astype(np.float64) for weight, member in chosen))
+
+
+def softmax(logits: Float64s) -> Float64s:
+    """Return the (n, C) probabilities of `logits`."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: Float64s = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def apply_temperature(probabilities: npt.NDArray[np.floating], temperature: float) -> Float64s:
+    """Return softmax(log p / temperature), (n, C); 1 leaves p as it is but for rounding."""
+    return softmax(np.log(np.maximum(probabilities.astype(np.float64), 1e-300)) / temperature)
+
+
+def clipped(probabilities: npt.NDArray[np.floating], highest: float) -> Float64s:
+    """Return R5's clip(p, (1-mx)/(C-1), mx), (n, C), `highest` = mx; 1 clips nothing.
+
+    As in the recipe, rows are not brought back to sum 1: a row clipped to one mx and C-1 times (1-mx)/(C-1) has
+    that sum already, and who scores log-loss (Kaggle) divides by the sum anyway.
+    """
+    classes = probabilities.shape[1]
+    lowest = (1 - highest) / (classes - 1) if classes > 1 else 0.0
+    # highest < 1/C would put the lower bound above the upper one
+    return np.clip(probabilities.astype(np.float64), min(lowest, highest), highest)
+
+
+def normalised(probabilities: Float64s) -> Float64s:
+    """Return the rows of (n, C) brought to sum 1, as who scores log-loss does."""
+    shares: Float64s = probabilities / probabilities.sum(axis=1, keepdims=True)
+    return shares
+
+
+def find_temperature(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
+    """Return the temperature of the lowest log-loss, out of 161 from 1/4 to 4.
+
+    The loss has one valley, so steps that halve find it; of equals the one nearest to 1 is kept, as they begin there.
+    """
+    logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-300))
+    rows, losses = np.arange(len(labels)), {}
+
+    def loss(index: int) -> float:
+        if index not in losses:
+            told = softmax(logs / _TEMPERATURES[index])[rows, labels]
+            losses[index] = round(float(row_losses(told).mean()), _PLACES)
+        return losses[index]
+
+    at = len(_TEMPERATURES) // 2
+    for step in (64, 32, 16, 8, 4, 2, 1, 1):
+        near = [index for index in (at, at - step, at + step) if 0 <= index < len(_TEMPERATURES)]
+        at = min(near, key=loss)  # min takes the first of equals: where it stands
+    return float(_TEMPERATURES[at])
+
+
+def find_clip(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
+    """Return the upper bound mx of the lowest log-loss of normalised rows: 1 - mx from 0 to 1/2, 1 among equals.
+
+    Scored on rows brought to sum 1, as who scores a submission does; else raising the lower bound would look free.
+    """
+    classes = probabilities.shape[1]
+    distances = [0.0, *np.geomspace(1e-6, min(0.5, 0.98 * (1 - 1 / classes)), 120)]
+
+    def loss(index: int) -> float:
+        return round(log_loss(normalised(clipped(probabilities, 1 - distances[index])), labels), _PLACES)
+
+    coarse = {index: loss(index) for index in range(0, len(distances), 8)}
+    best = min(coarse, key=lambda index: coarse[index])
+    near = coarse | {index: loss(index) for index in range(max(0, best - 7), min(len(distances), best + 8))}
+    return float(1 - distances[min(sorted(near), key=lambda index: near[index])])
+
+
+def bagged_weights(told: Float64s, bags: int = BAGS, seed: int = 0) -> Float64s:
+    """Return the mean of `greedy_weights` over `bags` draws of the rows, with replacement, (m,), sum 1.
+
+    A single selection may rest on members that were lucky on these rows. Caruana draws half of the members instead; where
+    a few of them are much better than the rest, as here, the halves without these cost more than they spread.
+    """
+    generator, rows = np.random.default_rng(seed), told.shape[1]
+    draws = (generator.integers(0, rows, rows) for _ in range(bags))
+    return np.asarray(np.mean([greedy_weights(told[:, drawn]) for drawn in draws], axis=0))
+
+
+def greedy_weights(told: Float64s) -> Float64s:
+    """Choose members one by one, with replacement, each time the one that lowers the mean's log-loss most (Caruana).
+
+    Of equal ones a member that is already in is preferred, then the one that is better alone, then the first; the
+    choice is cut at its best round, the shortest among equals.
+
+    Args:
+        told: (m, n) what each member gives the label of each row, out of fold: the mean's log-loss needs no more.
+
+    Returns:
+        (m,) weights, sum 1.
+    """
+    alone = np.round(row_losses(told).mean(axis=1), _PLACES)
+    counts, total = np.zeros(len(told), np.int64), np.zeros(told.shape[1])
+    lowest, best = np.inf, counts
+    since = 0
+    for chosen in range(1, ROUNDS + 1):
+        losses = np.round(row_losses((total + told) / chosen).mean(axis=1), _PLACES)
+        pick = int(np.lexsort((alone, counts == 0, losses))[0])  # the first of equals in all three
+        total += told[pick]
+        counts[pick] += 1
+        since += 1
+        if losses[pick] < lowest:
+            lowest, best, since = losses[pick], counts.copy(), 0
+        if since == _PATIENCE:
+            break
+    weights: Float64s = best / best.sum()
+    return weights

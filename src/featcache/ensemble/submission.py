@@ -1,0 +1,150 @@
+"""The submission: written, checked against the sample submission, read back. No Keras."""
+
+import csv
+import gzip
+import io
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.csv_files import CsvWriter
+from featcache.core.disk import replacing
+from featcache.core.texts import first_duplicate
+from featcache.ensemble.columns import Layout, layout_of
+from featcache.ensemble.sample_submission import check_forms, match_ids, read_sample
+from featcache.errors import SubmissionError
+from featcache.settings import SubmissionSpec
+from featcache.training import row_parts
+
+_TEXT_VALUES = 16  # a number as text takes so much more memory than as float32
+
+
+@dataclass(frozen=True)
+class SubmissionReport:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        rows: how many.
+        columns: the header.
+        rejected: rows without a usable image among them; theirs is what the caller filled in.
+        notices: what a person should look at, a line each.
+    """
+
+    path: Path
+    rows: int
+    columns: tuple[str, ...]
+    rejected: int
+    notices: tuple[str, ...]
+
+
+def write_submission_file(
+    path: Path,
+    ids: Sequence[str],
+    probabilities: npt.NDArray[np.floating],
+    class_names: Sequence[str],
+    spec: SubmissionSpec,
+    sample: Path | None = None,
+    rejected: Collection[str] = (),
+) -> SubmissionReport:
+    """Replace `path` by the submission; the same predictions give the same bytes.
+
+    Args:
+        path: ends in ``.gz`` where `spec.gzip`.
+        ids: n unique row ids, in the source's natural order.
+        probabilities: (n, C), finite, in [0, 1]; rejected rows are already filled in.
+        class_names: C names.
+        spec: format, columns, gzip. A clip is already applied.
+        sample: a sample submission, which fixes ids, columns and order.
+        rejected: ids of rows whose image could not be used.
+
+    Raises:
+        SubmissionError: the sample has other ids or columns, or a value isn't a probability.
+        StorageError: the disk is full, read-only or not permitted.
+    """
+    _check(ids, probabilities, class_names)
+    example = read_sample(sample) if sample else None
+    names, order = (example.ids, match_ids(ids, example)) if example else (ids, np.arange(len(ids)))
+    layout = layout_of(spec, class_names, example)
+    table = partial(_table, names, order, probabilities, class_names, layout)
+    _write(path, table(), spec.gzip)
+    _read_back(path, table())
+    used = set(rejected)
+    filled = sum(row_id in used for row_id in ids) if used else 0
+    notices = list(layout.notices)
+    if filled:
+        notices.append(
+            f"{filled} of {len(ids)} test images could not be used; their rows hold the classes' shares in training"
+        )
+    return SubmissionReport(path, len(names), layout.columns, filled, tuple(notices))
+
+
+def _check(ids: Sequence[str], probabilities: npt.NDArray[np.floating], class_names: Sequence[str]) -> None:
+    if probabilities.shape != (len(ids), len(class_names)):
+        expected = f"({len(ids)}, {len(class_names)})"
+        raise SubmissionError(f"expected probabilities of shape {expected}; got shape={probabilities.shape}")
+    if not len(ids):
+        raise SubmissionError("expected test images to submit predictions for; got rows=0: add PATH/test")
+    twice = first_duplicate(ids)
+    if twice is not None:
+        raise SubmissionError(f"expected unique row ids; {twice!r} stands twice")
+    check_forms(ids, "test images")
+    bad = [
+        part.start + row
+        for part in row_parts(*probabilities.shape)
+        for row in np.flatnonzero(~((probabilities[part] >= 0) & (probabilities[part] <= 1)).all(axis=1)).tolist()
+    ]
+    if bad:
+        raise SubmissionError(
+            f"expected probabilities in [0, 1]; {len(bad)} rows have others, first id={ids[bad[0]]!r}: run BuildEnsemble"
+        )
+
+
+def _table(
+    names: Sequence[str],
+    order: npt.NDArray[np.integer],
+    probabilities: npt.NDArray[np.floating],
+    class_names: Sequence[str],
+    layout: Layout,
+) -> Iterator[list[str]]:
+    """Yield the lines of the submission, the header first; some rows at a time are made into texts."""
+    yield list(layout.columns)
+    for part in row_parts(len(names), _TEXT_VALUES * len(class_names)):
+        values = _values(probabilities[order[part]], class_names, layout)
+        yield from ([name, *row] for name, row in zip(names[part], values, strict=True))
+
+
+def _values(probabilities: npt.NDArray[np.floating], class_names: Sequence[str], layout: Layout) -> list[list[str]]:
+    if layout.classes is None:
+        return [[class_names[index]] for index in probabilities.argmax(axis=1)]
+    chosen = probabilities[:, list(layout.classes)].astype(np.float64)
+    # seven digits are all that float32 has; "g" keeps them for the small ones too, where log-loss looks
+    return [[f"{value:.7g}" for value in row] for row in chosen.tolist()]
+
+
+def _write(path: Path, table: Iterable[Sequence[str]], compress: bool) -> None:
+    with replacing(path) as temporary, open(temporary, "wb") as stream, ExitStack() as inner:
+        # no name and no time in the header: same predictions, same bytes
+        packed = (
+            inner.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0)) if compress else stream
+        )
+        text = inner.enter_context(io.TextIOWrapper(packed, "utf-8", "surrogateescape", newline=""))
+        CsvWriter(text).rows(table)
+
+
+def _read_back(path: Path, table: Iterable[Sequence[str]]) -> None:
+    """Refuse a file that does not hold what was meant."""
+    with open(path, "rb") as stream:
+        opener = gzip.open if stream.read(2) == b"\x1f\x8b" else open
+    with opener(path, "rt", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        for number, (stored, meant) in enumerate(zip_longest(csv.reader(stream), table), 1):
+            if stored != meant:
+                raise SubmissionError(
+                    f"{path}: expected the lines just written; line {number} is another: run WriteSubmission"
+                )

@@ -1,0 +1,299 @@
+"""Decode | augment | forward | write, overlapped: what keeps every core busy while the backbone computes.
+
+Threads decode some batches ahead, two forward passes are under way at once (so that what one does on a single core is
+hidden behind the other), and one thread writes behind. Rows of several copies share one decoding.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.cache import Status
+from featcache.core.progress import Progress
+from featcache.core.rows import Rows
+from featcache.core.system import core_numbers
+from featcache.core.texts import texts_at
+from featcache.dataset import augment
+from featcache.errors import RejectedImageError
+from featcache.features.extraction_job import AUGMENT_SEED
+from featcache.settings import AugmentPolicy, FeaturesSpec
+
+_AHEAD = 3  # batches made ready before they are needed; more only costs memory
+_STREAMS = 2  # forward passes at once; with one, a core waits whenever the other does something serial
+
+Loader = Callable[[str, str, int], npt.NDArray[np.uint8]]
+Features = Mapping[str, npt.NDArray[Any]]
+Images = npt.NDArray[np.uint8]
+
+
+class ForwardPass(Protocol):
+    """What extraction needs of a backbone; `featcache.features.backbone.Backbone` is one."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows that are computed at once."""
+
+    @property
+    def taps(self) -> Mapping[str, tuple[int, ...]]:
+        """Tap name -> shape of one row, (h, w, c) or (c,)."""
+
+    def forward(self, images: Images) -> Features:
+        """Map (b, size, size, 3) uint8 RGB images to (b, ...) features per tap name, b <= batch_size. Thread-safe."""
+
+
+@dataclass(frozen=True, eq=False)
+class CopySink:
+    """Where one copy's rows go.
+
+    Attributes:
+        copy: 0 for plain images, 1.. for augmented ones.
+        todo: (k,) int, ascending: the rows that have to be computed.
+        write: rows, features and (b,) status of a batch -> the cache; called from one thread at a time.
+    """
+
+    copy: int
+    todo: npt.NDArray[np.intp]
+    write: Callable[[npt.NDArray[np.intp], Features, npt.NDArray[np.uint8]], None]
+
+
+class TimeBreakdown:
+    """Where the time goes, as shares of the machine that the three steps take.
+
+    Decoding and writing count by the processor time of their threads, as they share the cores with the forward pass, or
+    by the time that everything stood still for them, if that is more; the rest is the forward pass.
+    """
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter()
+        self._end: float | None = None
+        self._cores = len(core_numbers())
+        self._busy = {"decode": 0.0, "write": 0.0}
+        self._stalled = {"decode": 0.0, "write": 0.0}
+        self._lock = threading.Lock()
+
+    def work(self, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call, and count this thread's processor time as `what`."""
+        begun = time.thread_time()
+        try:
+            return call(*arguments)
+        finally:
+            with self._lock:
+                self._busy[what] += time.thread_time() - begun
+
+    def stall(self, what: str, future: "Future[Any]") -> Any:
+        """Wait for a result; everything else stands still meanwhile."""
+        begun = time.perf_counter()
+        try:
+            return future.result()
+        finally:
+            self._stalled[what] += time.perf_counter() - begun
+
+    def close(self) -> None:
+        """The work is done: `seconds` and `shares` stay what they are."""
+        self._end = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds so far."""
+        return max((self._end or time.perf_counter()) - self._begun, 1e-9)
+
+    def shares(self) -> dict[str, float]:
+        """Decode, forward and write as fractions of the whole, in 0..1, sum 1."""
+        taken = {what: max(busy / self._cores, self._stalled[what]) for what, busy in self._busy.items()}
+        forward = max(0.0, self.seconds - sum(taken.values()))
+        parts = {"decode": taken["decode"], "forward": forward, "write": taken["write"]}
+        whole = sum(parts.values())
+        return {what: round(seconds / whole, 4) for what, seconds in parts.items()}
+
+    def __str__(self) -> str:
+        """For the progress bar: ``forward 92 % · decode 6 % · write 2 %``."""
+        ordered = sorted(self.shares().items(), key=lambda item: -item[1])
+        return " · ".join(f"{what} {share:.0%}".replace("%", " %") for what, share in ordered)
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Rows of one target that are computed together, and their images, whole once all `parts` are done."""
+
+    target: CopySink
+    rows: npt.NDArray[np.intp]
+    images: Images
+    status: npt.NDArray[np.uint8]
+    parts: "list[Future[None]]"
+
+
+_Flights = deque[tuple[_Batch, "Future[Features]"]]
+
+
+def compute(
+    rows: Rows,
+    targets: Sequence[CopySink],
+    load: Loader,
+    spec: FeaturesSpec,
+    backbone: ForwardPass,
+    progress: Progress,
+    what: str,
+) -> TimeBreakdown:
+    """Compute every target's rows; what is computed is written, also when a later batch or image fails.
+
+    Args:
+        rows: the split's rows.
+        targets: the copies and which of their rows are to be computed.
+        load: location, content digest and size -> (size, size, 3) uint8 RGB; called from several threads.
+        spec: the images' size, and how copies are augmented.
+        backbone: the forward pass.
+        progress: is told of every batch.
+        what: what `progress` calls the work.
+
+    Returns:
+        Where the time went.
+
+    Raises:
+        FeatureValueError: a feature is not finite or beyond float16.
+        SourceChangedError: an image is no longer what the manifest says.
+        StorageError: the disk is full, read-only or not permitted.
+    """
+    account, flights = TimeBreakdown(), _Flights()
+    progress.start(what, sum(len(target.todo) for target in targets), "images")
+    forward = ThreadPoolExecutor(_STREAMS, thread_name_prefix="featcache-forward")
+    sink = ThreadPoolExecutor(1, thread_name_prefix="featcache-write")
+    writes: deque[Future[None]] = deque()
+
+    def land() -> None:
+        batch, future = flights.popleft()
+        writes.append(sink.submit(account.work, "write", _write, batch, future.result()))
+        while len(writes) > _AHEAD:
+            account.stall("write", writes.popleft())
+        progress.advance(len(batch.rows), str(account))
+
+    try:
+        for batch in _Prefetcher(rows, load, spec.image_size, spec.augmentation, account).batches(
+            targets, backbone.batch_size, flights
+        ):
+            flights.append((batch, forward.submit(backbone.forward, batch.images)))
+            while len(flights) > _STREAMS:
+                land()
+        while flights:
+            land()
+        while writes:
+            account.stall("write", writes.popleft())
+    finally:
+        _save(flights, sink, account)
+        forward.shutdown(wait=True)
+        sink.shutdown(wait=True)
+        progress.finish()
+    account.close()
+    return account
+
+
+def _save(flights: _Flights, sink: ThreadPoolExecutor, account: TimeBreakdown) -> None:
+    """Write what was still being computed when something failed, as far as it succeeds."""
+    wait([future for _, future in flights])
+    for batch, future in flights:
+        if future.exception() is None:
+            sink.submit(account.work, "write", _write, batch, future.result())
+
+
+def _write(batch: _Batch, features: Features) -> None:
+    rejected = batch.status == Status.REJECTED
+    if rejected.any():
+        features = {name: np.where(rejected.reshape(-1, *[1] * (f.ndim - 1)), 0, f) for name, f in features.items()}
+    batch.target.write(batch.rows, features, batch.status)
+
+
+class _Prefetcher:
+    """Makes images ready: decoded once for all copies, augmented, some batches ahead of the forward pass."""
+
+    def __init__(self, rows: Rows, load: Loader, size: int, policy: AugmentPolicy, account: TimeBreakdown) -> None:
+        self._rows = rows
+        self._policy = policy
+        self._load = load
+        self._size = size
+        self._account = account
+        self._threads = len(core_numbers())
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="featcache-decode")
+
+    def batches(self, targets: Sequence[CopySink], batch_size: int, flights: _Flights) -> Iterator[_Batch]:
+        """Yield batch after batch, each when its images are ready."""
+        queue: deque[_Batch] = deque()
+        try:
+            for batch in self._coming(targets, batch_size):
+                queue.append(batch)
+                if len(queue) > _AHEAD:
+                    yield self._finished(queue.popleft(), flights)
+            while queue:
+                yield self._finished(queue.popleft(), flights)
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _finished(self, batch: _Batch, flights: _Flights) -> _Batch:
+        for part in batch.parts:
+            under_way: list[Future[Any]] = [future for _, future in flights if not future.done()]
+            while under_way and not part.done():
+                wait([part, *under_way], return_when=FIRST_COMPLETED)
+                under_way = [future for future in under_way if not future.done()]
+            self._account.stall("decode", part)  # nothing is computed meanwhile
+        return batch
+
+    def _coming(self, targets: Sequence[CopySink], batch_size: int) -> Iterator[_Batch]:
+        """Hand the work to the threads: a stretch of rows is decoded once, then each copy is made of it."""
+        wanted = np.unique(np.concatenate([target.todo for target in targets]))
+        for start in range(0, len(wanted), batch_size):
+            rows = wanted[start : start + batch_size]
+            images = np.zeros((len(rows), self._size, self._size, 3), np.uint8)
+            status = np.full(len(rows), Status.OK, np.uint8)
+            plain = _Batch(CopySink(0, rows, _nowhere), rows, images, status, [])
+            plain.parts.extend(self._spread(len(rows), self._decode, plain))
+            for target in targets:
+                mine = np.flatnonzero(np.isin(rows, target.todo, assume_unique=True))
+                if len(mine) == len(rows) and not target.copy:
+                    yield replace(plain, target=target)
+                elif len(mine):
+                    yield self._made_of(plain, mine, target)
+
+    def _made_of(self, plain: _Batch, mine: npt.NDArray[np.intp], target: CopySink) -> _Batch:
+        """Return the batch of the rows `mine` of `plain`, augmented where the target is an augmented copy."""
+        images = np.zeros((len(mine), *plain.images.shape[1:]), np.uint8)
+        batch = _Batch(target, plain.rows[mine], images, np.zeros(len(mine), np.uint8), [*plain.parts])
+        batch.parts.extend(self._spread(len(mine), self._augment, batch, plain, mine))
+        return batch
+
+    def _spread(self, count: int, call: Callable[..., None], *arguments: object) -> "list[Future[None]]":
+        """Let the threads `call` for parts of 0..count-1, and count their time as decoding."""
+        parts = np.array_split(np.arange(count), min(self._threads, count))
+        return [self._pool.submit(self._account.work, "decode", call, part, *arguments) for part in parts]
+
+    def _decode(self, part: npt.NDArray[np.intp], batch: _Batch) -> None:
+        """Fill in a part of the images; one that can't be decoded stays black and is marked as rejected."""
+        locations, digests = (
+            texts_at(column, batch.rows[part]) for column in (self._rows.locations, self._rows.digests)
+        )
+        for i, location, digest in zip(part.tolist(), locations, digests, strict=True):
+            try:
+                batch.images[i] = self._load(location, digest, self._size)
+            except RejectedImageError:
+                batch.status[i] = Status.REJECTED
+
+    def _augment(self, part: npt.NDArray[np.intp], batch: _Batch, plain: _Batch, mine: npt.NDArray[np.intp]) -> None:
+        """Fill in a part of a copy's images.
+
+        It waits for the decoding in a thread of the pool; that was handed over before, so there is always one that runs.
+        """
+        wait(plain.parts)
+        batch.status[part] = plain.status[mine[part]]
+        for i in part:
+            image, digest = plain.images[mine[i]], self._rows.digests[batch.rows[i]]
+            if batch.target.copy and batch.status[i] == Status.OK:
+                image = augment(image, self._policy, AUGMENT_SEED, digest, batch.target.copy)
+            batch.images[i] = image
+
+
+def _nowhere(*_: object) -> None:
+    """Decoded images alone are not written."""

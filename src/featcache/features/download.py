@@ -1,0 +1,206 @@
+"""One file over HTTP with limits on everything: a silent, slow or lying server costs seconds, not an evening."""
+
+import hashlib
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featcache.core.disk import replacing
+from featcache.core.progress import Progress
+from featcache.errors import WeightsUnavailableError
+
+if TYPE_CHECKING:
+    import requests
+
+_PIECE = 1 << 16  # bytes
+_KILOBYTE = 1000
+_MD5_DIGITS = 32
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a download may take, in seconds, and how slow it may be.
+
+    Attributes:
+        connect: to reach the server (each of its addresses).
+        read: between two pieces of the answer.
+        window, pace: every `window` seconds at least `pace` bytes must arrive; a server that drips is a silent one.
+        total: for everything together.
+    """
+
+    connect: float = 3.0
+    read: float = 10.0
+    window: float = 30.0
+    pace: int = 1 << 19
+    total: float = 3600.0
+
+
+def download(
+    url: str, target: Path, *, digest: str, progress: Progress, limits: Limits | None = None, begin: bytes = b""
+) -> None:
+    """Fetch `url` to `target`; the file appears there only when it is whole and its digest is right.
+
+    Args:
+        url: http or https; proxies of the environment (``HTTPS_PROXY``, ``NO_PROXY``) are used.
+        target: where the file goes; its folder is made.
+        digest: SHA-256 (64 hexadecimal digits) or MD5 (32) of the file; "" where none is known; then only the
+            length that the server announced and `begin` are checked.
+        progress: is told the kilobytes.
+        limits: None for the defaults.
+        begin: the file's first bytes; a network that wants a login answers everything with a page of its own.
+
+    Raises:
+        WeightsUnavailableError: no connection, no or another answer, too slow, cut off, other content. Nothing is left.
+        StorageError: `target` can't be written.
+    """
+    limits = limits or Limits()
+    pace = _Pace(url, limits)
+    algorithm = "md5" if len(digest) == _MD5_DIGITS else "sha256"
+    with _found(url, limits) as response, replacing(target) as temporary:
+        found = _save(response, temporary, url, pace, progress, algorithm)
+        with open(temporary, "rb") as stream:
+            first = stream.read(len(begin))
+        if first != begin:
+            raise WeightsUnavailableError(f"{url} sent another file: it begins with {first!r} instead of {begin!r}")
+        if digest and found != digest:
+            raise WeightsUnavailableError(f"{url} sent another file: expected digest {digest}, got {found}")
+
+
+def check_reachable(url: str, limits: Limits) -> None:
+    """Ask for `url` and read nothing of it.
+
+    Raises:
+        WeightsUnavailableError: no answer within ``limits.connect`` and ``limits.read``, or another than 200 OK.
+    """
+    with _found(url, limits):
+        pass
+
+
+@contextmanager
+def _found(url: str, limits: Limits) -> "Iterator[requests.Response]":
+    """The server's answer, if it is 200 OK, closed afterwards."""
+    response = _answer(url, limits)
+    try:
+        if response.status_code != 200:
+            raise WeightsUnavailableError(f"{url} answered {response.status_code} {response.reason}; expected 200 OK")
+        yield response
+    finally:
+        response.close()
+
+
+def _answer(url: str, limits: Limits) -> "requests.Response":
+    """Send the request in a thread that may be left behind: name resolution can't be given a limit of its own."""
+    answers: queue.SimpleQueue[requests.Response | Exception] = queue.SimpleQueue()
+    threading.Thread(target=_request, args=(url, limits, answers), daemon=True).start()
+    patience = limits.connect + limits.read
+    try:
+        answer = answers.get(timeout=patience)
+    except queue.Empty:
+        raise WeightsUnavailableError(f"{url}: no answer within {patience:g} s") from None
+    if isinstance(answer, Exception):
+        raise WeightsUnavailableError(f"{url}: {_reason(answer, limits)}") from answer
+    return answer
+
+
+def _request(url: str, limits: Limits, answers: "queue.SimpleQueue[requests.Response | Exception]") -> None:
+    import requests
+
+    try:
+        # identity: the digest is of the file as it lies there, not of a transport encoding
+        headers = {"Accept-Encoding": "identity"}
+        answers.put(requests.get(url, stream=True, timeout=(limits.connect, limits.read), headers=headers))
+    except Exception as error:  # noqa: BLE001 - whatever it is, proxies and certificates of the environment: who waits tells it
+        answers.put(error)
+
+
+def _save(
+    response: "requests.Response", path: Path, url: str, pace: "_Pace", progress: Progress, algorithm: str
+) -> str:
+    """Write the body to `path` and return its digest."""
+    import urllib3
+
+    state = hashlib.new(algorithm, usedforsecurity=False)
+    announced = response.headers.get("Content-Length", "")
+    expected = int(announced) if announced.isdigit() else None
+    received = 0
+    progress.start(f"download: {url.rsplit('/', 1)[-1]}", (expected or 0) // _KILOBYTE, "kB")
+    try:
+        with open(path, "wb") as stream:
+            # read1 returns what is there: read would wait for a whole piece and so never look at the clock
+            while piece := response.raw.read1(_PIECE):
+                stream.write(piece)
+                state.update(piece)
+                progress.advance((received + len(piece)) // _KILOBYTE - received // _KILOBYTE)
+                received += len(piece)
+                pace.check(len(piece))
+    except (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
+        after = f"after {received:,} of {'an unknown number of' if expected is None else f'{expected:,}'} bytes"
+        raise WeightsUnavailableError(f"{url}: {_reason(error, pace.limits)} {after}") from error
+    finally:
+        progress.finish()
+    if expected is not None and received != expected:
+        raise WeightsUnavailableError(f"{url}: the connection was cut off after {received:,} of {expected:,} bytes")
+    return state.hexdigest()
+
+
+class _Pace:
+    """Gives up on a download that is too slow or takes too long."""
+
+    def __init__(self, url: str, limits: Limits) -> None:
+        self.url = url
+        self.limits = limits
+        self.deadline = time.monotonic() + limits.total
+        self.window_end = time.monotonic() + limits.window
+        self.in_window = 0
+
+    def check(self, count: int) -> None:
+        """Take note of `count` more bytes."""
+        now = time.monotonic()
+        self.in_window += count
+        if now > self.deadline:
+            raise WeightsUnavailableError(f"{self.url}: not finished within {self.limits.total:g} s")
+        if now > self.window_end:
+            if self.in_window < self.limits.pace:
+                slow = f"{self.in_window:,} bytes in {self.limits.window:g} s"
+                raise WeightsUnavailableError(f"{self.url}: too slow, {slow}")
+            self.window_end, self.in_window = now + self.limits.window, 0
+
+
+def _reason(error: Exception, limits: Limits) -> str:
+    """Return what went wrong in a few words; the libraries' own texts are nested object representations."""
+    import requests
+    import urllib3
+
+    text = repr(error)
+    reasons: list[tuple[bool, str]] = [
+        (isinstance(error, requests.exceptions.ConnectTimeout), f"no connection within {limits.connect:g} s"),
+        (
+            isinstance(error, (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)),
+            f"the server fell silent for {limits.read:g} s",
+        ),
+        (
+            isinstance(
+                error,
+                (
+                    requests.exceptions.MissingSchema,
+                    requests.exceptions.InvalidSchema,
+                    requests.exceptions.InvalidURL,
+                    urllib3.exceptions.LocationValueError,
+                ),
+            ),
+            "expected http://SERVER/... or https://SERVER/..., here and in the proxies of the environment (http_proxy, https_proxy)",
+        ),
+        ("NameResolutionError" in text or "gaierror" in text, "the server's name can't be resolved (no network?)"),
+        (isinstance(error, requests.exceptions.ProxyError), "the proxy of the environment can't be used"),
+        (isinstance(error, requests.exceptions.SSLError), "the secure connection failed"),
+        ("Connection refused" in text, "connection refused"),
+        ("unreachable" in text, "network unreachable"),
+        (isinstance(error, (urllib3.exceptions.ProtocolError, ConnectionError)), "the connection was cut off"),
+        (isinstance(error, requests.exceptions.ConnectionError), "no connection"),
+    ]
+    return next((reason for applies, reason in reasons if applies), f"{type(error).__name__}: {error}".splitlines()[0])

@@ -1,0 +1,166 @@
+"""The frozen network as one Keras graph: uint8 RGB in, preprocessing, convolutions, taps as float16 out. [Keras]"""
+
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from featcache.core.keras_import import plain_keras
+from featcache.errors import BackboneError
+from featcache.features.network_weights import draw_he_normal, load_weights_file, settle_normalisations
+from featcache.features.weights import ResolvedWeights
+from featcache.settings import Architecture, FeaturesSpec, Tap, find_architecture, is_model_file, near_names
+
+_SHOWN = 6
+_SETTLING_SIDE = 96  # pixels; every architecture allows it
+
+
+@plain_keras()
+def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) -> Any:
+    """Return a frozen Keras model that ends at the deepest tap of `spec`.
+
+    Args:
+        spec: backbone, taps and image size.
+        weights: where its weights are.
+        precision: ``float32`` or ``bfloat16``; bfloat16 keeps variables, preprocessing and pooling in float32.
+
+    Returns:
+        A model from (b, size, size, 3) uint8 RGB to a dict of tap name -> (b, h, w, c) or (b, c) float16. Values beyond
+        float16's range come out infinite, so that one look for non-finite values finds them all.
+
+    Raises:
+        BackboneError: the backbone, a tap or the image size is not possible.
+        WeightsError: the weights file can't be read or belongs to another architecture.
+    """
+    if is_model_file(spec.backbone):
+        model, preprocessing, title = (
+            _load_model(weights.path or Path(spec.backbone), spec.image_size),
+            "none",
+            "the model",
+        )
+        layers = {layer.name: layer for layer in model.layers}
+    else:
+        architecture = find_architecture(spec.backbone)
+        model = _application(architecture, spec.image_size)
+        preprocessing, title = architecture.preprocessing, architecture.name
+        layers = _named_layers(model)
+        if weights.path is not None:
+            load_weights_file(weights.path, model, title)
+        else:
+            _fill_randomly(layers, architecture, weights)
+    outputs = [_tap_output(tap, layers, title) for tap in spec.taps]
+    if precision == "bfloat16":
+        for layer in _leaves(model):
+            layer.dtype_policy = "mixed_bfloat16"
+    model.trainable = False
+    return _with_ends(keras.Model(model.inputs, outputs), spec, preprocessing)
+
+
+def _with_ends(trunk: Any, spec: FeaturesSpec, preprocessing: str) -> Any:
+    """Put preprocessing before `trunk` and pooling and the cast to the storage dtype behind it."""
+    images = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8", name="images")
+    pixels = keras.ops.cast(images, "float32")
+    if preprocessing != "none":
+        pixels = keras.applications.imagenet_utils.preprocess_input(
+            pixels, data_format="channels_last", mode=preprocessing
+        )
+    features = trunk(pixels)
+    features = features if isinstance(features, (list, tuple)) else [features]
+    pooled = {tap.name: _pool(tap, feature) for tap, feature in zip(spec.taps, features, strict=True)}
+    return keras.Model(images, {name: keras.ops.cast(feature, "float16") for name, feature in pooled.items()})
+
+
+def _pool(tap: Tap, feature: Any) -> Any:
+    feature = keras.ops.cast(feature, "float32")
+    if tap.pooling == "avg":
+        return keras.ops.mean(feature, axis=(1, 2))
+    return keras.ops.max(feature, axis=(1, 2)) if tap.pooling == "max" else feature
+
+
+def _tap_output(tap: Tap, layers: dict[str, Any], title: str) -> Any:
+    if tap.layer not in layers:
+        hint = near_names(tap.layer, list(layers)) or f"; its last ones are {', '.join(list(layers)[-_SHOWN:])}"
+        raise BackboneError(f"[Features] taps: expected a layer of {title}; got taps={tap.layer!r}{hint}")
+    try:
+        output = layers[tap.layer].output
+    except (AttributeError, ValueError) as error:
+        raise BackboneError(f"[Features] taps: layer {tap.layer!r} of {title} has no single output") from error
+    rank = len(getattr(output, "shape", ()))
+    if rank not in (2, 4) or (tap.pooling and rank != 4):
+        expected = "(h, w, c) features" if tap.pooling else "(h, w, c) or (c,) features"
+        raise BackboneError(f"[Features] taps: expected {expected} at taps={str(tap)!r}; got shape {_shape(output)}")
+    return output
+
+
+def _shape(output: Any) -> str:
+    shape = getattr(output, "shape", None)
+    return str(tuple(shape[1:])) if shape is not None else "none, it has several outputs"
+
+
+def _application(architecture: Architecture, side: int) -> Any:
+    network = getattr(keras.applications, architecture.name)
+    return network(include_top=False, weights=None, input_shape=(side, side, 3))
+
+
+def _fill_randomly(layers: dict[str, Any], architecture: Architecture, weights: ResolvedWeights) -> None:
+    """Fill by way of a model of one fixed size, so that the weights are the same at every image size."""
+    if weights.seed is None:
+        raise BackboneError(f"expected weights with a path or a seed; got kind={weights.kind!r} with neither")
+    settled = _application(architecture, _SETTLING_SIDE)
+    sources = _named_layers(settled)
+    draw_he_normal(sources, weights.seed)
+    settle_normalisations(settled, weights.seed, architecture.preprocessing)
+    for name, layer in layers.items():
+        if layer.weights:
+            layer.set_weights(sources[name].get_weights())
+
+
+def _named_layers(model: Any) -> dict[str, Any]:
+    """Return name -> layer with the names that a fresh process would give.
+
+    Keras numbers unnamed layers through the process (`conv2d_7`), so that an InceptionV3 built second has other names
+    than one built first. Their order of creation is kept here and the numbers begin at 0 again.
+    """
+    unnamed: dict[str, list[tuple[int, Any]]] = {}
+    for layer in model.layers:
+        base, _, number = re.fullmatch(r"(.*?)(_(\d+))?", layer.name).groups()  # type: ignore[union-attr]  # it always matches
+        if base.replace("_", "") == type(layer).__name__.lower():
+            unnamed.setdefault(base, []).append((int(number or 0), layer))
+    fresh = {
+        id(layer): f"{base}_{place}" if place else base
+        for base, numbered in unnamed.items()
+        for place, (_, layer) in enumerate(sorted(numbered, key=lambda item: item[0]))
+    }
+    return {fresh.get(id(layer), layer.name): layer for layer in model.layers}
+
+
+def _leaves(model: Any) -> Iterator[Any]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _leaves(layer)
+        elif isinstance(layer, keras.layers.Layer):
+            yield layer
+
+
+def _load_model(path: Path, image_size: int) -> Any:
+    """Load a user's ``.keras`` file; code inside it (Lambda layers) is refused."""
+    if not zipfile.is_zipfile(path):  # of which Keras says that it isn't there
+        raise BackboneError(f"[Features] backbone: {path} is no .keras archive, or was cut short: put it there anew")
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BackboneError(f"[Features] backbone: {path} can't be loaded as a Keras model: {reason}") from error
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[-1] != 3:
+        shapes = [tuple(item.shape) for item in inputs]
+        expected = "expected one input of shape (None, side, side, 3)"
+        raise BackboneError(f"[Features] backbone: {expected} in {path}; got shapes={shapes}")
+    sides = {side for side in inputs[0].shape[1:3] if side is not None}
+    if sides - {image_size}:
+        expected = f"expected {' x '.join(map(str, inputs[0].shape[1:3]))} pixels, the input of {path}"
+        raise BackboneError(f"[Features] image_size: {expected}; got image_size={image_size}")
+    return model

@@ -1,0 +1,64 @@
+"""What the convolutions compute in: float32, or bfloat16 where the hardware multiplies it natively."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from featcache.settings import PRECISIONS, one_of
+
+CPUINFO = Path("/proc/cpuinfo")
+_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
+_AMPERE = (8, 0)  # the first compute capability with bfloat16 tensor cores
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A resolved precision: `name` is ``float32`` or ``bfloat16``, `reason` says in a few words why it was taken."""
+
+    name: str
+    reason: str
+
+
+def choose_precision(setting: str, gpu_capability: tuple[int, int] | None = None, cpuinfo: Path = CPUINFO) -> Precision:
+    """Resolve ``[Features] precision``; ``auto`` takes bfloat16 exactly where it is native.
+
+    Args:
+        setting: ``auto``, ``float32`` or ``bfloat16``.
+        gpu_capability: CUDA compute capability (major, minor) of the GPU in use (`backbone.gpu_capability`), None
+            on a CPU. It is handed in because asking for it needs a deep-learning framework.
+        cpuinfo: where Linux lists the processor's flags. Elsewhere the file is missing and float32 is taken:
+            emulated bfloat16 is several times slower than float32, so a wrong guess would cost more than it gains.
+
+    Raises:
+        SettingsError: the setting is none of these.
+    """
+    one_of("[Features] precision", setting, PRECISIONS)
+    if setting != "auto":
+        return Precision(setting, f"precision = {setting}")
+    if gpu_capability is not None:
+        native = gpu_capability >= _AMPERE
+        capability = ".".join(map(str, gpu_capability))
+        verdict = "has" if native else "lacks"
+        return Precision(
+            "bfloat16" if native else "float32",
+            f"GPU of compute capability {capability}, which {verdict} bfloat16 units",
+        )
+    flags = cpu_flags(cpuinfo)
+    if flags is None:
+        return Precision("float32", f"the processor's flags can't be read from {cpuinfo}")
+    native_flags = [flag for flag in _CPU_FLAGS if flag in flags]
+    if native_flags:
+        return Precision("bfloat16", f"the processor has {native_flags[0]}")
+    return Precision("float32", f"the processor has neither {' nor '.join(_CPU_FLAGS)}")
+
+
+def cpu_flags(cpuinfo: Path) -> frozenset[str] | None:
+    """Return what the processor can, in the kernel's words, e.g. ``avx512_bf16``; None where that can't be read."""
+    try:
+        with open(cpuinfo, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                name, _, value = line.partition(":")
+                if name.strip() == "flags":
+                    return frozenset(value.split())
+    except OSError:
+        return None
+    return None

@@ -1,0 +1,276 @@
+"""Which weights a backbone gets: found, downloaded or made up, and the digest that stands for them in keys.
+
+Weights are resolved once, inside extraction (`resolve_weights`), and recorded; scheduling then knows their digest from
+that record (`known_digest`) without network, Keras or a second look at anything but the user's own file.
+"""
+
+import difflib
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from featcache.core import keys
+from featcache.core.keras_import import home_folder, keras_folder
+from featcache.core.paths import expanded, fault, is_file, regular, what_is
+from featcache.core.progress import Progress
+from featcache.errors import StorageError, WeightsError, WeightsUnavailableError
+from featcache.features.download import download
+from featcache.settings import Architecture, FeaturesSpec, backbone_settings, find_architecture, is_model_file
+
+URL_VARIABLE = "FEATCACHE_WEIGHTS_URL"
+SEED = 0
+RANDOM_VERSION = 1
+_NAMED = ("auto", "imagenet", "random")
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+# How files begin that people take for weights or a network, and what they are.
+_OTHERS = {
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run git lfs pull",
+    b"<": "a page of HTML or XML, perhaps a server's answer: download it again",
+}
+_ARCHIVE = b"PK"
+
+
+@dataclass(frozen=True)
+class ResolvedWeights:
+    """Weights that are on this machine.
+
+    Attributes:
+        kind: ``imagenet``, ``file`` (a notop HDF5 file), ``model`` (the backbone is a ``.keras`` file) or ``random``.
+        digest: SHA-256 of the file, or the key of what makes random weights; 64 hexadecimal digits.
+        path: the file; None for ``random``.
+        seed: of ``random``; None otherwise.
+        setting: ``[Features] weights`` as it was when they were resolved.
+        backbone: ``[Features] backbone`` as it was then.
+        note: one line for people, e.g. why ``auto`` took random weights; "" where there is nothing to say.
+    """
+
+    kind: str
+    digest: str
+    path: Path | None
+    seed: int | None
+    setting: str
+    backbone: str
+    note: str = ""
+
+    def record(self) -> dict[str, object]:
+        """Return what `known_digest` needs in later runs, as JSON values; without paths of this machine's cache."""
+        return {
+            "setting": self.setting,
+            "backbone": self.backbone,
+            "kind": self.kind,
+            "digest": self.digest,
+            "note": self.note,
+            "stat": list(_stat(self.path)) if self.path is not None else None,
+        }
+
+
+def resolve_weights(spec: FeaturesSpec, progress: Progress) -> ResolvedWeights:
+    """Find or download the weights that `spec` asks for.
+
+    ``auto`` takes the ImageNet weights if they are cached or can be downloaded, else random ones, with a notice.
+
+    Raises:
+        BackboneError: the backbone is unknown or its settings contradict each other.
+        WeightsUnavailableError: ``imagenet``, and the file is neither cached nor can be downloaded and kept.
+        WeightsError: a file is missing, unreadable, or (in Keras' cache) not the one that Keras publishes.
+        SettingsError: a path begins with a ``~user`` that has no home folder.
+    """
+    backbone_settings(spec)
+    if named := named_file(spec):
+        return _from_file(spec, *named)
+    architecture = find_architecture(spec.backbone)
+    if spec.weights == "random":
+        return _random(spec, architecture, "random weights: enough to try things, not to compete")
+    if spec.weights == "imagenet":
+        return _imagenet(spec, architecture, progress)
+    return _imagenet_or_random(spec, architecture, progress)
+
+
+def named_file(spec: FeaturesSpec) -> tuple[Path, str] | None:
+    """Return the user's own file and the setting that names it; None where there is none.
+
+    Raises:
+        SettingsError: its path begins with a ``~user`` that has no home folder.
+    """
+    key = "backbone" if is_model_file(spec.backbone) else "weights"
+    text = getattr(spec, key)
+    return None if text in _NAMED else (expanded(Path(text), f"[Features] {key}"), f"[Features] {key}")
+
+
+def known_digest(spec: FeaturesSpec, recorded: Mapping[str, object] | None) -> str | None:
+    """Return the digest of the weights as far as it is known without network; None means: resolve them.
+
+    Random weights are known at once. A user's file counts by its content: another one under the same name has another
+    digest, a touched one the same (the record's size and time only save reading it); where it is gone, the record
+    stands. ``imagenet`` and ``auto`` are what the record says as long as the settings are the recorded ones.
+
+    Args:
+        spec: the settings now.
+        recorded: `ResolvedWeights.record` of an earlier run; None where there is none.
+
+    Raises:
+        BackboneError: as `backbone_settings`.
+        SettingsError: as `named_file`.
+    """
+    backbone_settings(spec)
+    same = recorded is not None and (recorded.get("setting"), recorded.get("backbone")) == _settings(spec)
+    digest = str(recorded["digest"]) if recorded is not None and same and "digest" in recorded else None
+    if spec.weights == "random":
+        return _random_digest(find_architecture(spec.backbone))
+    named = named_file(spec)
+    if named is None:
+        return digest
+    try:
+        size, mtime_ns = _stat(named[0])
+        if digest is not None and recorded is not None and recorded.get("stat") == [size, mtime_ns]:
+            return digest
+        return _file_digest(named[0], size, mtime_ns)
+    except OSError:
+        return digest
+
+
+def _settings(spec: FeaturesSpec) -> tuple[str, str]:
+    """What a record is valid for; a network's name counts in any case, a path as it is written."""
+    return spec.weights, spec.backbone if is_model_file(spec.backbone) else spec.backbone.lower()
+
+
+def _resolved(
+    spec: FeaturesSpec, kind: str, digest: str, path: Path | None, seed: int | None, note: str = ""
+) -> ResolvedWeights:
+    setting, backbone = _settings(spec)
+    return ResolvedWeights(kind, digest, path, seed, setting, backbone, note)
+
+
+def _random(spec: FeaturesSpec, architecture: Architecture, note: str) -> ResolvedWeights:
+    return _resolved(spec, "random", _random_digest(architecture), None, SEED, note)
+
+
+def _random_digest(architecture: Architecture) -> str:
+    made_from = {"weights": "he-normal", "backbone": architecture.key, "seed": SEED, "version": RANDOM_VERSION}
+    return keys.digest(made_from)
+
+
+def _from_file(spec: FeaturesSpec, path: Path, setting: str) -> ResolvedWeights:
+    kind = "model" if is_model_file(spec.backbone) else "file"
+    try:
+        digest = _file_digest(path, *_stat(path))
+    except FileNotFoundError as error:
+        near = difflib.get_close_matches(str(path), _NAMED, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        expected = f"expected {', '.join(_NAMED)} or the path of a file" if kind == "file" else "expected a file"
+        raise WeightsError(f"{setting}: {expected}; there is no {path}{hint}") from error
+    except OSError as error:
+        if is_file(path):
+            raise WeightsError(f"{setting}: {path} can't be read: {fault(error)}") from error
+        raise WeightsError(f"{setting}: expected a file; {path} is {what_is(path)}") from error
+    with open(path, "rb", opener=regular) as stream:
+        if other := _other_kind(stream.read(64), kind):
+            expected = "a network saved as .keras" if kind == "model" else "a Keras HDF5 weights file"
+            raise WeightsError(f"{setting}: expected {expected}; {path} is {other}")
+    return _resolved(spec, kind, digest, path, None)
+
+
+def _other_kind(begin: bytes, kind: str) -> str:
+    """What a file is that begins so and is neither weights nor a network; "" where that can't be said."""
+    if not begin:
+        return "empty"
+    if kind == "file" and begin.startswith(_ARCHIVE):
+        return "an archive, as .keras files are: a whole network goes into [Features] backbone"
+    if kind == "model" and begin.startswith(_HDF5):
+        return "HDF5: load it in Keras and save it anew as .keras"
+    return next((told for start, told in _OTHERS.items() if begin.lstrip().startswith(start)), "")
+
+
+def _imagenet_or_random(spec: FeaturesSpec, architecture: Architecture, progress: Progress) -> ResolvedWeights:
+    try:
+        return _imagenet(spec, architecture, progress)
+    except WeightsUnavailableError as error:
+        note = (
+            f"RANDOM WEIGHTS: {error}. Going on with random weights: enough to try things, but on photos far behind "
+            "trained ones; then set [Features] weights = imagenet (or the path of a weights file)"
+        )
+        progress.notice(note)
+        return _random(spec, architecture, note)
+
+
+def _imagenet(spec: FeaturesSpec, architecture: Architecture, progress: Progress) -> ResolvedWeights:
+    path = imagenet_file(architecture)
+    if is_file(path):
+        check_cached(path, architecture)
+    else:
+        _fetch(path, architecture, progress)
+    return _resolved(spec, "imagenet", _file_digest(path, *_stat(path)), path, None)
+
+
+def _fetch(path: Path, architecture: Architecture, progress: Progress) -> None:
+    url, begin = imagenet_url(architecture), b"" if architecture.digest else _HDF5
+    try:
+        download(url, path, digest=architecture.digest, begin=begin, progress=progress)
+    except (WeightsUnavailableError, OSError) as error:
+        kind = "SHA-256" if len(architecture.digest) == 64 else "MD5"
+        which = f" ({kind} {architecture.digest})" if architecture.digest else ""
+        place = path.parent if architecture.url.endswith(f"/{architecture.file}") else path
+        reason = _unwritable(error, path) if isinstance(error, OSError) else str(error).removeprefix(f"{url}: ")
+        raise WeightsUnavailableError(
+            f"the ImageNet weights of {architecture.name} are not on this machine and can't be downloaded: {reason}; "
+            f"put {architecture.url}{which} into {place}"
+        ) from error
+
+
+def _unwritable(error: OSError, path: Path) -> str:
+    """Return in words that the folder of `path` can't be written, and what to do."""
+    cause = error.__cause__ if isinstance(error, StorageError) and isinstance(error.__cause__, OSError) else error
+    return f"{path.parent} can't be written ({fault(cause).lower()}): set KERAS_HOME to a folder that can"
+
+
+def imagenet_file(architecture: Architecture) -> Path:
+    """Return where the network's ImageNet weights are, or where Keras would put them."""
+    place, home = Path("models") / architecture.file, home_folder()
+    # a home that can't be written (an image's, a read-only mount) may hold them all the same
+    if home is not None and not os.environ.get("KERAS_HOME") and is_file(home / ".keras" / place):
+        return home / ".keras" / place
+    return keras_folder() / place
+
+
+def imagenet_url(architecture: Architecture) -> str:
+    """Return where they are downloaded from: Keras' server, or the mirror that the environment names."""
+    mirror = os.environ.get(URL_VARIABLE)
+    return f"{mirror.rstrip('/')}/{architecture.url.rsplit('/', 1)[-1]}" if mirror else architecture.url
+
+
+def check_cached(path: Path, architecture: Architecture) -> None:
+    """Hold a file to what Keras publishes.
+
+    Raises:
+        WeightsUnavailableError: it can't be read.
+        WeightsError: it is another one.
+    """
+    expected = architecture.digest
+    try:
+        with open(path, "rb", opener=regular) as stream:
+            begin = stream.read(len(_HDF5))
+            stream.seek(0)
+            found = hashlib.file_digest(stream, "md5" if len(expected) == 32 else "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsUnavailableError(f"{path} can't be read: {fault(error)}; permit it or remove it") from error
+    if found != expected if expected else begin != _HDF5:
+        wanted = f"digest {expected}, got {found}" if expected else f"HDF5, got a file that begins with {begin!r}"
+        raise WeightsError(
+            f"{path} is damaged: expected {wanted}; remove it and run again, "
+            f"or put the file from {architecture.url} there"
+        )
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+@lru_cache(maxsize=32)
+def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
+    """SHA-256 of the file, read once per process as long as size and time stay (they are the memo's key)."""
+    del size, mtime_ns
+    return keys.file_digest(path)

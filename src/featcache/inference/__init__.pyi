@@ -1,0 +1,10 @@
+from .export import export_model as export_model
+from .export import exported_lines as exported_lines
+from .predictor import Prediction as Prediction
+from .predictor import Predictor as Predictor
+from .predictor import count_images as count_images
+from .predictor import find_images as find_images
+from .predictor import prediction_lines as prediction_lines
+from .predictor import prediction_record as prediction_record
+from .predictor import set_aside_line as set_aside_line
+from .predictor import write_csv as write_csv

@@ -1,0 +1,118 @@
+"""Backbone, chosen heads and small CNNs as one Keras model, from pixels to probabilities. [Keras]
+
+It is made of Keras' own layers and operations alone, so that it can be loaded where featcache is not.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import ops
+
+from featcache.core.keras_import import plain_keras
+from featcache.dataset import LUMA
+from featcache.inference.keras_resizing import resizing_model
+from featcache.inference.served_ensemble import ServedBag, ServedConvNet, ServedEnsemble
+from featcache.training import head_model
+
+_SMALLEST = 1e-37  # about the smallest float32 whose logarithm can be trusted
+
+
+@plain_keras()
+def join_model(network: keras.Model | None, served: ServedEnsemble, name: str, size: int | None) -> keras.Model:
+    """Return the model (b, h, w, 3) uint8 RGB -> (b, C) float32 probabilities, as the pipeline computes them.
+
+    Args:
+        network: from `network.build_network`; None where no member looks at features.
+        served: the ensemble and its members' models.
+        name: the model's.
+        size: side of the images that it takes, which all members must look at; None takes images of any size, and
+            brings them inside to each size that members look at.
+    """
+    images = keras.Input((size, size, 3), dtype="uint8", name="images")
+    sizes = {convnet.image_size for convnet in served.convnets} | ({network.input.shape[1]} if network else set())
+    views = {wanted: images if wanted == size else resizing_model(wanted)(images) for wanted in sorted(sizes)}
+    members = _heads(network, served.bags, views[network.input.shape[1]]) if network else {}
+    members |= {convnet.member: _convnet(convnet, views[convnet.image_size]) for convnet in served.convnets}
+    whole = served.ensemble.whole
+    mixed = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.method)
+    told = _clipped(_tempered(mixed, whole.temperature), served.clip, len(served.ensemble.class_names))
+    return keras.Model(images, keras.layers.Identity(name="probabilities")(told), name=name)
+
+
+def _heads(network: keras.Model, bags: Sequence[ServedBag], images: Any) -> dict[str, Any]:
+    """Member -> (b, C), of all heads."""
+    trunk = keras.Model(network.input, network.output, name="backbone")
+    trunk.trainable = False
+    features = trunk(images)
+    return {member: said for bag in bags for member, said in _members(bag, features[bag.tap]).items()}
+
+
+def _convnet(served: ServedConvNet, images: Any) -> Any:
+    """(b, C), the mean over its networks."""
+    layer_name = served.member.replace("/", "-")
+    pixels = ops.cast(images, "int32")
+    if served.is_grey:
+        pixels = (ops.sum(pixels * LUMA.astype(np.int32), axis=-1, keepdims=True) + 500) // 1000
+    pixels = ops.cast(pixels, "float32")
+    said = [
+        keras.Model(network.input, network.output, name=f"{layer_name}-fold{number}")(pixels)
+        for number, network in enumerate(served.networks)
+    ]
+    return keras.layers.Average(name=layer_name)(said)
+
+
+def _members(served: ServedBag, features: Any) -> dict[str, Any]:
+    """Member -> (b, C), the mean over its heads."""
+    inputs = ops.cast(features, "float32")  # float16, as it would come out of the cache
+    said = {}
+    for seed, member in zip(served.bag.seeds, served.members, strict=True):
+        layer_name = member.replace("/", "-")  # Keras allows no slash
+        numbers = [number for number, head in enumerate(served.bag.heads) if head.seed == seed]
+        heads = []
+        for number in numbers:
+            model = head_model(served.bag, number)
+            name = f"{layer_name}-fold{served.bag.heads[number].fold}"
+            heads.append(keras.Model(model.input, model.output, name=name)(inputs))
+        said[member] = _mean(heads, served.bag.knows[numbers], layer_name)
+    return said
+
+
+def _mean(heads: Sequence[Any], knows: npt.NDArray[np.bool_], name: str) -> Any:
+    """(b, C), as `Bag.member_predictions`: of each class the mean over the heads that have seen it."""
+    if knows.all():
+        return keras.layers.Average(name=name)(heads)
+    shares = knows / np.maximum(knows.sum(axis=0), 1)
+    mean = ops.sum(ops.stack(heads, axis=1) * ops.convert_to_tensor(shares.astype(np.float32)), axis=1)
+    return keras.layers.Identity(name=name)(mean / ops.sum(mean, axis=-1, keepdims=True))
+
+
+def _mixed(members: Sequence[Any], weights: Sequence[float], method: str) -> Any:
+    """(b, C), as `combination.mix`; the weights are those of a layer, so that one can look at them."""
+    if len(members) == 1:
+        return members[0]
+    layer = keras.layers.Dense(1, use_bias=False, trainable=False, name="member_weights")
+    stacked = ops.stack(members, axis=-1)  # (b, C, m)
+    mixed = layer(_logarithm(stacked) if method == "geometric" else stacked)
+    layer.set_weights([np.reshape(weights, (-1, 1))])
+    mixed = ops.squeeze(mixed, axis=-1)
+    return ops.softmax(mixed) if method == "geometric" else mixed
+
+
+def _tempered(probabilities: Any, temperature: float) -> Any:
+    if temperature == 1:
+        return probabilities
+    return ops.softmax(_logarithm(probabilities) / temperature)
+
+
+def _logarithm(probabilities: Any) -> Any:
+    return ops.log(ops.maximum(probabilities, _SMALLEST))
+
+
+def _clipped(probabilities: Any, highest: float, classes: int) -> Any:
+    """As `ensemble.clipped`."""
+    if highest == 1:
+        return probabilities
+    return ops.clip(probabilities, min((1 - highest) / (classes - 1), highest), highest)

@@ -1,0 +1,238 @@
+"""Image files told by the trained ensemble: decoded and computed as in a run, batch by batch, in flat memory."""
+
+import os
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.csv_files import CsvWriter
+from featcache.core.disk import replacing
+from featcache.core.formatting import printable
+from featcache.core.paths import NOTHING, fault, is_folder, read_bytes, what_is
+from featcache.core.progress import Progress
+from featcache.dataset import MOST_BYTES, decode_rgb, image_files
+from featcache.errors import RejectedImageError, SourceError
+from featcache.features import ForwardPass
+from featcache.inference.served_ensemble import Images, ServedEnsemble, load_served
+from featcache.project import Project, resolved_backbone
+
+_AHEAD = 2  # batches decoded before they are needed
+
+Views = Mapping[int, npt.NDArray[np.uint8]]  # one image: size -> (size, size, 3) RGB
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the ensemble says of one file.
+
+    Attributes:
+        file: as it was named, or found below a folder that was.
+        probabilities: (C,) float64; None where the file can't be used.
+        reason: why it can't; "" where it can.
+    """
+
+    file: Path
+    probabilities: npt.NDArray[np.float64] | None
+    reason: str = ""
+
+
+class Predictor:
+    """The ensemble of one project, ready for image files.
+
+    Attributes:
+        class_names: C names, in the order of the probabilities.
+    """
+
+    def __init__(self, project: Project, progress: Progress) -> None:
+        """Load the ensemble, its members' models, and the backbone if any of them looks at features.
+
+        Raises:
+            CacheError: there is no trained ensemble of these settings.
+            WeightsError: the weights are missing, or others than the heads were trained by.
+        """
+        self._served: ServedEnsemble = load_served(project)
+        self._backbone: ForwardPass | None = resolved_backbone(project, progress) if self._served.bags else None
+        self._size = project.settings.features.image_size
+        self._sizes = {convnet.image_size for convnet in self._served.convnets}
+        if self._backbone:
+            self._sizes.add(self._size)
+        self._progress = progress
+        self.class_names = self._served.ensemble.class_names
+
+    def predict(self, files: Iterable[Path], count: int) -> Iterator[Prediction]:
+        """Yield what is said of each file, in their order; one that can't be used doesn't stop the others.
+
+        Args:
+            files: image files; read one batch ahead.
+            count: how many they are, for the progress.
+        """
+        self._progress.start("predicting", count, "images")
+        try:
+            batch: list[tuple[Path, Views | str]] = []
+            size = self._batch_size()
+            for decoded in _decoded(files, self._sizes, _AHEAD * size):
+                batch.append(decoded)
+                if len(batch) == size:
+                    yield from self._tell(batch)
+                    batch = []
+            yield from self._tell(batch)
+        finally:
+            self._progress.finish()
+
+    def _batch_size(self) -> int:
+        """Images told at once; as many of the backbone's batches as small CNNs take in one."""
+        if not self._served.convnets and self._backbone:
+            return self._backbone.batch_size
+        from featcache.training import PREDICT_BATCH
+
+        size = self._backbone.batch_size if self._backbone else PREDICT_BATCH
+        return size * max(1, PREDICT_BATCH // size)
+
+    def _tell(self, batch: Sequence[tuple[Path, Views | str]]) -> Iterator[Prediction]:
+        usable = [views for _, views in batch if not isinstance(views, str)]
+        images = {size: np.stack([views[size] for views in usable]) for size in self._sizes} if usable else {}
+        rows: Iterator[npt.NDArray[np.float64]] = iter(self._probabilities(images, len(usable)) if usable else [])
+        for file, views in batch:
+            if isinstance(views, str):
+                yield Prediction(file, None, views)
+                continue
+            said = next(rows)
+            if np.isfinite(said).all():
+                yield Prediction(file, said)
+            else:
+                yield Prediction(file, None, "its features are beyond float16's range")
+        self._progress.advance(len(batch))
+
+    def _probabilities(self, images: Mapping[int, Images], count: int) -> npt.NDArray[np.float64]:
+        """(count, C) of size -> (count, size, size, 3), NaN for rows whose features aren't finite."""
+        features = self._backbone.forward(images[self._size]) if self._backbone else {}
+        sound = np.ones(count, bool)
+        for computed in features.values():
+            sound &= np.isfinite(computed).reshape(count, -1).all(axis=1)
+        said = np.full((count, len(self.class_names)), np.nan)
+        if sound.any():
+            said[sound] = self._served.probabilities(
+                {tap: computed[sound] for tap, computed in features.items()},
+                {size: seen[sound] for size, seen in images.items()},
+            )
+        return said
+
+
+def find_images(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files among `paths` as they are, and of each folder all image files in and below it.
+
+    Raises:
+        SourceError: nothing is there, or a folder without images.
+    """
+    for path in paths:
+        if not is_folder(path):
+            if what_is(path) == NOTHING:
+                raise SourceError(f"expected an image or a folder of images; there is no {str(path)!r}")
+            yield path
+            continue
+        found = False
+        for file in image_files(path):
+            found = True
+            yield file
+        if not found:
+            raise SourceError(f"expected images in {str(path)!r}; got none: name a folder that has some")
+
+
+def count_images(paths: Sequence[Path]) -> tuple[int, int]:
+    """Return how many files `find_images` finds, and the longest shown name's length.
+
+    Raises:
+        SourceError: as `find_images`.
+    """
+    count = longest = 0
+    for file in find_images(paths):
+        count, longest = count + 1, max(longest, len(printable(str(file))))
+    return count, longest
+
+
+def prediction_record(told: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return one file's prediction as JSON-able values; without class and probabilities where it can't be used."""
+    record: dict[str, Any] = {"file": printable(str(told.file)), "error": printable(told.reason) or None}
+    if told.probabilities is None:
+        return {**record, "class": None, "probability": None, "probabilities": None}
+    best = int(told.probabilities.argmax())
+    values = [float(f"{value:.7g}") for value in told.probabilities]  # as in the submission
+    chosen = {"class": class_names[best], "probability": values[best]}
+    return {**record, **chosen, "probabilities": dict(zip(class_names, values, strict=True))}
+
+
+def prediction_lines(told: Iterable[Prediction], class_names: Sequence[str], width: int) -> Iterator[str]:
+    """Yield a table's lines, each as soon as it is known: file, class, its probability, the next best.
+
+    Args:
+        told: from `Predictor.predict`.
+        class_names: C names.
+        width: of the column of files.
+    """
+    names = [printable(name) for name in class_names]
+    wide = max(len("class"), *map(len, names))
+    for place, item in enumerate(told):
+        if place == 0:
+            yield f"{'file':<{width}}  {'class':<{wide}}  probability  next best"
+        if item.probabilities is not None:
+            best, second = np.argsort(-item.probabilities, kind="stable")[:2].tolist()
+            shown = f"{printable(str(item.file)):<{width}}  {names[best]:<{wide}}  {item.probabilities[best]:<11.4f}"
+            yield f"{shown}  {names[second]} {item.probabilities[second]:.4f}"
+
+
+def set_aside_line(told: Prediction) -> str:
+    """Return why a file has no prediction, in one line."""
+    return printable(f"{told.file}: set aside: {told.reason}")
+
+
+def write_csv(path: Path, told: Iterable[Prediction], class_names: Sequence[str]) -> Iterator[Prediction]:
+    """Yield what comes, and write it: file, class, and a column of probabilities for each class.
+
+    The file gets its name when all is through; files that can't be used are not in it.
+
+    Raises:
+        StorageError: the disk is full, read-only or not permitted.
+    """
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+    ):
+        lines = CsvWriter(stream)
+        lines.row(("file", "class", *class_names))
+        for item in told:
+            if item.probabilities is not None:
+                best = class_names[int(item.probabilities.argmax())]
+                lines.row((item.file, best, *(f"{value:.7g}" for value in item.probabilities)))
+            yield item
+
+
+def _decoded(files: Iterable[Path], sizes: Collection[int], ahead: int) -> Iterator[tuple[Path, Views | str]]:
+    """Yield each file with its image in all `sizes`, or why there is none; threads decode up to `ahead` more."""
+    pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="featcache-decode")
+    queue: deque[tuple[Path, Future[Views | str]]] = deque()
+    try:
+        for file in files:
+            queue.append((file, pool.submit(_decode, file, sizes)))
+            if len(queue) > ahead:
+                first, views = queue.popleft()
+                yield first, views.result()
+        for first, views in queue:
+            yield first, views.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _decode(file: Path, sizes: Collection[int]) -> Views | str:
+    try:
+        content = read_bytes(file, MOST_BYTES)
+        return {size: decode_rgb(content, size) for size in sizes}
+    except RejectedImageError as error:
+        return str(error)
+    except OSError as error:
+        return f"can't be read: {fault(error)}"

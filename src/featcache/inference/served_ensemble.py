@@ -1,0 +1,186 @@
+"""What it takes to tell images that no run has seen: the ensemble of the settings in force, and its chosen members' models."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.keras_import import import_keras
+from featcache.dataset import luminance
+from featcache.ensemble import Combination, Ensemble
+from featcache.errors import CacheMismatchError, SettingsError, WeightsError
+from featcache.project import LOG_NAME, Artifact, Project
+from featcache.stages import submission_clip
+from featcache.training import OUT_OF_FOLD_FILE, Bag, Predictions, load_bag, stored_members
+
+if TYPE_CHECKING:
+    import keras
+
+Images = npt.NDArray[np.uint8]
+
+_RUN = "run luigi --module pipeline Submit (featcache status says what it would do)"
+
+
+@dataclass(frozen=True, eq=False)
+class ServedBag:
+    """The chosen members of one bag.
+
+    Attributes:
+        tap: the tap that they see.
+        bag: their heads alone.
+        members: their names, in the order of the bag's seeds.
+    """
+
+    tap: str
+    bag: Bag
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ServedConvNet:
+    """A chosen member of small CNNs.
+
+    Attributes:
+        member: its name.
+        networks: one a fold, (b, size, size, channels) of 0 to 255 -> (b, C) probabilities.
+    """
+
+    member: str
+    networks: Sequence["keras.Model"]
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images that it looks at, in pixels."""
+        return int(self.networks[0].input_shape[1])
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether it looks at grey values; else at RGB."""
+        return int(self.networks[0].input_shape[-1]) == 1
+
+    def predictions(self, images: Images) -> npt.NDArray[np.float32]:
+        """Return (n, C) of (n, size, size, 3) uint8 RGB images."""
+        from featcache.training import predict_convnet
+
+        return predict_convnet(self.networks, luminance(images) if self.is_grey else images)
+
+
+@dataclass(frozen=True, eq=False)
+class ServedEnsemble:
+    """An ensemble and all that it needs of the artifacts, in memory.
+
+    Attributes:
+        ensemble: members and their combination.
+        clip: upper bound of a probability, as in the submission; 1 for none.
+        bags: of the chosen members that are heads, only these.
+        convnets: the chosen members that are small CNNs.
+    """
+
+    ensemble: Ensemble
+    clip: float
+    bags: tuple[ServedBag, ...]
+    convnets: tuple[ServedConvNet, ...]
+
+    def probabilities(
+        self, features: Mapping[str, npt.NDArray[Any]], images: Mapping[int, Images]
+    ) -> npt.NDArray[np.float64]:
+        """Return (n, C), what the pipeline says of rows with these features and images.
+
+        Args:
+            features: tap name -> (n, h, w, c) or (n, c) float16, of each tap of `bags`.
+            images: size -> (n, size, size, 3) uint8 RGB, 0 to 255, of each size of `convnets`.
+
+        Raises:
+            TrainingError: features of another shape than the heads were trained on.
+        """
+        said = np.concatenate(
+            [
+                *(served.bag.member_predictions(features[served.tap]) for served in self.bags),
+                *(served.predictions(images[served.image_size])[None] for served in self.convnets),
+            ]
+        )
+        members = tuple(name for served in self.bags for name in served.members)
+        members += tuple(served.member for served in self.convnets)
+        rows = tuple(map(str, range(said.shape[1])))
+        unknown = np.full(len(rows), -1, np.int32)
+        predictions = Predictions(rows, unknown, members, said, self.ensemble.class_names)
+        return self.ensemble.apply(predictions, self.clip)
+
+
+def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
+    """Load the ensemble that the settings in force ask for; images and their listing are not looked at.
+
+    Args:
+        project: from then on derives its keys from the manifest as it was last saved.
+        member: this one alone, without temperature and clip; None for the ensemble.
+
+    Raises:
+        CacheError: there is no trained ensemble of these settings, or it is damaged.
+        SettingsError: no such member.
+        WeightsError: the weights file is another than the one that the features were computed with.
+    """
+    project.recall()
+    _check_weights(project)
+    artifact = project.ensemble()
+    if not artifact.is_complete():
+        raise CacheMismatchError(f"expected an ensemble of these settings in {project.folder}; got none: {_RUN}")
+    built = Ensemble.load(artifact.path)
+    clip = submission_clip(project, built)
+    if member is not None:
+        built, clip = _alone(built, member), 1.0
+    sources = project.member_sources()
+    bags = [bag for source in sources["TrainHeads"] if (bag := _served_bag(source, built.members))]
+    convnets = [
+        convnet
+        for source in sources.get("TrainConvNets", [])
+        if (convnet := _served_convnet(project, source, built.members))
+    ]
+    return ServedEnsemble(built, clip, tuple(bags), tuple(convnets))
+
+
+def _check_weights(project: Project) -> None:
+    """A user's weights file counts by its content; another one would make features that the heads don't know."""
+    recorded, digest = project.resolved("weights"), project.weights_digest()
+    if recorded is not None and recorded.get("digest") != digest:
+        raise WeightsError(
+            f"[Features] weights: expected the file of digest {recorded.get('digest')}, by which the heads were trained; "
+            f"got {digest}: put that file back, or {_RUN}"
+        )
+
+
+def _alone(built: Ensemble, member: str) -> Ensemble:
+    if member not in built.candidates:
+        known = ", ".join(built.candidates)
+        raise SettingsError(f"--member: expected one of {known}; got member={member!r}")
+    alone = tuple(float(name == member) for name in built.candidates)
+    return replace(built, whole=Combination("mean", alone, temperature=1.0, clip=1.0))
+
+
+def _member_names(source: Artifact) -> tuple[str, ...]:
+    if not source.is_complete():
+        raise CacheMismatchError(f"expected members of the ensemble in {source.path.parent}; got none: {_RUN}")
+    return stored_members(source.path.parent / OUT_OF_FOLD_FILE)
+
+
+def _served_convnet(project: Project, source: Artifact, chosen: tuple[str, ...]) -> ServedConvNet | None:
+    """One member of small CNNs; None where it isn't chosen."""
+    (member,) = _member_names(source)
+    if member not in chosen:
+        return None
+    import_keras(project.folder / LOG_NAME)
+    from featcache.training import load_networks
+
+    return ServedConvNet(member, load_networks(source.path.parent))
+
+
+def _served_bag(source: Artifact, chosen: tuple[str, ...]) -> ServedBag | None:
+    """The chosen members of one bag; None where there are none."""
+    names = _member_names(source)
+    members = tuple(name for name in names if name in chosen)
+    if not members:
+        return None
+    bag = load_bag(source.path.parent)
+    seeds = [seed for seed, name in zip(bag.seeds, names, strict=True) if name in members]
+    return ServedBag(str((source.record() or {}).get("tap")), bag.of_seeds(seeds), members)

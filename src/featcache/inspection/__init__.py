@@ -1,0 +1,5 @@
+"""What `featcache` shows of a project and of cache files: a record and lines for each command."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+"""Check the machine, the installation and the settings."""

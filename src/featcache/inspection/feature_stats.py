@@ -1,0 +1,204 @@
+"""What `featcache stats`, `pca` and `neighbours` tell, as records for programs and lines for people."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.cache import Reader, Status, open_cache
+from featcache.core.csv_files import CsvWriter
+from featcache.core.disk import replacing
+from featcache.core.formatting import Lines, Table, aligned, printable
+from featcache.core.names import composed
+from featcache.errors import CacheMismatchError, SettingsError
+
+if TYPE_CHECKING:
+    from featcache.inspection.feature_space import PrincipalComponents
+
+_QUANTILES = (0, 25, 50, 75, 100)
+
+
+def stats_record(path: Path, tap: str | None) -> dict[str, Any]:
+    """Return each tap's statistics over its features, or one tap's, as JSON-able values.
+
+    Raises:
+        CacheError: the file isn't there, is no finished feature cache, has no such tap, or no row with status ok.
+    """
+    reader = open_cache(path)
+    return {"path": str(path), "taps": {name: _tap_statistics(reader, name) for name in _taps(reader, tap)}}
+
+
+def _tap_statistics(reader: Reader, tap: str) -> dict[str, Any]:
+    from featcache.inspection.feature_space import feature_statistics
+
+    found = feature_statistics(reader, tap)
+    columns = {"mean": found.mean, "deviation": found.deviation, "zeros": found.zeros}
+    return {
+        "rows": found.rows,
+        "features": len(found.mean),
+        "always_zero": int((found.zeros == 1).sum()),
+        "constant": int((found.minimum == found.maximum).sum()),
+        "min": float(found.minimum.min()),
+        "max": float(found.maximum.max()),
+        "quantiles": {
+            name: dict(zip(map(str, _QUANTILES), np.percentile(column, _QUANTILES).tolist(), strict=True))
+            for name, column in columns.items()
+        },
+    }
+
+
+def stats_lines(record: Mapping[str, Any]) -> list[str]:
+    """Return a `stats_record` as lines of text."""
+    lines = [record["path"]]
+    for name, tap in record["taps"].items():
+        counts = f"{tap['always_zero']:,} always 0, {tap['constant']:,} the same in all rows"
+        table = [["", "lowest", *(f"{q} %" for q in _QUANTILES[1:-1]), "highest"]]
+        for what, quantiles in tap["quantiles"].items():
+            table.append([what, *(f"{value:.4g}" for value in quantiles.values())])
+        lines += ["", f"tap {name}: {tap['features']:,} features of {tap['rows']:,} rows; {counts}"]
+        lines += [f"  values from {tap['min']:.4g} to {tap['max']:.4g}; of each feature:"]
+        lines += [f"  {line}" for line in aligned(table)]
+    return [printable(line) for line in lines]
+
+
+def pca_record(path: Path, tap: str | None, count: int, csv_path: Path | None) -> dict[str, Any]:
+    """Return a tap's principal components, and write where the rows lie along them if a path is given.
+
+    Raises:
+        CacheError: the file isn't there, is no finished feature cache, has no such tap, or no row with status ok.
+        SettingsError: the file has several taps and none is named, or `count` is below 1.
+        StorageError: the CSV can't be written.
+    """
+    from featcache.inspection.feature_space import principal_components
+
+    reader = open_cache(path)
+    name = _one_tap(reader, tap)
+    found = principal_components(reader, name, count)
+    if csv_path is not None:
+        _write_scores(csv_path, reader, name, found)
+    numbered = enumerate(zip(found.variances.tolist(), found.shares.tolist(), strict=True), start=1)
+    components = [{"component": number, "variance": value, "share": share} for number, (value, share) in numbered]
+    return {"path": str(path), "tap": name, "features": len(found.mean), "components": components}
+
+
+def pca_lines(record: Mapping[str, Any]) -> Lines:
+    """Return a `pca_record` as a line and a table."""
+    shares = np.cumsum([component["share"] for component in record["components"]])
+    rows = []
+    for component, together in zip(record["components"], shares, strict=True):
+        variance, share = component["variance"], component["share"]
+        rows.append([str(component["component"]), f"{variance:.4g}", f"{share:.1%}", f"{together:.1%}"])
+    head = f"{record['path']}: tap {record['tap']}, {record['features']:,} features"
+    return [printable(head), Table(rows, ("component", "variance", "share", "together"))]
+
+
+def _write_scores(path: Path, reader: Reader, tap: str, components: "PrincipalComponents") -> None:
+    """Write row, id, class and a column a component."""
+    from featcache.inspection.feature_space import component_scores, usable_rows
+
+    rows, scores = usable_rows(reader), component_scores(reader, tap, components)
+    names = [f"pc{number + 1}" for number in range(scores.shape[1])]
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+    ):
+        lines = CsvWriter(stream)
+        lines.row(("row", "id", "class", *names))
+        for row, values in zip(rows.tolist(), scores.tolist(), strict=True):
+            lines.row((row, reader.ids[row], _class_of(reader, row), *(f"{value:.7g}" for value in values)))
+
+
+def neighbours_record(
+    path: Path, ids: Sequence[str], among: Path | None, tap: str | None, count: int, metric: str
+) -> dict[str, Any]:
+    """Return, for rows of one cache, the nearest rows of another one (or of the same: then no row finds itself).
+
+    Raises:
+        CacheError: a file isn't there, is no finished feature cache, has no such tap, or no other row with status ok.
+        CacheMismatchError: the two caches' taps aren't of the same settings.
+        SettingsError: no such row, several taps and none named, or a count or metric that can't be.
+    """
+    from featcache.inspection.feature_space import nearest_rows
+
+    asked = open_cache(path)
+    searched = asked if among is None else open_cache(among)
+    name = _one_tap(searched, tap)
+    _check_comparable(asked, searched, name)
+    rows = _rows_of(asked, ids)
+    own = rows if searched is asked else None
+    found = nearest_rows(searched, name, np.asarray(asked[name][rows], np.float64), count, metric, own)
+    records = [
+        {"row": row, "id": asked.ids[row], "class": _class_of(asked, row), "neighbours": near}
+        for row, near in zip(rows.tolist(), _described(searched, found.rows, found.distances), strict=True)
+    ]
+    return {"path": str(path), "among": str(searched.path), "tap": name, "metric": metric, "rows": records}
+
+
+def neighbours_lines(record: Mapping[str, Any]) -> list[str]:
+    """Return a `neighbours_record` as lines of text."""
+    lines = [f"nearest rows of {record['among']} by {record['metric']} distance in {record['tap']}"]
+    for row in record["rows"]:
+        table = [[f"{near['distance']:.4f}", near["id"], near["class"]] for near in row["neighbours"]]
+        lines += ["", f"{row['id']}  {row['class']}".rstrip(), *(f"  {line}" for line in aligned(table))]
+    return [printable(line) for line in lines]
+
+
+def _described(
+    reader: Reader, rows: npt.NDArray[np.int64], distances: npt.NDArray[np.float64]
+) -> list[list[dict[str, Any]]]:
+    return [
+        [
+            {"row": row, "id": reader.ids[row], "class": _class_of(reader, row), "distance": distance}
+            for row, distance in zip(line, far, strict=True)
+        ]
+        for line, far in zip(rows.tolist(), distances.tolist(), strict=True)
+    ]
+
+
+def _rows_of(reader: Reader, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The rows of these ids, in their order; all must have features."""
+    wanted, found = set(map(composed, ids)), dict[str, int]()
+    for row, row_id in enumerate(reader.ids):
+        if composed(row_id) in wanted:
+            found.setdefault(composed(row_id), row)
+            found[row_id] = row
+    missing = next((row_id for row_id in ids if composed(row_id) not in found), None)
+    if missing is not None:
+        raise SettingsError(f"{reader.path}: expected ids of its rows, e.g. {reader.ids[0]!r}; got {missing!r}")
+    rows = np.array([found.get(row_id, found[composed(row_id)]) for row_id in ids], np.int64)
+    set_aside = rows[np.asarray(reader.status)[rows] != Status.OK]
+    if len(set_aside):
+        raise SettingsError(f"{reader.path}: {reader.ids[int(set_aside[0])]!r} was set aside and has no features")
+    return rows
+
+
+def _check_comparable(asked: Reader, searched: Reader, tap: str) -> None:
+    """Distances mean something between rows of the same network, size and tap, however they were augmented."""
+    if tap not in asked.taps:
+        raise CacheMismatchError(
+            f"{asked.path}: expected the tap {tap} of {searched.path}; has {', '.join(asked.taps)}"
+        )
+    ours, theirs = ({**reader.taps[tap].settings, "augmentation": None} for reader in (asked, searched))
+    differing = sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name))
+    if differing:
+        raise CacheMismatchError(
+            f"expected caches of the same settings; {asked.path} and {searched.path} differ in {', '.join(differing)}"
+        )
+
+
+def _taps(reader: Reader, tap: str | None) -> list[str]:
+    return list(reader.taps) if tap is None else [reader.tap_name(tap)]
+
+
+def _one_tap(reader: Reader, tap: str | None) -> str:
+    taps = _taps(reader, tap)
+    if len(taps) > 1:
+        raise SettingsError(f"{reader.path} has several taps ({', '.join(taps)}): name one with --tap")
+    return taps[0]
+
+
+def _class_of(reader: Reader, row: int) -> str:
+    label = int(reader.labels[row])
+    return reader.class_names[label] if label >= 0 else ""

@@ -1,0 +1,153 @@
+"""Every member and the ensemble, best first: how well they tell rows that they haven't seen, and how sure that is."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from featcache.core.formatting import Lines, Table
+from featcache.ensemble import Ensemble, judged_members, judged_singles, normalised
+from featcache.errors import TrainingError
+from featcache.project import Artifact, Project, groups_of, usable_labels
+from featcache.training import (
+    OUT_OF_FOLD_FILE,
+    Float64s,
+    Predictions,
+    RowNumbers,
+    RowScores,
+    Scores,
+    bootstrap,
+    joined_members,
+    judge_parts,
+)
+
+ENSEMBLE = "ensemble"
+BEST_SINGLE = "best single"
+_COLUMNS = ("member", "tap", "accuracy", "95 %", "log-loss", "95 %", "weight", "train")
+
+
+def leaderboard_record(project: Project) -> dict[str, Any]:
+    """Return what is known of the members that the settings in force ask for, as JSON-able values.
+
+    Returns:
+        ``rows`` (scored out of fold), ``entries``: the ensemble and the best single member, both by nested score, then
+        every member by out-of-fold log-loss. An entry has ``member``, ``tap`` (None for what isn't of one), ``accuracy``,
+        ``log_loss``, ``interval`` (95 %, of rows or groups drawn anew), ``weight`` in the ensemble, ``seconds`` (of its
+        bag), and ``splits``: split -> scores, where labels are known. Without a complete ensemble there are only members.
+
+    Raises:
+        CacheFormatError: a file is damaged.
+        TrainingError: the members aren't trained.
+    """
+    sources = [source for stage in project.member_sources().values() for source in stage]
+    missing = next((source for source in sources if not source.is_complete()), None)
+    if missing is not None or not sources:
+        where = missing.path.parent if missing else project.folder
+        raise TrainingError(f"expected trained members in {where}; got none of these settings: {_NEXT}")
+    parts = [Predictions.load(source.path.parent / OUT_OF_FOLD_FILE) for source in sources]
+    whole = joined_members(parts)
+    known = whole.scored()
+    built = Ensemble.load(project.ensemble().path) if project.ensemble().is_complete() else None
+    found: dict[str, Scores] = {}
+    intervals = bootstrap(_remembering(_judged(known, built), found), groups_of(project, known.ids))
+    on_splits = _on_splits(project, built)
+    about = _about(sources, parts)
+    entries = []
+    for (name, score), interval in zip(found.items(), intervals, strict=True):
+        entry: dict[str, Any] = {"member": name, "tap": None, "seconds": None, "weight": None}
+        entry |= about.get(name, {}) | asdict(score) | {"interval": asdict(interval)}
+        if built is not None and name in about:
+            entry["weight"] = dict(zip(built.members, built.weights, strict=True)).get(name, 0.0)
+        entry["splits"] = {split: found[name] for split, found in on_splits.items() if name in found}
+        entries.append(entry)
+    summed = (ENSEMBLE, BEST_SINGLE)
+    entries.sort(key=lambda entry: (entry["member"] not in summed, entry["member"] != ENSEMBLE, entry["log_loss"]))
+    method = built.whole.method if built else None
+    single = built.best_single if built else None
+    return {"rows": len(known.ids), "method": method, "best_single": single, "entries": entries}
+
+
+_NEXT = "run `luigi --module pipeline Submit`"
+
+
+def leaderboard_lines(record: Mapping[str, Any]) -> Lines:
+    """Return a `leaderboard_record` as lines and a table."""
+    splits = list(dict.fromkeys(split for entry in record["entries"] for split in entry["splits"]))
+    columns = [
+        *_COLUMNS[:-2],
+        *(f"{split} {what}" for split in splits for what in ("accuracy", "log-loss")),
+        *_COLUMNS[-2:],
+    ]
+    table = Table([_cells(entry, splits) for entry in record["entries"]], columns)
+    lines: list[str | Table] = [f"{record['rows']:,} rows, each told by models that haven't seen its fold", table]
+    if record["method"]:
+        lines.append(
+            f"ensemble ({record['method']}) and best single ({record['best_single']}) are chosen anew for each fold, without it"
+        )
+    else:
+        lines.append(f"there is no ensemble of these settings: {_NEXT}")
+    return lines
+
+
+def _cells(entry: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
+    cells = [entry["member"], entry["tap"] or ""]
+    for what in ("accuracy", "log_loss"):
+        cells += [f"{entry[what]:.4f}", "{:.4f} to {:.4f}".format(*entry["interval"][what])]
+    for split in splits:
+        score = entry["splits"].get(split)
+        cells += [f"{score['accuracy']:.4f}", f"{score['log_loss']:.4f}"] if score else ["", ""]
+    weight, seconds = entry["weight"], entry["seconds"]
+    cells.append("" if weight is None else f"{weight:.2f}")
+    cells.append("" if seconds is None else f"{seconds:.1f} s")
+    return cells
+
+
+def _judged(known: Predictions, built: Ensemble | None) -> Iterator[tuple[str, RowScores]]:
+    """Yield (name, how it tells the scored rows), rows brought to sum 1."""
+    if built is not None:
+        yield ENSEMBLE, _judged_parts(known, built.nested_parts(known))
+        members = {fold: known.members.index(name) for fold, name in built.single_folds.items()}
+        yield BEST_SINGLE, judged_singles(known, members)
+    yield from zip(known.members, judged_members(known), strict=True)
+
+
+def _judged_parts(known: Predictions, told: Iterable[tuple[slice | RowNumbers, Float64s]]) -> RowScores:
+    return judge_parts(((rows, normalised(said)) for rows, said in told), known.labels)
+
+
+def _remembering(judged: Iterable[tuple[str, RowScores]], found: dict[str, Scores]) -> Iterator[RowScores]:
+    """Pass each on, one in memory after the other, and leave its scores in `found`."""
+    for name, each in judged:
+        found[name] = each.scores()
+        yield each
+
+
+def _on_splits(project: Project, built: Ensemble | None) -> dict[str, dict[str, dict[str, float]]]:
+    """Split -> name -> scores, of splits whose predictions are complete and whose labels are known."""
+    found = {}
+    for split in project.scored_splits():
+        artifact = project.predictions(split)
+        if not artifact.is_complete():
+            continue
+        predictions = Predictions.load(artifact.path)
+        labels = usable_labels(project, split, predictions.labels)
+        known = predictions.align([predictions.ids[row] for row in np.flatnonzero(labels >= 0).tolist()])
+        if not known.ids:
+            continue
+        scores = {name: asdict(each.scores()) for name, each in zip(known.members, judged_members(known), strict=True)}
+        if built is not None:
+            ensemble = _judged_parts(known, built.parts(known)).scores()
+            scores |= {ENSEMBLE: asdict(ensemble), BEST_SINGLE: scores[built.best_single]}
+        found[split] = scores
+    return found
+
+
+def _about(sources: Sequence[Artifact], parts: Sequence[Predictions]) -> dict[str, dict[str, Any]]:
+    """Member -> its tap, and the seconds that its bag took."""
+    about = {}
+    for source, part in zip(sources, parts, strict=True):
+        record = source.record() or {}
+        for name in part.members:
+            about[name] = {"tap": record.get("tap"), "seconds": record.get("seconds")}
+    return about

@@ -1,0 +1,176 @@
+"""What a person wants to know at the end of a run, read from the artifacts' records; no TensorFlow, no features."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from featcache.core.formatting import Lines, Table, pluralize
+from featcache.core.json_records import read_json
+from featcache.ensemble import Ensemble
+from featcache.errors import CacheError
+from featcache.project import LOG_NAME, Project, all_scores, notices
+from featcache.training import curves_lines
+
+
+def summary(project: Project) -> dict[str, Any]:
+    """Collect the facts of the last submission, or of a run that has no test images, as JSON-able values.
+
+    Returns:
+        what nobody may miss, rows per split, scores, seconds per stage, weights, precision and paths; parts that aren't
+        there are left out.
+    """
+    listed = project.listed() or {}
+    submits = "test" in project.splits()
+    record: dict[str, Any] = (read_json(project.submission().path) or {}) if submits else _without_submission(project)
+    return {
+        "name": project.settings.dataset.name,
+        "notices": [*notices(project), *record.get("notices", [])],
+        "classes": len(listed.get("class_names", ())),
+        "rows": {split: facts["rows"] for split, facts in listed.get("splits", {}).items()},
+        "rejected": (project.all_features().record() or {}).get("rejected", 0),
+        "scores": record.get("scores", {}),
+        "best_single": record.get("best_single"),
+        "members": record.get("members"),
+        "bags": _bags(project),
+        "seconds": _seconds(project),
+        "weights": project.resolved("weights") or {},
+        "precision": project.precision(),
+        "test": _test_place(project),
+        "submission": str(project.submission().content) if submits else None,
+        "submission_rows": record.get("rows"),
+        "report": str(project.report().content) if project.report().is_complete() else None,
+        "columns": record.get("columns"),
+        "features": str(project.all_features().path.parent),
+        "log": str(project.folder / LOG_NAME),
+    }
+
+
+def summary_parts(project: Project) -> Lines:
+    """Return the summary as an empty line and a table of one fact a row."""
+    facts = summary(project)
+    rows = " · ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
+    set_aside = f" · {facts['rejected']:,} set aside (rejected.csv)" if facts["rejected"] else ""
+    lines = [("notice", line) for line in facts["notices"]]
+    lines.append(("rows", f"{rows} · {facts['classes']} classes{set_aside}"))
+    lines += [(split, _score(score)) for split, score in facts["scores"].items()]
+    if facts["best_single"]:
+        best = facts["best_single"]
+        lines.append(
+            ("best single", f"{_score(best)}, chosen fold by fold like the ensemble; of all rows {best['member']}")
+        )
+    lines += [("curves", line) for line in curves_lines(facts["bags"], project.settings.features)]
+    lines.append(("weights", _weights(facts["weights"], facts["precision"])))
+    lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
+    lines.append(("submission", _submission(facts)))
+    if facts["report"]:
+        lines.append(("report", f"{_shown(facts['report'])} (open it in a browser)"))
+    lines.append(("cache", f"{_shown(facts['features'])} (featcache ls, featcache show FILE)"))
+    lines.append(("log", _shown(facts["log"])))
+    lines += [("try next", hint) for hint in _hints(project, facts)]
+    return ["", Table(_blank_repeats(lines))]
+
+
+def _without_submission(project: Project) -> dict[str, Any]:
+    """What the record of a submission says, for who has no test images to submit predictions for."""
+    if not project.ensemble().is_complete():
+        return {}
+    built = Ensemble.load(project.ensemble().path)
+    return {
+        "scores": all_scores(project, built),
+        "best_single": {"member": built.best_single, **vars(built.single_scores)},
+        "members": dict(zip(built.members, built.weights, strict=True)),
+    }
+
+
+def _test_place(project: Project) -> str:
+    """Where test images would be looked for."""
+    dataset = project.settings.dataset
+    return str((dataset.path or Path("PATH")) / ("test.csv" if dataset.source == "csv" else "test"))
+
+
+def _submission(facts: Mapping[str, Any]) -> str:
+    if facts["submission"] is None:
+        return f"none, as there are no test images: put them into {facts['test']} and run the same command again"
+    count, columns = facts["submission_rows"] or 0, ",".join(facts["columns"] or ())
+    return f"{_shown(facts['submission'])} ({pluralize(count, 'row')}: {_shortened(columns)})"
+
+
+def _bags(project: Project) -> list[dict[str, Any]]:
+    """Tap, shape and curves of every bag that has any."""
+    records = [project.bag(*bag).record() or {} for bag in project.bags()]
+    return [{name: each[name] for name in ("tap", "shape", "curves")} for each in records if "curves" in each]
+
+
+def _score(score: Mapping[str, Any]) -> str:
+    unusable = f"; {score['unusable']:,} more could not be used" if score.get("unusable") else ""
+    right = f" ({score['right']:,} of {score['rows']:,}{unusable})" if "right" in score else ""
+    spans = {name: f" ({low:.4f} to {high:.4f})" for name, (low, high) in score.get("interval", {}).items()}
+    accuracy = f"accuracy {score['accuracy']:.4f}{right}{spans.get('accuracy', '')}"
+    return f"{accuracy}, log-loss {score['log_loss']:.4f}{spans.get('log_loss', '')}"
+
+
+def _weights(weights: Mapping[str, Any], precision: str | None) -> str:
+    """Kind and precision; the whole note about missing weights was shown when it mattered, and is in the cache."""
+    random = "RANDOM (good enough to try things; no photos should be judged by them)"
+    missing = "RANDOM, as the ImageNet weights could not be had (good enough to try things, far behind on photos)"
+    kinds = {"random": missing if weights.get("setting") == "auto" else random, "file": f"{weights.get('setting')}"}
+    kind = str(weights.get("kind", "unknown"))
+    return f"{kinds.get(kind, kind)}, computed in {precision}"
+
+
+def _seconds(project: Project) -> dict[str, float]:
+    """Seconds of each stage's last real run."""
+    seconds = {"index": float((project.listed() or {}).get("seconds", 0))}
+    seconds["features"] = sum(_cache_seconds(project.features(*cache).path) for cache in project.caches())
+    seconds["heads"] = sum(_recorded_seconds(project.bag(*bag).record()) for bag in project.bags())
+    if project.convnets():
+        seconds["convnets"] = sum(_recorded_seconds(member.record()) for member in project.convnets())
+    seconds["predictions"] = sum(_recorded_seconds(project.predictions(s).record()) for s in project.scored_splits())
+    seconds["ensemble"] = _recorded_seconds(project.ensemble().record())
+    return seconds
+
+
+def _cache_seconds(path: Path) -> float:
+    from featcache.cache import open_cache
+
+    try:
+        return float(open_cache(path).run.get("seconds", 0))
+    except CacheError:
+        return 0.0  # removed to save space; the heads made from it still stand
+
+
+def _recorded_seconds(record: Mapping[str, Any] | None) -> float:
+    return float((record or {}).get("seconds", 0))
+
+
+def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
+    """The command to repeat, and at most three additions to it that fit what was run."""
+    spec, dataset = project.settings.features, project.settings.dataset
+    hints = []
+    if dataset.source == "digits":
+        hints.append(("own images", "--Dataset-source folder --Dataset-path FOLDER --Dataset-name NAME"))
+    if facts["weights"].get("kind") == "random":
+        hints.append(("trained weights", "--Features-weights imagenet"))
+    if spec.image_size < 224 and dataset.source == "folder":
+        hints.append(("more pixels", "--Features-image-size 224"))
+    if len(spec.taps) == 1 and spec.backbone.lower() in ("vgg16", "vgg19"):
+        hints.append(("another layer", "--Features-taps block4_pool,block5_pool"))
+    if spec.copies == 0 and dataset.source == "folder":
+        hints.append(("augmentation", "--Features-copies 5"))
+    width = max((len(name) for name, _ in hints[:3]), default=0)
+    additions = [f"  {name:<{width}}  {flags}" for name, flags in hints[:3]]
+    return ["luigi --module pipeline Submit, and one of", *additions] if additions else []
+
+
+def _shown(path: str) -> str:
+    """The path as one would type it from here."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+
+
+def _shortened(columns: str) -> str:
+    return columns if len(columns) <= 60 else f"{columns[:57]}..."
+
+
+def _blank_repeats(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [("" if i and lines[i - 1][0] == name else name, text) for i, (name, text) in enumerate(lines)]

@@ -1,0 +1,224 @@
+"""Every stage of a project: complete or not, how large, how old, and in one line what would make it run."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featcache.core.formatting import Lines, Table, age_text, printable, size_text
+from featcache.core.keys import SHORT
+from featcache.core.paths import is_file, is_folder
+from featcache.dataset import Manifest, preview_images
+from featcache.errors import SourceError
+from featcache.inspection.staleness import MISSING, cache_reason, manifest_reason, record_reason
+from featcache.project import Artifact, Project
+from featcache.training import RECORD_FILE
+
+# What Submit asks for, and what each stage needs, as in pipeline/tasks.py.
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "IndexImages": (),
+    "ExtractFeatures": ("IndexImages",),
+    "TrainHeads": ("ExtractFeatures",),
+    "TrainConvNets": ("IndexImages",),
+    "PredictRows": ("ExtractFeatures", "TrainHeads", "TrainConvNets"),
+    "BuildEnsemble": ("TrainHeads", "TrainConvNets"),
+    "WriteSubmission": ("ExtractFeatures", "BuildEnsemble", "PredictRows"),
+    "WriteReport": ("ExtractFeatures", "BuildEnsemble", "PredictRows"),
+}
+_LAST = ("WriteSubmission", "WriteReport")
+_LAST_WITHOUT_TEST = ("BuildEnsemble", "PredictRows", "WriteReport")
+_NO_TEST = "there are no test images"
+COLUMNS = ("stage", "state", "size", "age", "what would make it run")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one stage: its artifacts, whether all are complete, and why not.
+
+    Attributes:
+        artifacts: what the stage makes.
+        complete: whether each carries the key that it must.
+        reason: settings, files or rows that changed; "" where only something upstream did.
+        upstream: stages upstream whose results changed.
+    """
+
+    artifacts: list[Artifact]
+    complete: bool
+    reason: str = ""
+    upstream: tuple[str, ...] = ()
+
+
+def status_record(project: Project) -> dict[str, Any]:
+    """Return the state of every stage as JSON-able values; nothing is written, and only new files are read.
+
+    Images that changed are listed in memory, so that every later stage is judged by what a run would then find.
+
+    Raises:
+        SettingsError: settings that no run could start with.
+    """
+    findings = _findings(project)
+    incomplete = {stage for stage, found in findings.items() if not found.complete}
+    running = _running(incomplete, project)
+    now = time.time()
+    stages = []
+    for stage, found in findings.items():
+        files = [path for artifact in found.artifacts for path in _files(artifact)]
+        newest = max((path.stat().st_mtime for path in files), default=None)
+        stages.append(
+            {
+                "stage": stage,
+                "complete": found.complete,
+                "would_run": stage in running,
+                "reason": "" if found.complete else _reason(stage, found, incomplete),
+                "bytes": sum(path.stat().st_size for path in files),
+                "age_seconds": None if newest is None else round(now - newest, 3),
+                "paths": [str(artifact.path) for artifact in found.artifacts],
+            }
+        )
+    return {"name": project.settings.dataset.name, "folder": str(project.folder), "stages": stages}
+
+
+def would_run(record: Mapping[str, Any]) -> bool:
+    """Whether `luigi --module pipeline Submit` would do any work."""
+    return any(stage["would_run"] for stage in record["stages"])
+
+
+def status_lines(record: Mapping[str, Any]) -> Lines:
+    """Return a `status_record` as a line and a table."""
+    rows = []
+    for stage in record["stages"]:
+        state = "complete" if stage["complete"] else "runs" if stage["would_run"] else "not needed"
+        age = "" if stage["age_seconds"] is None else age_text(stage["age_seconds"])
+        rows.append([stage["stage"], state, size_text(stage["bytes"]), age, stage["reason"]])
+    return [printable(record["folder"]), Table(rows, COLUMNS)]
+
+
+def _findings(project: Project) -> dict[str, Finding]:
+    parts: dict[str, Callable[[], Finding]] = {
+        "IndexImages": lambda: _index(project),
+        "ExtractFeatures": lambda: _features(project, indexed=findings["IndexImages"].complete),
+        "TrainHeads": lambda: _heads(project),
+        **({"TrainConvNets": lambda: _convnets(project)} if project.convnets() else {}),
+        "PredictRows": lambda: _predictions(project),
+        "BuildEnsemble": lambda: _recorded([project.ensemble()]),
+        "WriteSubmission": lambda: _submission(project),
+        **({"WriteReport": lambda: _recorded([project.report()])} if project.settings.report.enabled else {}),
+    }
+    findings: dict[str, Finding] = {}
+    for stage, find in parts.items():
+        findings[stage] = find()
+    return findings
+
+
+def _index(project: Project) -> Finding:
+    artifact = project.manifest()
+    if artifact.is_complete():
+        return Finding([artifact], complete=True)
+    try:
+        now = preview_images(project.settings.dataset, project.folder, project.listing)
+    except SourceError as error:
+        return Finding([artifact], complete=False, reason=str(error))
+    project.foresee(now)
+    return Finding([artifact], complete=False, reason=manifest_reason(project.folder, now))
+
+
+def _features(project: Project, *, indexed: bool) -> Finding:
+    whole = project.all_features()
+    caches = [(split, copy, project.features(split, copy)) for split, copy in project.caches()]
+    artifacts = [*(artifact for _, _, artifact in caches), whole]
+    stale = [(split, copy) for split, copy, artifact in caches if not artifact.is_complete()]
+    if not stale and whole.is_complete():
+        return Finding(artifacts, complete=True)
+    # Rows that changed are the reason of IndexImages, as long as that didn't run.
+    manifest = Manifest.load(project.folder) if indexed and stale else None
+    reasons = [cache_reason(project, s, c, manifest) for s, c in stale]
+    upstream = () if indexed else ("IndexImages",)
+    found = list(dict.fromkeys(reason for reason in reasons if reason))
+    if len(found) > 1 and MISSING in found:
+        found.remove(MISSING)
+    if not found and not upstream:
+        found = ["its record is missing or of other features"]
+    return Finding(artifacts, complete=False, reason="; ".join(found), upstream=upstream)
+
+
+def _heads(project: Project) -> Finding:
+    folder, siblings = project.folder / "heads", {}
+    for tap, shape in project.bags():
+        any_key = "?" * SHORT  # "fast-pseudo" begins with "fast"
+        path = project.bag(tap, shape).path
+        alike = sorted(folder.glob(f"{path.parent.name.rpartition('-')[0]}-{any_key}/bag.json"))
+        siblings[str(path)] = alike or sorted(folder.glob(f"{tap}-*/bag.json"))
+    return _recorded([project.bag(*bag) for bag in project.bags()], siblings)
+
+
+def _convnets(project: Project) -> Finding:
+    siblings = {}
+    for seed, artifact in enumerate(project.convnets()):
+        siblings[str(artifact.path)] = sorted(artifact.path.parent.parent.glob(f"seed{seed}-*/{RECORD_FILE}"))
+    return _recorded(project.convnets(), siblings)
+
+
+def _predictions(project: Project) -> Finding:
+    splits = project.scored_splits()
+    if not splits and project.listed():
+        return Finding([], complete=False, reason=f"{_NO_TEST} to predict")
+    return _recorded([project.predictions(split) for split in splits])
+
+
+def _submission(project: Project) -> Finding:
+    if project.listed() and "test" not in project.splits():
+        return Finding([], complete=False, reason=_NO_TEST)
+    return _recorded([project.submission()])
+
+
+def _recorded(artifacts: list[Artifact], siblings: Mapping[str, Iterable[Path]] | None = None) -> Finding:
+    stale = [artifact for artifact in artifacts if not artifact.is_complete()]
+    if artifacts and not stale:
+        return Finding(artifacts, complete=True)
+    found = [record_reason(artifact, (siblings or {}).get(str(artifact.path), ())) for artifact in stale]
+    reasons = dict.fromkeys(reason for reason, _ in found if reason)
+    upstream = tuple(dict.fromkeys(name for _, names in found for name in names))
+    return Finding(artifacts, complete=False, reason="; ".join(reasons), upstream=upstream)
+
+
+def _reason(stage: str, found: Finding, incomplete: set[str]) -> str:
+    """What of the stage's own changed; else the stage upstream that it waits for."""
+    if found.reason and found.reason != MISSING:
+        return found.reason
+    # a second round of heads waits for the first, which is of the same stage
+    waiting = [name for name in found.upstream if name in incomplete - {stage}] or list(found.upstream)
+    waiting = waiting or [name for name in NEEDS[stage] if name in incomplete]
+    if found.reason == MISSING:
+        return MISSING
+    return f"upstream: {waiting[0]}" if waiting else "its record is damaged"
+
+
+def _running(incomplete: set[str], project: Project) -> set[str]:
+    """The stages that Submit would run: Luigi looks upstream of what is incomplete only.
+
+    Without a true manifest no key is known, so then it looks at every stage that there is something to do for.
+    """
+    running: set[str] = set()
+    splits = project.splits()
+    needless = {"WriteSubmission"} if splits and "test" not in splits else set()
+    needless |= {"PredictRows"} if splits and not project.scored_splits() else set()
+    if "IndexImages" in incomplete:
+        return incomplete - needless
+    asked = list(_LAST_WITHOUT_TEST if needless else _LAST)
+    incomplete = incomplete - needless
+    while asked:
+        stage = asked.pop()
+        if stage in incomplete and stage not in running:
+            running.add(stage)
+            asked += NEEDS[stage]
+    return running
+
+
+def _files(artifact: Artifact) -> list[Path]:
+    """The files of an artifact that are there; a bag or a member's networks are all of the folder, the manifest both its files."""
+    path = artifact.path
+    inside = list(path.parent.glob("*")) if is_folder(path.parent) else []
+    beside = {"bag.json": inside, RECORD_FILE: inside, "manifest.json": [path, path.with_name("manifest.csv")]}
+    files = beside.get(path.name, [path, *([artifact.content] if artifact.content else [])])
+    return [file for file in files if is_file(file)]

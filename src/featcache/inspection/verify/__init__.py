@@ -1,0 +1,1 @@
+"""Check files of caches and artifacts."""

@@ -1,0 +1,163 @@
+"""luigi.cfg as Luigi reads it, without Luigi: for commands that start in a blink and must see the same settings."""
+
+import codecs
+import io
+import os
+import re
+from collections.abc import Sequence
+from configparser import ConfigParser, InterpolationMissingOptionError
+from configparser import Error as ConfigError
+from pathlib import Path
+from typing import Any
+
+from featcache.core import paths
+from featcache.errors import SettingsError
+from featcache.project.project import Project
+from featcache.settings import SECTIONS, check_names, parse_settings
+
+# In the order in which Luigi reads them; what comes later wins.
+CONFIG_FILES = ("/etc/luigi/client.cfg", "/etc/luigi/luigi.cfg", "client.cfg", "luigi.cfg")
+PATH_VARIABLE = "LUIGI_CONFIG_PATH"
+_PARSER_VARIABLE = "LUIGI_CONFIG_PARSER"
+_VARIABLE = re.compile(r"\$\{([^}]+)\}")
+
+# Sections in which Luigi takes parameters of single stages; they are no settings of the project.
+STAGES = (
+    "IndexImages",
+    "ExtractSplit",
+    "ExtractFeatures",
+    "TrainBag",
+    "TrainHeads",
+    "TrainConvNets",
+    "PredictRows",
+    "BuildEnsemble",
+    "WriteSubmission",
+    "WriteReport",
+    "Submit",
+)
+
+
+def configured_project(overrides: Sequence[str] = ()) -> Project:
+    """Return the project of luigi.cfg in the current folder and of ``$LUIGI_CONFIG_PATH``.
+
+    Args:
+        overrides: ``Section.key=value`` each, as ``--Section-key value`` on Luigi's command line.
+
+    Raises:
+        SettingsError: a file, section, key or value that Luigi would stumble over, too.
+    """
+    sections = {name: dict(values) for name, values in configured_sections().items()}
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        section, dot, key = name.partition(".")
+        if not (equals and dot and section and key):
+            raise SettingsError(f"--set: expected Section.key=value, e.g. Features.image_size=96; got {override!r}")
+        sections.setdefault(section.strip(), {})[key.strip().replace("-", "_")] = value
+    check_names(sections)
+    return Project(parse_settings(sections))
+
+
+def configured_sections() -> dict[str, dict[str, str]]:
+    """Return section -> key (with underscores) -> text, without the stages' sections and what ``[DEFAULT]`` adds to each.
+
+    Raises:
+        SettingsError: a file can't be read as luigi.cfg, a section or key is misspelt, a value of ours names what isn't
+            there, or a setting stands in ``[DEFAULT]``.
+    """
+    if os.environ.get(_PARSER_VARIABLE, "cfg") == "toml":
+        raise SettingsError(f"expected luigi.cfg; got {_PARSER_VARIABLE}=toml, which only Luigi reads: unset it")
+    files = config_files()
+    parser = _parser()
+    for name in files:
+        _read(parser, name)
+    _refuse_defaults(parser)
+    sections = {
+        section: {key: _value(parser, section, key, files) for key in parser[section] if key not in parser.defaults()}
+        for section in parser.sections()
+        if section not in STAGES
+    }
+    check_names(sections, STAGES)
+    return {name: {key.replace("-", "_"): text for key, text in values.items()} for name, values in sections.items()}
+
+
+def config_files() -> list[str]:
+    """Return the files that Luigi reads, of those that are there; Luigi itself passes over what it can't open.
+
+    Raises:
+        SettingsError: one is there and can't be opened, or ``$LUIGI_CONFIG_PATH`` leads to nothing.
+    """
+    named = os.environ.get(PATH_VARIABLE)
+    files = [name for name in CONFIG_FILES if os.path.lexists(name)] + ([named] if named else [])
+    for name in files:
+        where = f"{PATH_VARIABLE}={name!r}" if name == named else name
+        if not paths.is_file(Path(name)):
+            raise SettingsError(f"{where}: expected a file of settings; got {paths.what_is(Path(name))}")
+        if name == named and Path(name).suffix == ".toml":
+            raise SettingsError(f"{where}: expected a file like luigi.cfg; got TOML, which isn't read")
+    return files
+
+
+def _parser(**options: Any) -> ConfigParser:
+    parser = ConfigParser(**options)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]  # as Luigi: keys keep their case
+    return parser
+
+
+def _read(parser: ConfigParser, name: str) -> None:
+    """Add what a file says.
+
+    Raises:
+        SettingsError: it can't be read, isn't UTF-8 without a byte order mark, or no luigi.cfg.
+    """
+    try:
+        content = paths.read_bytes(Path(name))
+    except OSError as error:
+        raise SettingsError(f"{name}: can't be read: {paths.fault(error)}") from error
+    advice = "save it as UTF-8 without a byte order mark, which is what Luigi reads"
+    if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise SettingsError(f"{name}: expected text; it begins with a byte order mark: {advice}")
+    try:
+        parser.read_file(io.StringIO(content.decode("utf-8"), newline=None), source=name)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SettingsError(
+            f"{name}, line {line}: expected UTF-8; got the byte 0x{content[error.start]:02x}: {advice}"
+        ) from error
+    except ConfigError as error:
+        raise SettingsError(f"{name}: {' '.join(str(error).split())}") from error
+
+
+def _refuse_defaults(parser: ConfigParser) -> None:
+    """``[DEFAULT]`` may hold what values name as ``%(key)s``; a setting there would count only in sections that are there."""
+    for key in parser.defaults():
+        section = next((name for name, known in SECTIONS.items() if key.replace("-", "_") in known), None)
+        if section:
+            raise SettingsError(
+                f"[DEFAULT]: expected no setting; got {key!r}: put it into its section, e.g. [{section}]"
+            )
+
+
+def _value(parser: ConfigParser, section: str, key: str, files: Sequence[str]) -> str:
+    """A value with ``%(key)s`` and ``${NAME}`` in full, as Luigi has it; those of Luigi's own sections as they are written."""
+    written = parser.get(section, key, raw=True)
+    if section not in SECTIONS:
+        return written
+    try:
+        return _VARIABLE.sub(lambda match: os.environ[match[1]], parser.get(section, key))
+    except KeyError as missing:
+        fault = f"the environment variable {missing.args[0]} isn't set"
+    except ConfigError as error:
+        missing_key = isinstance(error, InterpolationMissingOptionError)
+        why = f"there is no key {error.args[-1]!r}" if missing_key else " ".join(str(error).split())
+        fault = f"{why}: write %% for a % itself"
+    raise SettingsError(f"{_place(section, key, files)}: [{section}] {key}: got {key}={written!r}; {fault}")
+
+
+def _place(section: str, key: str, files: Sequence[str]) -> str:
+    """The file that has the last word about a key."""
+    for name in files[:0:-1]:
+        alone = _parser(interpolation=None)
+        _read(alone, name)
+        if alone.has_option(section, key):
+            return name
+    return files[0]

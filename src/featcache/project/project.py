@@ -1,0 +1,286 @@
+"""One project: its settings, where each artifact lies, and the key that each must carry.
+
+Everything here is cheap, because Luigi asks at every scheduling: stats, small JSON and HDF5 attributes; no images, no
+TensorFlow, no pandas. A key is None while something upstream isn't there, so nothing downstream passes for complete.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from featcache.cache import file_key
+from featcache.core import keys
+from featcache.core.json_records import read_json, write_json
+from featcache.core.paths import fault
+from featcache.dataset import FileStats, Manifest, current_key, list_files, stored_manifest
+from featcache.errors import SubmissionError
+from featcache.features import known_digest, row_settings
+from featcache.project.artifact import Artifact
+from featcache.settings import Settings, backbone_settings
+from featcache.training import (
+    CONVNET_VERSION,
+    PSEUDO,
+    RECORD_FILE,
+    first_round,
+    member_settings,
+    shape_settings,
+    shapes,
+    training_version,
+)
+
+LOG_NAME = "luigi.log"
+
+# Raised when the same settings and inputs would give other values than before.
+PREDICT_VERSION = 1
+ENSEMBLE_VERSION = 3
+SUBMISSION_VERSION = 3
+REPORT_VERSION = 2
+
+
+class Project:
+    """Paths and keys of one data set's artifacts.
+
+    One instance is one run, in the processes that it forks too: it lists the source once (what is added meanwhile is the
+    next run's), and `run` is the random name that its artifacts carry, which is what ``--rerun`` asks for.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.folder = settings.folder
+        self.run = secrets.token_hex(8)
+        self._confirmed: str | None = None
+        self._foreseen: Mapping[str, Any] | None = None
+
+    # ---- manifest
+
+    @cached_property
+    def listing(self) -> FileStats | None:
+        """The source's files as stats, taken once; None when the source can't be listed."""
+        return list_files(self.settings.dataset)
+
+    def manifest(self) -> Artifact:
+        """The listed rows; its key is the stored one while the source is as it was listed, else unknown.
+
+        Once a stored manifest is found true it stays so for this run: an image that changes later is found by its digest
+        when it is decoded, and is the next run's.
+        """
+        stored = stored_manifest(self.folder)
+        if self._confirmed is None or stored is None or stored["key"] != self._confirmed:
+            self._confirmed = current_key(self.settings.dataset, self.folder, self.listing)
+        return Artifact(self.folder / "manifest.json", self._confirmed)
+
+    def listed(self) -> Mapping[str, Any] | None:
+        """The manifest's summary, `manifest.json`; None while it isn't there or isn't true."""
+        if self._foreseen is not None:
+            return self._foreseen
+        return stored_manifest(self.folder) if self.manifest().key else None
+
+    def foresee(self, manifest: Manifest) -> None:
+        """Derive all keys as if `manifest` were already saved: what a run would then find stale is stale."""
+        self._foreseen = manifest.summary()
+
+    def recall(self) -> None:
+        """Derive all keys from the manifest as it was last saved, without a look at the images.
+
+        For those who apply what was trained: they need no image of the source, and must not wait for a listing.
+        """
+        self._foreseen = stored_manifest(self.folder)
+
+    def splits(self) -> Mapping[str, Mapping[str, Any]]:
+        """Split -> what the manifest says of it (key, rows, rejected); empty while there is none."""
+        listed = self.listed()
+        return listed["splits"] if listed else {}
+
+    # ---- features
+
+    @property
+    def resolved_path(self) -> Path:
+        """Where ``auto`` settings are recorded once they are resolved."""
+        return self.folder / "resolved.json"
+
+    def resolved(self, what: str) -> Mapping[str, Any] | None:
+        """What ``weights`` or ``precision`` was resolved to, if the setting is still the one it was resolved for."""
+        recorded = (read_json(self.resolved_path) or {}).get(what)
+        setting = getattr(self.settings.features, what)
+        return recorded if isinstance(recorded, dict) and recorded.get("setting") == setting else None
+
+    def record_resolved(self, what: str, record: Mapping[str, Any]) -> None:
+        """Keep what a setting was resolved to; the file travels with the artifacts."""
+        write_json(self.resolved_path, {**(read_json(self.resolved_path) or {}), what: record})
+
+    def weights_digest(self) -> str | None:
+        """SHA-256 of the weights, or None while they aren't resolved."""
+        return known_digest(self.settings.features, self.resolved("weights"))
+
+    def precision(self) -> str | None:
+        """``float32`` or ``bfloat16``; None while ``auto`` isn't resolved."""
+        setting, recorded = self.settings.features.precision, self.resolved("precision")
+        return str(recorded["value"]) if setting == "auto" and recorded else None if setting == "auto" else setting
+
+    def caches(self) -> list[tuple[str, int]]:
+        """(split, copy) of every feature cache that the settings ask for."""
+        copies = {"train": self.settings.features.copies}
+        return [(split, copy) for split in self.splits() for copy in range(copies.get(split, 0) + 1)]
+
+    def tap_settings(self, copy: int) -> dict[str, dict[str, object]]:
+        """Tap name -> everything that decides a row's values but its content; empty while unresolved."""
+        weights, precision, spec = self.weights_digest(), self.precision(), self.settings.features
+        if weights is None or precision is None:
+            return {}
+        return row_settings(spec, backbone_settings(spec), weights, precision, copy)
+
+    def tap_keys(self, copy: int) -> dict[str, str]:
+        """Tap name -> the settings half of its row keys; empty while unresolved."""
+        return {name: keys.digest(settings) for name, settings in self.tap_settings(copy).items()}
+
+    def features(self, split: str, copy: int) -> Artifact:
+        """One feature cache; its name carries the short digest of its row settings."""
+        spec, taps, listed = self.settings.features, self.tap_keys(copy), self.listed()
+        key = None
+        if taps and listed and split in listed["splits"]:
+            key = file_key(taps, listed["splits"][split]["key"], listed["class_names"], split, copy)
+        readable = f"{split}-copy{copy}-{backbone_settings(spec)['backbone']}-{'+'.join(taps)}-{spec.image_size}"
+        digest = f"-{keys.short(keys.digest(list(taps.values())))}.h5"
+        name = keys.short_name(readable, len(digest)) + digest
+        return Artifact(self.folder / "features" / name, key)
+
+    def all_features(self) -> Artifact:
+        """All caches and `rejected.csv` together."""
+        caches = {f"{split} copy {copy}": self.features(split, copy) for split, copy in self.caches()}
+        inputs = {
+            "settings": {"Features": {"copies": self.settings.features.copies}},
+            "upstream": {"ExtractSplit": {name: c.key if c.is_complete() else None for name, c in caches.items()}},
+        }
+        return Artifact(self.folder / "features" / "features.json", _key(inputs), inputs=inputs)
+
+    # ---- heads
+
+    def bags(self) -> list[tuple[str, str]]:
+        """(tap, shape) of every bag that the settings ask for, tap by tap."""
+        return [(tap.name, shape) for tap in self.settings.features.taps for shape in shapes(self.settings.heads)]
+
+    def bag(self, tap: str, shape: str) -> Artifact:
+        """Heads of one tap and shape: they depend on training rows, that tap's features of all copies, and their settings."""
+        taps = [self.tap_keys(copy).get(tap) for copy in range(self.settings.features.copies + 1)]
+        rows = self.splits().get("train", {}).get("key")
+        settings: dict[str, Any] = {"Heads": shape_settings(self.settings.heads, shape)}
+        features: dict[str, Any] = {"taps": taps, "rows": rows}
+        upstream: dict[str, Any] = {"ExtractFeatures": features}
+        if shape.endswith(PSEUDO):
+            settings["Ensemble"] = asdict(self.settings.ensemble)
+            features["test"] = self.features("test", 0).key
+            upstream["TrainHeads"] = [bag.key for bag in self.first_round()]
+        inputs = {"version": training_version(shape), "settings": settings, "upstream": upstream}
+        key = _key(inputs)
+        name = f"{keys.short_name(f'{tap}-{shape}', keys.SHORT + 1)}-{keys.short(key or '')}"
+        return Artifact(self.folder / "heads" / name / "bag.json", key, inputs=inputs)
+
+    def first_round(self) -> list[Artifact]:
+        """The bags whose ensemble labels test rows for a second round."""
+        taps = [tap.name for tap in self.settings.features.taps]
+        return [self.bag(tap, shape) for tap in taps for shape in first_round(self.settings.heads)]
+
+    # ---- small convolutional networks, and all members
+
+    def convnet(self, seed: int) -> Artifact:
+        """One member's networks, one a fold: they depend on training images, classes and settings, and on no features."""
+        listed, rows = self.listed(), self.splits().get("train", {}).get("key")
+        classes = keys.sequence_digest(listed["class_names"]) if listed else None
+        settings = member_settings(self.settings.convnet, seed, self.settings.heads.folds)
+        upstream = {"IndexImages": {"rows": rows, "classes": classes}}
+        inputs = {"version": CONVNET_VERSION, "settings": settings, "upstream": upstream}
+        key = _key(inputs)
+        return Artifact(self.folder / f"convnets/seed{seed}-{keys.short(key or '')}" / RECORD_FILE, key, inputs=inputs)
+
+    def convnets(self) -> list[Artifact]:
+        """Every member's networks, in the order of the seeds."""
+        return [self.convnet(seed) for seed in range(self.settings.convnet.members)]
+
+    def member_sources(self) -> dict[str, list[Artifact]]:
+        """Stage -> its artifacts that members come from, each in a folder with `out_of_fold.hdf5`; only stages that have any.
+
+        Ensemble and predictions take members from here and from nowhere else.
+        """
+        stages = {"TrainHeads": [self.bag(*bag) for bag in self.bags()], "TrainConvNets": self.convnets()}
+        return {stage: artifacts for stage, artifacts in stages.items() if artifacts}
+
+    def _member_keys(self) -> dict[str, list[str | None]]:
+        return {stage: [artifact.key for artifact in artifacts] for stage, artifacts in self.member_sources().items()}
+
+    # ---- predictions, ensemble, submission, report
+
+    def scored_splits(self) -> list[str]:
+        """The splits beside `train` that have rows."""
+        return [split for split in self.splits() if split != "train"]
+
+    def predictions(self, split: str) -> Artifact:
+        """All members' predictions for a split that nothing is trained on."""
+        upstream = {"ExtractFeatures": self.features(split, 0).key, **self._member_keys()}
+        inputs = {"version": PREDICT_VERSION, "split": split, "upstream": upstream}
+        return Artifact(self.folder / "predictions" / f"{split}.hdf5", _key(inputs), inputs=inputs)
+
+    def ensemble(self) -> Artifact:
+        """Members, weights, temperature and clip, chosen on the members' out-of-fold predictions."""
+        inputs = {
+            "version": ENSEMBLE_VERSION,
+            "settings": {"Ensemble": asdict(self.settings.ensemble)},
+            "upstream": self._member_keys(),
+        }
+        return Artifact(self.folder / "ensemble.json", _key(inputs), inputs=inputs)
+
+    def submission(self) -> Artifact:
+        """The submission's record; the submission itself is its content."""
+        spec, sample = self.settings.submission, self.settings.dataset.sample_submission
+        listed = self.listed()
+        names = listed["class_names"] if listed else None
+        inputs = {
+            "version": SUBMISSION_VERSION,
+            "settings": {"Submission": asdict(spec)},
+            "files": {"sample submission": _sample_digest(sample) if sample else None},
+            "upstream": {
+                "BuildEnsemble": self.ensemble().key,
+                "PredictRows": {split: self.predictions(split).key for split in self.scored_splits()},
+                "IndexImages": keys.sequence_digest(names) if names is not None else None,
+            },
+        }
+        name = "submission.csv.gz" if spec.gzip else "submission.csv"
+        return Artifact(self.folder / "submission.json", _key(inputs), self.folder / name, inputs)
+
+    def report(self) -> Artifact:
+        """The report's record; the page itself is its content. It needs no submission, and no rows beside `train`."""
+        predictions = {split: self.predictions(split).key for split in self.scored_splits()}
+        inputs = {
+            "version": REPORT_VERSION,
+            "upstream": {
+                "ExtractFeatures": {split: self.features(split, 0).key for split in self.splits()},
+                "BuildEnsemble": self.ensemble().key,
+                **({"PredictRows": predictions} if predictions else {}),
+            },
+        }
+        folder = self.folder / "report"
+        return Artifact(folder / "report.json", _key(inputs), folder / "index.html", inputs)
+
+
+def _sample_digest(sample: Path) -> str:
+    try:
+        return keys.file_digest(sample)
+    except OSError as error:
+        raise SubmissionError(
+            f"[Dataset] sample_submission: {sample} can't be read: {fault(error)}: mend it"
+        ) from error
+
+
+def _key(inputs: Mapping[str, Any]) -> str | None:
+    """The key of what is made from `inputs`; None while something of ``upstream`` isn't known or isn't there."""
+    return keys.digest(inputs) if _is_known(inputs["upstream"]) else None
+
+
+def _is_known(upstream: object) -> bool:
+    if isinstance(upstream, Mapping):
+        upstream = list(upstream.values())
+    if isinstance(upstream, list):
+        return bool(upstream) and all(map(_is_known, upstream))
+    return upstream is not None

@@ -1,0 +1,160 @@
+"""What images that can't be used leave of each class, split and tap: too little is refused, much less is told."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.cache import Reader, Status, open_cache
+from featcache.core.formatting import pluralize
+from featcache.core.rows import Rows
+from featcache.errors import CacheError, RejectedImageError, SourceChangedError, SubmissionError, TrainingError
+from featcache.project.project import Project
+
+REJECTED_CSV = "rejected.csv"
+LEAST = 2  # usable images of a class: one to train on and one to score
+_NAMED = 3
+_COMPARED = 64  # rows of a tap, evenly spaced
+
+
+@dataclass(frozen=True, eq=False)
+class SplitRows:
+    """Which rows of one split can be used.
+
+    Attributes:
+        split: ``train``, ``valid`` or ``test``.
+        labels: (n,) class indices, -1 where unknown.
+        usable: (n,) bool.
+    """
+
+    split: str
+    labels: npt.NDArray[np.integer]
+    usable: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, cache: Reader) -> "SplitRows":
+        """The rows of a feature cache."""
+        return cls(cache.split, cache.labels, cache.status == Status.OK)
+
+    def by_class(self, classes: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return (C,) listed and (C,) usable rows of each class."""
+        known = self.labels >= 0
+        listed, usable = (np.bincount(self.labels[rows], minlength=classes) for rows in (known, known & self.usable))
+        return listed, usable
+
+
+def rejection_reason(rows: Rows, row: int, load: Callable[[str, str, int], object], size: int) -> str:
+    """Return why a row was set aside; decoding it again gives the same reason after any kill."""
+    try:
+        if not rows.reasons[row]:
+            load(rows.locations[row], rows.digests[row], size)
+    except (RejectedImageError, SourceChangedError) as error:
+        return str(error)
+    return rows.reasons[row]
+
+
+def check_usable(found: SplitRows, class_names: Sequence[str], said_of: Callable[[int], str], where: str = "") -> None:
+    """Refuse a class that can't be trained on and scored, and test images of which none is usable.
+
+    Args:
+        found: the rows of one split.
+        class_names: C names.
+        said_of: row -> its id and why it was set aside, for one row of those that are missed.
+        where: what else says why, for the message.
+
+    Raises:
+        TrainingError: a class of the training images has fewer than two usable ones.
+        SubmissionError: no test image is usable: a submission would hold nothing but the classes' shares.
+    """
+    if found.split == "test" and not found.usable.any():
+        first = f"the first: {said_of(0)}{where}"
+        raise SubmissionError(
+            f"expected test images that can be used; got 0 of {len(found.usable):,}, {first}: mend them, or take them away"
+        )
+    if found.split != "train":
+        return
+    listed, usable = found.by_class(len(class_names))
+    scarce = np.flatnonzero(usable < LEAST).tolist()
+    if scarce:
+        counts = [f"{usable[k]:,} of {listed[k]:,} for class {class_names[k]!r}" for k in scarce[:_NAMED]]
+        more = f" and {pluralize(len(scarce) - _NAMED, 'more class')}" if len(scarce) > _NAMED else ""
+        missed = np.flatnonzero(~found.usable & (found.labels == scarce[0])).tolist()
+        first = f"; the first: {said_of(missed[0])}{where}" if missed else ""
+        raise TrainingError(
+            f"expected at least {LEAST} usable images of each class; got {', '.join(counts)}{more}{first}: "
+            "mend these images, add others, or take the class away"
+        )
+
+
+def losses(splits: Iterable[SplitRows], class_names: Sequence[str]) -> list[str]:
+    """Return a line for each split that lost more than half of its rows, or of those of a class."""
+    lines = []
+    for found in splits:
+        rows, usable = len(found.usable), int(found.usable.sum())
+        kept = "" if usable or found.split != "valid" else ", so it has no score"
+        if 2 * usable < rows:
+            lines.append(f"{found.split}: {rows - usable:,} of {rows:,} images could not be used{kept}")
+        listed, left = found.by_class(len(class_names))
+        lost = np.flatnonzero(2 * left < listed).tolist() if usable else []
+        if lost:
+            named = [f"{listed[k] - left[k]:,} of {listed[k]:,} images of class {class_names[k]!r}" for k in lost]
+            more = f" and of {len(lost) - _NAMED:,} more classes" if len(lost) > _NAMED else ""
+            lines.append(f"{found.split}: {', '.join(named[:_NAMED])}{more} could not be used")
+    return lines
+
+
+def alike(cache: Reader) -> list[str]:
+    """Return a line for each tap whose features don't tell one image from another, by evenly spaced rows."""
+    usable = np.flatnonzero(cache.status == Status.OK)
+    rows = usable[np.unique(np.linspace(0, len(usable) - 1, _COMPARED).astype(np.intp))] if len(usable) else usable
+    if len(np.unique(cache.digest_column[rows])) < 2:
+        return []
+    same = [
+        tap
+        for tap in cache.taps
+        if (features := cache[tap][rows].view(np.uint16))[1:].tobytes() == features[:-1].tobytes()
+    ]
+    return [
+        f"tap {tap}: the features of {len(rows)} images, evenly spaced, are all the same, so heads can't tell them apart: "
+        "another layer or other weights"
+        for tap in same
+    ]
+
+
+def notices(project: Project) -> list[str]:
+    """Return what nobody may miss of the features: `losses`, and taps that say nothing; a line each.
+
+    As `finish_features` recorded them; of older features computed now, as far as these are there.
+    """
+    recorded = (project.all_features().record() or {}).get("notices")
+    if isinstance(recorded, list):
+        return [str(line) for line in recorded]
+    try:
+        return found_notices([open_cache(project.features(split, 0).path) for split in project.splits()])
+    except CacheError:
+        return []
+
+
+def found_notices(plain: Sequence[Reader]) -> list[str]:
+    """Return the lines of `notices`, from each split's plain cache."""
+    found = losses(map(SplitRows.of, plain), plain[0].class_names if plain else ())
+    return found + [line for cache in plain if cache.split == "train" for line in alike(cache)]
+
+
+def usable_labels(project: Project, split: str, labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Return a split's labels with -1 for rows that can't be used: what stands in for them is no prediction to score.
+
+    Where the cache was removed the labels come back as they are.
+    """
+    try:
+        status = open_cache(project.features(split, 0).path).status
+    except CacheError:
+        return labels
+    return np.where(status == Status.OK, labels, -1).astype(np.int32)
+
+
+def rejected_csv(folder: Path) -> str:
+    """Return the phrase by which a message leads to the file with all reasons."""
+    return f" ({folder / REJECTED_CSV} has all)"

@@ -1,0 +1,148 @@
+"""The parts of the report that show images: rows worth a look, duplicates, and the map of the features."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from featcache.cache import Status
+from featcache.core.texts import NOT_FOUND
+from featcache.dataset import open_source
+from featcache.report.duplicates import Copies, exact_copies
+from featcache.report.feature_map import (
+    PAIR_ROWS,
+    Projected,
+    feature_map,
+    near_duplicates,
+    nearest_training_rows,
+    projected,
+)
+from featcache.report.gallery import ERRORS, UNSURE, WRONG, Gallery, card, gallery
+from featcache.report.inputs import Run
+from featcache.report.thumbnails import RowRef, thumbnails
+
+NEIGHBOURS = 5
+NEAR = 0.5
+"""Pairs are near duplicates below this share of the usual distance between nearest rows."""
+_COPIES, _PAIRS, _OF_EACH = 24, 12, 6
+_LARGE, _SMALL, _DOT = 112, 56, 40  # pixels
+_LARGE_BYTES, _SMALL_BYTES, _DOT_BYTES = 900_000, 900_000, 1_900_000
+
+
+def pictures(run: Run) -> dict[str, Any]:
+    """Return the rows that are worth a look, duplicates and map, with their images.
+
+    Raises:
+        CacheError: a cache is absent or damaged.
+        SourceChangedError: an image is no longer what the manifest says.
+    """
+    found = gallery(run.told, run.rows)
+    space = projected(run.readers["train"], run.tap)
+    neighbours = nearest_training_rows(run.readers["train"], run.readers, run.tap, found.places(), NEIGHBOURS)
+    copies, pairs = _copies(run), _pairs(run, space)
+    near = [("train", row) for nearest in neighbours.values() for row, _ in nearest]
+    doubled = [where for each in copies["groups"] for where in each["places"]] + [
+        w for p in pairs["pairs"] for w in p["places"]
+    ]
+    dots = _map(run, space, found)
+    splits, load = run.manifest.splits, open_source(run.project.settings.dataset).load
+    large = thumbnails(splits, load, found.places() + doubled, _LARGE, _LARGE_BYTES)
+    small = thumbnails(splits, load, near, _SMALL, _SMALL_BYTES)
+    tiny = thumbnails(splits, load, [("train", row) for row in dots.pop("rows")], _DOT, _DOT_BYTES)
+    dots["images"] = list(tiny.values()) + [None] * (len(dots["ids"]) - len(tiny))
+    cards = {kind: _cards(run, each, neighbours, large, small) for kind, each in found.found.items()}
+    for group in [*copies["groups"], *pairs["pairs"]]:
+        group["images"] = [_described(run, place, large) for place in group.pop("places")]
+    return {"tap": run.tap, "cards": cards, "totals": dict(found.totals), "copies": copies, "pairs": pairs, "map": dots}
+
+
+def _cards(
+    run: Run,
+    found: Sequence[Any],
+    neighbours: Mapping[RowRef, list[tuple[int, float]]],
+    large: Mapping[RowRef, str],
+    small: Mapping[RowRef, str],
+) -> list[dict[str, Any]]:
+    cards = []
+    for each in found:
+        nearest = [
+            {**_described(run, ("train", row), small), "distance": distance}
+            for row, distance in neighbours.get(each.place, ())
+        ]
+        cards.append(card(each, run.names, nearest) | {"image": large.get(each.place)})
+    return cards
+
+
+def _described(run: Run, place: RowRef, images: Mapping[RowRef, str]) -> dict[str, Any]:
+    split, row = place
+    rows = run.manifest.splits[split]
+    label = int(rows.labels[row])
+    return {
+        "split": split,
+        "id": rows.ids[row],
+        "label": run.names[label] if label >= 0 else None,
+        "image": images.get(place),
+    }
+
+
+def _copies(run: Run) -> dict[str, Any]:
+    """Groups of the same bytes, of all splits; only rows that can be shown, as nothing else is told of others."""
+    digests = {
+        split: np.where(reader.status == Status.OK, reader.digest_column, b"") for split, reader in run.readers.items()
+    }
+    found: list[Copies] = exact_copies(digests, {split: reader.labels for split, reader in run.readers.items()})
+    return {
+        "total": len(found),
+        "rows": sum(len(each.rows) for each in found),
+        "across": sum(each.across for each in found),
+        "labels": sum(each.labels for each in found),
+        "groups": [
+            {"places": list(each.rows[:_OF_EACH]), "rows": len(each.rows), "across": each.across, "labels": each.labels}
+            for each in found[:_COPIES]
+        ],
+    }
+
+
+def _pairs(run: Run, space: Projected) -> dict[str, Any]:
+    """The closest pairs of training rows of different bytes."""
+    closest, among = near_duplicates(space, PAIR_ROWS)
+    digests, labels = run.readers["train"].digest_column, run.readers["train"].labels
+    near = [pair for pair in closest if pair[2] < NEAR and digests[pair[0]] != digests[pair[1]]]
+    return {
+        "total": len(near),
+        "among": among,
+        "rows": len(space.rows),
+        "pairs": [
+            {"places": [("train", i), ("train", j)], "share": share, "labels": bool(labels[i] != labels[j])}
+            for i, j, share in near[:_PAIRS]
+        ],
+    }
+
+
+def _map(run: Run, space: Projected, found: Gallery) -> dict[str, Any]:
+    """The map's points, column by column; ``rows`` are those of the manifest."""
+    told, rows = run.told["train"], run.rows["train"]
+    suspected = {each.place[1] for each in found.found[ERRORS]}
+    special = suspected | {
+        each.place[1] for kind in (WRONG, UNSURE) for each in found.found[kind] if each.place[0] == "train"
+    }
+    where = np.full(len(run.readers["train"]), NOT_FOUND)
+    where[rows] = np.arange(len(rows))
+    drawn = feature_map(space, np.flatnonzero(np.isin(space.rows, sorted(special))))
+    chosen = space.rows[drawn.places]
+    labels, ids = run.manifest.splits["train"].labels, run.manifest.splits["train"].ids
+    scored = where[chosen]
+    predicted = np.where(scored == NOT_FOUND, -1, told.predicted[scored])
+    given = np.where(scored == NOT_FOUND, 0.0, told.probabilities[scored, labels[chosen]])
+    return {
+        "rows": chosen.tolist(),
+        "of": len(space.rows),
+        "shares": space.shares[:2].tolist(),
+        "x": drawn.neighbours.round(4).T.tolist(),
+        "pca": drawn.components.round(4).T.tolist(),
+        "ids": [ids[row] for row in chosen.tolist()],
+        "labels": labels[chosen].tolist(),
+        "predicted": predicted.tolist(),
+        "given": given.round(4).tolist(),
+        "suspected": [row in suspected for row in chosen.tolist()],
+    }

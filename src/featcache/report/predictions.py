@@ -1,0 +1,81 @@
+"""What the ensemble says of the rows of each split, as the report shows it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.cache import Status, open_cache
+from featcache.core.scratch_arrays import allocate
+from featcache.ensemble import Combination, Ensemble, normalised
+from featcache.project import Project, out_of_fold
+from featcache.training import Float64s, Predictions, RowNumbers
+
+
+@dataclass(frozen=True, eq=False)
+class EnsemblePredictions:
+    """n usable rows of one split, each told by models that were not trained on it.
+
+    Attributes:
+        split: ``train``, ``valid`` or ``test``.
+        ids: n row ids.
+        labels: (n,) int32, -1 where unknown.
+        probabilities: (n, C) float64 of the ensemble, rows sum to 1; of training rows nested: by the combination that
+            was fitted without their fold.
+        uncalibrated: (n, C) float64, the same before temperature and clip.
+    """
+
+    split: str
+    ids: Sequence[str]
+    labels: npt.NDArray[np.int32]
+    probabilities: Float64s
+    uncalibrated: Float64s
+
+    @cached_property
+    def predicted(self) -> npt.NDArray[np.intp]:
+        """(n,) the most probable class; the first of equals."""
+        most: npt.NDArray[np.intp] = self.probabilities.argmax(axis=1)
+        return most
+
+
+def told_rows(project: Project, built: Ensemble) -> dict[str, EnsemblePredictions]:
+    """Return split -> its rows, ``train`` first.
+
+    Raises:
+        CacheFormatError: predictions or features are absent or damaged.
+        CacheMismatchError: they don't belong together.
+    """
+    plain = replace(
+        built,
+        whole=_uncalibrated(built.whole),
+        folds={fold: _uncalibrated(chosen) for fold, chosen in built.folds.items()},
+    )
+    known = out_of_fold(project).scored()
+    nested = [_gathered(project, known, each.nested_parts(known)) for each in (built, plain)]
+    found = {"train": EnsemblePredictions("train", known.ids, known.labels, *nested)}
+    for split in project.scored_splits():
+        predictions = Predictions.load(project.predictions(split).path)
+        usable = np.asarray(open_cache(project.features(split, 0).path).status) == Status.OK
+        rows = np.flatnonzero(usable).tolist()
+        predictions = predictions.align([predictions.ids[row] for row in rows])
+        applied = [_gathered(project, predictions, each.parts(predictions)) for each in (built, plain)]
+        found[split] = EnsemblePredictions(split, predictions.ids, predictions.labels, *applied)
+    return {split: told for split, told in found.items() if len(told.ids)}
+
+
+def _gathered(
+    project: Project, predictions: Predictions, told_parts: Iterable[tuple[slice | RowNumbers, Float64s]]
+) -> Float64s:
+    """(n, C) of these parts, rows brought to sum 1; a large table stands in a file without a name."""
+    shape = len(predictions.ids), len(predictions.class_names)
+    told: Float64s = allocate(shape, np.float64, project.folder)
+    told[:] = np.nan
+    for rows, said in told_parts:
+        told[rows] = normalised(said)
+    return told
+
+
+def _uncalibrated(chosen: Combination) -> Combination:
+    return replace(chosen, temperature=1.0, clip=1.0)

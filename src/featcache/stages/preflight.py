@@ -1,0 +1,102 @@
+"""What would fail at the end, or half way, and is known before the work: another sample submission, a small disk."""
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from featcache.cache import FEATURE_DTYPE, partials_of
+from featcache.dataset import Manifest
+from featcache.ensemble import check_forms, layout_of, match_ids, read_sample
+from featcache.errors import SettingsError, StorageError
+from featcache.project import Project, SplitRows, check_usable
+from featcache.training import FOLD_SEED, assign_folds, by_groups
+
+_STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
+
+
+def check_submission(project: Project) -> None:
+    """Compare the sample submission's ids and columns with the test images and classes, which only the submission needs.
+
+    Raises:
+        SubmissionError: the sample can't be read, names other rows, or it or the settings have other columns; two test
+            images have one name, or none is usable.
+    """
+    listed, path = project.listed(), project.settings.dataset.sample_submission
+    if listed and "test" in listed["splits"]:
+        rows = Manifest.load(project.folder).splits["test"]
+        check_usable(
+            SplitRows("test", rows.labels, rows.listed), (), lambda row: f"{rows.ids[row]!r}, {rows.reasons[row]}"
+        )
+        sample = read_sample(path) if path is not None else None
+        check_forms(rows.ids, "test images")
+        if sample is not None:
+            match_ids(rows.ids, sample)
+        layout_of(project.settings.submission, listed["class_names"], sample)
+
+
+def check_clip(project: Project) -> None:
+    """Refuse a clip by which no class could be more probable than the others.
+
+    Raises:
+        SettingsError: the clip isn't above one over the number of classes.
+    """
+    clip, listed = project.settings.submission.clip, project.listed()
+    classes = len(listed["class_names"]) if listed else 0
+    if classes and not isinstance(clip, str) and clip * classes <= 1:
+        expected = f"expected auto, none or a number above 1/{classes} for {classes} classes"
+        raise SettingsError(f"[Submission] clip: {expected}; got clip={clip!r}")
+
+
+def check_heads(project: Project) -> None:
+    """Refuse kinds of heads that need rows or groups which the data set doesn't have.
+
+    Raises:
+        SettingsError: models by group without groups, or labels for test images without test images.
+        TrainingError: the rows can't be dealt out to folds, or to models by group.
+    """
+    heads, manifest = project.settings.heads, Manifest.load(project.folder)
+    train = manifest.splits["train"]
+    labels = np.where(train.listed, train.labels, -1)
+    assign_folds(labels, train.groups, heads.folds, FOLD_SEED, manifest.class_names, train.digests)
+    if heads.per_group and not any(train.groups):
+        advice = "set [Dataset] groups = FILE:COLUMN, or per_group = false"
+        raise SettingsError(f"[Heads] per_group: expected training rows with groups; got none: {advice}")
+    if heads.per_group:
+        by_groups(train.groups, train.listed)
+    if heads.pseudo_weight and "test" not in project.splits():
+        advice = "put images into PATH/test, or set pseudo_weight = 0"
+        raise SettingsError(f"[Heads] pseudo_weight: expected test images to label; got none: {advice}")
+
+
+def check_space(project: Project, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare what all caches that are still to be made need with what is free.
+
+    Args:
+        project: whose caches.
+        shapes: tap name -> shape of one row.
+
+    Raises:
+        StorageError: it isn't enough; the message says how much is needed and how much is free.
+    """
+    row = np.dtype(FEATURE_DTYPE).itemsize * sum(math.prod(shape) for shape in shapes.values())
+    rows = {split: int(facts["rows"]) for split, facts in project.splits().items()}
+    caches = {cache: project.features(*cache) for cache in project.caches()}
+    open_caches = {cache: artifact.path for cache, artifact in caches.items() if not artifact.is_complete()}
+    folder = project.all_features().path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = sum(rows[split] * row for split, _ in open_caches) - sum(map(_reserved, open_caches.values()))
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        parts = ", ".join(f"{split}{f' copy {copy}' * bool(copy)}" for split, copy in open_caches)
+        raise StorageError(
+            f"{folder}: the features of {parts} need {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; make room, "
+            "put [Paths] artifacts on another disk, or cache less (LAYER:avg, a smaller image_size, fewer copies)"
+        )
+
+
+def _reserved(path: Path) -> int:
+    """Bytes that an unfinished try has on the disk already."""
+    return sum(partial.stat().st_blocks * _STAT_BLOCK for partial in partials_of(path))

@@ -1,0 +1,71 @@
+"""Soft labels of test rows, by the first round's heads, for a second round that is trained on them too (R4)."""
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.cache import Status, checked_cache
+from featcache.core.scratch_arrays import allocate
+from featcache.ensemble import Ensemble, select_ensemble
+from featcache.errors import TrainingError
+from featcache.project import Project
+from featcache.training import (
+    OUT_OF_FOLD_FILE,
+    Bag,
+    Float32s,
+    Partition,
+    Predictions,
+    PseudoLabels,
+    joined_members,
+    load_bag,
+    row_parts,
+)
+
+_LEAST_ROWS = 256  # each part takes the weights of all bags once more
+
+
+def pseudo_labels(project: Project, tap: str, parts: Partition) -> PseudoLabels:
+    """Label the test rows, for each fold by heads and weights that haven't seen it.
+
+    Labels of the whole ensemble would carry each fold's own labels to the head that is scored on it.
+
+    Args:
+        project: whose first round is trained.
+        tap: what the second round's heads see.
+        parts: the folds.
+
+    Raises:
+        CacheFormatError: a bag is absent or damaged, or the test images' features are.
+        TrainingError: there are no usable test rows.
+    """
+    reader = checked_cache(project.features("test", 0).path)
+    usable = reader.status == Status.OK
+    if not usable.any():
+        raise TrainingError("expected test images to label for [Heads] pseudo_weight; got none: set pseudo_weight = 0")
+    folders = [artifact.path.parent for artifact in project.first_round()]
+    taps = [str((artifact.record() or {}).get("tap")) for artifact in project.first_round()]
+    known = joined_members([Predictions.load(folder / OUT_OF_FOLD_FILE) for folder in folders])
+    built = select_ensemble(known, project.settings.ensemble.method)
+    # where every row is usable, the file itself is read batch by batch
+    features = {name: reader[name] if usable.all() else reader[name][usable] for name in {*taps, tap}}
+    bags, rows = [load_bag(folder) for folder in folders], int(usable.sum())
+    labels: Float32s = allocate((len(parts.numbers), rows, len(reader.class_names)), np.float32, project.folder)
+    heads = sum(len(bag.heads) for bag in bags)
+    for some in row_parts(rows, heads * len(reader.class_names), _LEAST_ROWS):
+        said = [by_fold(bag, features[name][some], parts) for bag, name in zip(bags, taps, strict=True)]
+        labels[:, some] = soft_labels(np.concatenate(said, axis=1), built, parts)
+    return PseudoLabels([features[tap]], labels, project.settings.heads.pseudo_weight)
+
+
+def by_fold(bag: Bag, features: npt.NDArray[np.float16], parts: Partition) -> Float32s:
+    """Return (P, seeds, m, C): for each fold, what each seed's head that hasn't seen it says of m rows."""
+    told = bag.predict(features)
+    place = {(head.seed, head.fold): number for number, head in enumerate(bag.heads)}
+    chosen: Float32s = told[np.array([[place[seed, fold] for seed in bag.seeds] for fold in parts.numbers])]
+    return chosen
+
+
+def soft_labels(said: Float32s, built: Ensemble, parts: Partition) -> Float32s:
+    """Return (P, m, C) of (P, members, m, C): each fold's by the combination that was fitted without it, not clipped."""
+    return np.stack(
+        [built.folds[fold].apply(said[place], clip=1.0) for place, fold in enumerate(parts.numbers)]
+    ).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Extraction and training on the workers of a Dask cluster."""

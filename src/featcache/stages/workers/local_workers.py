@@ -1,0 +1,86 @@
+"""Worker processes on this machine, each with its own cores and GPUs, on the loopback. Imported by `cluster`."""
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featcache.core.system import core_numbers
+from featcache.errors import ClusterError
+from featcache.settings import ClusterSpec
+from featcache.stages.workers.worker import CPUS_VARIABLE, LOG_VARIABLE
+
+if TYPE_CHECKING:
+    from distributed import SpecCluster
+
+_LOOPBACK = "127.0.0.1"
+_SLOTS = 2  # jobs at once: while one ends, the next one's images are decoded
+_CORES = 4  # of a worker, where nothing is asked for
+_GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+
+def start_workers(spec: ClusterSpec, log: Path) -> "SpecCluster":
+    """Start a scheduler in this process, and worker processes that a nanny each starts again when they die.
+
+    Args:
+        spec: how many, with how many cores and GPUs each.
+        log: where what they print goes.
+
+    Raises:
+        ClusterError: fewer GPUs are visible than asked for.
+    """
+    import dask.config
+    from distributed import Nanny, Scheduler, SpecCluster
+    from distributed.system import MEMORY_LIMIT
+
+    places = deal_out(spec, core_numbers(), visible_gpus())
+    options = {
+        "nthreads": _SLOTS,
+        "memory_limit": MEMORY_LIMIT // len(places),
+        "host": _LOOPBACK,
+        "dashboard": False,
+        "dashboard_address": f"{_LOOPBACK}:0",
+        "preload": ["featcache.stages.workers.worker"],
+        "silence_logs": logging.WARNING,
+    }
+    workers = {
+        number: {"cls": Nanny, "options": {**options, "env": {**place, LOG_VARIABLE: str(log.absolute())}}}
+        for number, place in enumerate(places)
+    }
+    scheduler = {"cls": Scheduler, "options": {"host": _LOOPBACK, "port": 0, "dashboard_address": f"{_LOOPBACK}:0"}}
+    threads = str(len(places[0][CPUS_VARIABLE].split(",")))
+    before = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": before}):
+        return SpecCluster(workers, scheduler=scheduler, silence_logs=False)
+
+
+def deal_out(spec: ClusterSpec, cores: list[int], gpus: list[str]) -> list[dict[str, str]]:
+    """Return each worker's environment: its cores, and its GPUs where it is to have some.
+
+    Raises:
+        ClusterError: there are too few GPUs.
+    """
+    each = spec.gpus_per_worker
+    count = spec.workers or (max(1, len(gpus) // each) if each else max(1, len(cores) // _CORES))
+    if count * each > len(gpus):
+        raise ClusterError(
+            f"[Cluster] gpus_per_worker: expected {count * each} GPUs for {count} workers of {each}; {len(gpus)} are visible"
+        )
+    threads = spec.threads or max(1, len(cores) // count)
+    places = []
+    for number in range(count):
+        mine = [cores[(number * threads + i) % len(cores)] for i in range(min(threads, len(cores)))]
+        place = {CPUS_VARIABLE: ",".join(map(str, mine))}
+        if each:
+            place[_GPUS_VARIABLE] = ",".join(gpus[number * each : (number + 1) * each])
+        places.append(place)
+    return places
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that CUDA would show to this process; found without CUDA, which must not start here."""
+    if (named := os.environ.get(_GPUS_VARIABLE)) is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    devices = [match[1] for path in Path("/dev").glob("nvidia*") if (match := re.fullmatch(r"nvidia(\d+)", path.name))]
+    return sorted(devices, key=int)

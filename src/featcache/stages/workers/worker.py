@@ -1,0 +1,180 @@
+"""What a Dask worker does before and around each job: agree with who sent it, and find the project.
+
+Everything here runs in the workers' processes. Nothing that a worker was not sent by its own scheduler is unpickled.
+"""
+
+import os
+import platform
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featcache._version import __version__
+from featcache.core.keras_import import keras_backend
+from featcache.core.progress import Silent
+from featcache.core.system import versions
+from featcache.dataset import Manifest, open_source
+from featcache.errors import ClusterError, FeatcacheError, RejectedImageError
+from featcache.project import Project, resolved_weights
+from featcache.settings import Settings
+
+TOPIC = "featcache"
+CPUS_VARIABLE, LOG_VARIABLE = "FEATCACHE_WORKER_CPUS", "FEATCACHE_WORKER_LOG"
+ONE_AT_A_TIME = threading.RLock()  # what is made once a process for all of a worker's jobs
+_TEARDOWN_SECONDS = 0.5
+_AGREED: dict[str, Project] = {}
+
+
+@dataclass(frozen=True)
+class WorkerContract:
+    """What a worker must have in common with who sends it jobs.
+
+    Attributes:
+        token: random, of these terms alone; what a worker has agreed to once it isn't asked again.
+        probe: a file in the artifacts folder that holds the token.
+        facts: `deciding_facts` of who sends the jobs.
+        settings: the project's, with absolute paths.
+        run: the project's run.
+        weights: whether jobs need the backbone's weights.
+    """
+
+    token: str
+    probe: Path
+    facts: Mapping[str, str]
+    settings: Settings
+    run: str
+    weights: bool
+
+
+def deciding_facts() -> dict[str, str]:
+    """Return the versions of whatever decides values: features must not depend on which worker computed them."""
+    from PIL import features
+
+    backend = keras_backend()
+    names = {
+        "keras": "keras",
+        backend: backend,
+        "numpy": "numpy",
+        "pillow": "pillow",
+        "pillow-heif": "pillow-heif",
+        "dask": "distributed",
+    }
+    found = {
+        "featcache": __version__,
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+        "Keras backend": backend,
+    }
+    there = versions(names.values())  # of the others both sides lack it, or the comparison tells
+    found |= {name: there[package] for name, package in names.items() if package in there}
+    libjpeg = features.version("libjpeg_turbo") or features.version("jpg")
+    return found | {"libjpeg": str(libjpeg), "libavif": str(features.version("avif"))}
+
+
+def differences(facts: Mapping[str, str]) -> str:
+    """Return what of a sender's facts is different here, "" for nothing; the first thing that a worker is asked."""
+    mine = deciding_facts()
+    differing = [name for name in facts if mine.get(name) != facts[name]]
+    return ", ".join(f"{name} {mine.get(name, 'absent')} instead of {facts[name]}" for name in differing)
+
+
+def agree(terms: WorkerContract) -> Project:
+    """Return the project of the terms, once it is sure that this worker would compute what their sender would.
+
+    Raises:
+        ClusterError: it runs other versions, or doesn't see the artifacts folder, the images or the weights.
+    """
+    with ONE_AT_A_TIME:
+        if terms.token not in _AGREED:
+            try:
+                project = _agreed(terms)
+            except (FeatcacheError, OSError) as error:
+                raise ClusterError(str(error)) from error
+            _AGREED.clear()
+            _AGREED[terms.token] = project
+        return _AGREED[terms.token]
+
+
+def _agreed(terms: WorkerContract) -> Project:
+    if differing := differences(terms.facts):
+        raise ClusterError(f"it runs {differing}: install the same versions everywhere")
+    folder = terms.probe.parent
+    share = "workers and this process must share a file system, under the same paths (docs/scaling.md)"
+    try:
+        seen = terms.probe.read_text()
+    except OSError as error:
+        raise ClusterError(f"it can't read the artifacts folder {folder} ({error.strerror}): {share}") from error
+    if seen != terms.token or not os.access(folder, os.W_OK):
+        what = "sees another folder as" if seen != terms.token else "may not write to"
+        raise ClusterError(f"it {what} {folder}: {share}")
+    project = Project(terms.settings)
+    project.run = terms.run
+    project.recall()
+    _see_images(project)
+    if terms.weights:
+        resolved_weights(project, Silent())
+    return project
+
+
+def _see_images(project: Project) -> None:
+    """Load one image, and so hold it to its digest."""
+    rows = manifest_of(project).splits["train"]
+    row = int(rows.listed.argmax())
+    with suppress(RejectedImageError):  # its bytes are the right ones, which is all that is asked here
+        open_source(project.settings.dataset).load(rows.locations[row], rows.digests[row], 1)
+
+
+_MANIFESTS: dict[tuple[Path, str], Manifest] = {}
+
+
+def manifest_of(project: Project) -> Manifest:
+    """The project's manifest, read once a process as long as it stays the same."""
+    key = project.folder, str((project.listed() or {}).get("key"))
+    with ONE_AT_A_TIME:
+        if key not in _MANIFESTS:
+            _MANIFESTS.clear()
+            _MANIFESTS[key] = Manifest.load(project.folder)
+        return _MANIFESTS[key]
+
+
+def run_job(terms: WorkerContract, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
+    """Do one job: ``call(project, *arguments)``; the scheduler is told that it begins.
+
+    Raises:
+        ClusterError: as `agree`.
+    """
+    from distributed import get_worker
+
+    worker = get_worker()
+    worker.log_event(TOPIC, name)
+    try:
+        project = agree(terms)
+    except ClusterError as error:  # it joined after all were asked
+        raise ClusterError(f"worker at {worker.address}: {error}") from error
+    return call(project, *arguments)
+
+
+def dask_setup(worker: object) -> None:
+    """Settle a worker process of our own before it begins: which cores it has, and where what it says goes."""
+    del worker
+    if (cpus := os.environ.get(CPUS_VARIABLE)) and hasattr(os, "sched_setaffinity"):
+        wanted = {int(number) for number in cpus.split(",")}
+        for thread in Path("/proc/self/task").iterdir():  # threads that are there already
+            with suppress(OSError):  # it has ended meanwhile
+                os.sched_setaffinity(int(thread.name), wanted)
+    if log := os.environ.get(LOG_VARIABLE):
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        for standard in (1, 2):
+            os.dup2(descriptor, standard)
+        os.close(descriptor)
+
+
+def dask_teardown(worker: object) -> None:
+    """End the process soon: TensorFlow's threads would keep it for seconds, and nothing in it is worth waiting for."""
+    del worker
+    if LOG_VARIABLE in os.environ:
+        end = threading.Timer(_TEARDOWN_SECONDS, os._exit, (0,))
+        end.daemon = True
+        end.start()

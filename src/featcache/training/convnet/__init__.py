@@ -1,0 +1,1 @@
+"""Small networks trained end to end on augmented images."""

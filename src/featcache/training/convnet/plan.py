@@ -1,0 +1,104 @@
+"""How a small convolutional network is trained: the settings, resolved for the rows at hand. NumPy only."""
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.dataset import affine_maps
+from featcache.settings import CONVNET_RECIPE, ONE_CYCLE, AugmentPolicy, ConvNetSpec, Phase
+
+CONVNET_VERSION = 1  # raise it when the same settings train to other values
+_RATE, _STEPS, _FEWEST, _MOST = 3e-3, 600, 12, 60  # of the default schedule: steps and epochs
+
+
+@dataclass(frozen=True)
+class ConvNetPlan:
+    """Everything that decides what a network becomes, beside its seed, its fold and the rows.
+
+    Attributes:
+        image_size: side of the images in pixels.
+        channels: 1 for grey images, 3 for RGB.
+        classes: outputs of the softmax.
+        schedule: learning rates and epochs, in order.
+        batch_size: rows a step.
+        precision: ``float32`` or ``bfloat16``, what the training steps compute in; predictions are float32.
+        policy: how far an image is changed, anew in each epoch.
+    """
+
+    image_size: int
+    channels: int
+    classes: int
+    schedule: tuple[Phase, ...]
+    batch_size: int
+    precision: str
+    policy: AugmentPolicy = CONVNET_RECIPE
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training rows."""
+        return sum(phase.epochs for phase in self.schedule)
+
+    def settings(self) -> dict[str, object]:
+        """The plan as JSON-able values, for records."""
+        return asdict(self)
+
+    def momentum(self, steps: int) -> float:
+        """Of batch normalisation's moving averages, `steps` an epoch: they span a tenth of all steps, at most 100."""
+        return float(np.clip(1 - 10 / (self.epochs * steps), 0.9, 0.99))
+
+
+def member_settings(spec: ConvNetSpec, seed: int, folds: int) -> dict[str, dict[str, object]]:
+    """Return what of the settings decides one member, section by section, for its key: not how many members there are."""
+    own = {name: value for name, value in asdict(spec).items() if name != "members"}
+    return {"ConvNet": {"seed": seed, **own}, "Heads": {"folds": folds}}
+
+
+def resolve_convnet(spec: ConvNetSpec, rows: int, channels: int, classes: int, precision: str) -> ConvNetPlan:
+    """Fill in what the rows decide; what the user set wins.
+
+    Args:
+        spec: the settings.
+        rows: usable training rows, the largest fold left out.
+        channels: 1 for grey images, 3 for RGB.
+        classes: number of classes.
+        precision: ``float32`` or ``bfloat16``.
+    """
+    size = max(1, min(spec.batch_size, rows))
+    epochs = min(_MOST, max(_FEWEST, math.ceil(_STEPS / max(1, rows // size))))
+    schedule = spec.schedule or (Phase(_RATE, epochs, ONE_CYCLE),)
+    return ConvNetPlan(spec.image_size, channels, classes, schedule, size, precision)
+
+
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """One epoch of one network: its rows in their order, and each row's map. A pure function of seed, fold and number.
+
+    Attributes:
+        order: (steps, b) int64, rows of the training split.
+        maps: (steps, b, 8) float32, result's pixel to image's pixel, see `featcache.dataset.augmentation.affine_maps`.
+        dropout_seed: seeds the epoch's dropout masks.
+    """
+
+    order: npt.NDArray[np.int64]
+    maps: npt.NDArray[np.float32]
+    dropout_seed: int
+
+
+def draw_epoch(plan: ConvNetPlan, rows: npt.NDArray[np.int64], seed: int, fold: int, number: int) -> Epoch:
+    """Draw epoch `number`, from 0, of the network that is seeded `seed` and hasn't seen `fold`.
+
+    Args:
+        plan: batch size, image size and policy.
+        rows: (r,) int64, the rows that it is trained on.
+        seed: the member's.
+        fold: the fold that is left out.
+        number: of the epoch.
+    """
+    generator = np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, fold, number])))
+    steps = len(rows) // plan.batch_size
+    order = generator.permutation(rows)[: steps * plan.batch_size].reshape(steps, plan.batch_size)
+    draws = generator.uniform(-1, 1, (order.size, 6))
+    maps = affine_maps(plan.policy, draws, plan.image_size, plan.image_size).astype(np.float32)
+    return Epoch(order, maps.reshape(steps, plan.batch_size, 8), int(generator.integers(1 << 31)))

@@ -1,0 +1,1 @@
+"""Heads on cached features: stacked training of whole bags."""

@@ -1,0 +1,290 @@
+"""What each head sees, step by step: its own rows in its own order, its own dropout masks. NumPy only.
+
+Every head draws from generators of its own, seeded by its seed and part: what it sees does not depend on which heads
+are trained beside it, on the Keras backend, or on any global random state.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.errors import TrainingError
+from featcache.training.heads.bag import Float32s, HeadId, Weights, blocks
+from featcache.training.heads.partition import Partition
+from featcache.training.heads.presets import HeadPlan
+
+_DRAWS = 256  # a byte decides whether a value is kept: half the random numbers that two would take
+_BYTES_AT_ONCE = 1 << 17  # drawn at once: many steps of a small head, and little enough for the cache
+
+
+def keep_probability(dropout: float) -> float:
+    """The share of values that masks for `dropout` keep: the nearest multiple of 1/256, and what they scale by."""
+    return (_DRAWS - _threshold(dropout)) / _DRAWS
+
+
+def _threshold(dropout: float) -> int:
+    return min(round(dropout * _DRAWS), _DRAWS - 1)
+
+
+class HeadStream:
+    """One head's randomness: initial kernels, the order of its rows, its dropout masks."""
+
+    def __init__(self, head: HeadId, count: int) -> None:
+        """Seed the generators; the head is trained on `count` rows, called 0..count-1 here."""
+        # SFC64 fills arrays fastest, and masks are most of what is drawn
+        seeds = np.random.SeedSequence([head.seed, head.fold]).spawn(3)
+        self._initial, self._order, self._masks = (np.random.Generator(np.random.SFC64(seed)) for seed in seeds)
+        self._rows: npt.NDArray[np.integer] = np.arange(count, dtype=np.int32 if count < 1 << 31 else np.int64)
+        self._next = count
+        self._bytes = np.empty(0, np.uint8)
+
+    def kernel(self, inputs: int, outputs: int) -> Float32s:
+        """(inputs, outputs) float32, Glorot-uniform as in Keras' Dense."""
+        limit = np.float32(np.sqrt(6 / (inputs + outputs)))
+        drawn: Float32s = self._initial.random((inputs, outputs), np.float32)
+        drawn *= 2 * limit
+        drawn -= limit
+        return drawn
+
+    def rows(self, count: int) -> npt.NDArray[np.integer]:
+        """The next `count` rows. All rows come once in a fresh random order, then all of them again in another."""
+        drawn: npt.NDArray[np.integer] = np.empty(count, self._rows.dtype)
+        done = 0
+        while done < count:
+            if self._next == len(self._rows):
+                self._order.shuffle(self._rows)
+                self._next = 0
+            part = self._rows[self._next : self._next + count - done]
+            drawn[done : done + len(part)] = part
+            self._next += len(part)
+            done += len(part)
+        return drawn
+
+    def mask(self, out: npt.NDArray[np.bool_], dropout: float) -> None:
+        """Fill `out` with True where a value is kept; dropout is honoured to 1/512."""
+        flat, threshold, done = out.reshape(-1), _threshold(dropout), 0
+        while done < len(flat):
+            if not len(self._bytes):
+                self._bytes = self._masks.integers(0, 1 << 64, _BYTES_AT_ONCE // 8, np.uint64).view(np.uint8)
+            drawn = self._bytes[: len(flat) - done]
+            np.greater_equal(drawn, threshold, out=flat[done : done + len(drawn)])
+            self._bytes = self._bytes[len(drawn) :]
+            done += len(drawn)
+
+
+@dataclass(frozen=True, eq=False)
+class PseudoLabels:
+    """Unlabelled rows that heads are trained on beside the labelled ones; never scored.
+
+    Attributes:
+        copies: features of m rows each, as those of the training rows; any number of copies, at least one.
+        labels: (P, m, C) float32, each part's soft labels, in the order of its numbers. For honest scores they must
+            come from heads that were never trained on what the part is scored on.
+        weight: what a pseudo-labelled row counts for beside a labelled one.
+    """
+
+    copies: Sequence[npt.NDArray[Any]]
+    labels: Float32s
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """The rows that a bag is trained on.
+
+    Attributes:
+        copies: (n, ...) features each, copy 0 plain, then augmented ones; memory-mapped arrays stay on the disk.
+        labels: (n,) class indices.
+        parts: which of them each head is trained on.
+        pseudo: more rows, with soft labels.
+    """
+
+    copies: Sequence[npt.NDArray[Any]]
+    labels: npt.NDArray[np.integer]
+    parts: Partition
+    pseudo: PseudoLabels | None = None
+
+    def check(self, plan: HeadPlan) -> None:
+        """Refuse what doesn't fit.
+
+        Raises:
+            TrainingError: features, labels or soft labels of another shape or range than the plan's.
+        """
+        self._check_features(self.copies, len(self.labels), plan)
+        known = self.labels[self.parts.units >= 0]
+        if len(known) and not (known.min() >= 0 and known.max() < plan.classes):
+            low, high = known.min(), known.max()
+            raise TrainingError(f"expected labels in 0..{plan.classes - 1}; got labels from {low} to {high}")
+        if self.pseudo is not None:
+            parts, rows, classes = self.pseudo.labels.shape
+            self._check_features(self.pseudo.copies, rows, plan)
+            if (parts, classes) != (len(self.parts.numbers), plan.classes) or not self.pseudo.weight > 0:
+                raise TrainingError(
+                    f"expected soft labels of {len(self.parts.numbers)} parts and {plan.classes} classes, and a weight "
+                    f"above 0; got shape={self.pseudo.labels.shape}, weight={self.pseudo.weight}"
+                )
+
+    @staticmethod
+    def _check_features(copies: Sequence[npt.NDArray[Any]], rows: int, plan: HeadPlan) -> None:
+        shapes = [tuple(copy.shape) for copy in copies]
+        if len(set(shapes)) != 1 or shapes[0][0] != rows or np.prod(shapes[0][1:]) != plan.features:
+            expected = f"({rows}, ...) with {plan.features} values a row"
+            raise TrainingError(f"expected features of shape {expected} in every copy; got shapes={shapes}")
+
+    def count(self, part: int) -> int:
+        """The number of rows that heads of `part` are trained on, copies and pseudo-labelled ones included."""
+        labelled = int(self.parts.trained(part).sum()) * len(self.copies)
+        return labelled + (self.pseudo.labels.shape[1] * len(self.pseudo.copies) if self.pseudo else 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step of g heads; b rows each.
+
+    Attributes:
+        values: (g, b, F) of the features' dtype.
+        masks: for each dense layer (g, b, its inputs) bool, True where a value is kept; None where no head drops any.
+        targets: (g, b, C) float32, what the loss compares with: one-hot, smoothed, or soft.
+        weights: (g, b) float32, what each row counts for; None where all count the same.
+        truth: (g, b) int32, the label or the likeliest class of the soft one.
+    """
+
+    values: npt.NDArray[Any]
+    masks: list[npt.NDArray[np.bool_] | None]
+    targets: Float32s
+    weights: Float32s | None
+    truth: npt.NDArray[np.int32]
+
+
+class Batches:
+    """The steps of some heads of a bag.
+
+    All heads of a bag take the same number of steps an epoch, as many as the one with most rows needs; full batches
+    only. A head whose rows run out begins its next permutation at once: one that sits steps out would drift under
+    Adam.
+    """
+
+    def __init__(
+        self, examples: Examples, heads: Sequence[HeadId], streams: Sequence[HeadStream], plan: HeadPlan
+    ) -> None:
+        """Prepare buffers of one step; the features stay where they are.
+
+        Args:
+            examples: what the whole bag is trained on.
+            heads: g heads of it.
+            streams: their randomness, for `examples.count` rows each.
+            plan: dropouts, batch size, label smoothing.
+        """
+        most = max(examples.count(part) for part in examples.parts.numbers)
+        self.size = min(plan.batch_size, most)
+        self.steps = -(-most // self.size)
+        self._examples, self._streams = examples, streams
+        self._copies = [copy.reshape(len(copy), -1) for copy in examples.copies]
+        self._soft = [copy.reshape(len(copy), -1) for copy in examples.pseudo.copies] if examples.pseudo else []
+        small = np.int32 if len(examples.labels) < 1 << 31 else np.int64
+        rows = {head.fold: np.flatnonzero(examples.parts.trained(head.fold)).astype(small) for head in heads}
+        self._rows = [rows[head.fold] for head in heads]
+        self._parts = [examples.parts.numbers.index(head.fold) for head in heads]
+        self._dropouts = [plan.variant(head.seed).dropouts for head in heads]
+        self._smooth = np.full((plan.classes, plan.classes), plan.label_smoothing / plan.classes, np.float32)
+        self._smooth += (1 - plan.label_smoothing) * np.eye(plan.classes, dtype=np.float32)
+        self._batch = self._buffers(len(heads), plan)
+
+    def _buffers(self, heads: int, plan: HeadPlan) -> Batch:
+        shape, widths = (heads, self.size), (plan.features, *plan.hidden)
+        dropped = [any(dropouts[layer] for dropouts in self._dropouts) for layer in range(len(widths))]
+        return Batch(
+            np.empty((*shape, plan.features), self._copies[0].dtype),
+            [np.ones((*shape, width), bool) if any_ else None for width, any_ in zip(widths, dropped, strict=True)],
+            np.empty((*shape, plan.classes), np.float32),
+            np.ones(shape, np.float32) if self._soft else None,
+            np.empty(shape, np.int32),
+        )
+
+    def epoch(self) -> Iterator[Batch]:
+        """Yield `steps` batches; its arrays are reused."""
+        for _ in range(self.steps):
+            for head, stream in enumerate(self._streams):
+                self._draw(head, stream)
+            if not self._soft:
+                np.take(self._smooth, self._batch.truth, axis=0, out=self._batch.targets, mode="clip")
+            yield self._batch
+
+    def _draw(self, head: int, stream: HeadStream) -> None:
+        batch, mine = self._batch, self._rows[head]
+        copy, place = np.divmod(stream.rows(self.size), len(mine))
+        known = copy < len(self._copies)
+        rows = mine[np.where(known, place, 0)]
+        self._gather(self._copies, copy, rows, batch.values[head], known)
+        batch.truth[head] = self._examples.labels[rows]
+        if self._soft:
+            # labelled rows of all copies come first, then the pseudo-labelled ones
+            batch.targets[head] = self._smooth[batch.truth[head]]
+            self._draw_soft(head, (copy - len(self._copies)) * len(mine) + place, ~known)
+        for mask, dropout in zip(batch.masks, self._dropouts[head], strict=True):
+            if mask is not None and dropout:
+                stream.mask(mask[head], dropout)
+
+    def _draw_soft(self, head: int, number: npt.NDArray[Any], soft: npt.NDArray[np.bool_]) -> None:
+        """Fill in the rows that are `soft`; `number` counts them over all copies."""
+        batch, pseudo = self._batch, self._examples.pseudo
+        assert pseudo is not None and batch.weights is not None  # noqa: PT018, S101  # as `_soft` isn't empty
+        copy, rows = np.divmod(np.where(soft, number, 0), pseudo.labels.shape[1])
+        self._gather(self._soft, copy, rows, batch.values[head], soft)
+        labels = pseudo.labels[self._parts[head], rows[soft]]
+        batch.targets[head, soft] = labels
+        batch.truth[head, soft] = labels.argmax(axis=1)
+        batch.weights[head] = np.where(soft, pseudo.weight, 1)
+
+    @staticmethod
+    def _gather(
+        copies: Sequence[npt.NDArray[Any]],
+        copy: npt.NDArray[Any],
+        rows: npt.NDArray[Any],
+        out: npt.NDArray[Any],
+        wanted: npt.NDArray[np.bool_],
+    ) -> None:
+        if len(copies) == 1 and wanted.all():
+            np.take(copies[0], rows, axis=0, out=out, mode="clip")
+            return
+        for number, features in enumerate(copies):
+            drawn = wanted & (copy == number)
+            out[drawn] = features[rows[drawn]]
+
+
+def input_statistics(copies: Sequence[npt.NDArray[Any]], parts: Partition) -> dict[int, Weights]:
+    """Mean and variance of the inputs over each part's training rows, all copies, in one pass.
+
+    Returns:
+        Part -> ``input_mean`` and ``input_variance``, (F,) float32. Variances are raised to a thousandth of their
+        mean, so that a feature which is almost always zero is not blown up where it isn't.
+    """
+    width = copies[0][0].size
+    shape = (len(parts.numbers), width)
+    count, total, squares = np.zeros(len(parts.numbers)), np.zeros(shape), np.zeros(shape)
+    for copy in copies:
+        for start, block in blocks(copy, 4 * width):
+            here = parts.units[start : start + len(block)]
+            for number, unit in enumerate(parts.numbers):
+                rows = block[here == unit].astype(np.float64)
+                count[number] += len(rows)
+                total[number] += rows.sum(axis=0)
+                squares[number] += np.square(rows).sum(axis=0)
+    statistics = {}
+    for number, part in enumerate(parts.numbers):
+        trained = (np.arange(len(parts.numbers)) == number) == parts.by_group
+        statistics[part] = _statistics(*(sums[trained].sum(axis=0) for sums in (count, total, squares)))
+    return statistics
+
+
+def _statistics(count: float, total: npt.NDArray[np.float64], squares: npt.NDArray[np.float64]) -> Weights:
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, 0)
+    variance = np.maximum(variance, VARIANCE_FLOOR * variance.mean() + 1e-12)
+    return {"input_mean": mean.astype(np.float32), "input_variance": variance.astype(np.float32)}
+
+
+VARIANCE_FLOOR = 1e-3

@@ -1,0 +1,165 @@
+"""L2-regularised multinomial logistic regressions, one a fold, fitted together pass by pass. NumPy and SciPy only.
+
+L-BFGS works in coordinates in which the problem is nearly round: those of the covariance of a sample of rows. The
+solution does not depend on them.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.training.heads.bag import Float32s, Weights, blocks
+
+Doubles = npt.NDArray[np.float64]
+
+_SAMPLE = 1024  # rows that the coordinates are taken from
+_CURVATURE = 0.1  # of the cross-entropy by a logit, somewhere between 1/4, where it begins, and 0
+_HELD_VALUES = 64_000_000  # features are read once and held where they are no more than this
+_PASSES = 200
+_FEWEST_PASSES = 12
+_WORK = 3e11  # multiplications and additions of one fit at the most, as long as the fewest passes allow: some 5 s
+_MEMORY = 10  # of L-BFGS
+
+
+class Regressions:
+    """H regressions on the same rows: each has rows of its own, standardised inputs and a solution."""
+
+    def __init__(
+        self,
+        copies: Sequence[npt.NDArray[Any]],
+        labels: npt.NDArray[np.integer],
+        own: npt.NDArray[np.bool_],
+        statistics: Weights,
+        classes: int,
+    ) -> None:
+        """Take the coordinates from a sample of rows; nothing is fitted yet.
+
+        Args:
+            copies: (n, ...) features each, read block by block; held in memory where they are small.
+            labels: (n,) class indices; only those of own rows matter.
+            own: (H, n) bool, the rows that each regression is fitted to.
+            statistics: ``input_mean`` and ``input_variance``, (H, F) float32.
+            classes: outputs of each.
+        """
+        self._copies = copies
+        self._labels = np.where(own.any(axis=0), labels, 0)
+        self._own = own.T.astype(np.float32)
+        self._counts = own.sum(axis=1) * float(len(copies))
+        self._classes = classes
+        self._mean = statistics["input_mean"].astype(np.float64)
+        self._deviation = np.sqrt(statistics["input_variance"].astype(np.float64))
+        values = len(copies) * copies[0].size
+        self._held = [*self._read()] if values <= _HELD_VALUES else None
+        self._directions, self._spread = self._coordinates()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, F, C) of all kernels."""
+        return (*self._mean.shape, self._classes)
+
+    def fit(self, strength: float, start: Weights | None = None, tolerance: float = 1e-4) -> Weights:
+        """Minimise the rows' summed cross-entropy + |kernel|^2 / (2 strength), as scikit-learn's C does.
+
+        Many rows x features get fewer passes and an early end, which regularises a little on top of the penalty: with
+        60,000 x 4,608 convergence would take hours.
+
+        Args:
+            strength: above 0.
+            start: where to begin, of another strength; None for zeros.
+            tolerance: of the gradient's largest entry, the loss counted a row.
+
+        Returns:
+            ``kernel_0 (H, F, C)`` and ``bias_0 (H, C)``, float32, for standardised inputs.
+        """
+        from scipy.optimize import minimize
+
+        heads, features, classes = self.shape
+        # scikit-learn has one logit for two classes: half the kernel's square for the same function
+        penalties = (2 if classes == 2 else 1) / (strength * self._counts.repeat(classes))
+        penalty = float(penalties.mean())
+        scale = 1 / np.sqrt(_CURVATURE * self._spread + penalty) - 1 / np.sqrt(penalty)
+
+        def turned(kernels: Doubles) -> Doubles:
+            """(F, H C) times the inverse root of what the Hessian is taken for."""
+            along = self._directions @ (scale[:, None] * (self._directions.T @ kernels))
+            return np.asarray(along + kernels / np.sqrt(penalty), np.float64)
+
+        def objective(point: Doubles) -> tuple[float, Doubles]:
+            inner, bias = point[: -heads * classes].reshape(features, -1), point[-heads * classes :]
+            kernels = turned(inner)
+            loss, by_kernel, by_bias = self._gradient(kernels, bias.reshape(heads, classes))
+            loss += float((penalties * np.square(kernels)).sum()) / 2
+            gradient = turned(by_kernel + penalties * kernels)
+            return loss, np.concatenate([gradient.ravel(), by_bias.ravel()])
+
+        found = minimize(
+            objective, self._start(start, penalty), jac=True, method="L-BFGS-B",
+            options={"maxiter": self._passes(), "maxfun": self._passes(), "maxcor": _MEMORY, "gtol": tolerance, "ftol": 0},
+        )  # fmt: skip
+        self.passes = found.nfev
+        inner, bias = found.x[: -heads * classes].reshape(features, -1), found.x[-heads * classes :]
+        kernels = turned(inner).reshape(features, heads, classes).transpose(1, 0, 2)
+        return {
+            "kernel_0": np.ascontiguousarray(kernels, np.float32),
+            "bias_0": bias.reshape(heads, classes).astype(np.float32),
+        }
+
+    def _passes(self) -> int:
+        heads, features, classes = self.shape
+        pass_work = 4.0 * len(self._labels) * len(self._copies) * features * heads * classes
+        return int(np.clip(_WORK / pass_work, _FEWEST_PASSES, _PASSES))
+
+    def _start(self, start: Weights | None, penalty: float) -> Doubles:
+        heads, features, classes = self.shape
+        if start is None:
+            return np.zeros(heads * classes * (features + 1))
+        kernels = start["kernel_0"].astype(np.float64).transpose(1, 0, 2).reshape(features, -1)
+        scale = np.sqrt(_CURVATURE * self._spread + penalty) - np.sqrt(penalty)
+        inner = self._directions @ (scale[:, None] * (self._directions.T @ kernels)) + kernels * np.sqrt(penalty)
+        return np.concatenate([inner.ravel(), start["bias_0"].astype(np.float64).ravel()])
+
+    def _gradient(self, kernels: Doubles, bias: Doubles) -> tuple[float, Doubles, Doubles]:
+        """Mean cross-entropy a row, summed over the regressions, and its gradients by kernels (F, H C) and bias (H, C)."""
+        heads, features, classes = self.shape
+        inner = kernels.reshape(features, heads, classes) / self._deviation.T[:, :, None]
+        shift = bias - np.einsum("hf,fhc->hc", self._mean, inner)
+        folded, shifted = inner.reshape(features, -1).astype(np.float32), shift.reshape(-1).astype(np.float32)
+        loss, total, by_bias = 0.0, np.zeros((features, heads * classes)), np.zeros((heads, classes))
+        for start, block in self._held or self._read():
+            labels, own = self._labels[start : start + len(block)], self._own[start : start + len(block)]
+            rows = np.arange(len(block))
+            logits = (block @ folded + shifted).reshape(len(block), heads, classes)
+            logits -= logits.max(axis=2, keepdims=True)
+            told = logits[rows, :, labels].copy()
+            np.exp(logits, out=logits)
+            sums = logits.sum(axis=2)
+            loss += float((((np.log(sums) - told) * own).sum(axis=0, dtype=np.float64) / self._counts).sum())
+            logits *= (own / sums)[:, :, None]
+            logits[rows, :, labels] -= own
+            total += block.T @ logits.reshape(len(block), -1)
+            by_bias += logits.sum(axis=0, dtype=np.float64)
+        by_kernel = (total.reshape(features, heads, classes) - self._mean.T[:, :, None] * by_bias) / (
+            self._deviation.T[:, :, None] * self._counts[:, None]
+        )
+        return loss, np.reshape(by_kernel, (features, -1)), by_bias / self._counts[:, None]
+
+    def _read(self) -> Iterator[tuple[int, Float32s]]:
+        heads, features, classes = self.shape
+        for copy in self._copies:
+            yield from blocks(copy, features + 3 * heads * classes)
+
+    def _coordinates(self) -> tuple[Doubles, Doubles]:
+        """Directions (F, r) in which a sample of rows varies, standardised by all, and how much (r,)."""
+        rows = np.flatnonzero(self._own.any(axis=1))
+        sample = np.sort(np.random.default_rng(0).choice(rows, min(_SAMPLE, len(rows)), replace=False))
+        values = np.asarray(self._copies[0][sample]).reshape(len(sample), -1).astype(np.float64)
+        values = (values - values.mean(axis=0)) / self._deviation.mean(axis=0)
+        if len(values) >= values.shape[1]:
+            spread, directions = np.linalg.eigh(values.T @ values / len(values))
+            keep = spread > spread[-1] * 1e-9
+            return directions[:, keep], spread[keep]
+        spread, mixed = np.linalg.eigh(values @ values.T / len(values))
+        keep = spread > spread[-1] * 1e-9
+        return values.T @ (mixed[:, keep] / np.sqrt(spread[keep] * len(values))), spread[keep]

@@ -1,0 +1,140 @@
+"""A standardised logistic regression as a member: what a user would try first, on the same folds as the heads.
+
+Its heads have no hidden layer, one a fold; each fold's L2 strength is the one that the other folds' rows were told best by.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.progress import Progress
+from featcache.core.scratch_arrays import allocate
+from featcache.training.heads.bag import Float32s, HeadId, History, TrainedBag, Weights, blocks, forward
+from featcache.training.heads.batches import Examples, input_statistics
+from featcache.training.heads.lbfgs import Regressions
+from featcache.training.heads.partition import Partition
+from featcache.training.heads.presets import HeadPlan
+
+# A logit's variance if every feature were independent and its weight as large as the penalty expects: scikit-learn's
+# C times the features. In these units one path serves 245 rows x 25,088 features as well as 60,000 x 512.
+VARIANCES = tuple(float(value) for value in 10 ** np.arange(-0.5, 4.1, 0.5))
+_TOLERANCE = (
+    1e-3  # ten times finer takes a quarter more passes and moves no out-of-fold loss by more than 2e-4 near its lowest
+)
+_WORSE = 1.05  # the path ends where out-of-fold loss is so much above its lowest
+
+
+def train_linear(
+    examples: Examples,
+    plan: HeadPlan,
+    progress: Progress,
+    name: str = "linear",
+    scratch: Path | None = None,
+) -> TrainedBag:
+    """Fit one regression a fold for each strength of a path, warm-started, and keep each fold's best by the others.
+
+    Args:
+        examples: the training rows, by folds; their features are read block by block.
+        plan: of shape ``linear``, from `featcache.training.heads.presets.resolve_heads`.
+        progress: counts strengths.
+        name: what `progress` calls it.
+        scratch: the folder in which large out-of-fold probabilities stand, as a file without a name; None: in memory.
+
+    Returns:
+        A bag of one seed whose history has a row for each strength that was tried.
+    """
+    copies, labels, parts = examples.copies, examples.labels, examples.parts
+    own = np.stack([parts.trained(fold) for fold in parts.numbers])
+    by_fold = input_statistics(copies, parts)
+    statistics = {key: np.stack([by_fold[fold][key] for fold in parts.numbers]) for key in by_fold[parts.numbers[0]]}
+    regressions = Regressions(copies, labels, own, statistics, plan.classes)
+    counts = [int(parts.scored(fold).sum()) for fold in parts.numbers]
+    path: list[Weights] = []
+    judged: list[_Judged] = []
+    progress.start(name, len(VARIANCES), "strengths")
+    try:
+        for variance in VARIANCES:
+            fitted = regressions.fit(variance / plan.features, path[-1] if path else None, _TOLERANCE)
+            path.append(fitted | statistics)
+            judged.append(_Judged(path[-1], copies[0], labels, own, parts))
+            losses = [step.mean_loss(counts) for step in judged]
+            progress.advance(1, f"C {variance / plan.features:.2g}, out of fold {losses[-1]:.3f}")
+            if losses[-1] > _WORSE * min(losses):
+                break
+    finally:
+        progress.finish()
+    chosen = chosen_steps(np.array([step.fold_loss for step in judged]), counts)
+    weights = {key: np.stack([path[step][key][head] for head, step in enumerate(chosen)]) for key in path[0]}
+    out_of_fold = _out_of_fold(weights, copies[0], parts, plan.classes, scratch)
+    heads = tuple(HeadId(0, fold) for fold in parts.numbers)
+    knows = np.stack([np.bincount(labels[rows], minlength=plan.classes) > 0 for rows in own])
+    history = _history(judged, chosen)
+    return TrainedBag(plan, tuple(copies[0].shape[1:]), heads, weights, knows, history, out_of_fold)
+
+
+def chosen_steps(fold_loss: npt.NDArray[np.floating], counts: Sequence[int]) -> list[int]:
+    """Return for each of H folds the step of the lowest loss over all *other* folds' rows.
+
+    Args:
+        fold_loss: (steps, H) mean loss of each fold's rows, out of fold.
+        counts: H, each fold's rows.
+    """
+    sums = fold_loss * np.asarray(counts)
+    return [int(np.argmin(sums.sum(axis=1) - sums[:, fold])) for fold in range(len(counts))]
+
+
+class _Judged:
+    """What one strength's regressions say: of their own fold, and of the rows that they were fitted to; (H,) each."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        features: npt.NDArray[Any],
+        labels: npt.NDArray[np.integer],
+        own: npt.NDArray[np.bool_],
+        parts: Partition,
+    ) -> None:
+        heads, classes = weights["bias_0"].shape
+        apart = np.stack([parts.scored(fold) for fold in parts.numbers])
+        loss, right = np.zeros((2, heads)), np.zeros((2, heads))  # of own rows, of the fold's
+        for start, block in blocks(features, features[0].size + 3 * heads * classes):
+            rows = slice(start, start + len(block))
+            said = forward(weights, block, 0)
+            told = said[:, np.arange(len(block)), np.maximum(labels[rows], 0)]
+            losses, rights = -np.log(np.maximum(told, 1e-7)), said.argmax(axis=2) == labels[rows]
+            mine = np.stack([own[:, rows], apart[:, rows]])
+            loss += np.where(mine, losses, 0).sum(axis=2, dtype=np.float64)
+            right += (mine & rights).sum(axis=2)
+        counts = np.stack([own.sum(axis=1), apart.sum(axis=1)])
+        (self.loss, self.fold_loss), (self.accuracy, self.fold_accuracy) = loss / counts, right / counts
+
+    def mean_loss(self, counts: Sequence[int]) -> float:
+        """Mean loss over all folds' rows, of which there are `counts`."""
+        return float(np.average(self.fold_loss, weights=counts))
+
+
+def _out_of_fold(
+    weights: Weights, features: npt.NDArray[Any], parts: Partition, classes: int, scratch: Path | None
+) -> Float32s:
+    """(1, n, C): each row by the regression of its fold; NaN where there is none. Of every strength it would be ten times this."""
+    told: Float32s = allocate((1, len(features), classes), np.float32, scratch)
+    told[:, parts.units < 0] = np.nan
+    scored = [parts.scored(fold) for fold in parts.numbers]
+    for start, block in blocks(features, features[0].size + 3 * len(scored) * classes):
+        said = forward(weights, block, 0)
+        for head, apart in enumerate(scored):
+            mine = np.flatnonzero(apart[start : start + len(block)])
+            told[0, start + mine] = said[head, mine]
+    return told
+
+
+def _history(judged: Sequence[_Judged], chosen: Sequence[int]) -> History:
+    """A row for each strength; nothing is dropped in training, so what is seen in it and after it is the same."""
+    loss, accuracy, fold_loss, fold_accuracy = (
+        np.array([getattr(step, name) for step in judged], np.float32)
+        for name in ("loss", "accuracy", "fold_loss", "fold_accuracy")
+    )
+    return History(loss, accuracy, loss, accuracy, fold_loss, fold_accuracy, np.array(chosen, np.int32))

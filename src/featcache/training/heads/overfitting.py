@@ -1,0 +1,160 @@
+"""Overfitting told plainly: where training and out-of-fold curves part, by how much, and what is at hand against it (R14)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.errors import TrainingError
+from featcache.settings import FeaturesSpec, Tap
+from featcache.training.heads.bag import Bag
+
+OVERFITS, UNDERFITS, SOUND = "overfits", "underfits", "sound"
+
+_APART = 0.05  # of what guessing costs, log(classes): a smaller difference of losses is no news
+_HIGH = 0.5  # of the same: who tells even the training rows with more has not learned them
+_COPIES = 5  # the State Farm notebook's
+_DROPOUTS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
+
+Floats = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class CurveDiagnosis:
+    """What a bag's curves come to. Epochs count from 1.
+
+    Attributes:
+        kind: `OVERFITS`, `UNDERFITS` or `SOUND`.
+        parted: the epoch from which on the out-of-fold loss stays above the training loss; None where they don't part.
+        kept: the epoch whose weights the heads have; the mean over heads.
+        epochs: how many there were.
+        train_loss: at `kept`.
+        fold_loss: at `kept`, out of fold.
+        rise: how far the out-of-fold loss stands above its lowest at the last epoch.
+    """
+
+    kind: str
+    parted: int | None
+    kept: int
+    epochs: int
+    train_loss: float
+    fold_loss: float
+    rise: float
+
+    @property
+    def gap(self) -> float:
+        """Out-of-fold loss less training loss, of the weights that were kept."""
+        return self.fold_loss - self.train_loss
+
+
+def diagnose(train_loss: Floats, fold_loss: Floats, classes: int, kept: int | None = None) -> CurveDiagnosis:
+    """Say whether heads learn the training rows by heart, learn too little, or neither.
+
+    Losses count as apart where they differ by more than a twentieth of log(classes), what guessing costs.
+
+    Args:
+        train_loss: (epochs,) mean cross-entropy of training rows, best without dropout.
+        fold_loss: (epochs,) the same out of fold.
+        classes: number of classes, at least 2.
+        kept: the epoch whose weights count, from 1; None for the last.
+
+    Raises:
+        TrainingError: no epochs, or curves of different lengths.
+    """
+    train, fold = np.asarray(train_loss, np.float64), np.asarray(fold_loss, np.float64)
+    if train.ndim != 1 or train.shape != fold.shape or not len(train):
+        raise TrainingError(f"expected two curves of the same epochs; got train{train.shape}, fold{fold.shape}")
+    margin, at = _APART * math.log(classes), (len(train) if kept is None else kept) - 1
+    together = np.flatnonzero(fold - train <= margin)
+    parted = int(together[-1]) + 2 if len(together) else 1
+    high = min(train[at], fold[at]) > _HIGH * math.log(classes)
+    apart = fold[at] - train[at] > margin
+    kind = OVERFITS if apart else UNDERFITS if high else SOUND
+    return CurveDiagnosis(
+        kind=kind,
+        parted=parted if parted <= len(train) else None,
+        kept=at + 1,
+        epochs=len(train),
+        train_loss=float(train[at]),
+        fold_loss=float(fold[at]),
+        rise=float(fold[-1] - fold.min()),
+    )
+
+
+def suggestions(
+    kind: str, features: FeaturesSpec, tap: str, hidden: Sequence[int], dropout: float
+) -> list[tuple[str, str]]:
+    """Return what is at hand: which of R14's strategies, and the flags that follow it, in R14's order.
+
+    More images help against overfitting always, and need no flag.
+
+    Args:
+        kind: of the `CurveDiagnosis`.
+        features: the settings that the heads were trained with.
+        tap: the name of the bag's tap.
+        hidden: its heads' dense layers.
+        dropout: their p.
+    """
+    if kind == SOUND:
+        return []
+    if kind == UNDERFITS:
+        lower = [p for p in _DROPOUTS if p < dropout]
+        found = [("less dropout", f"--Heads-dropout {lower[-1]:g}")] if lower else []
+        return found + [("wider heads", f"--Heads-hidden {_widths(hidden, 2)}")] * bool(hidden)
+    found = [("augmentation", f"--Features-copies {_COPIES}")] if features.copies < _COPIES else []
+    if any(each.name == tap and not each.pooling for each in features.taps):
+        pooled = [str(Tap(each.layer, "avg") if each.name == tap else each) for each in features.taps]
+        found.append(("generalising features", f"--Features-taps {','.join(pooled)}"))
+    higher = [p for p in _DROPOUTS if p > dropout]
+    found += [("regularisation", f"--Heads-dropout {higher[0]:g}")] if higher and hidden else []
+    if hidden and max(hidden) > 16:
+        found.append(("smaller heads", f"--Heads-hidden {_widths(hidden, 0.5)}"))
+    return found
+
+
+def _widths(hidden: Sequence[int], times: float) -> str:
+    return ",".join(str(max(8, round(width * times))) for width in hidden)
+
+
+def curves_record(bag: Bag) -> dict[str, Any]:
+    """Return a bag's curves, means over its heads, and what its heads are, as JSON-able values for its record."""
+    history = bag.history.mappings()
+    return {
+        "classes": bag.plan.classes,
+        "hidden": list(bag.plan.hidden),
+        "dropout": bag.plan.dropouts[-1],
+        "kept": round(1 + float(history.pop("kept").mean())),
+        **{name: [round(float(value), 5) for value in array.mean(axis=1)] for name, array in history.items()},
+    }
+
+
+def curves_lines(bags: Sequence[Mapping[str, Any]], features: FeaturesSpec) -> list[str]:
+    """Return one or two lines about the bag that overfits most, or else the one that is told worst out of fold.
+
+    Args:
+        bags: records of bags; those without epochs are left out.
+        features: the settings that they were trained with.
+    """
+    judged = [(_judged(bag["curves"]), bag) for bag in bags if "curves" in bag]
+    if not judged:
+        return []
+    verdict, bag = max(judged, key=lambda each: (each[0].kind == OVERFITS, each[0].gap, each[0].fold_loss))
+    losses = f"{verdict.train_loss:.3f} in training, {verdict.fold_loss:.3f} out of fold"
+    where = f"part at epoch {verdict.parted} of {verdict.epochs}" if verdict.parted else "stay together"
+    said = {OVERFITS: where, UNDERFITS: f"{where}, both high", SOUND: where}[verdict.kind]
+    rise = f"; +{verdict.rise:.3f} since its lowest" if verdict.kind == OVERFITS and verdict.rise > 0.01 else ""
+    lines = [f"{bag['tap']}/{bag['shape']}: {said}; loss {losses}{rise}"]
+    curves = bag["curves"]
+    found = suggestions(verdict.kind, features, bag["tap"], curves["hidden"], curves["dropout"])
+    if verdict.kind == OVERFITS:
+        found = [("more images", ""), *found]
+    if found:
+        lines.append("at hand: " + " · ".join(f"{name} {flags}".strip() for name, flags in found))
+    return lines
+
+
+def _judged(curves: Mapping[str, Any]) -> CurveDiagnosis:
+    return diagnose(np.array(curves["seen_loss"]), np.array(curves["fold_loss"]), curves["classes"], curves["kept"])

@@ -1,0 +1,218 @@
+"""What a head is and how it is trained: the settings, resolved for the rows at hand.
+
+A preset asks for one or more *shapes*, named kinds of heads; each tap and shape is one bag.
+"""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
+
+from featcache.errors import TrainingError
+from featcache.settings import HeadsSpec, Phase
+
+TRAINING_VERSION = 3  # raise it when the same plan trains to other values
+LINEAR_VERSION = 4  # the same for the shape ``linear``
+LINEAR = "linear"
+BY_GROUP, PSEUDO = "-by-group", "-pseudo"  # what a shape's name ends in when it is trained in another way
+
+
+class Variant(NamedTuple):
+    """What may differ between the heads of a bag: `HeadPlan.dropouts`, and what its learning rates are multiplied by."""
+
+    dropouts: tuple[float, ...]
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """Everything that decides what the heads of a bag become, beside rows, folds and seeds.
+
+    Attributes:
+        features: values a row has, flattened.
+        classes: outputs of the softmax.
+        hidden: widths of the dense layers, each followed by relu and batch normalisation.
+        dropouts: the share dropped before each dense layer, the softmax layer included; len(hidden) + 1 values.
+        schedule: learning rates and epochs, in order.
+        batch_size: rows a step and head.
+        standardize: inputs get mean 0 and variance 1 over the head's own training rows.
+        momentum: of batch normalisation's moving averages.
+        recompute_statistics: replace those averages, after training, by the statistics of the head's training rows.
+        weight_decay: what Adam takes off each kernel a step, times the learning rate.
+        label_smoothing: the share of each label that is spread evenly over all classes.
+        keep_best: a head keeps the epoch that is best for the other folds' heads on their folds; False: the last.
+        early_stop: epochs without a better one after which training ends; 0: never. Needs `keep_best`.
+        variants: seed s is trained as variant s modulo their number says; none: all alike.
+    """
+
+    features: int
+    classes: int
+    hidden: tuple[int, ...]
+    dropouts: tuple[float, ...]
+    schedule: tuple[Phase, ...]
+    batch_size: int
+    standardize: bool = False
+    momentum: float = 0.99
+    recompute_statistics: bool = False
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    keep_best: bool = False
+    early_stop: int = 0
+    variants: tuple[Variant, ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training rows, unless `early_stop` ends them."""
+        return sum(phase.epochs for phase in self.schedule)
+
+    def variant(self, seed: int) -> Variant:
+        """How heads of `seed` are trained."""
+        return self.variants[seed % len(self.variants)] if self.variants else Variant(self.dropouts)
+
+    def settings(self) -> dict[str, object]:
+        """The plan as JSON-able values, for keys and records."""
+        return {**asdict(self), "training_version": TRAINING_VERSION}
+
+
+def shapes(spec: HeadsSpec) -> tuple[str, ...]:
+    """Return the shapes that the settings ask for, in order; known from the settings alone.
+
+    With `per_group`, each kind of trained heads comes a second time, a head for each group and not for each fold; with
+    `pseudo_weight` once more, trained on test rows too.
+    """
+    plain = first_round(spec)
+    trained = [shape for shape in plain if shape != LINEAR]
+    by_group = [shape + BY_GROUP for shape in trained] if spec.per_group else []
+    return (*plain, *by_group, *([shape + PSEUDO for shape in trained] if spec.pseudo_weight else []))
+
+
+def first_round(spec: HeadsSpec) -> tuple[str, ...]:
+    """Return the shapes that are trained by folds on labelled rows alone: those that may label others."""
+    return _SHAPES_OF[spec.preset]
+
+
+def shape_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
+    """Return what of the settings decides a shape's heads, JSON-able, for its bag's key: not which preset asks for it."""
+    if shape == LINEAR:
+        return {"shape": shape, "folds": spec.folds}
+    other = {"preset", "per_group"} | ({"pseudo_weight"} if not shape.endswith(PSEUDO) else set())
+    return {"shape": shape, **{name: value for name, value in asdict(spec).items() if name not in other}}
+
+
+def training_version(shape: str) -> int:
+    """Return the version of what trains a shape, for its bag's key."""
+    return LINEAR_VERSION if shape == LINEAR else TRAINING_VERSION
+
+
+def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes: int, groups: int = 0) -> HeadPlan:
+    """Fill in what the shape decides; what the user set wins.
+
+    Args:
+        spec: the settings.
+        shape: one of `shapes(spec)`.
+        features: values of one row, flattened.
+        rows: usable training rows of one copy, all folds together.
+        classes: number of classes.
+        groups: how many of them `rows` stand in, for shapes that are trained by group.
+
+    Raises:
+        TrainingError: fewer than 2 classes or no features.
+    """
+    if classes < 2:
+        raise TrainingError(f"expected at least 2 classes to tell apart; got classes={classes}: add a class folder")
+    if features < 1:
+        raise TrainingError(f"expected features to train on; got features={features}")
+    in_training = rows // max(1, groups) if shape.endswith(BY_GROUP) else rows - rows // spec.folds
+    plan = _PLANS[shape.removesuffix(BY_GROUP).removesuffix(PSEUDO)]
+    return _wished(plan(spec, features, max(1, in_training), classes), spec)
+
+
+def _wished(plan: HeadPlan, spec: HeadsSpec) -> HeadPlan:
+    """Let the user's settings win where every preset means the same by them."""
+    if spec.weight_decay is not None:
+        plan = replace(plan, weight_decay=spec.weight_decay)
+    if spec.label_smoothing is not None:
+        plan = replace(plan, label_smoothing=spec.label_smoothing)
+    if spec.early_stop is not None:
+        plan = replace(plan, early_stop=spec.early_stop, keep_best=plan.keep_best or spec.early_stop > 0)
+    return plan
+
+
+def _dropouts(rate: float, layers: int, everywhere: bool = False) -> tuple[float, ...]:
+    """The recipe halves p before every layer but the last; its wider form doesn't."""
+    return (rate if everywhere else rate / 2,) * layers + (rate,)
+
+
+def _recipe(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+    hidden = (128, 128) if spec.hidden is None else spec.hidden
+    dropout = 0.8 if spec.dropout is None else spec.dropout
+    schedule = spec.schedule or (Phase(1e-3, 1), Phase(1e-2, 2))
+    return HeadPlan(features, classes, hidden, _dropouts(dropout, len(hidden)), schedule, spec.batch_size)
+
+
+def _wide(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+    hidden = (256, 256) if spec.hidden is None else spec.hidden
+    dropout = 0.8 if spec.dropout is None else spec.dropout
+    schedule = spec.schedule or (Phase(1e-3, 1), Phase(1e-2, 4), Phase(1e-4, 4))
+    return HeadPlan(features, classes, hidden, _dropouts(dropout, len(hidden), True), schedule, spec.batch_size)
+
+
+def _dense(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+    """Steps enough for many rows, weight decay and dropout enough for few.
+
+    Values a row has for each row that there is measure how easily a head learns the rows by heart: weight decay in
+    that proportion is near the best from 0.1 (a tenth of MNIST) to 23 (small sets of photos). With a thousand rows and
+    more, half of that decay and 0.2 of the values dropped do better, with some hundreds both are too little: what did
+    best out of fold on five sets and ten kinds of their features (benchmarks/defaults.py).
+    """
+    hidden = ((128,) if features <= 1024 else (64,)) if spec.hidden is None else spec.hidden
+    plenty = min(1.0, max(0.0, math.log2(rows / 500)))
+    dropout = 0.5 - 0.3 * plenty if spec.dropout is None else spec.dropout
+    schedule = spec.schedule or _scaled_schedule(3e-3, rows, spec.batch_size, steps=2400, most=_epochs_for(features))
+    return HeadPlan(
+        features,
+        classes,
+        hidden,
+        _dropouts(dropout, len(hidden)),
+        schedule,
+        spec.batch_size,
+        standardize=True,
+        momentum=0.9,
+        recompute_statistics=True,
+        weight_decay=min(60.0, (2.0 - plenty) * features / rows),
+    )
+
+
+def _fast(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+    """The dense shape's little sister: narrower, and a quarter of the steps."""
+    hidden = (32,) if spec.hidden is None else spec.hidden
+    schedule = spec.schedule or _scaled_schedule(4e-3, rows, spec.batch_size, steps=150, most=10)
+    return replace(
+        _dense(spec, features, rows, classes),
+        hidden=hidden,
+        schedule=schedule,
+        dropouts=_dropouts(0.2 if spec.dropout is None else spec.dropout, len(hidden)),
+    )
+
+
+def _epochs_for(features: int) -> int:
+    return 40 if features <= 1024 else 20
+
+
+def _scaled_schedule(rate: float, rows: int, batch_size: int, steps: int, most: int) -> tuple[Phase, ...]:
+    """Epochs for about `steps` steps, 6 to `most` of them; the last third at a quarter of the rate."""
+    epochs = min(most, max(6, math.ceil(steps / math.ceil(rows / batch_size))))
+    return (Phase(rate, epochs - epochs // 3), Phase(rate / 4, epochs // 3))
+
+
+def _linear(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
+    """No hidden layer, no schedule: `featcache.training.heads.logistic_regression` fits it, and finds its one free number itself."""
+    return HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, standardize=True)
+
+
+_PLANS = {"linear": _linear, "dense": _dense, "recipe": _recipe, "wide": _wide, "fast": _fast}
+_SHAPES_OF = {
+    "default": ("dense", LINEAR),
+    "recipe": ("recipe",),
+    "wide": ("wide",),
+    "fast": ("fast", LINEAR),
+}
