@@ -7,8 +7,8 @@ import luigi
 from luigi.cmdline_parser import CmdlineParser
 
 from featcache.core import keys
-from featcache.project import Project
-from featcache.settings import SECTIONS, ClusterSpec, parse_settings
+from featcache.project import Project, open_project
+from featcache.settings import SECTIONS, ClusterSpec
 
 
 def _config(section: str) -> type[luigi.Config]:
@@ -70,7 +70,7 @@ def _project(values: tuple[tuple[str, ...], ...]) -> Project:
     texts = {
         name: dict(zip(keys, row, strict=True)) for (name, keys), row in zip(SECTIONS.items(), values, strict=True)
     }
-    return Project(parse_settings(texts))
+    return open_project(texts)
 
 
 class Scope(luigi.Parameter):

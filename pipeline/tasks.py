@@ -16,7 +16,6 @@ from featcache.core.folder_lock import folder_lock
 from featcache.errors import CacheMismatchError
 from featcache.project import Artifact
 from featcache.settings import ALONE
-from featcache.training import PSEUDO, first_round
 from pipeline.config import Scope, current_project
 from pipeline.parent_death import die_with_parent
 from pipeline.stage_progress import Watch, show_summary
@@ -140,10 +139,8 @@ class TrainBag(Stage):
     shape = luigi.Parameter(description="one of the preset's kinds of heads, e.g. dense")
 
     def requires(self) -> list[luigi.Task]:
-        heads = current_project().settings.heads
-        labelling = first_round(heads) if self.shape.endswith(PSEUDO) else ()
-        taps = current_project().settings.features.taps
-        return [ExtractFeatures(), *(TrainBag(tap=tap.name, shape=shape) for tap in taps for shape in labelling)]
+        labelling = current_project().labelling_bags(self.shape)
+        return [ExtractFeatures(), *(TrainBag(tap=tap, shape=shape) for tap, shape in labelling)]
 
     def artifacts(self) -> list[Artifact]:
         return [current_project().bag(self.tap, self.shape)]

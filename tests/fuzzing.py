@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from cache_files import make_header, make_rows, write_cache, write_rows
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from images import encoded, idx3, make_folder, picture
 
 import featcache

@@ -11,8 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from images import encoded, make_folder, picture
 
 from featcache.dataset.listing import build_manifest, current_key, list_files

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,94 +12,73 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 
-# From the floor upwards; a module may import its own layer and those below it.
-LAYERS = [
-    {"_version", "errors", "machine"},
-    {
-        "keys",
-        "names",
-        "paths",
-        "csv_files",
-        "startup",
-        "disk",
-        "progress",
-        "policies",
-        "scoring",
-        "schedules",
-        "texts",
-        "tables",
-        "streams",
-        "member_tables",
-        "scratch",
-    },
-    {"terminal"},
-    {"meter"},
-    {"rows", "records", "specs", "cluster_spec", "folder_lock", "sample", "luigi_sections"},
-    {"settings", "augment", "precision", "architectures", "download"},
-    {"sources", "cache", "weights"},
-    {
-        "network_weights",
-        "presets",
-        "convnet_plan",
-        "folds",
-        "parts",
-        "pixels",
-        "predictions",
-        "columns",
-        "combination",
-        "prediction_file",
-    },
-    {
-        "network",
-        "extraction",
-        "bags",
-        "bag_file",
-        "ensemble",
-        "ensemble_search",
-        "submission",
-        "feature_space",
-        "artifact",
-    },
-    {"backbone", "overlap", "batches", "judging", "convnet_folder"},
-    {"extract", "logistic", "stacked", "descent", "convnet"},
-    {"training", "linear", "convnet_training"},
-    {"heads", "project", "curves"},
-    {"resolved"},
-    {"worker"},
-    {"cluster", "flight", "local_workers"},
-    {"block_jobs"},
-    {"set_aside", "members", "summary", "describe", "configuration"},
-    {"leaderboard"},
-    {"report"},
-    {"stages", "staleness"},
-    {"status", "verify", "doctor", "explore"},
-    {"repair", "space", "export", "plan", "serving"},
-    {"resizing"},
-    {"joined_model"},
-    {"pack", "predict", "export_model"},
-    {"commands"},
-    {"cli"},
-]
+# Each package may import those above it that are named here; `errors` and `_version` stand for themselves.
+MAY_IMPORT = {
+    "core": "",
+    "settings": "core",
+    "dataset": "core settings",
+    "cache": "core",
+    "features": "core settings dataset cache",
+    "training": "core settings dataset",
+    "ensemble": "core settings training",
+    "project": "core settings dataset cache features training ensemble",
+    "inspection": "core settings dataset cache features training ensemble project",
+    "report": "core settings dataset cache training ensemble project inspection",
+    "stages": "core settings dataset cache features training ensemble project inspection report",
+    "inference": "core settings dataset cache features training ensemble project",
+    "cli": "core settings cache project inspection report stages inference",
+    "pipeline": "core settings project inspection stages",
+}
+# What a package must never know, at the top of a module or inside a function.
+NEVER = {
+    "core": {"PIL", "dask", "h5py", "luigi", "sklearn", "tensorflow"},  # keras_import alone imports keras
+    "settings": {"keras", "tensorflow", "h5py", "luigi"},
+    "dataset": {"keras", "tensorflow", "h5py", "luigi"},
+    "cache": {"keras", "tensorflow", "luigi"},
+    "features": {"luigi", "sklearn"},
+    "training": {"luigi", "dask"},
+    "ensemble": {"keras", "tensorflow", "h5py", "dask", "luigi"},
+    "project": {"luigi", "rich"},
+    "inspection": {"luigi"},
+    "report": {"keras", "tensorflow", "luigi"},
+    "stages": {"luigi", "rich"},
+    "inference": {"luigi"},
+    "cli": {"keras", "tensorflow", "luigi"},
+}
+KNOW_PROJECTS = {"project", "stages", "inspection", "report", "inference", "cli", "pipeline"}
 # What is imported under another name than it is installed by.
 INSTALLED_AS = {"PIL": "pillow", "pillow_heif": "pillow-heif", "sklearn": "scikit-learn"}
 OTHER_BACKENDS = {"jax", "torch"}  # of Keras; nothing asks for them unless KERAS_BACKEND does
+# The only modules that import Keras at their top; they are loaded inside a stage's `run()`.
 KERAS = {
-    "backbone",
-    "network",
-    "network_weights",
-    "heads",
-    "stacked",
-    "convnet",
-    "convnet_training",
-    "resizing",
-    "joined_model",
+    "features/backbone",
+    "features/network",
+    "features/network_weights",
+    "inference/keras_model",
+    "inference/keras_resizing",
+    "training/convnet/model",
+    "training/convnet/trainer",
+    "training/heads/keras_engine",
+    "training/heads/keras_models",
 }
+# Of packages' faces: what is there for people, whether or not featcache itself takes it from there.
+PUBLIC: dict[str, set[str]] = {"cli": {"main"}}
+DASK = {"cache/dask_arrays", "inspection/feature_space"}
 SLOW = {"tensorflow", "keras", "jax", "torch", "sklearn", "pandas", "dask", "xarray", "scipy"}
 
 
 def modules():
-    for path in sorted((ROOT / "src/featcache").rglob("*.py")):
-        yield path, path.relative_to(ROOT / "src/featcache").with_suffix("").parts[0]
+    """Every module: its file, its package (the folder at the top), and its name below the root."""
+    for root in (ROOT / "src/featcache", ROOT / "pipeline"):
+        for path in sorted(root.rglob("*.py")):
+            name = path.relative_to(root).with_suffix("").as_posix()
+            yield path, "pipeline" if root.name == "pipeline" else name.partition("/")[0], name
+
+
+MODULES = list(modules())
+EACH_MODULE = pytest.mark.parametrize(
+    ("path", "package", "name"), MODULES, ids=[f"{package}:{name}" for _, package, name in MODULES]
+)
 
 
 def imports(path, top_level_only=False):
@@ -114,45 +94,91 @@ def imports(path, top_level_only=False):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def level(room):
-    return next((i for i, layer in enumerate(LAYERS) if room in layer), None)
+def face(package):
+    """What a package's `__init__` exports."""
+    stub = ast.parse((ROOT / "src/featcache" / package / "__init__.pyi").read_text())
+    return {alias.asname for node in stub.body for alias in node.names}
 
 
-@pytest.mark.parametrize(("path", "room"), list(modules()), ids=lambda value: getattr(value, "stem", value))
-def test_imports_go_one_way(path, room):
-    if room == "__init__":
-        return
-    assert level(room) is not None, f"{room} has no layer: give it one here and in docs/architecture.md"
-    for name in imports(path):
-        parts = name.split(".")
-        assert parts[0] != "pipeline", f"{path} imports {name}"
-        if parts[0] == "featcache" and len(parts) > 1 and level(parts[1]) is not None:
-            assert level(parts[1]) <= level(room), f"{room} imports {parts[1]}, which stands above it"
+def test_the_top_holds_packages_and_little_else():
+    top = {path.name for path in (ROOT / "src/featcache").iterdir()} - {"__pycache__"}
+    assert top == {"__init__.py", "_version.py", "errors.py", "py.typed", *MAY_IMPORT} - {"pipeline"}
 
 
-@pytest.mark.parametrize(("path", "room"), list(modules()), ids=lambda value: getattr(value, "stem", value))
-def test_slow_packages_are_imported_where_they_are_used(path, room):
-    slow = {name.split(".")[0] for name in imports(path, top_level_only=True)} & SLOW
-    allowed = (
-        {"keras", "tensorflow"}
-        if room in KERAS
-        else {"dask", "xarray"}
-        if path.stem in ("lazy", "feature_space")
-        else set()
-    )
+@EACH_MODULE
+def test_a_package_imports_those_that_it_may_and_only_what_they_export(path, package, name):
+    for module in imports(path):
+        root, _, rest = module.partition(".")
+        other, _, inside = rest.partition(".")
+        assert root != "pipeline" or package == "pipeline", f"{name} imports {module}"
+        if root != "featcache" or other in ("", package, "errors", "_version", "__version__"):
+            continue
+        assert package in MAY_IMPORT or name == "__init__", f"{name}: give {package} its line in MAY_IMPORT"
+        if name == "__init__":  # featcache.open
+            continue
+        assert other in MAY_IMPORT[package].split(), f"{package} may not import {other}: {name} imports {module}"
+        assert other == "core" or not inside or inside in face(other), (
+            f"{name} imports {module} past {other}/__init__.pyi"
+        )
+
+
+@EACH_MODULE
+def test_a_package_never_knows_what_is_none_of_its_business(path, package, name):
+    known = {module.split(".")[0] for module in imports(path)}
+    assert not known & NEVER.get(package, set()), name
+    if package not in KNOW_PROJECTS:
+        assert not {"featcache.project", "featcache.project.Project"} & set(imports(path)), name
+
+
+@pytest.mark.parametrize("package", sorted(set(MAY_IMPORT) - {"core", "pipeline"}))
+def test_what_a_package_exports_is_there_and_is_used(package):
+    """A name that nobody else takes is no business of the face; [Keras] modules are not loaded for this."""
+    others = [path for path, mine, _ in MODULES if mine != package]
+    taken = {module for path in others for module in imports(path)}
+    taken |= {f"featcache.{called}" for path in others for called in re.findall(r"\bstages\.\w+", path.read_text())}
+    unused = {name for name in face(package) if f"featcache.{package}.{name}" not in taken}
+    assert not unused - PUBLIC.get(package, set())
+    for node in ast.parse((ROOT / "src/featcache" / package / "__init__.pyi").read_text()).body:
+        source = (ROOT / "src/featcache" / package / node.module.replace(".", "/")).with_suffix(".py")
+        names = {made for statement in ast.parse(source.read_text()).body for made in defined(statement)}
+        assert {alias.name for alias in node.names} <= names, f"{source} defines them not"
+
+
+def defined(statement):
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        yield statement.name
+    elif isinstance(statement, ast.Assign | ast.AnnAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        yield from (node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
+
+
+@pytest.mark.parametrize("package", sorted(set(MAY_IMPORT) - {"pipeline"}))
+def test_modules_of_a_package_import_each_other_in_no_circle(package):
+    prefix = f"featcache.{package}."
+    graph = {
+        prefix + name.partition("/")[2].replace("/", "."): {
+            module for module in imports(path, top_level_only=True) if module.startswith(prefix)
+        }
+        for path, mine, name in MODULES
+        if mine == package
+    }
+    while leaves := [name for name, wanted in graph.items() if not wanted & graph.keys() - {name}]:
+        for name in leaves:
+            del graph[name]
+    assert not graph, f"these import each other in a circle: {sorted(graph)}"
+
+
+@EACH_MODULE
+def test_slow_packages_are_imported_where_they_are_used(path, package, name):
+    slow = {module.split(".")[0] for module in imports(path, top_level_only=True)} & SLOW
+    allowed = {"keras", "tensorflow"} if name in KERAS else {"dask", "xarray"} if name in DASK else set()
     assert slow <= allowed
-
-
-@pytest.mark.parametrize("room", ["cache", "sources"])
-def test_the_cache_knows_nothing_of_keras_and_luigi(room):
-    for path in (ROOT / "src/featcache" / room).rglob("*.py"):
-        assert not {name.split(".")[0] for name in imports(path)} & {"keras", "tensorflow", "luigi"}
 
 
 def test_only_the_disk_layer_changes_the_disk():
     forbidden = {"pwrite", "pwritev", "fsync", "replace", "rename", "unlink"}
-    for path, room in modules():
-        if room == "disk":
+    for path, _, name in MODULES:
+        if name == "core/disk":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             call = node.func if isinstance(node, ast.Call) else None
@@ -160,20 +186,16 @@ def test_only_the_disk_layer_changes_the_disk():
                 assert call.attr not in forbidden, f"{path}:{node.lineno} calls os.{call.attr}"
 
 
-@pytest.mark.parametrize(
-    "statement", ["import pipeline", "import featcache.cli", "import featcache; featcache.open"]
-)
+@pytest.mark.parametrize("statement", ["import pipeline", "import featcache.cli", "import featcache; featcache.open"])
 def test_scheduling_and_the_command_line_start_without_slow_packages(statement):
     program = f"import sys; {statement}; print(sorted(set(sys.modules) & {SLOW!r}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_every_module_stands_in_docs_architecture():
+def test_every_package_stands_in_docs_architecture():
     words = (ROOT / "docs/architecture.md").read_text()
-    for _, room in modules():
-        if not room.startswith("_"):
-            assert f"`{room}" in words or f"`{room}/`" in words, f"{room} is not in docs/architecture.md"
+    assert [package for package in MAY_IMPORT if f"`{package}`" not in words] == []
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ from pathlib import Path
 import luigi as luigi_package
 import pytest
 from command import luigi
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from luigi.task_register import Register
 
 from featcache.cli import main

@@ -6,8 +6,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from projects import LuigiProject, _settings, write_image
 
 from featcache.cli import main

@@ -9,8 +9,7 @@ from images import encoded, greys, make_folder, make_idx, picture
 
 from featcache.core import keys
 from featcache.core.rows import Rows
-from featcache.dataset import digest_cache
-from featcache.dataset import listing as index
+from featcache.dataset import digest_cache, listing as index
 from featcache.dataset.listing import build_manifest, list_files, list_images
 from featcache.dataset.manifest import Manifest, stored_manifest
 from featcache.dataset.sources import folder, idx

@@ -17,13 +17,13 @@ import pytest
 from command import environment
 from images import encoded, greys, make_folder, make_idx, picture, table
 
-from featcache.dataset import listing
 from featcache.cache.file_lock import is_held
 from featcache.cli import main
 from featcache.core import keys, paths
 from featcache.core.disk import replacing, storage_errors
 from featcache.core.json_records import read_json
 from featcache.core.progress import Silent
+from featcache.dataset import listing
 from featcache.dataset.listing import build_manifest
 from featcache.dataset.sources.source import open_source
 from featcache.ensemble.ensemble import Ensemble
@@ -31,6 +31,7 @@ from featcache.ensemble.sample_submission import read_sample
 from featcache.errors import FeatcacheError, SettingsError, SourceError, StorageError, WeightsError
 from featcache.features.weights import known_digest, resolve_weights
 from featcache.inference.predictor import _decode, find_images
+from featcache.project import open_project
 from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.specs import DatasetSpec, FeaturesSpec
 from featcache.training.heads.bag_file import load_bag
@@ -190,7 +191,7 @@ def test_files_that_settings_name(tmp_path, make):
     with pytest.raises(FeatcacheError, match=r"given.keras"):
         read_sample(path)
     with pytest.raises(SettingsError, match=r"\[Dataset\] sample_submission: expected a file"):
-        parse_settings({"Dataset": {"sample_submission": str(path)}})
+        open_project({"Dataset": {"sample_submission": str(path)}})
     if make is not folder:
         with pytest.raises(SettingsError, match=r"\[Paths\] artifacts: expected a folder, or a name that is free"):
             parse_settings({"Paths": {"artifacts": str(path)}})
@@ -201,7 +202,7 @@ def test_files_that_settings_name(tmp_path, make):
 def test_a_sample_that_lies_with_the_images_is_never_silently_unused(tmp_path):
     os.mkfifo(tmp_path / "sample_submission.csv")
     with pytest.raises(SettingsError, match=r"sample_submission.csv: a FIFO"):
-        parse_settings({"Dataset": {"source": "folder", "path": str(tmp_path), "name": "photos"}})
+        open_project({"Dataset": {"source": "folder", "path": str(tmp_path), "name": "photos"}})
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_a_sample_that_lies_with_the_images_is_never_silently_unused(tmp_path):
 def test_paths_that_can_be_none(section, key, value, message):
     assert key in SECTIONS[section]
     with pytest.raises(SettingsError, match=rf"\[{section}\] {key}.*{message}"):
-        parse_settings({section: {key: value}})
+        open_project({section: {key: value}})
 
 
 def test_a_home_that_is_nowhere(monkeypatch):
@@ -366,7 +367,9 @@ def test_commands_in_a_littered_folder(littered, words):
 def test_a_folder_that_may_not_be_looked_into(littered, closed, status):
     settings = {"Dataset.name": "out", "Dataset.source": "folder", "Dataset.path": "photos", "Paths.artifacts": str(littered), "Features.weights": "random", "Features.precision": "float32"}  # fmt: skip
     flags = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    calls = f"from featcache.cli import main; print([main([word, *{flags!r}]) for word in ('status', 'plan', 'du', 'gc')])"
+    calls = (
+        f"from featcache.cli import main; print([main([word, *{flags!r}]) for word in ('status', 'plan', 'du', 'gc')])"
+    )
     prefix, folder = weak_prefix(), littered / closed
     folder.chmod(0)
     try:

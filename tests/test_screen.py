@@ -9,8 +9,7 @@ from command import luigi, photos
 from projects import write_photos
 from rich.console import Console
 
-from featcache.core import console as terminal
-from featcache.core import progress_bar
+from featcache.core import console as terminal, progress_bar
 from featcache.core.formatting import Table
 
 

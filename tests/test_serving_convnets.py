@@ -63,8 +63,7 @@ def test_predict_says_of_the_test_images_what_the_pipeline_said(project, stored,
 
 
 def test_without_heads_in_the_ensemble_no_backbone_is_loaded(project, stored, monkeypatch):
-    from featcache.inference import predictor as predict
-    from featcache.inference import served_ensemble
+    from featcache.inference import predictor as predict, served_ensemble
 
     chosen = served_ensemble.load_served(configured_project(flags(project)[1::2]), CONVNET)
     assert chosen.bags == ()

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from cache_files import TAPS, features_of, make_header, make_rows
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import featcache
 from featcache.cache.layout import Status

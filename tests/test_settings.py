@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from featcache.errors import SettingsError
+from featcache.project import open_project
 from featcache.settings.cluster_spec import ClusterSpec
 from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.schedules import Phase
@@ -148,7 +149,7 @@ def test_schedules_are_phases_of_a_shape():
 )
 def test_a_wrong_value_is_one_line_that_names_section_and_key(section, key, value, message):
     with pytest.raises(SettingsError, match=message) as caught:
-        parse_settings({section: {key: value}})
+        open_project({section: {key: value}})
     assert "\n" not in str(caught.value)
     assert f"[{section}]" in str(caught.value)
 
@@ -195,6 +196,6 @@ def test_the_sample_submission_of_the_data_sets_folder_is_found(tmp_path):
     sample = tmp_path / "sample_submission.csv.gz"
     sample.write_bytes(b"")
     values = {"name": "photos", "source": "folder", "path": str(tmp_path)}
-    assert parse_settings({"Dataset": values}).dataset.sample_submission == sample
+    assert open_project({"Dataset": values}).settings.dataset.sample_submission == sample
     named = {**values, "sample_submission": "sample_submission.csv.gz"}
-    assert parse_settings({"Dataset": named}).dataset.sample_submission == sample
+    assert open_project({"Dataset": named}).settings.dataset.sample_submission == sample

@@ -2,8 +2,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from images import encoded, make_folder, picture
 
 from featcache.core.texts import PackedTexts, sorted_rows

@@ -8,8 +8,9 @@ import os
 import time
 from pathlib import Path
 
-import featcache.stages.workers.extraction_jobs
 import numpy as np
+
+import featcache.stages.workers.extraction_jobs
 
 BATCH = 8
 

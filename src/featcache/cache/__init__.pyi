@@ -1,33 +1,30 @@
-from .block_checksums import BlockScan as BlockScan
-from .block_checksums import ScanBuffer as ScanBuffer
-from .block_checksums import columns_sha256 as columns_sha256
-from .block_checksums import pieces as pieces
-from .block_checksums import read_journal as read_journal
-from .block_checksums import read_rows as read_rows
+from .block_checksums import (
+    BlockScan as BlockScan,
+    ScanBuffer as ScanBuffer,
+    columns_sha256 as columns_sha256,
+    pieces as pieces,
+    read_journal as read_journal,
+    read_rows as read_rows,
+)
 from .block_writer import BlockWriter as BlockWriter
-from .file_lock import is_held as is_held
-from .file_lock import lock as lock
-from .file_parser import Structure as Structure
-from .file_parser import read_structure as read_structure
-from .layout import FEATURE_DTYPE as FEATURE_DTYPE
-from .layout import PARTIAL_SUFFIX as PARTIAL_SUFFIX
-from .layout import CacheHeader as CacheHeader
-from .layout import Status as Status
-from .layout import TapLayout as TapLayout
-from .layout import block_range as block_range
-from .layout import default_block_rows as default_block_rows
-from .layout import file_key as file_key
-from .layout import partial_path as partial_path
-from .layout import partials_of as partials_of
-from .layout import texts_of as texts_of
+from .file_lock import is_held as is_held, lock as lock
+from .file_parser import Structure as Structure, read_structure as read_structure
+from .layout import (
+    FEATURE_DTYPE as FEATURE_DTYPE,
+    PARTIAL_SUFFIX as PARTIAL_SUFFIX,
+    CacheHeader as CacheHeader,
+    Status as Status,
+    TapLayout as TapLayout,
+    block_range as block_range,
+    default_block_rows as default_block_rows,
+    file_key as file_key,
+    partial_path as partial_path,
+    partials_of as partials_of,
+    texts_of as texts_of,
+)
 from .npy_export import export_npy as export_npy
-from .pack import pack as pack
-from .pack import unpack as unpack
-from .reader import Reader as Reader
-from .reader import open_cache as open_cache
-from .reader import stored_record as stored_record
-from .row_lookup import DigestIndex as DigestIndex
-from .row_lookup import RowFinder as RowFinder
-from .row_lookup import find_rows as find_rows
+from .pack import pack as pack, unpack as unpack
+from .reader import Reader as Reader, open_cache as open_cache, stored_record as stored_record
+from .row_lookup import DigestIndex as DigestIndex, RowFinder as RowFinder, find_rows as find_rows
 from .sound import checked_cache as checked_cache
 from .writer import CacheWriter as CacheWriter

@@ -1,20 +1,20 @@
-from .augmentation import affine_maps as affine_maps
-from .augmentation import augment as augment
-from .decoding.decode import DECODE_SETTINGS as DECODE_SETTINGS
-from .decoding.decode import decode_rgb as decode_rgb
-from .file_stats import MOST_BYTES as MOST_BYTES
-from .file_stats import FileStats as FileStats
-from .listing import current_key as current_key
-from .listing import list_files as list_files
-from .listing import list_images as list_images
-from .listing import preview_images as preview_images
-from .listing import reread_images as reread_images
-from .manifest import Manifest as Manifest
-from .manifest import stored_manifest as stored_manifest
-from .pixel_array import LUMA as LUMA
-from .pixel_array import Loader as Loader
-from .pixel_array import Pixels as Pixels
-from .pixel_array import load_pixels as load_pixels
-from .pixel_array import luminance as luminance
+from .augmentation import affine_maps as affine_maps, augment as augment
+from .decoding.decode import DECODE_SETTINGS as DECODE_SETTINGS, decode_rgb as decode_rgb
+from .file_stats import MOST_BYTES as MOST_BYTES, FileStats as FileStats
+from .listing import (
+    current_key as current_key,
+    list_files as list_files,
+    list_images as list_images,
+    preview_images as preview_images,
+    reread_images as reread_images,
+)
+from .manifest import Manifest as Manifest, stored_manifest as stored_manifest
+from .pixel_array import (
+    LUMA as LUMA,
+    Loader as Loader,
+    Pixels as Pixels,
+    load_pixels as load_pixels,
+    luminance as luminance,
+)
 from .sources.folder import image_files as image_files
 from .sources.source import open_source as open_source

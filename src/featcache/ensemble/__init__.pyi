@@ -1,12 +1,15 @@
 from .columns import layout_of as layout_of
-from .combination import Combination as Combination
-from .combination import normalised as normalised
+from .combination import Combination as Combination, normalised as normalised, submission_clip as submission_clip
 from .ensemble import Ensemble as Ensemble
-from .sample_submission import check_forms as check_forms
-from .sample_submission import find_sample as find_sample
-from .sample_submission import match_ids as match_ids
-from .sample_submission import read_sample as read_sample
-from .selection import judged_members as judged_members
-from .selection import judged_singles as judged_singles
-from .selection import select_ensemble as select_ensemble
+from .sample_submission import (
+    check_forms as check_forms,
+    find_sample as find_sample,
+    match_ids as match_ids,
+    read_sample as read_sample,
+)
+from .selection import (
+    judged_members as judged_members,
+    judged_singles as judged_singles,
+    select_ensemble as select_ensemble,
+)
 from .submission import write_submission_file as write_submission_file

@@ -7,8 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.settings import AUTO, METHODS
-from featcache.training import Float32s as Floats32
-from featcache.training import Float64s, Tables, label_probabilities, log_loss, row_losses, row_parts, table_parts
+from featcache.training import (
+    Float32s as Floats32,
+    Float64s,
+    Tables,
+    label_probabilities,
+    log_loss,
+    row_losses,
+    row_parts,
+    table_parts,
+)
 
 COMBINATIONS = tuple(name for name in METHODS if name != AUTO)
 ROUNDS = 25
@@ -194,3 +202,8 @@ def greedy_weights(told: Float64s) -> Float64s:
             break
     weights: Float64s = best / best.sum()
     return weights
+
+
+def submission_clip(setting: str | float, chosen: Combination) -> float:
+    """Return the upper bound of a probability that ``[Submission] clip`` comes to, in (0, 1]; 1 for none."""
+    return chosen.clip if setting == "auto" else 1.0 if setting == "none" else float(setting)

@@ -1,27 +1,23 @@
-from .backbone import Backbone as Backbone
-from .backbone import gpu_capability as gpu_capability
-from .backbone import load_backbone as load_backbone
-from .batch_pipeline import CopySink as CopySink
-from .batch_pipeline import Features as Features
-from .batch_pipeline import ForwardPass as ForwardPass
-from .batch_pipeline import Images as Images
-from .batch_pipeline import Loader as Loader
-from .batch_pipeline import compute as compute
-from .download import Limits as Limits
-from .download import check_reachable as check_reachable
-from .extract import CopyJob as CopyJob
-from .extract import ExtractionEngine as ExtractionEngine
-from .extract import extract_copies as extract_copies
-from .extraction_job import Extraction as Extraction
-from .extraction_job import row_settings as row_settings
+from .backbone import Backbone as Backbone, gpu_capability as gpu_capability, load_backbone as load_backbone
+from .batch_pipeline import (
+    CopySink as CopySink,
+    Features as Features,
+    ForwardPass as ForwardPass,
+    Images as Images,
+    Loader as Loader,
+    compute as compute,
+)
+from .download import Limits as Limits, check_reachable as check_reachable
+from .extract import CopyJob as CopyJob, ExtractionEngine as ExtractionEngine, extract_copies as extract_copies
+from .extraction_job import Extraction as Extraction, row_settings as row_settings
 from .network import build_network as build_network
-from .precision import CPUINFO as CPUINFO
-from .precision import choose_precision as choose_precision
-from .precision import cpu_flags as cpu_flags
-from .weights import ResolvedWeights as ResolvedWeights
-from .weights import check_cached as check_cached
-from .weights import imagenet_file as imagenet_file
-from .weights import imagenet_url as imagenet_url
-from .weights import known_digest as known_digest
-from .weights import named_file as named_file
-from .weights import resolve_weights as resolve_weights
+from .precision import CPUINFO as CPUINFO, choose_precision as choose_precision, cpu_flags as cpu_flags
+from .weights import (
+    ResolvedWeights as ResolvedWeights,
+    check_cached as check_cached,
+    imagenet_file as imagenet_file,
+    imagenet_url as imagenet_url,
+    known_digest as known_digest,
+    named_file as named_file,
+    resolve_weights as resolve_weights,
+)

@@ -1,10 +1,11 @@
-from .export import export_model as export_model
-from .export import exported_lines as exported_lines
-from .predictor import Prediction as Prediction
-from .predictor import Predictor as Predictor
-from .predictor import count_images as count_images
-from .predictor import find_images as find_images
-from .predictor import prediction_lines as prediction_lines
-from .predictor import prediction_record as prediction_record
-from .predictor import set_aside_line as set_aside_line
-from .predictor import write_csv as write_csv
+from .export import export_model as export_model, exported_lines as exported_lines
+from .predictor import (
+    Prediction as Prediction,
+    Predictor as Predictor,
+    count_images as count_images,
+    find_images as find_images,
+    prediction_lines as prediction_lines,
+    prediction_record as prediction_record,
+    set_aside_line as set_aside_line,
+    write_csv as write_csv,
+)

@@ -9,10 +9,9 @@ import numpy.typing as npt
 
 from featcache.core.keras_import import import_keras
 from featcache.dataset import luminance
-from featcache.ensemble import Combination, Ensemble
+from featcache.ensemble import Combination, Ensemble, submission_clip
 from featcache.errors import CacheMismatchError, SettingsError, WeightsError
 from featcache.project import LOG_NAME, Artifact, Project
-from featcache.stages import submission_clip
 from featcache.training import OUT_OF_FOLD_FILE, Bag, Predictions, load_bag, stored_members
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
     if not artifact.is_complete():
         raise CacheMismatchError(f"expected an ensemble of these settings in {project.folder}; got none: {_RUN}")
     built = Ensemble.load(artifact.path)
-    clip = submission_clip(project, built)
+    clip = submission_clip(project.settings.submission.clip, built.whole)
     if member is not None:
         built, clip = _alone(built, member), 1.0
     sources = project.member_sources()

@@ -1,36 +1,34 @@
-from .cache_info import LISTING_COLUMNS as LISTING_COLUMNS
-from .cache_info import cache_lines as cache_lines
-from .cache_info import cache_record as cache_record
-from .cache_info import listing as listing
-from .cache_info import listing_cells as listing_cells
-from .cost_estimate import plan_lines as plan_lines
-from .cost_estimate import plan_record as plan_record
-from .disk_usage import removal_lines as removal_lines
-from .disk_usage import removal_record as removal_record
-from .disk_usage import usage_lines as usage_lines
-from .disk_usage import usage_record as usage_record
-from .doctor.report import doctor_lines as doctor_lines
-from .doctor.report import doctor_record as doctor_record
-from .doctor.report import failed as failed
-from .feature_space import component_scores as component_scores
-from .feature_space import nearest_rows as nearest_rows
-from .feature_space import principal_components as principal_components
-from .feature_space import usable_rows as usable_rows
-from .feature_stats import neighbours_lines as neighbours_lines
-from .feature_stats import neighbours_record as neighbours_record
-from .feature_stats import pca_lines as pca_lines
-from .feature_stats import pca_record as pca_record
-from .feature_stats import stats_lines as stats_lines
-from .feature_stats import stats_record as stats_record
-from .leaderboard import leaderboard_lines as leaderboard_lines
-from .leaderboard import leaderboard_record as leaderboard_record
-from .run_summary import summary as summary
-from .run_summary import summary_parts as summary_parts
-from .status import status_lines as status_lines
-from .status import status_record as status_record
-from .status import would_run as would_run
-from .verify.faults import SETTINGS as SETTINGS
-from .verify.faults import UNKNOWN as UNKNOWN
-from .verify.report import exit_code as exit_code
-from .verify.report import verify_lines as verify_lines
-from .verify.report import verify_records as verify_records
+from .cache_info import (
+    LISTING_COLUMNS as LISTING_COLUMNS,
+    cache_lines as cache_lines,
+    cache_record as cache_record,
+    listing as listing,
+    listing_cells as listing_cells,
+)
+from .cost_estimate import plan_lines as plan_lines, plan_record as plan_record
+from .disk_usage import (
+    removal_lines as removal_lines,
+    removal_record as removal_record,
+    usage_lines as usage_lines,
+    usage_record as usage_record,
+)
+from .doctor.report import doctor_lines as doctor_lines, doctor_record as doctor_record, failed as failed
+from .feature_space import (
+    component_scores as component_scores,
+    nearest_rows as nearest_rows,
+    principal_components as principal_components,
+    usable_rows as usable_rows,
+)
+from .feature_stats import (
+    neighbours_lines as neighbours_lines,
+    neighbours_record as neighbours_record,
+    pca_lines as pca_lines,
+    pca_record as pca_record,
+    stats_lines as stats_lines,
+    stats_record as stats_record,
+)
+from .leaderboard import leaderboard_lines as leaderboard_lines, leaderboard_record as leaderboard_record
+from .run_summary import summary as summary, summary_parts as summary_parts
+from .status import status_lines as status_lines, status_record as status_record, would_run as would_run
+from .verify.faults import SETTINGS as SETTINGS, UNKNOWN as UNKNOWN
+from .verify.report import exit_code as exit_code, verify_lines as verify_lines, verify_records as verify_records

@@ -1,21 +1,28 @@
 from .artifact import Artifact as Artifact
-from .config_file import config_files as config_files
-from .config_file import configured_project as configured_project
-from .config_file import configured_sections as configured_sections
-from .members import all_scores as all_scores
-from .members import class_prior as class_prior
-from .members import groups_of as groups_of
-from .members import out_of_fold as out_of_fold
-from .project import LOG_NAME as LOG_NAME
-from .project import Project as Project
-from .rejected_rows import REJECTED_CSV as REJECTED_CSV
-from .rejected_rows import SplitRows as SplitRows
-from .rejected_rows import check_usable as check_usable
-from .rejected_rows import found_notices as found_notices
-from .rejected_rows import notices as notices
-from .rejected_rows import rejected_csv as rejected_csv
-from .rejected_rows import rejection_reason as rejection_reason
-from .rejected_rows import usable_labels as usable_labels
-from .resolved import gpu_capability_of as gpu_capability_of
-from .resolved import resolved_backbone as resolved_backbone
-from .resolved import resolved_weights as resolved_weights
+from .config_file import (
+    config_files as config_files,
+    configured_project as configured_project,
+    configured_sections as configured_sections,
+)
+from .members import (
+    all_scores as all_scores,
+    class_prior as class_prior,
+    groups_of as groups_of,
+    out_of_fold as out_of_fold,
+)
+from .project import LOG_NAME as LOG_NAME, Project as Project, open_project as open_project
+from .rejected_rows import (
+    REJECTED_CSV as REJECTED_CSV,
+    SplitRows as SplitRows,
+    check_usable as check_usable,
+    found_notices as found_notices,
+    notices as notices,
+    rejected_csv as rejected_csv,
+    rejection_reason as rejection_reason,
+    usable_labels as usable_labels,
+)
+from .resolved import (
+    gpu_capability_of as gpu_capability_of,
+    resolved_backbone as resolved_backbone,
+    resolved_weights as resolved_weights,
+)

@@ -5,15 +5,14 @@ import io
 import os
 import re
 from collections.abc import Sequence
-from configparser import ConfigParser, InterpolationMissingOptionError
-from configparser import Error as ConfigError
+from configparser import ConfigParser, Error as ConfigError, InterpolationMissingOptionError
 from pathlib import Path
 from typing import Any
 
 from featcache.core import paths
 from featcache.errors import SettingsError
-from featcache.project.project import Project
-from featcache.settings import SECTIONS, check_names, parse_settings
+from featcache.project.project import Project, open_project
+from featcache.settings import SECTIONS, check_names
 
 # In the order in which Luigi reads them; what comes later wins.
 CONFIG_FILES = ("/etc/luigi/client.cfg", "/etc/luigi/luigi.cfg", "client.cfg", "luigi.cfg")
@@ -54,7 +53,7 @@ def configured_project(overrides: Sequence[str] = ()) -> Project:
             raise SettingsError(f"--set: expected Section.key=value, e.g. Features.image_size=96; got {override!r}")
         sections.setdefault(section.strip(), {})[key.strip().replace("-", "_")] = value
     check_names(sections)
-    return Project(parse_settings(sections))
+    return open_project(sections)
 
 
 def configured_sections() -> dict[str, dict[str, str]]:

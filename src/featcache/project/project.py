@@ -6,7 +6,7 @@ TensorFlow, no pandas. A key is None while something upstream isn't there, so no
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from featcache.core import keys
 from featcache.core.json_records import read_json, write_json
 from featcache.core.paths import fault
 from featcache.dataset import FileStats, Manifest, current_key, list_files, stored_manifest
+from featcache.ensemble import find_sample
 from featcache.errors import SubmissionError
 from featcache.features import known_digest, row_settings
 from featcache.project.artifact import Artifact
-from featcache.settings import Settings, backbone_settings
+from featcache.settings import Settings, backbone_settings, parse_settings
 from featcache.training import (
     CONVNET_VERSION,
     PSEUDO,
@@ -172,16 +173,16 @@ class Project:
         if shape.endswith(PSEUDO):
             settings["Ensemble"] = asdict(self.settings.ensemble)
             features["test"] = self.features("test", 0).key
-            upstream["TrainHeads"] = [bag.key for bag in self.first_round()]
+            upstream["TrainHeads"] = [self.bag(*bag).key for bag in self.labelling_bags(shape)]
         inputs = {"version": training_version(shape), "settings": settings, "upstream": upstream}
         key = _key(inputs)
         name = f"{keys.short_name(f'{tap}-{shape}', keys.SHORT + 1)}-{keys.short(key or '')}"
         return Artifact(self.folder / "heads" / name / "bag.json", key, inputs=inputs)
 
-    def first_round(self) -> list[Artifact]:
-        """The bags whose ensemble labels test rows for a second round."""
-        taps = [tap.name for tap in self.settings.features.taps]
-        return [self.bag(tap, shape) for tap in taps for shape in first_round(self.settings.heads)]
+    def labelling_bags(self, shape: str) -> list[tuple[str, str]]:
+        """(tap, shape) of the bags whose ensemble labels test rows for bags of `shape`; none for most shapes."""
+        shapes = first_round(self.settings.heads) if shape.endswith(PSEUDO) else ()
+        return [(tap.name, labelling) for tap in self.settings.features.taps for labelling in shapes]
 
     # ---- small convolutional networks, and all members
 
@@ -262,6 +263,21 @@ class Project:
         }
         folder = self.folder / "report"
         return Artifact(folder / "report.json", _key(inputs), folder / "index.html", inputs)
+
+
+def open_project(sections: Mapping[str, Mapping[str, str]]) -> Project:
+    """Return the project of settings as text; where none names a sample submission, it is the one beside the images.
+
+    Args:
+        sections: section -> key -> text, as in luigi.cfg.
+
+    Raises:
+        SettingsError: an unknown name, a value of the wrong kind or out of range, or no such sample submission.
+        BackboneError: no such backbone, or an image size below its minimum.
+    """
+    settings = parse_settings(sections)
+    sample = find_sample(settings.dataset.sample_submission, settings.dataset.path)
+    return Project(replace(settings, dataset=replace(settings.dataset, sample_submission=sample)))
 
 
 def _sample_digest(sample: Path) -> str:

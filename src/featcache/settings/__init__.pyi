@@ -1,29 +1,29 @@
-from .architectures import MODEL_SUFFIX as MODEL_SUFFIX
-from .architectures import Architecture as Architecture
-from .architectures import backbone_settings as backbone_settings
-from .architectures import find_architecture as find_architecture
-from .architectures import is_model_file as is_model_file
-from .architectures import near_names as near_names
-from .augment_policy import CONVNET_RECIPE as CONVNET_RECIPE
-from .augment_policy import RECIPE as RECIPE
-from .augment_policy import AugmentPolicy as AugmentPolicy
-from .cluster_spec import ALONE as ALONE
-from .cluster_spec import LOCAL as LOCAL
-from .cluster_spec import ClusterSpec as ClusterSpec
-from .parsing import SECTIONS as SECTIONS
-from .parsing import Settings as Settings
-from .parsing import check_names as check_names
-from .parsing import parse_settings as parse_settings
-from .schedules import ONE_CYCLE as ONE_CYCLE
-from .schedules import Phase as Phase
-from .schedules import rates as rates
-from .specs import AUTO as AUTO
-from .specs import METHODS as METHODS
-from .specs import PRECISIONS as PRECISIONS
-from .specs import ConvNetSpec as ConvNetSpec
-from .specs import DatasetSpec as DatasetSpec
-from .specs import FeaturesSpec as FeaturesSpec
-from .specs import HeadsSpec as HeadsSpec
-from .specs import SubmissionSpec as SubmissionSpec
-from .specs import Tap as Tap
-from .specs import one_of as one_of
+from .architectures import (
+    MODEL_SUFFIX as MODEL_SUFFIX,
+    Architecture as Architecture,
+    backbone_settings as backbone_settings,
+    find_architecture as find_architecture,
+    is_model_file as is_model_file,
+    near_names as near_names,
+)
+from .augment_policy import CONVNET_RECIPE as CONVNET_RECIPE, RECIPE as RECIPE, AugmentPolicy as AugmentPolicy
+from .cluster_spec import ALONE as ALONE, LOCAL as LOCAL, ClusterSpec as ClusterSpec
+from .parsing import (
+    SECTIONS as SECTIONS,
+    Settings as Settings,
+    check_names as check_names,
+    parse_settings as parse_settings,
+)
+from .schedules import ONE_CYCLE as ONE_CYCLE, Phase as Phase, rates as rates
+from .specs import (
+    AUTO as AUTO,
+    METHODS as METHODS,
+    PRECISIONS as PRECISIONS,
+    ConvNetSpec as ConvNetSpec,
+    DatasetSpec as DatasetSpec,
+    FeaturesSpec as FeaturesSpec,
+    HeadsSpec as HeadsSpec,
+    SubmissionSpec as SubmissionSpec,
+    Tap as Tap,
+    one_of as one_of,
+)

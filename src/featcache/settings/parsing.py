@@ -4,7 +4,6 @@
 `parse_settings` reads values by it, and a test holds luigi.cfg's comments to it.
 """
 
-import dataclasses
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.core import paths
-from featcache.ensemble import find_sample
 from featcache.errors import SettingsError
 from featcache.settings import specs
 from featcache.settings.architectures import backbone_settings
@@ -255,7 +253,7 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     features = specs.FeaturesSpec(**values["Features"])  # type: ignore[arg-type]  # read by the table above
     backbone_settings(features)
     return Settings(
-        dataset=dataclasses.replace(dataset, sample_submission=find_sample(dataset.sample_submission, dataset.path)),
+        dataset=dataset,
         features=features,
         heads=specs.HeadsSpec(**values["Heads"]),  # type: ignore[arg-type]  # read by the table above
         convnet=specs.ConvNetSpec(**values["ConvNet"]),  # type: ignore[arg-type]  # read by the table above

@@ -1,17 +1,12 @@
-from .convnets import predict_convnets as predict_convnets
-from .convnets import train_convnets as train_convnets
-from .ensemble import build_ensemble as build_ensemble
-from .ensemble import submission_clip as submission_clip
-from .ensemble import write_submission as write_submission
-from .features import extract_split as extract_split
-from .features import finish_features as finish_features
-from .features import index_images as index_images
-from .features import resolve_features as resolve_features
-from .heads import train_bag as train_bag
-from .heads import train_bags as train_bags
+from .ensemble import build_ensemble as build_ensemble, write_submission as write_submission
+from .features import (
+    extract_split as extract_split,
+    finish_features as finish_features,
+    index_images as index_images,
+    resolve_features as resolve_features,
+)
+from .heads import train_bag as train_bag, train_bags as train_bags
 from .predictions import predict_rows as predict_rows
-from .repair import exit_code as exit_code
-from .repair import repair_lines as repair_lines
-from .repair import repair_records as repair_records
+from .repair import exit_code as exit_code, repair_lines as repair_lines, repair_records as repair_records
 from .report import write_report as write_report
 from .workers.client import connect as connect

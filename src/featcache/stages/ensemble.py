@@ -11,9 +11,7 @@ from featcache.core.formatting import pluralize
 from featcache.core.json_records import write_json
 from featcache.core.progress import Progress
 from featcache.core.scratch_arrays import allocate
-from featcache.ensemble import Ensemble
-from featcache.ensemble import select_ensemble as search_ensemble
-from featcache.ensemble import write_submission_file as write_file
+from featcache.ensemble import Ensemble, select_ensemble, submission_clip, write_submission_file
 from featcache.errors import SubmissionError
 from featcache.project import Project, all_scores, class_prior, groups_of, out_of_fold, rejected_csv
 from featcache.stages.preflight import check_clip
@@ -29,7 +27,7 @@ def build_ensemble(project: Project, progress: Progress) -> str:
     """
     begun = time.perf_counter()
     known = out_of_fold(project)
-    built = search_ensemble(known, project.settings.ensemble.method, groups_of(project, known.ids))
+    built = select_ensemble(known, project.settings.ensemble.method, groups_of(project, known.ids))
     artifact = project.ensemble()
     built.save(artifact.path, {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)})
     chosen = f"{built.whole.method} of {len(built.members)} of {pluralize(len(built.candidates), 'member')}"
@@ -51,11 +49,13 @@ def write_submission(project: Project, progress: Progress) -> str:
         raise SubmissionError("expected test images to submit predictions for; got none: put images into PATH/test")
     check_clip(project)
     built = Ensemble.load(project.ensemble().path)
-    clip = submission_clip(project, built)
+    clip = submission_clip(spec.clip, built.whole)
     test, probabilities, unusable = _final(project, built, clip)
     rejected = [test.ids[row] for row in np.flatnonzero(unusable).tolist()]
     path = artifact.path.parent / (artifact.content or artifact.path).name
-    report = write_file(path, test.ids, probabilities, built.class_names, spec, dataset.sample_submission, rejected)
+    report = write_submission_file(
+        path, test.ids, probabilities, built.class_names, spec, dataset.sample_submission, rejected
+    )
     for notice in report.notices:
         progress.notice(notice)
     record = {
@@ -74,12 +74,6 @@ def write_submission(project: Project, progress: Progress) -> str:
     other = path.with_name("submission.csv" if spec.gzip else "submission.csv.gz")
     other.unlink(missing_ok=True)  # a submission of other settings beside this one would be taken for it
     return f"{path.name}: {pluralize(report.rows, 'row')}, {','.join(report.columns)[:60]}, clip {clip:.4f}"
-
-
-def submission_clip(project: Project, built: Ensemble) -> float:
-    """The upper bound of a probability that ``[Submission] clip`` comes to; 1 for none."""
-    setting = project.settings.submission.clip
-    return built.whole.clip if setting == "auto" else 1.0 if setting == "none" else float(setting)
 
 
 def _final(

@@ -10,6 +10,7 @@ from featcache.errors import TrainingError
 from featcache.project import Project
 from featcache.training import (
     OUT_OF_FOLD_FILE,
+    PSEUDO,
     Bag,
     Float32s,
     Partition,
@@ -41,8 +42,8 @@ def pseudo_labels(project: Project, tap: str, parts: Partition) -> PseudoLabels:
     usable = reader.status == Status.OK
     if not usable.any():
         raise TrainingError("expected test images to label for [Heads] pseudo_weight; got none: set pseudo_weight = 0")
-    folders = [artifact.path.parent for artifact in project.first_round()]
-    taps = [str((artifact.record() or {}).get("tap")) for artifact in project.first_round()]
+    labelling = project.labelling_bags(PSEUDO)
+    folders, taps = [project.bag(*bag).path.parent for bag in labelling], [name for name, _ in labelling]
     known = joined_members([Predictions.load(folder / OUT_OF_FOLD_FILE) for folder in folders])
     built = select_ensemble(known, project.settings.ensemble.method)
     # where every row is usable, the file itself is read batch by batch

@@ -1,68 +1,75 @@
-from .convnet.checkpoints import RECORD_FILE as RECORD_FILE
-from .convnet.checkpoints import EpochRecord as EpochRecord
-from .convnet.checkpoints import PartialFolder as PartialFolder
-from .convnet.checkpoints import State as State
-from .convnet.checkpoints import model_path as model_path
-from .convnet.model import PREDICT_BATCH as PREDICT_BATCH
-from .convnet.model import load_network as load_network
-from .convnet.model import load_networks as load_networks
-from .convnet.model import predict_convnet as predict_convnet
-from .convnet.plan import CONVNET_VERSION as CONVNET_VERSION
-from .convnet.plan import ConvNetPlan as ConvNetPlan
-from .convnet.plan import member_settings as member_settings
-from .convnet.plan import resolve_convnet as resolve_convnet
-from .convnet.trainer import Training as Training
-from .convnet.trainer import train_network as train_network
-from .folds import FOLD_SEED as FOLD_SEED
-from .folds import assign_folds as assign_folds
+from .convnet.checkpoints import (
+    RECORD_FILE as RECORD_FILE,
+    EpochRecord as EpochRecord,
+    PartialFolder as PartialFolder,
+    State as State,
+    model_path as model_path,
+)
+from .convnet.model import (
+    PREDICT_BATCH as PREDICT_BATCH,
+    load_network as load_network,
+    load_networks as load_networks,
+    predict_convnet as predict_convnet,
+)
+from .convnet.plan import (
+    CONVNET_VERSION as CONVNET_VERSION,
+    ConvNetPlan as ConvNetPlan,
+    member_settings as member_settings,
+    resolve_convnet as resolve_convnet,
+)
+from .convnet.trainer import Training as Training, train_network as train_network
+from .folds import FOLD_SEED as FOLD_SEED, assign_folds as assign_folds
 from .heads.bag import Bag as Bag
-from .heads.bag_file import OUT_OF_FOLD_FILE as OUT_OF_FOLD_FILE
-from .heads.bag_file import load_bag as load_bag
-from .heads.batches import Examples as Examples
-from .heads.batches import PseudoLabels as PseudoLabels
-from .heads.keras_engine import KerasEngine as KerasEngine
-from .heads.keras_engine import accelerated as accelerated
-from .heads.keras_models import head_model as head_model
-from .heads.keras_models import save_bag as save_bag
+from .heads.bag_file import OUT_OF_FOLD_FILE as OUT_OF_FOLD_FILE, load_bag as load_bag
+from .heads.batches import Examples as Examples, PseudoLabels as PseudoLabels
+from .heads.keras_engine import KerasEngine as KerasEngine, accelerated as accelerated
+from .heads.keras_models import head_model as head_model, save_bag as save_bag
 from .heads.logistic_regression import train_linear as train_linear
-from .heads.overfitting import OVERFITS as OVERFITS
-from .heads.overfitting import SOUND as SOUND
-from .heads.overfitting import UNDERFITS as UNDERFITS
-from .heads.overfitting import CurveDiagnosis as CurveDiagnosis
-from .heads.overfitting import curves_lines as curves_lines
-from .heads.overfitting import curves_record as curves_record
-from .heads.overfitting import diagnose as diagnose
-from .heads.overfitting import suggestions as suggestions
-from .heads.partition import Partition as Partition
-from .heads.partition import by_folds as by_folds
-from .heads.partition import by_groups as by_groups
-from .heads.presets import BY_GROUP as BY_GROUP
-from .heads.presets import LINEAR as LINEAR
-from .heads.presets import PSEUDO as PSEUDO
-from .heads.presets import HeadPlan as HeadPlan
-from .heads.presets import first_round as first_round
-from .heads.presets import resolve_heads as resolve_heads
-from .heads.presets import shape_settings as shape_settings
-from .heads.presets import shapes as shapes
-from .heads.presets import training_version as training_version
+from .heads.overfitting import (
+    OVERFITS as OVERFITS,
+    SOUND as SOUND,
+    UNDERFITS as UNDERFITS,
+    CurveDiagnosis as CurveDiagnosis,
+    curves_lines as curves_lines,
+    curves_record as curves_record,
+    diagnose as diagnose,
+    suggestions as suggestions,
+)
+from .heads.partition import Partition as Partition, by_folds as by_folds, by_groups as by_groups
+from .heads.presets import (
+    BY_GROUP as BY_GROUP,
+    LINEAR as LINEAR,
+    PSEUDO as PSEUDO,
+    HeadPlan as HeadPlan,
+    first_round as first_round,
+    resolve_heads as resolve_heads,
+    shape_settings as shape_settings,
+    shapes as shapes,
+    training_version as training_version,
+)
 from .heads.trainer import train_heads as train_heads
-from .member_tables import Float32s as Float32s
-from .member_tables import RowNumbers as RowNumbers
-from .member_tables import Tables as Tables
-from .member_tables import label_probabilities as label_probabilities
-from .member_tables import row_parts as row_parts
-from .member_tables import table_parts as table_parts
-from .metrics import Float64s as Float64s
-from .metrics import Interval as Interval
-from .metrics import RowScores as RowScores
-from .metrics import Scores as Scores
-from .metrics import bootstrap as bootstrap
-from .metrics import judge_parts as judge_parts
-from .metrics import log_loss as log_loss
-from .metrics import row_losses as row_losses
-from .prediction_file import check_unique as check_unique
-from .prediction_file import stored_members as stored_members
-from .prediction_file import stored_record as stored_record
-from .prediction_file import writing as writing
-from .predictions import Predictions as Predictions
-from .predictions import joined_members as joined_members
+from .member_tables import (
+    Float32s as Float32s,
+    RowNumbers as RowNumbers,
+    Tables as Tables,
+    label_probabilities as label_probabilities,
+    row_parts as row_parts,
+    table_parts as table_parts,
+)
+from .metrics import (
+    Float64s as Float64s,
+    Interval as Interval,
+    RowScores as RowScores,
+    Scores as Scores,
+    bootstrap as bootstrap,
+    judge_parts as judge_parts,
+    log_loss as log_loss,
+    row_losses as row_losses,
+)
+from .prediction_file import (
+    check_unique as check_unique,
+    stored_members as stored_members,
+    stored_record as stored_record,
+    writing as writing,
+)
+from .predictions import Predictions as Predictions, joined_members as joined_members
