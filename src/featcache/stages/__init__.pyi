@@ -1,3 +1,4 @@
+from .convnets import train_convnets as train_convnets
 from .ensemble import build_ensemble as build_ensemble, write_submission as write_submission
 from .features import (
     extract_split as extract_split,
