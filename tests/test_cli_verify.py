@@ -86,14 +86,14 @@ def test_every_fault_is_reported_not_the_first(cache, capsys):
     assert code == 1
     assert {cause for cause, _ in found["c.h5"]} == {"file"}
     for text in (
-        "expected id, label, group and digest of SHA-256",
-        "expected labels from -1 to 1; 1 are others, the first is 7 of row 0",
-        "expected row numbers from 0; 1 are others, the first is 9 at 2",
-        "expected JSON with rows and statistics in record/run; got b'nonsense",
+        "id, label, group and digest have SHA-256",
+        "1 label(s) outside -1 to 1, the first is 7 in row 0",
+        "1 row number(s) out of order, the first is 9 in row 2",
+        "record/run is not JSON with counts of rows: b'nonsense",
         "block 0 (rows 0 to 3) does not match its checksum",
         "block 1 (rows 4 to 7) has no checksum",
         "block 2 (rows 8 to 10) does not match its checksum",
-        "block 2 (rows 8 to 10): expected finite features; 1 rows of conv hold NaN or infinity",
+        "block 2 (rows 8 to 10) holds NaN or infinity in 1 row(s) of conv",
     ):
         assert any(text in message for message in messages), text
     assert len(messages) == 8
@@ -108,18 +108,16 @@ def test_repeated_ids_and_rejected_rows_that_hold_something(cache, capsys):
     damage(cache, offset(cache, "journal/complete"), b"\0")
     _, found = verify(capsys, cache)
     text = "\n".join(message for _, message in found["c.h5"])
-    assert "expected unique ids; id='ünï/0.jpg' stands twice" in text
-    assert "expected zeros in rejected rows; 1 rows of conv hold something" in text
-    assert "expected status 1 (ok) or 2 (rejected); 1 rows have another" in text
-    assert "expected a finished file" in text
+    assert "id='ünï/0.jpg' is there twice" in text
+    assert "holds other than zeros in 1 rejected row(s) of conv" in text
+    assert "holds 1 row(s) of a status other than 1 (ok) and 2 (rejected)" in text
+    assert "unfinished although its name is final" in text
 
 
 def test_settings_that_do_not_make_their_key(tmp_path, capsys):
     taps = (TapLayout("conv", (5,), "a" * 64, SETTINGS),)
     write_cache(tmp_path / "c.h5", make_rows(3), taps)
-    assert verify(capsys, tmp_path)[1]["c.h5"] == [
-        ("file", "expected the settings of tap conv to have key aaaaaaaa; they haven't")
-    ]
+    assert verify(capsys, tmp_path)[1]["c.h5"] == [("file", "the settings of tap conv do not match its key aaaaaaaa")]
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 4000, -1, -4000])
@@ -152,7 +150,7 @@ def test_a_disk_that_fails_is_the_disks_fault(tmp_path, capsys):
     """Reading /proc/self/mem at 0 gives a real EIO."""
     (tmp_path / "c.h5").symlink_to("/proc/self/mem")
     code, found = verify(capsys, tmp_path / "c.h5")
-    assert (code, found) == (1, {"c.h5": [("disk", "c.h5 can't be read: Input/output error")]})
+    assert (code, found) == (1, {"c.h5": [("disk", "can't be read: Input/output error")]})
 
 
 def test_a_disk_that_fails_in_one_block_hides_no_other_fault(cache, monkeypatch):
