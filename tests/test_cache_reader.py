@@ -78,10 +78,12 @@ def test_an_unknown_tap_is_named_with_the_known_ones(path):
     reader = featcache.open(path)
     for ask in (reader.__getitem__, reader.dask, reader.statistics):
         for wrong in ("block4_pool", "block5_pool:max", "", ":", "block5_pool_avg:avg"):
-            with pytest.raises(KeyError, match=f"taps block5_pool, block5_pool_avg of .*got tap='{wrong}'") as caught:
+            with pytest.raises(
+                KeyError, match=f"tap='{wrong}' is not one of the taps block5_pool, block5_pool_avg of "
+            ) as caught:
                 ask(wrong)
             assert isinstance(caught.value, FeatcacheError)
-            assert str(caught.value).startswith("expected one of the taps"), "no repr, as a KeyError's"
+            assert str(caught.value).startswith("tap="), "no repr, as a KeyError's"
 
 
 def test_a_tap_may_be_written_as_settings_do(path):
@@ -152,7 +154,7 @@ def test_no_rows_are_defined(tmp_path):
 
 
 def test_an_unfinished_file_says_how_far_it_is(unfinished):
-    with pytest.raises(CacheFormatError, match="is unfinished: 8 of 11 rows are durable; run again to go on"):
+    with pytest.raises(CacheFormatError, match="is unfinished: 8 of 11 rows are durable; run again to resume"):
         featcache.open(unfinished)
     reader = featcache.open(unfinished, partial=True)
     assert not reader.complete

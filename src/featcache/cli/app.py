@@ -16,7 +16,7 @@ from featcache.errors import FeatcacheError, StorageError
 GROUPS = {
     "look into caches": (look.SHOW, look.LS, explore.STATS, explore.PCA, explore.NEIGHBOURS),
     "look after the project": (state.STATUS, keep.VERIFY, keep.REPAIR, room.DU, room.GC),
-    "take caches elsewhere": (copies.EXPORT, copies.PACK, copies.UNPACK),
+    "take caches elsewhere": (copies.EXPORT,),
     "before and after a run": (state.PLAN, results.LEADERBOARD),
     "use what was trained": (serve.PREDICT, serve.EXPORT_MODEL),
     "this machine": (health.DOCTOR, completion.COMPLETION),

@@ -1,4 +1,4 @@
-"""`featcache export`, `pack` and `unpack`: a cache in other forms."""
+"""`featcache export`: a cache as plain NumPy files."""
 
 import argparse
 from pathlib import Path
@@ -17,24 +17,6 @@ def _export(arguments: argparse.Namespace) -> int:
     return output.print_result(arguments, record, lambda record: list(map(printable, record["files"])))
 
 
-def _pack(arguments: argparse.Namespace) -> int:
-    from featcache.cache import pack
-    from featcache.core.formatting import size_text
-
-    target = pack(arguments.file, arguments.codec, arguments.to)
-    before, after = arguments.file.stat().st_size, target.stat().st_size
-    line = printable(f"{target}: {size_text(after)} of {size_text(before)} ({after / before:.0%})")
-    record = {"path": str(target), "bytes": after, "bytes_before": before}
-    return output.print_result(arguments, record, lambda _: [line])
-
-
-def _unpack(arguments: argparse.Namespace) -> int:
-    from featcache.cache import unpack
-
-    record = {"path": str(unpack(arguments.file, arguments.to))}
-    return output.print_result(arguments, record, lambda record: [printable(record["path"])])
-
-
 EXPORT = Command(
     "export",
     "a cache as plain NumPy files",
@@ -44,26 +26,5 @@ EXPORT = Command(
         _CACHE,
         argument("--to", choices=("npy",), default="npy", help="the form; default: npy"),
         argument("folder", type=Path, metavar="DIR", help="a folder that isn't there yet"),
-    ],
-)
-PACK = Command(
-    "pack",
-    "a compressed archive copy of a cache",
-    "Write a compressed archive copy of a cache.",
-    _pack,
-    [
-        _CACHE,
-        argument("--codec", choices=("gzip", "zstd"), default="gzip", help="default: gzip; zstd needs hdf5plugin"),
-        argument("--to", type=Path, metavar="PATH", help="the archive; default: FILE.packed"),
-    ],
-)
-UNPACK = Command(
-    "unpack",
-    "the cache from its archive copy",
-    "Restore a cache from its archive copy.",
-    _unpack,
-    [
-        argument("file", type=Path, metavar="FILE", help="what featcache pack wrote"),
-        argument("--to", type=Path, metavar="PATH", help="the cache; default: FILE without .packed"),
     ],
 )

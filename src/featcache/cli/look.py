@@ -12,7 +12,7 @@ from featcache.core.formatting import Table, printable
 def _show(arguments: argparse.Namespace) -> int:
     from featcache.inspection import cache_lines, cache_record
 
-    return output.print_result(arguments, cache_record(arguments.file), cache_lines)
+    return output.print_result(arguments, cache_record(arguments.file, stats=arguments.stats), cache_lines)
 
 
 def _ls(arguments: argparse.Namespace) -> int:
@@ -34,7 +34,10 @@ SHOW = Command(
     "what one cache file holds",
     "Show what one cache file holds.",
     _show,
-    [argument("file", type=Path, metavar="FILE", help="a feature cache, *.h5, finished or not")],
+    [
+        argument("file", type=Path, metavar="FILE", help="a feature cache, *.h5, finished or not"),
+        argument("--stats", action="store_true", help="also statistics of each tap; reads all features"),
+    ],
 )
 LS = Command(
     "ls",
