@@ -146,10 +146,10 @@ def test_it_finds_what_was_planted(project):
         content = report_content(current_project(), Silent())
     found = content["pictures"]
     first = found["cards"]["errors"][0]
-    assert (first["id"], first["label"], first["told"]) == (PLANTED, "square", "disc")
+    assert (first["id"], first["label"], first["predicted"]) == (PLANTED, "square", "disc")
     assert [near["label"] for near in first["neighbours"]] == ["disc"] * 5
     assert found["totals"]["errors"] == 1
-    (group,) = found["copies"]["groups"]
+    (group,) = found["duplicates"]["groups"]
     assert [(each["split"], each["id"]) for each in group["images"]] == [("train", "disc/0.png"), ("test", COPY)]
     assert (group["across"], group["labels"]) == (True, False)
     assert content["rejected"]["total"] == 1
