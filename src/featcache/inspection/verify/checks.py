@@ -170,9 +170,14 @@ def _listed_rows(reader: Reader) -> Iterator[Fault]:
 # ---- other artifacts
 
 
-def _manifest(path: Path) -> Iterator[Fault]:
-    Manifest.load(path.parent)  # which compares its rows with its key
-    yield from ()
+def _loaded(load: Callable[[Path], object]) -> Callable[[Path], Iterator[Fault]]:
+    """A check that has passed when `load` returns."""
+
+    def check(path: Path) -> Iterator[Fault]:
+        load(path)
+        yield from ()
+
+    return check
 
 
 def _bag(path: Path) -> Iterator[Fault]:
@@ -209,12 +214,6 @@ def _predictions(path: Path) -> Iterator[Fault]:
         yield Fault(FILE, f"{path.name}: NaN or infinity in {rows} rows")
 
 
-def _ensemble(path: Path) -> Iterator[Fault]:
-    _record(path)
-    Ensemble.load(path)
-    yield from ()
-
-
 def _published(*names: str) -> Callable[[Path], Iterator[Fault]]:
     """A check of a record, and of the file with its digest, which has one of these names."""
 
@@ -245,11 +244,11 @@ def _record(path: Path) -> dict[str, Any]:
 
 _CHECKS: dict[str, Callable[[Path], Iterator[Fault]]] = {
     CACHE: cache_faults,
-    "manifest": _manifest,
+    "manifest": _loaded(lambda path: Manifest.load(path.parent)),  # compares its rows with its key
     "bag": _bag,
     "convnet": _trained,
     "predictions": _predictions,
-    "ensemble": _ensemble,
+    "ensemble": _loaded(Ensemble.load),
     "submission": _published("submission.csv", "submission.csv.gz"),
     "report": _published("index.html"),
 }
