@@ -1,4 +1,4 @@
-"""`featcache verify` and `featcache repair`: whether artifacts are sound, and making caches whole."""
+"""`featcache verify` and `featcache repair`: whether artifacts are sound, and repair of feature caches."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ from featcache.cli.command import USAGE, Command, argument
 def _verify(arguments: argparse.Namespace) -> int:
     from featcache.inspection import exit_code, verify_lines, verify_records
 
-    records = verify_records(arguments.paths, arguments.overrides, deep=arguments.deep, seconds=arguments.timeout)
+    records = verify_records(arguments.paths, seconds=arguments.timeout)
     return output.print_result(arguments, records, verify_lines, exit_code(records))
 
 
@@ -24,26 +24,24 @@ def _repair(arguments: argparse.Namespace) -> int:
 VERIFY = Command(
     "verify",
     "whether caches and other artifacts are sound",
-    "Check artifacts: every fault, and whether it is the disk's, the file's or the settings'.",
+    "Check artifacts, and report every fault with its cause: disk, file or settings.",
     _verify,
     [
         argument("paths", type=Path, nargs="+", metavar="PATH", help="a cache, another artifact, or a folder"),
-        argument("--deep", action="store_true", help="also read every image of the source again"),
         argument(
             "--timeout",
             type=float,
             default=60.0,
             metavar="SECONDS",
-            help="how long reading may show no progress; default: 60",
+            help="how long a file may take, beside 1 s for each 10 MB; default: 60",
         ),
     ],
-    project=True,
     error_code=USAGE,
 )
 REPAIR = Command(
     "repair",
-    "compute the damaged blocks of feature caches anew",
-    "Verify, and compute the damaged blocks of feature caches anew; sound rows are copied.",
+    "compute the damaged blocks of feature caches again",
+    "Verify, and compute the damaged blocks of feature caches again; sound rows are copied.",
     _repair,
     [argument("paths", type=Path, nargs="+", metavar="PATH", help="a feature cache, or a folder with some")],
     project=True,

@@ -17,9 +17,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     from featcache.inspection import plan_lines, plan_record
 
-    notices = output.StderrProgress(arguments)
-    record = plan_record(project_of(arguments), notices, measure=arguments.measure)
-    return output.print_result(arguments, record, plan_lines)
+    return output.print_result(arguments, plan_record(project_of(arguments)), plan_lines)
 
 
 STATUS = Command(
@@ -33,8 +31,7 @@ STATUS = Command(
 PLAN = Command(
     "plan",
     "rows, disk, memory and hours of a run, before it",
-    "Say what extracting the features would cost: rows, disk, memory, and hours on this machine.",
+    "Estimate what extracting the features would cost: rows, disk, memory, and hours on this machine.",
     _plan,
-    [argument("--measure", action="store_true", help="measure the speed now, for some seconds; starts TensorFlow")],
     project=True,
 )

@@ -16,7 +16,7 @@ from .extract import (
 )
 from .extraction_job import Extraction as Extraction, row_settings as row_settings
 from .network import build_network as build_network
-from .precision import CPUINFO as CPUINFO, choose_precision as choose_precision, cpu_flags as cpu_flags
+from .precision import choose_precision as choose_precision
 from .weights import (
     ResolvedWeights as ResolvedWeights,
     check_cached as check_cached,
