@@ -226,20 +226,20 @@ def forge_group(file):
 
 
 FORGERIES = {
-    "external link": (forge_link, "a link to somewhere else at 'block5_pool'"),
-    "unknown external link": (forge_extra_link, "a link to somewhere else at 'more'"),
-    "soft link": (forge_soft_link, "a link to somewhere else at 'label'"),
-    "outside storage": (forge_outside_storage, "another storage of 'block5_pool_avg'"),
-    "virtual": (forge_virtual, "another storage of 'block5_pool_avg'"),
-    "chunked": (forge_chunked, "another storage of 'status'"),
-    "schema": (forge_other("schema", np.int32(3)), "expected schema=2, got schema=3 of another featcache version"),
-    "format": (forge_other("format", np.bytes_(b"x")), "got an HDF5 file of something else"),
+    "external link": (forge_link, "'block5_pool' is a link to somewhere else"),
+    "unknown external link": (forge_extra_link, "'more' is a link to somewhere else"),
+    "soft link": (forge_soft_link, "'label' is a link to somewhere else"),
+    "outside storage": (forge_outside_storage, "'block5_pool_avg' is not stored as contiguous"),
+    "virtual": (forge_virtual, "'block5_pool_avg' is not stored as contiguous"),
+    "chunked": (forge_chunked, "'status' is not stored as contiguous"),
+    "schema": (forge_other("schema", np.int32(3)), "schema=3 is of another featcache version, not 2"),
+    "format": (forge_other("format", np.bytes_(b"x")), "not a feature cache, but another HDF5 file"),
     "block_rows": (forge_other("block_rows", np.int64(0)), "block_rows=0"),
     "block_rows large": (forge_other("block_rows", np.int64(2)), "'journal/checksum'"),
     "taps": (forge_other("taps", np.bytes_(b"nothing")), "can't be read"),
-    "text type": (forge_other("key", np.arange(3)), "a text of fixed length in attribute 'key'"),
-    "dtype": (forge_dtype, "expected int32"),
-    "group": (forge_group, "expected a dataset, got a group at 'status'"),
+    "text type": (forge_other("key", np.arange(3)), "attribute 'key' is int64, not a text of fixed length"),
+    "dtype": (forge_dtype, "'label' is int64 (11,), not int32"),
+    "group": (forge_group, "'status' is a group, not a dataset"),
     "missing": (lambda file: file.pop("record"), "can't be read"),
 }
 

@@ -141,7 +141,7 @@ def test_links_out_of_the_file_are_refused(cache, capsys):
         file["status"] = h5py.ExternalLink("/etc/passwd", "/x")
     code, found = verify(capsys, cache)
     assert code == 1
-    assert "got a link to somewhere else at 'status'" in found["c.h5"][0][1]
+    assert "'status' is a link to somewhere else" in found["c.h5"][0][1]
 
 
 def test_a_disk_that_fails_is_the_disks_fault(tmp_path, capsys):

@@ -57,7 +57,7 @@ def checked_cache(path: Path) -> Reader:
     """Open a finished cache all of whose blocks match their checksums; a process reads a file only once for that.
 
     Raises:
-        CacheError: it isn't one; the message says what to do.
+        CacheError: it isn't one.
     """
     reader = open_cache(path)
     file = reader.identity

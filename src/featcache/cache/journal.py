@@ -1,4 +1,4 @@
-"""The thread that makes finished blocks durable: bytes first, then the checksum that says so."""
+"""The thread that makes finished blocks durable: bytes first, then the checksum that makes them count."""
 
 import os
 import queue
@@ -66,7 +66,7 @@ class Journal:
             raise self._error
 
     def close(self) -> None:
-        """Wait until every block handed over is journaled or something went wrong; `check` tells which."""
+        """Wait until every block handed over is journaled or something went wrong; `check` raises it."""
         self._blocks.put(None)
         self._thread.join()
 

@@ -14,12 +14,10 @@ from featcache.cache.block_checksums import columns_sha256, read_journal, sound_
 from featcache.cache.create import create
 from featcache.cache.file_lock import hold, holder_json, lock
 from featcache.cache.file_parser import Structure, read_structure
-from featcache.cache.layout import CHECKSUM_BYTES, CacheHeader, partial_path, partials_of
+from featcache.cache.layout import CHECKSUM_BYTES, CacheHeader, partials_of
 from featcache.core.disk import disk, replacing, storage_errors
 from featcache.core.paths import is_file
 from featcache.errors import CacheFormatError, CacheLockedError, StorageError
-
-__all__ = ["partial_path", "remove_superseded", "take"]
 
 SHARED_FLAGS = os.O_DSYNC
 _LOG = logging.getLogger(__name__)
@@ -135,7 +133,7 @@ def _recreate(descriptor: int, path: Path, header: CacheHeader, flags: int) -> i
 
 
 def _reserve(descriptor: int, structure: Structure, *, fresh: bool) -> None:
-    """Reserve the whole file's space, or say how much is missing; a fresh partial that doesn't fit is taken away."""
+    """Reserve the whole file's space; a fresh partial that doesn't fit is removed."""
     try:
         _allocate(descriptor, structure.size, structure.path)
     except StorageError:

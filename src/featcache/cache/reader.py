@@ -15,7 +15,7 @@ import numpy.typing as npt
 from featcache.cache.block_checksums import pieces, sound_blocks
 from featcache.cache.encoding import widen
 from featcache.cache.file_parser import Structure, read_structure
-from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range, texts_of
+from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range
 from featcache.core import paths
 from featcache.core.disk import settled
 from featcache.core.texts import FixedTexts
@@ -63,9 +63,8 @@ class Reader:
         self.block_rows = structure.block_rows
         if not self.complete and not partial:
             advice = "run again to resume, or open it with partial=True"
-            raise CacheFormatError(
-                f"{path} is unfinished: {self.journaled_rows} of {len(self)} rows are durable; {advice}"
-            )
+            done = f"{self.journaled_rows} of {len(self)} rows are durable"
+            raise CacheFormatError(f"{path} is unfinished: {done}; {advice}")
 
     def __len__(self) -> int:
         """The number of rows n, rejected ones included."""
@@ -116,12 +115,6 @@ class Reader:
         """One SHA-256 a row, hexadecimal, of its image's content, "" where one could not be read."""
         return FixedTexts(self._array("digest"))
 
-    def first_rows(self, count: int) -> list[tuple[str, int, str, str]]:
-        """Return id, label, group and digest of the first rows, without decoding all the others."""
-        texts = [texts_of(self._array(name)[:count]) for name in ("id", "group", "digest")]
-        labels = self.labels[:count].tolist()
-        return list(zip(texts[0], labels, texts[1], texts[2], strict=True))
-
     @property
     def digest_column(self) -> npt.NDArray[np.bytes_]:
         """(n,) S64, the digests as the file has them; mapped, for joins of many rows."""
@@ -160,18 +153,12 @@ class Reader:
         try:
             return dict(json.loads(raw))
         except (ValueError, TypeError, RecursionError) as error:
-            raise CacheFormatError(
-                f"{self.path}: record/run is no JSON: {raw[:40]!r}; delete it and run again"
-            ) from error
-
-    @property
-    def holder(self) -> str:
-        """JSON about the process that is or was writing an unfinished file; "" otherwise."""
-        return bytes(self._array("journal/holder")).rstrip(b"\0").decode("ascii", "replace")
+            fault = f"record/run is not JSON: {raw[:40]!r}"
+            raise CacheFormatError(f"{self.path}: {fault}; delete it and run again") from error
 
     @property
     def identity(self) -> tuple[int, ...] | None:
-        """What tells the open file, as it is now, from any other; None while a change could hide in a tick of the clock."""
+        """What distinguishes the open file, as it is now, from any other; None while a change could hide in a tick of the clock."""
         return settled(os.fstat(self._descriptor))
 
     @property

@@ -23,6 +23,7 @@ from featcache.cache.layout import (
     CacheHeader,
     Status,
     block_range,
+    partial_path,
     run_bytes,
 )
 from featcache.cache.write_buffer import WriteBuffer
@@ -36,13 +37,13 @@ _LOG = logging.getLogger(__name__)
 class CacheWriter:
     """Writes the cache `path` through its partial file, which it holds while the ``with`` block lasts.
 
-    Leaving the block without `publish`, or being killed, keeps the partial: the next writer of the same header goes on
-    from its last durable block. `write` may be called from several threads.
+    Leaving the block without `publish`, or being killed, keeps the partial: the next writer of the same header
+    resumes at its last durable block. `write` may be called from several threads.
 
     Args:
         path: the finished file's path, ``*.h5``; it is not touched before `publish`.
         header: what the file holds. A partial of the same key keeps its own `block_rows` and settings.
-        fresh: drop what an earlier try left in the partial, and compute everything anew.
+        fresh: drop what an earlier try left in the partial, and compute everything again.
         shared: other processes write rows, too (`write_block`), maybe on other machines.
 
     Attributes:
@@ -50,14 +51,14 @@ class CacheWriter:
         partial: where the file grows meanwhile.
         durable: (n,) bool, rows that are in verified blocks already; they must not be written again.
         block_rows: rows of a block as the file has it.
-        holder: what the file says of this process, by which others know it.
+        holder: what the file records of this process, by which others recognise it.
     """
 
     def __init__(self, path: Path, header: CacheHeader, *, fresh: bool = False, shared: bool = False) -> None:
         if path.suffix != ".h5" or path.name.endswith(PARTIAL_SUFFIX):
             raise ValueError(f"expected the path of a finished cache, *.h5; got path={str(path)!r}")
         self.path = path
-        self.partial = partial_file.partial_path(path, header.key)
+        self.partial = partial_path(path, header.key)
         self.durable: npt.NDArray[np.bool_] = np.zeros(len(header.rows), dtype=bool)
         self.block_rows = header.block_rows
         self._header = header

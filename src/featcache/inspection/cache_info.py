@@ -161,7 +161,10 @@ def _listed(path: Path, now: float) -> dict[str, Any]:
 
 
 def _first_rows(reader: Reader, status: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
-    columns = reader.first_rows(FIRST_ROWS)
+    first = slice(FIRST_ROWS)
+    columns = zip(
+        reader.ids[first], reader.labels[first].tolist(), reader.groups[first], reader.digests[first], strict=True
+    )
     rows = []
     for row, (name, label, group, digest) in enumerate(columns):
         known = 0 <= label < len(reader.class_names)

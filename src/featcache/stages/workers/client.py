@@ -38,7 +38,7 @@ class Cluster:
     """A connection to workers; made by `connect`, and kept as long as the process.
 
     Attributes:
-        spec: what was asked for.
+        spec: the settings.
         workers: addresses of the workers that are there.
         lost: addresses of workers that were there before.
         begun: how often each job of the last run was started.

@@ -68,7 +68,7 @@ def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> 
 
     Raises:
         FeatureValueError: a feature is not finite or beyond float16.
-        SourceChangedError: an image is no longer what the manifest says.
+        SourceChangedError: an image is no longer the one in the manifest.
         StorageError: the disk refused.
     """
     rows, spec = manifest_of(project).splits[split], project.settings.features

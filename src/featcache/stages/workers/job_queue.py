@@ -26,7 +26,7 @@ class Job:
         name: what people call it, e.g. ``rows 0 to 8,191 of train``; unique in its run.
         call: an importable function; it gets the project, then the arguments.
         arguments: small ones: everything large is on the shared file system.
-        examine: called like `call` where the job killed its workers; returns what of it does so, "" if it can't tell.
+        examine: called like `call` where the job killed its workers; returns what of it does so, "" if that can't be found.
     """
 
     name: str
