@@ -9,7 +9,7 @@ from featcache.cli.command import OK, PROBLEM, Command
 def _doctor(arguments: argparse.Namespace) -> int:
     from featcache.inspection import doctor_lines, doctor_record, failed
 
-    record = doctor_record(arguments.overrides, output.StderrProgress(arguments))
+    record = doctor_record(arguments.overrides, output.progress(arguments))
     return output.print_result(arguments, record, doctor_lines, PROBLEM if failed(record) else OK)
 
 

@@ -17,7 +17,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _repair(arguments: argparse.Namespace) -> int:
     from featcache.stages import exit_code, repair_lines, repair_records
 
-    records = repair_records(arguments.paths, arguments.overrides, output.StderrProgress(arguments))
+    records = repair_records(arguments.paths, arguments.overrides, output.progress(arguments))
     return output.print_result(arguments, records, repair_lines, exit_code(records))
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from featcache.cli.command import OK
 from featcache.core import console
 from featcache.core.formatting import Lines, printable
-from featcache.core.progress_bar import Meter
+from featcache.core.progress_bar import ProgressBar
 
 Record = TypeVar("Record")
 
@@ -45,25 +45,6 @@ def log_to_screen() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
 
 
-class StderrProgress:
-    """A `featcache.core.progress.Progress` for commands, all of it on standard error."""
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        """Show no progress where the command line says ``--quiet``."""
-        self._meter = Meter(lambda line: console.say(line, error=True), shown=not arguments.quiet)
-
-    def start(self, what: str, total: int, unit: str) -> None:
-        """Say what begins."""
-        self._meter.start(what, total, unit)
-
-    def advance(self, count: int, status: str = "") -> None:
-        """Say how far it is."""
-        self._meter.advance(count, status)
-
-    def finish(self) -> None:
-        """Take the bar away."""
-        self._meter.finish()
-
-    def notice(self, message: str) -> None:
-        """Print it."""
-        console.say(f"NOTICE: {message}", "bold yellow", error=True)
+def progress(arguments: argparse.Namespace) -> ProgressBar:
+    """Return a `featcache.core.progress.Progress` on standard error; with ``--quiet``, for notices alone."""
+    return ProgressBar(shown=not arguments.quiet)

@@ -23,7 +23,7 @@ def _gc(arguments: argparse.Namespace) -> int:
     record = removal_record(
         project_of(arguments),
         time.time(),
-        output.StderrProgress(arguments).notice,
+        output.progress(arguments).notice,
         remove=arguments.yes,
         keep_bytes=arguments.keep_bytes,
     )

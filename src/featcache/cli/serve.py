@@ -26,7 +26,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     )
 
     count, width = count_images(arguments.images)
-    predictor = Predictor(project_of(arguments), output.StderrProgress(arguments))
+    predictor = Predictor(project_of(arguments), output.progress(arguments))
     names, set_aside = predictor.class_names, 0
 
     def reported(told: "Iterator[Prediction]") -> "Iterator[Prediction]":
@@ -59,7 +59,7 @@ def _export_model(arguments: argparse.Namespace) -> int:
     facts = export_model(
         project_of(arguments),
         arguments.path,
-        output.StderrProgress(arguments),
+        output.progress(arguments),
         member=arguments.member,
         fixed_size=arguments.fixed_size,
     )

@@ -17,7 +17,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     from featcache.inspection import plan_lines, plan_record
 
-    notices = output.StderrProgress(arguments)
+    notices = output.progress(arguments)
     record = plan_record(project_of(arguments), notices, measure=arguments.measure)
     return output.print_result(arguments, record, plan_lines)
 
