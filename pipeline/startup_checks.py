@@ -137,7 +137,7 @@ def _usage_fault(usage: str) -> str:
         return f"no stage given, e.g. luigi --module pipeline Submit; known: {', '.join(stage_names())}"
     fault = usage.strip().splitlines()[-1].rpartition("error: ")[2]
     unknown = fault.rpartition("unrecognized arguments: ")[2].split()[0].partition("=")[0]
-    meant = {}
+    meant: dict[str, str] = {}
     for section, keys in reversed(list(SECTIONS.items())):  # --image-size is that of the first section which has it
         for key in keys:
             flag = flag_name(section, key)

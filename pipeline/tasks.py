@@ -268,9 +268,9 @@ class Submit(Stage):
         """Whether everything is complete and, in a rerun, its summary was shown."""
         return super().complete() and (self.shown or not self.rerun)
 
-    def run(self) -> Iterator[list[Stage]]:
+    def run(self) -> Iterator[list[luigi.Task]]:
         """Show the summary, once all other stages are complete."""
-        yield self.results()
+        yield list(self.results())
         show_summary()
         self.shown = True
 
