@@ -107,7 +107,7 @@ def test_a_luigi_cfg_that_luigi_cannot_parse_stops_luigi_itself_with_file_and_li
 
 def test_artifacts_below_a_file(tmp_path):
     (tmp_path / "taken").write_text("")
-    refused(luigi(tmp_path, "Submit", Paths_artifacts="taken"), SETTINGS, "[Paths] artifacts", "taken: a file")
+    refused(luigi(tmp_path, "Submit", Paths_artifacts="taken"), SETTINGS, "[Paths] artifacts", "taken is a file")
 
 
 def test_a_flag_without_effect_is_named(tmp_path):
