@@ -21,7 +21,7 @@ SHOWN = ("text", "{toctree}", "{include} ../benchmarks/RESULTS.md", "{include} .
 
 # Blocks that say that they aren't run, and why, in a comment above them: installing, servers, the network, other programs.
 NOT_RUN = {
-    "README.md": 2,
+    "README.md": 1,
     "cli.md": 1,
     "inspecting.md": 1,
     "kaggle.md": 1,
@@ -155,3 +155,24 @@ def test_settings_that_a_sentence_names_exist():
 
 def test_a_block_is_taken_apart_as_a_shell_would():
     assert commands("a \\\n  b   # why\n# all of it\n\nc '#x'\n") == ["a    b", "c '#x'"]
+
+
+def test_one_image_is_followed_through_twenty_modules_that_exist():
+    page = (ROOT / "docs/architecture.md").read_text()
+    walk = re.findall(r"^\d+\. `([^`]+)`:", page, re.M)
+    assert 10 <= len(walk) <= 20
+    assert len(set(walk)) == len(walk)
+    assert [path for path in walk if not (ROOT / path).is_file()] == []
+
+
+def test_the_readme_fits_four_screens():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 120
+    assert max(map(len, lines)) <= 120
+
+
+def test_links_between_pages_lead_somewhere():
+    """Sphinx checks those of the site; this holds for README.md and the other pages that people read in the repository."""
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs/decisions").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:\s]+)[^):]*\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.S)):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
