@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 from documented import KAGGLE, PAGES, ROOT, Reader, blocks, commands, here, small_vgg16
 from projects import write_photos
+from test_architecture import MAY_IMPORT
 
 from featcache.cli.app import build_parser
 from featcache.dataset.sources import digits
@@ -163,6 +164,24 @@ def test_one_image_is_followed_through_twenty_modules_that_exist():
     assert 10 <= len(walk) <= 20
     assert len(set(walk)) == len(walk)
     assert [path for path in walk if not (ROOT / path).is_file()] == []
+
+
+def named(cell):
+    """The packages that a cell names, such as ``core, cache, project to inference`` or ``core to stages, but report``."""
+    order, found = list(MAY_IMPORT), set()
+    wanted, _, unwanted = cell.replace("`", "").replace("none", "").partition(" but ")
+    for part in filter(None, map(str.strip, wanted.split(","))):
+        first, _, last = part.partition(" to ")
+        found |= set(order[order.index(first) : order.index(last or first) + 1])
+    return found - {unwanted.strip()}
+
+
+def test_the_architectures_table_is_that_of_the_imports():
+    page = (ROOT / "docs/architecture.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \|[^|]+\|([^|]+)\|", page, re.M))
+    assert {package: named(cell) for package, cell in rows.items()} == {
+        package: set(may.split()) for package, may in MAY_IMPORT.items()
+    }
 
 
 def test_the_readme_fits_four_screens():
