@@ -16,7 +16,7 @@ def write_report(project: Project, progress: Progress) -> str:
     The same artifacts give the same bytes, but for the time of writing in its last line.
 
     Raises:
-        CacheError: an artifact is absent, damaged or of other settings.
+        CacheError: an artifact is missing, damaged or of other settings.
         SourceChangedError: an image is no longer what the manifest says.
         StorageError: the disk is full, read-only or not permitted.
     """
@@ -25,10 +25,6 @@ def write_report(project: Project, progress: Progress) -> str:
     path = artifact.content or artifact.path.with_name("index.html")
     disk.write_bytes(path, page)
     write_json(artifact.path, {**artifact.stamp(project.run), "content_digest": keys.file_digest(path)})
-    found, copies = content["pictures"]["totals"]["errors"], content["pictures"]["copies"]["total"]
-    said = (
-        f"{pluralize(found, 'label')} to look at, {pluralize(copies, 'image')} that {'stands' if copies == 1 else 'stand'} twice"
-        if found or copies
-        else "nothing suspicious"
-    )
-    return f"{path.parent.name}/{path.name}: {said} · {size_text(len(page))}"
+    errors, duplicates = content["pictures"]["totals"]["errors"], content["pictures"]["duplicates"]["total"]
+    found = f"{pluralize(errors, 'suspected label error')}, {pluralize(duplicates, 'duplicate')}"
+    return f"{path.parent.name}/{path.name}: {found} · {size_text(len(page))}"

@@ -1,0 +1,135 @@
+"""What is wrong with a cache file: every fault of its structure, columns, run record and blocks."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featcache.cache.block_checksums import block_checksum, columns_sha256, pieces, read_rows
+from featcache.cache.file_parser import Structure, read_structure
+from featcache.cache.layout import PARTIAL_SUFFIX, block_range
+from featcache.cache.reader import Reader, open_cache
+from featcache.core import keys
+from featcache.core.paths import regular
+from featcache.errors import CacheFormatError
+
+_EXPONENT = np.uint16(0x7C00)  # all ones: infinity or NaN
+# Files that this process has read and found sound: every bag asks for those of all taps.
+_SOUND: set[tuple[int, ...]] = set()
+
+
+@dataclass(frozen=True)
+class CacheFault:
+    """One thing that is wrong with a cache file.
+
+    Attributes:
+        message: one line, without the file's path.
+        block: the damaged journal block, if it is one.
+        error: what the operating system reported, where the file could not be read.
+    """
+
+    message: str
+    block: int | None = None
+    error: OSError | None = None
+
+
+def check_cache(path: Path) -> Iterator[CacheFault]:
+    """Yield every fault of a finished or unfinished cache; none hides another one.
+
+    The file is read in pieces: memory holds its row numbers and a few MiB.
+    """
+    try:
+        with open(path, "rb", opener=regular) as stream:
+            os.pread(stream.fileno(), 1, 0)  # HDF5 would report a failing disk as something else
+            structure = read_structure(stream, path)
+            for check in (_header, _columns):
+                yield from _attempted(structure, None, check(stream.fileno(), structure))
+            for block in range(structure.blocks):
+                yield from _attempted(structure, block, _block(stream.fileno(), structure, block))
+    except (CacheFormatError, OSError) as error:
+        yield _reading_fault(error, path, None)
+
+
+def checked_cache(path: Path) -> Reader:
+    """Open a finished cache all of whose blocks match their checksums; a process reads a file only once for that.
+
+    Raises:
+        CacheError: it isn't one.
+    """
+    reader = open_cache(path)
+    file = reader.identity
+    if file is None or file not in _SOUND:
+        damaged = int((~reader.durable).sum())
+        if damaged:
+            fault = f"{damaged} rows are in blocks that do not match their checksums"
+            raise CacheFormatError(f"{path}: {fault}: run featcache repair {path}")
+        if file is not None:
+            _SOUND.add(file)
+    return reader
+
+
+def _attempted(structure: Structure, block: int | None, found: Iterator[str]) -> Iterator[CacheFault]:
+    """Make faults of messages; a check that can't read the file yields that, and the next one follows."""
+    where = ""
+    if block is not None:
+        start, stop = block_range(block, structure.block_rows, structure.n)
+        where = f"block {block} (rows {start} to {stop - 1}): "
+    try:
+        yield from (CacheFault(where + message, block) for message in found)
+    except (CacheFormatError, OSError) as error:
+        yield _reading_fault(error, structure.path, block, where)
+
+
+def _reading_fault(error: Exception, path: Path, block: int | None, where: str = "") -> CacheFault:
+    cause: BaseException | None = error
+    while cause is not None:  # HDF5 wraps what the system reported
+        if isinstance(cause, OSError) and cause.errno:
+            return CacheFault(f"{where}{path.name} can't be read: {os.strerror(cause.errno)}", block, cause)
+        cause = cause.__cause__ or cause.__context__
+    return CacheFault(where + str(error).removeprefix(f"{path}: "), block)
+
+
+def _is_partial(structure: Structure) -> bool:
+    return structure.path.name.endswith(PARTIAL_SUFFIX)
+
+
+def _header(descriptor: int, structure: Structure) -> Iterator[str]:
+    partial = _is_partial(structure)
+    if not partial and os.pread(descriptor, 1, structure.places["journal/complete"].offset) != b"\1":
+        yield "journal/complete is not 1, as it is in a finished file"
+    for tap in structure.taps:
+        if keys.digest(tap.settings) != tap.key:
+            yield f"tap {tap.name}: its settings do not match its key {keys.short(tap.key)}"
+    place = structure.places["record/run"]
+    raw = os.pread(descriptor, place.nbytes, place.offset).rstrip(b"\0")
+    try:
+        json.loads(raw or b"{}" if partial else raw)
+    except (ValueError, RecursionError):
+        yield f"record/run is not JSON: {raw[:40]!r}"
+
+
+def _columns(descriptor: int, structure: Structure) -> Iterator[str]:
+    if columns_sha256(descriptor, structure) != structure.columns_sha256:
+        yield "id, label, group and digest: checksum mismatch"
+    if not np.array_equal(read_rows(descriptor, structure, "row", 0, structure.n), np.arange(structure.n)):
+        yield "row: the row numbers do not count from 0"
+
+
+def _block(descriptor: int, structure: Structure, block: int) -> Iterator[str]:
+    stored = read_rows(descriptor, structure, "journal/checksum", block, block + 1).tobytes()
+    if not any(stored):
+        yield from () if _is_partial(structure) else ("no checksum",)
+        return
+    start, stop = block_range(block, structure.block_rows, structure.n)
+    if block_checksum(descriptor, structure, block) != stored:
+        yield "checksum mismatch"
+    for tap in structure.taps:
+        rows = sum(
+            int(((piece.view(np.uint16).reshape(len(piece), -1) & _EXPONENT) == _EXPONENT).any(axis=1).sum())
+            for _, piece in pieces(descriptor, structure, tap, start, stop)
+        )
+        if rows:
+            yield f"NaN or infinity in {rows} rows of {tap.name}"
