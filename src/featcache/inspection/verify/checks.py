@@ -7,31 +7,20 @@ import resource
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
 
-from featcache.cache import (
-    PARTIAL_SUFFIX,
-    Reader,
-    Structure,
-    block_range,
-    columns_sha256,
-    file_key,
-    open_cache,
-    read_journal,
-    read_rows,
-    read_structure,
-)
+from featcache.cache import PARTIAL_SUFFIX, Reader, check_cache, file_key, open_cache
 from featcache.core import keys
 from featcache.core.json_records import read_json
 from featcache.core.paths import is_file, regular
 from featcache.dataset import Manifest, stored_manifest
 from featcache.ensemble import Ensemble
-from featcache.errors import CacheFormatError, FeatcacheError
+from featcache.errors import CacheError, CacheFormatError, FeatcacheError
 from featcache.inspection.staleness import cached_rows_changed
 from featcache.training import OUT_OF_FOLD_FILE, RECORD_FILE, Predictions, load_bag, table_parts
 
@@ -39,7 +28,6 @@ DISK, FILE, SETTINGS, UNKNOWN = "disk", "file", "settings", "unknown"
 CACHE = "feature cache"
 # The disk's own failures, apart from a file that is gone or may not be read, of which nothing is known.
 _DISK_ERRORS = frozenset({errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO})
-_EXPONENT = np.uint16(0x7C00)  # all ones: infinity or NaN
 _MEMORY_BYTES = 16 << 30  # a damaged size ends in an error, not in swapping everything else out
 
 
@@ -91,60 +79,13 @@ def _guarded(path: Path, found: Iterator[Fault]) -> Iterator[Fault]:
 # ---- feature caches
 
 
-def cache_faults(path: Path) -> Iterator[Fault]:
-    """Yield every fault of a feature cache, finished or not, in the memory of one block."""
-    with open(path, "rb", opener=regular) as stream:
-        descriptor = stream.fileno()
-        os.pread(descriptor, 1, 0)  # of a disk that fails, HDF5 would report another error
-        structure = read_structure(stream, path)
-        reader = open_cache(path, partial=True)
-        unfinished = path.name.endswith(PARTIAL_SUFFIX)
-        yield from _guarded(path, _header(reader, unfinished))
-        yield from _guarded(path, _columns(descriptor, structure))
-        yield from _guarded(path, _blocks(descriptor, structure, unfinished))
-        if not unfinished:
-            yield from _guarded(path, _listed_rows(reader))
-
-
-def _header(reader: Reader, unfinished: bool) -> Iterator[Fault]:
-    if not reader.complete and not unfinished:
-        yield Fault(FILE, "journal/complete is not 1, as it is in a finished file")
-    for tap in reader.taps.values():
-        if keys.digest(tap.settings) != tap.key:
-            yield Fault(FILE, f"tap {tap.name}: its settings do not match its key {keys.short(tap.key)}")
-    _ = reader.run  # raises where it isn't JSON
-
-
-def _columns(descriptor: int, structure: Structure) -> Iterator[Fault]:
-    if columns_sha256(descriptor, structure) != structure.columns_sha256:
-        yield Fault(FILE, "id, label, group and digest: checksum mismatch")
-    if not np.array_equal(read_rows(descriptor, structure, "row", 0, structure.n), np.arange(structure.n)):
-        yield Fault(FILE, "row: the row numbers do not count from 0")
-
-
-def _blocks(descriptor: int, structure: Structure, unfinished: bool) -> Iterator[Fault]:
-    for block, stored in enumerate(read_journal(descriptor, structure)):
-        start, stop = block_range(block, structure.block_rows, structure.n)
-        if stored.any():
-            found = _guarded(structure.path, _block(descriptor, structure, start, stop, stored.tobytes()))
-        else:
-            found = iter([] if unfinished else [Fault(FILE, "no checksum")])
-        for fault in found:
-            yield replace(fault, message=f"block {block} (rows {start} to {stop - 1}): {fault.message}")
-
-
-def _block(descriptor: int, structure: Structure, start: int, stop: int, stored: bytes) -> Iterator[Fault]:
-    state, faults = xxhash.xxh3_128(), []
-    for tap in structure.taps:
-        features = read_rows(descriptor, structure, tap.name, start, stop)
-        state.update(features.data)
-        bits = features.view(np.uint16).reshape(len(features), -1) & _EXPONENT
-        rows = int((bits == _EXPONENT).any(axis=1).sum())
-        faults += [Fault(FILE, f"NaN or infinity in {rows} rows of {tap.name}")] * bool(rows)
-    state.update(read_rows(descriptor, structure, "status", start, stop).data)
-    if state.digest() != stored:
-        yield Fault(FILE, "checksum mismatch")
-    yield from faults
+def _cache(path: Path) -> Iterator[Fault]:
+    for found in check_cache(path):
+        cause = FILE if found.error is None else DISK if found.error.errno in _DISK_ERRORS else UNKNOWN
+        yield Fault(cause, found.message)
+    with suppress(CacheError):  # of a structure that is damaged, which is reported already
+        if not path.name.endswith(PARTIAL_SUFFIX):
+            yield from _listed_rows(open_cache(path, partial=True))
 
 
 def _listed_rows(reader: Reader) -> Iterator[Fault]:
@@ -243,7 +184,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 _CHECKS: dict[str, Callable[[Path], Iterator[Fault]]] = {
-    CACHE: cache_faults,
+    CACHE: _cache,
     "manifest": _loaded(lambda path: Manifest.load(path.parent)),  # compares its rows with its key
     "bag": _bag,
     "convnet": _trained,
