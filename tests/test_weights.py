@@ -72,7 +72,9 @@ def test_a_damaged_cached_file_is_named_and_kept(keras_home: Path, offline: None
     cached = keras_home / "models" / VGG16_FILE
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"half a file")
-    with pytest.raises(WeightsError, match=re.escape(f"{cached} is damaged: expected digest bfe5187d")) as caught:
+    with pytest.raises(
+        WeightsError, match=re.escape(f"{cached} is damaged: digest ") + "[0-9a-f]+, not bfe5187d"
+    ) as caught:
         resolve_weights(FeaturesSpec(weights=setting), Silent())
     assert not isinstance(caught.value, WeightsUnavailableError)
     assert cached.read_bytes() == b"half a file"

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from featcache.cache.check import checked_cache
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader
-from featcache.cache.sound import checked_cache
 from featcache.core import keys
 from featcache.core.csv_files import CsvWriter
 from featcache.core.disk import making_folder

@@ -50,7 +50,7 @@ def download(
         target: where the file goes; its folder is made.
         digest: SHA-256 (64 hexadecimal digits) or MD5 (32) of the file; "" where none is known; then only the
             length that the server announced and `begin` are checked.
-        progress: is told the kilobytes.
+        progress: advances by kilobytes.
         limits: None for the defaults.
         begin: the file's first bytes; a network that wants a login answers everything with a page of its own.
 
@@ -114,7 +114,7 @@ def _request(url: str, limits: Limits, answers: "queue.SimpleQueue[requests.Resp
         # identity: the digest is of the file as it lies there, not of a transport encoding
         headers = {"Accept-Encoding": "identity"}
         answers.put(requests.get(url, stream=True, timeout=(limits.connect, limits.read), headers=headers))
-    except Exception as error:  # noqa: BLE001 - whatever it is, proxies and certificates of the environment: who waits tells it
+    except Exception as error:  # noqa: BLE001 - whatever it is, proxies and certificates of the environment: the waiting thread raises it
         answers.put(error)
 
 
