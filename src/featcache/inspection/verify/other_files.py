@@ -12,7 +12,7 @@ from featcache.dataset import Manifest
 from featcache.ensemble import Ensemble
 from featcache.errors import FeatcacheError
 from featcache.inspection.verify.faults import FILE, Fault, disk_error, reading_fault
-from featcache.training import OUT_OF_FOLD_FILE, RECORD_FILE, Predictions, load_bag, table_parts
+from featcache.training import RECORD_FILE, load_bag, stored_probabilities, table_parts
 
 _TOLERANCE = 1e-3  # probabilities are float32
 
@@ -30,9 +30,13 @@ def other_faults(path: Path) -> Iterator[Fault]:
 
 def kind_of(path: Path) -> str:
     """What an artifact is by its name; "" for what verify doesn't know."""
-    if path.suffix == ".hdf5":
-        return "predictions"
-    known = {"manifest.json": "manifest", "bag.json": "bag", RECORD_FILE: "convnet", "ensemble.json": "ensemble"}
+    known = {
+        "predictions.json": "predictions",
+        "manifest.json": "manifest",
+        "bag.json": "bag",
+        RECORD_FILE: "convnet",
+        "ensemble.json": "ensemble",
+    }
     known |= {"submission.json": "submission", "report.json": "report"}
     return known.get(path.name, "")
 
@@ -48,13 +52,13 @@ def _bag(path: Path) -> Iterator[Fault]:
     wrong = [name for name, array in bag.weights.items() if not np.isfinite(array).all()]
     if wrong:
         yield Fault(FILE, f"expected finite weights; {', '.join(wrong)} hold NaN or infinity")
-    yield from _predictions(path.parent / OUT_OF_FOLD_FILE)
+    yield from _predictions(path)
     yield from _models(path.parent)
 
 
 def _convnet(path: Path) -> Iterator[Fault]:
     yield from _record(path)
-    yield from _predictions(path.parent / OUT_OF_FOLD_FILE)
+    yield from _predictions(path)
     named = (read_json(path) or {}).get("files")
     missing = [name for name in (named if isinstance(named, dict) else ()) if not paths.is_file(path.parent / name)]
     if missing:
@@ -75,9 +79,8 @@ def _models(folder: Path) -> Iterator[Fault]:
 
 
 def _predictions(path: Path) -> Iterator[Fault]:
-    predictions = Predictions.load(path)
     wild = other = 0
-    for _, said in table_parts(predictions.probabilities):
+    for _, said in table_parts(stored_probabilities(path)):
         values = said[~np.isnan(said).all(axis=2)]  # a row may have none of a member
         finite = np.isfinite(values).all(axis=1)
         wild += int((~finite).sum())

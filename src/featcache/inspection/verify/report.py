@@ -95,7 +95,7 @@ def _file_faults(path: Path, seconds: float) -> Iterator[Fault]:
     if not _kind(path):
         yield Fault(
             UNKNOWN,
-            "expected a feature cache (*.h5), manifest.json, bag.json, convnet.json, predictions (*.hdf5), ensemble.json, submission.json or report.json",
+            "expected a feature cache (*.h5), manifest.json, bag.json, convnet.json, predictions.json, ensemble.json, submission.json or report.json",
         )
         return
     if not is_file(path):
