@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from pipeline import failures  # its event handlers say why a stage failed, in notebooks too
+from pipeline import failures  # its event handlers print why a stage failed, in notebooks too
 from pipeline.config import forget_projects
 from pipeline.tasks import (
     BuildEnsemble,
@@ -37,6 +37,6 @@ __all__ = [
 
 # Luigi imports this package while it parses its command line: the last moment before it schedules anything.
 if Path(sys.argv[0]).stem == "luigi" or Path(sys.argv[0]).parts[-2:] == ("luigi", "__main__.py"):
-    from pipeline.startup_checks import prepare
+    from pipeline.startup_checks import validate_command_line
 
-    prepare(sys.argv[1:])
+    validate_command_line(sys.argv[1:])

@@ -12,7 +12,7 @@ from featcache.settings import SECTIONS, ClusterSpec
 
 
 def _config(section: str) -> type[luigi.Config]:
-    """A Luigi config class with a text parameter per key; featcache reads the texts itself, for one-line errors."""
+    """Return a Luigi config class with a text parameter per key; featcache parses the texts itself, for one-line errors."""
     parameters = {
         key: luigi.Parameter(default=setting.default, description=setting.meaning)
         for key, setting in SECTIONS[section].items()
@@ -26,41 +26,41 @@ CONFIGS = {section: _config(section) for section in SECTIONS}
 
 
 class output(luigi.Config):  # noqa: N801 - a section of Luigi's kind, as [core] and [worker]
-    """How much a run says; decides nothing that is made, and so is no setting of a project."""
+    """How much a run prints; it affects no result, and so is no setting of a project."""
 
     use_cmdline_section = False  # --quiet, not --output-quiet
 
-    quiet = luigi.BoolParameter(default=False, description="no lines, bars and summary: notices and errors only")
-    verbose = luigi.BoolParameter(default=False, description="show Luigi's and featcache's log on the screen, too")
+    quiet = luigi.BoolParameter(default=False, description="print notices and errors only")
+    verbose = luigi.BoolParameter(default=False, description="print Luigi's and featcache's log, too")
 
 
-_asked_for: list[Project] = []
+_kept: list[Project] = []
 
 
 def keep_project(project: Project) -> None:
-    """Take `project` for the current one also before and after Luigi knows its command line: for what is said then."""
-    _asked_for[:] = [project]
+    """Make `project` the current one also while Luigi's command line isn't in force: for messages then."""
+    _kept[:] = [project]
 
 
 def current_project() -> Project:
-    """The project of the settings in force: command line before luigi.cfg before defaults.
+    """Return the project of the current settings: command line before luigi.cfg before defaults.
 
     Raises:
         SettingsError: a value is of the wrong kind or out of range.
     """
-    if _asked_for and CmdlineParser.get_instance() is None:  # Luigi has put its command line away
-        return _asked_for[0]
+    if _kept and CmdlineParser.get_instance() is None:
+        return _kept[0]
     return _project(tuple(_texts(section) for section in SECTIONS))
 
 
 def _texts(section: str) -> tuple[str, ...]:
-    """A section's values; Luigi reads all of them whenever a config is made, so one is made for all."""
+    """Return a section's values; Luigi reads all of them whenever a config is made, so one is made for all."""
     config = CONFIGS[section]()
     return tuple(getattr(config, key) for key in SECTIONS[section])
 
 
 def forget_projects() -> None:
-    """Begin another run, which lists the source anew: for notebooks and tests that call `luigi.build` more than once."""
+    """Begin another run, which lists the source again: for notebooks and tests that call `luigi.build` more than once."""
     _project.cache_clear()
 
 
@@ -74,13 +74,13 @@ def _project(values: tuple[tuple[str, ...], ...]) -> Project:
 
 
 class Scope(luigi.Parameter):
-    """Tells projects on one luigid apart, which else takes two projects' `Submit()` for one task."""
+    """Distinguishes projects on one luigid, which else takes two projects' `Submit()` for one task."""
 
     def has_task_value(self, task_name: str, param_name: str) -> bool:
         """There is always a value."""
         return True
 
     def task_value(self, task_name: str, param_name: str) -> str:
-        """The short digest of the artifacts folder and all settings in force; who computes is none of its business."""
+        """The short digest of the artifacts folder and all settings but those of the workers."""
         settings = dataclasses.replace(current_project().settings, cluster=ClusterSpec())
         return keys.short(keys.digest(repr(settings)))

@@ -1,7 +1,7 @@
-"""What must be settled before Luigi schedules: its defaults, every setting, the log file.
+"""What is checked before Luigi schedules: every setting, Luigi's own ones, the log file.
 
-A mistake in luigi.cfg or on the command line ends here in one line and exit status 2; Luigi would warn, say nothing,
-or print its usage or a traceback.
+A mistake in luigi.cfg or on the command line ends here in one line and exit status 2; Luigi would only warn of it, ignore
+it, or print its usage or a traceback.
 """
 
 import configparser
@@ -24,16 +24,14 @@ from featcache.core.console import say
 from featcache.core.keras_import import check_keras
 from featcache.core.streams import keep_going
 from featcache.errors import FeatcacheError, SettingsError, StorageError
-from featcache.project import LOG_NAME, configured_sections
-from pipeline import tasks
+from featcache.project import LOG_NAME, NEEDS, configured_sections
+from featcache.settings import ALONE, SECTIONS, Settings
 from pipeline.config import current_project, keep_project, output
-from pipeline.failures import SchedulingErrors, say_error, take_interrupts
-from pipeline.flags import idle_flags, near_flag
-from pipeline.help_page import usage_lines
+from pipeline.failures import SchedulingErrors, print_error, take_interrupts
+from pipeline.help_page import flag_name, usage_lines
 
 USAGE_EXIT = 2
-_ANSWER_SECONDS = 3.0
-_STAGES = [name for name, kind in vars(tasks).items() if isinstance(kind, Register) and kind is not tasks.Stage]
+_CONNECT_SECONDS = 3.0
 
 # Where luigi.cfg doesn't say otherwise. Luigi's own exit status for failed tasks is 0.
 DEFAULTS = {
@@ -50,7 +48,7 @@ DEFAULTS = {
 }
 
 
-def prepare(arguments: list[str]) -> None:
+def validate_command_line(arguments: list[str]) -> None:
     """Check everything that the user gave, then let Luigi go on; called while Luigi imports the stages.
 
     Args:
@@ -67,31 +65,31 @@ def prepare(arguments: list[str]) -> None:
         raise SystemExit(0)
     if "--help-all" in arguments:
         return
+    flags = [word.partition("=")[0] for word in arguments if word.startswith("--")]
     try:
-        configured_sections()  # Luigi only warns of what is wrong in luigi.cfg, or says nothing
+        configured_sections()  # Luigi only warns of mistakes in luigi.cfg, or ignores them
         with parsed(arguments):
-            check_luigis_own()
-            check_output()
+            check_luigi_settings()
+            if output().quiet and output().verbose:
+                raise SettingsError(
+                    "quiet=true and verbose=true exclude each other: set one of [output] quiet, verbose"
+                )
             check_keras()
             keep_project(current_project())
             keep_log(current_project().folder)
-            choose_scheduler(arguments)
-            for line in idle_flags(arguments, current_project().settings):
+            choose_scheduler(flags)
+            for line in unused_flags(flags, current_project().settings):
                 say(f"NOTICE: {line}", "bold yellow")
     except (FeatcacheError, configparser.Error) as error:
-        say_error(" ".join(str(error).split()))
+        print_error(" ".join(str(error).split()))
         raise SystemExit(USAGE_EXIT) from None
     take_interrupts()
 
 
 def stage_names() -> list[str]:
-    """The names of the stages that can be asked for, in the order they run; inner ones want to be told which part."""
-    return [name for name in _STAGES if all(parameter.has_task_value(name, key) for key, parameter in _own(name))]
-
-
-def _own(stage: str) -> list[tuple[str, luigi.Parameter]]:
-    parameters: list[tuple[str, luigi.Parameter]] = Register.get_task_cls(stage).get_params()
-    return parameters
+    """The stages that need no parameter, in the order they run."""
+    parameters = {name: Register.get_task_cls(name).get_params() for name in NEEDS}
+    return [name for name, own in parameters.items() if all(value.has_task_value(name, key) for key, value in own)]
 
 
 def set_defaults() -> None:
@@ -101,49 +99,56 @@ def set_defaults() -> None:
         for key, value in values.items():
             if not configuration.has_option(section, key):
                 configuration.set(section, key, value)
-    # Luigi's lock knows a command by its words alone, whatever the folder, and keeps them where another user can't
+    # Luigi's lock identifies a command by its words alone, whatever the folder, and is kept where another user can't
     # write; stages lock the artifacts folder itself
     configuration.set("core", "no_lock", "true")
 
 
 @contextlib.contextmanager
 def parsed(arguments: list[str]) -> Iterator[None]:
-    """Put the command line in force as Luigi will, and turn its usage page or traceback into one line.
+    """Put the command line in force as Luigi will, with one line in place of its usage page or traceback.
 
     Raises:
         SettingsError: no stage, an unknown stage or flag, or a flag without its value.
     """
-    said = io.StringIO()
+    usage = io.StringIO()
     with contextlib.ExitStack() as in_force:
         try:
-            with contextlib.redirect_stderr(said):
+            with contextlib.redirect_stderr(usage):
                 in_force.enter_context(CmdlineParser.global_instance(arguments, allow_override=True))
+            CmdlineParser.get_instance().get_task_obj()
         except TaskClassNotFoundException:
             stage = next((word for word in arguments if not word.startswith("-") and word != "pipeline"), "")
             near = difflib.get_close_matches(stage, stage_names(), 1, cutoff=0.5)
             hint = f", did you mean {near[0]}?" if near else ""
             raise SettingsError(f"unknown stage {stage!r}{hint}; known: {', '.join(stage_names())}") from None
         except SystemExit as stop:
-            raise SettingsError(_usage_fault(said.getvalue() or str(stop.code), arguments)) from None
-        try:
-            CmdlineParser.get_instance().get_task_obj()
+            raise SettingsError(_usage_fault(usage.getvalue() or str(stop.code))) from None
+        except FeatcacheError:
+            raise
         except (ParameterException, ValueError) as error:
-            if isinstance(error, FeatcacheError):
-                raise
             raise SettingsError(f"{error}; luigi --module pipeline --help lists all") from None
         yield
 
 
-def _usage_fault(said: str, arguments: list[str]) -> str:
-    """What argparse or Luigi found wrong, and what to do."""
-    if said.startswith("No task"):
-        return f"expected a stage, e.g. luigi --module pipeline Submit; got none; known: {', '.join(stage_names())}"
-    fault = said.strip().splitlines()[-1]
-    return f"{fault.partition('error: ')[2] or fault}{near_flag(arguments)}; luigi --module pipeline --help lists all"
+def _usage_fault(usage: str) -> str:
+    """What argparse or Luigi found wrong, and what to do; an unknown flag with the nearest setting's."""
+    if usage.startswith("No task"):
+        return f"no stage given, e.g. luigi --module pipeline Submit; known: {', '.join(stage_names())}"
+    fault = usage.strip().splitlines()[-1].rpartition("error: ")[2]
+    unknown = fault.rpartition("unrecognized arguments: ")[2].split()[0].partition("=")[0]
+    meant: dict[str, str] = {}
+    for section, keys in reversed(list(SECTIONS.items())):  # --image-size is that of the first section which has it
+        for key in keys:
+            flag = flag_name(section, key)
+            meant |= {flag.lower(): flag, f"--{key}".replace("_", "-"): flag}
+    near = difflib.get_close_matches(unknown.lower().replace("_", "-"), meant, 1) if unknown.startswith("--") else []
+    hint = f" (did you mean {meant[near[0]]}?)" if near else ""
+    return f"{fault}{hint}; luigi --module pipeline --help lists all"
 
 
-def check_luigis_own() -> None:
-    """Refuse values in Luigi's own sections, or of its flags, that it would answer with a traceback or by doing nothing.
+def check_luigi_settings() -> None:
+    """Refuse values of Luigi's own settings that end in a traceback or a run that does nothing.
 
     Raises:
         SettingsError: one is of the wrong kind, or below 1 where nothing could run.
@@ -153,35 +158,40 @@ def check_luigis_own() -> None:
             config()
         except (ParameterException, ValueError) as error:
             key = str(error).split("'")[-2]
-            raise SettingsError(f"[{config.__name__}] {key}: expected another value: {error.__cause__}") from error
-    configuration, core = luigi.configuration.get_config(), luigi.interface.core()
+            raise SettingsError(f"[{config.__name__}] {key}: {error.__cause__}") from error
     try:
-        least = {f"[resources] {key}": count for key, count in configuration.getintdict("resources").items()}
+        resources = luigi.configuration.get_config().getintdict("resources")
     except ValueError as error:
-        raise SettingsError(f"[resources]: expected whole numbers: {error}") from error
-    for name, count in {"[core] workers": core.workers, **least}.items():
+        raise SettingsError(f"[resources]: not a whole number: {error}") from error
+    counts = {f"[resources] {key}": count for key, count in resources.items()}
+    for name, count in {"[core] workers": luigi.interface.core().workers, **counts}.items():
         if count < 1:
-            raise SettingsError(f"{name}: expected at least 1, without which no stage can run; got {count}")
+            raise SettingsError(f"{name}={count}: no stage can run: set at least 1")
 
 
-def check_output() -> None:
-    """Refuse a run that is to be quiet and verbose.
+def unused_flags(flags: list[str], settings: Settings) -> list[str]:
+    """Return a line for each flag that has no effect under the current settings."""
+    switches = {
+        "--ConvNet-members 1": ("--ConvNet-", "[ConvNet] members = 0", settings.convnet.members == 0),
+        "--Cluster-scheduler local": ("--Cluster-", "[Cluster] scheduler = none", settings.cluster.scheduler == ALONE),
+        "--Features-copies 5": ("--Features-augmentation", "[Features] copies = 0", settings.features.copies == 0),
+    }
+    return [
+        f"{flag} has no effect with {setting}: add {switch}, or leave it out"
+        for flag in flags
+        for switch, (prefix, setting, is_off) in switches.items()
+        if is_off and flag.startswith(prefix) and flag != switch.split()[0]
+    ]
 
-    Raises:
-        SettingsError: it is asked for both.
-    """
-    if output().quiet and output().verbose:
-        raise SettingsError("[output]: expected quiet or verbose, or neither; got quiet=true and verbose=true")
 
-
-def choose_scheduler(arguments: list[str]) -> None:
-    """Naming a luigid on the command line means using it; one that doesn't answer is known before anything waits.
+def choose_scheduler(flags: list[str]) -> None:
+    """Use the luigid that a flag names, and check at once that it answers.
 
     Raises:
         SettingsError: nothing answers there; Luigi would try for minutes.
     """
-    flags = {word.partition("=")[0] for word in arguments}
-    if flags & {"--scheduler-host", "--scheduler-port", "--scheduler-url"} and "--local-scheduler" not in flags:
+    named = {"--scheduler-host", "--scheduler-port", "--scheduler-url"}.intersection(flags)
+    if named and "--local-scheduler" not in flags:
         luigi.configuration.get_config().set("core", "local_scheduler", "false")
     core = luigi.interface.core()
     if core.local_scheduler:
@@ -189,19 +199,20 @@ def choose_scheduler(arguments: list[str]) -> None:
     url = urlsplit(core.scheduler_url or f"http://{core.scheduler_host}:{core.scheduler_port}")
     if url.scheme not in ("http", "https") or url.hostname is None:
         return  # a socket file, which Luigi knows how to reach
+    port = url.port or 80
     try:
-        socket.create_connection((url.hostname, url.port or 80), timeout=_ANSWER_SECONDS).close()
+        socket.create_connection((url.hostname, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
         raise SettingsError(
-            f"no luigid answers at {url.geturl()} ({error.strerror or error}): start it (luigid --port "
-            f"{url.port or 80}), or leave out --scheduler-host and --scheduler-port and keep local_scheduler = true"
+            f"no luigid answers at {url.geturl()} ({error.strerror or error}): start it (luigid --port {port}), or "
+            "leave out --scheduler-host and --scheduler-port and keep local_scheduler = true"
         ) from error
 
 
 def keep_log(folder: Path) -> None:
-    """Send Luigi's log, tracebacks included, to ``<folder>/luigi.log``; the screen shows a line per stage.
+    """Send Luigi's log, tracebacks included, to ``<folder>/luigi.log``, and with ``--verbose`` to the screen, too.
 
-    With ``--verbose`` the screen shows that log, too. A ``logging_conf_file`` in luigi.cfg or on the command line stays in force instead.
+    A ``logging_conf_file`` in luigi.cfg or on the command line stays in force instead.
 
     Raises:
         StorageError: the artifacts folder can't be written.
@@ -213,8 +224,8 @@ def keep_log(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         handlers: list[logging.Handler] = [logging.FileHandler(folder / LOG_NAME, encoding="utf-8")]
     except OSError as error:
-        told = f"[Paths] artifacts: {error.filename or folder} can't be written ({error.strerror})"
-        raise StorageError(f"{told}: permit it, or choose another folder with --Paths-artifacts") from error
+        fault = f"[Paths] artifacts: {error.filename or folder} can't be written ({error.strerror})"
+        raise StorageError(f"{fault}: permit it, or choose another folder with --Paths-artifacts") from error
     handlers += [logging.StreamHandler()] if output().verbose else []
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
@@ -222,14 +233,10 @@ def keep_log(folder: Path) -> None:
     logging.raiseExceptions = False  # a log on a full disk must not flood the screen
     logging.captureWarnings(True)
     logging.getLogger("luigi-interface").addHandler(SchedulingErrors())
-    for name, level in (
-        ("luigi-interface", env.log_level),
-        ("luigi", env.log_level),
-        ("featcache", "INFO"),
-        ("py.warnings", "WARNING"),
-    ):
+    levels = {"luigi-interface": env.log_level, "luigi": env.log_level, "featcache": "INFO", "py.warnings": "WARNING"}
+    for name, level in levels.items():
         logger = logging.getLogger(name)
         logger.setLevel(level)
+        logger.propagate = False
         for handler in handlers:
             logger.addHandler(handler)
-        logger.propagate = False

@@ -72,19 +72,19 @@ class LuigiProject:
     def run(self, stage: str = "Submit", **parameters: object) -> list[str]:
         """Run a stage and everything it needs; return the families of the stages that worked, in order."""
         worked: list[str] = []
-        result = stage_progress.Watch.result
+        result = stage_progress.StageProgress.result
 
-        def note(watch: stage_progress.Watch, line: str) -> None:
-            worked.append(watch.task.task_family)
-            result(watch, line)
+        def note(progress: stage_progress.StageProgress, line: str) -> None:
+            worked.append(progress.task.task_family)
+            result(progress, line)
 
-        stage_progress.Watch.result = note
+        stage_progress.StageProgress.result = note
         try:
             with self.in_force():
                 task = getattr(pipeline, stage)(**parameters)
                 outcome = luigi.build([task], local_scheduler=True, detailed_summary=True, log_level="ERROR", workers=1)
         finally:
-            stage_progress.Watch.result = result
+            stage_progress.StageProgress.result = result
         self.succeeded = outcome.scheduling_succeeded and outcome.status.name == "SUCCESS"
         return worked
 

@@ -399,7 +399,7 @@ def test_a_full_disk_is_known_before_the_work(tmp_path, monkeypatch):
 
 def test_a_disk_that_fails_in_the_background_is_told_at_the_next_call_and_nothing_is_lost(tmp_path, monkeypatch):
     rows, real = make_rows(12), disk.fsync
-    with pytest.raises(StorageError, match="input/output error; what was finished before is kept"):  # noqa: PT012, SIM117
+    with pytest.raises(StorageError, match="input/output error; finished work is saved"):  # noqa: PT012, SIM117
         with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
             write_rows(writer, rows, range(4))
             writer._journal.close()

@@ -73,7 +73,7 @@ def test_damaged_and_unfinished_caches_are_refused(cache, tmp_path, capsys, comm
 
 def test_export_replaces_nothing(cache, tmp_path, capsys):
     (tmp_path / "out").mkdir()
-    assert "expected a folder that isn't there yet" in error(capsys, "export", cache, tmp_path / "out")
+    assert "out already exists: remove it or name another" in error(capsys, "export", cache, tmp_path / "out")
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])

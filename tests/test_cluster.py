@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from notices import Notices
 from projects import write_photos
 
 from featcache import stages
@@ -266,7 +267,7 @@ def test_a_scheduler_that_is_started_again_is_gone_on_with(tmp_path, alone, cont
         restart.join()
         assert features(project) == features(alone)
         assert ROWS <= computed(control) <= ROWS + LOST
-        assert any("is gone; waiting for it" in notice for notice in notices.said)
+        assert any("is gone; waiting for it" in notice for notice in notices.messages)
         assert said.endswith("begun again")
         client.connect(project).close()
 
@@ -278,14 +279,6 @@ def wait_for(port):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.1)
-
-
-class Notices(Silent):
-    def __init__(self):
-        self.said = []
-
-    def notice(self, message):
-        self.said.append(message)
 
 
 def started(stack, what, *arguments):

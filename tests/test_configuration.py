@@ -13,7 +13,8 @@ from luigi.task_register import Register
 
 from featcache.cli import main
 from featcache.errors import FeatcacheError, SettingsError
-from featcache.project.config_file import STAGES, configured_project, configured_sections
+from featcache.project.config_file import configured_project, configured_sections
+from featcache.project.flow import NEEDS
 from featcache.settings.luigi_sections import LUIGI_SECTIONS
 from featcache.settings.parsing import SECTIONS
 from pipeline import config
@@ -77,7 +78,7 @@ def test_every_section_that_luigi_has_is_left_alone():
         if not module.ispkg
     )
     assert set(re.findall(r"get_config\(\)\.\w+\(\"(\w+)\"", source)) <= LUIGI_SECTIONS
-    Path("luigi.cfg").write_text("".join(f"[{name}]\na b = %%\n" for name in [*LUIGI_SECTIONS, "logger_root", *STAGES]))
+    Path("luigi.cfg").write_text("".join(f"[{name}]\na b = %%\n" for name in [*LUIGI_SECTIONS, "logger_root", *NEEDS]))
     assert configured_project().settings.dataset.name == "digits"
 
 
@@ -85,7 +86,7 @@ def test_every_section_that_luigi_has_is_left_alone():
     ("content", "words"),
     [
         ("[Features]\nImage_Size = 32\n", ["unknown key 'Image_Size'", "did you mean image_size?"]),
-        ("[Features]\nimage-size = 32\nimage_size = 48\n", ["expected each key once", "image-size"]),
+        ("[Features]\nimage-size = 32\nimage_size = 48\n", ["[Features] has both image_size and image-size"]),
         ("[Cluster]\ngpus-per_worker = 1\n", ["unknown key 'gpus-per_worker'", "did you mean gpus_per_worker?"]),
         ("[output]\nquite = true\n", ["unknown key 'quite'", "did you mean quiet?"]),
         ("[DEFAULT]\nimage_size = 96\n", ["[DEFAULT]", "'image_size'", "[Features]"]),
@@ -184,7 +185,7 @@ def test_a_mistake_in_any_section_stops_luigis_command_in_one_line(folder, conte
 def test_the_log_that_a_message_names_is_that_of_the_project_of_the_command_line(folder):
     outcome = luigi(folder, "IndexImages", "--scheduler-url", "http+unix://%2Fnowhere", Dataset_name="other")
     assert outcome.status == 40
-    assert outcome.lines[-1].endswith(f"{folder}/artifacts/other/luigi.log says where")
+    assert outcome.lines[-1].endswith(f"traceback in {folder}/artifacts/other/luigi.log")
     assert [path.name for path in (folder / "artifacts").iterdir()] == ["other"]
 
 

@@ -56,4 +56,4 @@ def test_a_killed_stage_is_told_in_one_line(tmp_path):
     _, err = process.communicate(timeout=200)
     assert process.returncode == FAILED
     assert err.splitlines() == [err.strip()], "one line"
-    assert "ExtractSplit: its process died with exit code -9; run again, it goes on" in err
+    assert "ExtractSplit: its process died with exit code -9; run again to resume" in err

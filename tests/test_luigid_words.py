@@ -10,14 +10,14 @@ UNITS = {"ExtractSplit": "images", "TrainBag": "epochs|strengths", "TrainConvNet
 
 
 def test_every_long_stage_tells_how_far_it_is(tmp_path, monkeypatch):
-    told, report = [], stage_progress.Watch._report
+    told, report = [], stage_progress.StageProgress._report
 
-    def record(watch, percentage, message):
-        assert watch.task.set_status_message, "Luigi's worker listens"
-        told.append((watch.task.task_family, percentage, message.split("\n")))
-        report(watch, percentage, message)
+    def record(progress, percentage, message):
+        assert progress.task.set_status_message, "Luigi's worker listens"
+        told.append((progress.task.task_family, percentage, message.split("\n")))
+        report(progress, percentage, message)
 
-    monkeypatch.setattr(stage_progress.Watch, "_report", record)
+    monkeypatch.setattr(stage_progress.StageProgress, "_report", record)
     monkeypatch.setattr(stage_progress, "_SCHEDULER_SECONDS", 0.0)
     project = small_project(tmp_path)
     project.set("ConvNet", members="1", image_size="16", schedule="1e-3x2")

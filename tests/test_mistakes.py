@@ -44,7 +44,7 @@ def records(path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["expected a stage", "luigi --module pipeline Submit"]),
+        ([], ["no stage given", "luigi --module pipeline Submit"]),
         (["Sumbit"], ["'Sumbit'", "did you mean Submit?"]),
         (["Submit", "--Features-imagesize", "96"], ["--Features-imagesize", "did you mean --Features-image-size?"]),
         (["Submit", "--Feature-image-size", "96"], ["--Feature-image-size", "did you mean --Features-image-size?"]),
@@ -52,7 +52,7 @@ def records(path):
         (["Submit", "--ImageSize=96"], ["--ImageSize", "did you mean --Features-image-size?"]),
         (["Submit", "--batch_size", "9"], ["--batch_size", "did you mean --Heads-batch-size?"]),
         (["Submit", "--features-copies", "2"], ["--features-copies", "did you mean --Features-copies?"]),
-        (["Submit", "--Dataset-path", "x"], ["[Dataset] source", "path='x'", "--Dataset-source folder"]),
+        (["Submit", "--Dataset-path", "x"], ["[Dataset] source='digits'", "path='x'", "--Dataset-source folder"]),
         (["Submit", "--Dataset-source", "idx", "--Dataset-path", "x"], ["[Dataset] name", "--Dataset-name NAME"]),
         (["Submit", "--workers", "0"], ["[core] workers", "at least 1"]),
         (["Submit", "--workers", "two"], ["[core] workers", "'two'"]),
@@ -67,7 +67,7 @@ def records(path):
         (["Submit", "--Submission-gzip", "maybe"], ["[Submission] gzip", "true or false"]),
         (["Submit", "--Submission-clip", "2"], ["[Submission] clip", "(0, 1]"]),
         (["Submit", "--Dataset-source", "folders"], ["[Dataset] source", "did you mean folder?"]),
-        (["Submit", "--Dataset-source", "folder"], ["[Dataset] path", "expected the folder"]),
+        (["Submit", "--Dataset-source", "folder"], ["[Dataset] path is missing", "the folder of the images"]),
         (["Submit", "--Dataset-name", "a/b"], ["[Dataset] name", "'a/b'"]),
         (["Submit", "--Dataset-sample-submission", "no.csv"], ["[Dataset] sample_submission", "no.csv"]),
         (["TrainBag"], ["'tap'", "--help"]),
@@ -107,17 +107,17 @@ def test_a_luigi_cfg_that_luigi_cannot_parse_stops_luigi_itself_with_file_and_li
 
 def test_artifacts_below_a_file(tmp_path):
     (tmp_path / "taken").write_text("")
-    refused(luigi(tmp_path, "Submit", Paths_artifacts="taken"), SETTINGS, "[Paths] artifacts", "taken: a file")
+    refused(luigi(tmp_path, "Submit", Paths_artifacts="taken"), SETTINGS, "[Paths] artifacts", "taken is a file")
 
 
-def test_a_flag_that_changes_nothing_is_told(tmp_path):
+def test_a_flag_without_effect_is_named(tmp_path):
     idle = {"--ConvNet-image-size": "32", "--Cluster-workers": "2", "--Features-augmentation": "zoom 0.1"}
     words = [word for pair in idle.items() for word in pair]
     outcome = luigi(tmp_path, "IndexImages", *words)
     assert outcome.status == 0
     notices = [line for line in outcome.out.splitlines() if line.startswith("NOTICE: ")]
     assert [line.split()[1] for line in notices] == list(idle)
-    assert all("changes nothing with" in line for line in notices)
+    assert all("has no effect with" in line for line in notices)
     more = ["--ConvNet-members", "1", "--Cluster-scheduler", "local", "--Features-copies", "1"]
     assert "NOTICE" not in luigi(tmp_path, "IndexImages", *words, *more).out
 

@@ -121,7 +121,9 @@ def test_a_report_that_fails_leaves_the_scores_where_there_is_nothing_to_submit(
     assert not project.succeeded
     said = capfd.readouterr()
     assert "out of fold" in said.out
-    assert said.err.splitlines()[-1] == "featcache: all else is done; only the report failed: an image changed"
+    assert (
+        said.err.splitlines()[-1] == "featcache: everything else is complete; only the report failed: an image changed"
+    )
 
 
 def test_without_test_images_the_page_tells_of_training_rows_alone(project):

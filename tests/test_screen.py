@@ -56,7 +56,7 @@ def test_quiet_says_nothing_and_verbose_what_is_logged(tmp_path):
     outcome = luigi(tmp_path, "IndexImages", "--quiet", "--verbose", **settings)
     assert (outcome.status, outcome.out) == (2, "")
     assert outcome.lines == [
-        "featcache: [output]: expected quiet or verbose, or neither; got quiet=true and verbose=true"
+        "featcache: quiet=true and verbose=true exclude each other: set one of [output] quiet, verbose"
     ]
 
 
@@ -100,7 +100,7 @@ def test_a_long_piece_of_work_says_in_a_pipe_how_far_it_is(monkeypatch):
     said, now = [], [0.0]
     monkeypatch.setattr(progress_bar.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(sys, "stderr", Stream(terminal=False))
-    work = progress_bar.Meter(said.append)
+    work = progress_bar.ProgressBar(said.append)
     work.start("train: vgg16", 1000, "images")
     for second in range(1, 71):
         now[0] = second

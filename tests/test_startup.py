@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from command import environment, luigi, photos
+from notices import Notices
 from projects import write_photos
 
 from featcache.core import keras_import
@@ -22,14 +23,6 @@ from featcache.inspection.doctor import hardware, settings
 from featcache.inspection.doctor.check import FAIL, PASS, WARN
 from featcache.settings.architectures import find_architecture
 from featcache.settings.specs import FeaturesSpec
-
-
-class Notices(Silent):
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def notice(self, message: str) -> None:
-        self.messages.append(message)
 
 
 @pytest.fixture
@@ -68,8 +61,8 @@ FIRST_PART = {"image_dim_ordering": "tf", "epsilon": 1e-07, "floatx": "float32",
         ({"floatx": "float8"}, ["floatx='float8'", "float16, float32, float64"]),
         ({"image_data_format": "th"}, ["image_data_format='th'"]),
         ({"epsilon": 1}, ["epsilon=1"]),
-        ("[]", ["expected a JSON object", "list"]),
-        ('"theano"', ["expected a JSON object", "str"]),
+        ("[]", ["is not a JSON object", "list"]),
+        ('"theano"', ["is not a JSON object", "str"]),
         ("[" * 100_000, ["nested too deeply"]),
     ],
 )
@@ -108,7 +101,9 @@ def test_the_environment_decides_before_keras_json(home, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     assert keras_fault() is None
     monkeypatch.setenv("KERAS_BACKEND", "theano")
-    with pytest.raises(SettingsError, match=r"the environment: .* got KERAS_BACKEND='theano': unset KERAS_BACKEND"):
+    with pytest.raises(
+        SettingsError, match=r"the environment: unknown KERAS_BACKEND='theano'; known: .*: unset KERAS_BACKEND"
+    ):
         check_keras()
     monkeypatch.setenv("KERAS_BACKEND", "")
     assert keras_backend() == "theano"
@@ -119,7 +114,7 @@ def test_a_backend_that_is_not_installed_is_told_from_one_that_keras_does_not_kn
     monkeypatch.setattr(keras_import, "find_spec", lambda name: None)
     monkeypatch.delitem(keras_import.sys.modules, "jax", raising=False)
     assert keras_fault() == (
-        f"{path}: backend='jax', which is not installed here",
+        f"{path}: backend='jax' is not installed",
         f"pip install jax, or correct or remove {path}",
     )
 
@@ -137,7 +132,7 @@ def test_a_run_says_so_before_any_work(home, tmp_path):
     outcome = luigi(tmp_path, "Submit", **photos(tmp_path / "photos"))
     assert outcome.status == 2
     assert len(outcome.lines) == 1
-    assert f"{path}: expected backend" in outcome.err
+    assert f"{path}: unknown backend" in outcome.err
     assert not (tmp_path / "artifacts").exists()
     assert environment()["HOME"] == str(home)
 

@@ -103,7 +103,7 @@ def test_an_answer_that_is_lost_is_an_error_in_one_line(tmp_path, arguments, los
     (tmp_path / "luigi.cfg").touch()
     done = shell(f'"$@" {lost}', [*FEATCACHE, *arguments.split()], tmp_path)
     assert done.returncode == (2 if arguments.startswith("verify") else 1)
-    assert done.stderr.startswith(b"featcache: error: could not print the answer: ")
+    assert done.stderr.startswith(b"featcache: error: could not print the result: ")
     assert done.stderr.count(b"\n") == 1
 
 
@@ -148,14 +148,14 @@ def test_predictions_are_written_whole_although_nobody_reads_them_on_the_screen(
         status = main(["predict", str(project.folder / "photos/test"), "--csv", str(tmp_path / "out.csv"), *overrides])
     said = capsys.readouterr().err
     assert status == (0 if open_stream is closed_pipe else 1)
-    assert ("could not print the answer" in said) == (status == 1)
+    assert ("could not print the result" in said) == (status == 1)
     with open(tmp_path / "out.csv", newline="") as table:
         assert len(list(csv.reader(table))) == 1 + 9
 
 
 def test_ctrl_c_in_a_command_is_one_quiet_line(tmp_path):
     os.mkfifo(tmp_path / "wait")
-    waits = "import os, featcache.cli.state as s\ns.project_of = lambda arguments: open('wait')\n"
+    waits = "import os, featcache.cli.status as s\ns.project_of = lambda arguments: open('wait')\n"
     run = f"{waits}from featcache.cli import main\nprint('ready', flush=True)\nraise SystemExit(main(['status']))"
     process = subprocess.Popen(
         [sys.executable, "-c", run], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE

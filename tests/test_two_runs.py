@@ -73,7 +73,7 @@ def test_the_second_run_says_who_holds_the_folder_and_goes_on_when_it_dies(tmp_p
     runs.kill_group(first)
     code, rest = runs.finish(second)
     assert code == 0, rest
-    said_who = rf"is in use by process {first.pid} on \S+ since 20\d\d-\S+, at work on ExtractSplit; waiting for it"
+    said_who = rf"is in use by process {first.pid} on \S+ since 20\d\d-\S+, running ExtractSplit; waiting for it"
     assert re.search(said_who, said.decode()), said
     assert kills.differing(project, whole, missing=True) == []
 
@@ -116,7 +116,7 @@ def test_a_lock_left_by_a_dead_process_is_recognised_and_what_it_left_is_removed
         assert sorted(path.name for path in tmp_path.rglob("*")) == [LOCK_NAME, "bag", "heads"]
     assert notices == []
     assert f"process {holder_record()['pid']} on" in caplog.text
-    assert "at work on TrainBag died" in caplog.text
+    assert "running TrainBag died" in caplog.text
 
 
 def test_what_a_live_process_is_writing_outlasts_the_clean_up_after_a_dead_one(finished, tmp_path):

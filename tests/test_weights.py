@@ -11,6 +11,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
+from notices import Notices
 
 from featcache.core.progress import Silent
 from featcache.errors import BackboneError, WeightsError, WeightsUnavailableError
@@ -21,14 +22,6 @@ from featcache.settings.specs import FeaturesSpec, Tap
 
 VGG16_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 CONTENT = b"what a server may hold" * 1000
-
-
-class Notices(Silent):
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-
-    def notice(self, message: str) -> None:
-        self.messages.append(message)
 
 
 @pytest.fixture

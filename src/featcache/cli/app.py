@@ -5,21 +5,22 @@ import sys
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import suppress
+from importlib import import_module
 
 from featcache._version import __version__
-from featcache.cli import completion, copies, explore, health, keep, look, output, results, room, serve, state
-from featcache.cli.command import OK, PROBLEM, USAGE
+from featcache.cli import copies, output
+from featcache.cli.command import OK, PROBLEM, USAGE, Command
 from featcache.core import console, streams
 from featcache.errors import FeatcacheError, StorageError
 
-# In the order of the help, under what one is about to do.
+# In the order of the help, by what one is about to do; each is the module of its name.
 GROUPS = {
-    "look into caches": (look.SHOW, look.LS, explore.STATS, explore.PCA, explore.NEIGHBOURS),
-    "look after the project": (state.STATUS, keep.VERIFY, keep.REPAIR, room.DU, room.GC),
-    "take caches elsewhere": (copies.EXPORT, copies.PACK, copies.UNPACK),
-    "before and after a run": (state.PLAN, results.LEADERBOARD),
-    "use what was trained": (serve.PREDICT, serve.EXPORT_MODEL),
-    "this machine": (health.DOCTOR, completion.COMPLETION),
+    "look into caches": ("show", "ls", "stats", "pca", "neighbours"),
+    "look after the project": ("status", "verify", "repair", "du", "gc"),
+    "take caches elsewhere": ("export", "pack", "unpack"),
+    "before and after a run": ("plan", "leaderboard"),
+    "use what was trained": ("predict", "export-model"),
+    "this machine": ("doctor", "completion"),
 }
 _INTERRUPTED = 130  # as shells have it for SIGINT
 
@@ -28,14 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 ok, 1 a problem (one line on stderr says which), 2 a command line that can't be understood, 130 Ctrl-C; what
-        else a command's exit status says stands in docs/cli.md.
+        0 ok, 1 a problem (with one line on standard error), 2 a wrong command line, 130 Ctrl-C; docs/cli.md lists the
+        other meanings that single commands give these.
     """
     code = OK
     with streams.guarded():
         try:
             code = _run(argv)
-        except BrokenPipeError:  # `featcache ls | head`: who read has seen enough
+        except BrokenPipeError:  # `featcache ls | head` has read enough
             pass
         except StorageError as error:
             output.print_error(str(error))
@@ -50,7 +51,7 @@ def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     try:
         arguments = parser.parse_args(argv)
-    except SystemExit as stop:  # argparse has printed its usage or help, and minds no error of it
+    except SystemExit as stop:  # argparse has printed its usage or help, and ignores errors of that
         sys.stdout.flush()
         return int(stop.code or OK)
     if "command" not in arguments:
@@ -74,21 +75,21 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="featcache",
-        description="Look into, check and look after what `luigi --module pipeline Submit` makes.",
+        description="Inspect, check and maintain the results of `luigi --module pipeline Submit`.",
         epilog=_help(),
         formatter_class=_Formatter,
     )
     parser.add_argument("--version", action="version", version=f"featcache {__version__}")
     parser.set_defaults(parser=parser)  # for `featcache completion`
     commands = parser.add_subparsers(metavar="COMMAND", help="`featcache COMMAND --help` lists its arguments")
-    for group in GROUPS.values():
-        for command in group:
-            command.register(commands)
+    for names in GROUPS.values():
+        for name in names:
+            _command(name).register(commands)
     return parser
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Leaves the list of commands to the epilog, where they stand in groups."""
+    """Leaves the list of commands to the epilog, which groups them."""
 
     def _iter_indented_subactions(self, action: argparse.Action) -> Generator[argparse.Action, None, None]:
         del action
@@ -97,8 +98,15 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 def _help() -> str:
     """The commands group by group."""
-    width = max(len(command.name) for group in GROUPS.values() for command in group)
+    width = max(len(name) for names in GROUPS.values() for name in names)
     lines = []
-    for title, group in GROUPS.items():
-        lines += ["", f"{title}:", *(f"  {command.name:<{width}}  {command.help}" for command in group)]
+    for title, names in GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {name:<{width}}  {_command(name).help}" for name in names)]
     return "\n".join(lines[1:])
+
+
+def _command(name: str) -> Command:
+    if name in ("pack", "unpack"):
+        return {"pack": copies.PACK, "unpack": copies.UNPACK}[name]
+    command: Command = import_module(f"featcache.cli.{name.replace('-', '_')}").COMMAND
+    return command

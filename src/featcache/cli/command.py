@@ -1,8 +1,9 @@
-"""What a command is: its place in the help, what it takes, what it does; and what every one takes, defined once."""
+"""What a command is, and the arguments that several share."""
 
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ Argument = Callable[[argparse.ArgumentParser], object]
 
 
 def argument(*names: str, **options: Any) -> Argument:
-    """What `argparse.ArgumentParser.add_argument` takes, for a parser that comes later."""
+    """Return what adds an argument to a parser, by `argparse.ArgumentParser.add_argument`."""
     return lambda parser: parser.add_argument(*names, **options)
 
 
@@ -25,11 +26,11 @@ class Command:
 
     Attributes:
         name: as it is typed.
-        help: in the list of commands; a few words.
-        description: at the head of its own help; a sentence.
-        run: does it; takes the parsed arguments, returns the exit code.
+        help: a few words, for the list of commands.
+        description: a sentence, for its own help.
+        run: takes the parsed arguments, returns the exit code.
         arguments: its own, in the order of the help.
-        project: whether it works on luigi.cfg's project, and so takes settings beside that.
+        project: whether it works on luigi.cfg's project, and so takes further settings.
         error_code: the exit code of an error.
     """
 
@@ -50,10 +51,8 @@ class Command:
             _SETTINGS(parser)
         parser.add_argument("--json", action="store_true", help="print one JSON value, for programs")
         loudness = parser.add_mutually_exclusive_group()
-        loudness.add_argument("-q", "--quiet", action="store_true", help="no progress: answer, notices and errors only")
-        loudness.add_argument(
-            "-v", "--verbose", action="store_true", help="also what is logged meanwhile, and where an error arose"
-        )
+        loudness.add_argument("-q", "--quiet", action="store_true", help="print no progress")
+        loudness.add_argument("-v", "--verbose", action="store_true", help="print the log, and tracebacks of errors")
         parser.set_defaults(command=self.run, error_code=self.error_code)
 
 
@@ -63,16 +62,27 @@ _SETTINGS = argument(
     default=[],
     dest="overrides",
     metavar="SECTION.KEY=VALUE",
-    help="a setting beside luigi.cfg's, e.g. Features.image_size=96; may be repeated",
+    help="a setting in place of luigi.cfg's, e.g. Features.image_size=96; may be repeated",
+)
+FILE_AND_TAP = (
+    argument("file", type=Path, metavar="FILE", help="a finished feature cache, *.h5"),
+    argument("--tap", metavar="NAME", help="one of its taps, if it has several"),
 )
 
 
 def project_of(arguments: argparse.Namespace) -> "Project":
-    """luigi.cfg's project, with the settings that the command line names beside it.
+    """Return luigi.cfg's project, with the settings of the command line in place of luigi.cfg's.
 
     Raises:
-        SettingsError: a setting is misspelt or can't be.
+        SettingsError: a setting is misspelt or impossible.
     """
     from featcache.project import configured_project
 
     return configured_project(arguments.overrides)
+
+
+def use_workers(arguments: argparse.Namespace) -> None:
+    """Let dask compute on the workers of [Cluster], if the settings name some."""
+    from featcache.stages import connect
+
+    connect(project_of(arguments))

@@ -1,13 +1,11 @@
-"""`featcache completion`: what a shell needs to complete commands, arguments, settings and files."""
+"""`featcache completion`: completion of commands, arguments, settings and files in a shell."""
 
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from featcache.cli import output
 from featcache.cli.command import Command, argument
-
-_SHELLS = ("bash", "zsh", "fish")
+from featcache.cli.output import print_result
 
 
 def _completion(arguments: argparse.Namespace) -> int:
@@ -15,11 +13,11 @@ def _completion(arguments: argparse.Namespace) -> int:
 
     _mark(arguments.parser)
     record = {"shell": arguments.shell, "script": shtab.complete(arguments.parser, shell=arguments.shell)}
-    return output.print_result(arguments, record, lambda record: [record["script"]])
+    return print_result(arguments, record, lambda record: [record["script"]])
 
 
 def _mark(parser: argparse.ArgumentParser) -> None:
-    """Say what argparse doesn't: which arguments are files, and what settings there are."""
+    """Mark the arguments that are files or settings, which argparse doesn't know."""
     import shtab
 
     from featcache.settings import SECTIONS
@@ -41,10 +39,10 @@ def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
             yield action
 
 
-COMPLETION = Command(
+COMMAND = Command(
     "completion",
     "complete commands, arguments and settings in a shell",
-    "Print the script that makes a shell complete featcache's commands, arguments, settings and files.",
+    "Print the script that lets a shell complete featcache's commands, arguments, settings and files.",
     _completion,
-    [argument("shell", choices=_SHELLS, metavar="SHELL", help="bash, zsh or fish")],
+    [argument("shell", choices=("bash", "zsh", "fish"), metavar="SHELL", help="bash, zsh or fish")],
 )

@@ -1,4 +1,4 @@
-"""`featcache export`, `pack` and `unpack`: a cache in other forms."""
+"""`featcache pack` and `unpack`: a compressed archive copy of a cache."""
 
 import argparse
 from pathlib import Path
@@ -8,13 +8,6 @@ from featcache.cli.command import Command, argument
 from featcache.core.formatting import printable
 
 _CACHE = argument("file", type=Path, metavar="FILE", help="a finished feature cache")
-
-
-def _export(arguments: argparse.Namespace) -> int:
-    from featcache.cache import export_npy
-
-    record = {"files": [str(path) for path in export_npy(arguments.file, arguments.folder)]}
-    return output.print_result(arguments, record, lambda record: list(map(printable, record["files"])))
 
 
 def _pack(arguments: argparse.Namespace) -> int:
@@ -35,17 +28,6 @@ def _unpack(arguments: argparse.Namespace) -> int:
     return output.print_result(arguments, record, lambda record: [printable(record["path"])])
 
 
-EXPORT = Command(
-    "export",
-    "a cache as plain NumPy files",
-    "Write a cache as .npy files and rows.csv.",
-    _export,
-    [
-        _CACHE,
-        argument("--to", choices=("npy",), default="npy", help="the form; default: npy"),
-        argument("folder", type=Path, metavar="DIR", help="a folder that isn't there yet"),
-    ],
-)
 PACK = Command(
     "pack",
     "a compressed archive copy of a cache",

@@ -1,4 +1,4 @@
-"""What commands print: the answer on standard output, everything else on standard error."""
+"""What commands print: the result on standard output, everything else on standard error."""
 
 import argparse
 import json
@@ -11,23 +11,25 @@ from typing import TypeVar
 from featcache.cli.command import OK
 from featcache.core import console
 from featcache.core.formatting import Lines, printable
-from featcache.core.progress_bar import Meter
+from featcache.core.progress_bar import ProgressBar
 
 Record = TypeVar("Record")
 
 
-def print_result(arguments: argparse.Namespace, record: Record, told: Callable[[Record], Lines], code: int = OK) -> int:
-    """Print a record as the command line asks: one JSON value, or what `told` makes of it. Return `code`."""
+def print_result(
+    arguments: argparse.Namespace, record: Record, lines: Callable[[Record], Lines], code: int = OK
+) -> int:
+    """Print a record as one JSON value or as the text that `lines` makes of it; return `code`."""
     with suppress(BrokenPipeError):  # `featcache status --check | head`: the exit code is that of the work
         if arguments.json:
             console.say(json.dumps(record, indent=2))
         else:
-            console.show(told(record))
+            console.show(lines(record))
     return code
 
 
-def show_json_array(records: Iterable[object]) -> None:
-    """Print one JSON array, a record a line, each as soon as it is there."""
+def print_json_array(records: Iterable[object]) -> None:
+    """Print one JSON array, a record a line, each as soon as it is computed."""
     begun = False
     for record in records:
         console.say(f"{',' if begun else '['}{json.dumps(record)}")
@@ -41,29 +43,10 @@ def print_error(message: str) -> None:
 
 
 def log_to_screen() -> None:
-    """Show what the package logs, for ``--verbose``."""
+    """Print what the package logs, for ``--verbose``."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
 
 
-class StderrProgress:
-    """A `featcache.core.progress.Progress` for commands, all of it on standard error."""
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        """Show no progress where the command line says ``--quiet``."""
-        self._meter = Meter(lambda line: console.say(line, error=True), shown=not arguments.quiet)
-
-    def start(self, what: str, total: int, unit: str) -> None:
-        """Say what begins."""
-        self._meter.start(what, total, unit)
-
-    def advance(self, count: int, status: str = "") -> None:
-        """Say how far it is."""
-        self._meter.advance(count, status)
-
-    def finish(self) -> None:
-        """Take the bar away."""
-        self._meter.finish()
-
-    def notice(self, message: str) -> None:
-        """Print it."""
-        console.say(f"NOTICE: {message}", "bold yellow", error=True)
+def progress(arguments: argparse.Namespace) -> ProgressBar:
+    """Return a `featcache.core.progress.Progress` on standard error; with ``--quiet``, for notices alone."""
+    return ProgressBar(shown=not arguments.quiet)

@@ -1,7 +1,7 @@
-"""What people read: styled and fitted where somebody looks at a terminal, plain text for everything else.
+"""What people read: styled and fitted to its width on a terminal, plain text everywhere else.
 
 rich decides what a terminal is and what it can, by ``NO_COLOR``, ``FORCE_COLOR``, ``TERM=dumb`` and ``COLUMNS``; it is
-imported only where its answer can be yes.
+imported only where there may be one.
 """
 
 import os
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 _FORCING = ("FORCE_COLOR", "TTY_COMPATIBLE")
-# Words that a whole cell may consist of, wherever they stand.
+# Cells that consist of one of these words.
 _STYLES = {
     "PASS": "green", "WARN": "yellow", "FAIL": "bold red",
     "complete": "green", "runs": "yellow", "unreached": "yellow", "unreadable": "bold red",
@@ -63,8 +63,8 @@ def _show_row_by_row(table: Table, fancy: "Console") -> None:
     for *cells, path in table.rows:
         fancy.print(printable(path), style="bold", soft_wrap=True)
         named = zip(table.columns[:-1] or [""] * len(cells), cells, strict=True)
-        told = " · ".join(f"{name} {cell}".strip() for name, cell in named)
-        fancy.print(Padding(printable(told), (0, 0, 0, 2)))
+        line = " · ".join(f"{name} {cell}".strip() for name, cell in named)
+        fancy.print(Padding(printable(line), (0, 0, 0, 2)))
 
 
 def _drawn(table: Table) -> "RichTable":

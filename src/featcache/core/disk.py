@@ -34,15 +34,15 @@ _REASONS = {
     errno.EIO: "the disk reports an input/output error",
     errno.ENAMETOOLONG: "the name is too long for the file system",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EEXIST: "something that is no folder has this name",
+    errno.EEXIST: "something that is not a folder has this name",
     errno.EISDIR: "a folder has this name",
     errno.ELOOP: "a link in the path leads in a circle",
     errno.ESTALE: "the file server no longer knows it",
-    errno.ENXIO: "it is no file",
+    errno.ENXIO: "it is not a file",
 }
 SETTLE_NS = 2_000_000_000  # the coarsest time stamps in use (FAT) tick every two seconds
 _MOST_BUFFERS = 1024  # IOV_MAX of Linux and macOS
-_TOLD = re.compile(r"errno = (\d+)")
+_ERRNO = re.compile(r"errno = (\d+)")
 _MADE_BY = re.compile(r"\.tmp-(?P<owner>(?P<machine>[0-9a-f]{8})\.(?P<pid>\d+))\.[0-9a-f]{6}-")
 _DAY = 86_400.0
 _NAME_BYTES = 255  # of one name, in the file systems of today
@@ -50,7 +50,7 @@ _NAME_BYTES = 255  # of one name, in the file systems of today
 
 @contextmanager
 def storage_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn an `OSError` about the disk itself, or HDF5's words for one, into one `StorageError` line that names `path`."""
+    """Turn an `OSError` of the disk itself, also one that HDF5 reports, into one `StorageError` line that names `path`."""
     try:
         yield
     except StorageError:
@@ -59,14 +59,15 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
         number = error_number(error)
         if number not in _REASONS:
             raise
-        message = f"{doing} {path}: {_REASONS[number]}; what was finished before is kept: mend it and run again"
-        raise StorageError(message) from error
+        raise StorageError(
+            f"{doing} {path}: {_REASONS[number]}; finished work is saved: fix this and run again"
+        ) from error
 
 
 def error_number(error: BaseException) -> int | None:
-    """The errno of an `OSError`, or the one that HDF5 names in the text of an error without any; None where there is none."""
-    told = _TOLD.search(str(error))
-    return getattr(error, "errno", None) or (int(told[1]) if told else None)
+    """Return the errno of an error, or the one that HDF5 names in its text; None where there is none."""
+    named = _ERRNO.search(str(error))
+    return getattr(error, "errno", None) or (int(named[1]) if named else None)
 
 
 class Disk:
@@ -93,7 +94,7 @@ class Disk:
     def fsync(self, descriptor: int) -> None:
         """Return once the file's bytes are on the disk."""
         if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: its fsync leaves them in the disk's own memory
-            with suppress(OSError):  # a network file system may not know it, and fsync tells what else is wrong
+            with suppress(OSError):  # a network file system may not know it, and fsync raises what else is wrong
                 fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
                 return
         os.fsync(descriptor)
@@ -126,7 +127,7 @@ def reserve(descriptor: int, size: int) -> bool:
     """Reserve the first `size` bytes of a file, at least 1; return False where its system or file system can't.
 
     Raises:
-        OSError: the disk is full, or whatever else it says.
+        OSError: the disk is full, or fails otherwise.
     """
     if not reserves():
         return False
@@ -140,7 +141,7 @@ def reserve(descriptor: int, size: int) -> bool:
 
 
 def _refuse_more_than_is_free(descriptor: int, size: int) -> None:
-    """Raise the `OSError` of a full disk if the file, when it has `size` bytes, wouldn't fit: all that can be known beforehand."""
+    """Raise the `OSError` of a full disk if a file of `size` bytes wouldn't fit."""
     volume, taken = os.fstatvfs(descriptor), 512 * os.fstat(descriptor).st_blocks
     if size - taken > volume.f_bavail * volume.f_frsize:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -150,15 +151,15 @@ disk = Disk()
 
 
 def temporary_name(path: Path, what: str = "") -> Path:
-    """Return a new hidden name beside `path`, with the same suffix, that says which process of which machine makes it."""
+    """Return a new hidden name beside `path`, with its suffix, that contains this process and machine."""
     prefix = f".tmp-{_machine()}.{os.getpid()}.{secrets.token_hex(3)}-{what}"
     return path.with_name(prefix + os.fsdecode(os.fsencode(path.name)[-(_NAME_BYTES - len(prefix)) :]))
 
 
 def is_abandoned(temporary: Path, dead: str = "") -> bool:
-    """Whether no live process can still be at work on what has a `temporary_name`, or one of an older version.
+    """Whether no live process can still be writing what has a `temporary_name`, or one of an older version.
 
-    Of another machine's processes nothing is known: theirs is abandoned when it hasn't changed for a day.
+    Processes of other machines can't be checked: theirs is abandoned when it hasn't changed for a day.
 
     Args:
         temporary: the file or folder.
@@ -180,13 +181,13 @@ def is_abandoned(temporary: Path, dead: str = "") -> bool:
 
 
 def owner() -> str:
-    """Return this process as `temporary_name` names it."""
+    """Return this process and machine, as `temporary_name` has them."""
     return f"{_machine()}.{os.getpid()}"
 
 
 @cache
 def _machine() -> str:
-    """A machine's name in short, or a container's: processes are told apart by number only within one."""
+    """Return the digest of a machine or container; process numbers are unique only within one."""
     try:
         numbers = str(Path("/proc/self/ns/pid").readlink())
     except OSError:  # no Linux
@@ -206,7 +207,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     what = what_is(path)
     if what in SPECIAL:  # /dev/stdout must stay what it is
-        raise StorageError(f"could not write {path}: it is {what}, and only files are replaced: name another")
+        raise StorageError(f"could not write {path}: it is {what}, not a file: name another")
     with storage_errors(path, "could not write"):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_name(path)
@@ -227,10 +228,10 @@ def making_folder(path: Path) -> Iterator[Path]:
     Whatever raises inside removes it again. A killed process leaves at most a hidden folder that starts with ``.tmp-``.
 
     Raises:
-        StorageError: `path` is there already, or the disk is full, read-only or not permitted.
+        StorageError: `path` exists, or the disk is full, read-only or not permitted.
     """
     if os.path.lexists(path):
-        raise StorageError(f"expected a folder that isn't there yet; got {path}: remove it or name another")
+        raise StorageError(f"{path} already exists: remove it or name another")
     with storage_errors(path, "could not write"):
         temporary = temporary_name(path)
         try:
@@ -294,7 +295,7 @@ def replace_folder(temporary: Path, folder: Path) -> None:
 
 
 def settled(found: os.stat_result) -> tuple[int, ...] | None:
-    """Return what tells a file, as it is now, from any other; None while a change could hide in a tick of the clock."""
+    """Return what identifies a file's current state; None while a change could hide in a tick of the clock."""
     if abs(time.time_ns() - found.st_ctime_ns) < SETTLE_NS:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

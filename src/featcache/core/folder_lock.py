@@ -1,4 +1,4 @@
-"""One stage at a time in one artifacts folder: an flock that the kernel drops with its process, and who holds it."""
+"""One stage at a time in one artifacts folder: an flock, which the kernel drops with its process, and a record of its holder."""
 
 import errno
 import fcntl
@@ -32,22 +32,22 @@ def holder_record(**more: str) -> dict[str, object]:
 
 
 def holder_words(record: Mapping[str, object]) -> str:
-    """Return a `holder_record` in words, e.g. ``process 4711 on lab3 since 2026-11-22T16:58:47+00:00``."""
-    doing = f", at work on {record['stage']}" if "stage" in record else ""
-    return f"process {record['pid']} on {record['host']} since {record['since']}{doing}"
+    """Return a `holder_record` as text, e.g. ``process 4711 on lab3 since 2026-11-22T16:58:47+00:00``."""
+    stage = f", running {record['stage']}" if "stage" in record else ""
+    return f"process {record['pid']} on {record['host']} since {record['since']}{stage}"
 
 
 @contextmanager
 def folder_lock(folder: Path, stage: str, notice: Callable[[str], None]) -> Iterator[None]:
-    """Hold `folder` while the block lasts; while someone else does, say who and wait.
+    """Hold `folder` while the block lasts; while another process does, notify who and wait.
 
-    What a killed holder left half-written (hidden ``.tmp-*``, never read) is removed by the next one; what a live process
+    Unfinished files of a killed holder (hidden ``.tmp-*``, never read) are removed by the next one; what a live process
     is writing there, such as ``featcache predict --csv``, is not.
 
     Args:
-        folder: of a data set's artifacts; made if it isn't there.
+        folder: of a data set's artifacts; made if it doesn't exist.
         stage: what the folder is held for, for those who wait.
-        notice: is told once who holds the folder, and again when the holder changes.
+        notice: called once with who holds the folder, and again when the holder changes.
 
     Raises:
         StorageError: the folder can't be written, or its file system has no locks.
@@ -57,7 +57,7 @@ def folder_lock(folder: Path, stage: str, notice: Callable[[str], None]) -> Iter
     try:
         left = _read_record(path)
         if left is not None:
-            _LOG.warning("%s: %s died; going on from what it finished", folder, holder_words(left))
+            _LOG.warning("%s: %s died; resuming from what it finished", folder, holder_words(left))
             _remove_leftovers(folder, str(left.get("owner", "")))
         _write_record(descriptor, json.dumps(holder_record(stage=stage, owner=owner())).encode("ascii"))
         yield
@@ -68,7 +68,7 @@ def folder_lock(folder: Path, stage: str, notice: Callable[[str], None]) -> Iter
 
 def _locked(path: Path, notice: Callable[[str], None]) -> int:
     """Return the locked descriptor of the file that has this name now, after waiting for it."""
-    told: object = None
+    noticed: object = None
     while True:
         descriptor = _opened(path)
         try:
@@ -79,8 +79,8 @@ def _locked(path: Path, notice: Callable[[str], None]) -> int:
             raise
         os.close(descriptor)
         record = _read_record(path)
-        if record is not None and record != told:
-            told = record
+        if record is not None and record != noticed:
+            noticed = record
             notice(f"{path.parent} is in use by {holder_words(record)}; waiting for it to finish")
         time.sleep(_POLL_SECONDS)
 
@@ -103,8 +103,9 @@ def try_lock(descriptor: int, path: Path) -> bool:
         if error.errno in HELD:
             return False
         if error.errno in _NO_LOCKS:
-            advice = "its file system has no locks; set [Paths] artifacts to a folder on another one"
-            raise StorageError(f"could not lock {path}: {advice}") from error
+            raise StorageError(
+                f"could not lock {path}: its file system has no locks: set [Paths] artifacts to a folder on another one"
+            ) from error
         raise
     return True
 
@@ -128,7 +129,7 @@ def _read_record(path: Path) -> dict[str, object] | None:
 
 
 def _write_record(descriptor: int, content: bytes) -> None:
-    # The lock holds without it, and a full disk is better told of by the stage, which says what it needs.
+    # The lock holds without it, and the stage reports a full disk better, with what it needs.
     with suppress(OSError):
         disk.pwrite(descriptor, content[:_RECORD_BYTES].ljust(_RECORD_BYTES, b"\0"), 0)
 
@@ -141,5 +142,5 @@ def _remove_leftovers(folder: Path, dead: str) -> None:
             if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
-                with suppress(OSError):  # it is in nobody's way, and the next run tries again
+                with suppress(OSError):  # harmless, and the next run tries again
                     disk.unlink(leftover)

@@ -1,4 +1,4 @@
-"""Texts in rows and columns, before it is known who reads them: `featcache.core.console` fits them to a terminal."""
+"""Numbers, names and tables as text; `featcache.core.console` fits it to a terminal."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Table:
         return [printable(line) for line in aligned([*([self.columns] if self.columns else []), *self.rows])]
 
 
-# What commands and the summary tell people: lines of text, and tables between them.
+# The output of commands and of a run: lines of text, and tables between them.
 Lines = Sequence[str | Table]
 
 
@@ -50,9 +50,15 @@ def aligned(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Return text that any terminal can take: no control characters, no half-decoded bytes of file names."""
-    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in shown)
+    """Return text that any terminal can take: control characters and bytes that aren't UTF-8 become escapes."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in readable_name(text)
+    )
+
+
+def readable_name(name: str) -> str:
+    """Return a file name as text that can be written anywhere: bytes that aren't UTF-8 become backslash escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def size_text(count: float) -> str:

@@ -1,4 +1,4 @@
-"""Keras before and while it computes: where its files are, which of its own settings count, a quiet import.
+"""Keras' own settings and files, and a quiet import.
 
 Keras takes settings from keras.json, from the environment and from the program around it. Only the choice of the backend
 counts here; under another default dtype or image format, values would differ under the same key.
@@ -34,7 +34,7 @@ _FEWER_BITS = (
 
 
 def home_folder() -> Path | None:
-    """Return the user's home folder, there or not; None for a user without one (``docker run -u 12345``)."""
+    """Return the user's home folder, which may not exist; None for a user without one (``docker run -u 12345``)."""
     try:
         return Path.home()
     except RuntimeError:
@@ -42,7 +42,7 @@ def home_folder() -> Path | None:
 
 
 def keras_folder() -> Path:
-    """Return the folder of Keras' settings and weights, there or not, by Keras' own rules."""
+    """Return the folder of Keras' settings and weights, which may not exist, by Keras' own rules."""
     if named := os.environ.get("KERAS_HOME"):
         try:
             return Path(named).expanduser()
@@ -66,40 +66,39 @@ def keras_backend() -> str:
 def keras_fault() -> tuple[str, str] | None:
     """Return why Keras could not be imported under its settings, and what to do; None where nothing is wrong."""
     path = keras_folder() / "keras.json"
-    mend = f"correct or remove {path}"
+    fix = f"correct or remove {path}"
     try:
         stored = _keras_json(path)
     except SettingsError as error:
-        return str(error), f"{mend}, or set KERAS_HOME to another folder"
+        return str(error), f"{fix}, or set KERAS_HOME to another folder"
     for name, valid in _VALID.items():
         if stored.get(name, valid[0]) not in valid:
-            return f"{path}: expected {name} to be one of {', '.join(valid)}; got {name}={stored[name]!r}", mend
+            return f"{path}: unknown {name}={stored[name]!r}; known: {', '.join(valid)}", fix
     if not isinstance(stored.get("epsilon", 1e-7), float):
-        return f"{path}: expected epsilon to be a float; got epsilon={stored['epsilon']!r}", mend
+        return f"{path}: epsilon={stored['epsilon']!r} is not a float", fix
     named = os.environ.get("KERAS_BACKEND")
-    source, key, mend = (
-        ("the environment", "KERAS_BACKEND", "unset KERAS_BACKEND") if named else (path, "backend", mend)
-    )
+    source, key = ("the environment", "KERAS_BACKEND") if named else (path, "backend")
+    fix = "unset KERAS_BACKEND" if named else fix
     backend = named or stored.get("backend", _BACKENDS[0])
     if backend not in _BACKENDS:
-        return f"{source}: expected {key} to be one of {', '.join(_BACKENDS)}; got {key}={backend!r}", mend
+        return f"{source}: unknown {key}={backend!r}; known: {', '.join(_BACKENDS)}", fix
     if backend not in sys.modules and find_spec(backend) is None:
-        return f"{source}: {key}={backend!r}, which is not installed here", f"pip install {backend}, or {mend}"
+        return f"{source}: {key}={backend!r} is not installed", f"pip install {backend}, or {fix}"
     return None
 
 
 def check_keras() -> None:
-    """Refuse settings under which Keras could not be imported; a look at a small file, without importing anything.
+    """Refuse settings under which Keras could not be imported; reads a small file, and imports nothing.
 
     Raises:
-        SettingsError: keras.json or the environment names a backend that isn't there, or keras.json is no such file.
+        SettingsError: keras.json is wrong, or it or the environment names a backend that isn't installed.
     """
     if found := keras_fault():
         raise SettingsError(": ".join(found))
 
 
 def _keras_json(path: Path) -> dict[str, Any]:
-    """What keras.json says; {} where there is none that can be seen, or no JSON: Keras ignores both."""
+    """Return the content of keras.json; {} if it can't be found or isn't JSON, which Keras ignores."""
     try:
         path.stat()
     except OSError:
@@ -112,15 +111,15 @@ def _keras_json(path: Path) -> dict[str, Any]:
         reason = fault(error) if isinstance(error, OSError) else "nested too deeply"
         raise SettingsError(f"{path} can't be read: {reason}") from error
     if not isinstance(stored, dict):
-        raise SettingsError(f"{path}: expected a JSON object; got {type(stored).__name__}")
+        raise SettingsError(f"{path} is not a JSON object but a {type(stored).__name__}")
     return stored
 
 
 def import_keras(log: Path) -> None:
     """Import Keras and its backend, which takes seconds; what native code prints meanwhile is appended to `log`.
 
-    TensorFlow reports on standard error, below Python and before its own log level holds, that it uses oneDNN and
-    found no GPU. Errors in Python, a missing package for one, are raised as ever.
+    TensorFlow prints on standard error, below Python and before its own log level applies, that it uses oneDNN and found
+    no GPU. Errors in Python, such as a missing package, are raised as usual.
 
     Raises:
         ImportError: Keras or its backend is not installed.
@@ -139,13 +138,13 @@ def import_keras(log: Path) -> None:
         try:
             import keras
         except (ValueError, TypeError, AttributeError) as error:
-            where = f"look at {keras_folder() / 'keras.json'} and at the environment's KERAS_ variables"
+            where = f"check {keras_folder() / 'keras.json'} and the environment's KERAS_ variables"
             raise SettingsError(f"Keras can't be imported: {error}: {where}") from error
         keras.backend.backend()
 
 
 class _ProcessSettings:
-    """Keras' settings of the process: the first who computes puts the plain ones in force, the last puts back the others."""
+    """Keras' settings of the process: the first user sets the plain ones, the last restores the previous ones."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -171,9 +170,9 @@ _SETTINGS = _ProcessSettings()
 
 @contextmanager
 def plain_keras() -> Iterator[None]:
-    """Keras' own defaults in force (float32, channels last), whatever keras.json or a notebook says; restored afterwards.
+    """Use Keras' own defaults (float32, channels last), whatever keras.json or a notebook has set; restored afterwards.
 
-    Also a decorator. Whatever builds, loads, traces or trains a model of Keras stands inside.
+    Also a decorator. Whatever builds, loads, traces or trains a Keras model is inside.
     """
     import keras
 
@@ -199,11 +198,11 @@ def _standard_error_into(log: Path) -> Iterator[None]:
     kept = os.dup(2)
     try:
         try:
-            place = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError:  # another user's folder, a full disk: nobody misses it
-            place = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(place, 2)
-        os.close(place)
+            target = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:  # another user's folder, a full disk
+            target = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(target, 2)
+        os.close(target)
         yield
     finally:
         os.dup2(kept, 2)

@@ -51,7 +51,7 @@ def short_name(name: str, more: int = 0) -> str:
 
     Args:
         name: wanted for a file or folder.
-        more: bytes that stand behind it.
+        more: bytes that will be appended to it.
     """
     raw, most = name.encode("utf-8", "surrogateescape"), NAME_BYTES - more
     if len(raw) <= most:
@@ -70,18 +70,18 @@ def file_digest(path: Path) -> str:
 
 
 class SequenceDigest:
-    """A key for a long sequence of strings that is told of them bit by bit (length-prefixed, so unambiguous)."""
+    """A key for a long sequence of strings that comes in parts (length-prefixed, so unambiguous)."""
 
     def __init__(self) -> None:
         self._state = hashlib.sha256()
 
     def update(self, texts: Iterable[str]) -> None:
-        """Go on with these; a call's texts are held together, so tell of many in parts."""
+        """Add these; a call's texts are in memory together, so add many in parts."""
         raw = [text.encode("utf-8", "surrogateescape") for text in texts]
         self._state.update(b"".join([b"%d:%b" % (len(part), part) for part in raw]))
 
     def hexdigest(self) -> str:
-        """Return the key of all told so far: 64 hexadecimal digits."""
+        """Return the key of all that was added: 64 hexadecimal digits."""
         return self._state.hexdigest()
 
 

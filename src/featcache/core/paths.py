@@ -1,7 +1,7 @@
-"""The one place that looks at and opens what the user names or what lies in a folder.
+"""The one place that examines and opens paths that the user names or that a folder lists.
 
-Regular files are opened and nothing else is: a FIFO would wait for ever, a device has no end. Looking never raises;
-opening raises an `OSError` whose `fault` is a phrase for a message or a row's reason.
+Only regular files are opened: a FIFO would wait for ever, a device has no end. Examining never raises; opening raises an
+`OSError` whose `fault` is a phrase for a message or a row's reason.
 """
 
 import errno
@@ -34,13 +34,12 @@ def expanded(path: Path, setting: str) -> Path:
         SettingsError: that user has no home folder, or it can't be a path.
     """
     if "\0" in str(path):
-        raise SettingsError(f"{setting}: expected a path; got {str(path)!r}, and no path has a NUL character")
+        raise SettingsError(f"{setting}={str(path)!r} is not a path: it contains a NUL character")
     try:
         return path.expanduser()
     except RuntimeError as error:
-        user = path.parts[0]
         raise SettingsError(
-            f"{setting}: {user!r} has no home folder; got {str(path)!r}: write the path in full"
+            f"{setting}={str(path)!r}: {path.parts[0]!r} has no home folder: write the path in full"
         ) from error
 
 
@@ -48,18 +47,18 @@ def to_be_made(path: Path, name: str, setting: str) -> Path:
     """Return the absolute path of a folder, in which there is a folder `name` or can be one.
 
     Raises:
-        SettingsError: something else has one of these names, it can't be looked at, or the current folder is gone.
+        SettingsError: something else has one of these names, it can't be read, or the current folder was deleted.
     """
     for folder in (path, path / name):
-        got = what_is(folder)
-        if got == FOLDER and not os.access(folder, os.R_OK | os.X_OK):
-            got = "a folder that may not be looked into"
-        if got not in (FOLDER, NOTHING):
-            raise SettingsError(f"{setting}: expected a folder, or a name that is free; {folder}: {got}")
+        found = what_is(folder)
+        if found == FOLDER and not os.access(folder, os.R_OK | os.X_OK):
+            found = "a folder without read permission"
+        if found not in (FOLDER, NOTHING):
+            raise SettingsError(f"{setting}: {folder} is {found}: name a folder, existing or new")
     try:
         return path.absolute()
     except FileNotFoundError as error:
-        raise SettingsError("the folder that this was started in is gone: go to another one and run again") from error
+        raise SettingsError("the current folder was deleted: change to another one and run again") from error
 
 
 def is_file(path: Path) -> bool:
@@ -79,8 +78,8 @@ def what_is(path: Path) -> str:
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             return "a link to nothing" if path.is_symlink() else NOTHING
-        said = fault(error)
-        return said[:1].lower() + said[1:]
+        cause = fault(error)
+        return cause[:1].lower() + cause[1:]
     except ValueError:
         return "a name with a NUL character"
 

@@ -1,10 +1,10 @@
-"""What long work tells whoever is watching; the library itself never prints."""
+"""How long work reports its progress; the library itself never prints."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives the state of one long piece of work."""
+    """Receives the progress of one long piece of work."""
 
     def start(self, what: str, total: int, unit: str) -> None:
         """Work on `total` `unit`s begins, e.g. ("train: vgg16", 1437, "images")."""
@@ -16,11 +16,11 @@ class Progress(Protocol):
         """The work is over, done or not."""
 
     def notice(self, message: str) -> None:
-        """Something that nobody may miss, one line."""
+        """Something that nobody may miss, in one line."""
 
 
 class Silent:
-    """Watches nothing."""
+    """Ignores everything."""
 
     def start(self, what: str, total: int, unit: str) -> None:
         """Ignore it."""

@@ -12,25 +12,29 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-_TELL_SECONDS = 30.0
+_LINE_SECONDS = 30.0
 _WIDE = 120  # columns in which everything about the work fits beside its bar
 
 
-class Meter:
-    """Shows a `featcache.core.progress.Progress`'s work on standard error, and keeps the words for others who ask.
+def _print(line: str) -> None:
+    console.say(line, error=True)
+
+
+class ProgressBar:
+    """A `featcache.core.progress.Progress` on standard error.
 
     Attributes:
         count, total: units that are done, and all.
-        told: what is done, how far, how fast and what takes the time, as far as each is known.
+        facts: what is done, how far, how fast and what takes the time, as far as each is known.
     """
 
-    def __init__(self, say: Callable[[str], None], *, shown: bool = True) -> None:
-        """Tell plain lines to `say`; `shown` False shows nothing anywhere."""
-        self._say, self._shown = say, shown
+    def __init__(self, print_line: Callable[[str], None] = _print, *, shown: bool = True) -> None:
+        """Give lines to `print_line` where no bar can be drawn; with `shown` False print notices alone."""
+        self._print_line, self._shown = print_line, shown
         self._bar: Progress | None = None
         self._bar_task: TaskID | None = None
         self._what = self._unit = ""
-        self.told: list[str] = []
+        self.facts: list[str] = []
         self.count = self.total = 0
 
     @property
@@ -39,50 +43,54 @@ class Meter:
         return min(100, round(100 * self.count / max(self.total, 1)))
 
     @property
-    def words(self) -> str:
+    def line(self) -> str:
         """E.g. ``train: vgg16: 512 of 1,438 images, 318 images/s, forward 98 %``."""
-        return f"{self.told[0]}: {', '.join(self.told[1:])}"
+        return f"{self.facts[0]}: {', '.join(self.facts[1:])}"
 
     def start(self, what: str, total: int, unit: str) -> None:
         """Begin: a bar, or one line."""
         self.finish()
         self._what, self._unit, self.total, self.count = what, unit, total, 0
-        self._begun = self._told = time.perf_counter()
-        self.told = [what, f"{total:,} {unit}"]
+        self._begun = self._printed = time.perf_counter()
+        self.facts = [what, f"{total:,} {unit}"]
         if not self._shown:
             return
         screen = console.console(sys.stderr) if sys.stderr and sys.stderr.isatty() else None
         if screen is None:
-            self._say(f"{self.words} ...")
+            self._print_line(f"{self.line} ...")
             return
         self._bar = bar(screen)
         self._bar_task = self._bar.add_task(what, total=total, speed="", status="", short="")
         self._bar.start()
 
     def advance(self, count: int, status: str = "") -> None:
-        """Move the bar; where there is none, say every half minute how far it is."""
+        """Move the bar; where there is none, print every half minute how far it is."""
         self.count += count
         now = time.perf_counter()
         rate = self.count / max(now - self._begun, 1e-9)
         speed = f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s"
         done = f"{self.count:,} of {self.total:,} {self._unit}"
-        self.told = [self._what, done, speed, *([status] if status else [])]
+        self.facts = [self._what, done, speed, *([status] if status else [])]
         if self._bar is not None and self._bar_task is not None:
             short = re.split(" · |, ", status, maxsplit=1)[0]
             self._bar.update(self._bar_task, advance=count, speed=speed, status=status, short=short)
-        elif self._shown and now - self._told >= _TELL_SECONDS:
-            self._told = now
-            self._say(self.words)
+        elif self._shown and now - self._printed >= _LINE_SECONDS:
+            self._printed = now
+            self._print_line(self.line)
 
     def finish(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
+    def notice(self, message: str) -> None:
+        """Print what nobody may miss."""
+        console.say(f"NOTICE: {message}", "bold yellow", error=True)
+
 
 def bar(screen: "Console") -> "Progress":
-    """What is done, how fast, what is left and what takes the time; in a narrow terminal the first of these alone."""
+    """Return a bar with count, speed, time left and status; in a narrow terminal the status' first part alone."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     wide = screen.width >= _WIDE

@@ -1,4 +1,4 @@
-"""Arrays that stand in memory while they are small, and in a file without a name when they aren't. NumPy only."""
+"""Arrays that are in memory while they are small, and in a file without a name when they aren't. NumPy only."""
 
 import tempfile
 from pathlib import Path
@@ -10,11 +10,11 @@ import numpy.typing as npt
 from featcache.core.disk import reserve, storage_errors
 
 MEMORY_BYTES = 1 << 26
-"""Up to so many bytes stand in memory: a member's probabilities of 16 classes for a million rows."""
+"""Up to so many bytes are in memory: a member's probabilities of 16 classes for a million rows."""
 
 
 def fits(shape: tuple[int, ...], dtype: npt.DTypeLike, memory_bytes: int | None = None) -> bool:
-    """Whether an array stands in memory."""
+    """Whether an array is in memory."""
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     return size <= (MEMORY_BYTES if memory_bytes is None else memory_bytes)
 
@@ -28,7 +28,7 @@ def allocate(
         shape: its shape.
         dtype: its dtype.
         folder: where the file is made, which goes with the array; None: memory whatever its size.
-        memory_bytes: up to this size it stands in memory; None: `MEMORY_BYTES`.
+        memory_bytes: up to this size it is in memory; None: `MEMORY_BYTES`.
 
     Raises:
         StorageError: there is no room for the file.
@@ -44,7 +44,7 @@ def allocate(
 def _reserve(file: IO[bytes], size: int) -> None:
     if reserve(file.fileno(), size):
         return
-    for start in range(0, size, len(_ZEROS)):  # there only writing tells whether there is room
+    for start in range(0, size, len(_ZEROS)):  # only writing shows whether there is room
         file.write(_ZEROS[: size - start])
     file.flush()
 

@@ -1,6 +1,6 @@
 """Standard output and error that may fail: closed, full, hung up, or in an encoding that lacks a character.
 
-What is printed can get lost; the work never does.
+Output can get lost; the work never does.
 """
 
 import atexit
@@ -17,7 +17,7 @@ _STANDARD_ERROR = 2
 
 
 class Stream:
-    """A text stream that swallows errors of writing, or with `strict` says in one line that the answer is lost."""
+    """A text stream that ignores write errors, or with `strict` raises one line that the output is lost."""
 
     def __init__(self, stream: Any, *, strict: bool = False) -> None:
         """Write to `stream`; what its encoding lacks is written as an escape."""
@@ -27,14 +27,14 @@ class Stream:
             stream.reconfigure(errors="backslashreplace")
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever isn't writing is the stream's own."""
+        """Everything but writing is the stream's own."""
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
         """Write it, or lose it.
 
         Raises:
-            BrokenPipeError: strict, and who read has gone.
+            BrokenPipeError: strict, and the reader has gone.
             StorageError: strict, and nothing can be written.
         """
         try:
@@ -49,7 +49,7 @@ class Stream:
             self.write(line)
 
     def flush(self) -> None:
-        """Hand on what was written, or lose it; raises as `write`, also what a caller of `write` made nothing of."""
+        """Pass on what was written, or lose it; raises as `write`, also what a caller of `write` ignored."""
         try:
             self._stream.flush()
             if self._strict and self._lost:
@@ -58,7 +58,7 @@ class Stream:
             self._lose(error)
 
     def isatty(self) -> bool:
-        """Whether somebody looks at it; not where it was closed."""
+        """Whether it is a terminal; False if it was closed."""
         with suppress(OSError, ValueError):
             return bool(self._stream.isatty())
         return False
@@ -69,11 +69,11 @@ class Stream:
             raise error
         if self._strict:
             why = getattr(error, "strerror", None) or " ".join(str(error).split())
-            raise StorageError(f"could not print the answer: {why}") from error
+            raise StorageError(f"could not print the result: {why}") from error
 
 
 def keep_going() -> None:
-    """From now on to the end of this process nothing that is printed can fail, whoever prints it."""
+    """Make every later print of this process safe: its output may get lost, but it never raises."""
     _open_closed()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process
@@ -83,18 +83,18 @@ def keep_going() -> None:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """While the block lasts an answer that can't be printed is an error; what is said on standard error can get lost.
+    """While the block lasts, failing standard output is an error; what goes to standard error can get lost.
 
     Raises:
-        BrokenPipeError: who read the answer has gone.
+        BrokenPipeError: the reader has gone.
         StorageError: standard output is full or closed.
     """
     _open_closed()
     before = sys.stdout, sys.stderr
     closed = io.StringIO()
     closed.close()
-    answers, complaints = Stream(sys.stdout or closed, strict=True), Stream(sys.stderr or closed)
-    sys.stdout, sys.stderr = answers, complaints
+    output, errors = Stream(sys.stdout or closed, strict=True), Stream(sys.stderr or closed)
+    sys.stdout, sys.stderr = output, errors
     try:
         yield
     finally:
@@ -104,14 +104,14 @@ def guarded() -> Iterator[None]:
 
 
 def _open_closed() -> None:
-    """Open standard descriptors that are closed (``>&-``): else the next file gets their number, and what is printed."""
+    """Open standard descriptors that are closed (``>&-``): else the next file gets their number, and the output."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
 
 
 def _discard(stream: TextIO) -> None:
-    """Let go what can't be written: Python would fail of it at its end, with a status of its own."""
+    """Discard what can't be written: Python would fail at exit, with a status of its own."""
     try:
         stream.flush()
     except (OSError, ValueError):

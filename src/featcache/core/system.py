@@ -1,4 +1,4 @@
-"""What this process has of the machine, where systems differ in how they tell."""
+"""Cores, memory and packages that this process has, on Linux and macOS."""
 
 import os
 import resource
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def core_numbers() -> list[int]:
-    """Return the processor cores that this process may use, ascending; all of them where nobody can say (macOS)."""
+    """Return the processor cores that this process may use, ascending; all of them where that can't be known (macOS)."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
@@ -22,7 +22,7 @@ def peak_bytes() -> int:
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Return package -> version of those that are installed, under that name or another (tensorflow-cpu, tf-nightly)."""
     found = {name: _version(name) for name in packages}
-    return {name: told for name, told in found.items() if told}
+    return {name: version for name, version in found.items() if version}
 
 
 def _version(package: str) -> str | None:

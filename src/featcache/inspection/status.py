@@ -12,22 +12,9 @@ from featcache.core.paths import is_file, is_folder
 from featcache.dataset import Manifest, preview_images
 from featcache.errors import SourceError
 from featcache.inspection.staleness import MISSING, cache_reason, manifest_reason, record_reason
-from featcache.project import Artifact, Project
+from featcache.project import NEEDS, Artifact, Project, final_stages
 from featcache.training import RECORD_FILE
 
-# What Submit asks for, and what each stage needs, as in pipeline/tasks.py.
-NEEDS: Mapping[str, tuple[str, ...]] = {
-    "IndexImages": (),
-    "ExtractFeatures": ("IndexImages",),
-    "TrainHeads": ("ExtractFeatures",),
-    "TrainConvNets": ("IndexImages",),
-    "PredictRows": ("ExtractFeatures", "TrainHeads", "TrainConvNets"),
-    "BuildEnsemble": ("TrainHeads", "TrainConvNets"),
-    "WriteSubmission": ("ExtractFeatures", "BuildEnsemble", "PredictRows"),
-    "WriteReport": ("ExtractFeatures", "BuildEnsemble", "PredictRows"),
-}
-_LAST = ("WriteSubmission", "WriteReport")
-_LAST_WITHOUT_TEST = ("BuildEnsemble", "PredictRows", "WriteReport")
 _NO_TEST = "there are no test images"
 COLUMNS = ("stage", "state", "size", "age", "what would make it run")
 
@@ -203,10 +190,10 @@ def _running(incomplete: set[str], project: Project) -> set[str]:
     splits = project.splits()
     needless = {"WriteSubmission"} if splits and "test" not in splits else set()
     needless |= {"PredictRows"} if splits and not project.scored_splits() else set()
-    if "IndexImages" in incomplete:
-        return incomplete - needless
-    asked = list(_LAST_WITHOUT_TEST if needless else _LAST)
     incomplete = incomplete - needless
+    if "IndexImages" in incomplete:
+        return incomplete
+    asked = list(final_stages(test=not needless, report=project.settings.report.enabled))
     while asked:
         stage = asked.pop()
         if stage in incomplete and stage not in running:

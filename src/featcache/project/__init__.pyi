@@ -4,6 +4,7 @@ from .config_file import (
     configured_project as configured_project,
     configured_sections as configured_sections,
 )
+from .flow import NEEDS as NEEDS, final_stages as final_stages
 from .members import (
     all_scores as all_scores,
     class_prior as class_prior,

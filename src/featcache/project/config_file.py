@@ -11,6 +11,7 @@ from typing import Any
 
 from featcache.core import paths
 from featcache.errors import SettingsError
+from featcache.project.flow import NEEDS
 from featcache.project.project import Project, open_project
 from featcache.settings import SECTIONS, check_names
 
@@ -19,21 +20,6 @@ CONFIG_FILES = ("/etc/luigi/client.cfg", "/etc/luigi/luigi.cfg", "client.cfg", "
 PATH_VARIABLE = "LUIGI_CONFIG_PATH"
 _PARSER_VARIABLE = "LUIGI_CONFIG_PARSER"
 _VARIABLE = re.compile(r"\$\{([^}]+)\}")
-
-# Sections in which Luigi takes parameters of single stages; they are no settings of the project.
-STAGES = (
-    "IndexImages",
-    "ExtractSplit",
-    "ExtractFeatures",
-    "TrainBag",
-    "TrainHeads",
-    "TrainConvNets",
-    "PredictRows",
-    "BuildEnsemble",
-    "WriteSubmission",
-    "WriteReport",
-    "Submit",
-)
 
 
 def configured_project(overrides: Sequence[str] = ()) -> Project:
@@ -73,9 +59,9 @@ def configured_sections() -> dict[str, dict[str, str]]:
     sections = {
         section: {key: _value(parser, section, key, files) for key in parser[section] if key not in parser.defaults()}
         for section in parser.sections()
-        if section not in STAGES
+        if section not in NEEDS  # where Luigi takes parameters of single stages
     }
-    check_names(sections, STAGES)
+    check_names(sections, NEEDS)
     return {name: {key.replace("-", "_"): text for key, text in values.items()} for name, values in sections.items()}
 
 

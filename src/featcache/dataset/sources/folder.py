@@ -1,6 +1,5 @@
 """Images in folders: ``PATH/train/<class>/*``, ``PATH/valid/<class>/*`` and ``PATH/test/**``."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core import paths
+from featcache.core.formatting import readable_name
 from featcache.core.names import IMAGE_SUFFIXES, clash, composed
 from featcache.core.progress import Progress
 from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
@@ -152,11 +152,6 @@ def is_image(name: str) -> bool:
 
 def _looked_at(content: bytes) -> tuple[str, str]:
     return image_digest(content), header_fault(content)
-
-
-def readable_name(name: str) -> str:
-    """Return a file name as text that can be written anywhere: bytes that aren't UTF-8 become backslash escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 class _Layout:

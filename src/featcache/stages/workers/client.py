@@ -219,7 +219,7 @@ def verified_workers(cluster: Cluster, project: Project, *, weights: bool) -> It
         StorageError: the artifacts folder can't be written.
     """
     token = secrets.token_hex(16)
-    probe = project.folder.absolute() / f".tmp-{token[:8]}-probe"
+    probe = disk.temporary_name(project.folder.absolute() / "probe")
     disk.write_text(probe, token)
     dataset = project.settings.dataset
     dataset = replace(dataset, path=expanded(dataset.path, "[Dataset] path").absolute() if dataset.path else None)

@@ -2,21 +2,21 @@
 
 import argparse
 
-from featcache.cli import output
 from featcache.cli.command import OK, PROBLEM, Command
+from featcache.cli.output import print_result, progress
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from featcache.inspection import doctor_lines, doctor_record, failed
 
-    record = doctor_record(arguments.overrides, output.StderrProgress(arguments))
-    return output.print_result(arguments, record, doctor_lines, PROBLEM if failed(record) else OK)
+    record = doctor_record(arguments.overrides, progress(arguments))
+    return print_result(arguments, record, doctor_lines, PROBLEM if failed(record) else OK)
 
 
-DOCTOR = Command(
+COMMAND = Command(
     "doctor",
     "whether machine, installation and settings are sound",
-    "Look at versions, TensorFlow and GPU, processor, disk, luigi.cfg and weights: PASS, WARN or FAIL, and the fix.",
+    "Check versions, TensorFlow and GPU, processor, disk, luigi.cfg and weights: PASS, WARN or FAIL, and the fix.",
     _doctor,
     project=True,
 )

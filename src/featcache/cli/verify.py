@@ -1,0 +1,35 @@
+"""`featcache verify`: whether artifacts are sound."""
+
+import argparse
+from pathlib import Path
+
+from featcache.cli.command import USAGE, Command, argument
+from featcache.cli.output import print_result
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from featcache.inspection import exit_code, verify_lines, verify_records
+
+    records = verify_records(arguments.paths, arguments.overrides, deep=arguments.deep, seconds=arguments.timeout)
+    return print_result(arguments, records, verify_lines, exit_code(records))
+
+
+COMMAND = Command(
+    "verify",
+    "whether caches and other artifacts are sound",
+    "Check artifacts, and report every fault with its cause: disk, file or settings.",
+    _verify,
+    [
+        argument("paths", type=Path, nargs="+", metavar="PATH", help="a cache, another artifact, or a folder"),
+        argument("--deep", action="store_true", help="also read every image of the source again"),
+        argument(
+            "--timeout",
+            type=float,
+            default=60.0,
+            metavar="SECONDS",
+            help="how long reading may show no progress; default: 60",
+        ),
+    ],
+    project=True,
+    error_code=USAGE,
+)
