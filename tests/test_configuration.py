@@ -86,7 +86,7 @@ def test_every_section_that_luigi_has_is_left_alone():
     ("content", "words"),
     [
         ("[Features]\nImage_Size = 32\n", ["unknown key 'Image_Size'", "did you mean image_size?"]),
-        ("[Features]\nimage-size = 32\nimage_size = 48\n", ["expected each key once", "image-size"]),
+        ("[Features]\nimage-size = 32\nimage_size = 48\n", ["[Features] has both image_size and image-size"]),
         ("[Cluster]\ngpus-per_worker = 1\n", ["unknown key 'gpus-per_worker'", "did you mean gpus_per_worker?"]),
         ("[output]\nquite = true\n", ["unknown key 'quite'", "did you mean quiet?"]),
         ("[DEFAULT]\nimage_size = 96\n", ["[DEFAULT]", "'image_size'", "[Features]"]),

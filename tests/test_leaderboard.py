@@ -106,11 +106,16 @@ def test_it_is_a_command_that_starts_without_tensorflow(project, capsys, monkeyp
 
 def test_predictions_by_other_members_than_those_trained_are_never_published(project, monkeypatch):
     """A bag whose out-of-fold file names more members than it has heads for would leave rows of zeros."""
-    path = project.artifacts / "predictions/valid.hdf5"
+    (path,) = project.artifacts.glob("predictions/valid-*/probabilities.npy")
     before = path.read_bytes()
     named = predictions.stored_members
-    monkeypatch.setattr(predictions, "stored_members", lambda path: (*named(path), f"{path.parent.name}/one more"))
-    with project.in_force(), pytest.raises(CacheMismatchError, match=r"by 3 members, .*; got 2: run TrainHeads"):
+    monkeypatch.setattr(
+        predictions, "stored_members", lambda record: (*named(record), f"{record.parent.name}/one more")
+    )
+    with (
+        project.in_force(),
+        pytest.raises(CacheMismatchError, match=r"2 members .* where 3 are recorded, .*: run TrainHeads"),
+    ):
         predictions.predict_rows(current_project(), Silent())
     assert path.read_bytes() == before
-    assert not list(path.parent.glob(".tmp-*"))
+    assert not list(path.parent.parent.glob(".tmp-*"))

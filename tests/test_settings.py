@@ -86,34 +86,34 @@ def test_schedules_are_phases_of_a_shape():
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("Features", "image_size", "big", r"\[Features\] image_size: expected a whole number; got image_size='big'"),
+        ("Features", "image_size", "big", r"\[Features\] image_size='big' is not a whole number"),
         ("Features", "image_size", "4.5", "whole number"),
         ("Features", "image_size", "0", "at least 1"),
         ("Features", "copies", "-1", "at least 0"),
-        ("Features", "augmentation", "rotate 5", "augmentation: expected some of rotation N, .*; got 'rotate 5'"),
-        ("Features", "augmentation", "zoom", "got 'zoom'"),
-        ("Features", "augmentation", "flip 1", "got 'flip 1'"),
-        ("Features", "augmentation", "zoom much", "expected a number after zoom"),
-        ("Features", "augmentation", "rotation 200", "0 <= rotation <= 180; got rotation=200"),
-        ("Features", "taps", "", "at least one layer"),
-        ("Features", "taps", "block5_pool:mean", "one of avg, max; got taps='mean'"),
-        ("Features", "taps", "block5_pool, block5_pool", "each tap once"),
+        ("Features", "augmentation", "rotate 5", "augmentation: 'rotate 5' is unknown; known: rotation N, "),
+        ("Features", "augmentation", "zoom", "'zoom' is unknown"),
+        ("Features", "augmentation", "flip 1", "'flip 1' is unknown"),
+        ("Features", "augmentation", "zoom much", "'zoom much' has no number after zoom"),
+        ("Features", "augmentation", "rotation 200", "rotation=200.0 is out of range: 0 <= rotation <= 180"),
+        ("Features", "taps", "", "names no layer"),
+        ("Features", "taps", "block5_pool:mean", "taps='mean' is unknown; known: avg, max"),
+        ("Features", "taps", "block5_pool, block5_pool", "names a tap twice"),
         ("Features", "taps", "../x", "layer's name"),
         ("Features", "precision", "bfloat", "did you mean bfloat16"),
         ("ConvNet", "members", "-1", "at least 0"),
-        ("ConvNet", "image_size", "15", r"\[ConvNet\] image_size: expected a number of at least 16; got image_size=15"),
+        ("ConvNet", "image_size", "15", r"\[ConvNet\] image_size=15 is out of range: at least 16"),
         ("ConvNet", "schedule", "1e-3", "RATExEPOCHS phases such as"),
         ("ConvNet", "schedule", "two-cycle 1e-3x2", "RATExEPOCHS phases such as"),
-        ("ConvNet", "schedule", "1e-3x0", "rates above 0 and epochs of at least 1; got 0.001x0"),
+        ("ConvNet", "schedule", "1e-3x0", "0.001x0' is out of range: rates above 0 and epochs of at least 1"),
         ("ConvNet", "batch_size", "1", "at least 2"),
         ("ConvNet", "precision", "float16", "did you mean bfloat16"),
         ("Dataset", "source", "foldr", "did you mean folder"),
-        ("Dataset", "source", "folder", "expected the folder of the images for source='folder'; got none"),
+        ("Dataset", "source", "folder", "path is missing: source='folder' needs the folder of the images"),
         (
             "Dataset",
             "path",
             "photos",
-            r"\[Dataset\] source: expected folder, csv or idx for path='photos'; got source='digits'",
+            r"\[Dataset\] source='digits' has no path, but path='photos' is set: choose folder, csv or idx",
         ),
         ("Dataset", "name", "../up", "letters, digits"),
         ("Dataset", "name", "", "letters, digits"),
@@ -121,8 +121,8 @@ def test_schedules_are_phases_of_a_shape():
         ("Dataset", "sample_submission", "nowhere.csv", "which is not there"),
         ("Heads", "preset", "recipy", "did you mean recipe"),
         ("Heads", "dropout", "1", "0 <= dropout < 1"),
-        ("Heads", "dropout", "some", "expected a number"),
-        ("Heads", "hidden", "128;128", "widths such as"),
+        ("Heads", "dropout", "some", "is not a number"),
+        ("Heads", "hidden", "128;128", "a list of widths such as"),
         ("Heads", "schedule", "1e-3", "RATExEPOCHS"),
         ("Heads", "schedule", "cosinus 1e-3x4", "cosine 3e-3x20"),
         ("Heads", "schedule", "0x3", "rates above 0"),
@@ -134,17 +134,22 @@ def test_schedules_are_phases_of_a_shape():
         ("Heads", "folds", "1", "at least 2"),
         ("Heads", "seeds", "0", "at least 1"),
         ("Heads", "batch_size", "1", "at least 2"),
-        ("Ensemble", "method", "median", r"\[Ensemble\] method: expected one of auto, mean, geometric, greedy"),
+        (
+            "Ensemble",
+            "method",
+            "median",
+            r"\[Ensemble\] method=\'median\' is unknown.*; known: auto, mean, geometric, greedy",
+        ),
         ("Submission", "format", "label", "did you mean labels"),
         ("Submission", "clip", "1.5", r"in \(0, 1\]"),
         ("Submission", "clip", "yes", "auto, none or a number"),
         ("Submission", "gzip", "maybe", "true or false"),
         ("Submission", "columns", "id", "at least one more"),
-        ("Cluster", "scheduler", "locl", "none, local, tcp://HOST:PORT or tls://HOST:PORT; got scheduler='locl'"),
-        ("Cluster", "scheduler", "tcp://host", "got scheduler='tcp://host'"),
+        ("Cluster", "scheduler", "locl", "scheduler='locl' is not none, local, tcp://HOST:PORT or tls://HOST:PORT"),
+        ("Cluster", "scheduler", "tcp://host", "scheduler='tcp://host' is not"),
         ("Cluster", "workers", "-1", "at least 0"),
         ("Cluster", "threads", "two", "a whole number"),
-        ("Paths", "artifacts", "", "expected a folder"),
+        ("Paths", "artifacts", "", "names no folder"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_section_and_key(section, key, value, message):
@@ -174,7 +179,8 @@ def test_ones_own_images_need_a_name_of_their_own(source):
     texts = {"source": source, "path": "x"}
     for named in ({}, {"name": "digits"}):
         with pytest.raises(
-            SettingsError, match=r"\[Dataset\] name: expected a name of your own for source=.*--Dataset-name"
+            SettingsError,
+            match=r"\[Dataset\] name=\'digits\' belongs to the embedded digits, not to source=.*--Dataset-name",
         ):
             parse_settings({"Dataset": texts | named})
     assert parse_settings({"Dataset": texts | {"name": "mine"}}).dataset.name == "mine"
@@ -184,7 +190,7 @@ def test_a_cluster_is_named_by_word_or_address():
     for text, expected in [("None", "none"), (" LOCAL ", "local"), ("tcp://Node1:8786", "tcp://Node1:8786"),
                            ("tls://[::1]:8786", "tls://[::1]:8786")]:  # fmt: skip
         assert parse_settings({"Cluster": {"scheduler": text}}).cluster.scheduler == expected
-    with pytest.raises(SettingsError, match=r"\[Cluster\] threads: expected 0 for scheduler='tcp://a:1'; workers of a"):
+    with pytest.raises(SettingsError, match=r"\[Cluster\] threads must be 0 for scheduler='tcp://a:1': set it where"):
         parse_settings({"Cluster": {"scheduler": "tcp://a:1", "threads": "2"}})
 
 

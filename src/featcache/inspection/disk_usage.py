@@ -152,7 +152,7 @@ class _Reach:
         self.paths |= {partial_path(artifact.path, artifact.key or "") for artifact, _ in caches}
         self.paths |= {source.path.parent for sources in project.member_sources().values() for source in sources}
         self.paths |= {PartialFolder(member.path.parent, member.key or "").path for member in project.convnets()}
-        self.paths |= {project.predictions(split).path for split in project.scored_splits()}
+        self.paths |= {project.predictions(split).path.parent for split in project.scored_splits()}
         # Rows for what isn't there yet are copied from any cache that has them.
         self.taps = {key for artifact, taps in caches if not artifact.is_complete() for key in taps.values()}
         self.known = bool(caches)
@@ -201,7 +201,7 @@ def _kind(path: Path) -> str:
         return CONVNET
     if room == "heads" and is_file(path / "bag.json"):
         return BAG
-    return PREDICTIONS if room == "predictions" and path.suffix == ".hdf5" else OTHER
+    return PREDICTIONS if room == "predictions" and (is_folder(path) or path.suffix == ".hdf5") else OTHER
 
 
 def _surplus(items: Sequence[Item], now: float, keep_bytes: int) -> list[Item]:

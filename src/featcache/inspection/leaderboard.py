@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from featcache.core.formatting import Lines, Table
+from featcache.dataset import Manifest
 from featcache.ensemble import Ensemble, judged_members, judged_singles, normalised
 from featcache.errors import TrainingError
-from featcache.project import Artifact, Project, groups_of, usable_labels
+from featcache.project import Artifact, Project, predictions_of, usable_labels
 from featcache.training import (
-    OUT_OF_FOLD_FILE,
     Float64s,
     Predictions,
     RowNumbers,
@@ -45,12 +45,12 @@ def leaderboard_record(project: Project) -> dict[str, Any]:
     if missing is not None or not sources:
         where = missing.path.parent if missing else project.folder
         raise TrainingError(f"expected trained members in {where}; got none of these settings: {_NEXT}")
-    parts = [Predictions.load(source.path.parent / OUT_OF_FOLD_FILE) for source in sources]
-    whole = joined_members(parts)
-    known = whole.scored()
+    rows = Manifest.load(project.folder).splits["train"]
+    parts = [Predictions.load(source.path, rows) for source in sources]
+    known = joined_members(parts).scored()
     built = Ensemble.load(project.ensemble().path) if project.ensemble().is_complete() else None
     found: dict[str, Scores] = {}
-    intervals = bootstrap(_remembering(_judged(known, built), found), groups_of(project, known.ids))
+    intervals = bootstrap(_remembering(_judged(known, built), found), known.groups)
     on_splits = _on_splits(project, built)
     about = _about(sources, parts)
     entries = []
@@ -130,9 +130,9 @@ def _on_splits(project: Project, built: Ensemble | None) -> dict[str, dict[str, 
         artifact = project.predictions(split)
         if not artifact.is_complete():
             continue
-        predictions = Predictions.load(artifact.path)
+        predictions = predictions_of(project, split)
         labels = usable_labels(project, split, predictions.labels)
-        known = predictions.align([predictions.ids[row] for row in np.flatnonzero(labels >= 0).tolist()])
+        known = predictions.take(np.flatnonzero(labels >= 0))
         if not known.ids:
             continue
         scores = {name: asdict(each.scores()) for name, each in zip(known.members, judged_members(known), strict=True)}

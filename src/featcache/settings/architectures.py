@@ -1,9 +1,9 @@
-"""The backbones that `keras.applications` has, as a table, so that settings are checked and keyed without Keras.
+"""The backbones of `keras.applications` as a table, so that settings are checked and keyed without Keras.
 
 `imagenet.csv` gives for each: its name, smallest image side in pixels, preprocessing mode (as
 `keras.applications.imagenet_utils.preprocess_input` names it, ``none`` where the model does it itself), and the file,
 digest (SHA-256 or MD5; empty where Keras knows none) and URL of its ImageNet weights without top. tests/test_weights.py
-holds the table against the installed Keras.
+compares the table with the installed Keras.
 """
 
 import csv
@@ -69,8 +69,9 @@ def find_architecture(backbone: str) -> Architecture:
     if backbone.lower() in known:
         return known[backbone.lower()]
     hint = near_names(backbone.lower(), known, {key: item.name for key, item in known.items()})
-    expected = f"expected a keras.applications network or the path of a {MODEL_SUFFIX} file"
-    raise BackboneError(f"[Features] backbone: {expected}; got backbone={backbone!r}{hint}")
+    raise BackboneError(
+        f"[Features] backbone={backbone!r} is neither a keras.applications network nor a {MODEL_SUFFIX} file{hint}"
+    )
 
 
 def near_names(name: str, known: "dict[str, Architecture] | list[str]", spelling: dict[str, str] | None = None) -> str:
@@ -82,7 +83,7 @@ def near_names(name: str, known: "dict[str, Architecture] | list[str]", spelling
 
 
 def backbone_settings(spec: FeaturesSpec) -> dict[str, object]:
-    """Return what of the backbone enters keys, except its weights' digest; the path of a user's model does not.
+    """Return what of the backbone enters keys, except its weights' digest; the path of a user's model doesn't.
 
     Returns:
         ``{"backbone": "vgg16" | "model", "preprocessing": str, "image_size": int, "taps": [str, ...]}``
@@ -93,13 +94,13 @@ def backbone_settings(spec: FeaturesSpec) -> dict[str, object]:
     taps = [str(tap) for tap in spec.taps]
     if is_model_file(spec.backbone):
         if spec.weights != "auto":
-            expected = f"expected auto, as {Path(spec.backbone).name} carries its own weights"
-            raise BackboneError(f"[Features] weights: {expected}; got weights={spec.weights!r}")
+            advice = f"{Path(spec.backbone).name} has its own weights: set weights = auto"
+            raise BackboneError(f"[Features] weights={spec.weights!r} can't be used: {advice}")
         return {"backbone": "model", "preprocessing": "none", "image_size": spec.image_size, "taps": taps}
     architecture = find_architecture(spec.backbone)
     if spec.image_size < architecture.minimum:
-        expected = f"expected at least {architecture.minimum} pixels for {architecture.name}"
-        raise BackboneError(f"[Features] image_size: {expected}; got image_size={spec.image_size}")
+        needed = f"{architecture.name} needs at least {architecture.minimum} pixels"
+        raise BackboneError(f"[Features] image_size={spec.image_size} is too small: {needed}")
     return {
         "backbone": architecture.key,
         "preprocessing": architecture.preprocessing,

@@ -1,10 +1,12 @@
-"""How far an image may be changed in an augmented copy: the policy as a value, without the code that carries it out."""
+"""How far an image may be changed in an augmented copy; `featcache.dataset.augment` applies it."""
 
 from dataclasses import asdict, dataclass
 
 from featcache.errors import SettingsError
 
 AUGMENT_VERSION = 1  # raise it when the same policy and seed would give other pixels
+
+_LIMITS = {"rotation": 180, "height_shift": 1, "width_shift": 1, "shear": 1.5, "zoom": 0.99, "channel_shift": 255}
 
 
 @dataclass(frozen=True)
@@ -31,22 +33,14 @@ class AugmentPolicy:
 
     def __post_init__(self) -> None:
         """Refuse amounts that make no image."""
-        limits = {
-            "rotation": 180,
-            "height_shift": 1,
-            "width_shift": 1,
-            "shear": 1.5,
-            "zoom": 0.99,
-            "channel_shift": 255,
-        }
-        for name, high in limits.items():
+        for name, high in _LIMITS.items():
             value = getattr(self, name)
             if not 0 <= value <= high:
-                raise SettingsError(f"[Features] augmentation: expected 0 <= {name} <= {high}; got {name}={value!r}")
+                raise SettingsError(f"[Features] augmentation: {name}={value!r} is out of range: 0 <= {name} <= {high}")
 
     @classmethod
     def parse(cls, text: str) -> "AugmentPolicy":
-        """Read ``rotation 15, zoom 0.1, flip``; what isn't named is left as it is.
+        """Parse ``rotation 15, zoom 0.1, flip``; what isn't named doesn't change.
 
         Raises:
             SettingsError: an unknown change, or an amount that isn't a number or out of range.
@@ -57,15 +51,15 @@ class AugmentPolicy:
             name = name.replace("-", "_").lower()
             if name not in cls.__dataclass_fields__ or (name == "flip") != (not amount.strip()):
                 known = "rotation N, height_shift N, width_shift N, shear N, zoom N, channel_shift N, flip"
-                raise SettingsError(f"[Features] augmentation: expected some of {known}; got {part!r}")
+                raise SettingsError(f"[Features] augmentation: {part!r} is unknown; known: {known}")
             try:
                 amounts[name] = True if name == "flip" else float(amount)
             except ValueError:
-                raise SettingsError(f"[Features] augmentation: expected a number after {name}; got {part!r}") from None
+                raise SettingsError(f"[Features] augmentation: {part!r} has no number after {name}") from None
         return cls(**amounts)  # type: ignore[arg-type]  # flip alone is a bool
 
     def settings(self) -> dict[str, object]:
-        """What enters the key of an augmented copy, beside its seed and number."""
+        """Return what enters the key of an augmented copy, beside its seed and number."""
         return {"version": AUGMENT_VERSION, "filter": "bicubic", "fill": "nearest", **asdict(self)}
 
 
@@ -73,4 +67,4 @@ RECIPE = AugmentPolicy(rotation=15, height_shift=0.05, width_shift=0.1, shear=0.
 """The State Farm notebook's policy for precomputed copies."""
 
 CONVNET_RECIPE = AugmentPolicy(rotation=8, height_shift=0.08, width_shift=0.08, shear=0.3, zoom=0.08)
-"""The MNIST notebook's policy for the small network that is trained end to end."""
+"""The MNIST notebook's policy for convnets."""

@@ -1,4 +1,4 @@
-"""What Luigi's own sections of luigi.cfg are called, so that every other name can be told for a mistake without Luigi."""
+"""The names of Luigi's own sections of luigi.cfg, so that every other name is known for a mistake without Luigi."""
 
 # Of any of Luigi's modules.
 LUIGI_SECTIONS = frozenset({
@@ -9,5 +9,5 @@ LUIGI_SECTIONS = frozenset({
     "scalding", "scheduler", "sendgrid", "sge", "simulate", "smtp", "spark", "sqlalchemy", "task_history", "webhdfs",
     "worker",
 })  # fmt: skip
-# How those of a logging_conf_file begin, which may be luigi.cfg itself.
+# The beginnings of those of a logging_conf_file, which may be luigi.cfg itself.
 LOGGING = ("formatter_", "handler_", "logger_", "logging.")

@@ -1,7 +1,7 @@
-"""The settings as text, section by section, and the way from there to specs.
+"""Settings from text to specs.
 
-`SECTIONS` is the one table of what may stand in luigi.cfg: `pipeline.config` makes Luigi's parameters from it,
-`parse_settings` reads values by it, and a test holds luigi.cfg's comments to it.
+`SECTIONS` is the one table of luigi.cfg's settings: `pipeline.config` makes Luigi's parameters of it, `parse_settings`
+parses values by it, and a test compares luigi.cfg with it.
 """
 
 import difflib
@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from featcache.core import paths
 from featcache.errors import SettingsError
@@ -19,12 +20,12 @@ from featcache.settings.cluster_spec import ClusterSpec
 from featcache.settings.luigi_sections import LOGGING, LUIGI_SECTIONS
 from featcache.settings.schedules import CONSTANT, SHAPES, Phase
 
-_OUTPUT = ("quiet", "verbose")  # how much a run says; no setting of a project
+_OUTPUT = ("quiet", "verbose")  # how much a run prints; no settings of a project
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One key of luigi.cfg: its default as text, how its text is read, and what it means."""
+    """One key of luigi.cfg: its default as text, how its text is parsed, and what it means."""
 
     default: str
     read: Callable[[str], object]
@@ -33,7 +34,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Settings:
-    """All specs of one project and where its artifacts go."""
+    """All specs of one project, and the folder of artifacts."""
 
     dataset: specs.DatasetSpec
     features: specs.FeaturesSpec
@@ -47,12 +48,12 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        """Where this project's artifacts are: ``<artifacts>/<name>``."""
+        """The folder of this project's artifacts: ``<artifacts>/<name>``."""
         return self.artifacts / self.dataset.name
 
 
 class _ExpectedError(ValueError):
-    """What a reader expected; `parse_settings` adds section, key and value."""
+    """What a text isn't; `parse_settings` adds section, key and text."""
 
 
 def _text(text: str) -> str:
@@ -87,6 +88,10 @@ def _path(text: str) -> Path | None:
     return Path(text.strip()).expanduser() if text.strip() else None
 
 
+def _optional(read: Callable[[str], object]) -> Callable[[str], object]:
+    return lambda text: read(text) if text.strip() else None
+
+
 def _taps(text: str) -> tuple[specs.Tap, ...]:
     return tuple(specs.Tap.parse(part) for part in _parts(text))
 
@@ -95,11 +100,7 @@ def _widths(text: str) -> tuple[int, ...] | None:
     try:
         return tuple(_integer(part) for part in _parts(text)) or None
     except _ExpectedError:
-        raise _ExpectedError("widths such as 128, 128") from None
-
-
-def _optional_number(text: str) -> float | None:
-    return _number(text) if text.strip() else None
+        raise _ExpectedError("a list of widths such as 128, 128") from None
 
 
 def _schedule(text: str) -> tuple[Phase, ...] | None:
@@ -112,23 +113,15 @@ def _schedule(text: str) -> tuple[Phase, ...] | None:
                 raise _ExpectedError
             phases.append(Phase(_number(rate), _integer(epochs), shape.strip() or CONSTANT))
         except _ExpectedError:
-            raise _ExpectedError(
-                "RATExEPOCHS phases such as 1e-3x1, 1e-2x2 or cosine 3e-3x20 or one-cycle 1e-2x20"
-            ) from None
+            expected = "a list of RATExEPOCHS phases such as 1e-3x1, 1e-2x2 or cosine 3e-3x20 or one-cycle 1e-2x20"
+            raise _ExpectedError(expected) from None
     return tuple(phases) or None
 
 
-def _optional_integer(text: str) -> int | None:
-    return _integer(text) if text.strip() else None
-
-
 def _clip(text: str) -> str | float:
-    word = text.strip().lower()
-    if word in ("auto", "none"):
-        return word
     try:
-        return float(word)
-    except ValueError:
+        return _word(text) if _word(text) in ("auto", "none") else _number(text)
+    except _ExpectedError:
         raise _ExpectedError("auto, none or a number in (0, 1]") from None
 
 
@@ -147,16 +140,16 @@ def _parts(text: str) -> list[str]:
 
 SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     "Dataset": {
-        "name": Setting("digits", _text, "names the folder below artifacts/ that holds everything made from this data set"),
+        "name": Setting("digits", _text, "the data set's name, and the folder of its results below artifacts/"),
         "source": Setting("digits", _word, "where images come from: digits (embedded), folder, csv or idx"),
         "path": Setting("", _path, "the data set's folder; not used by digits"),
-        "groups": Setting("", _text, "FILE:COLUMN with what must not straddle a fold, e.g. driver_imgs_list.csv:subject"),
-        "sample_submission": Setting("", _path, "fixes the submission's ids, columns and order; empty: PATH/sample_submission.csv, sampleSubmission.csv or the like if it is there"),
+        "groups": Setting("", _text, "FILE:COLUMN; images that share a value stay in one fold, e.g. driver_imgs_list.csv:subject"),
+        "sample_submission": Setting("", _path, "fixes the submission's ids, columns and order; empty: PATH/sample_submission.csv, sampleSubmission.csv or similar, if it exists"),
     },
     "Features": {
         "backbone": Setting("vgg16", _text, "a keras.applications name or the path of your own .keras file"),
-        "weights": Setting("auto", _text, "auto (imagenet if it can be had, else random), imagenet, random or the path of a notop HDF5 file"),
-        "taps": Setting("block5_pool", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools each to one value a channel"),
+        "weights": Setting("auto", _text, "auto (imagenet if available, else random), imagenet, random or the path of a notop HDF5 file"),
+        "taps": Setting("block5_pool", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools one to a value a channel"),
         "image_size": Setting("48", _integer, "side of the square every image is resized to, in pixels"),
         "precision": Setting("auto", _word, "what convolutions compute in: auto, float32 or bfloat16; storage is float16"),
         "copies": Setting("0", _integer, "augmented copies of the training split beside the plain one"),
@@ -165,44 +158,44 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     "Heads": {
         "preset": Setting("default", _word, "default, recipe (the fast.ai head to the letter), wide or fast"),
         "hidden": Setting("", _widths, "widths of the dense layers, e.g. 128, 128; empty: the preset's"),
-        "dropout": Setting("", _optional_number, "the recipe's p, 0 <= p < 1; empty: the preset's"),
+        "dropout": Setting("", _optional(_number), "the recipe's p, 0 <= p < 1; empty: the preset's"),
         "schedule": Setting("", _schedule, "learning rates and epochs, e.g. 1e-3x1, 1e-2x2, or cosine 3e-3x20, or one-cycle 1e-2x20; empty: the preset's"),
-        "weight_decay": Setting("", _optional_number, "what each step takes off the weights, times the learning rate; empty: the preset's"),
-        "label_smoothing": Setting("", _optional_number, "share of each label that is spread over all classes; empty: the preset's"),
-        "early_stop": Setting("", _optional_integer, "end after so many epochs without a better one out of fold, 0: never; empty: the preset's"),
+        "weight_decay": Setting("", _optional(_number), "decoupled weight decay, as in AdamW; empty: the preset's"),
+        "label_smoothing": Setting("", _optional(_number), "share of each label that is spread evenly over all classes; empty: the preset's"),
+        "early_stop": Setting("", _optional(_integer), "end after this many epochs without a better out-of-fold loss, 0: never; empty: the preset's"),
         "batch_size": Setting("64", _integer, "rows a training step"),
-        "seeds": Setting("3", _integer, "heads per fold, tap and shape"),
-        "folds": Setting("5", _integer, "out-of-fold parts of the training rows"),
-        "pseudo_weight": Setting("0", _number, "train heads a second time, on test rows with soft labels too, which count this much; 0: don't"),
-        "per_group": Setting("false", _boolean, "also train heads of each group alone, as further members"),
+        "seeds": Setting("3", _integer, "heads per fold, tap and head type"),
+        "folds": Setting("5", _integer, "cross-validation folds of the training rows"),
+        "pseudo_weight": Setting("0", _number, "weight of test rows with soft labels in a second round of heads; 0: no second round"),
+        "per_group": Setting("false", _boolean, "also train heads on each group alone, as further members"),
     },
     "ConvNet": {
-        "members": Setting("0", _integer, "small convolutional networks per fold, trained end to end on augmented images; 0: none"),
-        "image_size": Setting("28", _integer, "side of the square every image is resized to for them, in pixels"),
-        "schedule": Setting("", _schedule, "learning rates and epochs, e.g. one-cycle 3e-3x12, or the notebook's 1e-3x1, 1e-1x4, 1e-2x12, 1e-3x18; empty: one cycle that fits the rows"),
+        "members": Setting("0", _integer, "convnets per fold, trained end to end on augmented images; 0: none"),
+        "image_size": Setting("28", _integer, "side of the square every image is resized to for convnets, in pixels"),
+        "schedule": Setting("", _schedule, "learning rates and epochs, e.g. one-cycle 3e-3x12, or the notebook's 1e-3x1, 1e-1x4, 1e-2x12, 1e-3x18; empty: one cycle, by the number of rows"),
         "batch_size": Setting("128", _integer, "rows a training step"),
         "precision": Setting("auto", _word, "what training computes in: auto, float32 or bfloat16; predictions are float32"),
     },
     "Ensemble": {
-        "method": Setting("auto", _word, "auto (the best by nested out-of-fold log-loss), mean, geometric (mean of logarithms) or greedy (members chosen)"),
+        "method": Setting("auto", _word, "auto (best by nested cross-validation), mean, geometric (mean of logarithms) or greedy (members chosen)"),
     },
     "Submission": {
         "format": Setting("labels", _word, "labels (one class a row) or probabilities"),
-        "columns": Setting("", _columns, "header names, the id first, each alone or as COLUMN = CLASS; empty: the sample submission's, or id and label / the class names"),
-        "clip": Setting("auto", _clip, "probabilities' upper bound: auto (found out of fold), none or a number"),
+        "columns": Setting("", _columns, "header names, the id first, others as NAME or NAME = CLASS; empty: the sample submission's, or id and label / the class names"),
+        "clip": Setting("auto", _clip, "probabilities' upper bound: auto (best for out-of-fold log-loss), none or a number"),
         "gzip": Setting("false", _boolean, "write submission.csv.gz"),
     },
     "Report": {
         "enabled": Setting("true", _boolean, "also write report/index.html, one page about the run, beside the submission"),
     },
     "Cluster": {
-        "scheduler": Setting("none", _scheduler, "who computes: none (this process), local (worker processes here) or tcp://HOST:PORT of a Dask scheduler"),
-        "workers": Setting("0", _integer, "of local: worker processes, 0: one a GPU or every four cores; of an address: how many must be there, 0: one"),
-        "threads": Setting("0", _integer, "of local: the cores of each worker; 0: all cores, dealt out"),
-        "gpus_per_worker": Setting("0", _integer, "of local: GPUs that a worker has for itself"),
+        "scheduler": Setting("none", _scheduler, "where to compute: none (this process), local (worker processes on this machine) or tcp://HOST:PORT of a Dask scheduler"),
+        "workers": Setting("0", _integer, "of local: worker processes, 0: one a GPU or every four cores; of an address: how many must be connected, 0: one"),
+        "threads": Setting("0", _integer, "of local: the cores of each worker; 0: all cores, evenly divided"),
+        "gpus_per_worker": Setting("0", _integer, "of local: GPUs of each worker"),
     },
     "Paths": {
-        "artifacts": Setting("artifacts", _path, "folder for everything that is made"),
+        "artifacts": Setting("artifacts", _path, "folder of all results"),
     },
 }  # fmt: skip
 
@@ -211,11 +204,11 @@ def check_names(sections: Mapping[str, Mapping[str, str]], others: Collection[st
     """Refuse unknown sections and keys, with the nearest known name.
 
     Args:
-        sections: section -> key -> text; Luigi's own sections are left alone.
-        others: further names that a misspelt section may have meant.
+        sections: section -> key -> text; Luigi's own sections are ignored.
+        others: further names to suggest for a misspelt section.
 
     Raises:
-        SettingsError: a section or key is unknown, or a key is there twice; near misses are suggested.
+        SettingsError: a section or key is unknown, or a key occurs twice.
     """
     for section, values in sections.items():
         known = _OUTPUT if section == "output" else SECTIONS.get(section)
@@ -230,11 +223,11 @@ def check_names(sections: Mapping[str, Mapping[str, str]], others: Collection[st
                 hint = _hint(_near(key, known), "{}")
                 raise SettingsError(f"[{section}]: unknown key {key!r}{hint}; known: {', '.join(known)}")
             if name in values and key != name:
-                raise SettingsError(f"[{section}]: expected each key once; got {name} and {key}: remove one")
+                raise SettingsError(f"[{section}] has both {name} and {key}: remove one")
 
 
 def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
-    """Read every setting; what `sections` doesn't name has its default.
+    """Parse every setting; what `sections` doesn't name has its default.
 
     Args:
         sections: section -> key (with underscores) -> text, as in luigi.cfg.
@@ -244,53 +237,53 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
         BackboneError: no such backbone, or an image size below its minimum.
     """
     check_names(sections)
-    values = {name: _read_section(name, sections.get(name, {})) for name in SECTIONS}
-    dataset = specs.DatasetSpec(**values["Dataset"])  # type: ignore[arg-type]  # read by the table above
+    values = {name: _parse_section(name, sections.get(name, {})) for name in SECTIONS}
+    dataset = specs.DatasetSpec(**values["Dataset"])
     _refuse_half_a_demo(dataset)
     artifacts = values["Paths"]["artifacts"]
-    if not isinstance(artifacts, Path):
-        raise SettingsError("[Paths] artifacts: expected a folder; got artifacts=''")
-    features = specs.FeaturesSpec(**values["Features"])  # type: ignore[arg-type]  # read by the table above
+    if artifacts is None:
+        raise SettingsError("[Paths] artifacts='' names no folder")
+    features = specs.FeaturesSpec(**values["Features"])
     backbone_settings(features)
     return Settings(
         dataset=dataset,
         features=features,
-        heads=specs.HeadsSpec(**values["Heads"]),  # type: ignore[arg-type]  # read by the table above
-        convnet=specs.ConvNetSpec(**values["ConvNet"]),  # type: ignore[arg-type]  # read by the table above
-        ensemble=specs.EnsembleSpec(**values["Ensemble"]),  # type: ignore[arg-type]  # read by the table above
-        submission=specs.SubmissionSpec(**values["Submission"]),  # type: ignore[arg-type]  # read by the table above
-        report=specs.ReportSpec(**values["Report"]),  # type: ignore[arg-type]  # read by the table above
-        cluster=ClusterSpec(**values["Cluster"]),  # type: ignore[arg-type]  # read by the table above
+        heads=specs.HeadsSpec(**values["Heads"]),
+        convnet=specs.ConvNetSpec(**values["ConvNet"]),
+        ensemble=specs.EnsembleSpec(**values["Ensemble"]),
+        submission=specs.SubmissionSpec(**values["Submission"]),
+        report=specs.ReportSpec(**values["Report"]),
+        cluster=ClusterSpec(**values["Cluster"]),
         artifacts=paths.to_be_made(artifacts, dataset.name, "[Paths] artifacts"),
     )
 
 
 def _refuse_half_a_demo(dataset: specs.DatasetSpec) -> None:
-    """The defaults are those of the embedded digits: who changes one half of them means to change the other."""
+    """The defaults are those of the embedded digits; a path or source of one's own needs the other keys, too."""
     demo = specs.DatasetSpec()
     if dataset.source == demo.source and dataset.path is not None:
         raise SettingsError(
-            f"[Dataset] source: expected folder, csv or idx for path={str(dataset.path)!r}; got source={dataset.source!r}, "
-            "the embedded digits, which have no path: --Dataset-source folder"
+            f"[Dataset] source={dataset.source!r} has no path, but path={str(dataset.path)!r} is set: "
+            "choose folder, csv or idx, e.g. --Dataset-source folder"
         )
     if dataset.source != demo.source and dataset.name == demo.name:
         raise SettingsError(
-            f"[Dataset] name: expected a name of your own for source={dataset.source!r}; got name={dataset.name!r}, that of the "
-            "embedded digits, whose artifacts would be mixed with yours: --Dataset-name NAME"
+            f"[Dataset] name={dataset.name!r} belongs to the embedded digits, not to source={dataset.source!r}: "
+            "choose a name for your data set, --Dataset-name NAME"
         )
 
 
-def _read_section(section: str, texts: Mapping[str, str]) -> dict[str, object]:
+def _parse_section(section: str, texts: Mapping[str, str]) -> dict[str, Any]:
     given = {key.replace("-", "_"): text for key, text in texts.items()}
     values = {}
     for key, setting in SECTIONS[section].items():
         text = given.get(key, setting.default)
-        if setting.read in (_path, _text):  # texts may be paths that stay as they are written
+        if setting.read in (_path, _text):  # a text may be a path, too
             paths.expanded(Path(text.strip()), f"[{section}] {key}")
         try:
             values[key] = setting.read(text)
         except _ExpectedError as expected:
-            raise SettingsError(f"[{section}] {key}: expected {expected}; got {key}={text!r}") from None
+            raise SettingsError(f"[{section}] {key}={text!r} is not {expected}") from None
     return values
 
 

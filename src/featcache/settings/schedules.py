@@ -1,4 +1,4 @@
-"""Learning rates over a training: constant steps, cosine and one-cycle phases, as luigi.cfg writes them."""
+"""Learning rates of a training: constant, cosine and one-cycle phases."""
 
 import math
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class Phase(NamedTuple):
         rate: the learning rate; of a cosine phase the first, of a one-cycle phase the highest.
         epochs: passes over the training rows.
         shape: one of `SHAPES`: ``constant``; ``cosine``, falling to 0; ``one-cycle``, rising for a third of the steps
-            from a 25th of `rate`, then falling by a cosine to a ten-thousandth. Adam's momentum stays as it is.
+            from a 25th of `rate`, then falling by a cosine to a ten-thousandth, at constant momentum.
     """
 
     rate: float
@@ -35,7 +35,7 @@ class Phase(NamedTuple):
         return self.rate
 
     def __str__(self) -> str:
-        """As luigi.cfg has it."""
+        """Its text in luigi.cfg."""
         prefix = "" if self.shape == CONSTANT else f"{self.shape} "
         return f"{prefix}{self.rate:g}x{self.epochs}"
 

@@ -28,35 +28,36 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def one_of(setting: str, value: str, known: Iterable[str]) -> None:
-    """Refuse a `value` that is not `known`, naming the nearest.
-
-    Raises:
-        SettingsError: `value` is not among `known`.
-    """
+    """Raise a `SettingsError` that names the nearest, unless `value` is `known`."""
     known = list(known)
     if value not in known:
         near = difflib.get_close_matches(value, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise SettingsError(f"{setting}: expected one of {', '.join(known)}; got {setting.split()[-1]}={value!r}{hint}")
+        hint = f", did you mean {near[0]}?" if near else ""
+        raise SettingsError(f"{setting}={value!r} is unknown{hint}; known: {', '.join(known)}")
 
 
 def at_least(setting: str, value: float, low: float) -> None:
-    """Refuse a `value` below `low`.
-
-    Raises:
-        SettingsError: `value` is too small.
-    """
-    if not value >= low:
-        raise SettingsError(f"{setting}: expected a number of at least {low}; got {setting.split()[-1]}={value!r}")
+    """Raise a `SettingsError` if `value` is below `low`."""
+    _check_range(setting, value, ok=value >= low, allowed=f"at least {low}")
 
 
-def _check_schedule(setting: str, schedule: Sequence[tuple[Any, ...]] | None) -> None:
-    if schedule is not None and not schedule:
-        raise SettingsError(f"{setting}: expected RATExEPOCHS, e.g. 1e-3x1, 1e-2x2; got schedule=''")
-    for phase in (Phase(*phase) for phase in schedule or ()):
+def _check_range(setting: str, value: object, *, ok: bool, allowed: str) -> None:
+    if not ok:
+        raise SettingsError(f"{setting}={value!r} is out of range: {allowed}")
+
+
+def _phases(setting: str, schedule: Sequence[tuple[Any, ...]] | None) -> tuple[Phase, ...] | None:
+    """Return plain tuples as phases, checked."""
+    if schedule is None:
+        return None
+    phases = tuple(Phase(*phase) for phase in schedule)
+    if not phases:
+        raise SettingsError(f"{setting}='' has no phase: RATExEPOCHS, e.g. 1e-3x1, 1e-2x2")
+    for phase in phases:
         one_of(setting, phase.shape, SHAPES)
-        if not (math.isfinite(phase.rate) and phase.rate > 0 and phase.epochs >= 1):
-            raise SettingsError(f"{setting}: expected rates above 0 and epochs of at least 1; got {phase}")
+        ok = math.isfinite(phase.rate) and phase.rate > 0 and phase.epochs >= 1
+        _check_range(setting, str(phase), ok=ok, allowed="rates above 0 and epochs of at least 1")
+    return phases
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,13 @@ class DatasetSpec:
     def __post_init__(self) -> None:
         """Refuse impossible settings."""
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST:
-            expected = f"expected at most {_LONGEST} letters, digits, '.', '_' and '-', as it names a folder"
-            raise SettingsError(f"[Dataset] name: {expected}; got name={self.name!r}")
+            allowed = f"at most {_LONGEST} letters, digits, '.', '_' and '-'"
+            raise SettingsError(f"[Dataset] name={self.name!r} can't name a folder: {allowed}")
         one_of("[Dataset] source", self.source, SOURCES)
         if self.source != "digits" and self.path is None:
-            raise SettingsError(
-                f"[Dataset] path: expected the folder of the images for source={self.source!r}; got none"
-            )
+            raise SettingsError(f"[Dataset] path is missing: source={self.source!r} needs the folder of the images")
         if self.groups and ":" not in self.groups:
-            raise SettingsError(f"[Dataset] groups: expected FILE:COLUMN; got groups={self.groups!r}")
+            raise SettingsError(f"[Dataset] groups={self.groups!r} is not FILE:COLUMN")
 
 
 @dataclass(frozen=True)
@@ -100,14 +99,14 @@ class Tap:
 
     @classmethod
     def parse(cls, text: str) -> "Tap":
-        """Read ``LAYER``, ``LAYER:avg`` or ``LAYER:max``.
+        """Parse ``LAYER``, ``LAYER:avg`` or ``LAYER:max``.
 
         Raises:
             SettingsError: the text is none of these.
         """
         layer, _, pooling = text.strip().partition(":")
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", layer):
-            raise SettingsError(f"[Features] taps: expected a layer's name, LAYER:avg or LAYER:max; got taps={text!r}")
+            raise SettingsError(f"[Features] taps={text!r} is not a layer's name, LAYER:avg or LAYER:max")
         if pooling or text.strip().endswith(":"):
             one_of("[Features] taps", pooling, POOLINGS)
         return cls(layer, pooling)
@@ -118,7 +117,7 @@ class Tap:
         return f"{self.layer}_{self.pooling}" if self.pooling else self.layer
 
     def __str__(self) -> str:
-        """The setting's text, which `parse` reads again."""
+        """The setting's text, for `parse`."""
         return f"{self.layer}:{self.pooling}" if self.pooling else self.layer
 
 
@@ -145,12 +144,12 @@ class FeaturesSpec:
     augmentation: AugmentPolicy = RECIPE
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings; what only the backbone knows it refuses itself."""
+        """Refuse impossible settings; the backbone checks the names of the taps."""
         if not self.taps:
-            raise SettingsError("[Features] taps: expected at least one layer; got taps=''")
+            raise SettingsError("[Features] taps='' names no layer")
         names = [tap.name for tap in self.taps]
         if len(set(names)) != len(names):
-            raise SettingsError(f"[Features] taps: expected each tap once; got taps={', '.join(map(str, self.taps))!r}")
+            raise SettingsError(f"[Features] taps={', '.join(map(str, self.taps))!r} names a tap twice")
         at_least("[Features] image_size", self.image_size, 1)
         one_of("[Features] precision", self.precision, PRECISIONS)
         at_least("[Features] copies", self.copies, 0)
@@ -158,21 +157,21 @@ class FeaturesSpec:
 
 @dataclass(frozen=True)
 class HeadsSpec:
-    """How heads are trained ([Heads] in luigi.cfg). None means: as the preset has it.
+    """How heads are trained ([Heads] in luigi.cfg). None means the preset's value.
 
     Attributes:
         preset: one of `PRESETS`.
         hidden: widths of the dense layers, e.g. (128, 128).
         dropout: the recipe's p, 0 <= p < 1.
         schedule: phases in order; plain (learning rate, epochs) pairs are constant ones.
-        weight_decay: what Adam takes off each kernel a step, times the learning rate.
+        weight_decay: decoupled weight decay of the kernels, as in AdamW.
         label_smoothing: the share of each label that is spread over all classes, 0 <= label_smoothing < 1.
-        early_stop: epochs without a better one after which training ends, 0: never.
+        early_stop: epochs without improvement after which training ends, 0: never.
         batch_size: rows a step.
         seeds: heads per fold, seeded 0..seeds-1.
         folds: out-of-fold parts of the training rows, at least 2.
-        pseudo_weight: what a test row with soft labels counts for beside a training row, in a second round; 0: no such round.
-        per_group: also train heads of each group alone.
+        pseudo_weight: the weight of a test row with soft labels beside a training row, in a second round; 0: no such round.
+        per_group: also train heads on each group alone.
     """
 
     preset: str = "default"
@@ -193,33 +192,26 @@ class HeadsSpec:
         one_of("[Heads] preset", self.preset, PRESETS)
         for width in self.hidden or ():
             at_least("[Heads] hidden", width, 1)
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise SettingsError(f"[Heads] dropout: expected 0 <= dropout < 1; got dropout={self.dropout!r}")
-        if self.schedule is not None:
-            object.__setattr__(self, "schedule", tuple(Phase(*phase) for phase in self.schedule))
-        _check_schedule("[Heads] schedule", self.schedule)
-        if self.weight_decay is not None and not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise SettingsError(f"[Heads] weight_decay: expected 0 or more; got weight_decay={self.weight_decay!r}")
-        if self.label_smoothing is not None and not 0 <= self.label_smoothing < 1:
-            raise SettingsError(
-                f"[Heads] label_smoothing: expected 0 <= label_smoothing < 1; got label_smoothing={self.label_smoothing!r}"
-            )
-        if self.early_stop is not None:
-            at_least("[Heads] early_stop", self.early_stop, 0)
+        for name in ("dropout", "label_smoothing"):
+            value = getattr(self, name)
+            _check_range(f"[Heads] {name}", value, ok=value is None or 0 <= value < 1, allowed=f"0 <= {name} < 1")
+        object.__setattr__(self, "schedule", _phases("[Heads] schedule", self.schedule))
+        decay = self.weight_decay
+        _check_range("[Heads] weight_decay", decay, ok=decay is None or 0 <= decay < math.inf, allowed="0 or more")
+        at_least("[Heads] early_stop", self.early_stop or 0, 0)
         at_least("[Heads] batch_size", self.batch_size, 2)
         at_least("[Heads] seeds", self.seeds, 1)
         at_least("[Heads] folds", self.folds, 2)
-        if not 0 <= self.pseudo_weight <= 1:
-            expected = "expected 0 (off) to 1 (as much as a labelled row)"
-            raise SettingsError(f"[Heads] pseudo_weight: {expected}; got pseudo_weight={self.pseudo_weight!r}")
+        allowed = "0 (off) to 1 (as much as a labelled row)"
+        _check_range("[Heads] pseudo_weight", self.pseudo_weight, ok=0 <= self.pseudo_weight <= 1, allowed=allowed)
 
 
 @dataclass(frozen=True)
 class ConvNetSpec:
-    """How small convolutional networks are trained end to end ([ConvNet] in luigi.cfg).
+    """How convnets are trained end to end ([ConvNet] in luigi.cfg).
 
     Attributes:
-        members: seeds 0..members-1, a network for each and fold; 0 trains none.
+        members: seeds 0..members-1, each with a convnet a fold; 0 trains none.
         image_size: side of the square every image is resized to, in pixels; at least `SMALLEST_CONVNET_IMAGE`.
         schedule: phases in order; None for one cycle whose epochs the number of rows decides.
         batch_size: rows a step.
@@ -236,9 +228,7 @@ class ConvNetSpec:
         """Refuse impossible settings."""
         at_least("[ConvNet] members", self.members, 0)
         at_least("[ConvNet] image_size", self.image_size, SMALLEST_CONVNET_IMAGE)
-        if self.schedule is not None:
-            object.__setattr__(self, "schedule", tuple(Phase(*phase) for phase in self.schedule))
-        _check_schedule("[ConvNet] schedule", self.schedule)
+        object.__setattr__(self, "schedule", _phases("[ConvNet] schedule", self.schedule))
         at_least("[ConvNet] batch_size", self.batch_size, 2)
         one_of("[ConvNet] precision", self.precision, PRECISIONS)
 
@@ -284,9 +274,11 @@ class SubmissionSpec:
         one_of("[Submission] format", self.format, FORMATS)
         if len(self.columns) == 1:
             raise SettingsError(
-                f"[Submission] columns: expected the id column and at least one more; got columns={self.columns[0]!r}"
+                f"[Submission] columns={self.columns[0]!r}: the id column needs at least one more beside it"
             )
         if isinstance(self.clip, str):
             one_of("[Submission] clip", self.clip, ("auto", "none"))
-        elif not 0 < self.clip <= 1:
-            raise SettingsError(f"[Submission] clip: expected auto, none or a number in (0, 1]; got clip={self.clip!r}")
+        else:
+            _check_range(
+                "[Submission] clip", self.clip, ok=0 < self.clip <= 1, allowed="auto, none or a number in (0, 1]"
+            )
