@@ -1,4 +1,4 @@
-"""Why an artifact isn't what settings and images demand now: one line of what changed, found in what it was made from."""
+"""Why an artifact is stale: one line of what changed in settings, files and rows since it was made."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,12 +20,12 @@ from featcache.settings import backbone_settings
 
 MISSING = "nothing there yet"
 _UNRESOLVED = "unresolved"
-# Row settings that follow from others, which say more.
+# Row settings that follow from others, which are named instead.
 _FOLLOWING = ("preprocessing", "weights", "storage", "augmentation")
 
 
 def manifest_reason(folder: Path, now: Manifest) -> str:
-    """Say what of the images changed since the manifest in `folder` was written."""
+    """Return how the images changed since the manifest in `folder` was written."""
     try:
         before = Manifest.load(folder)
     except CacheError:
@@ -38,11 +38,11 @@ def manifest_reason(folder: Path, now: Manifest) -> str:
         names = [*(f"class {name!r} added" for name in sorted(extra)), *(f"class {n!r} removed" for n in sorted(gone))]
         rows = manifests_differ(before, now)
         return "; ".join(["Manifest: " + ", ".join(names or ["classes changed"]), *([rows] if rows else [])])
-    return manifests_differ(before, now) or "Manifest: its listing.json doesn't vouch for it"
+    return manifests_differ(before, now) or "Manifest: listing.json does not match"
 
 
 def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | None) -> str:
-    """Say why a feature cache isn't complete: settings that changed, or rows; "" where neither did.
+    """Return why a feature cache isn't complete: settings that changed, or rows; "" where neither did.
 
     Args:
         project: the settings.
@@ -66,7 +66,7 @@ def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | N
 
 
 def cached_rows_changed(reader: Reader, manifest: Manifest) -> str:
-    """Say how the rows of a cache differ from what the manifest lists now; "" when they don't."""
+    """Return how the rows of a cache differ from those that the manifest lists; "" when they don't."""
     fine = ConstantText("", len(reader))
     stored = Rows(reader.ids, reader.labels, reader.groups, reader.digests, fine)
     counts = _RowChanges()
@@ -76,11 +76,11 @@ def cached_rows_changed(reader: Reader, manifest: Manifest) -> str:
 
 
 def record_reason(artifact: Artifact, siblings: Iterable[Path] = ()) -> tuple[str, tuple[str, ...]]:
-    """Say why the artifact of a record isn't complete.
+    """Return why the artifact of a record isn't complete.
 
     Args:
-        artifact: what is demanded now.
-        siblings: records of the same kind made with other settings; the newest is compared where there is none.
+        artifact: the current one.
+        siblings: records of the same kind made with other settings; the newest is compared if there is none.
 
     Returns:
         The settings or files that changed ("" for none), and the stages upstream whose results did.
@@ -136,7 +136,7 @@ def _text(value: object) -> str:
 
 
 def features_reason(project: Project, reader: Reader, copy: int) -> str:
-    """Say which settings a cache was made with that are others now; what only follows from one of them isn't named."""
+    """Return which settings changed since a cache was made, without those that only follow from others."""
     spec = project.settings.features
     weights, precision = project.weights_digest() or _UNRESOLVED, project.precision() or _UNRESOLVED
     now = row_settings(spec, backbone_settings(spec), weights, precision, copy)
@@ -158,12 +158,12 @@ def features_reason(project: Project, reader: Reader, copy: int) -> str:
     reasons = [f"Features: {', '.join(parts)}"] if parts else []
     reasons += ["weights file changed"] if file_changed else []
     if {"stage", "decoding"} & set(different):
-        reasons.append("another version of featcache decodes or computes otherwise")
+        reasons.append("another version of featcache decodes or computes differently")
     return "; ".join(reasons)
 
 
 def _weights_setting(reader: Reader) -> object:
-    """``[Features] weights`` as it was when the file was made; another file may stand behind the same one."""
+    """``[Features] weights`` when the file was made; the file behind it may have changed."""
     stored = reader.run.get("weights")
     return stored.get("setting") if isinstance(stored, dict) else None
 
@@ -190,19 +190,19 @@ def manifests_differ(before: Manifest, now: Manifest) -> str:
 
 
 class _Listed:
-    """The rows of one split, with labels as names: their indices shift when a class is added."""
+    """The rows of one split, with labels as names, as their indices shift when a class is added."""
 
     def __init__(self, rows: Rows | None, class_names: Sequence[str]) -> None:
         self.rows = Rows((), np.empty(0, np.int32), (), (), ()) if rows is None else rows
         self._names = (*class_names, "")  # -1, an unknown label, is the last
 
     def what(self, row: int) -> tuple[str, str]:
-        """What else than its content makes a row: the label's name and the group."""
+        """The label's name and the group of a row."""
         return self._names[self.rows.labels[row]], self.rows.groups[row]
 
 
 class _RowChanges:
-    """Counts, split after split, of how rows differ; a row that went and came back elsewhere was renamed."""
+    """Counts, split after split, of how rows differ; a row that was removed and added elsewhere was renamed."""
 
     def __init__(self) -> None:
         self.changed = self.labelled = 0
@@ -236,7 +236,7 @@ class _RowChanges:
             "removed": max(0, len(self._went) - renamed),
             "renamed": renamed,
             "changed": self.changed,
-            "labelled otherwise": self.labelled,
+            "relabelled": self.labelled,
         }
         parts = [f"{count:,} {what}" for what, count in counts.items() if count]
         if not parts and self.moved:
