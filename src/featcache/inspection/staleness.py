@@ -20,6 +20,7 @@ from featcache.settings import backbone_settings
 
 MISSING = "nothing there yet"
 _UNRESOLVED = "unresolved"
+_NO_ROWS = Rows((), np.empty(0, np.int32), (), (), ())
 # Row settings that follow from others, which are named instead.
 _FOLLOWING = ("preprocessing", "weights", "storage", "augmentation")
 
@@ -67,12 +68,9 @@ def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | N
 
 def cached_rows_changed(reader: Reader, manifest: Manifest) -> str:
     """Return how the rows of a cache differ from those that the manifest lists; "" when they don't."""
-    fine = ConstantText("", len(reader))
-    stored = Rows(reader.ids, reader.labels, reader.groups, reader.digests, fine)
-    counts = _RowChanges()
-    listed = manifest.splits.get(reader.split)
-    counts.compare(_Listed(stored, reader.class_names), _Listed(listed, manifest.class_names))
-    return counts.text()
+    stored = Rows(reader.ids, reader.labels, reader.groups, reader.digests, ConstantText("", len(reader)))
+    listed = manifest.splits.get(reader.split, _NO_ROWS)
+    return _rows_differ([(stored, listed)], reader.class_names, manifest.class_names)
 
 
 def record_reason(artifact: Artifact, siblings: Iterable[Path] = ()) -> tuple[str, tuple[str, ...]]:
@@ -181,64 +179,29 @@ def _sibling(folder: Path, split: str, copy: int) -> Reader | None:
 
 def manifests_differ(before: Manifest, now: Manifest) -> str:
     """``Manifest: 3 added, 1 changed``; "" when all rows are the same."""
-    counts = _RowChanges()
-    for split in SPLITS:
-        counts.compare(
-            *(_Listed(manifest.splits.get(split), manifest.class_names) for manifest in (before, now)),
-        )
-    return counts.text()
+    splits = [(before.splits.get(split, _NO_ROWS), now.splits.get(split, _NO_ROWS)) for split in SPLITS]
+    return _rows_differ(splits, before.class_names, now.class_names)
 
 
-class _Listed:
-    """The rows of one split, with labels as names, as their indices shift when a class is added."""
-
-    def __init__(self, rows: Rows | None, class_names: Sequence[str]) -> None:
-        self.rows = Rows((), np.empty(0, np.int32), (), (), ()) if rows is None else rows
-        self._names = (*class_names, "")  # -1, an unknown label, is the last
-
-    def what(self, row: int) -> tuple[str, str]:
-        """The label's name and the group of a row."""
-        return self._names[self.rows.labels[row]], self.rows.groups[row]
-
-
-class _RowChanges:
-    """Counts, split after split, of how rows differ; a row that was removed and added elsewhere was renamed."""
-
-    def __init__(self) -> None:
-        self.changed = self.labelled = 0
-        self.moved = False
-        self._came: list[str] = []
-        self._went: list[str] = []
-
-    def compare(self, then: _Listed, now: _Listed) -> None:
-        """Count the rows of one split."""
-        places = index_of(now.rows.ids, then.rows.ids)
-        kept = np.zeros(len(then.rows), bool)
-        kept[places[places != NOT_FOUND]] = True
-        self._went += [then.rows.digests[row] for row in np.flatnonzero(~kept).tolist()]
-        self._came += [now.rows.digests[row] for row in np.flatnonzero(places == NOT_FOUND).tolist()]
-        self.moved |= not np.array_equal(places, np.arange(len(then.rows)))
-        for row, digest in enumerate(now.rows.digests):
-            before = int(places[row])
-            if before == NOT_FOUND:
-                continue
-            if then.rows.digests[before] != digest:
-                self.changed += 1
-            elif then.what(before) != now.what(row):
-                self.labelled += 1
-
-    def text(self) -> str:
-        """``Manifest: 3 added, 1 changed``; "" when nothing changed."""
-        gone = set(self._went)
-        renamed = sum(digest in gone for digest in self._came)
-        counts = {
-            "added": len(self._came) - renamed,
-            "removed": max(0, len(self._went) - renamed),
-            "renamed": renamed,
-            "changed": self.changed,
-            "relabelled": self.labelled,
-        }
-        parts = [f"{count:,} {what}" for what, count in counts.items() if count]
-        if not parts and self.moved:
-            parts = ["order changed"]
-        return f"Manifest: {', '.join(parts)}" if parts else ""
+def _rows_differ(splits: Sequence[tuple[Rows, Rows]], old_names: Sequence[str], new_names: Sequence[str]) -> str:
+    """Compare rows before and now, split by split; a row that was removed and added elsewhere was renamed."""
+    came, went, changed, relabelled, moved = list[str](), list[str](), 0, 0, False
+    old_names, new_names = (*old_names, ""), (*new_names, "")  # -1, an unknown label, is the last
+    for then, now in splits:
+        places = index_of(now.ids, then.ids)
+        kept = np.flatnonzero(places != NOT_FOUND)
+        went += [then.digests[row] for row in np.delete(np.arange(len(then)), places[kept]).tolist()]
+        came += [now.digests[row] for row in np.flatnonzero(places == NOT_FOUND).tolist()]
+        moved |= not np.array_equal(places, np.arange(len(then)))
+        for row, before in zip(kept.tolist(), places[kept].tolist(), strict=True):
+            same_label = old_names[then.labels[before]] == new_names[now.labels[row]]
+            if then.digests[before] != now.digests[row]:
+                changed += 1
+            elif not same_label or then.groups[before] != now.groups[row]:
+                relabelled += 1
+    gone = set(went)
+    renamed = sum(digest in gone for digest in came)
+    counts = {"added": len(came) - renamed, "removed": max(0, len(went) - renamed), "renamed": renamed}
+    counts |= {"changed": changed, "relabelled": relabelled}
+    parts = [f"{count:,} {what}" for what, count in counts.items() if count] or ["order changed"] * moved
+    return f"Manifest: {', '.join(parts)}" if parts else ""
