@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ import featcache
 from featcache.cache.row_lookup import find_rows
 from featcache.cache.writer import CacheWriter
 from featcache.core.folder_lock import LOCK_NAME, folder_lock
+from featcache.core.rows import Rows
 from featcache.dataset.listing import build_manifest, current_key, list_files
 from featcache.dataset.manifest import Manifest
 from featcache.dataset.sources.source import open_source
@@ -34,11 +36,11 @@ from featcache.training.heads.bag import Bag, HeadId, History
 from featcache.training.heads.bag_file import load_bag, write_bag
 from featcache.training.heads.presets import resolve_heads
 from featcache.training.metrics import Interval, Scores
-from featcache.training.prediction_file import stored_record
-from featcache.training.predictions import Predictions
+from featcache.training.predictions import Predictions, stored_members, stored_probabilities
 
 MEMORY = 4 << 30
 ROWS = make_rows(9)
+SIX = Rows(tuple("abcdéf"), np.arange(6, dtype=np.int32) % 3, [""] * 6, ["d"] * 6, [""] * 6)
 
 
 def make_cache(folder):
@@ -75,16 +77,17 @@ def resume_cache(folder):
 def make_predictions(folder):
     values = np.random.default_rng(0).dirichlet([1, 1, 1], (2, 6)).astype(np.float32)
     names, labels = ("ant", "bée", "cat"), np.arange(6, dtype=np.int32) % 3
-    Predictions(tuple("abcdéf"), labels, ("m1", "m2"), values, names).save(
-        folder / "test.hdf5", {"key": "k", "run": "r"}
-    )
-    return [folder / "test.hdf5"]
+    predictions = Predictions(SIX.ids, labels, ("m1", "m2"), values, names, labels % 2, rows_key=SIX.key)
+    (folder / "bag.json").write_text(json.dumps({"key": "k", "run": "r", "predictions": predictions.save(folder)}))
+    return [folder / name for name in ("bag.json", "out_of_fold.npy", "folds.npy")]
 
 
 def read_predictions(folder):
-    stored_record(folder / "test.hdf5")
-    loaded = Predictions.load(folder / "test.hdf5")
-    loaded.scored(), loaded.align(loaded.ids[:2])
+    for read in (stored_members, stored_probabilities):
+        with suppress(FeatcacheError):
+            read(folder / "bag.json")
+    loaded = Predictions.load(folder / "bag.json", SIX)
+    loaded.scored(), loaded.take(np.arange(2))
 
 
 def make_bag(folder):

@@ -79,7 +79,7 @@ def test_publishing_replaces_what_was_there(partial):
         assert [path.name for path in model_paths(partial.folder)] == ["fold2.keras", "fold10.keras"]
         assert model_path(partial.folder, 2).read_bytes() == content
         names = {path.name for path in partial.folder.iterdir()}
-        assert names == {"convnet.json", "fold2.keras", "fold10.keras", "out_of_fold.hdf5"}
+        assert names == {"convnet.json", "fold2.keras", "fold10.keras", "out_of_fold.npy"}
     assert [path.name for path in partial.folder.parent.iterdir()] == ["seed0-abc"]
 
 
@@ -99,4 +99,4 @@ def test_a_kill_while_it_is_published_loses_no_fold(partial, monkeypatch):
         assert partial.finished(0) == partial.finished(1) == HISTORY, step
     partial.publish({"key": "key"}, said)
     names = {path.name for path in partial.folder.iterdir()}
-    assert names == {"convnet.json", "fold0.keras", "fold1.keras", "out_of_fold.hdf5"}
+    assert names == {"convnet.json", "fold0.keras", "fold1.keras", "out_of_fold.npy"}

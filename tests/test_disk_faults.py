@@ -156,7 +156,7 @@ def test_a_quota_is_used_up(tmp_path, whole):
         ("after:block1_pool_avg-fast-*", "heads/*-fast-*/bag.npz"),
         ("after:block1_pool_avg-fast-*", "heads"),
         ("after:ensemble.json", "ensemble.json"),
-        ("after:test.hdf5", "predictions/test.hdf5"),
+        ("after:test-????????", "predictions/test-????????/probabilities.npy"),
     ],
 )
 def test_a_file_vanishes_while_luigi_runs(tmp_path, whole, moment, vanishing):

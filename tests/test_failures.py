@@ -28,7 +28,7 @@ from featcache.core.progress import Silent
 from featcache.dataset.decoding.decode import decode_rgb
 from featcache.dataset.listing import build_manifest, current_key, list_files
 from featcache.dataset.sources.source import open_source
-from featcache.errors import CacheError, CacheLockedError, StorageError
+from featcache.errors import CacheError, CacheLockedError, CacheMismatchError, StorageError
 from featcache.features import extraction_job
 from featcache.features.extract import extract_copies
 from featcache.features.extraction_job import Extraction, row_settings
@@ -120,9 +120,9 @@ def test_03_features_labels_and_ids_in_another_order(tmp_path):
     sorted_elsewhere = tuple(sorted(reader.ids))
     labels, values = np.full(6, -1, np.int32), np.arange(12, dtype=np.float32).reshape(1, 6, 2)
     first = Predictions(tuple(reader.ids), labels, ("a",), values, ("x", "y"))
-    second = Predictions(sorted_elsewhere, labels, ("b",), first.align(sorted_elsewhere).probabilities, ("x", "y"))
-    joined = joined_members([first, second])
-    np.testing.assert_array_equal(joined.probabilities[0], joined.probabilities[1])
+    second = Predictions(sorted_elsewhere, labels, ("b",), values, ("x", "y"))
+    with pytest.raises(CacheMismatchError, match="predicted different rows"):
+        joined_members([first, second])
 
 
 @pytest.mark.parametrize("n", [1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH - 1, 2 * BATCH, 2 * BATCH + 1])

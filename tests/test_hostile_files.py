@@ -18,9 +18,7 @@ from featcache.dataset.manifest import Manifest
 from featcache.dataset.sources.source import open_source
 from featcache.ensemble.ensemble import Ensemble
 from featcache.errors import CacheError, CacheFormatError, FeatcacheError, SourceError
-from featcache.training import prediction_file
 from featcache.training.heads.bag_file import load_bag
-from featcache.training.prediction_file import stored_record
 from featcache.training.predictions import Predictions
 
 EXAMPLES = {"cache": 300, "partial": 300, "predictions": 300, "bag": 300, "project": 120, "lock": 100, "idx": 100, "csv": 100, "images": 60}  # fmt: skip
@@ -42,23 +40,35 @@ def test_mutated_files_are_refused_in_one_line_or_read(kinds):
 # ---- found by fuzzing, kept
 
 
-def test_damaged_predictions_never_reach_hdf5(tmp_path, monkeypatch):
-    """A flipped byte in the heap of texts made HDF5 run forever."""
-    (path,) = fuzzing.make_predictions(tmp_path)
-    whole = path.read_bytes()
-    assert stored_record(path) == {"key": "k", "run": "r"}
+def test_damaged_predictions_are_refused_before_numpy_parses_them(tmp_path, monkeypatch):
+    record, *files = fuzzing.make_predictions(tmp_path)
+    load = np.load
 
-    def refuse(*_, **__):
-        raise AssertionError("HDF5 was asked to open a damaged file")
+    def refuse(path, **options):
+        assert Path(path) not in damaged, "NumPy was asked to open a damaged file"
+        return load(path, **options)
 
-    monkeypatch.setattr(prediction_file.h5py, "File", refuse)
-    for place in range(0, len(whole), 97):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
-        with pytest.raises(CacheFormatError, match="expected predictions"):
-            Predictions.load(path)
-    for damaged in (whole[:300], whole[:-1], whole + b"\0", b"", b"[" * 100_000 + b"\n"):
-        path.write_bytes(damaged)
-        assert stored_record(path) is None
+    monkeypatch.setattr(np, "load", refuse)
+    for path in files:
+        whole, damaged = path.read_bytes(), {path}
+        flipped = [whole[:i] + bytes([whole[i] ^ 0xFF]) + whole[i + 1 :] for i in range(0, len(whole), 7)]
+        for content in (*flipped, whole[:100], whole[:-1], whole + b"\0", b""):
+            path.write_bytes(content)
+            with pytest.raises(CacheFormatError, match=f"{path.name}: checksum mismatch: remove .* and run again"):
+                Predictions.load(record, fuzzing.SIX)
+        path.write_bytes(whole)
+        damaged.clear()
+        assert Predictions.load(record, fuzzing.SIX).members == ("m1", "m2")
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../out_of_fold.npy", "", 3, None])
+def test_forged_names_of_files_lead_nowhere(tmp_path, name):
+    record, *_ = fuzzing.make_predictions(tmp_path)
+    stored = json.loads(record.read_text())
+    stored["predictions"]["files"] = {str(name): "0" * 64} if name is not None else [name]
+    record.write_text(json.dumps(stored))
+    with pytest.raises(CacheFormatError, match="can't be used"):
+        Predictions.load(record, fuzzing.SIX)
 
 
 def without_a_member(stored):

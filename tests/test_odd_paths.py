@@ -28,14 +28,14 @@ from featcache.dataset.listing import build_manifest
 from featcache.dataset.sources.source import open_source
 from featcache.ensemble.ensemble import Ensemble
 from featcache.ensemble.sample_submission import read_sample
-from featcache.errors import FeatcacheError, SettingsError, SourceError, StorageError, WeightsError
+from featcache.errors import CacheFormatError, FeatcacheError, SettingsError, SourceError, StorageError, WeightsError
 from featcache.features.weights import known_digest, resolve_weights
 from featcache.inference.predictor import _decode, find_images
 from featcache.project import open_project
 from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.specs import DatasetSpec, FeaturesSpec
 from featcache.training.heads.bag_file import load_bag
-from featcache.training.prediction_file import stored_record
+from featcache.training.predictions import stored_members
 
 WEAK = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner")  # root without its powers
 
@@ -106,7 +106,8 @@ def test_nothing_but_a_regular_file_is_opened(tmp_path, make):
     assert not paths.is_file(path)
     assert paths.what_is(path) not in (paths.FILE, paths.NOTHING)
     assert read_json(path) is None
-    assert stored_record(path) is None
+    with pytest.raises(CacheFormatError, match="can't be used"):
+        stored_members(path)
     if make in (fifo, dangling):
         assert not is_held(path)
 
@@ -308,7 +309,7 @@ def littered(tmp_path):
     """A project's folder in which whatever can lie there does."""
     fuzzing.make_project(tmp_path)
     out = tmp_path / "out"
-    for room in ("features", "heads/b", "convnets", "predictions"):
+    for room in ("features", "heads/b", "convnets", "predictions/test-00000000"):
         (out / room).mkdir(parents=True)
     for name in ("ensemble.json", "submission.json"):
         (out / name).unlink()
@@ -327,7 +328,7 @@ def littered(tmp_path):
         fifo(out / "ensemble.json"),
         circle(out / "submission.json"),
         fifo(out / "heads/b/bag.json"),
-        fifo(out / "predictions/test.hdf5"),
+        fifo(out / "predictions/test-00000000/predictions.json"),
     )
     (out / "features/folder.h5").mkdir()
     locked = tmp_path / "locked"

@@ -10,7 +10,6 @@ from functools import partial
 
 import numpy as np
 
-from featcache.core.texts import index_of
 from featcache.ensemble import combination
 from featcache.ensemble.combination import Combination, combine, normalised
 from featcache.ensemble.ensemble import Ensemble
@@ -21,13 +20,13 @@ from featcache.training import Predictions, RowScores, Scores, bootstrap, judge_
 _MEMORY_BYTES = 1 << 26  # members' tables up to this size are read once
 
 
-def select_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequence[str] = ()) -> Ensemble:
+def select_ensemble(out_of_fold: Predictions, method: str = AUTO) -> Ensemble:
     """Combine the members on their out-of-fold predictions, and score that on folds that it wasn't fitted to.
 
     Args:
-        out_of_fold: training rows with their folds; those without label or with NaN are left out.
+        out_of_fold: training rows with their folds; those without label or with NaN are left out. Rows of one group
+            are drawn together for the interval.
         method: ``greedy``, ``mean``, ``geometric``, or ``auto``: the one of the lowest nested log-loss.
-        groups: texts, one for each row of `out_of_fold`, for the interval; empty: every row alone.
 
     Raises:
         SettingsError: an unknown method.
@@ -44,7 +43,6 @@ def select_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequen
     folds = {fold: search.combined(search.method(fold), fold) for fold in numbers}
     whole = search.combined(search.method())
     nested = search.nested(folds.__getitem__)
-    drawn = [groups[row] for row in index_of(known.ids, out_of_fold.ids).tolist()] if any(groups) else ()
     by_method = {name: search.nested(partial(search.combined, name)) for name in search.methods}
     return Ensemble(
         candidates=known.members,
@@ -52,7 +50,7 @@ def select_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequen
         whole=whole,
         folds=folds,
         scores=nested.scores(),
-        interval=bootstrap([nested], drawn)[0],
+        interval=bootstrap([nested], known.groups)[0],
         method_scores={name: each.scores() for name, each in by_method.items()},
         member_scores=dict(zip(known.members, search.member_scores, strict=True)),
         best_single=known.members[search.best_member()],

@@ -12,7 +12,7 @@ from featcache.dataset import luminance
 from featcache.ensemble import Combination, Ensemble, submission_clip
 from featcache.errors import CacheMismatchError, SettingsError, WeightsError
 from featcache.project import LOG_NAME, Artifact, Project
-from featcache.training import OUT_OF_FOLD_FILE, Bag, Predictions, load_bag, stored_members
+from featcache.training import Bag, Predictions, load_bag, stored_members
 
 if TYPE_CHECKING:
     import keras
@@ -160,7 +160,7 @@ def _alone(built: Ensemble, member: str) -> Ensemble:
 def _member_names(source: Artifact) -> tuple[str, ...]:
     if not source.is_complete():
         raise CacheMismatchError(f"expected members of the ensemble in {source.path.parent}; got none: {_RUN}")
-    return stored_members(source.path.parent / OUT_OF_FOLD_FILE)
+    return stored_members(source.path)
 
 
 def _served_convnet(project: Project, source: Artifact, chosen: tuple[str, ...]) -> ServedConvNet | None:

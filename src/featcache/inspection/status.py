@@ -1,7 +1,7 @@
-"""Every stage of a project: complete or not, how large, how old, and in one line what would make it run."""
+"""`featcache status`: every stage, complete or not, its size and age, and in one line why it would run."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ COLUMNS = ("stage", "state", "size", "age", "what would make it run")
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one stage: its artifacts, whether all are complete, and why not.
+    """One stage: its artifacts, whether all are complete, and why not.
 
     Attributes:
         artifacts: what the stage makes.
-        complete: whether each carries the key that it must.
+        complete: whether each has its current key.
         reason: settings, files or rows that changed; "" where only something upstream did.
         upstream: stages upstream whose results changed.
     """
@@ -39,10 +39,10 @@ class Finding:
 def status_record(project: Project) -> dict[str, Any]:
     """Return the state of every stage as JSON-able values; nothing is written, and only new files are read.
 
-    Images that changed are listed in memory, so that every later stage is judged by what a run would then find.
+    Changed images are listed in memory, so that later stages are compared with what a run would find.
 
     Raises:
-        SettingsError: settings that no run could start with.
+        SettingsError: no run could start with these settings.
     """
     findings = _findings(project)
     incomplete = {stage for stage, found in findings.items() if not found.complete}
@@ -82,19 +82,16 @@ def status_lines(record: Mapping[str, Any]) -> Lines:
 
 
 def _findings(project: Project) -> dict[str, Finding]:
-    parts: dict[str, Callable[[], Finding]] = {
-        "IndexImages": lambda: _index(project),
-        "ExtractFeatures": lambda: _features(project, indexed=findings["IndexImages"].complete),
-        "TrainHeads": lambda: _heads(project),
-        **({"TrainConvNets": lambda: _convnets(project)} if project.convnets() else {}),
-        "PredictRows": lambda: _predictions(project),
-        "BuildEnsemble": lambda: _recorded([project.ensemble()]),
-        "WriteSubmission": lambda: _submission(project),
-        **({"WriteReport": lambda: _recorded([project.report()])} if project.settings.report.enabled else {}),
-    }
-    findings: dict[str, Finding] = {}
-    for stage, find in parts.items():
-        findings[stage] = find()
+    index = _index(project)  # first: the other stages are compared with the rows that it finds
+    findings = {"IndexImages": index, "ExtractFeatures": _features(project, indexed=index.complete)}
+    findings["TrainHeads"] = _heads(project)
+    if project.convnets():
+        findings["TrainConvNets"] = _convnets(project)
+    findings["PredictRows"] = _predictions(project)
+    findings["BuildEnsemble"] = _recorded([project.ensemble()])
+    findings["WriteSubmission"] = _submission(project)
+    if project.settings.report.enabled:
+        findings["WriteReport"] = _recorded([project.report()])
     return findings
 
 
@@ -117,7 +114,7 @@ def _features(project: Project, *, indexed: bool) -> Finding:
     stale = [(split, copy) for split, copy, artifact in caches if not artifact.is_complete()]
     if not stale and whole.is_complete():
         return Finding(artifacts, complete=True)
-    # Rows that changed are the reason of IndexImages, as long as that didn't run.
+    # Changed rows are the reason of IndexImages until it has run.
     manifest = Manifest.load(project.folder) if indexed and stale else None
     reasons = [cache_reason(project, s, c, manifest) for s, c in stale]
     upstream = () if indexed else ("IndexImages",)
@@ -170,21 +167,19 @@ def _recorded(artifacts: list[Artifact], siblings: Mapping[str, Iterable[Path]] 
 
 
 def _reason(stage: str, found: Finding, incomplete: set[str]) -> str:
-    """What of the stage's own changed; else the stage upstream that it waits for."""
-    if found.reason and found.reason != MISSING:
+    """What changed in the stage itself, or the stage upstream that it waits for."""
+    if found.reason:
         return found.reason
     # a second round of heads waits for the first, which is of the same stage
     waiting = [name for name in found.upstream if name in incomplete - {stage}] or list(found.upstream)
     waiting = waiting or [name for name in NEEDS[stage] if name in incomplete]
-    if found.reason == MISSING:
-        return MISSING
     return f"upstream: {waiting[0]}" if waiting else "its record is damaged"
 
 
 def _running(incomplete: set[str], project: Project) -> set[str]:
-    """The stages that Submit would run: Luigi looks upstream of what is incomplete only.
+    """The stages that Submit would run: Luigi looks upstream of incomplete stages only.
 
-    Without a true manifest no key is known, so then it looks at every stage that there is something to do for.
+    Without a current manifest no key is known, so every incomplete stage runs.
     """
     running: set[str] = set()
     splits = project.splits()
@@ -203,7 +198,7 @@ def _running(incomplete: set[str], project: Project) -> set[str]:
 
 
 def _files(artifact: Artifact) -> list[Path]:
-    """The files of an artifact that are there; a bag or a member's networks are all of the folder, the manifest both its files."""
+    """The existing files of an artifact: of a bag or a convnet all in its folder, of the manifest both."""
     path = artifact.path
     inside = list(path.parent.glob("*")) if is_folder(path.parent) else []
     beside = {"bag.json": inside, RECORD_FILE: inside, "manifest.json": [path, path.with_name("manifest.csv")]}

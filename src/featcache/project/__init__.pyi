@@ -8,8 +8,8 @@ from .flow import NEEDS as NEEDS, final_stages as final_stages
 from .members import (
     all_scores as all_scores,
     class_prior as class_prior,
-    groups_of as groups_of,
     out_of_fold as out_of_fold,
+    predictions_of as predictions_of,
 )
 from .project import LOG_NAME as LOG_NAME, Project as Project, open_project as open_project
 from .rejected_rows import (

@@ -6,10 +6,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from featcache.cache import stored_record as cache_record
+from featcache.cache import stored_record
 from featcache.core import keys
 from featcache.core.json_records import read_json
-from featcache.training import stored_record as predictions_record
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,7 @@ class Artifact:
     """What a stage makes: where it is, and the key it must carry to be complete.
 
     Attributes:
-        path: a JSON record, or an HDF5 file that carries its own key.
+        path: a JSON record, or a feature cache, which carries its own key.
         key: what settings and inputs demand now; None while something upstream isn't there.
         content: a file whose SHA-256 the record must hold, for formats that can't carry a key; None for none.
         inputs: what the key was made of, for the record: what of it changed is why the stage runs again.
@@ -28,8 +27,8 @@ class Artifact:
     content: Path | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
 
-    def stamp(self, run: str) -> dict[str, object]:
-        """What the record must say so that the artifact counts as complete, made by `run`, and can be explained."""
+    def record_header(self, run: str) -> dict[str, object]:
+        """What the record needs so that the artifact counts as complete, made by `run`, and can be explained."""
         return {"key": self.key, "run": run, "inputs": self.inputs}
 
     def record(self) -> Mapping[str, object] | None:
@@ -40,7 +39,7 @@ class Artifact:
             seen = self.path.stat()
         except OSError:
             return None
-        return _hdf5_record(self.path, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+        return _cache_record(self.path, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
     def is_complete(self, run: str | None = None) -> bool:
         """Whether the artifact carries the key; with `run`, also whether that run of the program made it."""
@@ -71,7 +70,7 @@ def _are_there(folder: Path, files: object) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _hdf5_record(path: Path, *seen: int) -> Mapping[str, object] | None:
-    """The record inside an HDF5 file, read once as long as the file is the one `seen`: a scheduling asks many times."""
+def _cache_record(path: Path, *seen: int) -> Mapping[str, object] | None:
+    """The record inside a feature cache, read once while the file is the one `seen`: a scheduling asks many times."""
     del seen
-    return cache_record(path) if path.suffix == ".h5" else predictions_record(path)
+    return stored_record(path)

@@ -1,47 +1,38 @@
-"""What all members of a project say of its training rows, and what those who combine them must know of the rows."""
+"""The predictions of all members of a project, and what the ensemble of them scores."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.cache import Reader, Status
-from featcache.core.texts import NOT_FOUND, index_of
 from featcache.dataset import Manifest
 from featcache.ensemble import Ensemble, normalised
-from featcache.errors import CacheMismatchError, TrainingError
+from featcache.errors import TrainingError
 from featcache.project.project import Project
 from featcache.project.rejected_rows import usable_labels
-from featcache.training import OUT_OF_FOLD_FILE, Predictions, joined_members, judge_parts
+from featcache.training import Predictions, joined_members, judge_parts
 
 
 def out_of_fold(project: Project) -> Predictions:
-    """Return what all members say of the training rows, each row by models that haven't seen its fold.
+    """Return all members' predictions of the training rows, each row by models that haven't seen its fold.
 
     Raises:
-        CacheFormatError: the predictions are absent or damaged.
+        CacheFormatError: the predictions or the manifest are absent or damaged.
         CacheMismatchError: they don't belong together.
     """
+    rows = Manifest.load(project.folder).splits["train"]
     sources = [source for stage in project.member_sources().values() for source in stage]
-    return joined_members([Predictions.load(source.path.parent / OUT_OF_FOLD_FILE) for source in sources])
+    return joined_members([Predictions.load(source.path, rows) for source in sources])
 
 
-def groups_of(project: Project, ids: Sequence[str]) -> Sequence[str]:
-    """Return the groups of the training rows `ids`; none at all where no training row has one.
+def predictions_of(project: Project, split: str) -> Predictions:
+    """Return all members' predictions of a split that nothing is trained on.
 
     Raises:
-        CacheFormatError: the manifest is absent or damaged.
-        CacheMismatchError: it lacks a row.
+        CacheFormatError: the predictions or the manifest are absent or damaged.
     """
-    rows = Manifest.load(project.folder).splits["train"]
-    if not any(rows.groups):
-        return ()
-    places = index_of(ids, rows.ids)
-    if (places == NOT_FOUND).any():
-        row = ids[int(np.argmax(places == NOT_FOUND))]
-        raise CacheMismatchError(f"expected the rows of the manifest; id={row!r} isn't one: run TrainHeads")
-    return [rows.groups[place] for place in places.tolist()]
+    return Predictions.load(project.predictions(split).path, Manifest.load(project.folder).splits[split])
 
 
 def all_scores(project: Project, built: Ensemble, clip: float | None = None) -> dict[str, Any]:
@@ -60,7 +51,7 @@ def all_scores(project: Project, built: Ensemble, clip: float | None = None) -> 
     """
     found: dict[str, Any] = {}
     for split in project.scored_splits():
-        predictions = Predictions.load(project.predictions(split).path)
+        predictions = predictions_of(project, split)
         labels = usable_labels(project, split, predictions.labels)
         if (labels >= 0).any():
             known, told = labels >= 0, built.parts(predictions, clip)

@@ -35,7 +35,7 @@ from featcache.training import (
 LOG_NAME = "luigi.log"
 
 # Raised when the same settings and inputs would give other values than before.
-PREDICT_VERSION = 1
+PREDICT_VERSION = 2
 ENSEMBLE_VERSION = 3
 SUBMISSION_VERSION = 3
 REPORT_VERSION = 2
@@ -201,7 +201,7 @@ class Project:
         return [self.convnet(seed) for seed in range(self.settings.convnet.members)]
 
     def member_sources(self) -> dict[str, list[Artifact]]:
-        """Stage -> its artifacts that members come from, each in a folder with `out_of_fold.hdf5`; only stages that have any.
+        """Stage -> its artifacts that members come from, each with out-of-fold predictions; only stages that have any.
 
         Ensemble and predictions take members from here and from nowhere else.
         """
@@ -221,7 +221,9 @@ class Project:
         """All members' predictions for a split that nothing is trained on."""
         upstream = {"ExtractFeatures": self.features(split, 0).key, **self._member_keys()}
         inputs = {"version": PREDICT_VERSION, "split": split, "upstream": upstream}
-        return Artifact(self.folder / "predictions" / f"{split}.hdf5", _key(inputs), inputs=inputs)
+        key = _key(inputs)
+        path = self.folder / "predictions" / f"{split}-{keys.short(key or '')}" / "predictions.json"
+        return Artifact(path, key, inputs=inputs)
 
     def ensemble(self) -> Artifact:
         """Members, weights, temperature and clip, chosen on the members' out-of-fold predictions."""

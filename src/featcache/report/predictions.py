@@ -10,7 +10,7 @@ import numpy.typing as npt
 from featcache.cache import Status, open_cache
 from featcache.core.scratch_arrays import allocate
 from featcache.ensemble import Combination, Ensemble, normalised
-from featcache.project import Project, out_of_fold
+from featcache.project import Project, out_of_fold, predictions_of
 from featcache.training import Float64s, Predictions, RowNumbers
 
 
@@ -56,10 +56,9 @@ def ensemble_predictions(project: Project, built: Ensemble) -> dict[str, Ensembl
     nested = [_gathered(project, known, each.nested_parts(known)) for each in (built, plain)]
     found = {"train": EnsemblePredictions("train", known.ids, known.labels, *nested)}
     for split in project.scored_splits():
-        predictions = Predictions.load(project.predictions(split).path)
+        predictions = predictions_of(project, split)
         usable = np.asarray(open_cache(project.features(split, 0).path).status) == Status.OK
-        rows = np.flatnonzero(usable).tolist()
-        predictions = predictions.align([predictions.ids[row] for row in rows])
+        predictions = predictions.take(np.flatnonzero(usable))
         applied = [_gathered(project, predictions, each.parts(predictions)) for each in (built, plain)]
         found[split] = EnsemblePredictions(split, predictions.ids, predictions.labels, *applied)
     return {split: predictions for split, predictions in found.items() if len(predictions.ids)}

@@ -198,7 +198,7 @@ def _train_member(project: Project, seed: int, material: _TrainingData, progress
     rows, labels, name = material.rows, material.labels, f"convnet/seed{seed}"
     said: npt.NDArray[np.float32] = allocate((1, len(rows), len(material.class_names)), np.float32, project.folder)
     said[:] = np.nan
-    out_of_fold = Predictions(rows.ids, labels, (name,), said, material.class_names, material.folds)
+    out_of_fold = Predictions(rows.ids, labels, (name,), said, material.class_names, material.folds, rows_key=rows.key)
     folds = material.fold_rows()
     histories: dict[str, EpochRecord] = {}
     progress.start(name, plan.epochs * len(folds), "epochs")
@@ -217,7 +217,7 @@ def _train_member(project: Project, seed: int, material: _TrainingData, progress
         progress.finish()
     score = next(judged_members(out_of_fold.scored())).scores()
     record = {
-        **artifact.stamp(project.run),
+        **artifact.record_header(project.run),
         "seconds": round(time.perf_counter() - begun, 3),
         "plan": plan.settings(),
         "history": histories,

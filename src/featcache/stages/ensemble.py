@@ -13,7 +13,7 @@ from featcache.core.progress import Progress
 from featcache.core.scratch_arrays import allocate
 from featcache.ensemble import Ensemble, select_ensemble, submission_clip, write_submission_file
 from featcache.errors import SubmissionError
-from featcache.project import Project, all_scores, class_prior, groups_of, out_of_fold, rejected_csv
+from featcache.project import Project, all_scores, class_prior, out_of_fold, predictions_of, rejected_csv
 from featcache.stages.preflight import check_clip
 from featcache.training import Predictions
 
@@ -27,9 +27,9 @@ def build_ensemble(project: Project, progress: Progress) -> str:
     """
     begun = time.perf_counter()
     known = out_of_fold(project)
-    built = select_ensemble(known, project.settings.ensemble.method, groups_of(project, known.ids))
+    built = select_ensemble(known, project.settings.ensemble.method)
     artifact = project.ensemble()
-    built.save(artifact.path, {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)})
+    built.save(artifact.path, {**artifact.record_header(project.run), "seconds": round(time.perf_counter() - begun, 3)})
     chosen = f"{built.whole.method} of {len(built.members)} of {pluralize(len(built.candidates), 'member')}"
     score = f"accuracy {built.scores.accuracy:.4f}, log-loss {built.scores.log_loss:.4f}"
     single = f"{built.single_scores.accuracy:.4f}, {built.single_scores.log_loss:.4f}"
@@ -59,7 +59,7 @@ def write_submission(project: Project, progress: Progress) -> str:
     for notice in report.notices:
         progress.notice(notice)
     record = {
-        **artifact.stamp(project.run),
+        **artifact.record_header(project.run),
         "content_digest": keys.file_digest(path),
         "rows": report.rows,
         "columns": list(report.columns),
@@ -84,7 +84,7 @@ def _final(
     Raises:
         SubmissionError: no row has features.
     """
-    predictions = Predictions.load(project.predictions("test").path)
+    predictions = predictions_of(project, "test")
     unusable = open_cache(project.features("test", 0).path).status != Status.OK
     if unusable.all():
         raise SubmissionError(

@@ -63,8 +63,9 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
         bag = train_heads(examples, plan, seeds, progress, name, accelerator, folder)
     artifact = project.bag(tap, shape)
     members = tuple(f"{tap}/{shape}/seed{seed}" for seed in bag.seeds)
-    out_of_fold = Predictions(plain.ids, labels, members, bag.out_of_fold, names, folds)
-    record = {**artifact.stamp(project.run), "seconds": round(time.perf_counter() - begun, 3)}
+    rows_key = project.splits()["train"]["key"]
+    out_of_fold = Predictions(plain.ids, labels, members, bag.out_of_fold, names, folds, rows_key=rows_key)
+    record = {**artifact.record_header(project.run), "seconds": round(time.perf_counter() - begun, 3)}
     record |= {"tap": tap, "shape": shape} | ({"curves": curves_record(bag)} if shape != LINEAR else {})
     save_bag(bag, artifact.path.parent, record, out_of_fold)
     score = _mean_scores(out_of_fold.scored())

@@ -24,7 +24,7 @@ def write_report(project: Project, progress: Progress) -> str:
     page = render_page(content, datetime.now(UTC)).encode("utf-8")
     path = artifact.content or artifact.path.with_name("index.html")
     disk.write_bytes(path, page)
-    write_json(artifact.path, {**artifact.stamp(project.run), "content_digest": keys.file_digest(path)})
+    write_json(artifact.path, {**artifact.record_header(project.run), "content_digest": keys.file_digest(path)})
     errors, duplicates = content["pictures"]["totals"]["errors"], content["pictures"]["duplicates"]["total"]
     found = f"{pluralize(errors, 'suspected label error')}, {pluralize(duplicates, 'duplicate')}"
     return f"{path.parent.name}/{path.name}: {found} · {size_text(len(page))}"

@@ -20,7 +20,7 @@ from .convnet.plan import (
 from .convnet.trainer import Training as Training, train_network as train_network
 from .folds import FOLD_SEED as FOLD_SEED, assign_folds as assign_folds
 from .heads.bag import Bag as Bag
-from .heads.bag_file import OUT_OF_FOLD_FILE as OUT_OF_FOLD_FILE, load_bag as load_bag
+from .heads.bag_file import load_bag as load_bag
 from .heads.batches import Examples as Examples, PseudoLabels as PseudoLabels
 from .heads.keras_engine import KerasEngine as KerasEngine, accelerated as accelerated
 from .heads.keras_models import head_model as head_model, save_bag as save_bag
@@ -64,10 +64,12 @@ from .metrics import (
     log_loss as log_loss,
     row_losses as row_losses,
 )
-from .prediction_file import (
-    check_unique as check_unique,
+from .predictions import (
+    RECORDED as RECORDED,
+    Predictions as Predictions,
+    check_members as check_members,
+    joined_members as joined_members,
     stored_members as stored_members,
-    stored_record as stored_record,
-    writing as writing,
+    stored_probabilities as stored_probabilities,
+    write_predictions as write_predictions,
 )
-from .predictions import Predictions as Predictions, joined_members as joined_members

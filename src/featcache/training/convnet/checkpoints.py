@@ -19,8 +19,7 @@ import numpy.typing as npt
 from featcache.core.disk import replace_folder, replacing, storage_errors
 from featcache.core.json_records import read_json, write_json
 from featcache.core.paths import is_file, regular
-from featcache.training.heads.bag_file import OUT_OF_FOLD_FILE
-from featcache.training.predictions import Predictions
+from featcache.training.predictions import RECORDED, Predictions
 
 RECORD_FILE = "convnet.json"
 PARTIAL_SUFFIX = ".partial"
@@ -126,10 +125,10 @@ class PartialFolder:
             StorageError: the disk is full, read-only or not permitted.
         """
         with storage_errors(self.folder, "could not write"):
-            out_of_fold.save(self.path / OUT_OF_FOLD_FILE)
-            kept = [path for path in sorted(self.path.iterdir()) if path.suffix in (".keras", ".hdf5")]
+            recorded = {RECORDED: out_of_fold.save(self.path)}
+            kept = [path for path in sorted(self.path.iterdir()) if path.suffix in (".keras", ".npy")]
             files = {path.name: path.stat().st_size for path in kept}
-            write_json(self.path / RECORD_FILE, {**record, "files": files})
+            write_json(self.path / RECORD_FILE, {**record, **recorded, "files": files})
             replace_folder(self.path, self.folder)
             # only now: a kill in between must find the records of the finished folds
             for path in set(self.folder.iterdir()) - {self.folder / name for name in (RECORD_FILE, *files)}:

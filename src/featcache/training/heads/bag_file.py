@@ -16,7 +16,6 @@ from featcache.training.heads.bag import Bag, HeadId, History
 from featcache.training.heads.presets import HeadPlan, Variant
 
 BAG_FILE = "bag.npz"
-OUT_OF_FOLD_FILE = "out_of_fold.hdf5"
 RECORD_FILE = "bag.json"
 _SCHEMA = 2
 

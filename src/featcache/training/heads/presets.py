@@ -10,8 +10,8 @@ from typing import NamedTuple
 from featcache.errors import TrainingError
 from featcache.settings import HeadsSpec, Phase
 
-TRAINING_VERSION = 3  # raise it when the same plan trains to other values
-LINEAR_VERSION = 4  # the same for the shape ``linear``
+TRAINING_VERSION = 4  # raise it when the same plan trains to other values
+LINEAR_VERSION = 5  # the same for the shape ``linear``
 LINEAR = "linear"
 BY_GROUP, PSEUDO = "-by-group", "-pseudo"  # what a shape's name ends in when it is trained in another way
 
