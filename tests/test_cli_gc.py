@@ -122,7 +122,7 @@ def test_keep_bytes_keeps_the_newest(project, capsys):
         os.utime(path, (time.time() - age, time.time() - age))
     assert len(bags) == 2
     size = caches[0].stat().st_size
-    leftover = old_leftover(project.artifacts / ".tmp-00000000-manifest.csv")
+    leftover = old_leftover(project.artifacts / ".tmp-00000000-manifest.arrow")
     for keep, gone in (
         (size, {caches[1], *bags, leftover}),
         (size - 1, {*caches, *bags, leftover}),

@@ -290,7 +290,7 @@ def test_deep_says_that_it_cannot_say_without_the_projects_settings(project, cap
 @pytest.mark.parametrize(
     ("pattern", "cut", "text"),
     [
-        ("manifest.csv", 40, "run IndexImages again"),
+        ("manifest.arrow", 40, "run IndexImages again"),
         ("heads/*/bag.npz", 3000, "expected a bag of heads"),
         ("heads/*/*.keras", 100, "expected a Keras archive"),
         ("heads/*/out_of_fold.hdf5", 100, "expected predictions"),
