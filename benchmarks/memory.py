@@ -91,7 +91,7 @@ def index() -> None:
     """List the images: stat, read, digest; whether PIL could decode them isn't asked."""
     from featcache.dataset.sources import folder
 
-    folder.header_fault = lambda _: ""
+    folder.header_fault = lambda *_: ""
     stage("index_images")()
 
 

@@ -325,7 +325,7 @@ def test_what_was_read_before_a_failure_is_not_read_again(root, out, reads):
 
 
 def test_an_interrupt_ends_the_listing_soon(root, out, monkeypatch):
-    def interrupted(_):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(folder, "header_fault", interrupted)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 from images import encoded, make_folder, picture
 
-from featcache.core.texts import PackedTexts, sorted_rows
+from featcache.core.texts import PackedTexts
 from featcache.dataset.listing import build_manifest
 from featcache.dataset.manifest import Manifest
-from featcache.dataset.natural_sort import natural, natural_order, sort_key
+from featcache.dataset.natural_sort import natural, natural_order
 from featcache.dataset.sources.source import open_source
 from featcache.errors import RejectedImageError, SourceChangedError, SourceError
 from featcache.settings.specs import DatasetSpec
@@ -218,16 +218,6 @@ PARTS = st.text("aAbBß01.-\udcff", min_size=1, max_size=6)
 @given(st.lists(st.lists(PARTS, min_size=1, max_size=3), unique_by=tuple))
 @example([["img_2"], ["img_10"], ["img_02"], ["IMG_2"], ["img_"], ["img"], ["img", "2"]])
 def test_natural_order_is_the_same_in_bytes(paths):
-    expected = sorted(paths, key=lambda parts: [natural(part) for part in parts])
-    order = sorted_rows(sort_key("/".join(parts)) for parts in paths)
-    assert [paths[row] for row in order.tolist()] == expected
-    by_folder = natural_order(PackedTexts("/".join(("test", *parts)) for parts in paths))
-    assert [paths[row] for row in by_folder.tolist()] == expected
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["train", "valid", "test"]), PARTS, PARTS), unique=True))
-def test_natural_order_goes_folder_by_folder(paths):
     expected = sorted(paths, key=lambda parts: [natural(part) for part in parts])
     order = natural_order(PackedTexts(map("/".join, paths)))
     assert [paths[row] for row in order.tolist()] == expected

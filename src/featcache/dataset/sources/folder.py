@@ -13,7 +13,7 @@ from featcache.core.names import IMAGE_SUFFIXES, clash, composed
 from featcache.core.progress import Progress
 from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
 from featcache.core.texts import ComputedTexts, ConstantText, PackedTexts
-from featcache.dataset.decoding.decode import decode_rgb, header_fault, image_digest
+from featcache.dataset.decoding.decode import decode_rgb, decoding_rules, header_fault, image_digest
 from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import MOST_BYTES, FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
@@ -96,9 +96,10 @@ class FolderSource:
         except OSError as error:
             mend = "mend it or remove the file, then run again"
             raise SourceError(f"{str(path)!r} can't be read: {paths.fault(error)}: {mend}") from error
-        if image_digest(content) != digest:
+        rules = decoding_rules(content)
+        if image_digest(content, rules) != digest:
             raise SourceChangedError(f"{str(path)!r} changed since it was listed: run again to list anew")
-        return decode_rgb(content, size)
+        return decode_rgb(content, size, rules)
 
     def _labels(self, layout: "_Layout", classes: Sequence[str]) -> dict[str, int]:
         """The label of every folder of any split that is called like a class, whichever way accents are encoded."""
@@ -151,7 +152,8 @@ def is_image(name: str) -> bool:
 
 
 def _looked_at(content: bytes) -> tuple[str, str]:
-    return image_digest(content), header_fault(content)
+    rules = decoding_rules(content)
+    return image_digest(content, rules), header_fault(content, rules)
 
 
 def readable_name(name: str) -> str:
