@@ -276,7 +276,7 @@ def test_a_removed_source_says_so_when_it_is_listed(root, out):
     kept = (out / "listing.csv").read_bytes()
     shutil.rmtree(root)
     assert current_key(spec_of(root), out) is None
-    with pytest.raises(SourceError, match="got nothing there"):
+    with pytest.raises(SourceError, match="but nothing there"):
         build_manifest(spec_of(root), out)
     assert (out / "listing.csv").read_bytes() == kept
 
@@ -383,7 +383,7 @@ def test_notices(root, out):
     build_manifest(spec_of(root), out, notices)
     assert notices == [
         "not listed: 1 .pdf, 1 folder validation/, as it isn't called valid",
-        "test: 1 of 2 images set aside, e.g. 'u/img_1.png' (the file is empty (0 bytes))",
+        "test: 1 of 2 images rejected, e.g. 'u/img_1.png' (the file is empty (0 bytes))",
     ]
 
 
@@ -464,7 +464,7 @@ def test_a_listing_keeps_to_the_files_that_were_seen(root, out):
 def test_a_file_that_vanishes_while_it_is_listed(root, out):
     seen = list_files(spec_of(root))
     (root / "train" / "ants" / "img_1.png").unlink()
-    with pytest.raises(SourceChangedError, match=r"img_1.png' is gone since it was listed: run again"):
+    with pytest.raises(SourceChangedError, match=r"img_1.png' was deleted after indexing: run again"):
         list_images(spec_of(root), out, files=seen)
     assert list_files(spec_of(root / "nowhere")) is None
 

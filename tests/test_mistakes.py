@@ -269,7 +269,7 @@ def test_a_data_set_without_test_images_says_so_when_it_is_listed(tmp_path):
     write_photos(tmp_path / "photos", test=0)
     outcome = luigi(tmp_path, "IndexImages", **photos(tmp_path / "photos"))
     assert outcome.status == 0
-    assert "there are no test images, which predictions and the submission need: put them into PATH/test" in outcome.out
+    assert "no test images, which predictions and the submission need: put them into PATH/test" in outcome.out
 
 
 def test_a_table_of_names_is_told_from_one_of_pixels(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 from featcache.core import keys
 from featcache.core.disk import disk, replacing, write_text
 from featcache.core.json_records import read_json
+from featcache.core.names import first_names
 from featcache.core.rows import SPLITS, Rows
 from featcache.dataset.manifest_rows import read_rows, write_rows
 from featcache.errors import CacheFormatError, SourceError
@@ -125,7 +126,7 @@ def _stored_summary(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_summary(stored: Mapping[str, Any]) -> bool:
-    """Whether everything has the form that `Manifest.save` gives it, for those who go on without asking."""
+    """Whether everything has the form that `Manifest.save` gives it."""
     kinds = {"key": str, "class_names": list, "settings": dict, "left_out": dict, "splits": dict, "arrow": dict}
     return (
         _has(stored, kinds)
@@ -141,24 +142,22 @@ def _has(record: object, kinds: Mapping[str, type]) -> bool:
 
 
 def check_training(where: str, class_names: tuple[str, ...], rows: Rows) -> None:
-    """Refuse training rows that no out-of-fold prediction can come from.
+    """Refuse training rows that can't have out-of-fold predictions.
 
     Raises:
         SourceError: there are fewer than two classes, or a class has fewer than two usable images.
     """
     if len(rows) == 0:
-        raise SourceError(f"{where}: expected training images; got none: put them there and run again")
+        raise SourceError(f"{where} has no training images: put them there and run again")
     if len(class_names) < 2:
-        got = f"got class_names={list(class_names)}"
-        raise SourceError(f"{where}: expected at least 2 classes; {got}: add images of another class and run again")
+        raise SourceError(
+            f"{where} has {len(class_names)} class, {first_names(class_names)}: add images of another one"
+        )
     counts = np.bincount(rows.labels[rows.listed], minlength=len(class_names))
     scarce = [f"{name!r} has {count}" for name, count in zip(class_names, counts, strict=True) if count < 2]
     if scarce:
         label = int(np.flatnonzero(counts < 2)[0])
         missed = next(iter(np.flatnonzero(~rows.listed & (rows.labels == label)).tolist()), None)
         reason = "" if missed is None else f" ({rows.ids[missed]!r} can't be used: {rows.reasons[missed]})"
-        expected = "expected at least 2 usable images in every class, as each is predicted by heads that didn't see it"
-        more = f" and {len(scarce) - 3} more" if len(scarce) > 3 else ""
-        raise SourceError(
-            f"{where}: {expected}; class {', '.join(scarce[:3])}{more}{reason}: add images or remove the class"
-        )
+        needed = "each class needs at least 2 usable images: add images or remove the class"
+        raise SourceError(f"{where}: class {first_names(scarce, 3, str)}{reason}, {needed}")
