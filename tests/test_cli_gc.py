@@ -196,7 +196,7 @@ def test_images_that_changed_make_no_cache_unreached(project, capsys):
     ("section", "values", "match"),
     [
         ("Features", {"weights": "imagenet"}, "expected settled weights"),
-        ("Dataset", {"path": "nowhere"}, "expected the folder of the images"),
+        ("Dataset", {"path": "nowhere"}, "is not a folder of images"),
     ],
 )
 def test_nothing_is_removed_while_it_is_not_known_what_is_reached(project, capsys, section, values, match):

@@ -107,7 +107,7 @@ TRAIN3, TRAIN1 = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
         (TRAIN1, idx1(LABELS[:4]), "has 4 labels for 6 images"),
         (TRAIN1, idx3(IMAGES), "magic=0x00000803 instead of 0x00000801"),
         (TRAIN1, idx1([3, 3, 3, 3, 3, 5]), "class '5' has 1"),
-        (TRAIN1, idx1([3] * 6), "has 1 class, '3': add images of another one"),
+        (TRAIN1, idx1([3] * 6), "has only class '3', at least 2 classes"),
         ("t10k-labels-idx1-ubyte", idx1([3, 3, 3, 3, 3, 5]), "t10k.*label=5 does not occur in training, which has 3"),
     ],
 )

@@ -56,7 +56,7 @@ def _matrix(policy: AugmentPolicy, draws: npt.NDArray[np.float64], height: int, 
 def _matrices(
     policy: AugmentPolicy, draws: npt.NDArray[np.float64], height: int, width: int
 ) -> npt.NDArray[np.float64]:
-    """(b, 2, 3) maps as `_matrix` says, for `draws` (b, 6) in -1..1: rotation, down, right, shear, zoom by y, by x."""
+    """(b, 2, 3) maps as of `_matrix`, for `draws` (b, 6) in -1..1: rotation, down, right, shear, zoom by y, by x."""
     angle, down, right, shear, zoom_y, zoom_x = draws.T
     angle, shear = np.radians(policy.rotation) * angle, policy.shear * shear
     rotate, shift, slant, scale = np.tile(np.eye(3), (4, len(draws), 1, 1))

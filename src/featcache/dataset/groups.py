@@ -94,7 +94,7 @@ def _names(path: Path, table: _Table, column: str, ids: Sequence[str]) -> tuple[
     """Return the training rows' names, the table's in the same form, and the column that holds these."""
     tried = [name for name in table if name != composed(column)]
     best, found = 0, ([""], [""], "")
-    for of_ours, of_theirs in _WAYS:  # a whole row id says more than a file name
+    for of_ours, of_theirs in _WAYS:  # a whole row id is more certain than a file name
         ours = [of_ours(composed(row)) for row in ids]
         for name in tried:
             theirs = [of_theirs(value) for value in table[name]]

@@ -1,4 +1,4 @@
-"""The first stage: list a data set, and tell cheaply whether it is still the one listed."""
+"""The first stage: list a data set, and find out cheaply whether it is still the one listed."""
 
 import contextlib
 import os
@@ -85,7 +85,7 @@ def preview_images(spec: DatasetSpec, folder: Path, files: FileStats | None = No
 
 
 def reread_images(spec: DatasetSpec) -> Manifest:
-    """Return the manifest that listing gives when every file is read again, whatever its stat says; writes nothing.
+    """Return the manifest that listing gives when every file is read again, whatever its stat; writes nothing.
 
     Raises:
         SourceError: the data set is missing, empty, damaged or not laid out as its source expects.

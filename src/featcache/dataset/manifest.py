@@ -93,7 +93,7 @@ class Manifest:
         return manifest
 
     def summary(self) -> dict[str, object]:
-        """What `manifest.json` says: schema, key, class names, settings, and per split its rows, key and rejected."""
+        """The content of `manifest.json`: schema, key, class names, settings, and per split its rows, key and rejected."""
         splits = {
             name: {"rows": len(rows), "key": rows.key, "rejected": int((~rows.listed).sum())}
             for name, rows in self.splits.items()
@@ -150,9 +150,8 @@ def check_training(where: str, class_names: tuple[str, ...], rows: Rows) -> None
     if len(rows) == 0:
         raise SourceError(f"{where} has no training images: put them there and run again")
     if len(class_names) < 2:
-        raise SourceError(
-            f"{where} has {len(class_names)} class, {first_names(class_names)}: add images of another one"
-        )
+        only = first_names(class_names)
+        raise SourceError(f"{where} has only class {only}, at least 2 classes are needed: add images of another")
     counts = np.bincount(rows.labels[rows.listed], minlength=len(class_names))
     scarce = [f"{name!r} has {count}" for name, count in zip(class_names, counts, strict=True) if count < 2]
     if scarce:

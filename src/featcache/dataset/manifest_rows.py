@@ -82,7 +82,7 @@ def read_rows(path: Path, stored: Mapping[str, Any]) -> dict[str, Rows]:
 
     Args:
         path: of the file.
-        stored: what `manifest.json` says of it.
+        stored: the content of `manifest.json`.
 
     Raises:
         OSError: it can't be read.

@@ -89,7 +89,7 @@ def resize_rgb(array: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]
 
 
 def header_fault(content: bytes, rules: list[str] | None = None) -> str:
-    """Return why an image file can't be used as far as its header tells, or "" if it may be sound."""
+    """Return why an image file can't be used, judging by its header, or "" if it may be sound."""
     rules = decoding_rules(content) if rules is None else rules
     try:
         with as_it_came():

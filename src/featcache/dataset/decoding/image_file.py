@@ -23,7 +23,7 @@ from featcache.dataset.decoding.signatures import box_format, what_it_is
 from featcache.errors import RejectedImageError
 
 _KNOWN = "JPEG, PNG, GIF, BMP, WEBP, TIFF, AVIF or HEIC"
-_LONGEST = 200  # characters of what Pillow says
+_LONGEST = 200  # characters of a message of Pillow
 _Opener = Callable[[bytes, list[str]], Image.Image]
 
 
@@ -48,7 +48,7 @@ def opened(content: bytes, rules: list[str]) -> Image.Image:
         rules: its `decoding_rules`.
 
     Raises:
-        RejectedImageError: it can't be used, as far as its header tells.
+        RejectedImageError: it can't be used, judging by its header.
     """
     if not content:
         raise RejectedImageError("the file is empty (0 bytes)")
@@ -70,7 +70,7 @@ def opened(content: bytes, rules: list[str]) -> Image.Image:
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an exception says, in one line of bounded length."""
+    """Return an exception's message in one line of bounded length."""
     return " ".join(str(error).split())[:_LONGEST] or type(error).__name__
 
 

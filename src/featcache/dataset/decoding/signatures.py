@@ -77,7 +77,7 @@ def box_format(content: bytes) -> str:
 
 
 def what_it_is(content: bytes) -> str:
-    """Return in a phrase what a file is that isn't an image of a known format, and the fix, as far as they can be told."""
+    """Return in a phrase what a file is that isn't an image of a known format, and the fix; "" where neither is known."""
     for start, what, fix in _STARTS:
         if content.startswith(start):
             return f"{what}: {fix}"

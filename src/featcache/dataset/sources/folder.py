@@ -140,7 +140,7 @@ def image_files(path: Path) -> Iterator[Path]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name says that it is an image."""
+    """Whether a file has an image's suffix."""
     return suffix(name) in SUFFIXES
 
 
