@@ -7,19 +7,8 @@ from PIL import Image, JpegImagePlugin
 from featcache.core import keys
 from featcache.dataset.decoding import png, tiff
 from featcache.dataset.decoding.image_file import decoding_rules, one_line, opened
-from featcache.dataset.decoding.pillow import DAMAGE, MAX_PIXELS, as_it_came
+from featcache.dataset.decoding.pillow import DAMAGE, as_it_came
 from featcache.errors import RejectedImageError
-
-__all__ = [
-    "DECODE_SETTINGS",
-    "DECODE_VERSION",
-    "MAX_PIXELS",
-    "decode_rgb",
-    "decoding_rules",
-    "header_fault",
-    "image_digest",
-    "resize_rgb",
-]
 
 DECODE_VERSION = 1  # raise it when all bytes would give other pixels; for one kind of image, see `image_digest`
 DECODE_SETTINGS: dict[str, object] = {
@@ -63,7 +52,7 @@ def decode_rgb(content: bytes, size: int | None, rules: list[str] | None = None)
 
     Raises:
         RejectedImageError: it is none of these formats, of a kind that isn't read, damaged, truncated, or larger than
-            `MAX_PIXELS`.
+            `featcache.dataset.decoding.pillow.MAX_PIXELS`.
     """
     rules = decoding_rules(content) if rules is None else rules
     with as_it_came():

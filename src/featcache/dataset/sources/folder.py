@@ -13,7 +13,8 @@ from featcache.core.names import IMAGE_SUFFIXES, clash, composed, first_names
 from featcache.core.progress import Progress
 from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
 from featcache.core.texts import ComputedTexts, ConstantText, PackedTexts
-from featcache.dataset.decoding.decode import decode_rgb, decoding_rules, header_fault, image_digest
+from featcache.dataset.decoding.decode import decode_rgb, header_fault, image_digest
+from featcache.dataset.decoding.image_file import decoding_rules
 from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import MOST_BYTES, FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
