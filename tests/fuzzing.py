@@ -148,7 +148,7 @@ def make_project(folder):
         json.dumps({"key": "k", "run": "r", "content_digest": "d", "files": {}})
     )
     names = (
-        "manifest.csv",
+        "manifest.arrow",
         "manifest.json",
         "listing.csv",
         "listing.json",

@@ -201,6 +201,6 @@ def _files(artifact: Artifact) -> list[Path]:
     """The existing files of an artifact: of a bag or a convnet all in its folder, of the manifest both."""
     path = artifact.path
     inside = list(path.parent.glob("*")) if is_folder(path.parent) else []
-    beside = {"bag.json": inside, RECORD_FILE: inside, "manifest.json": [path, path.with_name("manifest.csv")]}
+    beside = {"bag.json": inside, RECORD_FILE: inside, "manifest.json": [path, path.with_name("manifest.arrow")]}
     files = beside.get(path.name, [path, *([artifact.content] if artifact.content else [])])
     return [file for file in files if is_file(file)]
