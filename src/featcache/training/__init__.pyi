@@ -1,8 +1,6 @@
 from .convnet.checkpoints import (
     RECORD_FILE as RECORD_FILE,
-    EpochRecord as EpochRecord,
     PartialFolder as PartialFolder,
-    State as State,
     model_path as model_path,
 )
 from .convnet.model import (
@@ -14,10 +12,11 @@ from .convnet.model import (
 from .convnet.plan import (
     CONVNET_VERSION as CONVNET_VERSION,
     ConvNetPlan as ConvNetPlan,
+    TrainingData as TrainingData,
     member_settings as member_settings,
     resolve_convnet as resolve_convnet,
 )
-from .convnet.trainer import Training as Training, train_network as train_network
+from .convnet.trainer import train_network as train_network
 from .folds import FOLD_SEED as FOLD_SEED, assign_folds as assign_folds
 from .heads.bag import Bag as Bag
 from .heads.bag_file import OUT_OF_FOLD_FILE as OUT_OF_FOLD_FILE, load_bag as load_bag
