@@ -77,7 +77,7 @@ def _convnet():
 
 
 def _stacked():
-    from test_stacked import RATE, plan, setting
+    from test_engines import RATE, plan, setting
 
     from featcache.training.heads.keras_engine import KerasEngine
 

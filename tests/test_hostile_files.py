@@ -19,7 +19,7 @@ from featcache.dataset.sources.source import open_source
 from featcache.ensemble.ensemble import Ensemble
 from featcache.errors import CacheError, CacheFormatError, FeatcacheError, SourceError
 from featcache.training import prediction_file
-from featcache.training.heads.bag_file import load_bag
+from featcache.training.heads.bag import load_bag
 from featcache.training.prediction_file import stored_record
 from featcache.training.predictions import Predictions
 

@@ -18,9 +18,8 @@ from .convnet.plan import (
 )
 from .convnet.trainer import train_network as train_network
 from .folds import FOLD_SEED as FOLD_SEED, assign_folds as assign_folds
-from .heads.bag import Bag as Bag
-from .heads.bag_file import OUT_OF_FOLD_FILE as OUT_OF_FOLD_FILE, load_bag as load_bag
-from .heads.batches import Examples as Examples, PseudoLabels as PseudoLabels
+from .heads.bag import OUT_OF_FOLD_FILE as OUT_OF_FOLD_FILE, Bag as Bag, load_bag as load_bag
+from .heads.examples import Examples as Examples, PseudoLabels as PseudoLabels
 from .heads.keras_engine import KerasEngine as KerasEngine, accelerated as accelerated
 from .heads.keras_models import head_model as head_model, save_bag as save_bag
 from .heads.logistic_regression import train_linear as train_linear

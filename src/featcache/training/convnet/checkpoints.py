@@ -19,7 +19,7 @@ import numpy.typing as npt
 from featcache.core.disk import replace_folder, replacing, storage_errors
 from featcache.core.json_records import read_json, write_json
 from featcache.core.paths import is_file, regular
-from featcache.training.heads.bag_file import OUT_OF_FOLD_FILE
+from featcache.training.heads.bag import OUT_OF_FOLD_FILE
 from featcache.training.predictions import Predictions
 
 RECORD_FILE = "convnet.json"

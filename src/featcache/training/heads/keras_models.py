@@ -9,14 +9,14 @@ import keras
 from featcache.core import disk
 from featcache.core.json_records import write_json
 from featcache.core.keras_import import plain_keras
-from featcache.training.heads.bag import EPSILON, Bag, Float32s
-from featcache.training.heads.bag_file import BAG_FILE, OUT_OF_FOLD_FILE, RECORD_FILE, write_bag
+from featcache.training.heads.bag import BAG_FILE, OUT_OF_FOLD_FILE, RECORD_FILE, Bag, write_bag
+from featcache.training.heads.forward import EPSILON, Float32s
 from featcache.training.predictions import Predictions
 
 
 @plain_keras()
 def head_model(bag: Bag, number: int) -> keras.Model:
-    """Take head `number` out of the bag as an ordinary Keras model, tap's shape in, (b, C) probabilities out."""
+    """Return head `number` of the bag as an ordinary Keras model, tap's shape in, (b, C) probabilities out."""
     plan, weights = bag.plan, {name: array[number] for name, array in bag.weights.items()}
     inputs = keras.Input(bag.tap_shape, name="features")
     layers: list[tuple[keras.layers.Layer, list[Float32s]]] = []
@@ -49,11 +49,8 @@ def save_bag(
 ) -> None:
     """Replace `folder` by the bag: ``bag.npz`` and one ``seed{s}-fold{k}.keras`` for each head.
 
-    With `record`, what the stage says of it, its ``key`` above all, goes into ``bag.json``; with `out_of_fold`, the
-    members' predictions by row id go into ``out_of_fold.hdf5``.
-
-    All of it is written beside `folder` first. Who reads while it is replaced finds the old bag, the new one or, for
-    a moment, none.
+    ``bag.json`` has the stage's `record`, ``out_of_fold.hdf5`` the members' predictions by row id. All of it is
+    written beside `folder` first: a reader finds the old bag, the new one or, for a moment, none.
 
     Raises:
         StorageError: the disk is full, read-only or not permitted.

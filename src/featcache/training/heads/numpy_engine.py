@@ -2,7 +2,8 @@
 
 Heads share every array operation but the large matrix products, so that Python costs little where heads are small,
 and a head's kernel is updated in blocks that stay in the processor's cache where heads are large. Nothing is compiled.
-A head's numbers do not depend, bit for bit, on which heads stand beside it. `featcache.training.heads.keras_engine` does the same in Keras.
+A head's numbers do not depend, bit for bit, on the heads beside it. `featcache.training.heads.keras_engine` is the same in
+Keras.
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.training.heads.bag import EPSILON, Float32s, HeadId, Weights, as_float32
+from featcache.training.heads.bag import HeadId
 from featcache.training.heads.batches import Batch, keep_probability
+from featcache.training.heads.forward import EPSILON, Float32s, Weights, as_float32
 from featcache.training.heads.presets import HeadPlan
 
 _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-7  # Keras' Adam
@@ -30,10 +32,8 @@ class NumpyEngine:
         trained = [name for name in weights if name.split("_")[0] in ("kernel", "bias", "gamma", "beta")]
         self._moments = {name: (np.zeros_like(weights[name]), np.zeros_like(weights[name])) for name in trained}
         variants = [plan.variant(head.seed) for head in heads]
-        kept = np.array(
-            [[keep_probability(dropout) for dropout in variant.dropouts] for variant in variants], np.float32
-        )
-        self._scales = 1 / kept.T[:, :, None, None]
+        keep = [[keep_probability(dropout) for dropout in variant.dropouts] for variant in variants]
+        self._scales = 1 / np.array(keep, np.float32).T[:, :, None, None]
         self._multipliers = [variant.rate for variant in variants]
         self._steps = 0
         self._equal = self._multipliers[0] if len(set(self._multipliers)) == 1 else None
@@ -55,8 +55,8 @@ class NumpyEngine:
             inputs.append(active)
             outputs = self._dense(layer, active)
             if layer < self._layers:
-                active, kept = self._normalize(layer, np.maximum(outputs, 0, out=outputs))
-                normal.append(kept)
+                active, needed = self._normalize(layer, np.maximum(outputs, 0, out=outputs))
+                normal.append(needed)
         scores, slope = _cross_entropy(outputs, batch)
         for layer in reversed(range(self._layers + 1)):
             below = self._dense_backward(layer, inputs[layer], slope, rate, batch.masks[layer])
