@@ -182,7 +182,10 @@ def _epochs(
                 if plan.early_stop and epoch - max(best.values()) >= plan.early_stop:
                     break
     chosen = [best.get(head.fold, len(table) - 1) for group in groups for head in group.heads]
-    return History(*np.stack(columns, axis=1).astype(np.float32), np.array(chosen, np.int32))
+    loss, accuracy, seen_loss, seen_accuracy, fold_loss, fold_accuracy = np.stack(columns, axis=1).astype(np.float32)
+    best_epoch = np.array(chosen, np.int32)
+    return History(loss, accuracy, seen_loss, seen_accuracy, fold_loss, fold_accuracy, best_epoch)
+
 
 
 @contextmanager
