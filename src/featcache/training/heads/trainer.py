@@ -187,7 +187,6 @@ def _epochs(
     return History(loss, accuracy, seen_loss, seen_accuracy, fold_loss, fold_accuracy, best_epoch)
 
 
-
 @contextmanager
 def _one_blas_thread(wanted: bool) -> Iterator[None]:
     """Keep matrix products to one core where each core trains heads of its own."""
