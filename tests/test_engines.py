@@ -3,6 +3,8 @@
 The measure is plain Keras: the same weights, batches and masks give the same trajectory.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from featcache.training.heads.forward import as_float32, forward  # noqa: E402
 from featcache.training.heads.keras_engine import KerasEngine  # noqa: E402
 from featcache.training.heads.numpy_engine import NumpyEngine  # noqa: E402
 from featcache.training.heads.partition import by_folds  # noqa: E402
-from featcache.training.heads.presets import HeadPlan, Variant  # noqa: E402
+from featcache.training.heads.presets import HeadPlan  # noqa: E402
 from featcache.training.heads.trainer import initial_weights  # noqa: E402
 
 HEADS = (HeadId(0, 0), HeadId(0, 1), HeadId(1, 0))
@@ -49,7 +51,7 @@ def setting(of, engine=NumpyEngine, examples=None, heads=HEADS):
     inputs = input_statistics(examples.copies, examples.parts) if of.standardize else {}
     weights = initial_weights(of, heads, streams, inputs)
     copied = {name: array.copy() for name, array in weights.items()}
-    return weights, Batches(examples, heads, streams, of), engine(of, heads, copied)
+    return weights, Batches(examples, heads, streams, of), engine(of, copied)
 
 
 def plain_head(of, weights, head):
@@ -60,7 +62,7 @@ def plain_head(of, weights, head):
         mean, variance = weights["input_mean"][head], weights["input_variance"][head]
         active = keras.layers.Normalization(mean=mean, variance=variance)(active)
     for layer in range(3):
-        if any(of.variant(each.seed).dropouts[layer] for each in HEADS):
+        if of.dropouts[layer]:
             masks.append(keras.Input((active.shape[-1],)))
             active = keras.layers.Multiply()([active, masks[-1]])
         last = layer == len(of.hidden)
@@ -72,14 +74,10 @@ def plain_head(of, weights, head):
             layers[f"normal_{layer}"] = keras.layers.BatchNormalization(momentum=of.momentum)
             active = layers[f"normal_{layer}"](active)
     model = keras.Model([values, *masks], active)
-    rate = RATE * of.variant(HEADS[head].seed).rate
-    optimizer = keras.optimizers.Adam(rate, weight_decay=of.weight_decay or None)
+    optimizer = keras.optimizers.Adam(RATE, weight_decay=of.weight_decay or None)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), jit_compile=False)
     return model, layers
-
-
-VARIANTS = (Variant((0.5, 0.2, 0.0)), Variant((0.0, 0.8, 0.3), 3.0))
 
 
 class EngineContract:
@@ -106,10 +104,10 @@ class EngineContract:
             (plan(standardize=True, momentum=0.9), None),
             (plan(weight_decay=2.0), None),
             (plan(label_smoothing=0.2), None),
-            (plan(variants=VARIANTS, weight_decay=1.0), None),
+            (replace(plan(weight_decay=1.0), dropouts=(0.5, 0.2, 0.0)), None),
             (plan(0.3), soft_labels()),
         ],
-        ids=["recipe", "dropout", "standardized", "decayed", "smoothed", "variants", "pseudo-labels"],
+        ids=["recipe", "dropout", "standardized", "decayed", "smoothed", "two masks", "pseudo-labels"],
     )
     def test_each_head_follows_the_trajectory_of_a_plain_keras_model(self, of, pseudo, monkeypatch):
         # so small that kernels are stepped by rows and by blocks, as large ones are
@@ -121,10 +119,9 @@ class EngineContract:
             for batch in batches.epoch():
                 stacked.train_step(batch, RATE)
                 for head, (model, _) in enumerate(plain):
-                    dropouts = of.variant(HEADS[head].seed).dropouts
                     masks = [
                         mask[head].astype(np.float32) / keep_probability(dropout)
-                        for mask, dropout in zip(batch.masks, dropouts, strict=True)
+                        for mask, dropout in zip(batch.masks, of.dropouts, strict=True)
                         if mask is not None
                     ]
                     weight = None if batch.weights is None else batch.weights[head]

@@ -11,11 +11,10 @@ from featcache.core.progress import Silent
 from featcache.errors import TrainingError
 from featcache.settings.schedules import Phase
 from featcache.training.heads import trainer
-from featcache.training.heads.bag import HeadId
 from featcache.training.heads.evaluation import HeadEvaluator
 from featcache.training.heads.examples import Examples, PseudoLabels
 from featcache.training.heads.partition import by_folds, by_groups
-from featcache.training.heads.presets import HeadPlan, Variant
+from featcache.training.heads.presets import HeadPlan
 from featcache.training.heads.trainer import train_heads
 from featcache.training.metrics import accuracy, log_loss
 
@@ -103,17 +102,6 @@ def test_seen_scores_are_of_training_rows_without_dropout():
         told = -np.log(said[number, trained, labels[trained]]).mean()
         assert bag.history.seen_loss[-1, number] == pytest.approx(told, rel=1e-4)
     assert bag.history.seen_loss[-1].mean() < bag.history.loss[-1].mean(), "dropout makes training rows harder"
-
-
-def test_variants_train_other_heads_in_the_same_bag():
-    variants = (Variant((0.2, 0.3)), Variant((0.0, 0.7), 0.1))
-    examples = folded(*rows())
-    bag = train(examples, plan(variants=variants), seeds=(0, 1, 2))
-    alone = train(examples, plan(), seeds=(0,))
-    assert np.array_equal(bag.out_of_fold[0], alone.out_of_fold[0])
-    moved = [np.abs(bag.weights["bias_1"][bag.heads.index(HeadId(seed, 0))]).mean() for seed in (0, 1, 2)]
-    assert moved[1] < moved[0] / 2
-    assert moved[1] < moved[2] / 2
 
 
 # ---- groups

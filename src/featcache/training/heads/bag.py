@@ -14,7 +14,7 @@ from featcache.core.paths import regular
 from featcache.errors import CacheFormatError, TrainingError
 from featcache.settings import Phase
 from featcache.training.heads.forward import Float32s, Weights, blocks, forward, normalize
-from featcache.training.heads.presets import HeadPlan, Variant
+from featcache.training.heads.presets import HeadPlan
 
 BAG_FILE = "bag.npz"
 OUT_OF_FOLD_FILE = "out_of_fold.hdf5"
@@ -197,11 +197,11 @@ def _bag(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> B
         raise ValueError(f"schema={header['schema']!r} is not the expected {_SCHEMA}")
     plan = dict(header["plan"])
     tap_shape = tuple(plan.pop("tap_shape"))
-    del plan["training_version"]
+    for name in ("training_version", "variants"):  # the latter in older bags, always empty
+        plan.pop(name, None)
     for name in ("hidden", "dropouts"):
         plan[name] = tuple(plan[name])
     plan["schedule"] = tuple(Phase(*phase) for phase in plan["schedule"])
-    plan["variants"] = tuple(Variant(tuple(dropouts), rate) for dropouts, rate in plan["variants"])
     weights = {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith("weights/")}
     history = {each.name: arrays[f"history/{_STORED_NAMES.get(each.name, each.name)}"] for each in fields(History)}
     heads = tuple(HeadId(seed, fold) for seed, fold in header["heads"])

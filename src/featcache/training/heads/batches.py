@@ -81,7 +81,7 @@ class Batch:
 
     Attributes:
         values: (g, b, F) of the features' dtype.
-        masks: for each dense layer (g, b, its inputs) bool, True where a value is kept; None where no head drops any.
+        masks: for each dense layer (g, b, its inputs) bool, True where a value is kept; None where all are.
         targets: (g, b, C) float32, what the loss compares with: one-hot, smoothed, or soft.
         weights: (g, b) float32, what each row counts for; None where all count the same.
         truth: (g, b) int32, the label or the likeliest class of the soft one.
@@ -116,17 +116,16 @@ class Batches:
         rows = {head.fold: np.flatnonzero(examples.parts.trained(head.fold)).astype(small) for head in heads}
         self._rows = [rows[head.fold] for head in heads]
         self._parts = [examples.parts.numbers.index(head.fold) for head in heads]
-        self._dropouts = [plan.variant(head.seed).dropouts for head in heads]
+        self._dropouts = plan.dropouts
         self._smooth = np.full((plan.classes, plan.classes), plan.label_smoothing / plan.classes, np.float32)
         self._smooth += (1 - plan.label_smoothing) * np.eye(plan.classes, dtype=np.float32)
         self._batch = self._buffers(len(heads), plan)
 
     def _buffers(self, heads: int, plan: HeadPlan) -> Batch:
         shape, widths = (heads, self.size), (plan.features, *plan.hidden)
-        dropped = [any(dropouts[layer] for dropouts in self._dropouts) for layer in range(len(widths))]
         return Batch(
             np.empty((*shape, plan.features), self._copies[0].dtype),
-            [np.ones((*shape, width), bool) if any_ else None for width, any_ in zip(widths, dropped, strict=True)],
+            [np.ones((*shape, width), bool) if p else None for width, p in zip(widths, plan.dropouts, strict=True)],
             np.empty((*shape, plan.classes), np.float32),
             np.ones(shape, np.float32) if self._soft else None,
             np.empty(shape, np.int32),
@@ -152,8 +151,8 @@ class Batches:
             # labelled rows of all copies come first, then the pseudo-labelled ones
             batch.targets[head] = self._smooth[batch.truth[head]]
             self._draw_soft(head, (copy - len(self._copies)) * len(mine) + place, ~known)
-        for mask, dropout in zip(batch.masks, self._dropouts[head], strict=True):
-            if mask is not None and dropout:
+        for mask, dropout in zip(batch.masks, self._dropouts, strict=True):
+            if mask is not None:
                 stream.mask(mask[head], dropout)
 
     def _draw_soft(self, head: int, number: npt.NDArray[Any], soft: npt.NDArray[np.bool_]) -> None:

@@ -4,7 +4,6 @@ The same training as `featcache.training.heads.numpy_engine`, for accelerators a
 randomness comes from `featcache.training.heads.batches`: the dropout masks are inputs.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,7 +11,6 @@ import numpy as np
 from keras import ops
 
 from featcache.core.keras_import import plain_keras
-from featcache.training.heads.bag import HeadId
 from featcache.training.heads.batches import Batch, keep_probability
 from featcache.training.heads.forward import EPSILON, Float32s, Weights
 from featcache.training.heads.presets import HeadPlan
@@ -21,12 +19,10 @@ from featcache.training.heads.presets import HeadPlan
 class StackedHeads(keras.layers.Layer):
     """H heads side by side, with the weights of a bag by their names: (H, b, F) values -> (H, b, C) logits."""
 
-    def __init__(self, plan: HeadPlan, heads: Sequence[HeadId], weights: Weights) -> None:
+    def __init__(self, plan: HeadPlan, weights: Weights) -> None:
         """Take the heads' initial weights."""
         super().__init__(name="heads")
         self._plan = plan
-        keep = [[keep_probability(dropout) for dropout in plan.variant(head.seed).dropouts] for head in heads]
-        self._scales = 1 / np.array(keep, np.float32).T[:, :, None, None]  # so that the expectation stays
         self.stacked: dict[str, Any] = {}
         for name, array in weights.items():
             trainable = not name.startswith(("input", "mean", "variance"))
@@ -41,7 +37,8 @@ class StackedHeads(keras.layers.Layer):
             active = (active - self._rows("input_mean")) * ops.rsqrt(self._rows("input_variance"))
         for layer in range(layers + 1):
             if str(layer) in masks:
-                active = active * (ops.cast(masks[str(layer)], "float32") * self._scales[layer])
+                scale = 1 / keep_probability(self._plan.dropouts[layer])  # the expectation stays
+                active = active * ops.cast(masks[str(layer)], "float32") * scale
             active = ops.matmul(active, self.stacked[f"kernel_{layer}"]) + self._rows(f"bias_{layer}")
             if layer < layers:
                 active = self._normalize(layer, ops.relu(active))
@@ -97,22 +94,6 @@ class HeadScores(keras.metrics.Metric):
         return ops.mean(self.last[0])
 
 
-class HeadsAdam(keras.optimizers.Adam):
-    """Adam with a learning rate for each head; a factor on a head's loss would change nothing under Adam."""
-
-    def __init__(self, multipliers: Sequence[float], decay: float) -> None:
-        """Take what each head multiplies the learning rate by, and the kernels' weight decay."""
-        super().__init__(1.0, name="adam")
-        self._multipliers, self._decay = np.array(multipliers, np.float32), decay
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Let the weights decay as Keras does, before the step."""
-        rate = learning_rate * ops.reshape(self._multipliers, (-1, *[1] * (len(variable.shape) - 1)))
-        if self._decay and "kernel" in variable.name:  # a TensorFlow variable's name has its layer before it
-            self.assign_sub(variable, variable * (rate * self._decay))
-        super().update_step(gradient, variable, rate)
-
-
 def accelerated() -> bool:
     """Whether Keras' backend has something faster than processors."""
     return any(not device.lower().startswith("cpu") for device in keras.distribution.list_devices())
@@ -122,10 +103,11 @@ class KerasEngine:
     """The trainable model of H heads and its weights, by the names of `featcache.training.heads.bag`."""
 
     @plain_keras()
-    def __init__(self, plan: HeadPlan, heads: Sequence[HeadId], weights: Weights) -> None:
+    def __init__(self, plan: HeadPlan, weights: Weights) -> None:
         """Take H heads and their initial weights; the model is built at the first step, when the batches are known."""
-        self._heads, self._scores = StackedHeads(plan, heads, weights), HeadScores(len(heads))
-        self._optimizer = HeadsAdam([plan.variant(head.seed).rate for head in heads], plan.weight_decay)
+        self._heads, self._scores = StackedHeads(plan, weights), HeadScores(len(weights["kernel_0"]))
+        self._optimizer = keras.optimizers.Adam(weight_decay=plan.weight_decay or None)
+        self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         self.model: keras.Model | None = None
 
     def _build(self, batch: Batch) -> keras.Model:

@@ -26,7 +26,7 @@ def head_model(bag: Bag, number: int) -> keras.Model:
             center=False, scale=False, epsilon=0.0, trainable=False, name="standardize"
         )
         layers.append((standardize, [weights["input_mean"], weights["input_variance"]]))
-    for layer, dropout in enumerate(plan.variant(bag.heads[number].seed).dropouts):
+    for layer, dropout in enumerate(plan.dropouts):
         last = layer == len(plan.hidden)
         layers.append((keras.layers.Dropout(dropout, seed=layer), []))
         width, activation = (plan.classes, "softmax") if last else (plan.hidden[layer], "relu")

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.training.heads.bag import HeadId
 from featcache.training.heads.batches import Batch, keep_probability
 from featcache.training.heads.forward import EPSILON, Float32s, Weights, as_float32
 from featcache.training.heads.presets import HeadPlan
@@ -25,18 +24,14 @@ _BLOCK_VALUES = 1 << 18  # what Adam takes at once: near enough to the cache; le
 class NumpyEngine:
     """The training state of g heads, by the names of `featcache.training.heads.bag`; `weights` is changed in place."""
 
-    def __init__(self, plan: HeadPlan, heads: Sequence[HeadId], weights: Weights) -> None:
+    def __init__(self, plan: HeadPlan, weights: Weights) -> None:
         """Take g heads' contiguous float32 weights, (g, ...) each, and begin with empty moments."""
         self.weights = weights
         self._plan, self._layers = plan, len(plan.hidden)
         trained = [name for name in weights if name.split("_")[0] in ("kernel", "bias", "gamma", "beta")]
         self._moments = {name: (np.zeros_like(weights[name]), np.zeros_like(weights[name])) for name in trained}
-        variants = [plan.variant(head.seed) for head in heads]
-        keep = [[keep_probability(dropout) for dropout in variant.dropouts] for variant in variants]
-        self._scales = 1 / np.array(keep, np.float32).T[:, :, None, None]
-        self._multipliers = [variant.rate for variant in variants]
+        self._scales = 1 / np.array([keep_probability(dropout) for dropout in plan.dropouts], np.float32)
         self._steps = 0
-        self._equal = self._multipliers[0] if len(set(self._multipliers)) == 1 else None
         largest = max(weights[f"kernel_{layer}"].size for layer in range(self._layers + 1))
         self._gradient = np.empty(min(largest, _GRADIENT_VALUES + max((*plan.hidden, plan.classes))), np.float32)
         self._values = np.empty((0,), np.float32)
@@ -138,19 +133,19 @@ class NumpyEngine:
     def _step_kernel(self, name: str, inputs: Float32s, slope: Float32s, rate: float) -> None:
         """Step the heads' kernels: small ones together, large ones by rows, each part's gradient made and used up."""
         kernel = self.weights[name]
-        if kernel.size <= len(self._gradient) and self._equal is not None:
+        if kernel.size <= len(self._gradient):
             gradient = self._gradient[: kernel.size]
             np.matmul(inputs.transpose(0, 2, 1), slope, out=gradient.reshape(kernel.shape))
-            self._step_flat([kernel, *self._moments[name]], gradient, rate * self._equal)
+            self._step_flat([kernel, *self._moments[name]], gradient, rate)
             return
         rows, width = max(1, _GRADIENT_VALUES // kernel.shape[2]), kernel.shape[2]
-        for head, multiplier in enumerate(self._multipliers):
+        for head in range(len(kernel)):
             for start in range(0, kernel.shape[1], rows):
                 part = slice(start, start + rows)
                 gradient = self._gradient[: len(kernel[head, part]) * width]
                 np.matmul(inputs[head].T[part], slope[head], out=gradient.reshape(-1, width))
                 arrays = [array[head, part] for array in (kernel, *self._moments[name])]
-                self._step_flat(arrays, gradient, rate * multiplier)
+                self._step_flat(arrays, gradient, rate)
 
     def _step_flat(self, arrays: Sequence[Float32s], gradient: Float32s, rate: float) -> None:
         flat = [array.reshape(-1) for array in arrays]
@@ -160,15 +155,10 @@ class NumpyEngine:
             self._adam(kernel, first, second, gradient[values], rate, self._plan.weight_decay)
 
     def _step_small(self, name: str, gradient: Float32s, rate: float) -> None:
-        rates = (
-            np.array([[rate * multiplier] for multiplier in self._multipliers])
-            if self._equal is None
-            else rate * self._equal
-        )
-        self._adam(self.weights[name], *self._moments[name], gradient, rates, 0.0)
+        self._adam(self.weights[name], *self._moments[name], gradient, rate, 0.0)
 
     def _adam(
-        self, values: Float32s, first: Float32s, second: Float32s, gradient: Float32s, rate: Any, decay: float
+        self, values: Float32s, first: Float32s, second: Float32s, gradient: Float32s, rate: float, decay: float
     ) -> None:
         """One update in place; `gradient` is used up.
 

@@ -39,7 +39,7 @@ class TrainingEngine(Protocol):
         """Take one step; return (2, g), each head's loss and accuracy before it."""
 
 
-MakeEngine = Callable[[HeadPlan, Sequence[HeadId], Weights], TrainingEngine]
+MakeEngine = Callable[[HeadPlan, Weights], TrainingEngine]
 
 
 def train_heads(
@@ -97,7 +97,7 @@ class _Group:
         streams = [HeadStream(head, examples.count(head.fold)) for head in heads]
         self.heads, self._plan = heads, plan
         self._batches = Batches(examples, heads, streams, plan)
-        self._engine = make(plan, heads, initial_weights(plan, heads, streams, inputs))
+        self._engine = make(plan, initial_weights(plan, heads, streams, inputs))
         self._best: list[Weights | None] = [None] * len(heads)
 
     def epoch(self, number: int, evaluator: HeadEvaluator) -> tuple[Float32s, list[EpochScores]]:
