@@ -112,7 +112,7 @@ class EngineContract:
     def test_each_head_follows_the_trajectory_of_a_plain_keras_model(self, of, pseudo, monkeypatch):
         # so small that kernels are stepped by rows and by blocks, as large ones are
         monkeypatch.setattr(numpy_engine, "_GRADIENT_VALUES", 20)
-        monkeypatch.setattr(numpy_engine, "_BLOCK_VALUES", 7)
+        monkeypatch.setattr(numpy_engine, "_ADAM_VALUES", 7)
         weights, batches, stacked = setting(of, self.engine, data(pseudo=pseudo))
         plain = [plain_head(of, weights, head) for head in range(len(HEADS))]
         for _ in range(3):

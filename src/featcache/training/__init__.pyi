@@ -40,9 +40,9 @@ from .heads.presets import (
     PSEUDO as PSEUDO,
     HeadPlan as HeadPlan,
     first_round as first_round,
+    head_type_settings as head_type_settings,
+    head_types as head_types,
     resolve_heads as resolve_heads,
-    shape_settings as shape_settings,
-    shapes as shapes,
     training_version as training_version,
 )
 from .heads.trainer import train_heads as train_heads

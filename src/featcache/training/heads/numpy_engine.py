@@ -18,7 +18,7 @@ from featcache.training.heads.presets import HeadPlan
 
 _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-7  # Keras' Adam
 _GRADIENT_VALUES = 1 << 20  # of a kernel's gradient that are alive at once: 4 MB
-_BLOCK_VALUES = 1 << 18  # what Adam takes at once: near enough to the cache; less has threads wait for each other
+_ADAM_VALUES = 1 << 18  # what Adam takes at once: near enough to the cache; less has threads wait for each other
 
 
 class NumpyEngine:
@@ -149,8 +149,8 @@ class NumpyEngine:
 
     def _step_flat(self, arrays: Sequence[Float32s], gradient: Float32s, rate: float) -> None:
         flat = [array.reshape(-1) for array in arrays]
-        for start in range(0, len(gradient), _BLOCK_VALUES):
-            values = slice(start, start + _BLOCK_VALUES)
+        for start in range(0, len(gradient), _ADAM_VALUES):
+            values = slice(start, start + _ADAM_VALUES)
             kernel, first, second = (array[values] for array in flat)
             self._adam(kernel, first, second, gradient[values], rate, self._plan.weight_decay)
 

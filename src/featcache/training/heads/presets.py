@@ -59,7 +59,7 @@ class HeadPlan:
         return {**asdict(self), "training_version": TRAINING_VERSION}
 
 
-def shapes(spec: HeadsSpec) -> tuple[str, ...]:
+def head_types(spec: HeadsSpec) -> tuple[str, ...]:
     """Return the head types of the settings, in order; known from the settings alone.
 
     With `per_group`, each type of trained heads comes a second time, a head for each group and not for each fold; with
@@ -76,7 +76,7 @@ def first_round(spec: HeadsSpec) -> tuple[str, ...]:
     return _TYPES_OF[spec.preset]
 
 
-def shape_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
+def head_type_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
     """Return the settings that decide a type's heads, JSON-able, for its bag's key: not which preset has it."""
     if shape == LINEAR:
         return {"shape": shape, "folds": spec.folds}
@@ -94,7 +94,7 @@ def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes
 
     Args:
         spec: the settings.
-        shape: the head type, one of `shapes(spec)`.
+        shape: the head type, one of `head_types(spec)`.
         features: values of one row, flattened.
         rows: usable training rows of one copy, all folds together.
         classes: number of classes.
