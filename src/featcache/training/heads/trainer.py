@@ -4,9 +4,8 @@ On processors the heads are dealt out to groups, and each core takes one group a
 heads share a group changes no bit of any of them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
@@ -78,11 +77,14 @@ def train_heads(
         history = _epochs(groups, plan, evaluator, threads, progress)
     finally:
         progress.finish()
-    weights = _join([head for group in groups for head in group.take()])
-    _check_finite(weights, plan)
+    trained = [head for group in groups for head in group.take()]
+    weights = {name: np.stack([head.pop(name) for head in trained]) for name in list(trained[0])}  # frees as it goes
+    if not all(np.isfinite(head).all() for array in weights.values() for head in array):
+        schedule = ", ".join(map(str, plan.schedule))
+        raise TrainingError(f"the weights became NaN or infinite in training with {schedule}: lower [Heads] schedule")
     if plan.recompute_statistics:
-        trained = {part: examples.parts.trained(part) for part in examples.parts.numbers}
-        recompute_statistics(weights, examples.copies, [trained[head.fold] for head in heads], len(plan.hidden))
+        rows = {part: examples.parts.trained(part) for part in examples.parts.numbers}
+        recompute_statistics(weights, examples.copies, [rows[head.fold] for head in heads], len(plan.hidden))
     seen_classes = np.tile(examples.seen_classes(plan.classes), (len(seeds), 1))
     out_of_fold = evaluator.out_of_fold(weights, heads, seen_classes, scratch)
     return TrainedBag(plan, tuple(examples.copies[0].shape[1:]), heads, weights, seen_classes, history, out_of_fold)
@@ -164,9 +166,12 @@ def _epochs(
     groups: list[_Group], plan: HeadPlan, evaluator: HeadEvaluator, threads: int, progress: Progress
 ) -> History:
     """Train epoch by epoch; every group copies its heads' weights where they are the best yet."""
+    from threadpoolctl import threadpool_limits
+
     columns, table = [], []
     best: dict[int, int] = {}
-    with _one_blas_thread(threads > 1), ThreadPoolExecutor(threads) as pool:
+    one_each = threadpool_limits(1 if threads > 1 else None, user_api="blas")  # no matrix product takes all cores
+    with one_each, ThreadPoolExecutor(threads) as pool:
         for epoch in range(plan.epochs):
             done = list(pool.map(lambda group: group.epoch(epoch, evaluator), groups))  # noqa: B023  # used up at once
             scores = [score for _, each in done for score in each]
@@ -185,26 +190,3 @@ def _epochs(
     loss, accuracy, seen_loss, seen_accuracy, fold_loss, fold_accuracy = np.stack(columns, axis=1).astype(np.float32)
     best_epoch = np.array(chosen, np.int32)
     return History(loss, accuracy, seen_loss, seen_accuracy, fold_loss, fold_accuracy, best_epoch)
-
-
-@contextmanager
-def _one_blas_thread(wanted: bool) -> Iterator[None]:
-    """Keep matrix products to one core where each core trains heads of its own."""
-    if not wanted:
-        yield
-        return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"):
-        yield
-
-
-def _join(heads: list[Weights]) -> Weights:
-    """Stack the heads' weights, freeing each array as it is copied."""
-    return {name: np.stack([head.pop(name) for head in heads]) for name in list(heads[0])}
-
-
-def _check_finite(weights: Weights, plan: HeadPlan) -> None:
-    if not all(np.isfinite(head).all() for array in weights.values() for head in array):
-        schedule = ", ".join(map(str, plan.schedule))
-        raise TrainingError(f"the weights became NaN or infinite in training with {schedule}: lower [Heads] schedule")
