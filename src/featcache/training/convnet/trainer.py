@@ -151,8 +151,8 @@ class _Training(keras.callbacks.Callback):
 
     def resume(self, model: keras.Model) -> None:
         """Take variables and history from the checkpoint; one of other variables is ignored with a notice."""
-        found = self._checkpoint and self._checkpoint.load()
-        if not self._checkpoint or not found:
+        found = self._checkpoint.load() if self._checkpoint else None
+        if found is None:
             return
         (state, history), variables = found, _variables(model)
         if [value.shape for value in state] != [tuple(each.shape) for each in variables] or set(history) != {*_HISTORY}:
@@ -202,4 +202,4 @@ def channel_statistics(images: Images, rows: npt.NDArray[np.int64]) -> tuple[lis
         squares = squares + np.square(block).sum(axis=(0, 1, 2))
     pixels = len(rows) * images.shape[1] * images.shape[2]
     mean = total / pixels
-    return mean.tolist(), np.sqrt(squares / pixels - mean**2).tolist()
+    return mean.tolist(), np.sqrt(np.maximum(squares / pixels - mean**2, 0)).tolist()
