@@ -34,7 +34,7 @@ from featcache.inference.predictor import _decode, find_images
 from featcache.project import open_project
 from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.specs import DatasetSpec, FeaturesSpec
-from featcache.training.heads.bag_file import load_bag
+from featcache.training.heads.bag import load_bag
 from featcache.training.predictions import stored_members
 
 WEAK = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner")  # root without its powers
