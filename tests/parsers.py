@@ -18,7 +18,7 @@ from featcache.dataset.listing import list_files, preview_images
 from featcache.dataset.manifest import Manifest
 from featcache.dataset.sources.source import open_source
 from featcache.ensemble.sample_submission import match_ids, read_sample
-from featcache.inspection.verify.cache_file import cache_faults
+from featcache.inspection.verify.checks import file_faults
 from featcache.settings.specs import DatasetSpec
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -62,7 +62,7 @@ class Structure(Target):
             content = content[_OFFSET_BYTES + 1 + length :]
         path = self.folder / "a.h5"
         path.write_bytes(damaged)
-        list(cache_faults(path, lambda _: None))
+        list(file_faults(path))
         reader = featcache.open(path)
         list(reader.ids), list(reader.groups), list(reader.digests), reader.frame(), reader.durable, reader.run
 

@@ -59,7 +59,7 @@ def test_heads_are_about_as_large_as_foretold(project, capsys):
     project.set("Features", image_size="40")
     capsys.readouterr()
     assert main(["plan", *flags(project)]) == 0
-    assert "unknown, as no run of this backbone and image size is known here" in capsys.readouterr().out
+    assert "unknown before the first run of this backbone and image size" in capsys.readouterr().out
 
 
 def test_after_a_run_its_rate_and_memory_are_known(project, capsys):
@@ -74,12 +74,12 @@ def test_after_a_run_its_rate_and_memory_are_known(project, capsys):
     assert to_compute(record) == {"train0": 0, "train1": 24, "train2": 24, "test0": 0}
     assert record["hours"] == pytest.approx(48 / train["images_per_second"] / 3600, abs=1e-4)
     assert main(["plan", *flags(project)]) == 0
-    assert "24 rows of photos here" in capsys.readouterr().out
+    assert "24 rows of photos)" in capsys.readouterr().out
     project.set("Features", image_size="40")
     assert plan(project, capsys)["hours"] is None, "another size has another rate"
 
 
-def test_rows_that_stand_in_some_cache_cost_nothing(project, capsys):
+def test_rows_that_are_in_some_cache_cost_nothing(project, capsys):
     project.run("ExtractFeatures")
     write_image(project.folder / "photos/train/disc/new.png", (200, 60, 60), 7777)
     record = plan(project, capsys)
@@ -88,16 +88,10 @@ def test_rows_that_stand_in_some_cache_cost_nothing(project, capsys):
     assert open_cache(next((project.artifacts / "features").glob("train-*.h5"))).run["computed"] == 1
 
 
-def test_a_backbone_never_run_has_an_unknown_size_until_it_is_measured(project, capsys, monkeypatch):
-    from featcache.inspection import cost_estimate as planning
-
+def test_a_backbone_never_run_has_an_unknown_size(project, capsys):
     project.set("Features", backbone="mobilenet", taps="conv_pw_1_relu:avg")
-    assert plan(project, capsys)["disk_bytes"] is None
-    monkeypatch.setattr(planning, "_MEASURE_SECONDS", 0.2)
-    record = plan(project, capsys, "--measure")
-    assert record["features_bytes"] == 33 * 64 * FEATURE_DTYPE.itemsize
-    assert record["images_per_second"] > 0
-    assert record["hours"] > 0 or record["rows_to_compute"] / record["images_per_second"] < 1
+    record = plan(project, capsys)
+    assert (record["features_bytes"], record["disk_bytes"], record["hours"]) == (None, None, None)
     assert not project.artifacts.exists()
 
 
@@ -110,12 +104,12 @@ def test_shapes_of_vgg_are_those_of_keras(project, capsys, tap):
     assert before == sum(reader[name].nbytes for reader in readers for name in reader.taps)
 
 
-def test_a_disk_that_is_too_small_is_said(project, capsys, monkeypatch):
+def test_a_disk_that_is_too_small_is_reported(project, capsys, monkeypatch):
     from featcache.inspection import cost_estimate as planning
 
     monkeypatch.setattr(planning.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     assert main(["plan", *flags(project)]) == 0
-    assert re.search(r"the disk is too small: .* are missing", capsys.readouterr().out)
+    assert re.search(r"not enough disk space: .* missing", capsys.readouterr().out)
 
 
 def test_it_starts_without_tensorflow(project):

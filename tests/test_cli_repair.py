@@ -18,12 +18,12 @@ from featcache.cache.writer import CacheWriter
 from featcache.cli import main
 from featcache.core.progress import Silent
 from featcache.dataset.manifest import Manifest
-from featcache.inspection.verify.faults import DISK, FILE, Fault
+from featcache.inspection.verify.checks import DISK, FILE
 from featcache.stages import repair as repair_module
 
 
 def in_blocks(path, manifest, block_rows=4):
-    """Write the cache anew in small blocks, so that there are some to damage."""
+    """Write the cache again in small blocks, so that there are some to damage."""
     reader = open_cache(path)
     header = CacheHeader(
         reader.split, reader.copy, reader.key, reader.name, reader.settings, reader.class_names,
@@ -83,14 +83,14 @@ def test_damaged_blocks_alone_are_computed_and_the_features_are_the_same(project
     before = feature_bytes(open_cache(cache))
     for row in rows:
         flip(cache, "block1_pool_avg", row * 64 * 2)
-    assert main(["verify", str(cache), *flags(project)]) == 1
+    assert main(["verify", str(cache)]) == 1
     damaged, old = cache.read_bytes(), open(cache, "rb")  # noqa: SIM115
     code, found = repair(capsys, cache, *flags(project))
     assert (code, found[str(cache)]) == (0, ("repaired", f"{computed} rows computed, {24 - computed} copied"))
     assert feature_bytes(open_cache(cache)) == before
     with old:
         assert old.read() == damaged, "a published file is never changed in place"
-    assert main(["verify", str(project.artifacts), *flags(project)]) == 0, capsys.readouterr().out
+    assert main(["verify", str(project.artifacts)]) == 0, capsys.readouterr().out
     assert main(["status", "--check", *flags(project)]) == 0
     assert not [path for path in cache.parent.iterdir() if "partial" in path.name or ".tmp" in path.name]
 
@@ -129,7 +129,7 @@ def test_other_settings_are_refused_and_the_file_stays(project, cache, capsys):
     project.set("Features", image_size="40")
     code, found = repair(capsys, cache, *flags(project))
     assert (code, found[str(cache)][0]) == (1, "not repaired")
-    assert "image_size 32 -> 40" in found[str(cache)][1]
+    assert "not used by the current settings" in found[str(cache)][1]
     assert repair(capsys, cache)[0] == 1, "nor without the project's settings"
     assert cache.read_bytes() == content
 
@@ -153,12 +153,12 @@ def test_other_artifacts_and_nothing(project, tmp_path, capsys):
 
 @pytest.mark.parametrize("cause", [DISK, FILE])
 def test_a_file_that_ends_whoever_reads_it_is_not_read_for_its_repair(project, cache, monkeypatch, cause):
-    fault = Fault(cause, "in whatever words", unreadable=True)
-    records = [{"path": str(cache), "kind": "feature cache", "faults": [Fault.of(fault.record()).record()]}]
-    monkeypatch.setattr(repair_module, "verify_records", lambda paths, overrides: records)
-    monkeypatch.setattr(repair_module, "_recomputed", lambda *_: pytest.fail("it was read"))
-    (told,) = repair_module.repair_records([cache], [], Silent())
-    assert (told["outcome"], "nothing can be taken from it" in told["detail"]) == ("not repaired", True)
+    fault = {"cause": cause, "message": "in whatever words", "unreadable": True}
+    records = [{"path": str(cache), "kind": "feature cache", "faults": [fault]}]
+    monkeypatch.setattr(repair_module, "verify_records", lambda paths: records)
+    monkeypatch.setattr(repair_module, "extract_split", lambda *_: pytest.fail("it was read"))
+    (found,) = repair_module.repair_records([cache], flags(project)[1::2], Silent())
+    assert (found["outcome"], "remove it and run again" in found["detail"]) == ("not repaired", True)
 
 
 def test_a_disk_that_cannot_read_a_block_costs_that_block_only(cache, monkeypatch):

@@ -1,4 +1,4 @@
-"""What curves come to, on curves of known kinds; and in the summary of a real run."""
+"""The diagnosis of curves of known kinds, and in the summary of a real run."""
 
 import json
 import math
@@ -24,7 +24,7 @@ TOGETHER = (falling(GUESS, 0.30), falling(GUESS, 0.34))
 SLOW = (falling(GUESS, 1.9), falling(GUESS, 1.92))
 
 
-def test_curves_that_part_say_where_and_by_how_much():
+def test_curves_that_diverge_have_an_epoch_and_a_rise():
     train, fold = DIVERGING
     verdict = diagnose(train, fold, 10)
     assert verdict.kind == OVERFITS
@@ -65,7 +65,7 @@ def test_impossible_curves_are_refused():
         diagnose([], [], 2)
 
 
-def test_what_is_at_hand_are_settings_that_change_something():
+def test_what_to_try_are_settings_that_change_something():
     plain = FeaturesSpec(taps=(Tap("block4_pool"), Tap("block5_pool")))
     assert suggestions(OVERFITS, plain, "block5_pool", (128,), 0.5) == [
         ("augmentation", "--Features-copies 5"),
@@ -84,26 +84,26 @@ def test_what_is_at_hand_are_settings_that_change_something():
 
 def bag(tap, curves):
     train, fold = curves
-    told = {"classes": 10, "hidden": [128], "dropout": 0.5, "kept": len(train)}
-    told |= {"seen_loss": train.tolist(), "fold_loss": fold.tolist()}
-    return {"tap": tap, "shape": "dense", "curves": told}
+    record = {"classes": 10, "hidden": [128], "dropout": 0.5, "kept": len(train)}
+    record |= {"seen_loss": train.tolist(), "fold_loss": fold.tolist()}
+    return {"tap": tap, "shape": "dense", "curves": record}
 
 
-def test_the_worst_bag_is_told_in_two_lines():
+def test_the_worst_bag_has_two_lines():
     features = FeaturesSpec(taps=(Tap("a"), Tap("b")), copies=5)
     lines = curves_lines([bag("a", TOGETHER), bag("b", DIVERGING)], features)
     assert len(lines) == 2
-    assert lines[0].startswith("b/dense: part at epoch ")
+    assert lines[0].startswith("b/dense: overfits from epoch ")
     assert "loss 0.023 in training" in lines[0]
-    assert "since its lowest" in lines[0]
-    assert lines[1].startswith("at hand: more images · generalising features --Features-taps a,b:avg · ")
+    assert " above its best; loss " in lines[0]
+    assert lines[1].startswith("to try: more images · generalising features --Features-taps a,b:avg · ")
     sound = curves_lines([bag("a", TOGETHER)], features)
     assert len(sound) == 1
-    assert sound[0].startswith("a/dense: stay together; loss ")
+    assert sound[0].startswith("a/dense: no overfitting; loss ")
     assert curves_lines([], features) == []
 
 
-def test_a_run_keeps_its_curves_and_tells_them(finished):
+def test_a_run_keeps_its_curves_and_shows_them(finished):
     from featcache.inspection.run_summary import summary_parts
     from pipeline.config import current_project
 

@@ -5,11 +5,12 @@ import sys
 
 import numpy as np
 import pytest
-from cache_files import make_rows, write_cache
+from cache_files import make_header, make_rows, write_cache
 
 import featcache
 from featcache.cache import dask_arrays
 from featcache.cache.layout import TapLayout
+from featcache.cache.writer import CacheWriter
 from featcache.errors import CacheError, CacheMismatchError, SettingsError
 from featcache.inspection.feature_space import (
     component_scores,
@@ -35,7 +36,7 @@ def usable(reader):
     return rows, np.asarray(reader["wide"])[rows].reshape(len(rows), -1).astype(np.float64)
 
 
-def test_rows_that_were_set_aside_are_left_out(reader):
+def test_rejected_rows_are_left_out(reader):
     rows, expected = usable(reader)
     found = reader.dask("wide", usable=True)
     assert found.shape == expected.shape
@@ -104,6 +105,15 @@ def test_nearest_rows_are_those_of_a_brute_force_search(reader, metric, count):
     np.testing.assert_allclose(found.distances, distances, rtol=1e-9)
 
 
+def test_chunks_without_a_usable_row_hold_no_neighbour(tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_arrays, "_CHUNK_BYTES", 5 * WIDE.row_bytes)
+    path = write_cache(tmp_path / "c.h5", make_rows(40), (WIDE,), block_rows=5, rejected=tuple(range(10, 40)))
+    reader = featcache.open(path)
+    for count in (2, 5, 10):
+        found = nearest_rows(reader, "wide", np.asarray(reader["wide"])[[3]], count)
+        assert (found.rows[0, 0], found.rows.shape) == (3, (1, count))
+
+
 def test_a_row_does_not_find_itself(reader):
     rows, expected = usable(reader)
     own = rows[[0, 5, 114]]
@@ -115,15 +125,28 @@ def test_a_row_does_not_find_itself(reader):
     np.testing.assert_allclose(found.distances, distances[:, :-1], rtol=1e-9)
 
 
-def test_mistakes_are_told(reader, tmp_path):
+def test_equally_near_rows_come_in_the_order_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_arrays, "_CHUNK_BYTES", 5 * WIDE.row_bytes)
+    path = tmp_path / "same.h5"
+    rows, taps = make_rows(20), (TapLayout("wide", (1, 1, 2), "c" * 64, {}),)
+    features = {"wide": np.tile(np.array([1, 2], np.float16), (20, 1, 1, 1))}
+    with CacheWriter(path, make_header(rows, taps)) as writer:
+        writer.write(np.arange(20), features, np.ones(20, np.uint8))
+        writer.publish({})
+    found = nearest_rows(featcache.open(path), "wide", np.array([[1.0, 2.0], [0.0, 0.0]]), 20)
+    assert found.rows.tolist() == [list(range(20))] * 2
+    np.testing.assert_allclose(found.distances, [[0] * 20, [1] * 20], atol=1e-12)
+
+
+def test_mistakes_are_reported(reader, tmp_path):
     with pytest.raises(SettingsError, match="manhattan"):
         nearest_rows(reader, "wide", np.ones((1, 48)), 1, "manhattan")
-    with pytest.raises(CacheMismatchError, match="expected 48 features a row, as wide has; got 5"):
+    with pytest.raises(CacheMismatchError, match=r"5 features a row, but wide in .* has 48"):
         nearest_rows(reader, "wide", np.ones((1, 5)), 1)
     with pytest.raises(SettingsError, match="count=0"):
         principal_components(reader, "wide", 0)
     empty = featcache.open(write_cache(tmp_path / "e.h5", make_rows(2), (WIDE,), rejected=(0, 1)))
-    with pytest.raises(CacheError, match="all 2 were set aside"):
+    with pytest.raises(CacheError, match="all 2 are rejected"):
         feature_statistics(empty, "wide")
 
 

@@ -12,7 +12,7 @@ from featcache.core.progress import Silent
 from featcache.errors import SourceChangedError
 from featcache.inspection import status
 from featcache.inspection.run_summary import summary
-from featcache.inspection.verify.other_files import kind_of, other_faults
+from featcache.inspection.verify.checks import file_faults, kind_of
 from featcache.report.content import report_content
 from pipeline.config import current_project
 
@@ -85,10 +85,10 @@ def test_a_page_changed_by_hand_is_written_again(project):
 def test_verify_knows_a_page_that_is_not_the_one_that_was_written(project):
     path = project.artifacts / "report/report.json"
     assert kind_of(path) == "report"
-    assert list(other_faults(path)) == []
+    assert list(file_faults(path)) == []
     (project.artifacts / PAGE).write_text("mine")
-    (fault,) = other_faults(path)
-    assert fault.message == "index.html is not the one that was written: it doesn't match its SHA-256"
+    (fault,) = file_faults(path)
+    assert fault.message == "index.html was changed after it was written: SHA-256 mismatch"
 
 
 def test_a_report_that_fails_leaves_the_submission_and_says_so_last(project, monkeypatch, capfd):
@@ -148,10 +148,10 @@ def test_it_finds_what_was_planted(project):
         content = report_content(current_project(), Silent())
     found = content["pictures"]
     first = found["cards"]["errors"][0]
-    assert (first["id"], first["label"], first["told"]) == (PLANTED, "square", "disc")
+    assert (first["id"], first["label"], first["predicted"]) == (PLANTED, "square", "disc")
     assert [near["label"] for near in first["neighbours"]] == ["disc"] * 5
     assert found["totals"]["errors"] == 1
-    (group,) = found["copies"]["groups"]
+    (group,) = found["duplicates"]["groups"]
     assert [(each["split"], each["id"]) for each in group["images"]] == [("train", "disc/0.png"), ("test", COPY)]
     assert (group["across"], group["labels"]) == (True, False)
     assert content["rejected"]["total"] == 1

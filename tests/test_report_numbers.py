@@ -4,10 +4,12 @@ import configparser
 
 import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix
 
 from featcache.core.rows import Rows
-from featcache.report.class_metrics import BINS, class_scores, collapse, confusion, macro, reliability, top_confusions
-from featcache.report.duplicates import exact_copies, near_pairs
+from featcache.report.class_metrics import BINS, collapse, reliability, top_confusions
+from featcache.report.content import class_table
+from featcache.report.duplicates import exact_duplicates, near_pairs
 from featcache.report.feature_map import MAP_ROWS, Projected, feature_map, near_duplicates, sampled
 from featcache.report.gallery import ERRORS, UNSURE, WRONG, gallery
 from featcache.report.label_errors import entropy, label_errors, least_sure, most_wrong
@@ -20,20 +22,32 @@ LABELS = np.array([0, 0, 0, 1, 1, 2])
 PREDICTED = np.array([0, 0, 1, 1, 2, 2])
 
 
-def test_a_confusion_matrix_has_classes_in_lines_and_what_they_are_told_in_columns():
-    counts = confusion(LABELS, PREDICTED, 4)
+def table():
+    """Rows of `LABELS` predicted as `PREDICTED`, of four classes; the last row has no label."""
+    probabilities = np.eye(4)[[*PREDICTED, 3]]
+    rows = EnsemblePredictions(
+        "train", list("abcdefg"), np.array([*LABELS, -1], np.int32), probabilities, probabilities
+    )
+    return class_table(rows, ("a", "b", "c", "d"))
+
+
+def test_a_confusion_matrix_has_true_classes_in_lines_and_predicted_ones_in_columns():
+    counts = np.array(table()["matrix"]["counts"])
     assert counts.tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert (table()["rows"], table()["wrong"]) == (6, 2)
     assert top_confusions(counts, 5) == [(0, 1, 1), (1, 2, 1)]
     assert top_confusions(counts, 1) == [(0, 1, 1)]
 
 
 def test_precision_and_recall_of_each_class_and_none_where_there_are_no_rows():
-    found = class_scores(confusion(LABELS, PREDICTED, 4))
-    assert found.rows.tolist() == [3, 2, 1, 0]
-    np.testing.assert_allclose(found.precision, [1, 1 / 2, 1 / 2, np.nan])
-    np.testing.assert_allclose(found.recall, [2 / 3, 1 / 2, 1, np.nan])
-    np.testing.assert_allclose(found.f1, [0.8, 0.5, 2 / 3, np.nan])
-    assert macro(found.f1) == pytest.approx((0.8 + 0.5 + 2 / 3) / 3)
+    found = table()
+    columns = {name: [row[name] for row in found["table"]] for name in ("name", "rows", "precision", "recall", "f1")}
+    assert columns["name"] == ["a", "b", "c", "d"]
+    assert columns["rows"] == [3, 2, 1, 0]
+    assert columns["precision"] == [1, 1 / 2, 1 / 2, None]
+    assert columns["recall"] == [pytest.approx(2 / 3), 1 / 2, 1, None]
+    assert columns["f1"] == [pytest.approx(0.8), 0.5, pytest.approx(2 / 3), None]
+    assert found["f1"] == pytest.approx((0.8 + 0.5 + 2 / 3) / 3)
 
 
 def test_of_many_classes_the_most_confused_are_shown_and_no_row_is_lost():
@@ -41,7 +55,7 @@ def test_of_many_classes_the_most_confused_are_shown_and_no_row_is_lost():
     predicted = labels.copy()
     predicted[labels == 17] = 90
     predicted[np.flatnonzero(labels == 3)[:4]] = 5
-    small = collapse(confusion(labels, predicted, 120), 4)
+    small = collapse(confusion_matrix(labels, predicted), 4)
     assert small.classes == [3, 5, 17, 90]
     assert small.others == 116
     assert small.counts.tolist() == [
@@ -50,7 +64,7 @@ def test_of_many_classes_the_most_confused_are_shown_and_no_row_is_lost():
     assert collapse(np.eye(4, dtype=np.int64), 4).others == 0
 
 
-def test_reliability_by_the_probability_of_the_class_that_is_told():
+def test_reliability_by_the_probability_of_the_predicted_class():
     probabilities = np.array([[0.95, 0.05], [0.05, 0.95], [0.65, 0.35], [0.0, 1.0]])
     found = reliability(probabilities, np.array([0, 0, 0, 1]))
     assert found.rows.tolist() == [0] * 6 + [1, 0, 0, 3]
@@ -99,35 +113,37 @@ def test_most_wrong_and_least_sure():
 
 
 def test_a_gallery_names_rows_of_the_manifest_and_counts_all():
-    told = EnsemblePredictions(
+    labelled = EnsemblePredictions(
         "train",
         [f"r{i}" for i in range(4)],
         np.array([0, 1, 1, 0], np.int32),
         *[np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.6, 0.4]])] * 2,
     )
     unlabelled = EnsemblePredictions("test", ["t"], np.array([-1], np.int32), *[np.array([[0.5, 0.5]])] * 2)
-    found = gallery({"train": told, "test": unlabelled}, {"train": np.array([10, 11, 12, 13]), "test": np.array([7])})
+    found = gallery(
+        {"train": labelled, "test": unlabelled}, {"train": np.array([10, 11, 12, 13]), "test": np.array([7])}
+    )
     assert [each.place for each in found.found[WRONG]] == [("train", 11)]
     assert found.totals == {WRONG: 1, ERRORS: 1}
     (suspected,) = found.found[ERRORS]
-    assert (suspected.row_id, suspected.label, suspected.told, suspected.label_probability) == ("r1", 1, 0, 0.2)
+    assert (suspected.row_id, suspected.label, suspected.predicted, suspected.label_probability) == ("r1", 1, 0, 0.2)
     assert ("test", 7) in [each.place for each in found.found[UNSURE]]
     assert found.places()[0] == ("train", 11)
 
 
-def test_exact_copies_say_whether_labels_differ_and_splits_are_crossed():
+def test_exact_duplicates_record_whether_labels_differ_and_splits_are_crossed():
     digests = {"train": np.array([b"a", b"b", b"a", b"", b"", b"c", b"c"]), "test": np.array([b"b"])}
     labels = {"train": np.array([0, 1, 1, 0, 1, 2, 2]), "test": np.array([-1])}
-    found = exact_copies(digests, labels)
+    found = exact_duplicates(digests, labels)
     assert [(each.rows, each.labels, each.across) for each in found] == [
         ((("train", 0), ("train", 2)), True, False),
         ((("train", 1), ("test", 0)), False, True),
         ((("train", 5), ("train", 6)), False, False),
     ]
-    assert exact_copies({"train": np.array([b"a", b"b"])}, {"train": np.array([0, 1])}) == []
+    assert exact_duplicates({"train": np.array([b"a", b"b"])}, {"train": np.array([0, 1])}) == []
 
 
-def test_near_pairs_are_named_once_closest_first_and_measured_by_what_is_usual():
+def test_near_pairs_are_named_once_closest_first_beside_the_median_distance():
     points = np.array([[0.0, 0], [10, 0], [10.001, 0], [0, 7], [30, 30]])
     pairs, usual = near_pairs(points, 2)
     assert [(i, j) for i, j, _ in pairs] == [(1, 2), (0, 3)]
@@ -184,7 +200,7 @@ def test_thumbnails_keep_within_their_bytes_and_the_first_are_kept():
     assert list(few) == places[: len(few)] != []
 
 
-def test_settings_are_told_as_luigi_cfg_reads_them():
+def test_settings_are_shown_as_luigi_cfg_reads_them():
     given = {
         "Features": {"taps": "block4_pool:avg, block5_pool", "copies": "2", "augmentation": "rotation 3, flip"},
         "Heads": {"schedule": "1e-3x1, cosine 1e-2x2", "hidden": "8, 9", "per_group": "true"},

@@ -1,14 +1,7 @@
-from .block_checksums import (
-    BlockScan as BlockScan,
-    ScanBuffer as ScanBuffer,
-    columns_sha256 as columns_sha256,
-    pieces as pieces,
-    read_journal as read_journal,
-    read_rows as read_rows,
-)
+from .block_checksums import BlockScan as BlockScan
 from .block_writer import BlockWriter as BlockWriter
+from .check import CacheFault as CacheFault, check_cache as check_cache
 from .file_lock import is_held as is_held, lock as lock
-from .file_parser import Structure as Structure, read_structure as read_structure
 from .layout import (
     FEATURE_DTYPE as FEATURE_DTYPE,
     PARTIAL_SUFFIX as PARTIAL_SUFFIX,
@@ -20,7 +13,6 @@ from .layout import (
     file_key as file_key,
     partial_path as partial_path,
     partials_of as partials_of,
-    texts_of as texts_of,
 )
 from .npy_export import export_npy as export_npy
 from .pack import pack as pack, unpack as unpack

@@ -10,7 +10,7 @@ from featcache.cli.output import print_result
 def _verify(arguments: argparse.Namespace) -> int:
     from featcache.inspection import exit_code, verify_lines, verify_records
 
-    records = verify_records(arguments.paths, arguments.overrides, deep=arguments.deep, seconds=arguments.timeout)
+    records = verify_records(arguments.paths, seconds=arguments.timeout)
     return print_result(arguments, records, verify_lines, exit_code(records))
 
 
@@ -21,15 +21,13 @@ COMMAND = Command(
     _verify,
     [
         argument("paths", type=Path, nargs="+", metavar="PATH", help="a cache, another artifact, or a folder"),
-        argument("--deep", action="store_true", help="also read every image of the source again"),
         argument(
             "--timeout",
             type=float,
             default=60.0,
             metavar="SECONDS",
-            help="how long reading may show no progress; default: 60",
+            help="how long a file may take, beside 1 s for each 10 MB; default: 60",
         ),
     ],
-    project=True,
     error_code=USAGE,
 )

@@ -11,7 +11,7 @@ from .download import Limits as Limits, check_reachable as check_reachable
 from .extract import CopyJob as CopyJob, ExtractionEngine as ExtractionEngine, extract_copies as extract_copies
 from .extraction_job import Extraction as Extraction, row_settings as row_settings
 from .network import build_network as build_network
-from .precision import CPUINFO as CPUINFO, choose_precision as choose_precision, cpu_flags as cpu_flags
+from .precision import choose_precision as choose_precision
 from .weights import (
     ResolvedWeights as ResolvedWeights,
     check_cached as check_cached,

@@ -30,5 +30,5 @@ from .feature_stats import (
 from .leaderboard import leaderboard_lines as leaderboard_lines, leaderboard_record as leaderboard_record
 from .run_summary import summary as summary, summary_parts as summary_parts
 from .status import status_lines as status_lines, status_record as status_record, would_run as would_run
-from .verify.faults import SETTINGS as SETTINGS, UNKNOWN as UNKNOWN
+from .verify.checks import CACHE as CACHE, SETTINGS as SETTINGS, UNKNOWN as UNKNOWN
 from .verify.report import exit_code as exit_code, verify_lines as verify_lines, verify_records as verify_records

@@ -1,8 +1,8 @@
-"""What lies in a tap's features: statistics, principal components and nearest neighbours, out of core.
+"""A tap's features: statistics, principal components and nearest neighbours, out of core.
 
 Features are dask arrays whose tasks map the cache file for themselves; they are computed by threads of this process, or
-by the cluster that a `dask.distributed.Client` of this process is connected to. Rows that were set aside never count.
-Imported only when asked for, as dask takes a while.
+by the cluster that a `dask.distributed.Client` of this process is connected to. Rejected rows never count. Import this
+module only when it is needed: dask takes a while.
 """
 
 import math
@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from dask import config, threaded
 from dask.base import compute
-from dask.delayed import delayed
 
 from featcache.cache import Reader, Status
 from featcache.errors import CacheError, CacheMismatchError, SettingsError
@@ -26,9 +25,6 @@ _PASSES = 6  # over the features; each squares away what lies outside the wanted
 _MORE = 10  # directions beside those that are wanted, so that the last of them come out as well as the first
 _SEED = 0
 _QUERIES = 256  # compared with a chunk at once, so that their distances stay within a chunk's own size
-_MERGED = 16
-
-_Found = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +70,7 @@ class Neighbours:
     """The nearest rows of q queries.
 
     Attributes:
-        rows: (q, k) int64, rows of the file, nearest first; of equally near ones the first in the file.
+        rows: (q, k) int64, rows of the file, nearest first, equally near ones in the file's order.
         distances: (q, k) float64; cosine: 0..2.
     """
 
@@ -121,7 +117,7 @@ def principal_components(reader: Reader, tap: str, count: int) -> PrincipalCompo
         SettingsError: `count` is less than 1.
     """
     if count < 1:
-        raise SettingsError(f"expected at least 1 component; got count={count}")
+        raise SettingsError(f"count={count}: at least 1 component is needed")
     features = _features(reader, tap)
     m, d = features.shape
     with _computing():
@@ -192,82 +188,49 @@ def nearest_rows(
         SettingsError: `count` is less than 1, or there is no such metric.
     """
     if count < 1 or metric not in METRICS:
-        raise SettingsError(f"expected count >= 1 and a metric of {', '.join(METRICS)}; got {count} and {metric!r}")
+        raise SettingsError(
+            f"count={count}, metric={metric!r}: count must be at least 1, metric {' or '.join(METRICS)}"
+        )
     features = _features(reader, tap)
     wide = np.asarray(queries, np.float64).reshape(len(queries), -1)
     _check_width(reader, tap, wide.shape[1])
-    numbers = usable_rows(reader)
-    leave_out = np.full(len(wide), -1) if own is None else _numbers_of(np.asarray(own), numbers)
-    count = min(count, len(numbers) - bool((leave_out >= 0).any()))
+    usable = usable_rows(reader)
+    excluded = np.full(len(wide), -1) if own is None else _positions(np.asarray(own), usable)
+    count = min(count, len(usable) - bool((excluded >= 0).any()))
     if not count:
-        raise CacheError(f"{reader.path}: expected another row with status ok beside the one to compare; there is none")
-    shared = delayed(wide if metric == "euclidean" else _directions(wide))
-    firsts = np.cumsum([0, *features.chunks[0][:-1]])
-    chunks = features.to_delayed().ravel()
-    parts = [
-        delayed(_nearest_in)(chunk, int(first), shared, leave_out, count, metric)
-        for chunk, first in zip(chunks, firsts, strict=True)
-    ]
-    while len(parts) > 1:
-        parts = [delayed(_merged)(parts[i : i + _MERGED], count) for i in range(0, len(parts), _MERGED)]
+        raise CacheError(f"{reader.path} has no other row with status ok to compare with")
+    # argtopk fails where the last chunks that it merges hold k columns or fewer: no empty chunk, and one column more
+    features = features.rechunk((tuple(rows for rows in features.chunks[0] if rows), -1)).astype(np.float64)
+    distances = _distances(da.from_array(wide, chunks=(_QUERIES, -1)), features, metric)
+    numbers = da.arange(len(usable), chunks=features.chunks[0])
+    distances = da.where(numbers[None, :] == excluded[:, None], np.inf, distances)
+    distances = da.concatenate([distances, da.full((len(wide), 1), np.inf, chunks=(_QUERIES, 1))], axis=1)
     with _computing():
-        distances, found = parts[0].compute()
-    return Neighbours(numbers[found], distances)
+        found, nearest = compute(da.argtopk(distances, -count, axis=1), da.topk(distances, -count, axis=1))
+    order = np.lexsort((found, nearest), axis=1)
+    found, nearest = (np.take_along_axis(each, order, axis=1) for each in (found, nearest))
+    return Neighbours(usable[found], nearest)
 
 
-def _nearest_in(
-    chunk: npt.NDArray[np.float32],
-    first: int,
-    queries: npt.NDArray[np.float64],
-    leave_out: npt.NDArray[np.int64],
-    count: int,
-    metric: str,
-) -> _Found:
-    """The (q, k) nearest of one chunk, whose rows are numbered from `first` on."""
-    wide = chunk.astype(np.float64)
-    wide = wide if metric == "euclidean" else _directions(wide)
-    found = []
-    for start in range(0, len(queries), _QUERIES):
-        some = slice(start, start + _QUERIES)
-        distances = _distances(queries[some], wide, metric)
-        mine = leave_out[some] - first
-        inside = np.flatnonzero((mine >= 0) & (mine < len(wide)))
-        distances[inside, mine[inside]] = np.inf
-        found.append(_first(distances, np.broadcast_to(np.arange(first, first + len(wide)), distances.shape), count))
-    return np.concatenate([part[0] for part in found]), np.concatenate([part[1] for part in found])
-
-
-def _distances(queries: npt.NDArray[np.float64], rows: npt.NDArray[np.float64], metric: str) -> npt.NDArray[np.float64]:
-    products = queries @ rows.T
+def _distances(queries: da.Array, rows: da.Array, metric: str) -> da.Array:
+    """(q, m) float64, in chunks of queries and rows."""
+    distances: da.Array
     if metric == "cosine":
-        return np.maximum(1 - products, 0)
-    squares = np.square(queries).sum(axis=1)[:, None] + np.square(rows).sum(axis=1) - 2 * products
-    return np.asarray(np.sqrt(np.maximum(squares, 0)))
+        distances = da.maximum(1 - _directions(queries) @ _directions(rows).T, 0)
+    else:
+        squares = (queries**2).sum(axis=1)[:, None] + (rows**2).sum(axis=1) - 2 * (queries @ rows.T)
+        distances = da.sqrt(da.maximum(squares, 0))
+    return distances
 
 
-def _first(distances: npt.NDArray[np.float64], numbers: npt.NDArray[np.int64], count: int) -> _Found:
-    """The k nearest of each line, nearest first, equally near ones by number."""
-    kept = min(count, distances.shape[1])
-    bound = np.partition(distances, kept - 1, axis=1)[:, kept - 1]
-    columns = np.empty((len(distances), kept), np.int64)
-    for i, line in enumerate(distances):
-        near = np.flatnonzero(line <= bound[i])
-        columns[i] = near[np.lexsort((numbers[i, near], line[near]))][:kept]
-    return np.take_along_axis(distances, columns, axis=1), np.take_along_axis(numbers, columns, axis=1)
-
-
-def _merged(parts: list[_Found], count: int) -> _Found:
-    return _first(np.hstack([part[0] for part in parts]), np.hstack([part[1] for part in parts]), count)
-
-
-def _directions(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    directions: npt.NDArray[np.float64] = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+def _directions(rows: da.Array) -> da.Array:
+    lengths = da.sqrt((rows**2).sum(axis=1))[:, None]
+    directions: da.Array = rows / da.where(lengths > 0, lengths, 1)
     return directions
 
 
-def _numbers_of(rows: npt.NDArray[np.integer], usable: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Which of the usable rows each row is, -1 where it is none."""
+def _positions(rows: npt.NDArray[np.integer], usable: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Where each row is among the usable ones, -1 where it isn't."""
     at = np.minimum(np.searchsorted(usable, rows), len(usable) - 1)
     return np.where(usable[at] == rows, at, -1)
 
@@ -275,14 +238,14 @@ def _numbers_of(rows: npt.NDArray[np.integer], usable: npt.NDArray[np.int64]) ->
 def _features(reader: Reader, tap: str) -> da.Array:
     features = reader.dask(tap, usable=True)
     if not len(features):
-        raise CacheError(f"{reader.path}: expected rows with status ok; all {len(reader)} were set aside")
+        raise CacheError(f"{reader.path} has no usable row: all {len(reader)} are rejected or not written")
     return features
 
 
 def _check_width(reader: Reader, tap: str, found: int) -> None:
     expected = math.prod(reader.taps[reader.tap_name(tap)].shape)
     if expected != found:
-        raise CacheMismatchError(f"{reader.path}: expected {expected} features a row, as {tap} has; got {found}")
+        raise CacheMismatchError(f"{found} features a row, but {tap} in {reader.path} has {expected}")
 
 
 @contextmanager

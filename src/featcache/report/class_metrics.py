@@ -1,6 +1,5 @@
-"""What probabilities and labels come to, class by class: confusions, precision and recall, reliability. NumPy only."""
+"""Confusions between classes, and reliability of probabilities. NumPy only."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,30 +12,13 @@ BINS = 10
 
 
 @dataclass(frozen=True, eq=False)
-class ClassScores:
-    """How well each of C classes is told; NaN where there is nothing to divide by.
-
-    Attributes:
-        rows: (C,) int64, rows of the class.
-        precision: (C,) of the rows told to be of the class, the share that are.
-        recall: (C,) of the rows of the class, the share told so.
-        f1: (C,) the harmonic mean of both.
-    """
-
-    rows: Counts
-    precision: Float64s
-    recall: Float64s
-    f1: Float64s
-
-
-@dataclass(frozen=True, eq=False)
 class Reliability:
-    """Whether probabilities are as often right as they say, by the probability of the class that is told.
+    """How often predictions are right, by the probability of the predicted class.
 
     Attributes:
         rows: (`BINS`,) int64, rows whose probability is in the bin; bins are equally wide, from 0 to 1.
         confidence: (`BINS`,) their mean probability, NaN in an empty bin.
-        accuracy: (`BINS`,) the share of them told right, NaN in an empty bin.
+        accuracy: (`BINS`,) the share of them predicted correctly, NaN in an empty bin.
         error: the expected calibration error: the mean distance of the two, weighted by rows.
     """
 
@@ -51,27 +33,14 @@ class Collapsed:
     """A confusion matrix small enough to look at.
 
     Attributes:
-        classes: the classes that are shown, ascending; all others are one last row and column.
+        classes: the classes shown, ascending; all others are the last row and column.
         counts: (k, k) int64 of them, or (k + 1, k + 1) with the others.
-        others: how many classes the last row and column stand for; 0: there is none.
+        others: how many classes the last row and column combine; 0: there is no such row.
     """
 
     classes: list[int]
     counts: Counts
     others: int
-
-
-def confusion(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int) -> Counts:
-    """Return (C, C) int64: rows of class i (line) told to be j (column)."""
-    flat = np.bincount(labels.astype(np.int64) * classes + predicted, minlength=classes * classes)
-    return flat.reshape(classes, classes).astype(np.int64)
-
-
-def class_scores(counts: Counts) -> ClassScores:
-    """Return precision, recall and F1 of each class of a confusion matrix (C, C)."""
-    right, rows, told = np.diag(counts).astype(np.float64), counts.sum(axis=1), counts.sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        return ClassScores(rows, right / told, right / rows, 2 * right / (rows + told))
 
 
 def collapse(counts: Counts, most: int) -> Collapsed:
@@ -89,7 +58,7 @@ def collapse(counts: Counts, most: int) -> Collapsed:
 
 
 def top_confusions(counts: Counts, most: int) -> list[tuple[int, int, int]]:
-    """Return (class, told as, rows) of the most frequent mistakes, of equals the first."""
+    """Return (class, predicted class, rows) of the most frequent mistakes, of equals the first."""
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
@@ -98,7 +67,7 @@ def top_confusions(counts: Counts, most: int) -> list[tuple[int, int, int]]:
 
 
 def reliability(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Reliability:
-    """Compare how sure rows are told with how often they are told right.
+    """Compare the probability of predictions with how often they are right.
 
     Args:
         probabilities: (n, C), rows sum to 1, n at least 1.
@@ -112,9 +81,3 @@ def reliability(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.
         accuracy = np.bincount(bins, right, minlength=BINS) / rows
     error = float(np.nansum(np.abs(confidence - accuracy) * rows) / len(labels))
     return Reliability(rows.astype(np.int64), confidence, accuracy, error)
-
-
-def macro(values: Sequence[float] | Float64s) -> float:
-    """Return the mean over classes, those without a value left out; NaN where none has one."""
-    known = np.asarray(values)[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")

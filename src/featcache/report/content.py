@@ -1,4 +1,4 @@
-"""Everything that the report tells, gathered from a project's artifacts as JSON-able values; no TensorFlow."""
+"""The report's content, gathered from a project's artifacts as JSON-able values; no TensorFlow."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -12,16 +12,7 @@ from featcache.core.formatting import printable
 from featcache.core.progress import Progress
 from featcache.inspection import summary
 from featcache.project import Project
-from featcache.report.class_metrics import (
-    BINS,
-    Reliability,
-    class_scores,
-    collapse,
-    confusion,
-    macro,
-    reliability,
-    top_confusions,
-)
+from featcache.report.class_metrics import BINS, Reliability, collapse, reliability, top_confusions
 from featcache.report.image_sections import pictures
 from featcache.report.inputs import Run
 from featcache.report.learning_curves import learning_curves
@@ -38,16 +29,16 @@ def report_content(project: Project, progress: Progress) -> dict[str, Any]:
     """Gather the report.
 
     Args:
-        project: whose artifacts but submission and report are complete.
+        project: its artifacts but submission and report are complete.
         progress: counts the report's parts.
 
     Returns:
-        JSON-able values whose texts any page can take; the same artifacts give the same.
+        JSON-able values with printable texts; the same artifacts give the same content.
 
     Raises:
-        CacheError: an artifact is absent, damaged or of other settings.
+        CacheError: an artifact is missing, damaged or of other settings.
         SourceChangedError: an image is no longer what the manifest says.
-        TrainingError: there is nothing to tell.
+        TrainingError: no member is trained.
     """
     run = Run(project)
     parts: dict[str, Callable[[], Any]] = {
@@ -68,8 +59,8 @@ def report_content(project: Project, progress: Progress) -> dict[str, Any]:
             progress.advance(1, name)
     finally:
         progress.finish()
-    shown: dict[str, Any] = _shown(content)
-    return shown
+    printed: dict[str, Any] = _printable(content)
+    return printed
 
 
 def _overview(run: Run) -> dict[str, Any]:
@@ -111,31 +102,37 @@ def _weights_name(weights: Mapping[str, Any]) -> str:
 
 def _classes(run: Run) -> dict[str, Any]:
     """Confusions and class scores of the training rows out of fold, and of other splits whose labels are known."""
-    return {split: class_table(told, run.names) for split, told in run.told.items() if (told.labels >= 0).any()}
+    return {
+        split: class_table(predictions, run.names)
+        for split, predictions in run.predictions.items()
+        if (predictions.labels >= 0).any()
+    }
 
 
-def class_table(told: EnsemblePredictions, names: tuple[str, ...]) -> dict[str, Any]:
+def class_table(predictions: EnsemblePredictions, names: tuple[str, ...]) -> dict[str, Any]:
     """Return confusions, precision and recall as JSON-able values.
 
     Args:
-        told: rows, of which at least one has a known label; the others don't count.
+        predictions: rows, of which at least one has a known label; the others don't count.
         names: the C classes.
     """
-    known = told.labels >= 0
-    labels, predicted = told.labels[known], told.predicted[known]
-    counts = confusion(labels, predicted, len(names))
-    scores, small = class_scores(counts), collapse(counts, MATRIX_CLASSES)
-    columns = (scores.rows, scores.precision, scores.recall, scores.f1)
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    known, classes = predictions.labels >= 0, np.arange(len(names))
+    labels, predicted = predictions.labels[known], predictions.predicted[known]
+    counts = confusion_matrix(labels, predicted, labels=classes)  # of class i (line) predicted as j (column)
+    columns = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=np.nan)
+    small = collapse(counts, MATRIX_CLASSES)
     table = [
         {"name": name, "rows": int(rows), "precision": _number(p), "recall": _number(r), "f1": _number(f)}
-        for name, rows, p, r, f in zip(names, *columns, strict=True)
+        for name, p, r, f, rows in zip(names, *columns, strict=True)
     ]
     shown = [names[each] for each in small.classes] + [f"{small.others} others"] * bool(small.others)
     return {
         "rows": len(labels),
         "wrong": int((predicted != labels).sum()),
         "table": table,
-        "f1": _number(macro(scores.f1)),
+        "f1": _number(np.nanmean(columns[2])),
         "matrix": {"names": shown, "counts": small.counts.tolist(), "others": small.others},
         "confusions": [
             [names[i], names[j], rows, int(counts[i].sum())] for i, j, rows in top_confusions(counts, _CONFUSIONS)
@@ -144,7 +141,7 @@ def class_table(told: EnsemblePredictions, names: tuple[str, ...]) -> dict[str, 
 
 
 def _calibration(run: Run) -> dict[str, Any]:
-    train = run.told["train"]
+    train = run.predictions["train"]
     before, after = (reliability(each, train.labels) for each in (train.uncalibrated, train.probabilities))
     whole = run.built.whole
     return {"temperature": whole.temperature, "clip": whole.clip, "before": _bins(before), "after": _bins(after)}
@@ -178,10 +175,10 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _shown(value: Any) -> Any:
-    """The same with texts that a page can take: names of files and classes are the user's."""
+def _printable(value: Any) -> Any:
+    """The same with printable texts: names of files and classes are the user's."""
     if isinstance(value, str):
         return "\n".join(map(printable, value.split("\n")))
     if isinstance(value, Mapping):
-        return {_shown(key): _shown(each) for key, each in value.items()}
-    return [_shown(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return {_printable(key): _printable(each) for key, each in value.items()}
+    return [_printable(each) for each in value] if isinstance(value, (list, tuple)) else value

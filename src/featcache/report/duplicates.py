@@ -1,21 +1,19 @@
-"""Images that stand twice in a data set: byte for byte, or so near in feature space that they must be the same picture."""
+"""Duplicate images in a data set: the same bytes, or so near in feature space that they must be the same picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-_BLOCK = 1024
-
 
 @dataclass(frozen=True)
-class Copies:
+class Duplicates:
     """Rows of the same content.
 
     Attributes:
         rows: (split, row) of each, at least two.
-        across: whether they stand in more than one split: what is scored was trained on.
+        across: whether they are in more than one split, so that a scored image was trained on.
         labels: whether their known labels differ: at least one is wrong.
     """
 
@@ -24,10 +22,10 @@ class Copies:
     labels: bool
 
 
-def exact_copies(
+def exact_duplicates(
     digests: Mapping[str, npt.NDArray[np.bytes_]], labels: Mapping[str, npt.NDArray[np.integer]]
-) -> list[Copies]:
-    """Return groups of rows with the same digest: labels that differ first, then copies across splits, then the others.
+) -> list[Duplicates]:
+    """Return groups of rows with the same digest: labels that differ first, then those across splits, then the others.
 
     Args:
         digests: split -> (n,) digests; empty ones are unknown and equal none.
@@ -37,20 +35,20 @@ def exact_copies(
     if not splits:
         return []
     rows = np.concatenate([np.arange(len(column)) for column in digests.values()])
-    told = np.concatenate([labels[split] for split in digests])
+    known_labels = np.concatenate([labels[split] for split in digests])
     _, group, counts = np.unique(np.concatenate(list(digests.values())), return_inverse=True, return_counts=True)
     known = np.concatenate([column != b"" for column in digests.values()])
     twice = np.flatnonzero((counts[group] > 1) & known)
     found: dict[int, list[int]] = {}
     for place in twice.tolist():
         found.setdefault(int(group[place]), []).append(place)
-    copies = []
+    found_groups = []
     for places in found.values():
         where = tuple((splits[place], int(rows[place])) for place in places)
         across = len({split for split, _ in where}) > 1
-        several = len({int(told[place]) for place in places if told[place] >= 0}) > 1
-        copies.append(Copies(where, across, several))
-    return sorted(copies, key=lambda each: (not each.labels, not each.across))
+        several = len({int(known_labels[place]) for place in places if known_labels[place] >= 0}) > 1
+        found_groups.append(Duplicates(where, across, several))
+    return sorted(found_groups, key=lambda each: (not each.labels, not each.across))
 
 
 def near_pairs(points: npt.NDArray[np.floating], most: int) -> tuple[list[tuple[int, int, float]], float]:
@@ -65,20 +63,13 @@ def near_pairs(points: npt.NDArray[np.floating], most: int) -> tuple[list[tuple[
     Returns:
         (row, other row, distance), row < other row; and the median.
     """
-    nearest, distances = _nearest_others(points.astype(np.float64))
-    pairs = {(min(i, j), max(i, j)): d for i, (j, d) in enumerate(zip(nearest, distances, strict=True))}
+    from sklearn.neighbors import NearestNeighbors
+
+    points = points.astype(np.float64)
+    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(points)
+    nearest = search.kneighbors(return_distance=False)[:, 0]  # of others: no row is its own neighbour
+    # the search subtracts large sums, which is no distance between equals: compute that of the pair itself
+    distances = np.linalg.norm(points - points[nearest], axis=1)
+    pairs = {(min(i, j), max(i, j)): d for i, (j, d) in enumerate(zip(nearest.tolist(), distances, strict=True))}
     closest = sorted(pairs.items(), key=lambda pair: (pair[1], pair[0]))[:most]
     return [(i, j, float(d)) for (i, j), d in closest], float(np.median(distances))
-
-
-def _nearest_others(points: npt.NDArray[np.float64]) -> tuple[Sequence[int], npt.NDArray[np.float64]]:
-    squares = np.square(points).sum(axis=1)
-    nearest, distances = np.empty(len(points), np.int64), np.empty(len(points))
-    for start in range(0, len(points), _BLOCK):
-        some = np.arange(start, min(start + _BLOCK, len(points)))
-        apart = squares[some, None] + squares[None, :] - 2 * points[some] @ points.T
-        apart[np.arange(len(some)), some] = np.inf
-        nearest[some] = apart.argmin(axis=1)
-        # the difference of large sums is no distance between equals: compute that of the chosen pair itself
-        distances[some] = np.sqrt(np.square(points[some] - points[nearest[some]]).sum(axis=1))
-    return nearest.tolist(), distances

@@ -1,4 +1,4 @@
-"""Training rows in feature space: which lie near each other, and a map in two dimensions. Out of core."""
+"""Training rows in feature space: nearest neighbours, and a map in two dimensions. Out of core."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from featcache.report.duplicates import near_pairs
 from featcache.report.thumbnails import RowRef
 
 MAP_ROWS = 2_000
-"""Points of the map; of more rows so many are drawn."""
+"""Points of the map, sampled from more rows."""
 PAIR_ROWS = 20_000
-"""Rows among which near duplicates are looked for; of more so many are drawn."""
+"""Rows among which near duplicates are searched, sampled from more."""
 
 _COMPONENTS = 32
 _SEED = 0
@@ -88,7 +88,7 @@ def nearest_training_rows(
 
 
 def near_duplicates(space: Projected, most: int) -> tuple[list[tuple[int, int, float]], int]:
-    """Return (row, other row, share) of the closest pairs of training rows, and among how many rows they were looked for.
+    """Return (row, other row, share) of the closest pairs of training rows, and among how many rows they were searched.
 
     The share is of the median distance to a nearest row, so that it means the same for any features.
 

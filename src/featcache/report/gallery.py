@@ -1,4 +1,4 @@
-"""The rows that are worth a look, with the nearest training images beside them."""
+"""The rows to check: misclassified, uncertain or with a suspected label."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,23 +18,23 @@ MOST = {WRONG: 24, UNSURE: 12, ERRORS: 36}
 
 @dataclass(frozen=True)
 class Found:
-    """One row that is worth a look.
+    """One row to check.
 
     Attributes:
         place: its split and row of the manifest.
         row_id: its id.
         label: class index, -1 where unknown.
-        told: the class that the ensemble tells, or for a suspected label the one that it suggests.
-        told_probability: of that class.
+        predicted: the class that the ensemble predicts, or for a suspected label the one that it suggests.
+        predicted_probability: of that class.
         label_probability: of the label; None where that is unknown.
-        entropy: 0 sure, 1 no idea.
+        entropy: 0 certain, 1 all classes alike.
     """
 
     place: RowRef
     row_id: str
     label: int
-    told: int
-    told_probability: float
+    predicted: int
+    predicted_probability: float
     label_probability: float | None
     entropy: float
 
@@ -45,7 +45,7 @@ class Gallery:
 
     Attributes:
         found: `WRONG`, `UNSURE`, `ERRORS` -> rows, at most `MOST`.
-        totals: kind -> how many there are: told wrongly, and suspected labels.
+        totals: kind -> how many there are: misclassified rows, and suspected labels.
     """
 
     found: Mapping[str, list[Found]]
@@ -56,24 +56,26 @@ class Gallery:
         return list(dict.fromkeys(each.place for found in self.found.values() for each in found))
 
 
-def gallery(told: Mapping[str, EnsemblePredictions], rows: Mapping[str, npt.NDArray[np.int64]]) -> Gallery:
+def gallery(predictions: Mapping[str, EnsemblePredictions], rows: Mapping[str, npt.NDArray[np.int64]]) -> Gallery:
     """Choose the rows.
 
     Args:
-        told: split -> what the ensemble says; ``train`` is there.
+        predictions: split -> the ensemble's; ``train`` is there.
         rows: split -> (n,) the manifest's rows of these.
     """
     wrong, unsure = [], []
-    for split, each in told.items():
+    for split, each in predictions.items():
         places = most_wrong(each.probabilities, each.labels, MOST[WRONG])
         wrong += _found(each, rows[split], places, each.predicted[places])
         places = least_sure(each.probabilities, MOST[UNSURE])
         unsure += _found(each, rows[split], places, each.predicted[places])
     wrong.sort(key=lambda row: row.label_probability or 0.0)
-    train = told["train"]
+    train = predictions["train"]
     errors = label_errors(train.probabilities, train.labels)
     shown = slice(MOST[ERRORS])
-    totals = {WRONG: sum(int(((each.labels >= 0) & (each.predicted != each.labels)).sum()) for each in told.values())}
+    totals = {
+        WRONG: sum(int(((each.labels >= 0) & (each.predicted != each.labels)).sum()) for each in predictions.values())
+    }
     return Gallery(
         {
             WRONG: wrong[: MOST[WRONG]],
@@ -91,8 +93,8 @@ def card(found: Found, names: Sequence[str], neighbours: Sequence[Mapping[str, A
         "split": found.place[0],
         "id": found.row_id,
         "label": names[found.label] if found.label >= 0 else None,
-        "told": names[found.told],
-        "told_probability": found.told_probability,
+        "predicted": names[found.predicted],
+        "predicted_probability": found.predicted_probability,
         "label_probability": found.label_probability,
         "entropy": found.entropy,
         "neighbours": list(neighbours),
@@ -100,16 +102,16 @@ def card(found: Found, names: Sequence[str], neighbours: Sequence[Mapping[str, A
 
 
 def _found(
-    told: EnsemblePredictions,
+    predictions: EnsemblePredictions,
     rows: npt.NDArray[np.int64],
     places: npt.NDArray[np.int64],
     classes: npt.NDArray[np.integer],
 ) -> list[Found]:
-    spread = entropy(told.probabilities[places])
+    spread = entropy(predictions.probabilities[places])
     found = []
-    for place, said, undecided in zip(places.tolist(), classes.tolist(), spread.tolist(), strict=True):
-        label, probabilities = int(told.labels[place]), told.probabilities[place]
-        given = float(probabilities[label]) if label >= 0 else None
-        where = (told.split, int(rows[place]))
-        found.append(Found(where, told.ids[place], label, said, float(probabilities[said]), given, undecided))
+    for row, predicted, uncertainty in zip(places.tolist(), classes.tolist(), spread.tolist(), strict=True):
+        label, probabilities = int(predictions.labels[row]), predictions.probabilities[row]
+        of_label = float(probabilities[label]) if label >= 0 else None
+        place, row_id = (predictions.split, int(rows[row])), predictions.ids[row]
+        found.append(Found(place, row_id, label, predicted, float(probabilities[predicted]), of_label, uncertainty))
     return found

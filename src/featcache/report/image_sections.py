@@ -1,4 +1,4 @@
-"""The parts of the report that show images: rows worth a look, duplicates, and the map of the features."""
+"""The parts of the report that show images: rows to check, duplicates, and the map of the features."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from featcache.cache import Status
 from featcache.core.texts import NOT_FOUND
 from featcache.dataset import open_source
-from featcache.report.duplicates import Copies, exact_copies
+from featcache.report.duplicates import exact_duplicates
 from featcache.report.feature_map import (
     PAIR_ROWS,
     Projected,
@@ -24,26 +24,25 @@ from featcache.report.thumbnails import RowRef, thumbnails
 NEIGHBOURS = 5
 NEAR = 0.5
 """Pairs are near duplicates below this share of the usual distance between nearest rows."""
-_COPIES, _PAIRS, _OF_EACH = 24, 12, 6
+_GROUPS, _PAIRS, _OF_EACH = 24, 12, 6
 _LARGE, _SMALL, _DOT = 112, 56, 40  # pixels
 _LARGE_BYTES, _SMALL_BYTES, _DOT_BYTES = 900_000, 900_000, 1_900_000
 
 
 def pictures(run: Run) -> dict[str, Any]:
-    """Return the rows that are worth a look, duplicates and map, with their images.
+    """Return the rows to check, duplicates and map, with their images.
 
     Raises:
-        CacheError: a cache is absent or damaged.
+        CacheError: a cache is missing or damaged.
         SourceChangedError: an image is no longer what the manifest says.
     """
-    found = gallery(run.told, run.rows)
+    found = gallery(run.predictions, run.rows)
     space = projected(run.readers["train"], run.tap)
     neighbours = nearest_training_rows(run.readers["train"], run.readers, run.tap, found.places(), NEIGHBOURS)
-    copies, pairs = _copies(run), _pairs(run, space)
+    duplicates, pairs = _duplicates(run), _pairs(run, space)
     near = [("train", row) for nearest in neighbours.values() for row, _ in nearest]
-    doubled = [where for each in copies["groups"] for where in each["places"]] + [
-        w for p in pairs["pairs"] for w in p["places"]
-    ]
+    groups = [*duplicates["groups"], *pairs["pairs"]]
+    doubled = [place for group in groups for place in group["places"]]
     dots = _map(run, space, found)
     splits, load = run.manifest.splits, open_source(run.project.settings.dataset).load
     large = thumbnails(splits, load, found.places() + doubled, _LARGE, _LARGE_BYTES)
@@ -51,9 +50,10 @@ def pictures(run: Run) -> dict[str, Any]:
     tiny = thumbnails(splits, load, [("train", row) for row in dots.pop("rows")], _DOT, _DOT_BYTES)
     dots["images"] = list(tiny.values()) + [None] * (len(dots["ids"]) - len(tiny))
     cards = {kind: _cards(run, each, neighbours, large, small) for kind, each in found.found.items()}
-    for group in [*copies["groups"], *pairs["pairs"]]:
+    for group in groups:
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
-    return {"tap": run.tap, "cards": cards, "totals": dict(found.totals), "copies": copies, "pairs": pairs, "map": dots}
+    parts = {"duplicates": duplicates, "pairs": pairs, "map": dots}
+    return {"tap": run.tap, "cards": cards, "totals": dict(found.totals), **parts}
 
 
 def _cards(
@@ -85,12 +85,12 @@ def _described(run: Run, place: RowRef, images: Mapping[RowRef, str]) -> dict[st
     }
 
 
-def _copies(run: Run) -> dict[str, Any]:
-    """Groups of the same bytes, of all splits; only rows that can be shown, as nothing else is told of others."""
+def _duplicates(run: Run) -> dict[str, Any]:
+    """Groups of the same bytes, of all splits, among the usable rows."""
     digests = {
         split: np.where(reader.status == Status.OK, reader.digest_column, b"") for split, reader in run.readers.items()
     }
-    found: list[Copies] = exact_copies(digests, {split: reader.labels for split, reader in run.readers.items()})
+    found = exact_duplicates(digests, {split: reader.labels for split, reader in run.readers.items()})
     return {
         "total": len(found),
         "rows": sum(len(each.rows) for each in found),
@@ -98,7 +98,7 @@ def _copies(run: Run) -> dict[str, Any]:
         "labels": sum(each.labels for each in found),
         "groups": [
             {"places": list(each.rows[:_OF_EACH]), "rows": len(each.rows), "across": each.across, "labels": each.labels}
-            for each in found[:_COPIES]
+            for each in found[:_GROUPS]
         ],
     }
 
@@ -121,7 +121,7 @@ def _pairs(run: Run, space: Projected) -> dict[str, Any]:
 
 def _map(run: Run, space: Projected, found: Gallery) -> dict[str, Any]:
     """The map's points, column by column; ``rows`` are those of the manifest."""
-    told, rows = run.told["train"], run.rows["train"]
+    predictions, rows = run.predictions["train"], run.rows["train"]
     suspected = {each.place[1] for each in found.found[ERRORS]}
     special = suspected | {
         each.place[1] for kind in (WRONG, UNSURE) for each in found.found[kind] if each.place[0] == "train"
@@ -132,8 +132,8 @@ def _map(run: Run, space: Projected, found: Gallery) -> dict[str, Any]:
     chosen = space.rows[drawn.places]
     labels, ids = run.manifest.splits["train"].labels, run.manifest.splits["train"].ids
     scored = where[chosen]
-    predicted = np.where(scored == NOT_FOUND, -1, told.predicted[scored])
-    given = np.where(scored == NOT_FOUND, 0.0, told.probabilities[scored, labels[chosen]])
+    predicted = np.where(scored == NOT_FOUND, -1, predictions.predicted[scored])
+    probability = np.where(scored == NOT_FOUND, 0.0, predictions.probabilities[scored, labels[chosen]])
     return {
         "rows": chosen.tolist(),
         "of": len(space.rows),
@@ -143,6 +143,6 @@ def _map(run: Run, space: Projected, found: Gallery) -> dict[str, Any]:
         "ids": [ids[row] for row in chosen.tolist()],
         "labels": labels[chosen].tolist(),
         "predicted": predicted.tolist(),
-        "given": given.round(4).tolist(),
+        "probability": probability.round(4).tolist(),
         "suspected": [row in suspected for row in chosen.tolist()],
     }

@@ -1,4 +1,4 @@
-"""What the parts of the report are made from, each read once."""
+"""The artifacts that the parts of the report are made from, each read once."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +13,12 @@ from featcache.dataset import Manifest
 from featcache.ensemble import Ensemble
 from featcache.inspection import leaderboard_record
 from featcache.project import Project
-from featcache.report.predictions import EnsemblePredictions, told_rows
+from featcache.report.predictions import EnsemblePredictions, ensemble_predictions
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A finished run: its project, and what was read of its artifacts so far."""
+    """A finished run's project and artifacts."""
 
     project: Project
 
@@ -28,9 +28,9 @@ class Run:
         return Ensemble.load(self.project.ensemble().path)
 
     @cached_property
-    def told(self) -> dict[str, EnsemblePredictions]:
-        """What it says, split by split."""
-        return told_rows(self.project, self.built)
+    def predictions(self) -> dict[str, EnsemblePredictions]:
+        """Split -> the ensemble's predictions."""
+        return ensemble_predictions(self.project, self.built)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -39,8 +39,8 @@ class Run:
 
     @cached_property
     def rows(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Split -> (n,) where the told rows stand in the manifest, and so in the cache."""
-        return {split: index_of(told.ids, self.manifest.splits[split].ids) for split, told in self.told.items()}
+        """Split -> (n,) row of each prediction in the manifest, and so in the cache."""
+        return {split: index_of(each.ids, self.manifest.splits[split].ids) for split, each in self.predictions.items()}
 
     @cached_property
     def readers(self) -> dict[str, Reader]:
@@ -59,5 +59,5 @@ class Run:
 
     @property
     def tap(self) -> str:
-        """The tap of the best member that has one: by its features rows are near each other."""
+        """The tap of the best member that has one; its features define which rows are near each other."""
         return str(next(entry["tap"] for entry in self.leaderboard["entries"] if entry["tap"]))

@@ -1,4 +1,4 @@
-"""Which rows are worth a look: told most wrongly, told least surely, and labelled so that it is likely an error. NumPy only."""
+"""Which rows to check: misclassified, uncertain, or with a label that is likely wrong. NumPy only."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from featcache.training import row_parts
 
 Floats = npt.NDArray[np.floating]
 _LEAST = 1e-15
-_SURE = 0.8  # so sure of another class is always worth a look, even where models usually are surer
+_SURE = 0.8  # another class with this probability is always suspected, even where models are usually surer
 
 
 @dataclass(frozen=True, eq=False)
 class LabelErrors:
-    """k rows whose labels are likely wrong, the likeliest first.
+    """k rows whose labels are likely wrong, the most likely first.
 
     Attributes:
         rows: (k,) int64.
@@ -28,7 +28,7 @@ class LabelErrors:
 
 
 def most_wrong(probabilities: Floats, labels: npt.NDArray[np.integer], most: int) -> npt.NDArray[np.int64]:
-    """Return (k,) the rows told wrongly, those first whose label is given the lowest probability.
+    """Return (k,) the misclassified rows, those whose label has the lowest probability first.
 
     Args:
         probabilities: (n, C), rows sum to 1, by models that weren't trained on the row.
@@ -36,8 +36,8 @@ def most_wrong(probabilities: Floats, labels: npt.NDArray[np.integer], most: int
         most: how many at most.
     """
     rows = np.flatnonzero((labels >= 0) & (probabilities.argmax(axis=1) != labels))
-    given = probabilities[rows, labels[rows]]
-    found: npt.NDArray[np.int64] = rows[np.argsort(given, kind="stable")[:most]]
+    of_label = probabilities[rows, labels[rows]]
+    found: npt.NDArray[np.int64] = rows[np.argsort(of_label, kind="stable")[:most]]
     return found
 
 
@@ -48,7 +48,7 @@ def least_sure(probabilities: Floats, most: int) -> npt.NDArray[np.int64]:
 
 
 def entropy(probabilities: Floats) -> Floats:
-    """Return (n,) how undecided each row is: 0 for one class alone, 1 for all C classes alike."""
+    """Return (n,) the entropy of each row, in 0..1: 0 for one class alone, 1 for all C classes alike."""
     spread: Floats = np.empty(len(probabilities))
     for rows in row_parts(*probabilities.shape):
         some = probabilities[rows]
@@ -61,17 +61,16 @@ def label_errors(probabilities: Floats, labels: npt.NDArray[np.integer]) -> Labe
     """Find labels that are likely wrong, by confident learning (Northcutt, Jiang and Chuang 2021).
 
     A row is suspected where another class is more probable than the label, and at least as probable as it is, on average,
-    for the rows that are labelled with it (but never more than `_SURE` is asked for). Classes that are told less surely so
-    need less to be suggested.
+    for the rows that are labelled with it (capped at `_SURE`), so classes with lower probabilities need less to be suggested.
 
     Args:
         probabilities: (n, C), rows sum to 1, by models that weren't trained on the row.
         labels: (n,) class indices.
     """
     classes = probabilities.shape[1]
-    given = probabilities[np.arange(len(labels)), labels]
+    of_label = probabilities[np.arange(len(labels)), labels]
     counts = np.bincount(labels, minlength=classes)
-    thresholds = np.bincount(labels, given, minlength=classes) / np.maximum(counts, 1)
+    thresholds = np.bincount(labels, of_label, minlength=classes) / np.maximum(counts, 1)
     thresholds = np.where(counts == 0, np.inf, np.minimum(thresholds, _SURE))
     suggested, margins = np.empty(len(labels), np.int64), np.empty(len(labels))
     for part in row_parts(*probabilities.shape):
@@ -79,7 +78,7 @@ def label_errors(probabilities: Floats, labels: npt.NDArray[np.integer]) -> Labe
         places = np.arange(len(sure))
         sure[places, labels[part]] = -np.inf
         suggested[part] = sure.argmax(axis=1)
-        margins[part] = sure[places, suggested[part]] - given[part]
+        margins[part] = sure[places, suggested[part]] - of_label[part]
     rows = np.flatnonzero(margins > 0)
     rows = rows[np.argsort(-margins[rows], kind="stable")]
     return LabelErrors(rows, suggested[rows], margins[rows])

@@ -1,4 +1,4 @@
-"""What the ensemble says of the rows of each split, as the report shows it."""
+"""The ensemble's predictions for the rows of each split."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -7,16 +7,15 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from featcache.cache import Status, open_cache
 from featcache.core.scratch_arrays import allocate
 from featcache.ensemble import Combination, Ensemble, normalised
-from featcache.project import Project, out_of_fold, predictions_of
+from featcache.project import Project, out_of_fold, split_predictions
 from featcache.training import Float64s, Predictions, RowNumbers
 
 
 @dataclass(frozen=True, eq=False)
 class EnsemblePredictions:
-    """n usable rows of one split, each told by models that were not trained on it.
+    """n usable rows of one split, each predicted by models that were not trained on it.
 
     Attributes:
         split: ``train``, ``valid`` or ``test``.
@@ -40,12 +39,12 @@ class EnsemblePredictions:
         return most
 
 
-def told_rows(project: Project, built: Ensemble) -> dict[str, EnsemblePredictions]:
+def ensemble_predictions(project: Project, built: Ensemble) -> dict[str, EnsemblePredictions]:
     """Return split -> its rows, ``train`` first.
 
     Raises:
-        CacheFormatError: predictions or features are absent or damaged.
-        CacheMismatchError: they don't belong together.
+        CacheFormatError: predictions or features are missing or damaged.
+        CacheMismatchError: they are of different rows.
     """
     plain = replace(
         built,
@@ -55,25 +54,23 @@ def told_rows(project: Project, built: Ensemble) -> dict[str, EnsemblePrediction
     known = out_of_fold(project).scored()
     nested = [_gathered(project, known, each.nested_parts(known)) for each in (built, plain)]
     found = {"train": EnsemblePredictions("train", known.ids, known.labels, *nested)}
-    for split in project.scored_splits():
-        predictions = predictions_of(project, split)
-        usable = np.asarray(open_cache(project.features(split, 0).path).status) == Status.OK
-        predictions = predictions.take(np.flatnonzero(usable))
+    for split, whole in split_predictions(project).items():
+        predictions = whole.take(np.flatnonzero(whole.predicted()))
         applied = [_gathered(project, predictions, each.parts(predictions)) for each in (built, plain)]
         found[split] = EnsemblePredictions(split, predictions.ids, predictions.labels, *applied)
-    return {split: told for split, told in found.items() if len(told.ids)}
+    return {split: predictions for split, predictions in found.items() if len(predictions.ids)}
 
 
 def _gathered(
-    project: Project, predictions: Predictions, told_parts: Iterable[tuple[slice | RowNumbers, Float64s]]
+    project: Project, predictions: Predictions, parts: Iterable[tuple[slice | RowNumbers, Float64s]]
 ) -> Float64s:
-    """(n, C) of these parts, rows brought to sum 1; a large table stands in a file without a name."""
+    """(n, C) of these parts, rows normalised to sum 1; a large table is in a file without a name."""
     shape = len(predictions.ids), len(predictions.class_names)
-    told: Float64s = allocate(shape, np.float64, project.folder)
-    told[:] = np.nan
-    for rows, said in told_parts:
-        told[rows] = normalised(said)
-    return told
+    table: Float64s = allocate(shape, np.float64, project.folder)
+    table[:] = np.nan
+    for rows, part in parts:
+        table[rows] = normalised(part)
+    return table
 
 
 def _uncalibrated(chosen: Combination) -> Combination:

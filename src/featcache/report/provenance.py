@@ -1,4 +1,4 @@
-"""What a run was made with, as text to copy: the settings as luigi.cfg has them, versions, digests, keys."""
+"""What a run was made with, as text to copy: settings in luigi.cfg's form, versions, digests, keys."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,9 +14,9 @@ _DECIDES_NOT = "sample_submission"
 
 
 def settings_text(settings: Settings) -> str:
-    """Return the settings that decide what the report tells, as luigi.cfg has them; read again they are the same.
+    """Return the settings that decide the report's content, in luigi.cfg's form; parsed again they are the same.
 
-    Those of the submission aren't among them: they may change while the report stands.
+    Those of the submission aren't among them: the report doesn't depend on them.
     """
     lines = []
     for section in _DECIDE:

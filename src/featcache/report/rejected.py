@@ -1,4 +1,4 @@
-"""The images that were set aside, and why."""
+"""The rejected images, and why."""
 
 import csv
 from typing import Any
@@ -14,7 +14,7 @@ def rejected_rows(project: Project) -> dict[str, Any]:
     """Return ``total``, and the first 200 as ``rows`` of split, id and reason.
 
     Raises:
-        CacheFormatError: `rejected.csv` is absent or damaged.
+        CacheFormatError: `rejected.csv` is missing or damaged.
     """
     path, rows, total = project.folder / "rejected.csv", [], 0
     try:
@@ -25,6 +25,6 @@ def rejected_rows(project: Project) -> dict[str, Any]:
                     rows.append([row["split"], row["id"], row["reason"]])
     except (OSError, csv.Error, KeyError) as error:
         raise CacheFormatError(
-            f"{path}: expected the images that were set aside; {error!r}: run ExtractFeatures with --rerun"
+            f"{path} is not a table of rejected images ({error!r}): run ExtractFeatures with --rerun"
         ) from error
     return {"total": total, "rows": rows}

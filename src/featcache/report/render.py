@@ -17,7 +17,7 @@ def render_page(content: Mapping[str, Any], written: datetime) -> str:
 
     Args:
         content: what `featcache.report.content.report_content` gathered.
-        written: the time that its last line tells; all else depends on `content` alone.
+        written: the time in its last line; all else depends on `content` alone.
     """
     return _environment().get_template("report.html.j2").render(content, written=written)
 

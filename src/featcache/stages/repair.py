@@ -1,32 +1,31 @@
-"""Damaged feature caches made whole: sound rows are copied, the others computed anew, and the result replaces the file."""
+"""Repair of damaged feature caches: extraction copies the sound rows, computes the others and replaces the file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from featcache.cache import open_cache
+from featcache.cache import PARTIAL_SUFFIX, open_cache
 from featcache.core.folder_lock import folder_lock
 from featcache.core.formatting import pluralize, printable
 from featcache.core.progress import Progress
 from featcache.errors import FeatcacheError
-from featcache.inspection import SETTINGS, UNKNOWN, verify_records
+from featcache.inspection import CACHE, SETTINGS, UNKNOWN, verify_records
 from featcache.project import Project, configured_project
 from featcache.stages.features import extract_split
 
-SOUND, REPAIRED, REFUSED, UNSAID = "sound", "repaired", "not repaired", "can't say"
+SOUND, REPAIRED, NOT_REPAIRED, UNDETERMINED = "sound", "repaired", "not repaired", "could not be determined"
 _RUN = "luigi --module pipeline Submit"
 
 
 def repair_records(paths: Sequence[Path], overrides: Sequence[str], progress: Progress) -> list[dict[str, Any]]:
-    """Verify files, and repair the feature caches among them that are damaged.
+    """Verify files, and repair the damaged feature caches of the current settings.
 
-    A published file is never changed: a new one is written as in any run, from the rows of sound blocks and the images
-    of the others, and takes the name. So it needs the settings that the file was made with.
+    A published file is never changed: extraction writes a new one, which replaces it.
 
     Args:
         paths: caches, or folders with some.
         overrides: settings beside luigi.cfg's.
-        progress: is told of what is computed.
+        progress: follows the extraction.
 
     Returns:
         One record a file: path, outcome and detail.
@@ -34,15 +33,14 @@ def repair_records(paths: Sequence[Path], overrides: Sequence[str], progress: Pr
     Raises:
         SettingsError: luigi.cfg is wrong.
     """
-    project = configured_project(overrides)
-    outcomes = []
-    for record in verify_records(paths, overrides):
+    project, records = configured_project(overrides), []
+    for record in verify_records(paths):
         try:
             outcome, detail = _repaired(record, project, progress)
         except FeatcacheError as error:
-            outcome, detail = REFUSED, str(error)
-        outcomes.append({"path": record["path"], "outcome": outcome, "detail": detail})
-    return outcomes
+            outcome, detail = NOT_REPAIRED, str(error)
+        records.append({"path": record["path"], "outcome": outcome, "detail": detail})
+    return records
 
 
 def repair_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -50,42 +48,35 @@ def repair_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [
         f"{record['path']}: {record['outcome']}{', ' * bool(record['detail'])}{record['detail']}" for record in records
     ]
-    return [printable(line) for line in lines or ["nothing to repair there"]]
+    return [printable(line) for line in lines or ["nothing to repair"]]
 
 
 def exit_code(records: Sequence[Mapping[str, Any]]) -> int:
-    """0 where everything is sound now, 1 where something stays damaged, 2 where nothing can be said of something."""
+    """0 where everything is sound now, 1 where something stays damaged, 2 where something could not be determined."""
     outcomes = {record["outcome"] for record in records}
-    return 1 if REFUSED in outcomes else 2 if UNSAID in outcomes or not records else 0
+    return 1 if NOT_REPAIRED in outcomes else 2 if UNDETERMINED in outcomes or not records else 0
 
 
 def _repaired(record: Mapping[str, Any], project: Project, progress: Progress) -> tuple[str, str]:
+    """Outcome and detail for one file."""
     path, faults = Path(record["path"]), record["faults"]
+    causes, messages = {fault["cause"] for fault in faults}, "; ".join(fault["message"] for fault in faults[:3])
     if not faults:
         return SOUND, ""
-    said = "; ".join(fault["message"] for fault in faults[:3])
-    if any(fault["cause"] == UNKNOWN for fault in faults):
-        return UNSAID, said
-    if record["kind"] != "feature cache":
-        return REFUSED, f"{said}: only feature caches can be repaired; remove it and run again ({_RUN})"
-    if any(fault["cause"] == SETTINGS for fault in faults):
-        return REFUSED, f"{said}: it is not what settings and images ask for now; run again ({_RUN})"
-    if any(fault["unreadable"] for fault in faults):
-        return REFUSED, f"{said}: nothing can be taken from it; remove it and run again ({_RUN})"
-    return _recomputed(path, project, progress)
-
-
-def _recomputed(path: Path, project: Project, progress: Progress) -> tuple[str, str]:
-    """Make the file again as the stage does; what stands in its sound blocks is found there and copied."""
-    asked = {project.features(split, copy).path: (split, copy) for split, copy in project.caches()}
-    if path not in asked:
-        known = "unfinished; the next run goes on from its sound blocks" if path.name.endswith(".partial.h5") else ""
-        return (
-            REFUSED,
-            known or f"luigi.cfg's settings don't ask for it: run where its luigi.cfg is, or use --set ({_RUN})",
-        )
+    if UNKNOWN in causes:
+        return UNDETERMINED, messages
+    if SETTINGS in causes:
+        return NOT_REPAIRED, f"{messages}: run again ({_RUN})"
+    if record["kind"] != CACHE or any(fault["unreadable"] for fault in faults):
+        return NOT_REPAIRED, f"{messages}: remove it and run again ({_RUN})"
+    if path.name.endswith(PARTIAL_SUFFIX):
+        return NOT_REPAIRED, "unfinished: the next run resumes from its sound blocks"
+    caches = {project.features(split, copy).path: (split, copy) for split, copy in project.caches()}
+    if path not in caches:
+        detail = "not used by the current settings, or images changed: run where its luigi.cfg is, or use --set"
+        return NOT_REPAIRED, f"{detail} ({_RUN})"
+    split, copy = caches[path]
     with folder_lock(project.folder, "repair", progress.notice):
-        split, copy = asked[path]
         extract_split(project, split, progress, [copy])
     run = open_cache(path).run
     return REPAIRED, f"{pluralize(run['computed'], 'row')} computed, {run['copied']:,} copied"

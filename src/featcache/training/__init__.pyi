@@ -26,10 +26,8 @@ from .heads.keras_engine import KerasEngine as KerasEngine, accelerated as accel
 from .heads.keras_models import head_model as head_model, save_bag as save_bag
 from .heads.logistic_regression import train_linear as train_linear
 from .heads.overfitting import (
-    OVERFITS as OVERFITS,
-    SOUND as SOUND,
-    UNDERFITS as UNDERFITS,
     CurveDiagnosis as CurveDiagnosis,
+    curves_diagnosis as curves_diagnosis,
     curves_lines as curves_lines,
     curves_record as curves_record,
     diagnose as diagnose,

@@ -1,4 +1,4 @@
-"""What one look came to."""
+"""The result of one check."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """One thing that was checked.
 
     Attributes:
         name: what, in a word or two.
-        state: ``PASS``; ``WARN``: it runs, slower or worse than it could; ``FAIL``: the main job can't run so.
+        state: ``PASS``; ``WARN``: it runs, but slower or worse than it could; ``FAIL``: the main job can't run.
         found: what was found.
         fix: what to do; "" for ``PASS``.
     """

@@ -77,7 +77,7 @@
   all("canvas[data-curve]").forEach((canvas) => {
     const curve = data.learning[Number(canvas.dataset.curve)];
     const at = [];
-    if (curve.parted) at.push({ epoch: curve.parted, text: curve.parted === 1 ? "apart from the start" : `they part: epoch ${curve.parted}`, tone: "--warm" });
+    if (curve.parted) at.push({ epoch: curve.parted, text: `diverge: epoch ${curve.parted}`, tone: "--warm" });
     at.push({ epoch: curve.kept, text: `kept: epoch ${curve.kept}`, tone: "--muted" });
     at.push({ epoch: curve.lowest, text: `lowest out of fold: epoch ${curve.lowest}`, tone: "--accent" });
     add(canvas, {
@@ -106,16 +106,16 @@
   add(document.getElementById("reliability"), {
     type: "line",
     data: { datasets: [
-      { label: "as it should be", data: [{ x: 0, y: 0 }, { x: 1, y: 1 }], pointRadius: 0, borderWidth: 1, borderDash: [3, 3] },
+      { label: "perfect", data: [{ x: 0, y: 0 }, { x: 1, y: 1 }], pointRadius: 0, borderWidth: 1, borderDash: [3, 3] },
       { label: "before", data: bins(data.calibration.before), borderWidth: 1.5, pointRadius: 3, borderDash: [5, 4] },
       { label: "after", data: bins(data.calibration.after), borderWidth: 2, pointRadius: (point) => (point.raw ? 3 + 7 * Math.sqrt(point.raw.rows / most) : 3) },
     ] },
     options: {
       scales: { x: axis({ min: 0, max: 1, ticks: share }), y: axis({ min: 0, max: 1, ticks: share }) },
-      plugins: { legend, tooltip: { filter: (item) => item.datasetIndex > 0, callbacks: { title: () => "", label: ({ dataset, raw }) => `${dataset.label}: told ${(100 * raw.x).toFixed(1)} %, right ${(100 * raw.y).toFixed(1)} % of ${raw.rows.toLocaleString("en")}` } } },
+      plugins: { legend, tooltip: { filter: (item) => item.datasetIndex > 0, callbacks: { title: () => "", label: ({ dataset, raw }) => `${dataset.label}: probability ${(100 * raw.x).toFixed(1)} %, right ${(100 * raw.y).toFixed(1)} % of ${raw.rows.toLocaleString("en")}` } } },
     },
   }, (chart) => {
-    axes(chart, { x: "probability told", y: "share told right" });
+    axes(chart, { x: "predicted probability", y: "share correct" });
     ["--muted", "--s1", "--accent"].forEach((name, i) => Object.assign(chart.data.datasets[i], tinted(colour(name))));
   });
 
@@ -135,11 +135,11 @@
     const i = item.raw.i, [image, words] = [hover.querySelector("img"), hover.querySelector("div")];
     image.hidden = !map.images[i];
     if (map.images[i]) image.src = map.images[i];
-    const [name, told, id] = words.children;
+    const [name, predicted, id] = words.children;
     name.textContent = data.names[map.labels[i]];
-    told.textContent = map.predicted[i] < 0 ? "" : map.predicted[i] === map.labels[i]
-      ? `told right, ${(100 * map.given[i]).toFixed(1)} %`
-      : `told ${data.names[map.predicted[i]]}; label ${(100 * map.given[i]).toFixed(1)} %`;
+    predicted.textContent = map.predicted[i] < 0 ? "" : map.predicted[i] === map.labels[i]
+      ? `correct, ${(100 * map.probability[i]).toFixed(1)} %`
+      : `predicted ${data.names[map.predicted[i]]}; label ${(100 * map.probability[i]).toFixed(1)} %`;
     id.textContent = map.ids[i];
     hover.hidden = false;
     const width = chart.canvas.clientWidth, height = chart.canvas.clientHeight;

@@ -109,9 +109,8 @@ def _agreed(terms: WorkerContract) -> Project:
     if seen != terms.token or not os.access(folder, os.W_OK):
         what = "sees another folder as" if seen != terms.token else "may not write to"
         raise ClusterError(f"it {what} {folder}: {share}")
-    project = Project(terms.settings)
+    project = Project(terms.settings).as_stored()
     project.run = terms.run
-    project.recall()
     _see_images(project)
     if terms.weights:
         resolved_weights(project, Silent())

@@ -1,4 +1,4 @@
-"""Overfitting told plainly: where training and out-of-fold curves part, by how much, and what is at hand against it (R14)."""
+"""Overfitting: where training and out-of-fold curves diverge, by how much, and what to try against it (R14)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ from featcache.training.heads.bag import Bag
 
 OVERFITS, UNDERFITS, SOUND = "overfits", "underfits", "sound"
 
-_APART = 0.05  # of what guessing costs, log(classes): a smaller difference of losses is no news
-_HIGH = 0.5  # of the same: who tells even the training rows with more has not learned them
+_APART = 0.05  # of the loss of guessing, log(classes): a smaller difference doesn't count
+_HIGH = 0.5  # of the same: a higher loss on training rows is underfitting
 _COPIES = 5  # the State Farm notebook's
 _DROPOUTS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 
@@ -24,16 +24,16 @@ Floats = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class CurveDiagnosis:
-    """What a bag's curves come to. Epochs count from 1.
+    """The diagnosis of learning curves. Epochs count from 1.
 
     Attributes:
         kind: `OVERFITS`, `UNDERFITS` or `SOUND`.
-        parted: the epoch from which on the out-of-fold loss stays above the training loss; None where they don't part.
+        parted: the epoch from which on the out-of-fold loss stays above the training loss; None where they don't diverge.
         kept: the epoch whose weights the heads have; the mean over heads.
         epochs: how many there were.
         train_loss: at `kept`.
         fold_loss: at `kept`, out of fold.
-        rise: how far the out-of-fold loss stands above its lowest at the last epoch.
+        rise: how far the out-of-fold loss is above its lowest at the last epoch.
     """
 
     kind: str
@@ -49,11 +49,20 @@ class CurveDiagnosis:
         """Out-of-fold loss less training loss, of the weights that were kept."""
         return self.fold_loss - self.train_loss
 
+    @property
+    def summary(self) -> str:
+        """One line, e.g. ``overfits from epoch 1 of 20: out-of-fold loss 0.246 above its best; loss ...``."""
+        losses = f"loss {self.train_loss:.3f} in training, {self.fold_loss:.3f} out of fold at epoch {self.kept}"
+        if self.kind != OVERFITS:
+            return f"{'underfits' if self.kind == UNDERFITS else 'no overfitting'}; {losses}"
+        rise = f": out-of-fold loss {self.rise:.3f} above its best" if self.rise > 0.01 else ""
+        return f"overfits from epoch {self.parted or self.kept} of {self.epochs}{rise}; {losses}"
+
 
 def diagnose(train_loss: Floats, fold_loss: Floats, classes: int, kept: int | None = None) -> CurveDiagnosis:
-    """Say whether heads learn the training rows by heart, learn too little, or neither.
+    """Decide whether heads overfit, underfit, or neither.
 
-    Losses count as apart where they differ by more than a twentieth of log(classes), what guessing costs.
+    Losses count as different where they differ by more than a twentieth of log(classes), the loss of guessing.
 
     Args:
         train_loss: (epochs,) mean cross-entropy of training rows, best without dropout.
@@ -66,7 +75,7 @@ def diagnose(train_loss: Floats, fold_loss: Floats, classes: int, kept: int | No
     """
     train, fold = np.asarray(train_loss, np.float64), np.asarray(fold_loss, np.float64)
     if train.ndim != 1 or train.shape != fold.shape or not len(train):
-        raise TrainingError(f"expected two curves of the same epochs; got train{train.shape}, fold{fold.shape}")
+        raise TrainingError(f"the curves are not of the same epochs: train{train.shape}, fold{fold.shape}")
     margin, at = _APART * math.log(classes), (len(train) if kept is None else kept) - 1
     together = np.flatnonzero(fold - train <= margin)
     parted = int(together[-1]) + 2 if len(together) else 1
@@ -87,9 +96,9 @@ def diagnose(train_loss: Floats, fold_loss: Floats, classes: int, kept: int | No
 def suggestions(
     kind: str, features: FeaturesSpec, tap: str, hidden: Sequence[int], dropout: float
 ) -> list[tuple[str, str]]:
-    """Return what is at hand: which of R14's strategies, and the flags that follow it, in R14's order.
+    """Return what to try: which of R14's strategies, and its flags, in R14's order.
 
-    More images help against overfitting always, and need no flag.
+    More images always help against overfitting, and need no flag.
 
     Args:
         kind: of the `CurveDiagnosis`.
@@ -120,7 +129,7 @@ def _widths(hidden: Sequence[int], times: float) -> str:
 
 
 def curves_record(bag: Bag) -> dict[str, Any]:
-    """Return a bag's curves, means over its heads, and what its heads are, as JSON-able values for its record."""
+    """Return a bag's curves, means over its heads, and its heads' sizes, as JSON-able values for its record."""
     history = bag.history.mappings()
     return {
         "classes": bag.plan.classes,
@@ -132,29 +141,25 @@ def curves_record(bag: Bag) -> dict[str, Any]:
 
 
 def curves_lines(bags: Sequence[Mapping[str, Any]], features: FeaturesSpec) -> list[str]:
-    """Return one or two lines about the bag that overfits most, or else the one that is told worst out of fold.
+    """Return one or two lines about the bag that overfits most, or else the one with the highest out-of-fold loss.
 
     Args:
         bags: records of bags; those without epochs are left out.
         features: the settings that they were trained with.
     """
-    judged = [(_judged(bag["curves"]), bag) for bag in bags if "curves" in bag]
-    if not judged:
+    found = [(curves_diagnosis(bag["curves"]), bag) for bag in bags if "curves" in bag]
+    if not found:
         return []
-    verdict, bag = max(judged, key=lambda each: (each[0].kind == OVERFITS, each[0].gap, each[0].fold_loss))
-    losses = f"{verdict.train_loss:.3f} in training, {verdict.fold_loss:.3f} out of fold"
-    where = f"part at epoch {verdict.parted} of {verdict.epochs}" if verdict.parted else "stay together"
-    said = {OVERFITS: where, UNDERFITS: f"{where}, both high", SOUND: where}[verdict.kind]
-    rise = f"; +{verdict.rise:.3f} since its lowest" if verdict.kind == OVERFITS and verdict.rise > 0.01 else ""
-    lines = [f"{bag['tap']}/{bag['shape']}: {said}; loss {losses}{rise}"]
-    curves = bag["curves"]
-    found = suggestions(verdict.kind, features, bag["tap"], curves["hidden"], curves["dropout"])
-    if verdict.kind == OVERFITS:
-        found = [("more images", ""), *found]
-    if found:
-        lines.append("at hand: " + " · ".join(f"{name} {flags}".strip() for name, flags in found))
+    diagnosis, bag = max(found, key=lambda each: (each[0].kind == OVERFITS, each[0].gap, each[0].fold_loss))
+    lines, curves = [f"{bag['tap']}/{bag['shape']}: {diagnosis.summary}"], bag["curves"]
+    hints = suggestions(diagnosis.kind, features, bag["tap"], curves["hidden"], curves["dropout"])
+    if diagnosis.kind == OVERFITS:
+        hints = [("more images", ""), *hints]
+    if hints:
+        lines.append("to try: " + " · ".join(f"{name} {flags}".strip() for name, flags in hints))
     return lines
 
 
-def _judged(curves: Mapping[str, Any]) -> CurveDiagnosis:
+def curves_diagnosis(curves: Mapping[str, Any]) -> CurveDiagnosis:
+    """Diagnose the curves of a bag's record."""
     return diagnose(np.array(curves["seen_loss"]), np.array(curves["fold_loss"]), curves["classes"], curves["kept"])

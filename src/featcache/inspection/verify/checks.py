@@ -1,0 +1,208 @@
+"""The checks of one file: ``python -m featcache.inspection.verify.checks FILE`` prints each fault as a line of JSON."""
+
+import errno
+import json
+import os
+import resource
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featcache.cache import PARTIAL_SUFFIX, Reader, check_cache, file_key, open_cache
+from featcache.core import keys
+from featcache.core.json_records import read_json
+from featcache.core.paths import is_file, regular
+from featcache.dataset import Manifest, stored_manifest
+from featcache.ensemble import Ensemble
+from featcache.errors import CacheError, CacheFormatError, FeatcacheError
+from featcache.inspection.staleness import cached_rows_changed
+from featcache.training import RECORD_FILE, load_bag, stored_probabilities, table_parts
+
+DISK, FILE, SETTINGS, UNKNOWN = "disk", "file", "settings", "unknown"
+CACHE = "feature cache"
+# The disk's own failures, apart from a file that is gone or may not be read, of which nothing is known.
+_DISK_ERRORS = frozenset({errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO})
+_MEMORY_BYTES = 16 << 30  # a damaged size ends in an error, not in swapping everything else out
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong.
+
+    Attributes:
+        cause: ``disk`` (it can't be read), ``file`` (it is damaged), ``settings`` (it is sound, but its rows are not
+            those of the manifest beside it) or ``unknown`` (it could not be checked).
+        message: one line.
+        unreadable: reading the file hangs or crashes, so nothing can be copied from it.
+    """
+
+    cause: str
+    message: str
+    unreadable: bool = False
+
+
+def kind_of(path: Path) -> str:
+    """What a file is by its name; "" for what isn't an artifact."""
+    known = {"manifest.json": "manifest", "bag.json": "bag", RECORD_FILE: "convnet", "ensemble.json": "ensemble"}
+    known |= {"predictions.json": "predictions", "submission.json": "submission", "report.json": "report"}
+    return known.get(path.name) or (CACHE if path.suffix == ".h5" else "")
+
+
+def file_faults(path: Path) -> Iterator[Fault]:
+    """Yield the faults of a file that `kind_of` knows."""
+    yield from _guarded(path, _CHECKS[kind_of(path)](path))
+
+
+def _guarded(path: Path, found: Iterator[Fault]) -> Iterator[Fault]:
+    """Yield what a check finds, and as its last fault the error that ended it."""
+    try:
+        yield from found
+    except (FeatcacheError, OSError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not (isinstance(cause, OSError) and cause.errno in _DISK_ERRORS):
+            cause = cause.__cause__ or cause.__context__  # HDF5 wraps what the system reported
+        failed = cause or error
+        if isinstance(failed, OSError) and failed.errno:
+            reason = f"{path.name} can't be read: {os.strerror(failed.errno)}"
+            yield Fault(UNKNOWN if cause is None else DISK, reason)
+        else:
+            yield Fault(FILE, str(error).removeprefix(f"{path}: "))
+
+
+# ---- feature caches
+
+
+def _cache(path: Path) -> Iterator[Fault]:
+    for found in check_cache(path):
+        cause = FILE if found.error is None else DISK if found.error.errno in _DISK_ERRORS else UNKNOWN
+        yield Fault(cause, found.message)
+    with suppress(CacheError):  # of a structure that is damaged, which is reported already
+        if not path.name.endswith(PARTIAL_SUFFIX):
+            yield from _listed_rows(open_cache(path, partial=True))
+
+
+def _listed_rows(reader: Reader) -> Iterator[Fault]:
+    """The rows are those of the manifest beside the file, if there is one."""
+    folder = reader.path.parent.parent
+    if stored_manifest(folder) is None:
+        return
+    try:
+        manifest = Manifest.load(folder)
+    except FeatcacheError as error:
+        yield Fault(UNKNOWN, f"its rows could not be compared: {error}")
+        return
+    rows, taps = manifest.splits.get(reader.split), {tap.name: tap.key for tap in reader.taps.values()}
+    key = file_key(taps, rows.key if rows else "", manifest.class_names, reader.split, reader.copy)
+    if reader.key != key:
+        changed = cached_rows_changed(reader, manifest) or "its key is not that of these rows"
+        count = f"{len(reader):,} rows here, {len(rows or ()):,} in the manifest"
+        yield Fault(SETTINGS, f"other rows than the manifest lists ({count}); {changed}")
+    elif reader.class_names != manifest.class_names:
+        yield Fault(FILE, "class_name: not the class names that the file's key was made from")
+
+
+# ---- other artifacts
+
+
+def _loaded(load: Callable[[Path], object]) -> Callable[[Path], Iterator[Fault]]:
+    """A check that has passed when `load` returns."""
+
+    def check(path: Path) -> Iterator[Fault]:
+        load(path)
+        yield from ()
+
+    return check
+
+
+def _bag(path: Path) -> Iterator[Fault]:
+    yield from _guarded(path, _trained(path))
+    wrong = [name for name, array in load_bag(path.parent).weights.items() if not np.isfinite(array).all()]
+    if wrong:
+        yield Fault(FILE, f"weights that are NaN or infinite: {', '.join(wrong)}")
+
+
+def _trained(path: Path) -> Iterator[Fault]:
+    """The out-of-fold predictions, the Keras models and the record of a bag or a convnet."""
+    yield from _guarded(path, _predictions(path))
+    for model in sorted(path.parent.glob("*.keras")):
+        try:
+            with open(model, "rb", opener=regular) as stream, zipfile.ZipFile(stream) as archive:
+                damaged = archive.testzip()
+        except zipfile.BadZipFile as error:
+            yield Fault(FILE, f"{model.name} is not a Keras model: {error}")
+            continue
+        if damaged:
+            yield Fault(FILE, f"{model.name}: checksum mismatch in {damaged}")
+    files = _record(path).get("files")
+    missing = [name for name in (files if isinstance(files, dict) else ()) if not is_file(path.parent / name)]
+    if missing:
+        yield Fault(FILE, f"missing beside it: {', '.join(sorted(missing))}")
+
+
+def _predictions(path: Path) -> Iterator[Fault]:
+    rows = 0
+    for _, part in table_parts(stored_probabilities(path)):
+        present = part[~np.isnan(part).all(axis=2)]  # a member may have no prediction for a row
+        rows += int((~np.isfinite(present).all(axis=1)).sum())
+    if rows:
+        yield Fault(FILE, f"NaN or infinity in {rows} rows of predictions")
+
+
+def _published(*names: str) -> Callable[[Path], Iterator[Fault]]:
+    """A check of a record, and of the file with its digest, which has one of these names."""
+
+    def check(path: Path) -> Iterator[Fault]:
+        digest = _record(path).get("content_digest")
+        files = [file for name in names if is_file(file := path.with_name(name))]
+        if not files:
+            yield Fault(FILE, f"{' or '.join(names)} is missing")
+        elif digest not in {keys.file_digest(file) for file in files}:
+            yield Fault(FILE, f"{files[0].name} was changed after it was written: SHA-256 mismatch")
+
+    return check
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """Return a JSON record with a key.
+
+    Raises:
+        CacheFormatError: it is not one.
+        OSError: it can't be read.
+    """
+    open(path, "rb", opener=regular).close()
+    record = read_json(path)
+    if record is None or not isinstance(record.get("key"), str):
+        raise CacheFormatError(f"{path}: not a JSON record with a key")
+    return record
+
+
+_CHECKS: dict[str, Callable[[Path], Iterator[Fault]]] = {
+    CACHE: _cache,
+    "manifest": _loaded(lambda path: Manifest.load(path.parent)),  # compares its rows with its key
+    "bag": _bag,
+    "convnet": _trained,
+    "predictions": _predictions,
+    "ensemble": _loaded(Ensemble.load),
+    "submission": _published("submission.csv", "submission.csv.gz"),
+    "report": _published("index.html"),
+}
+
+
+def main() -> None:
+    """Check the file that the command line names."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (min({soft, hard, _MEMORY_BYTES} - {resource.RLIM_INFINITY}), hard))
+    for fault in file_faults(Path(sys.argv[1])):
+        sys.stdout.write(json.dumps(asdict(fault)) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
