@@ -24,7 +24,7 @@ from featcache.core.progress import Silent
 from featcache.dataset.listing import build_manifest
 from featcache.dataset.sources.source import open_source
 from featcache.features.backbone import load_backbone
-from featcache.features.extract import extract_features
+from featcache.features.extract import extract_copies
 from featcache.features.extraction_job import Extraction, row_settings
 from featcache.features.weights import resolve_weights
 from featcache.settings.architectures import backbone_settings
@@ -70,7 +70,7 @@ class Case:
         job = Extraction(self.name, self.split, 0, self.rows, self.manifest.class_names, self.spec, settings)
         with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
             begun = time.perf_counter()
-            extract_features(Path(folder) / "a.h5", job, self.load, lambda: self.backbone, Silent())
+            extract_copies({Path(folder) / "a.h5": job}, self.load, lambda: self.backbone, Silent())
             return time.perf_counter() - begun
 
     def bare(self) -> float:

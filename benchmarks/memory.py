@@ -175,7 +175,6 @@ SUBJECTS = {
     "featcache pca": command("pca", "CACHE", "--csv", "pca.csv"),
     "featcache neighbours": command("neighbours", "CACHE", "class0/image_0000000.png"),
     "featcache export": command("export", "CACHE", "exported"),
-    "featcache pack": command("pack", "CACHE"),
 }
 
 

@@ -25,8 +25,8 @@ from featcache.core.progress import Silent
 from featcache.project.project import Project
 from featcache.settings.cluster_spec import ClusterSpec
 from featcache.settings.parsing import parse_settings
-from featcache.stages.workers import extraction_jobs
 from featcache.stages.workers.client import Cluster, connect, verified_workers
+from featcache.stages.workers.extraction_worker import worker_backbone
 from featcache.stages.workers.job_queue import Job
 
 SHARED = Path(os.environ["FEATCACHE_SHARED"])
@@ -106,7 +106,7 @@ def load_backbones(project: Project, cluster: Cluster) -> None:
 
 def compute_nothing(project: Project) -> None:
     """On a worker: what it does once, and one forward pass."""
-    backbone = extraction_jobs._backbone(project)
+    backbone = worker_backbone(project)
     backbone.settle()  # else it would compile again after a minute of computing
     backbone.forward(np.zeros((backbone.batch_size, 48, 48, 3), np.uint8))
 

@@ -62,7 +62,7 @@ def read_cache(folder):
     for path in folder.glob("*.h5"):
         reader = featcache.open(path, partial=True)
         repr(reader), reader.ids, reader.groups, reader.digests, reader.labels.sum(), reader.status, reader.run
-        reader.first_rows(3), reader.durable, reader.journaled_rows, reader.frame(), reader.settings, reader.class_names
+        reader.durable, reader.journaled_rows, reader.frame(), reader.settings, reader.class_names
         for tap in reader.taps:
             reader[tap].sum(), reader.statistics(tap), reader.dask(tap).shape
 

@@ -201,7 +201,7 @@ def test_every_package_stands_in_docs_architecture():
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("src", "pipeline", "examples"), ("heif", "pack")),
+        (("src", "pipeline", "examples"), ("heif",)),
         (("tests",), ("dev", "fuzz")),
         (("benchmarks",), ("dev", "bench", "fuzz")),
         (("docs",), ("dev", "docs")),

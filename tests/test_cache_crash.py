@@ -10,7 +10,7 @@ from crash_states import Recorder, check_state, states, write_file
 
 import featcache
 from featcache.cache import journal as journal_module
-from featcache.cache.block_checksums import scan_block
+from featcache.cache.block_checksums import block_checksum
 from featcache.cache.file_parser import read_structure
 from featcache.cache.layout import CHECKSUM_BYTES
 from featcache.cache.writer import CacheWriter
@@ -68,9 +68,8 @@ def test_a_journal_that_names_a_block_before_its_bytes_are_durable_is_caught(tmp
     def reversed_order(self, blocks):
         offset = self._structure.places["journal/checksum"].offset
         for block in blocks:
-            scan = scan_block(self._descriptor, self._structure, block)
-            self.scans[block] = scan
-            disk.pwrite(self._descriptor, scan.checksum, offset + block * CHECKSUM_BYTES)
+            checksum = block_checksum(self._descriptor, self._structure, block)
+            disk.pwrite(self._descriptor, checksum, offset + block * CHECKSUM_BYTES)
         disk.fsync(self._descriptor)
 
     monkeypatch.setattr(journal_module.Journal, "_make_durable", reversed_order)

@@ -155,16 +155,19 @@ def test_names_of_files_that_are_no_utf8_come_back(tmp_path):
 
 
 def test_a_nul_in_an_id_is_refused(tmp_path):
-    with pytest.raises(SourceError, match="without NUL characters"):
+    with pytest.raises(SourceError, match="has a NUL character"):
         CacheWriter(tmp_path / "c.h5", make_header(make_rows(2, prefix="a\0"))).__enter__()
 
 
 @pytest.mark.parametrize(
     ("taps", "message"),
     [
-        ((TapLayout("id", (3,), "k", {}),), "got id, twice or reserved"),
-        ((TapLayout("a", (1, 2, 3), "k", {}), TapLayout("a_y", (3,), "k", {})), "got a_y, twice"),
-        ((), "expected one or more .*; got none"),
+        ((TapLayout("id", (3,), "k", {}),), "id of id would be in the file twice, or is reserved"),
+        (
+            (TapLayout("a", (1, 2, 3), "k", {}), TapLayout("a_y", (3,), "k", {})),
+            "a_y of a, a_y would be in the file twice",
+        ),
+        ((), "taps is empty"),
     ],
 )
 def test_taps_that_would_share_a_name_are_refused(taps, message):

@@ -29,8 +29,6 @@ CASES = {
     "du": [],
     "gc": [],
     "export": ["{cache}", "{new}"],
-    "pack": ["{cache}", "--to", "{new}"],
-    "unpack": ["{packed}", "--to", "{new}"],
     "plan": [],
     "leaderboard": [],
     "predict": ["{images}"],
@@ -42,14 +40,13 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def project(finished, tmp_path_factory):
-    """A finished project with luigi.cfg in its folder, and an archive copy of a cache."""
+    """A finished project with luigi.cfg in its folder."""
     project = copied_project(finished, tmp_path_factory.mktemp("common") / "project")
     sections = [
         f"[{name}]\n" + "".join(f"{key} = {text}\n" for key, text in values.items())
         for name, values in project.settings.items()
     ]
     (project.folder / "luigi.cfg").write_text("\n".join(sections))
-    assert main(["pack", str(cache(project)), "--to", str(project.folder / "packed")]) == 0
     return project
 
 
@@ -61,7 +58,6 @@ def words(project, new, name):
     places = {
         "cache": cache(project),
         "artifacts": project.folder / "artifacts",
-        "packed": project.folder / "packed",
         "images": project.folder / "photos/test",
         "new": new,
     }
@@ -89,7 +85,7 @@ def test_an_error_leaves_standard_output_empty(name, tmp_path, monkeypatch, caps
     monkeypatch.setattr(report, "hardware_checks", lambda setting, progress: iter(()))  # seconds, and no error of ours
     monkeypatch.chdir(tmp_path)
     (tmp_path / "luigi.cfg").write_text("[Heads]\nfolds = several\n")
-    places = dict.fromkeys(("cache", "artifacts", "packed", "images", "new"), str(tmp_path / "nothing/here"))
+    places = dict.fromkeys(("cache", "artifacts", "images", "new"), str(tmp_path / "nothing/here"))
     code = main([name, *(word.format(**places) for word in CASES[name]), "--json"])
     captured = capsys.readouterr()
     if code == 0 or name in ("verify", "doctor"):  # needs no project, or says what is wrong in its answer

@@ -29,7 +29,7 @@ def in_blocks(path, manifest, block_rows=4):
         reader.split, reader.copy, reader.key, reader.name, reader.settings, reader.class_names,
         tuple(reader.taps.values()), manifest.splits[reader.split], block_rows,
     )  # fmt: skip
-    run = {name: value for name, value in reader.run.items() if name not in ("rows", "statistics")}
+    run = {name: value for name, value in reader.run.items() if name != "rows"}
     with CacheWriter(path, header) as writer:
         writer.write(np.arange(len(reader)), {tap: reader[tap] for tap in reader.taps}, np.asarray(reader.status))
         writer.publish(run)

@@ -264,7 +264,7 @@ def test_the_same_luigi_cfg_as_luigi(project, tmp_path, monkeypatch):
     ("content", "match"),
     [
         ("[Heads]\nsedes = 3\n", "did you mean seeds"),
-        ("[Heads]\nseeds = three\n", "expected a whole number"),
+        ("[Heads]\nseeds = three\n", "is not a whole number"),
         ("no section\n", "luigi.cfg"),
         ("[Heads]\nseeds = ${FC_UNSET}\n", "environment variable FC_UNSET"),
         ("[Heads]\nseeds = %(nothing)s\n", "luigi.cfg"),

@@ -268,7 +268,7 @@ def test_a_scheduler_that_is_started_again_is_gone_on_with(tmp_path, alone, cont
         assert features(project) == features(alone)
         assert ROWS <= computed(control) <= ROWS + LOST
         assert any("is gone; waiting for it" in notice for notice in notices.messages)
-        assert said.endswith("begun again")
+        assert said.endswith("retried")
         client.connect(project).close()
 
 

@@ -14,7 +14,7 @@ from featcache.core.progress import Silent
 from featcache.core.rows import Rows
 from featcache.dataset import augmentation
 from featcache.errors import FeatureValueError, RejectedImageError, SourceChangedError
-from featcache.features.extract import extract_copies, extract_features
+from featcache.features.extract import extract_copies
 from featcache.features.extraction_job import Extraction, row_settings
 from featcache.settings.specs import FeaturesSpec, Tap
 
@@ -74,7 +74,7 @@ def load(location, digest, size):
 def extract(path, job, backbone=None, **options):
     backbone = backbone or Backbone()
     loader = options.pop("load", load)
-    extract_features(path, job, loader, lambda: backbone, options.pop("progress", Silent()), **options)
+    extract_copies({path: job}, loader, lambda: backbone, options.pop("progress", Silent()), **options)
     return open_cache(path), backbone
 
 
@@ -130,7 +130,7 @@ def test_when_every_row_is_known_the_backbone_is_not_even_opened(tmp_path):
     def refuse():
         raise AssertionError("TensorFlow would have been imported")
 
-    extract_features(tmp_path / "test.h5", make_job(15, "test"), load, refuse, Silent())
+    extract_copies({tmp_path / "test.h5": make_job(15, "test")}, load, refuse, Silent())
     np.testing.assert_array_equal(open_cache(tmp_path / "test.h5")["mean_avg"], expected(15)["mean_avg"])
 
 

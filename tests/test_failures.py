@@ -30,7 +30,7 @@ from featcache.dataset.listing import build_manifest, current_key, list_files
 from featcache.dataset.sources.source import open_source
 from featcache.errors import CacheError, CacheLockedError, CacheMismatchError, StorageError
 from featcache.features import extraction_job
-from featcache.features.extract import extract_features
+from featcache.features.extract import extract_copies
 from featcache.features.extraction_job import Extraction, row_settings
 from featcache.features.weights import known_digest
 from featcache.project.project import Project
@@ -63,7 +63,7 @@ def extract(path, spec, manifest, split="train"):
     features = FeaturesSpec(taps=(Tap("mean"),), image_size=8)
     settings = row_settings(features, {"backbone": "mean", "preprocessing": "none"}, "w" * 64, "float32", 0)
     job = Extraction("photos", split, 0, manifest.splits[split], manifest.class_names, features, settings)
-    extract_features(path, job, open_source(spec).load, MeanColours, Silent())
+    extract_copies({path: job}, open_source(spec).load, MeanColours, Silent())
     return featcache.open(path)
 
 

@@ -34,9 +34,9 @@ def test_each_gpu_is_one_workers_alone():
     assert [place["CUDA_VISIBLE_DEVICES"] for place in deal_out(spec, [0, 1], ["0", "2", "5"])] == ["0", "2", "5"]
     two = ClusterSpec("local", workers=2, gpus_per_worker=2)
     assert [place["CUDA_VISIBLE_DEVICES"] for place in deal_out(two, [0, 1], list("0123"))] == ["0,1", "2,3"]
-    with pytest.raises(ClusterError, match="expected 4 GPUs for 2 workers of 2; 3 are visible"):
+    with pytest.raises(ClusterError, match="gpus_per_worker = 2: 2 workers need 4 GPUs, 3 are visible"):
         deal_out(two, [0, 1], list("012"))
-    with pytest.raises(ClusterError, match="expected 1 GPUs for 1 workers of 1; 0 are visible"):
+    with pytest.raises(ClusterError, match="gpus_per_worker = 1: 1 workers need 1 GPUs, 0 are visible"):
         deal_out(spec, [0, 1], [])
 
 

@@ -13,7 +13,7 @@ PROGRAM = """
 import sys, tracemalloc
 from pathlib import Path
 import numpy as np
-from featcache.features.extract import extract_features
+from featcache.features.extract import extract_copies
 from featcache.features.extraction_job import Extraction, row_settings
 from featcache.core.progress import Silent
 from featcache.core.rows import Rows
@@ -40,7 +40,7 @@ def extraction():
     spec = FeaturesSpec(taps=(Tap("wide"),), image_size=1)
     settings = row_settings(spec, {"backbone": "stub", "preprocessing": "none"}, "w" * 64, "float32", 0)
     job = Extraction("set", "train", 0, manifest.splits["train"], manifest.class_names, spec, settings)
-    extract_features(folder / "features/a.h5", job, lambda *_: np.zeros((1, 1, 3), np.uint8), Stub, Silent())
+    extract_copies({folder / "features/a.h5": job}, lambda *_: np.zeros((1, 1, 3), np.uint8), Stub, Silent())
 
 digests = ComputedTexts(n, lambda row: f"{row:064x}")
 rows = Rows(ids, np.arange(n, dtype=np.int32) % 2, none, digests, none, ids)

@@ -386,5 +386,5 @@ def test_heads_are_not_trained_on_damaged_features(finished, tmp_path):
     before = {path: path.read_bytes() for path in project.artifacts.glob("heads/*/*")}
     code, said = runs.finish(runs.start([*runs.command(project, stage="TrainHeads"), "--rerun"]))
     assert code == FAILED, said
-    assert f"are in damaged ones: run featcache repair {cache}" in said
+    assert f"are in blocks that do not match their checksums: run featcache repair {cache}" in said
     assert {path: path.read_bytes() for path in project.artifacts.glob("heads/*/*")} == before

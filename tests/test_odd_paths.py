@@ -284,7 +284,7 @@ def test_what_is_no_file_is_never_replaced_by_one(tmp_path, make):
 # ---- commands
 
 
-@pytest.mark.parametrize("command", ["show", "ls", "stats", "export", "pca", "pack", "verify", "neighbours", "repair"])
+@pytest.mark.parametrize("command", ["show", "ls", "stats", "export", "pca", "verify", "neighbours", "repair"])
 @odd
 def test_commands_on_cache_files_that_are_none(tmp_path, capsys, command, make):
     if (make, command) in ((folder, "ls"), (folder, "repair"), (folder, "verify")):

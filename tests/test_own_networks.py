@@ -71,7 +71,7 @@ def test_a_sound_one_is_loaded(tmp_path, sound):
         (lambda sound: b"", "is empty"),
         (lambda sound: PAGE, "a page of HTML"),
         (lambda sound: POINTER, "git lfs pull"),
-        (lambda sound: hdf5(lambda file: None), "save it anew as .keras"),
+        (lambda sound: hdf5(lambda file: None), "save it as .keras"),
         (lambda sound: bytes(range(256)), "no .keras archive, or was cut short"),
         (lambda sound: sound[: len(sound) // 2], "no .keras archive, or was cut short"),
         (lambda sound: sound[:900] + bytes([sound[900] ^ 255]) + sound[901:], "can't be loaded"),

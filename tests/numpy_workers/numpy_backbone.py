@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-import featcache.stages.workers.extraction_jobs
+import featcache.stages.workers.extraction_worker
 
 BATCH = 8
 
@@ -46,7 +46,7 @@ class NumpyBackbone:
 
 def dask_setup(worker):
     folder = Path(os.environ["NUMPY_WORKERS"])
-    featcache.stages.workers.extraction_jobs.resolved_backbone = lambda project, progress: NumpyBackbone(
+    featcache.stages.workers.extraction_worker.resolved_backbone = lambda project, progress: NumpyBackbone(
         project, str(worker.name), folder
     )
     import sitecustomize  # noqa: F401  # a worker's own start was before its path was set

@@ -1,6 +1,5 @@
-from .block_checksums import BlockScan as BlockScan
-from .block_writer import BlockWriter as BlockWriter
-from .check import CacheFault as CacheFault, check_cache as check_cache
+from .block_writer import write_block as write_block
+from .check import check_cache as check_cache, checked_cache as checked_cache
 from .file_lock import is_held as is_held, lock as lock
 from .layout import (
     FEATURE_DTYPE as FEATURE_DTYPE,
@@ -15,8 +14,6 @@ from .layout import (
     partials_of as partials_of,
 )
 from .npy_export import export_npy as export_npy
-from .pack import pack as pack, unpack as unpack
 from .reader import Reader as Reader, open_cache as open_cache, stored_record as stored_record
 from .row_lookup import DigestIndex as DigestIndex, RowFinder as RowFinder, find_rows as find_rows
-from .sound import checked_cache as checked_cache
 from .writer import CacheWriter as CacheWriter

@@ -36,7 +36,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "row": "position of the row in the manifest, from 0",
     "id": "row id, unique, UTF-8",
     "label": "index into class_name, -1 where unknown",
-    "group": "what must not straddle a fold, UTF-8, empty where there is none",
+    "group": "rows of one group stay in one fold; UTF-8, empty where there is none",
     "digest": "SHA-256 of the image's content as hexadecimal digits, empty where it could not be read",
     "status": "0 not written, 1 ok, 2 rejected (features are zeros)",
     "class_name": "class names in label order, UTF-8",
@@ -44,7 +44,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "journal/complete": "1 once every row is written, checked and durable",
     "journal/holder": "JSON: pid, host and start of the process that is writing this file, empty when published",
     "record/settings": "JSON: settings of the file under the empty name, of each tap under its name",
-    "record/run": "JSON: when, where and by what the file was made, timings, versions, statistics of each tap",
+    "record/run": "JSON: when, where and by what the file was made, timings, versions",
 }
 
 
@@ -64,7 +64,7 @@ def create(path: Path, header: CacheHeader) -> None:
         raise
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise StorageError(f"could not create {path}: {reason}; mend it and run again") from error
+        raise StorageError(f"could not create {path}: {reason}; fix this and run again") from error
 
 
 def _create_all(file: h5py.File, header: CacheHeader) -> None:
@@ -159,7 +159,7 @@ def _write(dataset: h5py.Dataset, start: int, piece: npt.NDArray[Any]) -> None:
 
 
 def _attribute(target: h5py.Group | h5py.Dataset, name: str, text: str) -> None:
-    """Attach a text of at most 60,000 bytes; longer settings stand in record/settings alone."""
+    """Attach a text of at most 60,000 bytes; longer settings are in record/settings only."""
     raw = text.encode("utf-8", "surrogateescape")
     if len(raw) <= _ATTRIBUTE_LIMIT:
         target.attrs.create(name, np.array(raw), dtype=_utf8(len(raw)))

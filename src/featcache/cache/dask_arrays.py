@@ -3,7 +3,7 @@
 import math
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -13,9 +13,9 @@ import xarray as xr
 from dask.base import tokenize
 from dask.delayed import delayed
 
+from featcache.cache.encoding import widen
 from featcache.cache.file_parser import Extent, Structure
 from featcache.cache.layout import Status, TapLayout
-from featcache.cache.tap_statistics import widen
 from featcache.core.paths import fault, regular
 from featcache.errors import CacheMismatchError
 
@@ -29,48 +29,37 @@ _Stamp = tuple[int, int]  # a file's size and mtime_ns
 
 
 def dask_array(structure: Structure, tap: TapLayout) -> da.Array:
-    """Return a tap as an array of chunks along the rows, each a task that maps its slice of the file for itself.
+    """Return a tap as (n, h, w, c) or (n, c), in chunks along the rows, each a task that maps its slice of the file itself.
 
     float32: sums and squares of features that reach thousands overflow float16, and dask adds up in an array's own dtype.
     """
-    place = structure.places[tap.name]
-    if structure.n == 0:
-        return _no_rows(place.shape, np.dtype(np.float32))
-    path, stamp = str(structure.path.absolute()), (structure.size, structure.mtime_ns)
-    token = tokenize(path, stamp, tap.name)
-    slices = []
-    for start, stop in _chunks(structure, tap):
-        part = _rows_of(structure, tap.name, start, stop)
-        task = delayed(_wide_slice)(path, stamp, part, dask_key_name=f"featcache-{tap.name}-{token}-{start}")
-        slices.append(da.from_delayed(task, part.shape, dtype=np.float32))  # type: ignore[no-untyped-call]  # dask has few types
-    whole: da.Array = da.concatenate(slices)  # type: ignore[no-untyped-call]  # dask has few types
-    return whole
+    counts = [stop - start for start, stop in _chunks(structure, tap)]
+    return _from_slices(structure, tap, counts, tap.shape, usable=False)
 
 
 def finite_rows(structure: Structure, tap: TapLayout, status: npt.NDArray[np.uint8]) -> da.Array:
-    """Return the m rows with status ok of one tap, in the file's order, as (m, d) float32: d numbers an image.
+    """Return the m rows with status ok of one tap, in the file's order, as (m, d) float32: d numbers an image."""
+    counts = [int(np.count_nonzero(status[start:stop] == Status.OK)) for start, stop in _chunks(structure, tap)]
+    return _from_slices(structure, tap, counts, (math.prod(tap.shape),), usable=True)
 
-    Each chunk is a task that maps features and status for itself, so nothing of the file travels, and memory stays flat.
-    """
-    path, stamp, width = str(structure.path.absolute()), (structure.size, structure.mtime_ns), math.prod(tap.shape)
-    token = tokenize(path, stamp, tap.name)
-    slices = []
-    for start, stop in _chunks(structure, tap):
-        count = int(np.count_nonzero(status[start:stop] == Status.OK))
+
+def _from_slices(
+    structure: Structure, tap: TapLayout, counts: Sequence[int], shape: tuple[int, ...], *, usable: bool
+) -> da.Array:
+    """Join a task for each chunk that gives rows: nothing of the file travels, and memory stays flat."""
+    path, stamp = str(structure.path.absolute()), (structure.size, structure.mtime_ns)
+    token, slices = tokenize(path, stamp, tap.name, usable), []
+    for (start, stop), count in zip(_chunks(structure, tap), counts, strict=True):
         if count:
-            parts = _rows_of(structure, tap.name, start, stop), _rows_of(structure, "status", start, stop)
-            task = delayed(_usable_slice)(path, stamp, *parts, dask_key_name=f"featcache-ok-{tap.name}-{token}-{start}")
-            slices.append(da.from_delayed(task, (count, width), dtype=np.float32))  # type: ignore[no-untyped-call]  # dask has few types
-    if not slices:
-        return _no_rows((0, width), np.dtype(np.float32))
+            parts = [_rows_of(structure, name, start, stop) for name in (tap.name, *["status"] * usable)]
+            task = delayed(_wide_slice)(
+                path, stamp, shape, *parts, dask_key_name=f"featcache-{tap.name}-{token}-{start}"
+            )
+            slices.append(da.from_delayed(task, (count, *shape), dtype=np.float32))  # type: ignore[no-untyped-call]  # dask has few types
+    if not slices:  # left to choose chunks for no rows of more than some thousand numbers, dask divides by zero
+        slices = [da.zeros((0, *shape), dtype=np.float32, chunks=(0, *shape))]
     whole: da.Array = da.concatenate(slices)  # type: ignore[no-untyped-call]  # dask has few types
     return whole
-
-
-def _no_rows(shape: tuple[int, ...], dtype: np.dtype[Any]) -> da.Array:
-    # left to choose chunks for no rows of more than some thousand numbers, dask divides by zero
-    empty: da.Array = da.zeros(shape, dtype=dtype, chunks=shape)
-    return empty
 
 
 def dataset(reader: "Reader") -> xr.Dataset:
@@ -102,23 +91,22 @@ def _rows_of(structure: Structure, name: str, start: int, stop: int) -> Extent:
     return Extent(place.offset + start * row_bytes, (stop - start, *place.shape[1:]), place.dtype)
 
 
-def _wide_slice(path: str, stamp: _Stamp, part: Extent) -> npt.NDArray[np.float32]:
-    """One chunk."""
-    return _mapped_slice(path, stamp, part).astype(np.float32)
-
-
-def _usable_slice(path: str, stamp: _Stamp, features: Extent, status: Extent) -> npt.NDArray[np.float32]:
-    """The rows of one chunk that have status ok, flat."""
-    ok = _mapped_slice(path, stamp, status) == Status.OK
+def _wide_slice(
+    path: str, stamp: _Stamp, shape: tuple[int, ...], features: Extent, status: Extent | None = None
+) -> npt.NDArray[np.float32]:
+    """One chunk as float32, only the rows with status ok where `status` is given."""
     rows = _mapped_slice(path, stamp, features)
-    return widen(rows if ok.all() else rows[ok]).reshape(int(ok.sum()), -1)
+    if status is None:
+        return rows.astype(np.float32)  # maybe of a damaged file: infinity stays infinity
+    ok = _mapped_slice(path, stamp, status) == Status.OK
+    return widen(rows if ok.all() else rows[ok]).reshape(-1, *shape)
 
 
 def _mapped_slice(path: str, stamp: _Stamp, part: Extent) -> npt.NDArray[Any]:
     """Map one chunk.
 
     Raises:
-        CacheMismatchError: another file stands at `path` now than when the array was made, or none that can be read here.
+        CacheMismatchError: `path` is another file than when the array was made, or can't be read here.
     """
     try:
         stream = open(path, "rb", opener=regular)  # noqa: SIM115  # closed below

@@ -1,4 +1,4 @@
-"""From what a backbone computed to bytes in the file, refusing whatever float16 can't hold."""
+"""From what a backbone computed to float16 in the file, refusing what that can't hold, and back to float32."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ from featcache.errors import FeatureValueError
 
 _EXPONENT = 0x7C00  # all exponent bits set: infinity or NaN
 _MAGNITUDE = 0x7FFF
-# Numbers looked at at once: they stay in a core's second-level cache for the second look, and it isn't so few that taking
-# the interpreter's lock again and again would cost as much as looking.
-_PIECE = 1 << 18
+_BIAS = np.float32(2.0**112)  # the difference of the exponents' biases of float16 and float32
+_SHIFT = 13  # bits that float32 has more behind the exponent
+_SHIFTED_SIGN = np.uint32(0x8000 << _SHIFT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +56,32 @@ class StoredRows:
         return StoredRows(self.rows[chosen], stored, self.status[chosen])
 
 
-def checked_rows(
+def stored_rows(
     structure: Structure,
     rows: npt.NDArray[np.integer],
     features: Mapping[str, npt.NDArray[np.floating]],
     status: npt.NDArray[np.uint8],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """Return copies of (k,) rows and status, as they may wait.
+    ids: Sequence[str],
+) -> StoredRows:
+    """Return (k,) rows, every tap's (k, ...) features and (k,) status as they go to the file; rows and status are copied.
 
     Raises:
+        FeatureValueError: an ok row holds NaN, infinity or a value beyond float16's range.
         ValueError: arrays that don't fit each other or the file.
     """
+    _check_arrays(structure, rows, features, status)
+    places, status = rows.astype(np.int64), np.array(status, dtype=np.uint8)
+    ok = status == Status.OK
+    stored = {tap.name: stored_features(tap, np.asarray(features[tap.name]), ok, places, ids) for tap in structure.taps}
+    return StoredRows(places, stored, status)
+
+
+def _check_arrays(
+    structure: Structure,
+    rows: npt.NDArray[np.integer],
+    features: Mapping[str, npt.NDArray[np.floating]],
+    status: npt.NDArray[np.uint8],
+) -> None:
     taps = {tap.name: tap for tap in structure.taps}
     if set(features) != set(taps):
         raise ValueError(f"expected features of the taps {sorted(taps)}; got {sorted(features)}")
@@ -82,7 +97,6 @@ def checked_rows(
         expected, found = (len(rows), *taps[name].shape), np.asarray(array)
         if found.shape != expected or found.dtype not in (np.float16, np.float32):
             raise ValueError(f"expected float16 or float32 {expected} for {name}; got {found.dtype} {found.shape}")
-    return rows.astype(np.int64), np.array(status, dtype=np.uint8)
 
 
 def stored_features(
@@ -110,10 +124,24 @@ def stored_features(
     if not _storable(features):
         bad = next(i for i in range(len(features)) if not _storable(features[i]))
         value = features[bad][_unstorable(features[bad])][0]
-        expected = f"expected features from {-FLOAT16_MAX:.0f} to {FLOAT16_MAX:.0f}, as float16 holds them"
+        beyond = f"is outside -{FLOAT16_MAX:.0f} to {FLOAT16_MAX:.0f}, which float16 holds"
         advice = "look at this image and at the weights"
-        raise FeatureValueError(f"{expected}; got {value} for id={ids[int(rows[bad])]!r} in tap {tap.name}; {advice}")
+        raise FeatureValueError(f"tap {tap.name}: {value} for id={ids[int(rows[bad])]!r} {beyond}: {advice}")
     return np.ascontiguousarray(features, dtype=FEATURE_DTYPE)
+
+
+def widen(features: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
+    """Return finite float16 as float32, exactly; ten times as fast as `astype` behind a relu, as fast elsewhere."""
+    bits = np.ascontiguousarray(features).view(np.uint16)
+    wide = bits.astype(np.uint32)
+    wide <<= _SHIFT
+    if bits.size and bits.max() > _MAGNITUDE:
+        sign = wide & _SHIFTED_SIGN
+        wide ^= sign
+        wide |= sign << np.uint32(3)
+    values = wide.view(np.float32)
+    values *= _BIAS
+    return values
 
 
 def put_rows(descriptor: int, structure: Structure, pieces: Sequence[StoredRows]) -> None:
@@ -165,17 +193,12 @@ def _storable(features: npt.NDArray[np.floating]) -> bool:
     if not features.size:
         return True
     if features.dtype == np.float16:  # integers, as numpy's float16 comparisons are scalar
-        bits = np.ascontiguousarray(features).view(np.uint16).reshape(-1)
-        return all(_finite(bits[start : start + _PIECE]) for start in range(0, len(bits), _PIECE))
+        bits = np.ascontiguousarray(features).view(np.uint16)
+        highest = bits.max()
+        # without negative numbers, whose bits are above all others, as behind a relu, one look is enough
+        return bool(highest < _EXPONENT) or (bool(highest > _MAGNITUDE) and int((bits & _MAGNITUDE).max()) < _EXPONENT)
     low, high = features.min(), features.max()  # NaN comes through both, and fails both comparisons
     return bool(low >= -FLOAT16_MAX and high <= FLOAT16_MAX)
-
-
-def _finite(bits: npt.NDArray[np.uint16]) -> bool:
-    """Whether float16 given by their bits are neither infinite nor NaN."""
-    highest = bits.max()
-    # without negative numbers, whose bits are above all others, as behind a relu, one look is all
-    return bool(highest < _EXPONENT) or (bool(highest > _MAGNITUDE) and int((bits & _MAGNITUDE).max()) < _EXPONENT)
 
 
 def _unstorable(features: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:

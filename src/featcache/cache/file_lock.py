@@ -22,7 +22,7 @@ def hold(path: Path, flags: int = 0) -> int:
     `flags` are further ones of `os.open`.
 
     Raises:
-        CacheLockedError: another process, or another writer of this one, holds it; the message says who.
+        CacheLockedError: another process, or another writer of this one, holds it; the message names it.
         StorageError: the file can't be opened, or its file system has no locks.
     """
     while True:
@@ -41,7 +41,7 @@ def hold(path: Path, flags: int = 0) -> int:
 
 
 def lock(descriptor: int, path: Path) -> None:
-    """Lock an open file; wait no longer than somebody takes who only looks whether it is held.
+    """Lock an open file; retry for as long as somebody may take who only looks whether it is held.
 
     Raises:
         CacheLockedError: someone else holds it.
@@ -85,4 +85,4 @@ def holder(path: Path) -> str:
             raw = os.pread(stream.fileno(), HOLDER_BYTES, structure.places["journal/holder"].offset)
         return holder_words(json.loads(raw.rstrip(b"\0")))
     except (CacheFormatError, OSError, ValueError, KeyError, TypeError):
-        return "another process that has only just begun"
+        return "another process that has just started"

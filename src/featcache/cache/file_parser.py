@@ -103,7 +103,7 @@ def read_structure(stream: BinaryIO, path: Path) -> Structure:
         taps = tuple(_tap(file, name, texts[name]) for name in _text(file, "taps").split())
         n, block_rows = len(_dataset(file, "row")), _integer(file, "block_rows")
         if block_rows < 1:
-            raise CacheFormatError(f"expected block_rows of at least 1, got block_rows={block_rows}")
+            raise CacheFormatError(f"block_rows={block_rows} is below 1")
         return Structure(
             path=path,
             size=stat.st_size,
@@ -132,17 +132,15 @@ def _format_errors(path: Path) -> Iterator[None]:
         raise CacheFormatError(f"{path}: {error}; {advice}") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, MemoryError) as error:
         reason = " ".join(str(error).split())
-        raise CacheFormatError(
-            f"{path}: expected a feature cache, got a file that can't be read ({reason}); {advice}"
-        ) from error
+        raise CacheFormatError(f"{path} can't be read as a feature cache: {reason}; {advice}") from error
 
 
 def _check_kind(file: h5py.File) -> None:
     if "format" not in file.attrs or _text(file, "format") != FORMAT:
-        raise CacheFormatError("expected a feature cache, got an HDF5 file of something else")
+        raise CacheFormatError("not a feature cache, but another HDF5 file")
     schema = _integer(file, "schema")
     if schema != SCHEMA:
-        raise CacheFormatError(f"expected schema={SCHEMA}, got schema={schema} of another featcache version")
+        raise CacheFormatError(f"schema={schema} is of another featcache version, not {SCHEMA}")
     for group in (file, _hard(file, "journal"), _hard(file, "record")):
         for name in group:
             _hard(group, name)
@@ -151,7 +149,7 @@ def _check_kind(file: h5py.File) -> None:
 def _hard(parent: h5py.Group, name: str) -> Any:
     """Return a member that lies in this file itself."""
     if parent.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-        raise CacheFormatError(f"expected data of its own, got a link to somewhere else at {name!r}")
+        raise CacheFormatError(f"{name!r} is a link to somewhere else")
     return parent[name]
 
 
@@ -160,46 +158,46 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     parent, _, leaf = name.rpartition("/")
     dataset = _hard(file[parent] if parent else file, leaf)
     if not isinstance(dataset, h5py.Dataset):
-        raise CacheFormatError(f"expected a dataset, got a group at {name!r}")
+        raise CacheFormatError(f"{name!r} is a group, not a dataset")
     properties = dataset.id.get_create_plist()
     plain = properties.get_layout() == h5py.h5d.CONTIGUOUS and properties.get_external_count() == 0
     if not plain or properties.get_nfilters():
-        raise CacheFormatError(f"expected contiguous, unfiltered bytes in this file, got another storage of {name!r}")
+        raise CacheFormatError(f"{name!r} is not stored as contiguous, unfiltered bytes in this file")
     return dataset
 
 
 def _text(target: h5py.Group | h5py.Dataset, name: str) -> str:
     attribute = target.attrs.get_id(name)
     if attribute.shape != () or attribute.dtype.kind != "S":
-        raise CacheFormatError(f"expected a text of fixed length in attribute {name!r}, got {attribute.dtype}")
+        raise CacheFormatError(f"attribute {name!r} is {attribute.dtype}, not a text of fixed length")
     return bytes(target.attrs[name]).decode("utf-8", "surrogateescape")
 
 
 def _integer(target: h5py.Group, name: str) -> int:
     attribute = target.attrs.get_id(name)
     if attribute.shape != () or attribute.dtype.kind != "i":
-        raise CacheFormatError(f"expected an integer in attribute {name!r}, got {attribute.dtype}")
+        raise CacheFormatError(f"attribute {name!r} is {attribute.dtype}, not an integer")
     return int(target.attrs[name])
 
 
 def _scalar_text(file: h5py.File, name: str) -> str:
     dataset = _dataset(file, name)
     if dataset.shape != () or dataset.dtype.kind != "S":
-        raise CacheFormatError(f"expected one text of fixed length at {name!r}, got {dataset.dtype} {dataset.shape}")
+        raise CacheFormatError(f"{name!r} is {dataset.dtype} {dataset.shape}, not one text of fixed length")
     return bytes(dataset[()]).decode("utf-8")
 
 
 def _class_names(file: h5py.File) -> tuple[str, ...]:
     dataset = _dataset(file, "class_name")
     if dataset.dtype.kind != "S" or dataset.ndim != 1:
-        raise CacheFormatError(f"expected fixed-length texts at 'class_name', got {dataset.dtype}")
+        raise CacheFormatError(f"'class_name' is {dataset.dtype}, not fixed-length texts")
     return tuple(texts_of(np.asarray(dataset[()])))
 
 
 def _tap(file: h5py.File, name: str, settings: str) -> TapLayout:
     dataset = _dataset(file, name)
     if dataset.dtype != FEATURE_DTYPE:
-        raise CacheFormatError(f"expected {FEATURE_DTYPE} features, got {dataset.dtype} in {name!r}")
+        raise CacheFormatError(f"{name!r} has {dataset.dtype} features, not {FEATURE_DTYPE}")
     return TapLayout(name, tuple(dataset.shape[1:]), _text(dataset, "key"), json.loads(settings))
 
 
@@ -214,9 +212,9 @@ def _places(file: h5py.File, taps: tuple[TapLayout, ...], n: int, block_rows: in
         dataset = _dataset(file, name)
         kind = _FIXED.get(name, FEATURE_DTYPE if name not in COLUMNS else dataset.dtype)
         if dataset.shape != shape or dataset.dtype != kind or kind.kind not in "Sifu":
-            raise CacheFormatError(f"expected {kind} {shape} at {name!r}, got {dataset.dtype} {dataset.shape}")
+            raise CacheFormatError(f"{name!r} is {dataset.dtype} {dataset.shape}, not {kind} {shape}")
         place = Extent(dataset.id.get_offset() or 0, shape, np.dtype(kind))
         if place.nbytes and not 0 < place.offset <= size - place.nbytes:
-            raise CacheFormatError(f"expected {name!r} inside the file of {size} bytes, got offset={place.offset}")
+            raise CacheFormatError(f"{name!r} at offset={place.offset} is not inside the file of {size} bytes")
         places[name] = place
     return places

@@ -70,7 +70,7 @@ class TapLayout:
     def __post_init__(self) -> None:
         """Refuse names and shapes that a file can't hold."""
         if not _TAP_NAME.fullmatch(self.name):
-            raise SettingsError(f"expected letters, digits, '_', '.' and '-' in a tap's name; got name={self.name!r}")
+            raise SettingsError(f"a tap can't be called {self.name!r}: only letters, digits, '_', '.' and '-'")
         if len(self.shape) not in AXES or min(self.shape) < 1:
             raise ValueError(f"tap {self.name}: expected a row of shape (h, w, c) or (c,); got shape={self.shape}")
 
@@ -115,12 +115,12 @@ class CacheHeader:
         """Refuse datasets that would share a name, and impossible numbers."""
         names = [name for tap in self.taps for name in (tap.name, *tap.dimensions)]
         twice = sorted({name for name in names if names.count(name) > 1 or name in RESERVED})
-        if not self.taps or twice:
-            got = f"got {', '.join(twice)}, twice or reserved" if twice else "got none"
-            taps, advice = ", ".join(tap.name for tap in self.taps), "choose others, or LAYER:avg"
-            raise SettingsError(
-                f"[Features] taps: expected one or more with names of their own; {got}, of the taps {taps}: {advice}"
-            )
+        if not self.taps:
+            raise SettingsError("[Features] taps is empty: name one or more layers")
+        if twice:
+            taps = ", ".join(tap.name for tap in self.taps)
+            fault = f"{', '.join(twice)} of {taps} would be in the file twice, or is reserved"
+            raise SettingsError(f"[Features] taps: {fault}: choose others, or LAYER:avg")
         if self.block_rows < 1 or self.copy < 0:
             raise ValueError(f"expected block_rows >= 1 and copy >= 0; got {self.block_rows} and {self.copy}")
         if not re.fullmatch(r"[0-9a-f]{64}", self.key):
@@ -175,7 +175,7 @@ def text_column(texts: Sequence[str], width: int = 1) -> npt.NDArray[np.bytes_]:
     raw = [text.encode("utf-8", "surrogateescape") for text in texts]
     if b"\0" in b"".join(raw):
         bad = next(text for text in texts if "\0" in text)
-        raise SourceError(f"expected row ids and groups without NUL characters; got {bad!r}")
+        raise SourceError(f"{bad!r} has a NUL character, which ids and groups of rows can't have: rename it")
     return np.array(raw, dtype=f"S{max([width, *map(len, raw)])}")
 
 
@@ -216,7 +216,7 @@ def default_block_rows(taps: Sequence[TapLayout], batch_size: int = 1) -> int:
     """
     wanted = os.environ.get(BLOCK_VARIABLE) or str(BLOCK_BYTES)
     if not wanted.isdecimal() or int(wanted) < 1:
-        raise SettingsError(f"expected a number of bytes above 0; got {BLOCK_VARIABLE}={wanted!r}: unset it")
+        raise SettingsError(f"{BLOCK_VARIABLE}={wanted!r} is not a number of bytes above 0: unset it")
     row_bytes = sum(tap.row_bytes for tap in taps)
     rows = min(-(-int(wanted) // row_bytes), BLOCK_ROWS)
     return -(-rows // batch_size) * batch_size

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from featcache.cache.check import checked_cache
 from featcache.cache.layout import Status
 from featcache.cache.reader import Reader
-from featcache.cache.sound import checked_cache
 from featcache.core import keys
 from featcache.core.csv_files import CsvWriter
 from featcache.core.disk import making_folder
@@ -27,6 +27,10 @@ def export_npy(path: Path, folder: Path) -> list[Path]:
     Raises:
         CacheError: the file isn't a sound, finished cache.
         StorageError: `folder` is there already, or can't be written.
+
+    Example:
+        >>> [file.name for file in export_npy(Path("train.h5"), Path("npy"))]
+        ['block5_pool.npy', 'label.npy', 'rows.csv', 'status.npy']
     """
     reader = checked_cache(path)
     with making_folder(folder) as temporary:

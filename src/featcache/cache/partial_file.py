@@ -10,17 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from featcache.cache import block_checksums
-from featcache.cache.block_checksums import BlockScan, ScanBuffer
+from featcache.cache.block_checksums import columns_sha256, read_journal, sound_blocks
 from featcache.cache.create import create
 from featcache.cache.file_lock import hold, holder_json, lock
 from featcache.cache.file_parser import Structure, read_structure
-from featcache.cache.layout import CHECKSUM_BYTES, CacheHeader, partial_path, partials_of
+from featcache.cache.layout import CHECKSUM_BYTES, CacheHeader, partials_of
 from featcache.core.disk import disk, replacing, storage_errors
 from featcache.core.paths import is_file
 from featcache.errors import CacheFormatError, CacheLockedError, StorageError
-
-__all__ = ["partial_path", "remove_superseded", "take"]
 
 SHARED_FLAGS = os.O_DSYNC
 _LOG = logging.getLogger(__name__)
@@ -28,14 +25,14 @@ _LOG = logging.getLogger(__name__)
 
 def take(
     path: Path, header: CacheHeader, *, fresh: bool = False, shared: bool = False
-) -> tuple[int, Structure, dict[int, BlockScan]]:
-    """Lock the partial file `path`, make it anew unless it is a sound one of `header`, and verify its blocks.
+) -> tuple[int, Structure, list[int]]:
+    """Lock the partial file `path`, recreate it unless it is a sound one of `header`, and verify its blocks.
 
     With `shared` other machines write rows, too. Then each write goes to the disk by itself, no byte more than was
     written: an NFS client would otherwise round it up to whole pages, and put back what it had seen of its neighbours.
 
     Returns:
-        The locked descriptor, the file's structure, and what each durable block holds.
+        The locked descriptor, the file's structure, and its durable blocks.
 
     Raises:
         CacheLockedError: another process, or another writer of this one, holds it.
@@ -44,20 +41,20 @@ def take(
     flags = SHARED_FLAGS if shared else 0
     descriptor = hold(path, flags)
     try:
-        structure, scans = None if fresh else _resumable(descriptor, path, header), {}
+        structure, durable = None if fresh else _resumable(descriptor, path, header), []
         if structure is None:
             descriptor = _recreate(descriptor, path, header, flags)
             structure = _structure(descriptor, path)
             _reserve(descriptor, structure, fresh=True)
         else:
             _reserve(descriptor, structure, fresh=False)
-            scans = _verify(descriptor, structure)
+            durable = _verify(descriptor, structure)
         with storage_errors(path, "could not write"):
             disk.pwrite(descriptor, holder_json(), structure.places["journal/holder"].offset)
     except BaseException:
         os.close(descriptor)
         raise
-    return descriptor, structure, scans
+    return descriptor, structure, durable
 
 
 def remove_superseded(path: Path) -> None:
@@ -94,14 +91,14 @@ def _resumable(descriptor: int, path: Path, header: CacheHeader) -> Structure | 
         return None
     try:
         structure = _structure(descriptor, path)
-        columns = block_checksums.columns_sha256(descriptor, structure)
+        columns = columns_sha256(descriptor, structure)
     except CacheFormatError as error:
-        _LOG.warning("starting anew: %s", error)
+        _LOG.warning("starting over: %s", error)
         return None
     taps = {(tap.name, tap.shape, tap.key) for tap in structure.taps}
     same = taps == {(tap.name, tap.shape, tap.key) for tap in header.taps} and structure.key == header.key
     if not same or not columns == structure.columns_sha256 == header.columns_sha256:
-        _LOG.warning("starting anew: %s is damaged or holds other rows than key %s", path, header.key)
+        _LOG.warning("starting over: %s is damaged or holds other rows than key %s", path, header.key)
         return None
     return structure
 
@@ -113,9 +110,8 @@ def _recreate(descriptor: int, path: Path, header: CacheHeader, flags: int) -> i
     another writer take hold of the name.
     """
     with storage_errors(path, "could not clear the way for"):
-        for leftover in path.parent.glob(
-            f".tmp-*-{glob.escape(path.name)}"
-        ):  # of a writer killed here; the lock is ours
+        # of a writer killed here; the lock is ours
+        for leftover in path.parent.glob(f".tmp-*-{glob.escape(path.name)}"):
             disk.unlink(leftover)
     fresh = -1
     try:
@@ -129,7 +125,7 @@ def _recreate(descriptor: int, path: Path, header: CacheHeader, flags: int) -> i
         if fresh >= 0:
             os.close(fresh)
         if os.fstat(descriptor).st_size == 0:  # made only to be locked
-            with suppress(OSError):  # what went wrong first is what is told
+            with suppress(OSError):  # the first error is the one to report
                 disk.unlink(path)
         raise
     os.close(descriptor)
@@ -137,7 +133,7 @@ def _recreate(descriptor: int, path: Path, header: CacheHeader, flags: int) -> i
 
 
 def _reserve(descriptor: int, structure: Structure, *, fresh: bool) -> None:
-    """Reserve the whole file's space, or say how much is missing; a fresh partial that doesn't fit is taken away."""
+    """Reserve the whole file's space; a fresh partial that doesn't fit is removed."""
     try:
         _allocate(descriptor, structure.size, structure.path)
     except StorageError:
@@ -158,23 +154,17 @@ def _allocate(descriptor: int, size: int, path: Path) -> None:
         raise
 
 
-def _verify(descriptor: int, structure: Structure) -> dict[int, BlockScan]:
+def _verify(descriptor: int, structure: Structure) -> list[int]:
     """Return the blocks whose bytes match their checksum, and take the other checksums out of the journal."""
-    stored = block_checksums.read_journal(descriptor, structure)
-    scans, scratch = {}, ScanBuffer(structure)
-    cleared = False
-    for block in np.flatnonzero(stored.any(axis=1)).tolist():
-        scan = block_checksums.scan_block(descriptor, structure, block, scratch)
-        if scan.checksum == stored[block].tobytes():
-            scans[block] = scan
-            continue
-        _LOG.warning("%s: block %d does not match its checksum and is computed again", structure.path, block)
-        with storage_errors(structure.path, "could not write"):
-            offset = structure.places["journal/checksum"].offset + block * CHECKSUM_BYTES
-            disk.pwrite(descriptor, bytes(CHECKSUM_BYTES), offset)
-        cleared = True
+    journaled = np.flatnonzero(read_journal(descriptor, structure).any(axis=1)).tolist()
+    sound = sound_blocks(descriptor, structure, journaled)
+    damaged = sorted(set(journaled) - set(sound))
+    places = structure.places
     with storage_errors(structure.path, "could not write"):
-        disk.pwrite(descriptor, b"\0", structure.places["journal/complete"].offset)
-        if cleared:
+        for block in damaged:
+            _LOG.warning("%s: block %d does not match its checksum and is computed again", structure.path, block)
+            disk.pwrite(descriptor, bytes(CHECKSUM_BYTES), places["journal/checksum"].offset + block * CHECKSUM_BYTES)
+        disk.pwrite(descriptor, b"\0", places["journal/complete"].offset)
+        if damaged:
             disk.fsync(descriptor)
-    return scans
+    return sound

@@ -1,6 +1,7 @@
 """Reading a cache file: one memory map, opened once, with no HDF5 handle left behind."""
 
 import json
+import math
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from featcache.cache import block_checksums
+from featcache.cache.block_checksums import pieces, sound_blocks
+from featcache.cache.encoding import widen
 from featcache.cache.file_parser import Structure, read_structure
-from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range, texts_of
-from featcache.cache.tap_statistics import TapStatistics
+from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range
 from featcache.core import paths
+from featcache.core.disk import settled
 from featcache.core.texts import FixedTexts
 from featcache.errors import CacheError, CacheFormatError, UnknownTapError
 
@@ -42,6 +44,13 @@ class Reader:
         taps: tap name -> `TapLayout`.
         block_rows: rows of a journal block.
         complete: False for an unfinished file.
+
+    Example:
+        >>> reader = open_cache("train.h5")
+        >>> reader["block5_pool"].shape, str(reader["block5_pool"].dtype)
+        ((4, 2, 2, 3), 'float16')
+        >>> reader.ids[:2], reader.labels.tolist()
+        (['cat/0.png', 'dog/1.png'], [0, 1, 0, 1])
     """
 
     def __init__(self, path: Path, *, partial: bool = False) -> None:
@@ -60,10 +69,9 @@ class Reader:
         self.taps: Mapping[str, TapLayout] = {tap.name: tap for tap in structure.taps}
         self.block_rows = structure.block_rows
         if not self.complete and not partial:
-            advice = "run again to go on, or open it with partial=True"
-            raise CacheFormatError(
-                f"{path} is unfinished: {self.journaled_rows} of {len(self)} rows are durable; {advice}"
-            )
+            advice = "run again to resume, or open it with partial=True"
+            done = f"{self.journaled_rows} of {len(self)} rows are durable"
+            raise CacheFormatError(f"{path} is unfinished: {done}; {advice}")
 
     def __len__(self) -> int:
         """The number of rows n, rejected ones included."""
@@ -91,7 +99,7 @@ class Reader:
         """
         name = tap.replace(":", "_")  # neither names of layers nor of taps have a colon
         if name not in self.taps:
-            raise UnknownTapError(f"expected one of the taps {', '.join(self.taps)} of {self.path}; got tap={tap!r}")
+            raise UnknownTapError(f"tap={tap!r} is not one of the taps {', '.join(self.taps)} of {self.path}")
         return name
 
     @cached_property
@@ -113,12 +121,6 @@ class Reader:
     def digests(self) -> Sequence[str]:
         """One SHA-256 a row, hexadecimal, of its image's content, "" where one could not be read."""
         return FixedTexts(self._array("digest"))
-
-    def first_rows(self, count: int) -> list[tuple[str, int, str, str]]:
-        """Return id, label, group and digest of the first rows, without decoding all the others."""
-        texts = [texts_of(self._array(name)[:count]) for name in ("id", "group", "digest")]
-        labels = self.labels[:count].tolist()
-        return list(zip(texts[0], labels, texts[1], texts[2], strict=True))
 
     @property
     def digest_column(self) -> npt.NDArray[np.bytes_]:
@@ -147,7 +149,7 @@ class Reader:
 
     @cached_property
     def run(self) -> Mapping[str, Any]:
-        """The run record: when, where and by what the file was made, timings, statistics; {} when unfinished.
+        """The run record: when, where and by what the file was made, timings; {} when unfinished.
 
         Raises:
             CacheFormatError: it is no JSON.
@@ -158,14 +160,13 @@ class Reader:
         try:
             return dict(json.loads(raw))
         except (ValueError, TypeError, RecursionError) as error:
-            raise CacheFormatError(
-                f"{self.path}: expected JSON in record/run, got {raw[:40]!r}; delete it and run again"
-            ) from error
+            fault = f"record/run is not JSON: {raw[:40]!r}"
+            raise CacheFormatError(f"{self.path}: {fault}; delete it and run again") from error
 
     @property
-    def holder(self) -> str:
-        """JSON about the process that is or was writing an unfinished file; "" otherwise."""
-        return bytes(self._array("journal/holder")).rstrip(b"\0").decode("ascii", "replace")
+    def identity(self) -> tuple[int, ...] | None:
+        """What distinguishes the open file, as it is now, from any other; None while a change could hide in a tick of the clock."""
+        return settled(os.fstat(self._descriptor))
 
     @property
     def size(self) -> int:
@@ -177,27 +178,29 @@ class Reader:
         """Rows of blocks with a checksum, taken on trust; `durable` verifies."""
         return int(self._mask(self._journaled).sum())
 
-    def statistics(self, tap: str) -> Mapping[str, float | int | None]:
-        """Return a tap's rows, zeros (a share), min, max and mean over the rows with status ok.
+    def statistics(self, tap: str) -> dict[str, float | int | None]:
+        """Compute a tap's rows, zeros (a share), min, max and mean over the rows with status ok; None where there are none.
 
-        From the run record; of an unfinished file, computed over its durable rows.
+        Reads all of the tap's features, in flat memory; of an unfinished file, the whole file first, for its durable rows.
 
         Raises:
             UnknownTapError: as `tap_name`.
-            CacheFormatError: the run record has no statistics of it.
         """
-        name = self.tap_name(tap)
-        if not self.complete:
-            return self._computed_statistics(name).record()
-        try:
-            return dict(self.run["statistics"][name])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CacheFormatError(
-                f"{self.path}: expected statistics of {tap} in record/run; delete it and run again"
-            ) from error
+        layout, ok = self.taps[self.tap_name(tap)], np.asarray(self.status) == Status.OK
+        rows, zeros, total, low, high = int(ok.sum()), 0, 0.0, math.inf, -math.inf
+        if not rows:
+            return {"rows": 0, "zeros": None, "min": None, "max": None, "mean": None}
+        for first, piece in pieces(self._descriptor, self._structure, layout, 0, len(self)):
+            wide = widen(piece[ok[first : first + len(piece)]])
+            if wide.size:
+                low, high = min(low, float(wide.min())), max(high, float(wide.max()))
+                zeros += wide.size - int(np.count_nonzero(wide))
+                total += float(wide.sum(dtype=np.float64))
+        values = rows * math.prod(layout.shape)
+        return {"rows": rows, "zeros": zeros / values, "min": low, "max": high, "mean": total / values}
 
     def verified_rows(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-        """Return (k,) bool: which of the rows (k,) stand in blocks whose bytes match their checksum.
+        """Return (k,) bool: which of the rows (k,) are in blocks whose bytes match their checksum.
 
         Only the blocks that hold these rows are read, each once, in flat memory.
         """
@@ -254,13 +257,8 @@ class Reader:
         return np.flatnonzero(self._array("journal/checksum").any(axis=1))
 
     def _verified(self, candidates: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        stored = self._array("journal/checksum")
         # read, not mapped: pages of a map would count as this process's memory until someone else needs them
-        sums = {
-            block: block_checksums.block_checksum(self._descriptor, self._structure, block)
-            for block in candidates.tolist()
-        }
-        return np.array([block for block, found in sums.items() if found == stored[block].tobytes()], dtype=np.int64)
+        return np.array(sound_blocks(self._descriptor, self._structure, candidates.tolist()), dtype=np.int64)
 
     def _mask(self, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         mask = np.zeros(len(self), dtype=bool)
@@ -268,23 +266,22 @@ class Reader:
             mask[slice(*block_range(block, self.block_rows, len(self)))] = True
         return mask
 
-    def _computed_statistics(self, tap: str) -> TapStatistics:
-        found = TapStatistics()
-        for block in self._verified(self._journaled).tolist():
-            found = found.plus(block_checksums.scan_block(self._descriptor, self._structure, block).statistics[tap])
-        return found
-
 
 def open_cache(path: str | os.PathLike[str], *, partial: bool = False) -> Reader:
     """Open a feature cache for reading; this is `featcache.open`.
 
     Args:
         path: the file.
-        partial: also open an unfinished one (``*.partial.h5``); `Reader.status` then tells which rows are there.
+        partial: also open an unfinished one (``*.partial.h5``); `Reader.status` then has which rows are there.
 
     Raises:
         CacheFormatError: not a feature cache, a damaged or forged one, or an unfinished one without `partial`.
         CacheError: there is no such file, or it may not be read.
+
+    Example:
+        >>> reader = open_cache("train.h5")
+        >>> len(reader), reader.class_names
+        (4, ('cat', 'dog'))
     """
     return Reader(Path(path), partial=partial)
 
@@ -304,6 +301,4 @@ def _opened(path: Path) -> BinaryIO:
     except OSError as error:
         reason = paths.fault(error)
         reason = reason[:1].lower() + reason[1:]
-        raise CacheError(
-            f"expected a feature cache at {path}, got: {reason}; `featcache ls` lists what is there"
-        ) from error
+        raise CacheError(f"no feature cache at {path}: {reason}; `featcache ls` lists what is there") from error

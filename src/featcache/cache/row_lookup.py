@@ -8,33 +8,29 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.cache.file_lock import is_held
-from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, text_column
+from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout
 from featcache.cache.reader import Reader, open_cache
-from featcache.core.texts import CHUNK
+from featcache.core.texts import NOT_FOUND, FixedTexts, index_of
 from featcache.errors import CacheError
 
 _LOG = logging.getLogger(__name__)
-_NOWHERE = -1
-_PIECE_ROWS = 1 << 14
-_WORDS = 8  # 64 hexadecimal digits are eight 8-byte words
-_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 class RowFinder:
     """Rows that need not be computed, and where they are; made by `find_rows`.
 
     Attributes:
-        found: (n,) bool, True where every tap of a row stands, with status ok, in a verified block.
+        found: (n,) bool, True where every tap of a row is, with status ok, in a verified block.
         shapes: tap name -> (h, w, c) or (c,), as the caches have them; empty unless all taps are known.
     """
 
-    def __init__(self, places: Mapping[str, "_Standing"], count: int) -> None:
+    def __init__(self, places: Mapping[str, "_TapRows"], count: int) -> None:
         self.found: npt.NDArray[np.bool_] = np.zeros(count, dtype=bool)
         self.shapes: Mapping[str, tuple[int, ...]] = {}
         self._places = places
         if all(place.shape is not None for place in places.values()):
             self.shapes = {name: place.shape for name, place in places.items() if place.shape is not None}
-            self.found = np.logical_and.reduce([place.standing for place in places.values()])
+            self.found = np.logical_and.reduce([place.found for place in places.values()])
 
     def copy(self, indices: npt.NDArray[np.integer]) -> dict[str, npt.NDArray[np.float16]]:
         """Return the features of k found rows, tap name -> (k, h, w, c) or (k, c) float16.
@@ -59,8 +55,16 @@ def find_rows(folder: Path, tap_keys: Mapping[str, str], digests: Sequence[str])
         folder: where the caches are; it need not exist.
         tap_keys: tap name -> row settings key, at least one; a tap is the same where the key is, whatever its name.
         digests: n content digests; "" is never found.
+
+    Example:
+        >>> reader = open_cache("train.h5")
+        >>> finder = find_rows(Path(), {"block5_pool": reader.taps["block5_pool"].key}, [reader.digests[2], "0" * 64])
+        >>> finder.found.tolist()
+        [True, False]
+        >>> finder.copy(np.array([0]))["block5_pool"].shape
+        (1, 2, 2, 3)
     """
-    wanted, places = DigestIndex(digests), {name: _Standing(key, len(digests)) for name, key in tap_keys.items()}
+    wanted, places = DigestIndex(digests), {name: _TapRows(key, len(digests)) for name, key in tap_keys.items()}
     for reader in _readers(folder):
         try:
             _look_into(reader, wanted, list(places.values()))
@@ -69,13 +73,13 @@ def find_rows(folder: Path, tap_keys: Mapping[str, str], digests: Sequence[str])
     return RowFinder(places, len(digests))
 
 
-class _Standing:
-    """Where one tap's rows stand: for each wanted row a source and a row in it."""
+class _TapRows:
+    """Where one tap's rows are: for each wanted row a source and a row in it."""
 
     def __init__(self, key: str, count: int) -> None:
         self.key = key
         self.shape: tuple[int, ...] | None = None
-        self.standing: npt.NDArray[np.bool_] = np.zeros(count, bool)
+        self.found: npt.NDArray[np.bool_] = np.zeros(count, bool)
         self._source: npt.NDArray[np.int32] = np.empty(0, np.int32)  # made when a cache with the tap is found
         self._row: npt.NDArray[np.int32] = np.empty(0, np.int32)
         self._sources: list[npt.NDArray[np.float16]] = []
@@ -85,16 +89,16 @@ class _Standing:
         taps = (tap for tap in reader.taps.values() if tap.key == self.key and self.shape in (None, tap.shape))
         return next(taps, None)
 
-    def take(self, reader: Reader, tap: TapLayout, rows: npt.NDArray[np.int32]) -> None:
+    def take(self, reader: Reader, tap: TapLayout, rows: npt.NDArray[np.int64]) -> None:
         """Note which of the (n,) `rows` of `reader` are new."""
         self.shape = tap.shape
-        mine = (rows != _NOWHERE) & ~self.standing
+        mine = (rows != NOT_FOUND) & ~self.found
         if not mine.any():
             return
         if not self._sources:
             self._source, self._row = np.zeros(len(rows), np.int32), np.zeros(len(rows), np.int32)
         self._source[mine], self._row[mine] = len(self._sources), rows[mine]
-        self.standing |= mine
+        self.found |= mine
         self._sources.append(reader[tap.name])
 
     def gather(self, wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
@@ -107,54 +111,40 @@ class _Standing:
         return features
 
 
-def _look_into(reader: Reader, wanted: "DigestIndex", places: list[_Standing]) -> None:
+def _look_into(reader: Reader, wanted: "DigestIndex", places: list[_TapRows]) -> None:
     shared = [(place, tap) for place in places if (tap := place.tap_in(reader)) is not None]
     if shared:
-        lacking = ~np.logical_and.reduce([place.standing for place, _ in shared])
-        rows = _rows_standing(reader, wanted, lacking)
+        lacking = ~np.logical_and.reduce([place.found for place, _ in shared])
+        rows = _verified_rows(reader, wanted, lacking)
         for place, tap in shared:
             place.take(reader, tap, rows)
 
 
 class DigestIndex:
-    """Digests in a form in which another file's can be looked up: 8 bytes each, whatever their form in memory."""
+    """Digests to be looked up in caches."""
 
     def __init__(self, digests: Sequence[str]) -> None:
         self._digests = digests
 
-    def __len__(self) -> int:
-        """The number of digests."""
-        return len(self._digests)
-
-    def rows_in(self, column: npt.NDArray[np.bytes_], usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-        """Return (n,) positions of each wanted digest among the usable ones of `column` (S64), -1 where it isn't there."""
-        rows = np.full(len(self), _NOWHERE, np.int32)
-        candidates = np.flatnonzero(usable).astype(np.int32)
-        if not len(candidates) or not len(rows):
-            return rows
-        hashes = _hashes_at(column, candidates)
-        order = np.argsort(hashes, kind="stable").astype(np.int32)
-        hashes.sort(kind="stable")
-        for start in range(0, len(rows), CHUNK):
-            wanted = text_column(self._digests[start : start + CHUNK], width=64)
-            at = np.minimum(np.searchsorted(hashes, _hashes(wanted)), len(order) - 1)
-            guesses = candidates[order[at]]
-            # hashes only narrow the search; of two digests with one hash the second is computed again, never mistaken
-            same = (column[guesses] == wanted) & (wanted != b"")
-            rows[start : start + CHUNK][same] = guesses[same]
+    def rows_in(self, column: npt.NDArray[np.bytes_], usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Return (n,) where each digest is in `column` (S64), -1 where it isn't or the row there isn't usable."""
+        rows = index_of(self._digests, FixedTexts(column))
+        found = np.flatnonzero(rows != NOT_FOUND)
+        there = rows[found]
+        rows[found[~(usable[there] & (column[there] != b""))]] = NOT_FOUND
         return rows
 
 
-def _rows_standing(reader: Reader, wanted: DigestIndex, lacking: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+def _verified_rows(reader: Reader, wanted: DigestIndex, lacking: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Return (n,) rows of `reader` that hold the lacking wanted digests, verified, -1 elsewhere."""
     usable = np.asarray(reader.stored_status) == Status.OK
     rows = wanted.rows_in(reader.digest_column, usable)
-    rows[~lacking] = _NOWHERE
-    hits = np.flatnonzero(rows != _NOWHERE)
+    rows[~lacking] = NOT_FOUND
+    hits = np.flatnonzero(rows != NOT_FOUND)
     sound = reader.verified_rows(rows[hits])
     if not sound.all() and reader.complete:
         _LOG.warning("%s: %d rows lie in damaged blocks and are computed again", reader.path, int((~sound).sum()))
-    rows[hits[~sound]] = _NOWHERE
+    rows[hits[~sound]] = NOT_FOUND
     return rows
 
 
@@ -170,21 +160,3 @@ def _readers(folder: Path) -> Iterator[Reader]:
                 yield open_cache(path, partial=True)
         except (CacheError, OSError) as error:
             _LOG.warning("not reused: %s", error)
-
-
-def _hashes_at(column: npt.NDArray[np.bytes_], rows: npt.NDArray[np.integer]) -> npt.NDArray[np.uint64]:
-    """Return the hashes of the digests at k rows; of a mapped column some at a time, so that its bytes stay mapped."""
-    hashes = np.empty(len(rows), np.uint64)
-    for start in range(0, len(rows), _PIECE_ROWS):
-        hashes[start : start + _PIECE_ROWS] = _hashes(column[rows[start : start + _PIECE_ROWS]])
-    return hashes
-
-
-def _hashes(column: npt.NDArray[np.bytes_]) -> npt.NDArray[np.uint64]:
-    """Return (k,) 64-bit hashes of S64 texts; wrapping multiplication is what mixes them."""
-    words = np.ascontiguousarray(column, dtype="S64").view(np.uint64).reshape(-1, _WORDS)
-    mixed = np.zeros(len(words), dtype=np.uint64)
-    for word in range(_WORDS):
-        mixed = (mixed ^ words[:, word]) * _ODD
-        mixed ^= mixed >> np.uint64(29)
-    return mixed

@@ -15,7 +15,7 @@ from featcache.cache.encoding import StoredRows
 
 
 class WriteBuffer:
-    """Collects pieces and says what is to be written now. Its methods may be called from several threads.
+    """Collects pieces and decides what is to be written now. Its methods may be called from several threads.
 
     Args:
         block_rows: rows of a block.

@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.cache import partial_file
-from featcache.cache.block_checksums import BlockScan
-from featcache.cache.encoding import StoredRows, checked_rows, put_rows, stored_features
+from featcache.cache.block_checksums import read_rows
+from featcache.cache.encoding import StoredRows, put_rows, stored_rows
 from featcache.cache.file_parser import Structure
 from featcache.cache.journal import Journal
 from featcache.cache.layout import (
@@ -23,9 +23,9 @@ from featcache.cache.layout import (
     CacheHeader,
     Status,
     block_range,
+    partial_path,
     run_bytes,
 )
-from featcache.cache.tap_statistics import TapStatistics
 from featcache.cache.write_buffer import WriteBuffer
 from featcache.core.disk import disk, storage_errors
 from featcache.errors import CacheError
@@ -37,28 +37,28 @@ _LOG = logging.getLogger(__name__)
 class CacheWriter:
     """Writes the cache `path` through its partial file, which it holds while the ``with`` block lasts.
 
-    Leaving the block without `publish`, or being killed, keeps the partial: the next writer of the same header goes on
-    from its last durable block. `write` may be called from several threads.
+    Leaving the block without `publish`, or being killed, keeps the partial: the next writer of the same header
+    resumes at its last durable block. `write` may be called from several threads.
 
     Args:
         path: the finished file's path, ``*.h5``; it is not touched before `publish`.
         header: what the file holds. A partial of the same key keeps its own `block_rows` and settings.
-        fresh: drop what an earlier try left in the partial, and compute everything anew.
-        shared: other processes write rows, too (`BlockWriter`), maybe on other machines.
+        fresh: drop what an earlier try left in the partial, and compute everything again.
+        shared: other processes write rows, too (`write_block`), maybe on other machines.
 
     Attributes:
         path: the finished file's path.
         partial: where the file grows meanwhile.
-        durable: (n,) bool, rows that already stand in verified blocks; they must not be written again.
+        durable: (n,) bool, rows that are in verified blocks already; they must not be written again.
         block_rows: rows of a block as the file has it.
-        holder: what the file says of this process, by which others know it.
+        holder: what the file records of this process, by which others recognise it.
     """
 
     def __init__(self, path: Path, header: CacheHeader, *, fresh: bool = False, shared: bool = False) -> None:
         if path.suffix != ".h5" or path.name.endswith(PARTIAL_SUFFIX):
             raise ValueError(f"expected the path of a finished cache, *.h5; got path={str(path)!r}")
         self.path = path
-        self.partial = partial_file.partial_path(path, header.key)
+        self.partial = partial_path(path, header.key)
         self.durable: npt.NDArray[np.bool_] = np.zeros(len(header.rows), dtype=bool)
         self.block_rows = header.block_rows
         self._header = header
@@ -77,27 +77,26 @@ class CacheWriter:
         taken = partial_file.take(self.partial, self._header, fresh=self._fresh, shared=self._shared)
         self._descriptor = taken[0]
         try:
-            self._begin(*taken)
+            self._begin(taken[0], taken[1], frozenset(taken[2]))
         except BaseException:
             self._release()
             raise
         return self
 
-    def _begin(self, descriptor: int, structure: Structure, scans: Mapping[int, BlockScan]) -> None:
+    def _begin(self, descriptor: int, structure: Structure, durable: Collection[int]) -> None:
         self._structure, self.block_rows = structure, structure.block_rows
         self.holder = os.pread(descriptor, HOLDER_BYTES, structure.places["journal/holder"].offset)
-        n = structure.n
-        ranges = [block_range(block, structure.block_rows, n) for block in range(structure.blocks)]
-        for block in scans:
-            self.durable[slice(*ranges[block])] = True
+        self._missing = np.zeros(structure.blocks, np.int64)
+        for block in range(structure.blocks):
+            start, stop = block_range(block, structure.block_rows, structure.n)
+            if block in durable:
+                self.durable[start:stop] = True
+            else:
+                self._missing[block] = stop - start
         self._claimed = self.durable.copy()
-        self._missing = np.array(
-            [0 if b in scans else stop - start for b, (start, stop) in enumerate(ranges)], np.int64
-        )
-        # other processes read whole blocks back, and need what stands in them
+        # other processes read whole blocks back, and need what is in them
         self._held = WriteBuffer(self.block_rows, self._missing, 0 if self._shared else _HELD_BYTES)
-        self._scans: dict[int, BlockScan] = dict(scans)
-        self._journal = Journal(descriptor, structure, self._scans)
+        self._journal = Journal(descriptor, structure)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -144,22 +143,17 @@ class CacheWriter:
         """
         with self._own_descriptor() as descriptor:
             self._journal.check()
-            rows, status = checked_rows(self._structure, np.asarray(rows), features, np.asarray(status))
-            ok, ids = status == Status.OK, self._header.rows.ids
-            stored = {
-                tap.name: stored_features(tap, np.asarray(features[tap.name]), ok, rows, ids)
-                for tap in self._structure.taps
-            }
-            parts = StoredRows(rows, stored, status).by_block(self.block_rows)
-            self._claim(rows)
+            stored = stored_rows(self._structure, np.asarray(rows), features, np.asarray(status), self._header.rows.ids)
+            parts = stored.by_block(self.block_rows)
+            self._claim(stored.rows)
             self._put(descriptor, self._held.add(parts))
 
-    def adopt(self, rows: npt.NDArray[np.integer], scan: BlockScan) -> None:
-        """Take over k rows that another process wrote and made durable, the last ones of one block (`BlockWriter`).
+    def accept_block(self, rows: npt.NDArray[np.integer], checksum: bytes) -> None:
+        """Take over k rows that another process wrote and made durable, the last ones of one block (`write_block`).
 
         Args:
             rows: (k,) integers, all of one block.
-            scan: what reading the whole block back found there.
+            checksum: of the whole block, as it was read back there.
 
         Raises:
             StorageError: the disk refused when an earlier block was made durable.
@@ -167,18 +161,17 @@ class CacheWriter:
         """
         self._open_descriptor()
         self._journal.check()
-        mine = rows.astype(np.int64)
         block = int(rows[0]) // self.block_rows
         if (rows // self.block_rows != block).any() or int(self._missing[block]) != len(rows):
             raise ValueError(f"expected all rows that block {block} lacks ({self._missing[block]}); got {len(rows)}")
-        self._claim(mine)
-        self._count_down([mine], scan)
+        self._claim(rows.astype(np.int64))
+        self._count_down([rows], checksum)
 
     def publish(self, run: Mapping[str, object]) -> Path:
         """Give the finished file its name; afterwards it is never changed.
 
         Args:
-            run: JSON-able facts about how the file was made; `rows` and `statistics` are added.
+            run: JSON-able facts about how the file was made; `rows` is added.
 
         Returns:
             `path`.
@@ -193,7 +186,10 @@ class CacheWriter:
         self._refuse_gaps()
         self._journal.close()
         self._journal.check()
-        places, content = self._structure.places, run_bytes(self._record(run))
+        places, n = self._structure.places, self._structure.n
+        status = read_rows(descriptor, self._structure, "status", 0, n)
+        counts = {"total": n, **{s.text: int((status == s).sum()) for s in (Status.OK, Status.REJECTED)}}
+        content = run_bytes({**run, "rows": counts})
         with storage_errors(self.partial, "could not publish"):
             disk.pwrite(descriptor, content, places["record/run"].offset)
             disk.pwrite(descriptor, bytes(HOLDER_BYTES), places["journal/holder"].offset)
@@ -223,41 +219,29 @@ class CacheWriter:
             if len(again) or len(np.unique(rows)) != len(rows):
                 twice = int(again[0]) if len(again) else int(rows[0])
                 raise ValueError(
-                    f"expected every row once; id={self._header.rows.ids[twice]!r} or a neighbour came twice"
+                    f"expected every row once; got id={self._header.rows.ids[twice]!r} or a neighbour twice"
                 )
             self._claimed[rows] = True
 
-    def _count_down(self, written: Sequence[npt.NDArray[np.int64]], scan: BlockScan | None = None) -> None:
-        """Count rows that are in the file, one block's at a time, and hand over the blocks that are whole."""
+    def _count_down(self, written: Sequence[npt.NDArray[np.integer]], checksum: bytes | None = None) -> None:
+        """Count rows that are in the file, one block's at a time, and hand over the blocks that are complete."""
         with self._lock:  # to the end: `publish` must not find a whole block that nobody has handed over
             for rows in written:
                 block = int(rows[0]) // self.block_rows
                 self._missing[block] -= len(rows)
                 if not self._missing[block]:
-                    self._journal.submit(block, scan)
+                    self._journal.submit(block, checksum)
 
     def _refuse_gaps(self) -> None:
         gaps = np.flatnonzero(~self._claimed)
         if len(gaps):
             first = self._header.rows.ids[int(gaps[0])]
-            raise CacheError(
-                f"{self.partial}: expected all {self._structure.n} rows before publishing; {len(gaps)} are missing, the first is id={first!r}"
-            )
+            missing = f"{len(gaps)} of {self._structure.n} rows are missing, the first is id={first!r}"
+            raise CacheError(f"{self.partial} can't be published: {missing}")
         with self._lock:
             under_way = self._missing.any()
         if under_way:
             raise ValueError(f"{self.partial}: expected publish after every write has returned; one is still under way")
-
-    def _record(self, run: Mapping[str, object]) -> dict[str, object]:
-        statistics: dict[str, TapStatistics] = {}
-        for tap in self._structure.taps:
-            total = TapStatistics()
-            for block in sorted(self._scans):  # in the file's order, so that sums don't depend on the run's
-                total = total.plus(self._scans[block].statistics[tap.name])
-            statistics[tap.name] = total
-        n, ok = self._structure.n, next(iter(statistics.values())).rows
-        counts = {"total": n, "ok": ok, "rejected": n - ok}
-        return {**run, "rows": counts, "statistics": {name: found.record() for name, found in statistics.items()}}
 
     def _open_descriptor(self) -> int:
         if self._descriptor is None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from importlib import import_module
 
 from featcache._version import __version__
-from featcache.cli import copies, output
+from featcache.cli import output
 from featcache.cli.command import OK, PROBLEM, USAGE, Command
 from featcache.core import console, streams
 from featcache.errors import FeatcacheError, StorageError
@@ -17,7 +17,7 @@ from featcache.errors import FeatcacheError, StorageError
 GROUPS = {
     "look into caches": ("show", "ls", "stats", "pca", "neighbours"),
     "look after the project": ("status", "verify", "repair", "du", "gc"),
-    "take caches elsewhere": ("export", "pack", "unpack"),
+    "take caches elsewhere": ("export",),
     "before and after a run": ("plan", "leaderboard"),
     "use what was trained": ("predict", "export-model"),
     "this machine": ("doctor", "completion"),
@@ -106,7 +106,5 @@ def _help() -> str:
 
 
 def _command(name: str) -> Command:
-    if name in ("pack", "unpack"):
-        return {"pack": copies.PACK, "unpack": copies.UNPACK}[name]
     command: Command = import_module(f"featcache.cli.{name.replace('-', '_')}").COMMAND
     return command

@@ -8,7 +8,12 @@ from .batch_pipeline import (
     compute as compute,
 )
 from .download import Limits as Limits, check_reachable as check_reachable
-from .extract import CopyJob as CopyJob, ExtractionEngine as ExtractionEngine, extract_copies as extract_copies
+from .extract import (
+    CopyJob as CopyJob,
+    ExtractionEngine as ExtractionEngine,
+    compute_here as compute_here,
+    extract_copies as extract_copies,
+)
 from .extraction_job import Extraction as Extraction, row_settings as row_settings
 from .network import build_network as build_network
 from .precision import choose_precision as choose_precision

@@ -148,8 +148,8 @@ class Backbone:
     def _check(self, images: npt.NDArray[np.uint8]) -> None:
         expected = (self.image_size, self.image_size, 3)
         if images.dtype != np.uint8 or images.shape[1:] != expected:
-            text = f"expected images of shape (b, {', '.join(map(str, expected))}) and dtype uint8"
-            raise BackboneError(f"{text}; got shape={images.shape}, dtype={images.dtype}")
+            found = f"images of shape={images.shape}, dtype={images.dtype}"
+            raise BackboneError(f"{found} are not (b, {', '.join(map(str, expected))}) uint8")
 
 
 def load_backbone(
@@ -210,11 +210,11 @@ def _grow_memory() -> None:
             try:
                 tf.config.experimental.set_memory_growth(gpu, True)
             except RuntimeError:
-                return  # the GPU is in use already, by the caller's own code: its choice stands
+                return  # the GPU is in use already, by the caller's own code: its choice counts
 
 
 def _compiled(network: Any, shape: tuple[int, ...], *, constant: bool = False) -> tuple[_Run, type[Exception]]:
-    """Return the forward pass for one batch shape, and the exception that tells that memory is out.
+    """Return the forward pass for one batch shape, and the exception raised when memory is out.
 
     With `constant`, the weights become constants of TensorFlow's graph (`_constants_pay`). oneDNN brings kernels into a
     layout of its own before it convolves: a variable one at every batch (4 % of VGG16's forward pass at 48 pixels, and 8 %
@@ -256,5 +256,5 @@ def _with_constants(network: Any) -> Callable[[Any], Mapping[str, Any]]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """JAX has one exception for everything that fails while running; the other backends' own say it by their type."""
+    """JAX has one exception for everything that fails while running; the other backends have one for this."""
     return type(error).__name__ != "JaxRuntimeError" or "RESOURCE_EXHAUSTED" in str(error)

@@ -67,7 +67,7 @@ class TimeBreakdown:
     """Where the time goes, as shares of the machine that the three steps take.
 
     Decoding and writing count by the processor time of their threads, as they share the cores with the forward pass, or
-    by the time that everything stood still for them, if that is more; the rest is the forward pass.
+    by the time that everything waited for them, if that is more; the rest is the forward pass.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class TimeBreakdown:
                 self._busy[what] += time.thread_time() - begun
 
     def stall(self, what: str, future: "Future[Any]") -> Any:
-        """Wait for a result; everything else stands still meanwhile."""
+        """Wait for a result; everything else waits meanwhile."""
         begun = time.perf_counter()
         try:
             return future.result()
@@ -149,7 +149,7 @@ def compute(
         load: location, content digest and size -> (size, size, 3) uint8 RGB; called from several threads.
         spec: the images' size, and how copies are augmented.
         backbone: the forward pass.
-        progress: is told of every batch.
+        progress: advances with every batch.
         what: what `progress` calls the work.
 
     Returns:
@@ -157,7 +157,7 @@ def compute(
 
     Raises:
         FeatureValueError: a feature is not finite or beyond float16.
-        SourceChangedError: an image is no longer what the manifest says.
+        SourceChangedError: an image is no longer the one in the manifest.
         StorageError: the disk is full, read-only or not permitted.
     """
     account, flights = TimeBreakdown(), _Flights()

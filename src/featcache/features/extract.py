@@ -1,7 +1,7 @@
 """The rows of one split through the backbone into feature caches, one for each copy.
 
-Rows that already stand in a cache of the same folder, or in durable blocks of an unfinished one, are copied; TensorFlow is
-imported only when at least one row has to be computed.
+Rows that a cache of the same folder already holds, or durable blocks of an unfinished one, are copied; TensorFlow is imported
+only when at least one row has to be computed.
 """
 
 import platform
@@ -21,8 +21,6 @@ from featcache.core.progress import Progress
 from featcache.core.system import peak_bytes, versions
 from featcache.features.batch_pipeline import CopySink, ForwardPass, Loader, compute
 from featcache.features.extraction_job import Extraction
-
-__all__ = ["CopyJob", "ExtractionEngine", "ForwardPass", "Loader", "extract_copies", "extract_features"]
 
 _COPY_BYTES = 8 << 20
 _PACKAGES = ("featcache", "keras", "tensorflow", "jax", "torch", "numpy", "h5py")
@@ -63,21 +61,6 @@ def compute_here(
     return compute(job.rows, [copy.target for copy in copies], load, job.spec, backbone, progress, what)
 
 
-def extract_features(
-    path: Path,
-    job: Extraction,
-    load: Loader,
-    open_backbone: Callable[[], ForwardPass],
-    progress: Progress,
-    *,
-    reuse: bool = True,
-    about: Mapping[str, object] | None = None,
-) -> Path:
-    """Cache the features of one copy as `path`; see `extract_copies`."""
-    extract_copies({path: job}, load, open_backbone, progress, reuse=reuse, about=about)
-    return path
-
-
 def extract_copies(
     jobs: Mapping[Path, Extraction],
     load: Loader,
@@ -88,7 +71,7 @@ def extract_copies(
     about: Mapping[str, object] | None = None,
     engine: ExtractionEngine = compute_here,
 ) -> None:
-    """Cache the features of several copies of one split; unfinished work of an earlier try is gone on with.
+    """Cache the features of several copies of one split; unfinished work of an earlier try is resumed.
 
     An image that several copies need is decoded once for all of them.
 
@@ -97,15 +80,15 @@ def extract_copies(
             everything in the file is durable.
         load: location, content digest and size -> (size, size, 3) uint8 RGB; called from several threads.
         open_backbone: called only when rows have to be computed.
-        progress: is told of every batch.
-        reuse: copy rows that stand in other caches of the folder; False computes every row anew.
+        progress: advances with every batch.
+        reuse: copy rows that other caches of the folder hold; False computes every row again.
         about: more entries for the files' ``run`` records, such as the weights' origin.
         engine: who computes; with another one than this process, `open_backbone` need not give one that can.
 
     Raises:
         CacheLockedError: another process writes one of these files.
         FeatureValueError: a feature is not finite or beyond float16.
-        SourceChangedError: an image is no longer what the manifest says.
+        SourceChangedError: an image is no longer the one in the manifest.
         StorageError: the disk is full, read-only or not permitted; durable blocks stay.
         ValueError: the jobs are not of the same rows and features.
     """
@@ -193,7 +176,7 @@ def _header(job: Extraction, shapes: Shapes, batch_size: int) -> CacheHeader:
 
 
 def _reject(writer: CacheWriter, rows: npt.NDArray[np.intp], shapes: Shapes) -> int:
-    """Write zeroed rows for what listing already set aside."""
+    """Write zeroed rows for what listing already rejected."""
     zeros = {name: np.zeros((len(rows), *shape), np.float16) for name, shape in shapes.items()}
     if len(rows):
         writer.write(rows, zeros, np.full(len(rows), Status.REJECTED, np.uint8))

@@ -36,11 +36,8 @@ def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) 
         WeightsError: the weights file can't be read or belongs to another architecture.
     """
     if is_model_file(spec.backbone):
-        model, preprocessing, title = (
-            _load_model(weights.path or Path(spec.backbone), spec.image_size),
-            "none",
-            "the model",
-        )
+        model = _load_model(weights.path or Path(spec.backbone), spec.image_size)
+        preprocessing, title = "none", "the model"
         layers = {layer.name: layer for layer in model.layers}
     else:
         architecture = find_architecture(spec.backbone)
@@ -83,15 +80,15 @@ def _pool(tap: Tap, feature: Any) -> Any:
 def _tap_output(tap: Tap, layers: dict[str, Any], title: str) -> Any:
     if tap.layer not in layers:
         hint = near_names(tap.layer, list(layers)) or f"; its last ones are {', '.join(list(layers)[-_SHOWN:])}"
-        raise BackboneError(f"[Features] taps: expected a layer of {title}; got taps={tap.layer!r}{hint}")
+        raise BackboneError(f"[Features] taps: {tap.layer!r} is no layer of {title}{hint}")
     try:
         output = layers[tap.layer].output
     except (AttributeError, ValueError) as error:
         raise BackboneError(f"[Features] taps: layer {tap.layer!r} of {title} has no single output") from error
     rank = len(getattr(output, "shape", ()))
     if rank not in (2, 4) or (tap.pooling and rank != 4):
-        expected = "(h, w, c) features" if tap.pooling else "(h, w, c) or (c,) features"
-        raise BackboneError(f"[Features] taps: expected {expected} at taps={str(tap)!r}; got shape {_shape(output)}")
+        expected = "(h, w, c)" if tap.pooling else "(h, w, c) or (c,)"
+        raise BackboneError(f"[Features] taps: {str(tap)!r} has shape {_shape(output)}, not {expected}")
     return output
 
 
@@ -147,8 +144,8 @@ def _leaves(model: Any) -> Iterator[Any]:
 
 def _load_model(path: Path, image_size: int) -> Any:
     """Load a user's ``.keras`` file; code inside it (Lambda layers) is refused."""
-    if not zipfile.is_zipfile(path):  # of which Keras says that it isn't there
-        raise BackboneError(f"[Features] backbone: {path} is no .keras archive, or was cut short: put it there anew")
+    if not zipfile.is_zipfile(path):  # Keras would report that it isn't there
+        raise BackboneError(f"[Features] backbone: {path} is no .keras archive, or was cut short: copy it again")
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
@@ -157,10 +154,11 @@ def _load_model(path: Path, image_size: int) -> Any:
     inputs = getattr(model, "inputs", None) or []
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[-1] != 3:
         shapes = [tuple(item.shape) for item in inputs]
-        expected = "expected one input of shape (None, side, side, 3)"
-        raise BackboneError(f"[Features] backbone: {expected} in {path}; got shapes={shapes}")
+        raise BackboneError(
+            f"[Features] backbone: {path} has inputs of shapes {shapes}, not one of (None, side, side, 3)"
+        )
     sides = {side for side in inputs[0].shape[1:3] if side is not None}
     if sides - {image_size}:
-        expected = f"expected {' x '.join(map(str, inputs[0].shape[1:3]))} pixels, the input of {path}"
-        raise BackboneError(f"[Features] image_size: {expected}; got image_size={image_size}")
+        pixels = " x ".join(map(str, inputs[0].shape[1:3]))
+        raise BackboneError(f"[Features] image_size={image_size}: the input of {path} is {pixels} pixels")
     return model

@@ -87,7 +87,7 @@ def load_weights_file(path: Path, model: Any, title: str) -> None:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} can't be read as a Keras HDF5 weights file: {reason}") from error
     if not keras_3:
-        raise WeightsError(f"expected a Keras HDF5 weights file without top; {path} is HDF5 but holds no Keras weights")
+        raise WeightsError(f"{path} is HDF5 but holds no Keras weights: give a Keras weights file without top")
     if not path.name.endswith(_KERAS_3_SUFFIX):
         raise WeightsError(f"{path} was written by Keras 3; rename it to end in {_KERAS_3_SUFFIX}, as Keras demands")
     try:
@@ -124,11 +124,11 @@ def _assign(saved: list[tuple[str, list[Any]]], model: Any, path: Path, title: s
     for (name, arrays), (layer, variables) in zip(saved, layers, strict=False):
         found, expected = [array.shape for array in arrays], [tuple(variable.shape) for variable in variables]
         if found != expected:
-            differs = f"layer {layer.name} expects shapes {expected}; got {found} of {name!r}"
+            differs = f"{name!r} has shapes {found}, layer {layer.name} needs {expected}"
             raise WeightsError(f"{path} does not fit {title} without top: {differs}")
     if len(saved) != len(layers):
         more = f", first {saved[len(layers)][0]!r} (a file with the classifier on top?)" if saved[len(layers) :] else ""
-        counts = f"expected {len(layers)} layers with weights, got {len(saved)}"
+        counts = f"{len(saved)} layers with weights, not {len(layers)}"
         raise WeightsError(f"{path} does not fit {title} without top: {counts}{more}")
     for (_, arrays), (layer, variables) in zip(saved, layers, strict=True):
         for array, variable in zip(arrays, variables, strict=True):

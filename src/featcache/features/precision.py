@@ -12,7 +12,7 @@ _AMPERE = (8, 0)  # the first compute capability with bfloat16 tensor cores
 
 @dataclass(frozen=True)
 class Precision:
-    """A resolved precision: `name` is ``float32`` or ``bfloat16``, `reason` says in a few words why it was taken."""
+    """A resolved precision: `name` is ``float32`` or ``bfloat16``, `reason` is why it was chosen, in a few words."""
 
     name: str
     reason: str
@@ -30,6 +30,10 @@ def choose_precision(setting: str, gpu_capability: tuple[int, int] | None = None
 
     Raises:
         SettingsError: the setting is none of these.
+
+    Example:
+        >>> choose_precision("auto", gpu_capability=(8, 0)).name
+        'bfloat16'
     """
     one_of("[Features] precision", setting, PRECISIONS)
     if setting != "auto":

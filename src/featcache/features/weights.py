@@ -1,4 +1,4 @@
-"""Which weights a backbone gets: found, downloaded or made up, and the digest that stands for them in keys.
+"""Which weights a backbone gets: found, downloaded or made up, and the digest that represents them in keys.
 
 Weights are resolved once, inside extraction (`resolve_weights`), and recorded; scheduling then knows their digest from
 that record (`known_digest`) without network, Keras or a second look at anything but the user's own file.
@@ -42,24 +42,24 @@ class ResolvedWeights:
         digest: SHA-256 of the file, or the key of what makes random weights; 64 hexadecimal digits.
         path: the file; None for ``random``.
         seed: of ``random``; None otherwise.
-        setting: ``[Features] weights`` as it was when they were resolved.
-        backbone: ``[Features] backbone`` as it was then.
-        note: one line for people, e.g. why ``auto`` took random weights; "" where there is nothing to say.
+        note: one line for people, e.g. why ``auto`` took random weights; "" where there is none.
     """
 
     kind: str
     digest: str
     path: Path | None
     seed: int | None
-    setting: str
-    backbone: str
     note: str = ""
 
-    def record(self) -> dict[str, object]:
-        """Return what `known_digest` needs in later runs, as JSON values; without paths of this machine's cache."""
+    def record(self, spec: FeaturesSpec) -> dict[str, object]:
+        """Return what `known_digest` needs in later runs, as JSON values; without paths of this machine's cache.
+
+        `spec` has the settings that these weights were resolved for.
+        """
+        setting, backbone = _settings(spec)
         return {
-            "setting": self.setting,
-            "backbone": self.backbone,
+            "setting": setting,
+            "backbone": backbone,
             "kind": self.kind,
             "digest": self.digest,
             "note": self.note,
@@ -83,10 +83,10 @@ def resolve_weights(spec: FeaturesSpec, progress: Progress) -> ResolvedWeights:
         return _from_file(spec, *named)
     architecture = find_architecture(spec.backbone)
     if spec.weights == "random":
-        return _random(spec, architecture, "random weights: enough to try things, not to compete")
+        return _random(architecture, "random weights: enough to try things, not to compete")
     if spec.weights == "imagenet":
-        return _imagenet(spec, architecture, progress)
-    return _imagenet_or_random(spec, architecture, progress)
+        return _imagenet(architecture, progress)
+    return _imagenet_or_random(architecture, progress)
 
 
 def named_file(spec: FeaturesSpec) -> tuple[Path, str] | None:
@@ -105,7 +105,7 @@ def known_digest(spec: FeaturesSpec, recorded: Mapping[str, object] | None) -> s
 
     Random weights are known at once. A user's file counts by its content: another one under the same name has another
     digest, a touched one the same (the record's size and time only save reading it); where it is gone, the record
-    stands. ``imagenet`` and ``auto`` are what the record says as long as the settings are the recorded ones.
+    counts. ``imagenet`` and ``auto`` are as recorded, as long as the settings are the recorded ones.
 
     Args:
         spec: the settings now.
@@ -137,15 +137,8 @@ def _settings(spec: FeaturesSpec) -> tuple[str, str]:
     return spec.weights, spec.backbone if is_model_file(spec.backbone) else spec.backbone.lower()
 
 
-def _resolved(
-    spec: FeaturesSpec, kind: str, digest: str, path: Path | None, seed: int | None, note: str = ""
-) -> ResolvedWeights:
-    setting, backbone = _settings(spec)
-    return ResolvedWeights(kind, digest, path, seed, setting, backbone, note)
-
-
-def _random(spec: FeaturesSpec, architecture: Architecture, note: str) -> ResolvedWeights:
-    return _resolved(spec, "random", _random_digest(architecture), None, SEED, note)
+def _random(architecture: Architecture, note: str) -> ResolvedWeights:
+    return ResolvedWeights("random", _random_digest(architecture), None, SEED, note)
 
 
 def _random_digest(architecture: Architecture) -> str:
@@ -160,49 +153,48 @@ def _from_file(spec: FeaturesSpec, path: Path, setting: str) -> ResolvedWeights:
     except FileNotFoundError as error:
         near = difflib.get_close_matches(str(path), _NAMED, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        expected = f"expected {', '.join(_NAMED)} or the path of a file" if kind == "file" else "expected a file"
-        raise WeightsError(f"{setting}: {expected}; there is no {path}{hint}") from error
+        others = f": give {', '.join(_NAMED)} or the path of a file" if kind == "file" else ""
+        raise WeightsError(f"{setting}: there is no {path}{hint}{others}") from error
     except OSError as error:
         if is_file(path):
             raise WeightsError(f"{setting}: {path} can't be read: {fault(error)}") from error
-        raise WeightsError(f"{setting}: expected a file; {path} is {what_is(path)}") from error
+        raise WeightsError(f"{setting}: {path} is {what_is(path)}, not a file") from error
     with open(path, "rb", opener=regular) as stream:
         if other := _other_kind(stream.read(64), kind):
-            expected = "a network saved as .keras" if kind == "model" else "a Keras HDF5 weights file"
-            raise WeightsError(f"{setting}: expected {expected}; {path} is {other}")
-    return _resolved(spec, kind, digest, path, None)
+            raise WeightsError(f"{setting}: {path} is {other}")
+    return ResolvedWeights(kind, digest, path, None)
 
 
 def _other_kind(begin: bytes, kind: str) -> str:
-    """What a file is that begins so and is neither weights nor a network; "" where that can't be said."""
+    """What a file is that begins so and is neither weights nor a network; "" where that isn't known."""
     if not begin:
         return "empty"
     if kind == "file" and begin.startswith(_ARCHIVE):
         return "an archive, as .keras files are: a whole network goes into [Features] backbone"
     if kind == "model" and begin.startswith(_HDF5):
-        return "HDF5: load it in Keras and save it anew as .keras"
-    return next((told for start, told in _OTHERS.items() if begin.lstrip().startswith(start)), "")
+        return "HDF5: load it in Keras and save it as .keras"
+    return next((what for start, what in _OTHERS.items() if begin.lstrip().startswith(start)), "")
 
 
-def _imagenet_or_random(spec: FeaturesSpec, architecture: Architecture, progress: Progress) -> ResolvedWeights:
+def _imagenet_or_random(architecture: Architecture, progress: Progress) -> ResolvedWeights:
     try:
-        return _imagenet(spec, architecture, progress)
+        return _imagenet(architecture, progress)
     except WeightsUnavailableError as error:
         note = (
             f"RANDOM WEIGHTS: {error}. Going on with random weights: enough to try things, but on photos far behind "
             "trained ones; then set [Features] weights = imagenet (or the path of a weights file)"
         )
         progress.notice(note)
-        return _random(spec, architecture, note)
+        return _random(architecture, note)
 
 
-def _imagenet(spec: FeaturesSpec, architecture: Architecture, progress: Progress) -> ResolvedWeights:
+def _imagenet(architecture: Architecture, progress: Progress) -> ResolvedWeights:
     path = imagenet_file(architecture)
     if is_file(path):
         check_cached(path, architecture)
     else:
         _fetch(path, architecture, progress)
-    return _resolved(spec, "imagenet", _file_digest(path, *_stat(path)), path, None)
+    return ResolvedWeights("imagenet", _file_digest(path, *_stat(path)), path, None)
 
 
 def _fetch(path: Path, architecture: Architecture, progress: Progress) -> None:
@@ -257,11 +249,9 @@ def check_cached(path: Path, architecture: Architecture) -> None:
     except OSError as error:
         raise WeightsUnavailableError(f"{path} can't be read: {fault(error)}; permit it or remove it") from error
     if found != expected if expected else begin != _HDF5:
-        wanted = f"digest {expected}, got {found}" if expected else f"HDF5, got a file that begins with {begin!r}"
-        raise WeightsError(
-            f"{path} is damaged: expected {wanted}; remove it and run again, "
-            f"or put the file from {architecture.url} there"
-        )
+        damage = f"digest {found}, not {expected}" if expected else f"it begins with {begin!r}, not as HDF5"
+        advice = f"remove it and run again, or put the file from {architecture.url} there"
+        raise WeightsError(f"{path} is damaged: {damage}; {advice}")
 
 
 def _stat(path: Path) -> tuple[int, int]:

@@ -16,8 +16,10 @@ from featcache.errors import CacheError
 FIRST_ROWS = 5
 
 
-def cache_record(path: Path) -> dict[str, Any]:
-    """Return everything `featcache show` tells about one file, finished or not, as JSON-able values.
+def cache_record(path: Path, *, stats: bool = False) -> dict[str, Any]:
+    """Return everything `featcache show` prints about one file, finished or not, as JSON-able values.
+
+    With `stats` also each tap's statistics, for which all features are read.
 
     Raises:
         CacheError: the file isn't there, or is no sound feature cache.
@@ -31,7 +33,7 @@ def cache_record(path: Path) -> dict[str, Any]:
             "bytes": len(reader) * tap.row_bytes,
             "key": tap.key,
             "settings": dict(tap.settings),
-            "statistics": dict(reader.statistics(tap.name)),
+            **({"statistics": reader.statistics(tap.name)} if stats else {}),
         }
         for tap in reader.taps.values()
     }
@@ -72,7 +74,7 @@ def cache_lines(record: Mapping[str, Any]) -> Lines:
             Table(
                 [
                     ("  shape", f"{shape} {tap['dtype']}, {size_text(tap['bytes'])}"),
-                    ("  statistics", _statistics_text(tap["statistics"])),
+                    *([("  statistics", _statistics_text(tap["statistics"]))] if "statistics" in tap else []),
                     *((f"  {key}", _value_text(value)) for key, value in tap["settings"].items()),
                 ]
             )
@@ -159,7 +161,10 @@ def _listed(path: Path, now: float) -> dict[str, Any]:
 
 
 def _first_rows(reader: Reader, status: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
-    columns = reader.first_rows(FIRST_ROWS)
+    first = slice(FIRST_ROWS)
+    columns = zip(
+        reader.ids[first], reader.labels[first].tolist(), reader.groups[first], reader.digests[first], strict=True
+    )
     rows = []
     for row, (name, label, group, digest) in enumerate(columns):
         known = 0 <= label < len(reader.class_names)

@@ -1,4 +1,4 @@
-"""The report about one run: what stands on its page, and the page."""
+"""The report about one run: its content and its HTML page."""
 
 import lazy_loader
 

@@ -66,7 +66,7 @@ def train_convnets(project: Project, progress: Progress, *, fresh: bool = False)
     if cluster is not None:
         _train_folds_there(cluster, project, seeds, material, progress)
     said = [_train_member(project, seed, material, progress) for seed in seeds]
-    there = [cluster.said()] if cluster is not None else []
+    there = [cluster.summary()] if cluster is not None else []
     return " · ".join([f"{pluralize(material.plan.epochs, 'epoch')} in {material.plan.precision}", *said, *there])
 
 

@@ -2,8 +2,10 @@
 
 import io
 import time
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,15 @@ from featcache.core.json_records import write_json
 from featcache.core.progress import Progress
 from featcache.dataset import Manifest, list_images, open_source
 from featcache.errors import SourceError
-from featcache.features import Extraction, choose_precision, extract_copies, resolve_weights
+from featcache.features import (
+    Extraction,
+    ExtractionEngine,
+    ForwardPass,
+    choose_precision,
+    compute_here,
+    extract_copies,
+    resolve_weights,
+)
 from featcache.project import (
     REJECTED_CSV,
     Project,
@@ -29,10 +39,7 @@ from featcache.project import (
 )
 from featcache.stages.preflight import check_clip, check_heads, check_space, check_submission
 from featcache.stages.workers.client import connect, verified_workers
-from featcache.stages.workers.extraction_jobs import RemoteBackbone, remote_backbone, remote_engine
-
-if TYPE_CHECKING:
-    from featcache.features import Backbone
+from featcache.stages.workers.extraction_jobs import remote_backbone, remote_engine
 
 
 def index_images(project: Project, progress: Progress) -> str:
@@ -68,7 +75,7 @@ def resolve_features(project: Project, progress: Progress) -> None:
     spec = project.settings.features
     recorded, digest = project.resolved("weights"), project.weights_digest()
     if recorded is None or digest is None or recorded.get("digest") != digest:
-        project.record_resolved("weights", resolve_weights(spec, progress).record())
+        project.record_resolved("weights", resolve_weights(spec, progress).record(spec))
     if project.precision() is None:
         chosen = choose_precision(spec.precision, gpu_capability_of(project))
         record = {"setting": spec.precision, "value": chosen.name, "reason": chosen.reason}
@@ -103,26 +110,23 @@ def extract_split(
     jobs = {project.features(split, copy).path: _job(project, manifest, split, copy) for copy in copies}
     about = {"run": project.run, "weights": project.resolved("weights"), "precision": project.precision()}
 
-    def open_backbone() -> "Backbone":
-        backbone = resolved_backbone(project, progress)
-        check_space(project, backbone.taps)
-        return backbone
+    load, cluster = open_source(project.settings.dataset).load, connect(project)
+    with ExitStack() as stack:
+        load_backbone: Callable[[], ForwardPass] = partial(resolved_backbone, project, progress)
+        engine: ExtractionEngine = compute_here
+        if cluster is not None:
+            contract = stack.enter_context(verified_workers(cluster, project, weights=True))
+            load_backbone = partial(remote_backbone, cluster, contract, progress)
+            engine = remote_engine(cluster, contract)
 
-    load = open_source(project.settings.dataset).load
-    cluster = connect(project)
-    if cluster is None:
-        extract_copies(jobs, load, open_backbone, progress, reuse=not fresh, about=about)
-        return f"{split}: {_summary_line([open_cache(path).run for path in jobs])}"
+        def open_backbone() -> ForwardPass:
+            backbone = load_backbone()
+            check_space(project, backbone.taps)
+            return backbone
 
-    def ask_for_backbone() -> RemoteBackbone:
-        backbone = remote_backbone(cluster, terms, progress)
-        check_space(project, backbone.taps)
-        return backbone
-
-    with verified_workers(cluster, project, weights=True) as terms:
-        engine = remote_engine(cluster, terms)
-        extract_copies(jobs, load, ask_for_backbone, progress, reuse=not fresh, about=about, engine=engine)
-    return f"{split}: {_summary_line([open_cache(path).run for path in jobs])} · {cluster.said()}"
+        extract_copies(jobs, load, open_backbone, progress, reuse=not fresh, about=about, engine=engine)
+    summary = f"{split}: {_summary_line([open_cache(path).run for path in jobs])}"
+    return f"{summary} · {cluster.summary()}" if cluster is not None else summary
 
 
 def _job(project: Project, manifest: Manifest, split: str, copy: int) -> Extraction:

@@ -109,7 +109,7 @@ def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> 
                     progress.advance(1, said)
     finally:
         progress.finish()
-    return f"{len(todo)} bags · {cluster.said()}"
+    return f"{len(todo)} bags · {cluster.summary()}"
 
 
 def train_bag_on_worker(project: Project, tap: str, shape: str) -> str:

@@ -78,7 +78,8 @@ def _guarded(path: Path, found: Iterator[Fault]) -> Iterator[Fault]:
 # ---- feature caches
 
 
-def _cache(path: Path) -> Iterator[Fault]:
+def cache_faults(path: Path) -> Iterator[Fault]:
+    """Yield every fault of a feature cache, finished or not, in flat memory."""
     for found in check_cache(path):
         cause = FILE if found.error is None else DISK if found.error.errno in _DISK_ERRORS else UNKNOWN
         yield Fault(cause, found.message)
@@ -183,7 +184,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 _CHECKS: dict[str, Callable[[Path], Iterator[Fault]]] = {
-    CACHE: _cache,
+    CACHE: cache_faults,
     "manifest": _loaded(lambda path: Manifest.load(path.parent)),  # compares its rows with its key
     "bag": _bag,
     "convnet": _trained,

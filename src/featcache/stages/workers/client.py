@@ -1,4 +1,4 @@
-"""Workers of dask.distributed: had, asked whether they fit, given jobs, and survived when they die.
+"""The client's half of work on dask.distributed: connect, verify the workers, give them jobs, survive their death.
 
 dask.distributed is imported here alone, and only inside functions: without [Cluster] nothing pays for it.
 """
@@ -38,10 +38,10 @@ class Cluster:
     """A connection to workers; made by `connect`, and kept as long as the process.
 
     Attributes:
-        spec: what was asked for.
+        spec: the settings.
         workers: addresses of the workers that are there.
         lost: addresses of workers that were there before.
-        begun: how often each job of the last run was begun.
+        begun: how often each job of the last run was started.
     """
 
     def __init__(self, spec: ClusterSpec, folder: Path) -> None:
@@ -68,49 +68,49 @@ class Cluster:
         return str(self._client.status) == "running"
 
     def run(
-        self, terms: WorkerContract, jobs: Iterable[Job], progress: Progress, *, one_each: bool = False
+        self, contract: WorkerContract, jobs: Iterable[Job], progress: Progress, *, one_each: bool = False
     ) -> Iterator[tuple[Job, Any]]:
         """Have workers do the jobs, and yield each with what came of it, in the order they end.
 
-        With `one_each`, no worker is given a second job beside its first: for those that take all its cores and memory.
+        With `one_each`, no worker gets a second job beside its first: for jobs that take all its cores and memory.
 
-        A job whose worker dies is begun again, as often as Dask's ``allowed-failures`` says; one that kills that many is set
-        aside until all others are through, and examined.
+        A job whose worker dies is retried, as often as Dask's ``allowed-failures`` allows; one that kills that many waits
+        until all others are done, and is examined.
 
         Raises:
             ClusterError: a job kills its workers (everything else was yielded before), or scheduler or workers are gone.
             Exception: what a job raised, once what was under way has been yielded.
         """
         self.begun.clear()
-        flight = JobQueue(self, terms, progress, one_each=one_each)
-        yield from flight.through(jobs)
-        told = [self._examined(flight, job) for job in flight.killers]
-        yield from flight.landed
-        if any(told):
-            raise ClusterError("; ".join(filter(None, told)) + ". Everything else is done and kept")
+        jobs_queue = JobQueue(self, contract, progress, one_each=one_each)
+        yield from jobs_queue.run(jobs)
+        faults = [self._examined(jobs_queue, job) for job in jobs_queue.fatal]
+        yield from jobs_queue.finished
+        if any(faults):
+            raise ClusterError("; ".join(filter(None, faults)) + ". Everything else is done and saved")
 
-    def _examined(self, flight: "JobQueue", job: Job) -> str:
-        """Why a job kills its workers; "" where it doesn't once it is alone."""
+    def _examined(self, jobs_queue: JobQueue, job: Job) -> str:
+        """Why a job kills its workers; "" where it doesn't when it runs alone."""
         if job.examine is not None:
             examination = replace(job, name=f"{job.name}, examined", call=job.examine)
-            culprit = next((said for _, said in flight.through([examination])), "")
+            culprit = next((found for _, found in jobs_queue.run([examination])), "")
             if culprit:
-                return f"{culprit} ends every process that decodes it: remove that image, then run again"
-        flight.killers = []
-        flight.landed += flight.through([job])  # others may have died beside it
-        return f"{job.name}: every worker that was given it died (out of memory?)" if flight.killers else ""
+                return f"{culprit} crashes the decoder: remove that image, then run again"
+        jobs_queue.fatal = []
+        jobs_queue.finished += jobs_queue.run([job])  # others may have died beside it
+        return f"{job.name}: every worker that was given it died (out of memory?)" if jobs_queue.fatal else ""
 
-    def said(self) -> str:
-        """What a person wants to know of the last run: workers, and what went wrong with them."""
-        again = sum(self.begun.values()) - len(self.begun)
+    def summary(self) -> str:
+        """The last run in words: workers, and what went wrong with them."""
+        retried = sum(self.begun.values()) - len(self.begun)
         parts = [pluralize(len(self.workers), "worker")]
         if self.lost:
-            parts.append(f"{len(self.lost)} lost on the way")
-        if again > 0:
-            parts.append(f"{pluralize(again, 'job')} begun again")
+            parts.append(f"{pluralize(len(self.lost), 'worker')} lost")
+        if retried > 0:
+            parts.append(f"{pluralize(retried, 'job')} retried")
         return ", ".join(parts)
 
-    def look(self) -> dict[str, int]:
+    def refresh(self) -> dict[str, int]:
         """Return the workers that are there now, address -> jobs at once, and note who is gone.
 
         Raises:
@@ -121,13 +121,13 @@ class Cluster:
         self.workers = now
         return now
 
-    def submit(self, terms: WorkerContract, job: Job) -> "Future[Any]":
+    def submit(self, contract: WorkerContract, job: Job) -> "Future[Any]":
         """Hand over a job."""
         key = f"featcache-{secrets.token_hex(4)}-{job.name}"
-        return self._client.submit(worker.run_job, terms, job.name, job.call, *job.arguments, key=key, pure=False)
+        return self._client.submit(worker.run_job, contract, job.name, job.call, *job.arguments, key=key, pure=False)
 
-    def again(self, progress: Progress) -> None:
-        """Connect anew after the scheduler was gone.
+    def reconnect(self, progress: Progress) -> None:
+        """Connect again after the scheduler was gone.
 
         Raises:
             ClusterError: it doesn't come back, or it was our own.
@@ -135,7 +135,7 @@ class Cluster:
         with suppress(Exception):  # the connection is lost already
             self._client.close(timeout=1)
         if self._local is not None:
-            raise ClusterError("the scheduler of the local workers ended; finished work is kept: run again")
+            raise ClusterError("the scheduler of the local workers ended; finished work is saved: run again")
         progress.notice(f"the scheduler at {self.spec.scheduler} is gone; waiting for it")
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -148,19 +148,21 @@ class Cluster:
             else:
                 return
 
-    def ask(self, terms: WorkerContract) -> None:
-        """Ask every worker that is there whether it fits.
+    def verify(self, contract: WorkerContract) -> None:
+        """Check that every worker fits: its versions, its view of the artifacts folder, the images and the weights.
 
         Raises:
             ClusterError: one doesn't; it is named, with the difference.
         """
-        for call, argument in ((worker.differences, dict(terms.facts)), (worker.agree, terms)):
+        for call, argument in ((worker.differences, dict(contract.facts)), (worker.agree, contract)):
             for address, answer in self._client.run(call, argument, on_error="return").items():
                 if isinstance(answer, ClusterError):
                     raise ClusterError(f"worker at {address}: {answer}")
                 if isinstance(answer, Exception):
                     what = f"{type(answer).__name__}: {' '.join(str(answer).split())}"
-                    raise ClusterError(f"worker at {address} can't run featcache {terms.facts['featcache']} ({what})")
+                    raise ClusterError(
+                        f"worker at {address} can't run featcache {contract.facts['featcache']} ({what})"
+                    )
                 if isinstance(answer, str) and answer:
                     raise ClusterError(f"worker at {address} runs {answer}: install the same versions everywhere")
 
@@ -180,7 +182,9 @@ class Cluster:
         except TimeoutError as error:
             found = len(client.nthreads())
             client.close()
-            raise ClusterError(f"[Cluster] workers: expected {count} at {place}; got {found}: start them") from error
+            raise ClusterError(
+                f"[Cluster] workers: only {found} of {count} are connected to {place}: start the others"
+            ) from error
         client.subscribe_topic(TOPIC, lambda event: self.begun.update([event[1]]))
         return client
 
@@ -206,13 +210,13 @@ def connect(project: Project) -> Cluster | None:
         Finalize(None, _KEPT[key].close, exitpriority=10)
     cluster = _KEPT[key]
     cluster.lost.clear()
-    cluster.look()
+    cluster.refresh()
     return cluster
 
 
 @contextmanager
 def verified_workers(cluster: Cluster, project: Project, *, weights: bool) -> Iterator[WorkerContract]:
-    """Ask every worker whether it sees what this process sees and runs what it runs; yield the terms for later ones.
+    """Ask every worker whether it sees what this process sees and runs what it runs; yield the contract for later ones.
 
     Raises:
         ClusterError: one doesn't; it is named.
@@ -224,10 +228,10 @@ def verified_workers(cluster: Cluster, project: Project, *, weights: bool) -> It
     dataset = project.settings.dataset
     dataset = replace(dataset, path=expanded(dataset.path, "[Dataset] path").absolute() if dataset.path else None)
     settings = replace(project.settings, dataset=dataset)
-    terms = WorkerContract(token, probe, worker.deciding_facts(), settings, project.run, weights)
+    contract = WorkerContract(token, probe, worker.deciding_facts(), settings, project.run, weights)
     try:
-        cluster.ask(terms)
-        yield terms
+        cluster.verify(contract)
+        yield contract
     finally:
         probe.unlink(missing_ok=True)
 
@@ -252,7 +256,7 @@ _HANDLERS: list[_Log] = []
 
 
 def _silence(log: Path) -> None:
-    """Send what Dask logs to the log file: a worker's death is told in a line, not in its tracebacks."""
+    """Send what Dask logs to the log file: a worker's death is reported in a line, not in its tracebacks."""
     import distributed  # noqa: F401  # it sets up its own logging first
 
     for old in _HANDLERS:

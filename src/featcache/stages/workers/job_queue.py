@@ -1,11 +1,11 @@
-"""Jobs under way on the workers of a cluster: begun again when their workers die, and gathered as they end."""
+"""Jobs under way on the workers of a cluster: retried when their workers die, and gathered as they end."""
 
 import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from featcache.core.progress import Progress
 from featcache.errors import ClusterError
@@ -13,6 +13,8 @@ from featcache.stages.workers.worker import WorkerContract
 
 if TYPE_CHECKING:
     from distributed import Future
+
+    from featcache.stages.workers.client import Cluster
 
 PATIENCE_SECONDS = 120.0  # how long a scheduler or all workers may be gone
 POLL_SECONDS = 1.0
@@ -26,7 +28,7 @@ class Job:
         name: what people call it, e.g. ``rows 0 to 8,191 of train``; unique in its run.
         call: an importable function; it gets the project, then the arguments.
         arguments: small ones: everything large is on the shared file system.
-        examine: called like `call` where the job killed its workers; returns what of it does so, "" if it can't tell.
+        examine: called like `call` where the job killed its workers; returns what of it does so, "" if that can't be found.
     """
 
     name: str
@@ -35,55 +37,40 @@ class Job:
     examine: Callable[..., str] | None = None
 
 
-class Workers(Protocol):
-    """What a flight needs of `featcache.stages.workers.client.Cluster`."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it can still be used."""
-
-    def look(self) -> dict[str, int]:
-        """The workers that are there now, address -> jobs at once."""
-
-    def submit(self, terms: WorkerContract, job: Job) -> "Future[Any]":
-        """Hand over a job."""
-
-    def again(self, progress: Progress) -> None:
-        """Connect anew after the scheduler was gone."""
-
-    def ask(self, terms: WorkerContract) -> None:
-        """Ask every worker that is there whether it fits."""
-
-
 class JobQueue:
-    """Jobs on their way; keeps the workers busy, and no more than that, so that nobody's death takes much with it."""
+    """Keeps the workers busy, and no more than that, so that nobody's death takes much with it.
+
+    Attributes:
+        fatal: jobs whose workers died, each as often as Dask allows.
+        finished: jobs that were done while others were examined, each with what it gave; filled by `Cluster.run`.
+    """
 
     def __init__(
-        self, cluster: "Workers", terms: WorkerContract, progress: Progress, *, one_each: bool = False
+        self, cluster: "Cluster", contract: WorkerContract, progress: Progress, *, one_each: bool = False
     ) -> None:
-        self.killers: list[Job] = []
-        self.landed: list[tuple[Job, Any]] = []
-        self._cluster, self._terms, self._progress, self._one_each = cluster, terms, progress, one_each
+        self.fatal: list[Job] = []
+        self.finished: list[tuple[Job, Any]] = []
+        self._cluster, self._contract, self._progress, self._one_each = cluster, contract, progress, one_each
         self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-        self._flying: dict[Future[Any], Job] = {}
-        self._again: deque[Job] = deque()
-        self._alone = 0  # polls without any worker: a clock would also count what this process slept
+        self._running: dict[Future[Any], Job] = {}
+        self._retries: deque[Job] = deque()
+        self._idle_polls = 0  # without any worker: a clock would also count what this process slept
         self._error: BaseException | None = None
 
-    def through(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Any]]:
-        """Yield each job that succeeds; `killers` has those that didn't because their workers died."""
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Any]]:
+        """Yield each job that succeeds; `fatal` has those that didn't because their workers died."""
         coming = iter(jobs)
         try:
             while True:
                 self._fill(coming)
-                if not self._flying:
+                if not self._running:
                     break
                 for future in self._ended():
-                    job = self._flying.pop(future, None)
-                    if job is not None:  # else the scheduler was gone, and it is begun again
+                    job = self._running.pop(future, None)
+                    if job is not None:  # else the scheduler was gone, and it is retried
                         yield from ((job, value) for value in self._outcome(future, job))
         finally:
-            for future in self._flying:
+            for future in self._running:
                 with suppress(Exception):  # where the scheduler is gone, so is the job
                     future.cancel()
         if self._error is not None:
@@ -91,55 +78,55 @@ class JobQueue:
 
     def _fill(self, coming: Iterator[Job]) -> None:
         room = self._room()
-        while self._error is None and len(self._flying) < room:
-            job = self._again.popleft() if self._again else next(coming, None)
+        while self._error is None and len(self._running) < room:
+            job = self._retries.popleft() if self._retries else next(coming, None)
             if job is None:
                 return
-            future = self._cluster.submit(self._terms, job)
-            self._flying[future] = job
+            future = self._cluster.submit(self._contract, job)
+            self._running[future] = job
             future.add_done_callback(self._done.put)
 
     def _room(self) -> int:
         """One job more than each worker does at once, so that no worker waits for the scheduler; or one for each."""
         try:
-            slots = self._cluster.look()
+            slots = self._cluster.refresh()
         except (OSError, RuntimeError, ValueError):
-            self._begin_again()
-            slots = self._cluster.look()
-        self._alone = 0 if slots else self._alone + 1
-        if self._alone * POLL_SECONDS > PATIENCE_SECONDS:
-            raise ClusterError("all workers are gone; finished work is kept: start some, then run again")
+            self._resubmit()
+            slots = self._cluster.refresh()
+        self._idle_polls = 0 if slots else self._idle_polls + 1
+        if self._idle_polls * POLL_SECONDS > PATIENCE_SECONDS:
+            raise ClusterError("all workers are gone; finished work is saved: start some, then run again")
         return max(len(slots) if self._one_each else sum(slots.values()) + len(slots), 1)
 
     def _ended(self) -> "list[Future[Any]]":
         """Return what has ended, after waiting a little for it."""
         with suppress(queue.Empty):
             self._done.get(timeout=POLL_SECONDS)
-        return [future for future in self._flying if future.done()]
+        return [future for future in self._running if future.done()]
 
     def _outcome(self, future: "Future[Any]", job: Job) -> list[Any]:
-        """What a job gave, as a list of one; of none where it is begun again or failed."""
+        """Return what a job gave, as a list of one; of none where it is retried or failed."""
         from distributed import CancelledError
         from distributed.scheduler import KilledWorker
 
         try:
             return [future.result(timeout=PATIENCE_SECONDS)]
         except KilledWorker:
-            self.killers.append(job)
+            self.fatal.append(job)
         except (CancelledError, TimeoutError, OSError) as error:
             if future.status == "error":
-                self._error = self._error or error  # the job's own
+                self._error = self._error or error  # raised by the job itself
             else:
-                self._again.append(job)
+                self._retries.append(job)
                 if not self._cluster.is_open or future.status == "cancelled":
-                    self._begin_again()
+                    self._resubmit()
         except Exception as error:  # noqa: BLE001 - it is raised when what is under way has ended
             self._error = self._error or error
         return []
 
-    def _begin_again(self) -> None:
+    def _resubmit(self) -> None:
         """The scheduler was gone, and knows nothing of the jobs under way any more."""
-        self._again.extend(self._flying.values())
-        self._flying.clear()
-        self._cluster.again(self._progress)
-        self._cluster.ask(self._terms)
+        self._retries.extend(self._running.values())
+        self._running.clear()
+        self._cluster.reconnect(self._progress)
+        self._cluster.verify(self._contract)

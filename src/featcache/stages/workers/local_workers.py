@@ -1,4 +1,4 @@
-"""Worker processes on this machine, each with its own cores and GPUs, on the loopback. Imported by `cluster`."""
+"""Worker processes on this machine, each with its own cores and GPUs, on the loopback. Imported by `client`."""
 
 import logging
 import os
@@ -64,9 +64,8 @@ def deal_out(spec: ClusterSpec, cores: list[int], gpus: list[str]) -> list[dict[
     each = spec.gpus_per_worker
     count = spec.workers or (max(1, len(gpus) // each) if each else max(1, len(cores) // _CORES))
     if count * each > len(gpus):
-        raise ClusterError(
-            f"[Cluster] gpus_per_worker: expected {count * each} GPUs for {count} workers of {each}; {len(gpus)} are visible"
-        )
+        needed = f"{count} workers need {count * each} GPUs"
+        raise ClusterError(f"[Cluster] gpus_per_worker = {each}: {needed}, {len(gpus)} are visible: ask for fewer")
     threads = spec.threads or max(1, len(cores) // count)
     places = []
     for number in range(count):

@@ -1,4 +1,4 @@
-"""What a Dask worker does before and around each job: agree with who sent it, and find the project.
+"""The worker's half of every job: agree with who sent it, and find the project.
 
 Everything here runs in the workers' processes. Nothing that a worker was not sent by its own scheduler is unpickled.
 """
@@ -33,7 +33,7 @@ class WorkerContract:
     """What a worker must have in common with who sends it jobs.
 
     Attributes:
-        token: random, of these terms alone; what a worker has agreed to once it isn't asked again.
+        token: random, of this contract alone; a worker that has agreed to it isn't asked again.
         probe: a file in the artifacts folder that holds the token.
         facts: `deciding_facts` of who sends the jobs.
         settings: the project's, with absolute paths.
@@ -67,7 +67,7 @@ def deciding_facts() -> dict[str, str]:
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "Keras backend": backend,
     }
-    there = versions(names.values())  # of the others both sides lack it, or the comparison tells
+    there = versions(names.values())  # of the others both sides lack it, or the comparison finds it
     found |= {name: there[package] for name, package in names.items() if package in there}
     libjpeg = features.version("libjpeg_turbo") or features.version("jpg")
     return found | {"libjpeg": str(libjpeg), "libavif": str(features.version("avif"))}
@@ -80,39 +80,39 @@ def differences(facts: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {mine.get(name, 'absent')} instead of {facts[name]}" for name in differing)
 
 
-def agree(terms: WorkerContract) -> Project:
-    """Return the project of the terms, once it is sure that this worker would compute what their sender would.
+def agree(contract: WorkerContract) -> Project:
+    """Return the project of the contract, once it is sure that this worker would compute what its sender would.
 
     Raises:
         ClusterError: it runs other versions, or doesn't see the artifacts folder, the images or the weights.
     """
     with ONE_AT_A_TIME:
-        if terms.token not in _AGREED:
+        if contract.token not in _AGREED:
             try:
-                project = _agreed(terms)
+                project = _agreed(contract)
             except (FeatcacheError, OSError) as error:
                 raise ClusterError(str(error)) from error
             _AGREED.clear()
-            _AGREED[terms.token] = project
-        return _AGREED[terms.token]
+            _AGREED[contract.token] = project
+        return _AGREED[contract.token]
 
 
-def _agreed(terms: WorkerContract) -> Project:
-    if differing := differences(terms.facts):
+def _agreed(contract: WorkerContract) -> Project:
+    if differing := differences(contract.facts):
         raise ClusterError(f"it runs {differing}: install the same versions everywhere")
-    folder = terms.probe.parent
+    folder = contract.probe.parent
     share = "workers and this process must share a file system, under the same paths (docs/scaling.md)"
     try:
-        seen = terms.probe.read_text()
+        seen = contract.probe.read_text()
     except OSError as error:
         raise ClusterError(f"it can't read the artifacts folder {folder} ({error.strerror}): {share}") from error
-    if seen != terms.token or not os.access(folder, os.W_OK):
-        what = "sees another folder as" if seen != terms.token else "may not write to"
+    if seen != contract.token or not os.access(folder, os.W_OK):
+        what = "sees another folder as" if seen != contract.token else "may not write to"
         raise ClusterError(f"it {what} {folder}: {share}")
-    project = Project(terms.settings).as_stored()
-    project.run = terms.run
+    project = Project(contract.settings).as_stored()
+    project.run = contract.run
     _see_images(project)
-    if terms.weights:
+    if contract.weights:
         resolved_weights(project, Silent())
     return project
 
@@ -121,7 +121,7 @@ def _see_images(project: Project) -> None:
     """Load one image, and so hold it to its digest."""
     rows = manifest_of(project).splits["train"]
     row = int(rows.listed.argmax())
-    with suppress(RejectedImageError):  # its bytes are the right ones, which is all that is asked here
+    with suppress(RejectedImageError):  # its bytes are the right ones, which is enough here
         open_source(project.settings.dataset).load(rows.locations[row], rows.digests[row], 1)
 
 
@@ -138,8 +138,8 @@ def manifest_of(project: Project) -> Manifest:
         return _MANIFESTS[key]
 
 
-def run_job(terms: WorkerContract, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
-    """Do one job: ``call(project, *arguments)``; the scheduler is told that it begins.
+def run_job(contract: WorkerContract, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
+    """Do one job: ``call(project, *arguments)``, and log with the scheduler that it begins.
 
     Raises:
         ClusterError: as `agree`.
@@ -149,14 +149,14 @@ def run_job(terms: WorkerContract, name: str, call: Callable[..., Any], *argumen
     worker = get_worker()
     worker.log_event(TOPIC, name)
     try:
-        project = agree(terms)
+        project = agree(contract)
     except ClusterError as error:  # it joined after all were asked
         raise ClusterError(f"worker at {worker.address}: {error}") from error
     return call(project, *arguments)
 
 
 def dask_setup(worker: object) -> None:
-    """Settle a worker process of our own before it begins: which cores it has, and where what it says goes."""
+    """Set up a worker process of our own: which cores it has, and where what it prints goes."""
     del worker
     if (cpus := os.environ.get(CPUS_VARIABLE)) and hasattr(os, "sched_setaffinity"):
         wanted = {int(number) for number in cpus.split(",")}

@@ -1,0 +1,117 @@
+"""The worker's half of extraction: compute a block of rows and write its features straight into the one file that will be the cache.
+
+Workers write rows and make them durable; the journal, which decides what counts, is written only by the process that holds the
+file. What travels over the network is row numbers and checksums.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.cache import write_block
+from featcache.core.progress import Silent
+from featcache.dataset import open_source
+from featcache.features import CopySink, Features, ForwardPass, Images, compute
+from featcache.project import Project, resolved_backbone
+from featcache.stages.workers.worker import ONE_AT_A_TIME, manifest_of
+
+Batch = tuple[Features, npt.NDArray[np.uint8]]  # features of some rows, and their status
+
+
+@dataclass(frozen=True, eq=False)
+class BlockRows:
+    """Rows of one block of one copy: (k,) int64, ascending, and the partial file where they belong."""
+
+    copy: int
+    path: Path
+    holder: bytes
+    rows: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockDone:
+    """What a worker returns of a block: the checksum of each piece's block as read back, and where the time went."""
+
+    checksums: list[bytes]
+    seconds: float
+    shares: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class RemoteBackbone:
+    """A backbone on the workers, as far as the process that holds the file must know it."""
+
+    taps: Mapping[str, tuple[int, ...]]
+    batch_size: int
+
+    def forward(self, images: Images) -> Features:
+        """Never called: the workers compute."""
+        raise NotImplementedError(f"expected workers to compute these {len(images)} images")
+
+
+def describe_backbone(project: Project) -> RemoteBackbone:
+    """Load the backbone, if it isn't yet, and describe it."""
+    backbone = worker_backbone(project)
+    return RemoteBackbone(dict(backbone.taps), backbone.batch_size)
+
+
+def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> BlockDone:
+    """Decode and compute the rows of all pieces, an image that several copies need once, and write them durably.
+
+    Raises:
+        FeatureValueError: a feature is not finite or beyond float16.
+        SourceChangedError: an image is no longer the one in the manifest.
+        StorageError: the disk refused.
+    """
+    rows, spec = manifest_of(project).splits[split], project.settings.features
+    batches: list[list[Batch]] = [[] for _ in pieces]
+    sinks = [
+        CopySink(piece.copy, piece.rows, partial(_keep, kept)) for piece, kept in zip(pieces, batches, strict=True)
+    ]
+    load = open_source(project.settings.dataset).load
+    time_spent = compute(rows, sinks, load, spec, worker_backbone(project), Silent(), "")
+    begun, checksums = time.perf_counter(), []
+    for piece, kept in zip(pieces, batches, strict=True):  # in one go, as each write waits for the disk
+        features = {name: np.concatenate([part[name] for part, _ in kept]) for name in kept[0][0]}
+        status = np.concatenate([part for _, part in kept])
+        checksums.append(write_block(piece.path, piece.holder, rows.ids, piece.rows, features, status))
+    written, shares = time.perf_counter() - begun, time_spent.shares()
+    seconds = time_spent.seconds + written
+    parts = {name: share * time_spent.seconds / seconds for name, share in shares.items()}
+    return BlockDone(checksums, seconds, parts | {"write": parts["write"] + written / seconds})
+
+
+def _keep(batches: list[Batch], _: npt.NDArray[np.intp], features: Features, status: npt.NDArray[np.uint8]) -> None:
+    """Keep a batch in memory; they come in the order of their rows."""
+    batches.append((features, status))
+
+
+def examine_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> str:
+    """Find the image that crashes the decoder, by decoding all in another process; "" where none does."""
+    rows, dataset = manifest_of(project).splits[split], project.settings.dataset
+    numbers = np.unique(np.concatenate([piece.rows for piece in pieces])).tolist()
+    task = {
+        "source": dataset.source,
+        "path": str(dataset.path) if dataset.path is not None else None,
+        "size": project.settings.features.image_size,
+        "images": [(rows.locations[row], rows.digests[row]) for row in numbers],
+    }
+    command = [sys.executable, "-m", "featcache.dataset.decoding.decode_check"]
+    # a process of its own, and no child of multiprocessing: Dask's workers may have none
+    done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, check=False)  # noqa: S603  # our own words
+    at = int(["-1", *done.stdout.split()][-1])
+    return "" if at in (-1, len(numbers)) else f"{rows.ids[numbers[at]]!r} of {split}"
+
+
+def worker_backbone(project: Project) -> ForwardPass:
+    """The project's backbone, loaded once a process."""
+    with ONE_AT_A_TIME:
+        return resolved_backbone(project, Silent())
