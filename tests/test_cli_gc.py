@@ -1,4 +1,4 @@
-"""`featcache du` and `featcache gc`: nothing that is reached or being written is ever removed."""
+"""`featcache du` and `featcache gc`: nothing that is used or being written is ever removed."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def old_leftover(path):
     return path
 
 
-def test_du_tells_what_is_unreached_and_how_large_all_is(project, capsys):
+def test_du_lists_what_is_unused_and_how_large_all_is(project, capsys):
     record = answer(capsys, "du", *flags(project))
     unreached = {
         name for name, item in zip(names(project, record), record["items"], strict=True) if not item["reached"]
@@ -87,7 +87,7 @@ def test_du_tells_what_is_unreached_and_how_large_all_is(project, capsys):
     sizes = [item["size"] for item in record["items"]]
     assert sizes == sorted(sizes, reverse=True)
     assert main(["du", *flags(project)]) == 0
-    assert "unreached by the settings in force" in capsys.readouterr().out
+    assert "not used by the current settings" in capsys.readouterr().out
 
 
 def test_gc_changes_nothing_without_yes_and_names_what_it_then_removes(project, capsys):
@@ -146,7 +146,7 @@ def test_keep_bytes_keeps_the_newest(project, capsys):
 @pytest.mark.parametrize("text", ["-1", "five", "5XB"])
 def test_keep_bytes_is_a_size(text, capsys):
     assert main(["gc", f"--keep-bytes={text}"]) == 2
-    assert "expected bytes" in capsys.readouterr().err
+    assert "is not a size" in capsys.readouterr().err
 
 
 def test_a_partial_that_a_live_writer_holds_stays(project, capsys):
@@ -206,7 +206,7 @@ def test_images_that_changed_make_no_cache_unreached(project, capsys):
 @pytest.mark.parametrize(
     ("section", "values", "match"),
     [
-        ("Features", {"weights": "imagenet"}, "expected settled weights"),
+        ("Features", {"weights": "imagenet"}, "weights or precision are not resolved yet"),
         ("Dataset", {"path": "nowhere"}, "expected the folder of the images"),
     ],
 )

@@ -369,7 +369,7 @@ def test_images_that_cannot_be_used_are_set_aside_and_the_submission_is_whole(tm
     notices = [line for line in outcome.out.splitlines() if line.startswith("NOTICE: ")]
     assert any("7 images" in line and "rejected.csv" in line for line in notices)
     assert any("could not be used; their rows hold the classes' shares in training" in line for line in notices)
-    assert re.search(r"^rows .*7 set aside", outcome.out, re.M)
+    assert re.search(r"^rows .*7 rejected", outcome.out, re.M)
 
 
 # ---- damage

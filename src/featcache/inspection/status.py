@@ -1,4 +1,4 @@
-"""Every stage of a project: complete or not, how large, how old, and in one line what would make it run."""
+"""`featcache status`: every stage, complete or not, its size and age, and in one line why it would run."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -19,11 +19,11 @@ COLUMNS = ("stage", "state", "size", "age", "what would make it run")
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one stage: its artifacts, whether all are complete, and why not.
+    """One stage: its artifacts, whether all are complete, and why not.
 
     Attributes:
         artifacts: what the stage makes.
-        complete: whether each carries the key that it must.
+        complete: whether each has its current key.
         reason: settings, files or rows that changed; "" where only something upstream did.
         upstream: stages upstream whose results changed.
         stored: whether the results are there, and only the copies that are shown are not theirs.
@@ -39,10 +39,10 @@ class Finding:
 def status_record(project: Project) -> dict[str, Any]:
     """Return the state of every stage as JSON-able values; nothing is written, and only new files are read.
 
-    Images that changed are listed in memory, so that every later stage is judged by what a run would then find.
+    Changed images are listed in memory, so that later stages are compared with what a run would find.
 
     Raises:
-        SettingsError: settings that no run could start with.
+        SettingsError: no run could start with these settings.
     """
     indexed, project = _index(project)
     findings = _findings(indexed, project)
@@ -116,7 +116,7 @@ def _features(project: Project, *, indexed: bool) -> Finding:
     stale = [(split, copy) for split, copy, artifact in caches if not artifact.is_complete()]
     if not stale and whole.is_complete():
         return Finding(artifacts, complete=True)
-    # Rows that changed are the reason of IndexImages, as long as that didn't run.
+    # Changed rows are the reason of IndexImages until it has run.
     manifest = Manifest.load(project.folder) if indexed and stale else None
     reasons = [cache_reason(project, s, c, manifest) for s, c in stale]
     upstream = () if indexed else ("IndexImages",)
@@ -160,21 +160,19 @@ def _recorded(artifacts: list[Artifact], siblings: Mapping[Path, Iterable[Path]]
 
 
 def _reason(stage: str, found: Finding, incomplete: set[str]) -> str:
-    """What of the stage's own changed; else the stage upstream that it waits for."""
-    if found.reason and found.reason != MISSING:
+    """What changed in the stage itself, or the stage upstream that it waits for."""
+    if found.reason:
         return found.reason
     # a second round of heads waits for the first, which is of the same stage
     waiting = [name for name in found.upstream if name in incomplete - {stage}] or list(found.upstream)
     waiting = waiting or [name for name in NEEDS[stage] if name in incomplete]
-    if found.reason == MISSING:
-        return MISSING
     return f"upstream: {waiting[0]}" if waiting else "its record is damaged"
 
 
 def _running(incomplete: set[str], stored: set[str], project: Project) -> set[str]:
-    """The stages that Submit would run: Luigi looks upstream of what is incomplete and not only to be copied.
+    """The stages that Submit would run: Luigi looks upstream of stages that are neither complete nor stored.
 
-    Without a true manifest no key is known, so then it looks at every stage that there is something to do for.
+    Without a current manifest no key is known, so every incomplete stage runs.
     """
     running: set[str] = set()
     splits = project.splits()
@@ -193,7 +191,7 @@ def _running(incomplete: set[str], stored: set[str], project: Project) -> set[st
 
 
 def _files(artifact: Artifact) -> list[Path]:
-    """The files of an artifact that are there: those of the folder that its key names, or what the manifest consists of."""
+    """The existing files of an artifact: of the manifest both, of results all in the folder that the key names."""
     path = artifact.path
     if path.name == "manifest.json":
         files = [path, path.with_name("manifest.csv")]

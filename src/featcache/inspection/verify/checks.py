@@ -51,7 +51,7 @@ def kind_of(path: Path) -> str:
     """What a file is by its name; "" for what isn't an artifact."""
     known = {"manifest.json": "manifest", "bag.json": "bag", RECORD_FILE: "convnet", "ensemble.json": "ensemble"}
     known |= {"predictions.json": "predictions", "submission.json": "submission", "report.json": "report"}
-    return known.get(path.name) or (CACHE if path.suffix == ".h5" else "")
+    return CACHE if path.suffix == ".h5" else known.get(path.name, "")
 
 
 def file_faults(path: Path) -> Iterator[Fault]:
@@ -152,7 +152,7 @@ def _predictions(path: Path) -> Iterator[Fault]:
         present = part[~np.isnan(part).all(axis=2)]  # a member may have no prediction for a row
         rows += int((~np.isfinite(present).all(axis=1)).sum())
     if rows:
-        yield Fault(FILE, f"NaN or infinity in {rows} rows of predictions")
+        yield Fault(FILE, f"predictions that are NaN or infinite in {rows} rows")
 
 
 def _published(*names: str) -> Callable[[Path], Iterator[Fault]]:
