@@ -3,7 +3,7 @@
     pip install playwright
     python docs/luigid_picture.py /usr/bin/chromium
 
-Runs a luigid and the main job in a temporary folder, and opens the status line of the stage at work.
+Runs a luigid and the main job in a temporary folder, and opens the status line of the running stage.
 """
 
 import json

@@ -36,9 +36,9 @@ def screen(command: str, folder: Path) -> str:
         **os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "KERAS_HOME": str(folder / "keras"), "TERM": "xterm-256color",
     }  # fmt: skip
     tmux = ("tmux", "-L", f"pictures-{secrets.token_hex(4)}")  # a server each: one that ends takes a moment
-    told = f"{command}; {' '.join(tmux)} wait-for -S done; sleep 60"
+    line = f"{command}; {' '.join(tmux)} wait-for -S done; sleep 60"
     size = ("-x", str(WIDTH), "-y", str(HEIGHT))
-    subprocess.run([*tmux, "new-session", "-d", *size, "bash", "-c", told], cwd=folder, env=environment, check=True)
+    subprocess.run([*tmux, "new-session", "-d", *size, "bash", "-c", line], cwd=folder, env=environment, check=True)
     try:
         subprocess.run([*tmux, "wait-for", "done"], check=True)
         shown = subprocess.run([*tmux, "capture-pane", "-e", "-p"], capture_output=True, text=True, check=True)

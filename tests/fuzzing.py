@@ -22,6 +22,7 @@ import featcache
 from featcache.cache.row_lookup import find_rows
 from featcache.cache.writer import CacheWriter
 from featcache.core.folder_lock import LOCK_NAME, folder_lock
+from featcache.core.json_records import write_json
 from featcache.core.rows import Rows
 from featcache.dataset.listing import build_manifest, current_key, list_files
 from featcache.dataset.manifest import Manifest
@@ -142,21 +143,15 @@ def make_project(folder):
         "m1",
         {0: "m1", 1: "m2"},
         score,
+        (0.25, 0.25, 0.5),
     )
-    chosen.save(project.ensemble().path, {"key": "k", "run": "r"})
-    (folder / "out/submission.json").write_text(
-        json.dumps({"key": "k", "run": "r", "content_digest": "d", "files": {}})
-    )
-    names = (
-        "manifest.csv",
-        "manifest.json",
-        "listing.csv",
-        "listing.json",
-        "resolved.json",
-        "ensemble.json",
-        "submission.json",
-    )
-    return [folder / "out" / name for name in names]
+    ensemble, submission = project.ensemble(), project.submission()
+    chosen.save(ensemble.path, {"key": "k", "run": "r"})
+    record = {"key": submission.key, "run": "r", "content_digest": "d", "files": {}}
+    write_json(submission.path, record)
+    write_json(folder / "out/submission.json", record)
+    names = ("manifest.csv", "manifest.json", "listing.csv", "listing.json", "resolved.json", "submission.json")
+    return [*(folder / "out" / name for name in names), ensemble.path, submission.path]
 
 
 def read_project(folder):
@@ -168,12 +163,18 @@ def read_project(folder):
         project.submission(),
         *(project.bag(*bag) for bag in project.bags()),
     ):
-        artifact.is_complete(), artifact.is_complete("run"), artifact.record()
+        (
+            artifact.is_complete(),
+            artifact.is_complete("run"),
+            artifact.is_stored(),
+            artifact.record(),
+            artifact.shown_key(),
+        )
     project.caches(), project.tap_keys(0), project.features("train", 0), project.all_features().is_complete()
     project.resolved("weights"), project.precision(), project.weights_digest()
     current_key(photos(folder), folder / "out", list_files(photos(folder)))
-    errors = []
-    for step in (lambda: Manifest.load(folder / "out"), lambda: _apply(Ensemble.load(folder / "out/ensemble.json"))):
+    errors, ensemble = [], next((folder / "out/ensembles").glob("*/ensemble.json"))
+    for step in (lambda: Manifest.load(folder / "out"), lambda: _apply(Ensemble.load(ensemble))):
         try:
             step()
         except FeatcacheError as error:

@@ -13,6 +13,7 @@ from PIL import Image
 
 import pipeline
 from featcache.dataset.manifest import Manifest
+from featcache.ensemble.ensemble import Ensemble
 from featcache.training.predictions import Predictions
 from pipeline import config, stage_progress
 
@@ -115,7 +116,17 @@ def _settings(folder: Path) -> dict[str, dict[str, str]]:
 
 def stored_predictions(project: LuigiProject, record: str = "predictions/test-*/predictions.json") -> Predictions:
     """The predictions that the newest record of this pattern is of."""
-    path = max(project.artifacts.glob(record), key=lambda path: path.stat().st_mtime_ns)
+    path = newest(project, record)
     key = json.loads(path.read_text())["predictions"]["rows"]
     splits = Manifest.load(project.artifacts).splits.values()
     return Predictions.load(path, next(rows for rows in splits if rows.key == key))
+
+
+def stored_ensemble(project: LuigiProject) -> Ensemble:
+    """The ensemble that was built last."""
+    return Ensemble.load(newest(project, "ensembles/*/ensemble.json"))
+
+
+def newest(project: LuigiProject, pattern: str) -> Path:
+    """The file of this pattern that was written last."""
+    return max(project.artifacts.glob(pattern), key=lambda path: path.stat().st_mtime_ns)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 
 import numpy as np
@@ -24,7 +25,7 @@ def finished(tmp_path_factory):
     project.run()
     assert project.succeeded
     for path in first:
-        if path.exists() and path.parent.name != "photos" and "predictions" not in path.parts:
+        if path.exists() and path.parent.name != "photos":
             os.utime(path, (time.time() - 9000, time.time() - 9000))
     return project
 
@@ -70,8 +71,16 @@ def test_du_lists_what_is_unused_and_how_large_all_is(project, capsys):
     unreached = {
         name for name, item in zip(names(project, record), record["items"], strict=True) if not item["reached"]
     }
-    assert {name.split("-")[0] for name in unreached} == {"features/train", "features/test", "heads/block1_pool_avg"}
-    assert len(unreached) == 4, "two caches and two bags"
+    kinds = {
+        "features/train",
+        "features/test",
+        "heads/block1_pool_avg",
+        "predictions/test",
+        "ensembles/*",
+        "submissions/*",
+    }
+    assert {re.sub("/[0-9a-f]{8}$", "/*", name).split("-")[0] for name in unreached} == kinds
+    assert len(unreached) == 7, "two caches, two bags and a result of each kind"
     files = [path for path in project.artifacts.rglob("*") if path.is_file()]
     assert record["bytes"] == sum(path.stat().st_size for path in files) == sum(record["kinds"].values())
     assert record["unreached_bytes"] == sum(item["size"] for item in record["items"] if not item["reached"])
@@ -87,7 +96,7 @@ def test_gc_changes_nothing_without_yes_and_names_what_it_then_removes(project, 
     dry = answer(capsys, "gc", *flags(project))
     assert contents(project.artifacts) == before
     assert not dry["removed"]
-    assert len(names(project, dry)) == 5
+    assert len(names(project, dry)) == 8
     ages = [item["age_seconds"] for item in dry["items"]]
     assert ages == sorted(ages, reverse=True), "oldest first"
     done = answer(capsys, "gc", "--yes", *flags(project))
@@ -120,7 +129,9 @@ def test_keep_bytes_keeps_the_newest(project, capsys):
     bags = {p for p in (project.artifacts / "heads").iterdir() if (p / "bag.json").stat().st_mtime < time.time() - 5000}
     for path, age in ((caches[0], 3000), (caches[1], 5000)):
         os.utime(path, (time.time() - age, time.time() - age))
-    assert len(bags) == 2
+    bags |= {p for room in ("predictions", "ensembles", "submissions") for p in (project.artifacts / room).iterdir()
+             if p.stat().st_mtime < time.time() - 5000}  # fmt: skip
+    assert len(bags) == 5
     size = caches[0].stat().st_size
     leftover = old_leftover(project.artifacts / ".tmp-00000000-manifest.csv")
     for keep, gone in (
@@ -213,7 +224,7 @@ def test_young_leftovers_and_unknown_files_stay(project, capsys):
     (project.artifacts / "notes.txt").write_text("mine")
     (project.artifacts / "features/own.npy").write_text("mine")
     record = answer(capsys, "gc", "--yes", *flags(project))
-    assert len(record["items"]) == 4
+    assert len(record["items"]) == 7
     assert (project.artifacts / "notes.txt").exists()
     assert (project.artifacts / "features/own.npy").exists()
     assert (project.artifacts / ".tmp-11111111-x.json").exists()

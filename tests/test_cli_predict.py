@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from projects import copied_project, stored_predictions
+from projects import copied_project, stored_ensemble, stored_predictions
 
 from featcache.cli import main
-from featcache.ensemble.ensemble import Ensemble
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def predict(project, capsys, *arguments, status=0):
 def of_the_pipeline(project):
     """Row id -> (C,) probabilities as the submission has them."""
     stored = stored_predictions(project)
-    said = Ensemble.load(project.artifacts / "ensemble.json").apply(stored)
+    said = stored_ensemble(project).apply(stored)
     return dict(zip(stored.ids, said, strict=True))
 
 

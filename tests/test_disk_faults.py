@@ -155,7 +155,7 @@ def test_a_quota_is_used_up(tmp_path, whole):
         ("after:features.json", "features/train-*.h5"),
         ("after:block1_pool_avg-fast-*", "heads/*-fast-*/bag.npz"),
         ("after:block1_pool_avg-fast-*", "heads"),
-        ("after:ensemble.json", "ensemble.json"),
+        ("after:ensemble.json", "ensembles/????????/ensemble.json"),
         ("after:test-????????", "predictions/test-????????/probabilities.npy"),
     ],
 )

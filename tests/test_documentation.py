@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 from documented import KAGGLE, PAGES, ROOT, Reader, blocks, commands, here, small_vgg16
 from projects import write_photos
+from test_architecture import MAY_IMPORT
 
 from featcache.cli.app import build_parser
 from featcache.dataset.sources import digits
@@ -21,7 +22,7 @@ SHOWN = ("text", "{toctree}", "{include} ../benchmarks/RESULTS.md", "{include} .
 
 # Blocks that say that they aren't run, and why, in a comment above them: installing, servers, the network, other programs.
 NOT_RUN = {
-    "README.md": 2,
+    "README.md": 1,
     "cli.md": 1,
     "inspecting.md": 1,
     "kaggle.md": 1,
@@ -155,3 +156,42 @@ def test_settings_that_a_sentence_names_exist():
 
 def test_a_block_is_taken_apart_as_a_shell_would():
     assert commands("a \\\n  b   # why\n# all of it\n\nc '#x'\n") == ["a    b", "c '#x'"]
+
+
+def test_one_image_is_followed_through_twenty_modules_that_exist():
+    page = (ROOT / "docs/architecture.md").read_text()
+    walk = re.findall(r"^\d+\. `([^`]+)`:", page, re.M)
+    assert 10 <= len(walk) <= 20
+    assert len(set(walk)) == len(walk)
+    assert [path for path in walk if not (ROOT / path).is_file()] == []
+
+
+def named(cell):
+    """The packages that a cell names, such as ``core, cache, project to inference`` or ``core to stages, but report``."""
+    order, found = list(MAY_IMPORT), set()
+    wanted, _, unwanted = cell.replace("`", "").replace("none", "").partition(" but ")
+    for part in filter(None, map(str.strip, wanted.split(","))):
+        first, _, last = part.partition(" to ")
+        found |= set(order[order.index(first) : order.index(last or first) + 1])
+    return found - {unwanted.strip()}
+
+
+def test_the_architectures_table_is_that_of_the_imports():
+    page = (ROOT / "docs/architecture.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \|[^|]+\|([^|]+)\|", page, re.M))
+    assert {package: named(cell) for package, cell in rows.items()} == {
+        package: set(may.split()) for package, may in MAY_IMPORT.items()
+    }
+
+
+def test_the_readme_fits_four_screens():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 120
+    assert max(map(len, lines)) <= 120
+
+
+def test_links_between_pages_lead_somewhere():
+    """Sphinx checks those of the site; this holds for README.md and the other pages that people read in the repository."""
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs/decisions").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:\s]+)[^):]*\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.S)):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

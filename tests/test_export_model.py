@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from images import picture
 from PIL import Image
-from projects import copied_project, stored_predictions
+from projects import copied_project, stored_ensemble, stored_predictions
 
 from featcache.cli import main
 from featcache.core.progress import Silent
 from featcache.dataset.decoding.decode import decode_rgb
-from featcache.ensemble.ensemble import Ensemble
 from featcache.inference.predictor import Predictor
 from featcache.project.config_file import configured_project
 
@@ -58,7 +57,7 @@ def export(project, path, *arguments):
 def of_the_pipeline(project):
     """Test row id -> (C,) probabilities."""
     stored = stored_predictions(project)
-    return dict(zip(stored.ids, Ensemble.load(project.artifacts / "ensemble.json").apply(stored), strict=True))
+    return dict(zip(stored.ids, stored_ensemble(project).apply(stored), strict=True))
 
 
 def raw(path):
@@ -107,7 +106,7 @@ def test_a_clip_of_the_settings_is_in_it(project, tmp_path):
     images = raw(project.folder / "photos/test/disc-0.png")
     stored = stored_predictions(project)
     stored = stored.take(np.array([stored.ids.index("disc-0.png")]))
-    expected = Ensemble.load(project.artifacts / "ensemble.json").apply(stored, 0.6)
+    expected = stored_ensemble(project).apply(stored, 0.6)
     assert expected.max() == pytest.approx(0.6)
     assert np.allclose(keras.ops.convert_to_numpy(model(images)), expected, atol=2e-6)
 

@@ -96,8 +96,7 @@ def with_a_clip_above_one(stored):
     [without_a_member, with_a_weight_too_many, with_a_text_as_weight, of_infinite_temperature, with_a_clip_above_one],
 )
 def test_an_ensemble_that_does_not_fit_together_is_refused(tmp_path, forge):
-    fuzzing.make_project(tmp_path)
-    path = tmp_path / "out/ensemble.json"
+    path = next(path for path in fuzzing.make_project(tmp_path) if path.name == "ensemble.json")
     content = json.loads(path.read_text())
     forge(content["ensemble"])
     path.write_text(json.dumps(content))
@@ -110,8 +109,9 @@ def test_an_ensemble_that_does_not_fit_together_is_refused(tmp_path, forge):
     "content", ["[" * 100_000, '{"schema": 1, "key": NaN}', '"text"', "\ufeff{}", '{"splits": {"train": 3}}']
 )
 def test_odd_json_is_no_more_than_not_complete(tmp_path, name, content):
-    fuzzing.make_project(tmp_path)
-    (tmp_path / "out" / name).write_text(content, encoding="utf-8")
+    for path in fuzzing.make_project(tmp_path):
+        if path.name == name:
+            path.write_text(content, encoding="utf-8")
     try:
         fuzzing.read_project(tmp_path)
     except FeatcacheError as error:

@@ -307,12 +307,12 @@ def test_commands_on_cache_files_that_are_none(tmp_path, capsys, command, make):
 @pytest.fixture
 def littered(tmp_path):
     """A project's folder in which whatever can lie there does."""
-    fuzzing.make_project(tmp_path)
+    *_, ensemble, submission = fuzzing.make_project(tmp_path)
     out = tmp_path / "out"
     for room in ("features", "heads/b", "convnets", "predictions/test-00000000"):
         (out / room).mkdir(parents=True)
-    for name in ("ensemble.json", "submission.json"):
-        (out / name).unlink()
+    for path in (ensemble, submission, out / "submission.json"):
+        path.unlink()
     for number, make in enumerate((fifo, zeros, circle, dangling)):
         (out / f"convnets/seed{number}").mkdir()
         for name in (
@@ -325,7 +325,8 @@ def littered(tmp_path):
         ):
             make(out / name)
     (
-        fifo(out / "ensemble.json"),
+        fifo(ensemble),
+        circle(submission),
         circle(out / "submission.json"),
         fifo(out / "heads/b/bag.json"),
         fifo(out / "predictions/test-00000000/predictions.json"),
@@ -363,7 +364,8 @@ def test_commands_in_a_littered_folder(littered, words):
 
 
 @pytest.mark.parametrize(
-    ("closed", "status"), [("out", 1), (".", 1), ("out/features", 0), ("out/heads", 0), ("out/predictions", 0)]
+    ("closed", "status"),
+    [("out", 1), (".", 1), ("out/features", 0), ("out/heads", 0), ("out/predictions", 0), ("out/ensembles", 0)],
 )
 def test_a_folder_that_may_not_be_looked_into(littered, closed, status):
     settings = {"Dataset.name": "out", "Dataset.source": "folder", "Dataset.path": "photos", "Paths.artifacts": str(littered), "Features.weights": "random", "Features.precision": "float32"}  # fmt: skip
@@ -385,12 +387,13 @@ def test_a_folder_that_may_not_be_looked_into(littered, closed, status):
 
 
 def test_records_that_are_no_files_are_no_more_than_not_complete(littered):
-    fuzzing.project_of(littered).ensemble().is_complete()
-    for load in (lambda: Ensemble.load(littered / "out/ensemble.json"), lambda: load_bag(littered / "out/heads/b")):
+    ensemble = fuzzing.project_of(littered).ensemble()
+    assert not ensemble.is_complete()
+    for load in (lambda: Ensemble.load(ensemble.path), lambda: load_bag(littered / "out/heads/b")):
         with pytest.raises(FeatcacheError):
             load()
     with pytest.raises(OSError, match="a FIFO"):
-        keys.file_digest(littered / "out/ensemble.json")
+        keys.file_digest(ensemble.path)
 
 
 FORBIDDEN = """

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from projects import small_project, stored_predictions
+from projects import small_project, stored_ensemble, stored_predictions
 
 from featcache.cli import main
 from featcache.core.progress import Silent
-from featcache.ensemble.ensemble import Ensemble
 from featcache.project.config_file import configured_project
 
 CONVNET = "convnet/seed0"
@@ -45,7 +44,7 @@ def stored(project):
 
 @pytest.fixture
 def ensemble(project):
-    built = Ensemble.load(project.artifacts / "ensemble.json")
+    built = stored_ensemble(project)
     assert CONVNET in built.members
     assert len(built.members) > 1
     return built

@@ -213,7 +213,7 @@ def test_what_another_run_replaced_while_one_waited_is_not_worked_on(tmp_path, m
     @contextlib.contextmanager
     def after_waiting(folder, stage, notice):
         if stage == "WriteSubmission":
-            path = folder / "ensemble.json"
+            (path,) = folder.glob("ensembles/*/ensemble.json")
             path.write_text(path.read_text().replace('"key": "', '"key": "0', 1))
         with real(folder, stage, notice):
             yield

@@ -123,7 +123,7 @@ def test_weights_are_downloaded_from_a_mirror(
 
 def test_what_was_resolved_stands_until_a_setting_changes(keras_home: Path, offline: None) -> None:
     assert known_digest(FeaturesSpec(), None) is None
-    recorded = json.loads(json.dumps(resolve_weights(FeaturesSpec(), Silent()).record()))
+    recorded = json.loads(json.dumps(resolve_weights(FeaturesSpec(), Silent()).record(FeaturesSpec())))
     assert known_digest(FeaturesSpec(), recorded) == recorded["digest"]
     assert known_digest(FeaturesSpec(backbone="VGG16", image_size=96, taps=(Tap("block4_pool"),)), recorded) is not None
     assert known_digest(FeaturesSpec(weights="imagenet"), recorded) is None
@@ -154,7 +154,7 @@ def test_an_unchanged_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest
     path = tmp_path / "mine.h5"
     path.write_bytes(b"large")
     spec = FeaturesSpec(weights=str(path))
-    recorded = resolve_weights(spec, Silent()).record()
+    recorded = resolve_weights(spec, Silent()).record(spec)
     monkeypatch.setattr(weights, "_file_digest", lambda *args: pytest.fail("the file was read"))
     assert known_digest(spec, recorded) == recorded["digest"]
 

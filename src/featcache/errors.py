@@ -1,25 +1,25 @@
-"""Every error that featcache raises on purpose, as one tree.
+"""Every error that featcache raises on purpose, as one tree::
 
-FeatcacheError
-├── SettingsError (ValueError)        a setting, section or command-line flag is wrong
-├── SourceError                       the images, tables or labels that the user gave are wrong
-│   └── SourceChangedError            an image is no longer what the manifest says
-├── RejectedImageError                one image can't be used; its row is set aside, the run goes on
-├── WeightsError                      a weights file is missing, damaged or of another architecture
-│   └── WeightsUnavailableError       the weights are not here and can't be downloaded
-├── BackboneError (ValueError)        an unknown backbone or tap, or an image size below its minimum
-├── CacheError
-│   ├── CacheFormatError              a file is not a feature cache, or a damaged one
-│   ├── CacheMismatchError            a sound cache, but of other rows or settings than asked for
-│   ├── CacheLockedError              another process is writing this file
-│   ├── UnknownTapError (KeyError)    a sound cache without the tap that is asked for
-│   └── FeatureValueError             NaN, infinity or a value beyond float16's range
-├── ClusterError                      workers can't be had, don't fit, or die of their work
-├── StorageError (OSError)            no space, no permission, read-only, a failing disk
-├── TrainingError                     the rows at hand can't train what was asked for
-└── SubmissionError (ValueError)      the submission and its sample don't agree
+    FeatcacheError
+    ├── SettingsError (ValueError)        a setting, section or command-line flag is wrong
+    ├── SourceError                       the images, tables or labels that the user gave are wrong
+    │   └── SourceChangedError            an image is no longer what the manifest says
+    ├── RejectedImageError                one image can't be used; its row is rejected, the run continues
+    ├── WeightsError                      a weights file is missing, damaged or of another architecture
+    │   └── WeightsUnavailableError       the weights are not on this machine and can't be downloaded
+    ├── BackboneError (ValueError)        an unknown backbone or tap, or an image size below its minimum
+    ├── CacheError
+    │   ├── CacheFormatError              a file is not a feature cache, or a damaged one
+    │   ├── CacheMismatchError            an intact cache, but of other rows or settings than required
+    │   ├── CacheLockedError              another process is writing this file
+    │   ├── UnknownTapError (KeyError)    an intact cache without the requested tap
+    │   └── FeatureValueError             NaN, infinity or a value beyond float16's range
+    ├── ClusterError                      workers are unreachable, differ, or die of their jobs
+    ├── StorageError (OSError)            no space, no permission, read-only, a failing disk
+    ├── TrainingError                     the rows can't train or score what the settings ask for
+    └── SubmissionError (ValueError)      the submission and its sample disagree
 
-A message says what was expected, what came (``name=value``), which file, and what to do next. It is one line.
+A message leads with what is wrong (``name=value``, the file) and then says what to do. It is one line.
 """
 
 
@@ -32,11 +32,11 @@ class SettingsError(FeatcacheError, ValueError):
 
 
 class SourceError(FeatcacheError):
-    """The data set can't be listed or read as its source promises."""
+    """The data set can't be listed or read as its source requires."""
 
 
 class SourceChangedError(SourceError):
-    """An image changed after it was indexed; running again indexes it anew and goes on."""
+    """An image changed after it was indexed; the next run indexes it again and continues."""
 
 
 class RejectedImageError(FeatcacheError):
@@ -48,7 +48,7 @@ class WeightsError(FeatcacheError):
 
 
 class WeightsUnavailableError(WeightsError):
-    """Weights are neither on this machine nor can they be downloaded."""
+    """The weights are not on this machine and can't be downloaded."""
 
 
 class BackboneError(FeatcacheError, ValueError):
@@ -64,7 +64,7 @@ class CacheFormatError(CacheError):
 
 
 class CacheMismatchError(CacheError):
-    """The cache is sound but holds other rows or settings than were asked for."""
+    """The cache is intact but has other rows or settings than required."""
 
 
 class CacheLockedError(CacheError):
@@ -72,7 +72,7 @@ class CacheLockedError(CacheError):
 
 
 class UnknownTapError(CacheError, KeyError):
-    """The cache has no such tap; the message names those that it has."""
+    """The cache has no such tap; the message names its taps."""
 
     def __str__(self) -> str:
         """The message alone; KeyError would print its `repr`."""
@@ -84,7 +84,7 @@ class FeatureValueError(CacheError):
 
 
 class ClusterError(FeatcacheError):
-    """A Dask scheduler or its workers can't be reached, aren't alike, or died of what they were given."""
+    """A Dask scheduler or its workers can't be reached, differ, or died of their jobs."""
 
 
 class StorageError(FeatcacheError, OSError):
@@ -96,8 +96,8 @@ class StorageError(FeatcacheError, OSError):
 
 
 class TrainingError(FeatcacheError):
-    """The rows at hand can't train or score what the settings ask for."""
+    """The rows can't train or score what the settings ask for."""
 
 
 class SubmissionError(FeatcacheError, ValueError):
-    """The submission can't be written as asked, or disagrees with the sample submission."""
+    """The submission can't be written as the settings ask, or disagrees with the sample submission."""

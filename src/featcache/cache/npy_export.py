@@ -27,6 +27,10 @@ def export_npy(path: Path, folder: Path) -> list[Path]:
     Raises:
         CacheError: the file isn't a sound, finished cache.
         StorageError: `folder` is there already, or can't be written.
+
+    Example:
+        >>> [file.name for file in export_npy(Path("train.h5"), Path("npy"))]
+        ['block5_pool.npy', 'label.npy', 'rows.csv', 'status.npy']
     """
     reader = checked_cache(path)
     with making_folder(folder) as temporary:

@@ -44,6 +44,13 @@ class Reader:
         taps: tap name -> `TapLayout`.
         block_rows: rows of a journal block.
         complete: False for an unfinished file.
+
+    Example:
+        >>> reader = open_cache("train.h5")
+        >>> reader["block5_pool"].shape, str(reader["block5_pool"].dtype)
+        ((4, 2, 2, 3), 'float16')
+        >>> reader.ids[:2], reader.labels.tolist()
+        (['cat/0.png', 'dog/1.png'], [0, 1, 0, 1])
     """
 
     def __init__(self, path: Path, *, partial: bool = False) -> None:
@@ -270,6 +277,11 @@ def open_cache(path: str | os.PathLike[str], *, partial: bool = False) -> Reader
     Raises:
         CacheFormatError: not a feature cache, a damaged or forged one, or an unfinished one without `partial`.
         CacheError: there is no such file, or it may not be read.
+
+    Example:
+        >>> reader = open_cache("train.h5")
+        >>> len(reader), reader.class_names
+        (4, ('cat', 'dog'))
     """
     return Reader(Path(path), partial=partial)
 

@@ -55,6 +55,14 @@ def find_rows(folder: Path, tap_keys: Mapping[str, str], digests: Sequence[str])
         folder: where the caches are; it need not exist.
         tap_keys: tap name -> row settings key, at least one; a tap is the same where the key is, whatever its name.
         digests: n content digests; "" is never found.
+
+    Example:
+        >>> reader = open_cache("train.h5")
+        >>> finder = find_rows(Path(), {"block5_pool": reader.taps["block5_pool"].key}, [reader.digests[2], "0" * 64])
+        >>> finder.found.tolist()
+        [True, False]
+        >>> finder.copy(np.array([0]))["block5_pool"].shape
+        (1, 2, 2, 3)
     """
     wanted, places = DigestIndex(digests), {name: _TapRows(key, len(digests)) for name, key in tap_keys.items()}
     for reader in _readers(folder):

@@ -1,4 +1,4 @@
-"""`featcache ...`, command by command: each parses its arguments, calls the library and prints lines."""
+"""The `featcache` commands: each parses its arguments, calls the library and prints lines."""
 
 import lazy_loader
 

@@ -1,1 +1,1 @@
-"""What every package stands on: the disk, keys, texts, progress. Imported by module."""
+"""What every package rests on: disk, keys, rows, texts, progress. Imported by module."""

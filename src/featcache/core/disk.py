@@ -253,6 +253,17 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Replace `target` by the bytes of `source`, atomically and durably.
+
+    Raises:
+        StorageError: the disk is full, read-only or not permitted.
+        OSError: `source` can't be read.
+    """
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def write_text(path: Path, content: str) -> None:
     """Replace `path` by `content` as UTF-8, atomically and durably."""
     write_bytes(path, content.encode("utf-8"))

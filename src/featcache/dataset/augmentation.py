@@ -28,6 +28,12 @@ def augment(
 
     Returns:
         (h, w, 3) uint8 RGB, a pure function of all arguments.
+
+    Example:
+        >>> image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
+        >>> first = augment(image, RECIPE, seed=0, digest="ab", copy=1)
+        >>> bool((first == augment(image, RECIPE, seed=0, digest="ab", copy=1)).all())
+        True
     """
     draws = _draws(seed, digest, copy)
     result = _affine(image, _matrix(policy, draws, image.shape[0], image.shape[1]))

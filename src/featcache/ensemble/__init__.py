@@ -1,4 +1,4 @@
-"""Members joined by weights, and the submission that the ensemble writes. Knows nothing of caches or projects."""
+"""Choosing and combining members, and the submission file. Knows nothing of caches or projects."""
 
 import lazy_loader
 

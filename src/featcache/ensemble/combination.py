@@ -45,7 +45,14 @@ class Combination:
     clip: float
 
     def apply(self, probabilities: Floats32, clip: float | None = None) -> Float64s:
-        """Return (n, C) of (m, n, C): rows sum to 1, unless clipped; `clip` replaces the bound that was found."""
+        """Return (n, C) of (m, n, C): rows sum to 1, unless clipped; `clip` replaces the bound that was found.
+
+        Example:
+            >>> members = np.array([[[0.8, 0.2]], [[0.4, 0.6]]], np.float32)
+            >>> mean = Combination("mean", (0.5, 0.5), temperature=1.0, clip=1.0)
+            >>> mean.apply(members).round(3).tolist()
+            [[0.6, 0.4]]
+        """
         told = np.empty(probabilities[0].shape)
         for rows in row_parts(len(told), len(probabilities) * told.shape[1]):
             mixed = apply_temperature(mix(probabilities[:, rows], self.method, self.weights), self.temperature)
@@ -205,5 +212,10 @@ def greedy_weights(told: Float64s) -> Float64s:
 
 
 def submission_clip(setting: str | float, chosen: Combination) -> float:
-    """Return the upper bound of a probability that ``[Submission] clip`` comes to, in (0, 1]; 1 for none."""
+    """Return the upper bound of a probability that ``[Submission] clip`` comes to, in (0, 1]; 1 for none.
+
+    Example:
+        >>> submission_clip("auto", Combination("mean", (1.0,), temperature=1.0, clip=0.98))
+        0.98
+    """
     return chosen.clip if setting == "auto" else 1.0 if setting == "none" else float(setting)

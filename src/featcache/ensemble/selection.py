@@ -7,6 +7,7 @@ of it is fitted to the other folds' rows, and that fold is scored by it: the nes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,40 @@ def select_ensemble(out_of_fold: Predictions, method: str = AUTO) -> Ensemble:
         best_single=known.members[search.best_member()],
         single_folds={fold: known.members[member] for fold, member in singles.items()},
         single_scores=judged_singles(known, singles).scores(),
+        class_shares=_class_shares(out_of_fold),
     )
+
+
+def _class_shares(out_of_fold: Predictions) -> tuple[float, ...]:
+    labels = out_of_fold.labels[(out_of_fold.labels >= 0) & (np.asarray(out_of_fold.folds) >= 0)]
+    counts = np.bincount(labels, minlength=len(out_of_fold.class_names))
+    return tuple((counts / counts.sum()).tolist())
+
+
+def all_scores(built: Ensemble, predictions: Mapping[str, Predictions], clip: float | None = None) -> dict[str, Any]:
+    """Return split -> scores of the ensemble on rows with a known label, then its nested ones as ``out of fold``.
+
+    Rows are brought to sum 1, as who scores log-loss does. Those without predictions aren't scored; ``unusable`` counts
+    them. A split without rows to score isn't there.
+
+    Args:
+        built: the ensemble.
+        predictions: split -> by all its members.
+        clip: another upper bound of a probability than the ensemble's.
+    """
+    found: dict[str, Any] = {}
+    for split, own in predictions.items():
+        scores = RowScores.blank(len(own.ids))
+        for part, values in built.parts(own, clip):
+            known = (own.labels[part] >= 0) & ~np.isnan(values).any(axis=1)
+            rows = part.start + np.flatnonzero(known)
+            scores.put(rows, normalised(values[known]), own.labels[rows])
+        known = ~np.isnan(scores.losses)
+        if known.any():
+            unusable = int(((own.labels >= 0) & ~known).sum())
+            counts = {"rows": int(known.sum()), "unusable": unusable, "right": int(scores.right[known].sum())}
+            found[split] = {**counts, **vars(scores.scores(known))}
+    return {**found, "out of fold": {**vars(built.scores), "interval": vars(built.interval)}}
 
 
 def judged_members(known: Predictions) -> Iterator[RowScores]:

@@ -67,6 +67,13 @@ def write_submission_file(
     Raises:
         SubmissionError: the sample has other ids or columns, or a value isn't a probability.
         StorageError: the disk is full, read-only or not permitted.
+
+    Example:
+        >>> path, probabilities = Path("submission.csv"), np.array([[0.9, 0.1], [0.2, 0.8]])
+        >>> write_submission_file(path, ["a.jpg", "b.jpg"], probabilities, ["cat", "dog"], SubmissionSpec()).rows
+        2
+        >>> path.read_text().split()
+        ['id,label', 'a.jpg,cat', 'b.jpg,dog']
     """
     _check(ids, probabilities, class_names)
     example = read_sample(sample) if sample else None

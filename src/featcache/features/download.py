@@ -176,31 +176,24 @@ def _reason(error: Exception, limits: Limits) -> str:
     import requests
     import urllib3
 
-    text = repr(error)
-    reasons: list[tuple[bool, str]] = [
-        (isinstance(error, requests.exceptions.ConnectTimeout), f"no connection within {limits.connect:g} s"),
-        (
-            isinstance(error, (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError)),
-            f"the server fell silent for {limits.read:g} s",
-        ),
-        (
-            isinstance(
-                error,
-                (
-                    requests.exceptions.MissingSchema,
-                    requests.exceptions.InvalidSchema,
-                    requests.exceptions.InvalidURL,
-                    urllib3.exceptions.LocationValueError,
-                ),
-            ),
-            "expected http://SERVER/... or https://SERVER/..., here and in the proxies of the environment (http_proxy, https_proxy)",
-        ),
-        ("NameResolutionError" in text or "gaierror" in text, "the server's name can't be resolved (no network?)"),
-        (isinstance(error, requests.exceptions.ProxyError), "the proxy of the environment can't be used"),
-        (isinstance(error, requests.exceptions.SSLError), "the secure connection failed"),
-        ("Connection refused" in text, "connection refused"),
-        ("unreachable" in text, "network unreachable"),
-        (isinstance(error, (urllib3.exceptions.ProtocolError, ConnectionError)), "the connection was cut off"),
-        (isinstance(error, requests.exceptions.ConnectionError), "no connection"),
+    no_url = requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL
+    silent = requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError
+    address = (
+        "http://SERVER/... or https://SERVER/..., here and in the proxies of the environment (http_proxy, https_proxy)"
+    )
+    reasons: list[tuple[tuple[type[Exception], ...], str, str]] = [
+        ((requests.exceptions.ConnectTimeout,), "", f"no connection within {limits.connect:g} s"),
+        (silent, "", f"the server fell silent for {limits.read:g} s"),
+        ((*no_url, urllib3.exceptions.LocationValueError), "", f"expected {address}"),
+        ((Exception,), "NameResolutionError", "the server's name can't be resolved (no network?)"),
+        ((Exception,), "gaierror", "the server's name can't be resolved (no network?)"),
+        ((requests.exceptions.ProxyError,), "", "the proxy of the environment can't be used"),
+        ((requests.exceptions.SSLError,), "", "the secure connection failed"),
+        ((Exception,), "Connection refused", "connection refused"),
+        ((Exception,), "unreachable", "network unreachable"),
+        ((urllib3.exceptions.ProtocolError, ConnectionError), "", "the connection was cut off"),
+        ((requests.exceptions.ConnectionError,), "", "no connection"),
+        ((Exception,), "", f"{type(error).__name__}: {error}".splitlines()[0]),
     ]
-    return next((reason for applies, reason in reasons if applies), f"{type(error).__name__}: {error}".splitlines()[0])
+    text = repr(error)
+    return next(reason for kinds, part, reason in reasons if isinstance(error, kinds) and part in text)

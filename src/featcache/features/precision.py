@@ -30,6 +30,10 @@ def choose_precision(setting: str, gpu_capability: tuple[int, int] | None = None
 
     Raises:
         SettingsError: the setting is none of these.
+
+    Example:
+        >>> choose_precision("auto", gpu_capability=(8, 0)).name
+        'bfloat16'
     """
     one_of("[Features] precision", setting, PRECISIONS)
     if setting != "auto":

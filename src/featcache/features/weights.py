@@ -42,8 +42,6 @@ class ResolvedWeights:
         digest: SHA-256 of the file, or the key of what makes random weights; 64 hexadecimal digits.
         path: the file; None for ``random``.
         seed: of ``random``; None otherwise.
-        setting: ``[Features] weights`` as it was when they were resolved.
-        backbone: ``[Features] backbone`` as it was then.
         note: one line for people, e.g. why ``auto`` took random weights; "" where there is none.
     """
 
@@ -51,15 +49,17 @@ class ResolvedWeights:
     digest: str
     path: Path | None
     seed: int | None
-    setting: str
-    backbone: str
     note: str = ""
 
-    def record(self) -> dict[str, object]:
-        """Return what `known_digest` needs in later runs, as JSON values; without paths of this machine's cache."""
+    def record(self, spec: FeaturesSpec) -> dict[str, object]:
+        """Return what `known_digest` needs in later runs, as JSON values; without paths of this machine's cache.
+
+        `spec` has the settings that these weights were resolved for.
+        """
+        setting, backbone = _settings(spec)
         return {
-            "setting": self.setting,
-            "backbone": self.backbone,
+            "setting": setting,
+            "backbone": backbone,
             "kind": self.kind,
             "digest": self.digest,
             "note": self.note,
@@ -83,10 +83,10 @@ def resolve_weights(spec: FeaturesSpec, progress: Progress) -> ResolvedWeights:
         return _from_file(spec, *named)
     architecture = find_architecture(spec.backbone)
     if spec.weights == "random":
-        return _random(spec, architecture, "random weights: enough to try things, not to compete")
+        return _random(architecture, "random weights: enough to try things, not to compete")
     if spec.weights == "imagenet":
-        return _imagenet(spec, architecture, progress)
-    return _imagenet_or_random(spec, architecture, progress)
+        return _imagenet(architecture, progress)
+    return _imagenet_or_random(architecture, progress)
 
 
 def named_file(spec: FeaturesSpec) -> tuple[Path, str] | None:
@@ -137,15 +137,8 @@ def _settings(spec: FeaturesSpec) -> tuple[str, str]:
     return spec.weights, spec.backbone if is_model_file(spec.backbone) else spec.backbone.lower()
 
 
-def _resolved(
-    spec: FeaturesSpec, kind: str, digest: str, path: Path | None, seed: int | None, note: str = ""
-) -> ResolvedWeights:
-    setting, backbone = _settings(spec)
-    return ResolvedWeights(kind, digest, path, seed, setting, backbone, note)
-
-
-def _random(spec: FeaturesSpec, architecture: Architecture, note: str) -> ResolvedWeights:
-    return _resolved(spec, "random", _random_digest(architecture), None, SEED, note)
+def _random(architecture: Architecture, note: str) -> ResolvedWeights:
+    return ResolvedWeights("random", _random_digest(architecture), None, SEED, note)
 
 
 def _random_digest(architecture: Architecture) -> str:
@@ -169,7 +162,7 @@ def _from_file(spec: FeaturesSpec, path: Path, setting: str) -> ResolvedWeights:
     with open(path, "rb", opener=regular) as stream:
         if other := _other_kind(stream.read(64), kind):
             raise WeightsError(f"{setting}: {path} is {other}")
-    return _resolved(spec, kind, digest, path, None)
+    return ResolvedWeights(kind, digest, path, None)
 
 
 def _other_kind(begin: bytes, kind: str) -> str:
@@ -183,25 +176,25 @@ def _other_kind(begin: bytes, kind: str) -> str:
     return next((what for start, what in _OTHERS.items() if begin.lstrip().startswith(start)), "")
 
 
-def _imagenet_or_random(spec: FeaturesSpec, architecture: Architecture, progress: Progress) -> ResolvedWeights:
+def _imagenet_or_random(architecture: Architecture, progress: Progress) -> ResolvedWeights:
     try:
-        return _imagenet(spec, architecture, progress)
+        return _imagenet(architecture, progress)
     except WeightsUnavailableError as error:
         note = (
             f"RANDOM WEIGHTS: {error}. Going on with random weights: enough to try things, but on photos far behind "
             "trained ones; then set [Features] weights = imagenet (or the path of a weights file)"
         )
         progress.notice(note)
-        return _random(spec, architecture, note)
+        return _random(architecture, note)
 
 
-def _imagenet(spec: FeaturesSpec, architecture: Architecture, progress: Progress) -> ResolvedWeights:
+def _imagenet(architecture: Architecture, progress: Progress) -> ResolvedWeights:
     path = imagenet_file(architecture)
     if is_file(path):
         check_cached(path, architecture)
     else:
         _fetch(path, architecture, progress)
-    return _resolved(spec, "imagenet", _file_digest(path, *_stat(path)), path, None)
+    return ResolvedWeights("imagenet", _file_digest(path, *_stat(path)), path, None)
 
 
 def _fetch(path: Path, architecture: Architecture, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""The trained ensemble put to use: predictions for new images, and its export as one Keras model."""
+"""The trained ensemble in use: predictions for new images, and its export as one Keras model."""
 
 import lazy_loader
 

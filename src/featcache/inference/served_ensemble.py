@@ -112,7 +112,7 @@ def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
     """Load the ensemble that the settings in force ask for; images and their listing are not looked at.
 
     Args:
-        project: from then on derives its keys from the manifest as it was last saved.
+        project: whose; its keys are derived from the manifest as it was last saved.
         member: this one alone, without temperature and clip; None for the ensemble.
 
     Raises:
@@ -120,7 +120,7 @@ def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
         SettingsError: no such member.
         WeightsError: the weights file is another than the one that the features were computed with.
     """
-    project.recall()
+    project = project.as_stored()
     _check_weights(project)
     artifact = project.ensemble()
     if not artifact.is_complete():

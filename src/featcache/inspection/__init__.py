@@ -1,4 +1,4 @@
-"""What `featcache` shows of a project and of cache files: a record and lines for each command."""
+"""What the `featcache` commands show of a project and of cache files: a record and lines each."""
 
 import lazy_loader
 

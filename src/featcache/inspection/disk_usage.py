@@ -17,7 +17,9 @@ from featcache.project import Project
 from featcache.training import PartialFolder
 
 CACHE, PARTIAL, BAG, CONVNET = "cache", "partial", "bag", "convnet"
-PREDICTIONS, LEFTOVER, OTHER = "predictions", "leftover", "other"
+PREDICTIONS, ENSEMBLE, SUBMISSION, REPORT = "predictions", "ensemble", "submission", "report"
+LEFTOVER, OTHER = "leftover", "other"
+_RESULTS = {"predictions": PREDICTIONS, "ensembles": ENSEMBLE, "submissions": SUBMISSION, "reports": REPORT}
 TEMPORARY = ".tmp-"
 
 
@@ -26,8 +28,9 @@ class Item:
     """One thing in the folder that is kept or removed as a whole.
 
     Attributes:
-        path: a file, or a bag's folder.
-        kind: `CACHE`, `PARTIAL`, `BAG`, `CONVNET` (a member's networks, finished or not), `PREDICTIONS`, `LEFTOVER` or `OTHER`.
+        path: a file, or the folder of a bag, a convnet or a result.
+        kind: `CACHE`, `PARTIAL`, `BAG`, `CONVNET` (a member's networks, finished or not), `PREDICTIONS`, `ENSEMBLE`,
+            `SUBMISSION`, `REPORT`, `LEFTOVER` or `OTHER`.
         size: bytes of all its files.
         changed: when it was last written, in seconds since the epoch.
         reached: whether the current settings use it, or can copy rows from it.
@@ -55,7 +58,7 @@ def inventory(project: Project) -> list[Item]:
         SettingsError: the weights or the precision aren't resolved yet, so what is used isn't known.
     """
     if project.manifest().key is None and is_file(project.folder / "manifest.json"):
-        project.foresee(preview_images(project.settings.dataset, project.folder, project.listing))
+        project = project.assuming(preview_images(project.settings.dataset, project.folder, project.listing))
     reach = _Reach(project)
     return [item for path in _entries(project.folder) if (item := _item(path, reach)) is not None]
 
@@ -108,7 +111,9 @@ class _Reach:
         self.paths |= {partial_path(artifact.path, artifact.key or "") for artifact, _ in caches}
         self.paths |= {source.path.parent for sources in project.member_sources().values() for source in sources}
         self.paths |= {PartialFolder(member.path.parent, member.key or "").path for member in project.convnets()}
-        self.paths |= {project.predictions(split).path.parent for split in project.scored_splits()}
+        results = [project.ensemble(), project.submission(), project.report()]
+        results += [project.predictions(split) for split in project.scored_splits()]
+        self.paths |= {result.path.parent for result in results}
         # Rows of missing caches are copied from any cache that has them.
         self.taps = {key for artifact, taps in caches if not artifact.is_complete() for key in taps.values()}
         self.known = bool(caches)
@@ -157,7 +162,9 @@ def _kind(path: Path) -> str:
         return CONVNET
     if room == "heads" and is_file(path / "bag.json"):
         return BAG
-    return PREDICTIONS if room == "predictions" and (is_folder(path) or path.suffix == ".hdf5") else OTHER
+    if room in _RESULTS and (is_folder(path) or path.suffix == ".hdf5"):  # a file: made by featcache 0.1
+        return _RESULTS[room]
+    return OTHER
 
 
 def item_record(item: Item, now: float) -> dict[str, Any]:

@@ -4,13 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from featcache.core.formatting import Lines, Table
 from featcache.dataset import Manifest
 from featcache.ensemble import Ensemble, judged_members, judged_singles, normalised
 from featcache.errors import TrainingError
-from featcache.project import Artifact, Project, predictions_of, usable_labels
+from featcache.project import Artifact, Project, split_predictions
 from featcache.training import (
     Float64s,
     Predictions,
@@ -122,13 +120,9 @@ def _remembering(judged: Iterable[tuple[str, RowScores]], found: dict[str, Score
 def _on_splits(project: Project, built: Ensemble | None) -> dict[str, dict[str, dict[str, float]]]:
     """Split -> name -> scores, of splits whose predictions are complete and whose labels are known."""
     found = {}
-    for split in project.scored_splits():
-        artifact = project.predictions(split)
-        if not artifact.is_complete():
-            continue
-        predictions = predictions_of(project, split)
-        labels = usable_labels(project, split, predictions.labels)
-        known = predictions.take(np.flatnonzero(labels >= 0))
+    complete = [split for split in project.scored_splits() if project.predictions(split).is_complete()]
+    for split, predictions in split_predictions(project, complete).items():
+        known = predictions.scored()
         if not known.ids:
             continue
         scores = {name: asdict(each.scores()) for name, each in zip(known.members, judged_members(known), strict=True)}

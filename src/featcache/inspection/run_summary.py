@@ -6,9 +6,9 @@ from typing import Any
 
 from featcache.core.formatting import Lines, Table, pluralize
 from featcache.core.json_records import read_json
-from featcache.ensemble import Ensemble
+from featcache.ensemble import Ensemble, all_scores
 from featcache.errors import CacheError
-from featcache.project import LOG_NAME, Project, all_scores, notices
+from featcache.project import LOG_NAME, Project, notices, split_predictions
 from featcache.training import curves_lines
 
 
@@ -35,9 +35,9 @@ def summary(project: Project) -> dict[str, Any]:
         "weights": project.resolved("weights") or {},
         "precision": project.precision(),
         "test": _test_place(project),
-        "submission": str(project.submission().content) if submits else None,
+        "submission": str(project.submission().shown) if submits else None,
         "submission_rows": record.get("rows"),
-        "report": str(project.report().content) if project.report().is_complete() else None,
+        "report": str(project.report().shown) if project.report().is_complete() else None,
         "columns": record.get("columns"),
         "features": str(project.all_features().path.parent),
         "log": str(project.folder / LOG_NAME),
@@ -73,7 +73,7 @@ def _without_submission(project: Project) -> dict[str, Any]:
         return {}
     built = Ensemble.load(project.ensemble().path)
     return {
-        "scores": all_scores(project, built),
+        "scores": all_scores(built, split_predictions(project)),
         "best_single": {"member": built.best_single, **vars(built.single_scores)},
         "members": dict(zip(built.members, built.weights, strict=True)),
     }

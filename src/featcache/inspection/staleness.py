@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from featcache.cache import PARTIAL_SUFFIX, Reader, open_cache
-from featcache.core.keys import canonical_json
+from featcache.core.keys import SHORT, canonical_json
 from featcache.core.paths import is_file, modified
 from featcache.core.rows import SPLITS, Rows
 from featcache.core.texts import NOT_FOUND, ConstantText, index_of
@@ -78,14 +78,14 @@ def record_reason(artifact: Artifact, siblings: Iterable[Path] = ()) -> tuple[st
 
     Args:
         artifact: the current one.
-        siblings: records of the same kind made with other settings; the newest is compared if there is none.
+        siblings: records made with other settings; the newest is compared if there is none of the artifact's kind.
 
     Returns:
         The settings or files that changed ("" for none), and the stages upstream whose results did.
     """
     record = artifact.record()
     if record is None:
-        newest = max(siblings, key=modified, default=None)
+        newest = max(_of_other_keys(artifact.path) or siblings, key=modified, default=None)
         record = Artifact(newest, None).record() if newest else None
     if record is None or not isinstance(record.get("inputs"), dict):
         damaged = is_file(artifact.path)
@@ -102,10 +102,25 @@ def record_reason(artifact: Artifact, siblings: Iterable[Path] = ()) -> tuple[st
     if then.get("version") != now.get("version"):
         reasons.append(f"another version of featcache ({then.get('version')} -> {now.get('version')})")
     upstream = tuple(name for name, key in now["upstream"].items() if then.get("upstream", {}).get(name) != key)
-    content = artifact.content
-    if not any(reasons) and not upstream and content is not None:
-        reasons.append(f"{content.name} was changed by hand" if is_file(content) else f"{content.name} is missing")
+    if not any(reasons) and not upstream and artifact.shown is not None:
+        reasons.append(_shown_reason(artifact, artifact.shown))
     return "; ".join(filter(None, reasons)), upstream
+
+
+def _of_other_keys(record: Path) -> list[Path]:
+    """Records of the same kind in the folders that other keys name."""
+    name, dash, _ = record.parent.name.rpartition("-")
+    return sorted(
+        record.parent.parent.glob(f"{name}{dash}{'?' * SHORT}/{record.name}")
+    )  # "fast-pseudo" begins with "fast"
+
+
+def _shown_reason(artifact: Artifact, shown: Path) -> str:
+    if not artifact.is_stored():
+        return f"{artifact.content.relative_to(artifact.path.parents[2])} is missing or damaged"
+    if not is_file(shown):
+        return f"{shown.name} is missing"
+    return f"{shown.name} {'was changed by hand' if artifact.shown_key() == artifact.key else 'is of other settings'}"
 
 
 def _changed(section: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from featcache.core.formatting import Lines, Table, age_text, printable, size_text
-from featcache.core.keys import SHORT
 from featcache.core.paths import is_file, is_folder
 from featcache.dataset import Manifest, preview_images
 from featcache.errors import SourceError
 from featcache.inspection.staleness import MISSING, cache_reason, manifest_reason, record_reason
 from featcache.project import NEEDS, Artifact, Project, final_stages
-from featcache.training import RECORD_FILE
 
 _NO_TEST = "there are no test images"
 COLUMNS = ("stage", "state", "size", "age", "what would make it run")
@@ -28,12 +26,14 @@ class Finding:
         complete: whether each has its current key.
         reason: settings, files or rows that changed; "" where only something upstream did.
         upstream: stages upstream whose results changed.
+        stored: whether the results are there, and only the copies that are shown are not theirs.
     """
 
     artifacts: list[Artifact]
     complete: bool
     reason: str = ""
     upstream: tuple[str, ...] = ()
+    stored: bool = False
 
 
 def status_record(project: Project) -> dict[str, Any]:
@@ -44,9 +44,11 @@ def status_record(project: Project) -> dict[str, Any]:
     Raises:
         SettingsError: no run could start with these settings.
     """
-    findings = _findings(project)
+    indexed, project = _index(project)
+    findings = _findings(indexed, project)
     incomplete = {stage for stage, found in findings.items() if not found.complete}
-    running = _running(incomplete, project)
+    stored = {stage for stage in incomplete if findings[stage].stored}
+    running = _running(incomplete, stored, project)
     now = time.time()
     stages = []
     for stage, found in findings.items():
@@ -60,7 +62,7 @@ def status_record(project: Project) -> dict[str, Any]:
                 "reason": "" if found.complete else _reason(stage, found, incomplete),
                 "bytes": sum(path.stat().st_size for path in files),
                 "age_seconds": None if newest is None else round(now - newest, 3),
-                "paths": [str(artifact.path) for artifact in found.artifacts],
+                "paths": [str(artifact.shown or artifact.path) for artifact in found.artifacts],
             }
         )
     return {"name": project.settings.dataset.name, "folder": str(project.folder), "stages": stages}
@@ -81,30 +83,30 @@ def status_lines(record: Mapping[str, Any]) -> Lines:
     return [printable(record["folder"]), Table(rows, COLUMNS)]
 
 
-def _findings(project: Project) -> dict[str, Finding]:
-    index = _index(project)  # first: the other stages are compared with the rows that it finds
-    findings = {"IndexImages": index, "ExtractFeatures": _features(project, indexed=index.complete)}
-    findings["TrainHeads"] = _heads(project)
-    if project.convnets():
-        findings["TrainConvNets"] = _convnets(project)
-    findings["PredictRows"] = _predictions(project)
-    findings["BuildEnsemble"] = _recorded([project.ensemble()])
-    findings["WriteSubmission"] = _submission(project)
-    if project.settings.report.enabled:
-        findings["WriteReport"] = _recorded([project.report()])
-    return findings
+def _findings(indexed: Finding, project: Project) -> dict[str, Finding]:
+    return {
+        "IndexImages": indexed,
+        "ExtractFeatures": _features(project, indexed=indexed.complete),
+        "TrainHeads": _heads(project),
+        **({"TrainConvNets": _recorded(project.convnets())} if project.convnets() else {}),
+        "PredictRows": _predictions(project),
+        "BuildEnsemble": _recorded([project.ensemble()]),
+        "WriteSubmission": _submission(project),
+        **({"WriteReport": _recorded([project.report()])} if project.settings.report.enabled else {}),
+    }
 
 
-def _index(project: Project) -> Finding:
+def _index(project: Project) -> tuple[Finding, Project]:
+    """What was found of the manifest, and the project with the keys that it would have after indexing."""
     artifact = project.manifest()
     if artifact.is_complete():
-        return Finding([artifact], complete=True)
+        return Finding([artifact], complete=True), project
     try:
         now = preview_images(project.settings.dataset, project.folder, project.listing)
     except SourceError as error:
-        return Finding([artifact], complete=False, reason=str(error))
-    project.foresee(now)
-    return Finding([artifact], complete=False, reason=manifest_reason(project.folder, now))
+        return Finding([artifact], complete=False, reason=str(error)), project
+    reason = manifest_reason(project.folder, now)
+    return Finding([artifact], complete=False, reason=reason), project.assuming(now)
 
 
 def _features(project: Project, *, indexed: bool) -> Finding:
@@ -128,19 +130,9 @@ def _features(project: Project, *, indexed: bool) -> Finding:
 
 def _heads(project: Project) -> Finding:
     folder, siblings = project.folder / "heads", {}
-    for tap, shape in project.bags():
-        any_key = "?" * SHORT  # "fast-pseudo" begins with "fast"
-        path = project.bag(tap, shape).path
-        alike = sorted(folder.glob(f"{path.parent.name.rpartition('-')[0]}-{any_key}/bag.json"))
-        siblings[str(path)] = alike or sorted(folder.glob(f"{tap}-*/bag.json"))
+    for tap, shape in project.bags():  # where there is none of this type, those of other types of the same tap
+        siblings[project.bag(tap, shape).path] = sorted(folder.glob(f"{tap}-*/bag.json"))
     return _recorded([project.bag(*bag) for bag in project.bags()], siblings)
-
-
-def _convnets(project: Project) -> Finding:
-    siblings = {}
-    for seed, artifact in enumerate(project.convnets()):
-        siblings[str(artifact.path)] = sorted(artifact.path.parent.parent.glob(f"seed{seed}-*/{RECORD_FILE}"))
-    return _recorded(project.convnets(), siblings)
 
 
 def _predictions(project: Project) -> Finding:
@@ -156,14 +148,15 @@ def _submission(project: Project) -> Finding:
     return _recorded([project.submission()])
 
 
-def _recorded(artifacts: list[Artifact], siblings: Mapping[str, Iterable[Path]] | None = None) -> Finding:
+def _recorded(artifacts: list[Artifact], siblings: Mapping[Path, Iterable[Path]] | None = None) -> Finding:
     stale = [artifact for artifact in artifacts if not artifact.is_complete()]
     if artifacts and not stale:
         return Finding(artifacts, complete=True)
-    found = [record_reason(artifact, (siblings or {}).get(str(artifact.path), ())) for artifact in stale]
+    found = [record_reason(artifact, (siblings or {}).get(artifact.path, ())) for artifact in stale]
     reasons = dict.fromkeys(reason for reason, _ in found if reason)
     upstream = tuple(dict.fromkeys(name for _, names in found for name in names))
-    return Finding(artifacts, complete=False, reason="; ".join(reasons), upstream=upstream)
+    stored = bool(artifacts) and all(artifact.is_stored() for artifact in artifacts)
+    return Finding(artifacts, complete=False, reason="; ".join(reasons), upstream=upstream, stored=stored)
 
 
 def _reason(stage: str, found: Finding, incomplete: set[str]) -> str:
@@ -176,8 +169,8 @@ def _reason(stage: str, found: Finding, incomplete: set[str]) -> str:
     return f"upstream: {waiting[0]}" if waiting else "its record is damaged"
 
 
-def _running(incomplete: set[str], project: Project) -> set[str]:
-    """The stages that Submit would run: Luigi looks upstream of incomplete stages only.
+def _running(incomplete: set[str], stored: set[str], project: Project) -> set[str]:
+    """The stages that Submit would run: Luigi looks upstream of stages that are neither complete nor stored.
 
     Without a current manifest no key is known, so every incomplete stage runs.
     """
@@ -193,14 +186,17 @@ def _running(incomplete: set[str], project: Project) -> set[str]:
         stage = asked.pop()
         if stage in incomplete and stage not in running:
             running.add(stage)
-            asked += NEEDS[stage]
+            asked += () if stage in stored else NEEDS[stage]
     return running
 
 
 def _files(artifact: Artifact) -> list[Path]:
-    """The existing files of an artifact: of a bag or a convnet all in its folder, of the manifest both."""
+    """The existing files of an artifact: of the manifest both, of results all in the folder that the key names."""
     path = artifact.path
-    inside = list(path.parent.glob("*")) if is_folder(path.parent) else []
-    beside = {"bag.json": inside, RECORD_FILE: inside, "manifest.json": [path, path.with_name("manifest.csv")]}
-    files = beside.get(path.name, [path, *([artifact.content] if artifact.content else [])])
+    if path.name == "manifest.json":
+        files = [path, path.with_name("manifest.csv")]
+    elif path.suffix == ".h5" or path.name == "features.json":
+        files = [path]
+    else:
+        files = list(path.parent.glob("*")) if is_folder(path.parent) else []
     return [file for file in files if is_file(file)]

@@ -1,4 +1,4 @@
-"""The settings as text, section by section, and the specs they become. Knows nothing of caches or Keras."""
+"""The settings as text, section by section, and the specs made of them. Knows nothing of caches or Keras."""
 
 import lazy_loader
 

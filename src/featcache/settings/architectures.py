@@ -64,6 +64,10 @@ def find_architecture(backbone: str) -> Architecture:
 
     Raises:
         BackboneError: there is none; the message names the nearest.
+
+    Example:
+        >>> find_architecture("VGG16").minimum
+        32
     """
     known = architectures()
     if backbone.lower() in known:

@@ -44,6 +44,10 @@ class AugmentPolicy:
 
         Raises:
             SettingsError: an unknown change, or an amount that isn't a number or out of range.
+
+        Example:
+            >>> AugmentPolicy.parse("rotation 15, flip").rotation
+            15.0
         """
         amounts: dict[str, float | bool] = {}
         for part in filter(None, (part.strip() for part in text.split(","))):

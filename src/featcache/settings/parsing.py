@@ -235,6 +235,11 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     Raises:
         SettingsError: an unknown name, a value of the wrong kind or out of range.
         BackboneError: no such backbone, or an image size below its minimum.
+
+    Example:
+        >>> settings = parse_settings({"Heads": {"folds": "10"}})
+        >>> settings.heads.folds, settings.features.image_size
+        (10, 48)
     """
     check_names(sections)
     values = {name: _parse_section(name, sections.get(name, {})) for name in SECTIONS}

@@ -49,6 +49,10 @@ def rates(schedule: tuple[Phase, ...], epoch: int, steps: int) -> list[float]:
 
     Raises:
         IndexError: the schedule has fewer epochs.
+
+    Example:
+        >>> rates((Phase(1e-3, 1), Phase(1e-2, 2)), epoch=1, steps=3)
+        [0.01, 0.01, 0.01]
     """
     first = 0
     for phase in schedule:

@@ -103,6 +103,10 @@ class Tap:
 
         Raises:
             SettingsError: the text is none of these.
+
+        Example:
+            >>> Tap.parse("block5_pool:avg").name
+            'block5_pool_avg'
         """
         layer, _, pooling = text.strip().partition(":")
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", layer):

@@ -1,7 +1,7 @@
-"""What each stage does, as public functions free of Luigi: read files, work, write files, return one line about the result.
+"""The work of each stage, as functions free of Luigi: read files, compute, write files, return one line about the result.
 
 Each takes the `Project`, which knows where artifacts are and which keys they carry, and reports to a `Progress`.
-Keras is imported only inside what really computes.
+Keras is imported only inside the functions that compute.
 """
 
 import lazy_loader

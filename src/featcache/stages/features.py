@@ -75,7 +75,7 @@ def resolve_features(project: Project, progress: Progress) -> None:
     spec = project.settings.features
     recorded, digest = project.resolved("weights"), project.weights_digest()
     if recorded is None or digest is None or recorded.get("digest") != digest:
-        project.record_resolved("weights", resolve_weights(spec, progress).record())
+        project.record_resolved("weights", resolve_weights(spec, progress).record(spec))
     if project.precision() is None:
         chosen = choose_precision(spec.precision, gpu_capability_of(project))
         record = {"setting": spec.precision, "value": chosen.name, "reason": chosen.reason}

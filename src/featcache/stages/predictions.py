@@ -4,9 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from featcache.cache import Reader, Status, checked_cache, open_cache
+from featcache.cache import Reader, Status, checked_cache
 from featcache.core.disk import replacing_folder
 from featcache.core.formatting import pluralize
 from featcache.core.json_records import write_json
@@ -14,7 +13,7 @@ from featcache.core.progress import Progress
 from featcache.core.rows import Rows
 from featcache.dataset import Manifest
 from featcache.errors import CacheMismatchError, SubmissionError
-from featcache.project import Artifact, Project, class_prior
+from featcache.project import Artifact, Project
 from featcache.stages.convnets import RowParts, predict_convnets
 from featcache.training import RECORDED, Float32s, check_members, load_bag, stored_members, write_predictions
 
@@ -24,7 +23,7 @@ PROBABILITIES_FILE = "probabilities.npy"
 def predict_rows(project: Project, progress: Progress) -> str:
     """Let every member predict the rows of `valid` and `test`, and keep the probabilities.
 
-    Rows without features get the classes' shares among the training rows.
+    Rows without features get NaN.
 
     Raises:
         SubmissionError: there are no rows to predict.
@@ -35,12 +34,11 @@ def predict_rows(project: Project, progress: Progress) -> str:
     if not splits:
         advice = "put images into PATH/test, or run Submit, which ends with the out-of-fold scores"
         raise SubmissionError(f"source={project.settings.dataset.source!r} has no test images to predict: {advice}")
-    prior = class_prior(open_cache(project.features("train", 0).path))
     manifest, sources = Manifest.load(project.folder), project.member_sources()
     progress.start("predicting", len(splits) * sum(map(len, sources.values())), "sources of members")
     try:
         for split in splits:
-            count = _predict_split(project, sources, manifest.splits[split], split, prior, progress)
+            count = _predict_split(project, sources, manifest.splits[split], split, progress)
     finally:
         progress.finish()
     rows = " · ".join(f"{split} {len(manifest.splits[split]):,}" for split in splits)
@@ -52,7 +50,6 @@ def _predict_split(
     sources: Mapping[str, Sequence[Artifact]],
     rows: Rows,
     split: str,
-    prior: npt.NDArray[np.float64],
     progress: Progress,
 ) -> int:
     """Write one split's predictions; return how many members there are."""
@@ -61,7 +58,7 @@ def _predict_split(
         checked_cache(project.features(split, 0).path),
         project.predictions(split),
     )
-    usable, shares = reader.status == Status.OK, prior.astype(np.float32)
+    usable = reader.status == Status.OK
 
     def parts() -> Iterator[tuple[int, slice, Float32s]]:
         first = 0
@@ -75,7 +72,7 @@ def _predict_split(
                             f"{len(values)} members were predicted by where {len(own)} are recorded, {own[0]!r} first: "
                             "run TrainHeads with --rerun"
                         )
-                    yield first, place, np.where(np.isnan(values) | ~usable[place, None], shares, values)
+                    yield first, place, np.where(usable[place, None], values, np.float32(np.nan))
                 first += len(own)
                 progress.advance(1)
 

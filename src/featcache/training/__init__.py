@@ -1,4 +1,4 @@
-"""What is trained on cached features and on images: heads and convnets, folds, predictions, metrics."""
+"""Heads and convnets, folds, predictions and metrics. Knows nothing of the ensemble."""
 
 import lazy_loader
 

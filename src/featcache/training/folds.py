@@ -41,6 +41,12 @@ def assign_folds(
     Raises:
         TrainingError: fewer rows or groups than folds, or a class that can't be trained on and scored: no row or one,
             all rows in one group, or always in one fold.
+
+    Example:
+        >>> labels = np.array([0, 0, 1, 1, -1])
+        >>> folds = assign_folds(labels, [""] * 5, folds=2, seed=0)
+        >>> sorted(folds[:2].tolist()), sorted(folds[2:4].tolist()), int(folds[4])
+        ([0, 1], [0, 1], -1)
     """
     labels = np.asarray(labels)
     known = np.flatnonzero(labels >= 0)

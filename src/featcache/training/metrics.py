@@ -104,6 +104,10 @@ def log_loss(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.int
 
     Raises:
         TrainingError: no rows, or NaN in a row.
+
+    Example:
+        >>> round(log_loss(np.array([[0.5, 0.5], [0.1, 0.9]]), np.array([0, 1])), 3)
+        0.399
     """
     _check(probabilities, labels)
     return float(row_losses(probabilities[np.arange(len(labels)), labels]).mean())
@@ -159,6 +163,12 @@ def bootstrap(several: Iterable[RowScores], groups: Sequence[str] = (), seed: in
 
     Raises:
         TrainingError: there is nothing to draw.
+
+    Example:
+        >>> probabilities, labels = np.array([[0.8, 0.2]] * 10), np.array([0] * 9 + [1])
+        >>> interval = bootstrap([judge_parts([(slice(None), probabilities)], labels)])[0]
+        >>> interval.accuracy[0] < 0.9 <= interval.accuracy[1]
+        True
     """
     units: npt.NDArray[np.intp] | None = None
     sums: list[npt.NDArray[Any]] = []

@@ -77,10 +77,15 @@ class Predictions:
 
     def scored(self) -> "Predictions":
         """Return the rows whose label is known and that every member has a prediction for."""
-        complete = self.labels >= 0
+        known = (self.labels >= 0) & self.predicted()
+        return self if known.all() else self.take(np.flatnonzero(known))
+
+    def predicted(self) -> npt.NDArray[np.bool_]:
+        """Return (n,) whether every member has a prediction for a row."""
+        found = np.ones(len(self.ids), bool)
         for rows, values in table_parts(self.probabilities):
-            complete[rows] &= ~np.isnan(values).any(axis=(0, 2))
-        return self if complete.all() else self.take(np.flatnonzero(complete))
+            found[rows] = ~np.isnan(values).any(axis=(0, 2))
+        return found
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write `OUT_OF_FOLD_FILE`, and `FOLDS_FILE` where there are folds, into a folder that isn't published yet.

@@ -62,6 +62,14 @@ def decode_rgb(content: bytes, size: int | None) -> npt.NDArray[np.uint8]:
     Raises:
         RejectedImageError: it is none of these formats, of a kind that isn't read, damaged, truncated, or larger than
             `MAX_PIXELS`.
+
+    Example:
+        >>> import io
+        >>> file = io.BytesIO()
+        >>> Image.new("RGB", (40, 30), "red").save(file, "PNG")
+        >>> pixels = decode_rgb(file.getvalue(), 8)
+        >>> pixels.shape, pixels[0, 0].tolist()
+        ((8, 8, 3), [255, 0, 0])
     """
     with as_it_came():
         rules = decoding_rules(content)

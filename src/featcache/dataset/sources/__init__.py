@@ -1,1 +1,1 @@
-"""One module a source."""
+"""One module per source."""

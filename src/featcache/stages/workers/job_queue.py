@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from featcache.core.progress import Progress
 from featcache.errors import ClusterError
@@ -13,6 +13,8 @@ from featcache.stages.workers.worker import WorkerContract
 
 if TYPE_CHECKING:
     from distributed import Future
+
+    from featcache.stages.workers.client import Cluster
 
 PATIENCE_SECONDS = 120.0  # how long a scheduler or all workers may be gone
 POLL_SECONDS = 1.0
@@ -35,26 +37,6 @@ class Job:
     examine: Callable[..., str] | None = None
 
 
-class Workers(Protocol):
-    """What a job queue needs of `featcache.stages.workers.client.Cluster`, where its methods are described."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it can still be used."""
-
-    def refresh(self) -> dict[str, int]:
-        """The workers that are there now, address -> jobs at once."""
-
-    def submit(self, contract: WorkerContract, job: Job) -> "Future[Any]":
-        """Hand over a job."""
-
-    def reconnect(self, progress: Progress) -> None:
-        """Connect again after the scheduler was gone."""
-
-    def verify(self, contract: WorkerContract) -> None:
-        """Check that every worker fits."""
-
-
 class JobQueue:
     """Keeps the workers busy, and no more than that, so that nobody's death takes much with it.
 
@@ -64,7 +46,7 @@ class JobQueue:
     """
 
     def __init__(
-        self, cluster: "Workers", contract: WorkerContract, progress: Progress, *, one_each: bool = False
+        self, cluster: "Cluster", contract: WorkerContract, progress: Progress, *, one_each: bool = False
     ) -> None:
         self.fatal: list[Job] = []
         self.finished: list[tuple[Job, Any]] = []

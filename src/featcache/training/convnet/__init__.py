@@ -1,1 +1,1 @@
-"""Small networks trained end to end on augmented images."""
+"""Convnets: small networks trained end to end on augmented images."""
