@@ -383,7 +383,7 @@ def test_a_folder_that_may_not_be_looked_into(littered, closed, status):
     assert done.returncode == 0
     told = done.stdout.splitlines()[-1]
     assert told == str([status] * 4) if closed in ("out", ".") else told.startswith("[0, ")
-    assert "may not be looked into" in done.stderr or closed not in ("out", ".")
+    assert "without read permission" in done.stderr or closed not in ("out", ".")
 
 
 def test_records_that_are_no_files_are_no_more_than_not_complete(littered):
