@@ -131,7 +131,7 @@ def test_killed_between_folds_it_goes_on_with_the_next(project, monkeypatch):
         trained.append(fold)
         return train(plan, data, seed, fold, *rest)
 
-    monkeypatch.setattr(trainer, "train_network", note)
+    monkeypatch.setattr("featcache.training.train_network", note)
     assert project.run("TrainConvNets") == ["TrainConvNets"]
     assert trained == [1]
     assert said_by(project) == expected
