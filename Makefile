@@ -22,10 +22,11 @@ submit: $(VENV)/.installed  ## Set up, and take the embedded digits to a checked
 test: $(VENV)/.developed  ## Set up, and run the tests (set FEATCACHE_SHARED for those on real data)
 	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),-n $(JOBS) --dist loadfile)
 
-lint: $(VENV)/.developed  ## Check format, style and types
+lint: $(VENV)/.developed  ## Check format, style, types and spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 docs: $(VENV)/.documented  ## Build the documentation into build/docs; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -n -q docs build/docs

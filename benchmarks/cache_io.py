@@ -107,7 +107,8 @@ class Subject:
 
     def open_array(self) -> np.ndarray:
         """The NumPy file, mapped."""
-        return np.load(self.array, mmap_mode="r")
+        mapped: np.ndarray = np.load(self.array, mmap_mode="r")
+        return mapped
 
 
 def forget(path: Path) -> None:
@@ -161,7 +162,7 @@ class Reading:
         del self._opened
 
 
-def measure(way: Callable[[], None], nbytes: int = 0) -> float:
+def measure(way: Callable[[], object], nbytes: int = 0) -> float:
     """Seconds of one call, its preparation not counted; `nbytes` are got from the host before."""
     touched = np.empty(nbytes, np.uint8)
     touched[::PAGE] = 1

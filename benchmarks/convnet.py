@@ -39,7 +39,7 @@ def open_variant(precision: str, normal: type, steps: int):
     labels = generator.integers(0, 10, rows)
     plan = ConvNetPlan(28, 1, 10, (Phase(3e-3, ROUNDS, ONE_CYCLE),), BATCH, precision)
     training = Training(images, labels, np.arange(rows), np.arange(0), 0, 0)
-    model.ChannelNormalization = normal
+    model.ChannelNormalization = normal  # type: ignore[misc,assignment]  # the variant
     learner = trainer._learner(plan, training)
 
     def epoch(number: int) -> float:
@@ -52,7 +52,7 @@ def open_variant(precision: str, normal: type, steps: int):
 
 if __name__ == "__main__":
     epochs = {name: open_variant(*variant) for name, variant in VARIANTS.items()}
-    speeds = {name: [] for name in VARIANTS}
+    speeds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for number in range(ROUNDS):
         for name, epoch in epochs.items():
             speed = epoch(number)

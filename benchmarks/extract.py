@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from featcache.core.progress import Silent
+from featcache.core.rows import Rows
 from featcache.dataset.listing import build_manifest
 from featcache.dataset.sources.source import open_source
 from featcache.features.backbone import load_backbone
@@ -51,11 +52,9 @@ class Case:
         self.split = "train"
         rows = self.manifest.splits["train"]
         keep = range(min(limit, len(rows)))
-        self.rows = type(rows)(
-            *[[column[i] for i in keep] for column in (rows.ids,)],
-            rows.labels[: len(keep)],
-            *[[column[i] for i in keep] for column in (rows.groups, rows.digests, rows.reasons, rows.locations)],
-        )
+        columns = (rows.ids, rows.groups, rows.digests, rows.reasons, rows.locations)
+        ids, groups, digests, reasons, locations = ([column[i] for i in keep] for column in columns)
+        self.rows = Rows(ids, rows.labels[: len(keep)], groups, digests, reasons, locations)
         self.weights = resolve_weights(self.spec, Silent())
         self.backbone = load_backbone(self.spec, self.weights, "bfloat16")
         self.backbone.settle()
@@ -86,7 +85,7 @@ class Case:
         begun = time.perf_counter()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             pairs = zip(self.rows.locations, self.rows.digests, strict=True)
-            list(pool.map(lambda pair: self.load(*pair, self.size), pairs, chunksize=16))
+            list(pool.map(lambda pair: self.load(pair[0], pair[1], self.size), pairs, chunksize=16))
         return time.perf_counter() - begun
 
     def openvino(self) -> Callable[[], float] | None:

@@ -155,7 +155,7 @@ def profile(features: int, heads: int) -> None:
 
     data = examples(features)
     plan = recipe(features, len(data.labels))
-    trainer.ThreadPoolExecutor = _SameThread  # type: ignore[misc,assignment]  # all that is used of it
+    trainer.ThreadPoolExecutor = _SameThread  # type: ignore[attr-defined,assignment]  # all that is used of it
     watch = cProfile.Profile()
     watch.runcall(trainer.train_heads, data, plan, range(heads // FOLDS), Silent())
     pstats.Stats(watch).sort_stats("tottime").print_stats(12)

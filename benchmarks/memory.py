@@ -91,7 +91,7 @@ def index() -> None:
     """List the images: stat, read, digest; whether PIL could decode them isn't asked."""
     from featcache.dataset.sources import folder
 
-    folder.header_fault = lambda _: ""
+    folder.header_fault = lambda *_: ""  # type: ignore[attr-defined]
     stage("index_images")()
 
 
@@ -112,8 +112,8 @@ def extract() -> None:
             return {"block5_pool": drawn}
 
     black = np.zeros((32, 32, 3), np.uint8)
-    FolderSource.load = lambda *_: black
-    features.resolved_backbone = lambda *_: Stub()
+    FolderSource.load = lambda *_: black  # type: ignore[method-assign]
+    features.resolved_backbone = lambda *_: Stub()  # type: ignore[attr-defined,assignment]
     found = project()
     for split in ("train", "test"):
         stages.extract_split(found, split, Silent(), [0])
@@ -226,7 +226,7 @@ def main() -> None:
         folder = wanted.folder / str(n)
         build(folder, n, wanted.classes)
         for name in subjects:
-            words = [sys.executable, Path(__file__).absolute(), "--measure", name]
+            words = [sys.executable, str(Path(__file__).absolute()), "--measure", name]
             done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, cwd=folder)
             cells[name].append(done.stdout.splitlines()[-1])
             print(f"{n:,} rows, {name}: {cells[name][-1]}", file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ SIZE = 96
 PRECISIONS = ("float32", "bfloat16")
 
 
-def run(name: str, precision: str, artifacts: Path) -> dict:
+def run(name: str, precision: str, artifacts: Path) -> dict[str, Any]:
     """Take a data set to its submission; return the submission's record."""
     settings = {
         "Dataset-name": name,
@@ -33,9 +34,10 @@ def run(name: str, precision: str, artifacts: Path) -> dict:
         "Paths-artifacts": artifacts,
     }
     words = [f"--{key}={value}" for key, value in settings.items()]
-    command = [Path(sys.executable).with_name("luigi"), "--module", "pipeline", "Submit", *words]
+    command = [str(Path(sys.executable).with_name("luigi")), "--module", "pipeline", "Submit", *words]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return json.loads((artifacts / name / "submission.json").read_text())
+    record: dict[str, Any] = json.loads((artifacts / name / "submission.json").read_text())
+    return record
 
 
 def cosines(name: str, folders: list[Path]) -> np.ndarray:
@@ -52,7 +54,7 @@ def cosines(name: str, folders: list[Path]) -> np.ndarray:
     return np.concatenate(found)
 
 
-def told(scores: dict) -> str:
+def told(scores: dict[str, float]) -> str:
     """Accuracy / log-loss."""
     return f"{scores['accuracy']:.4f} / {scores['log_loss']:.4f}"
 

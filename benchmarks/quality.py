@@ -14,6 +14,7 @@ import gzip
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
@@ -28,7 +29,7 @@ from featcache.cache.reader import open_cache
 from featcache.core.progress import Silent
 from featcache.ensemble.combination import normalised
 from featcache.ensemble.ensemble import Ensemble
-from featcache.project.members import out_of_fold
+from featcache.project.members import out_of_fold, predictions_of
 from featcache.project.project import Project
 from featcache.settings.parsing import parse_settings
 from featcache.training.metrics import bootstrap, judge, scores
@@ -53,7 +54,7 @@ def lightgbm():  # its import is slow and its package is in the bench extra only
     return LGBMClassifier(random_state=0, n_jobs=1, verbose=-1)
 
 
-PEERS = {
+PEERS: dict[str, list[Any]] = {
     "LogisticRegressionCV": [
         lambda: LogisticRegressionCV(
             Cs=np.geomspace(1e-4, 1, 5), cv=3, scoring="neg_log_loss", max_iter=300, l1_ratios=(0,),
@@ -115,7 +116,7 @@ def train(made: Project) -> tuple[Predictions, Predictions | None]:
     if not made.scored_splits():
         return out_of_fold(made), None
     stages.predict_rows(made, Silent())
-    return out_of_fold(made), Predictions.load(made.predictions("test").path)
+    return out_of_fold(made), predictions_of(made, "test")
 
 
 def peer(make, made: Project, known: Predictions):
@@ -123,6 +124,7 @@ def peer(make, made: Project, known: Predictions):
     rows = open_cache(made.features("train", 0).path)[TAP]
     rows = rows.reshape(len(rows), -1).astype(np.float32)
     labels, folds = known.labels, known.folds
+    assert folds is not None, "predictions out of fold"
     test = None
     if "test" in made.scored_splits():
         test = open_cache(made.features("test", 0).path)[TAP]
@@ -149,7 +151,7 @@ def kept(folder: Path, name: str, which: str, made: Project, known: Predictions)
             np.savez(path, told=told, on_test=on_test)
         with np.load(path) as stored:
             found.append((stored["told"], stored["on_test"]))
-    scored = known.folds >= 0
+    scored = np.asarray(known.folds) >= 0
     return min(found, key=lambda each: scores(each[0][scored], known.labels[scored]).log_loss)
 
 
@@ -162,7 +164,9 @@ def compare(name: str, folder: Path) -> list[str]:
     known, on_test = train(made)
     stages.build_ensemble(made, Silent())
     built = Ensemble.load(made.ensemble().path)
-    entries = {"ensemble": (built.apply_nested(known), built.apply(on_test) if on_test else None)}
+    entries: dict[str, tuple[Any, Any]] = {
+        "ensemble": (built.apply_nested(known), built.apply(on_test) if on_test else None)
+    }
     best = known.members.index(built.best_single)
     entries[f"best member, {built.best_single}"] = (
         known.probabilities[best], on_test.probabilities[best] if on_test else None,
@@ -177,7 +181,7 @@ def compare(name: str, folder: Path) -> list[str]:
 
 def row(name: str, who: str, known: Predictions, on_test: Predictions | None, told, tested) -> str:
     """One competitor's line."""
-    scored = known.folds >= 0
+    scored = np.asarray(known.folds) >= 0
     cells = [name, who, *score_cells(told[scored], known.labels[scored])]
     cells += score_cells(tested, on_test.labels) if on_test and tested is not None else ["", "", "", ""]
     return f"| {' | '.join(cells)} |"

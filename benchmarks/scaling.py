@@ -106,7 +106,10 @@ def load_backbones(project: Project, cluster: Cluster) -> None:
 
 def compute_nothing(project: Project) -> None:
     """On a worker: what it does once, and one forward pass."""
+    from featcache.features.backbone import Backbone
+
     backbone = worker_backbone(project)
+    assert isinstance(backbone, Backbone)
     backbone.settle()  # else it would compile again after a minute of computing
     backbone.forward(np.zeros((backbone.batch_size, 48, 48, 3), np.uint8))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import luigi
 from luigi.cmdline_parser import CmdlineParser
@@ -35,6 +36,7 @@ class output(luigi.Config):  # noqa: N801 - a section of Luigi's kind, as [core]
 
 
 _kept: list[Project] = []
+_of_command_line: "WeakKeyDictionary[CmdlineParser, Project]" = WeakKeyDictionary()
 
 
 def keep_project(project: Project) -> None:
@@ -48,9 +50,15 @@ def current_project() -> Project:
     Raises:
         SettingsError: a value is of the wrong kind or out of range.
     """
-    if _kept and CmdlineParser.get_instance() is None:
+    parser = CmdlineParser.get_instance()
+    if parser in _of_command_line:
+        return _of_command_line[parser]
+    if parser is None and _kept:
         return _kept[0]
-    return _project(tuple(_texts(section) for section in SECTIONS))
+    project = _project(tuple(_texts(section) for section in SECTIONS))
+    if parser is not None:
+        _of_command_line[parser] = project
+    return project
 
 
 def _texts(section: str) -> tuple[str, ...]:
@@ -62,6 +70,7 @@ def _texts(section: str) -> tuple[str, ...]:
 def forget_projects() -> None:
     """Begin another run, which lists the source again: for notebooks and tests that call `luigi.build` more than once."""
     _project.cache_clear()
+    _of_command_line.clear()
 
 
 @lru_cache(maxsize=4)

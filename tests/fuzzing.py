@@ -150,7 +150,7 @@ def make_project(folder):
     record = {"key": submission.key, "run": "r", "content_digest": "d", "files": {}}
     write_json(submission.path, record)
     write_json(folder / "out/submission.json", record)
-    names = ("manifest.csv", "manifest.json", "listing.csv", "listing.json", "resolved.json", "submission.json")
+    names = ("manifest.arrow", "manifest.json", "listing.csv", "listing.json", "resolved.json", "submission.json")
     return [*(folder / "out" / name for name in names), ensemble.path, submission.path]
 
 

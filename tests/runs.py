@@ -78,7 +78,7 @@ def contents(artifacts):
                         value = np.asarray(file[dataset][()])
                         texts = value.dtype == object
                         found[f"{name}/{dataset}"] = b"\0".join(value) if texts else value.tobytes()
-        elif path.name in ("submission.csv", "manifest.csv", "rejected.csv", "bag.npz") or path.suffix == ".npy":
+        elif path.name in ("submission.csv", "manifest.arrow", "rejected.csv", "bag.npz") or path.suffix == ".npy":
             found[name] = path.read_bytes()
     return found
 

@@ -133,7 +133,7 @@ def test_keep_bytes_keeps_the_newest(project, capsys):
              if p.stat().st_mtime < time.time() - 5000}  # fmt: skip
     assert len(bags) == 5
     size = caches[0].stat().st_size
-    leftover = old_leftover(project.artifacts / ".tmp-00000000-manifest.csv")
+    leftover = old_leftover(project.artifacts / ".tmp-00000000-manifest.arrow")
     for keep, gone in (
         (size, {caches[1], *bags, leftover}),
         (size - 1, {*caches, *bags, leftover}),
@@ -207,7 +207,7 @@ def test_images_that_changed_make_no_cache_unreached(project, capsys):
     ("section", "values", "match"),
     [
         ("Features", {"weights": "imagenet"}, "weights or precision are not resolved yet"),
-        ("Dataset", {"path": "nowhere"}, "expected the folder of the images"),
+        ("Dataset", {"path": "nowhere"}, "is not a folder of images"),
     ],
 )
 def test_nothing_is_removed_while_it_is_not_known_what_is_reached(project, capsys, section, values, match):

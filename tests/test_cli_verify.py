@@ -257,7 +257,7 @@ def test_class_names_are_held_to_the_key(project, capsys):
 @pytest.mark.parametrize(
     ("pattern", "cut", "text"),
     [
-        ("manifest.csv", 40, "run IndexImages again"),
+        ("manifest.arrow", 40, "run IndexImages again"),
         ("heads/*/bag.npz", 3000, "expected a bag of heads"),
         ("heads/*/*.keras", 100, "is not a Keras model"),
         ("heads/*/out_of_fold.npy", 200, "out_of_fold.npy: checksum mismatch"),

@@ -375,7 +375,7 @@ def test_15_the_disk_is_full(tmp_path):
     assert featcache.open(write_cache(tmp_path / "a.h5", rows)).complete
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "manifest.csv", "listing.json", "listing.csv", "resolved.json"])
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.arrow", "listing.json", "listing.csv", "resolved.json"])
 @pytest.mark.parametrize("left", [0, 0.5])
 def test_15_bookkeeping_is_cut_short(tmp_path, name, left):
     """litData#403: a truncated config file, and nothing could be resumed."""

@@ -146,7 +146,7 @@ def test_an_image_that_became_something_else_is_no_hang(tmp_path, make):
     rows = build_manifest(DatasetSpec("x", "folder", root), tmp_path / "out").splits["train"]
     (root / rows.locations[0]).unlink()
     make(root / rows.locations[0])
-    with pytest.raises(SourceError, match=r"img_1.png' (can't be read|is gone)"):
+    with pytest.raises(SourceError, match=r"img_1.png' (can't be read|was deleted)"):
         open_source(DatasetSpec("x", "folder", root)).load(rows.locations[0], rows.digests[0], 8)
 
 
@@ -241,7 +241,7 @@ def test_a_home_that_is_nowhere(monkeypatch):
 )
 def test_a_data_set_elsewhere(tmp_path, path, what):
     spec = DatasetSpec("x", "folder", Path(path))
-    with pytest.raises(SourceError, match=rf"expected the folder of the images; got {what}"):
+    with pytest.raises(SourceError, match=rf"is not a folder of images but {what}"):
         build_manifest(spec, tmp_path)
     assert listing.list_files(spec) is None
 
@@ -424,8 +424,8 @@ except FeatcacheError as error:
         ("train/bees", 0, "bees' can't be listed: Permission denied"),
         ("train", 0o644, "can't be listed: Permission denied"),
         ("test", 0, "test' can't be listed: Permission denied"),
-        (".", 0o644, "expected a folder; got permission denied"),
-        ("..", 0o644, "expected the folder of the images; got permission denied"),
+        (".", 0o644, "is not a folder but permission denied"),
+        ("..", 0o644, "is not a folder of images but permission denied"),
     ],
 )
 def test_what_may_not_be_read(tmp_path, closed, mode, said):

@@ -194,7 +194,7 @@ def _files(artifact: Artifact) -> list[Path]:
     """The existing files of an artifact: of the manifest both, of results all in the folder that the key names."""
     path = artifact.path
     if path.name == "manifest.json":
-        files = [path, path.with_name("manifest.csv")]
+        files = [path, path.with_name("manifest.arrow")]
     elif path.suffix == ".h5" or path.name == "features.json":
         files = [path]
     else:
