@@ -1,4 +1,4 @@
-"""`featcache export`: a cache as plain files."""
+"""`featcache export`: a cache as plain files, predictions as one table."""
 
 import argparse
 from pathlib import Path
@@ -6,23 +6,38 @@ from pathlib import Path
 from featcache.cli.command import Command, argument
 from featcache.cli.output import print_result
 from featcache.core.formatting import printable
+from featcache.errors import SettingsError
+
+_TABLES = ("csv", "parquet")
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from featcache.cache import export_npy
+    is_predictions = arguments.file.suffix == ".json"
+    form = arguments.to or ("csv" if is_predictions else "npy")
+    if is_predictions != (form in _TABLES):
+        raise SettingsError(
+            f"--to={form} is not for {arguments.file}: npy is for caches, csv and parquet for predictions"
+        )
+    if is_predictions:
+        from featcache.inspection import export_predictions
 
-    record = {"files": [str(path) for path in export_npy(arguments.file, arguments.folder)]}
+        paths = [export_predictions(arguments.file, arguments.target, form)]
+    else:
+        from featcache.cache import export_npy
+
+        paths = export_npy(arguments.file, arguments.target)
+    record = {"files": [str(path) for path in paths]}
     return print_result(arguments, record, lambda record: list(map(printable, record["files"])))
 
 
 COMMAND = Command(
     "export",
-    "a cache as plain NumPy files",
-    "Write a cache as .npy files and rows.csv.",
+    "a cache as plain NumPy files, predictions as a table",
+    "Write a cache as .npy files and rows.csv, or predictions as a table with ids.",
     _export,
     [
-        argument("file", type=Path, metavar="FILE", help="a finished feature cache"),
-        argument("--to", choices=("npy",), default="npy", help="the form; default: npy"),
-        argument("folder", type=Path, metavar="DIR", help="the new folder"),
+        argument("file", type=Path, metavar="FILE", help="a finished feature cache, or predictions.json, bag.json"),
+        argument("--to", choices=("npy", *_TABLES), help="the form; default: npy for a cache, csv for predictions"),
+        argument("target", type=Path, metavar="TARGET", help="the new folder, or the table's file"),
     ],
 )

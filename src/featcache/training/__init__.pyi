@@ -69,5 +69,6 @@ from .predictions import (
     joined_members as joined_members,
     stored_members as stored_members,
     stored_probabilities as stored_probabilities,
+    stored_rows_key as stored_rows_key,
     write_predictions as write_predictions,
 )

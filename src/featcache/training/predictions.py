@@ -134,6 +134,16 @@ def stored_members(record: Path) -> tuple[str, ...]:
         return tuple(map(str, stored["members"]))
 
 
+def stored_rows_key(record: Path) -> str:
+    """Return the `Rows.key` of the rows that recorded predictions are of.
+
+    Raises:
+        CacheFormatError: it is absent or damaged.
+    """
+    with _reading(record) as stored:
+        return str(stored["rows"])
+
+
 def stored_probabilities(record: Path) -> Float32s:
     """Return the recorded (m, n, C) float32 alone, for which no rows are needed.
 
