@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from featcache.cache import PARTIAL_SUFFIX, CacheFault, Reader, check_cache, file_key, open_cache
+from featcache.cache import PARTIAL_SUFFIX, Reader, check_cache, file_key, open_cache
 from featcache.core import keys
 from featcache.core.json_records import read_json
 from featcache.core.paths import is_file, regular
@@ -80,16 +80,12 @@ def _guarded(path: Path, found: Iterator[Fault]) -> Iterator[Fault]:
 
 def cache_faults(path: Path) -> Iterator[Fault]:
     """Yield every fault of a feature cache, finished or not, in flat memory."""
-    yield from map(_with_cause, check_cache(path))
+    for found in check_cache(path):
+        cause = FILE if found.error is None else DISK if found.error.errno in _DISK_ERRORS else UNKNOWN
+        yield Fault(cause, found.message)
     with suppress(CacheError):  # of a structure that is damaged, which is reported already
         if not path.name.endswith(PARTIAL_SUFFIX):
             yield from _listed_rows(open_cache(path, partial=True))
-
-
-def _with_cause(found: CacheFault) -> Fault:
-    if found.error is None:
-        return Fault(FILE, found.message)
-    return Fault(DISK if found.error.errno in _DISK_ERRORS else UNKNOWN, found.message)
 
 
 def _listed_rows(reader: Reader) -> Iterator[Fault]:
