@@ -170,7 +170,7 @@ def test_weights_that_are_not_there(setting: str, message: str) -> None:
 
 
 def test_a_model_file_has_its_own_weights(tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match="weights='random' can't be used: .* has its own weights"):
+    with pytest.raises(BackboneError, match=r"weights='random' can't be used: .* has its own weights"):
         known_digest(FeaturesSpec(backbone=str(tmp_path / "net.keras"), weights="random"), None)
 
 
