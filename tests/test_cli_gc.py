@@ -135,7 +135,7 @@ def test_keep_bytes_keeps_the_newest(project, capsys):
 @pytest.mark.parametrize("text", ["-1", "five", "5XB"])
 def test_keep_bytes_is_a_size(text, capsys):
     assert main(["gc", f"--keep-bytes={text}"]) == 2
-    assert "expected bytes" in capsys.readouterr().err
+    assert "is not a size: give bytes" in capsys.readouterr().err
 
 
 def test_a_partial_that_a_live_writer_holds_stays(project, capsys):
