@@ -91,7 +91,7 @@ def index() -> None:
     """List the images: stat, read, digest; whether PIL could decode them isn't asked."""
     from featcache.dataset.sources import folder
 
-    folder.header_fault = lambda _: ""  # type: ignore[attr-defined,assignment]
+    folder.header_fault = lambda *_: ""  # type: ignore[attr-defined]
     stage("index_images")()
 
 

@@ -56,7 +56,7 @@ def _only_report_failed(task: luigi.Task, why: str) -> str:
     if task.task_family != "WriteReport":
         return ""
     if submission.is_complete():
-        done = f"the submission is written and checked ({submission.content})"
+        done = f"the submission is written and checked ({submission.shown})"
     elif "test" not in project.splits() and project.ensemble().is_complete():
         done = "everything else is complete"  # there is nothing to submit
     else:

@@ -97,6 +97,10 @@ class Stage(luigi.Task):
         finally:
             progress.finish()
 
+    def is_stored(self) -> bool:
+        """Whether the results are there, and only the copies that are shown may not be theirs."""
+        return not self.rerun and all(artifact.is_stored() for artifact in self.artifacts())
+
     def run(self) -> Iterator[list[luigi.Task]] | None:
         """Work, unless another run did it since the scheduling."""
         with self.exclusive(self.deps()) as progress:
@@ -237,21 +241,29 @@ class WriteSubmission(Stage):
 
     priority = 1  # before the report, so that no failure of the report delays it
 
+    def requires(self) -> list[luigi.Task]:
+        """Nothing where the submission of these settings only has to be shown."""
+        return [] if self.is_stored() else super().requires()
+
     def artifacts(self) -> list[Artifact]:
         return [current_project().submission()]
 
     def work(self, progress: StageProgress) -> str:
-        return stages.write_submission(current_project(), progress)
+        return stages.write_submission(current_project(), progress, fresh=self.rerun)
 
 
 class WriteReport(Stage):
     """Write one page about the run: scores, curves, confusions, likely label errors, a map of the features."""
 
+    def requires(self) -> list[luigi.Task]:
+        """Nothing where the report of these settings only has to be shown."""
+        return [] if self.is_stored() else super().requires()
+
     def artifacts(self) -> list[Artifact]:
         return [current_project().report()]
 
     def work(self, progress: StageProgress) -> str:
-        return stages.write_report(current_project(), progress)
+        return stages.write_report(current_project(), progress, fresh=self.rerun)
 
 
 class Submit(Stage):

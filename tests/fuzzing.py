@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ import featcache
 from featcache.cache.row_lookup import find_rows
 from featcache.cache.writer import CacheWriter
 from featcache.core.folder_lock import LOCK_NAME, folder_lock
+from featcache.core.json_records import write_json
+from featcache.core.rows import Rows
 from featcache.dataset.listing import build_manifest, current_key, list_files
 from featcache.dataset.manifest import Manifest
 from featcache.dataset.sources.source import open_source
@@ -30,15 +33,14 @@ from featcache.errors import FeatcacheError
 from featcache.project.project import Project
 from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.specs import DatasetSpec, HeadsSpec
-from featcache.training.heads.bag import Bag, HeadId, History
-from featcache.training.heads.bag_file import load_bag, write_bag
+from featcache.training.heads.bag import Bag, HeadId, History, load_bag, write_bag
 from featcache.training.heads.presets import resolve_heads
 from featcache.training.metrics import Interval, Scores
-from featcache.training.prediction_file import stored_record
-from featcache.training.predictions import Predictions
+from featcache.training.predictions import Predictions, stored_members, stored_probabilities
 
 MEMORY = 4 << 30
 ROWS = make_rows(9)
+SIX = Rows(tuple("abcdéf"), np.arange(6, dtype=np.int32) % 3, [""] * 6, ["d"] * 6, [""] * 6)
 
 
 def make_cache(folder):
@@ -75,16 +77,17 @@ def resume_cache(folder):
 def make_predictions(folder):
     values = np.random.default_rng(0).dirichlet([1, 1, 1], (2, 6)).astype(np.float32)
     names, labels = ("ant", "bée", "cat"), np.arange(6, dtype=np.int32) % 3
-    Predictions(tuple("abcdéf"), labels, ("m1", "m2"), values, names).save(
-        folder / "test.hdf5", {"key": "k", "run": "r"}
-    )
-    return [folder / "test.hdf5"]
+    predictions = Predictions(SIX.ids, labels, ("m1", "m2"), values, names, labels % 2, rows_key=SIX.key)
+    (folder / "bag.json").write_text(json.dumps({"key": "k", "run": "r", "predictions": predictions.save(folder)}))
+    return [folder / name for name in ("bag.json", "out_of_fold.npy", "folds.npy")]
 
 
 def read_predictions(folder):
-    stored_record(folder / "test.hdf5")
-    loaded = Predictions.load(folder / "test.hdf5")
-    loaded.scored(), loaded.align(loaded.ids[:2])
+    for read in (stored_members, stored_probabilities):
+        with suppress(FeatcacheError):
+            read(folder / "bag.json")
+    loaded = Predictions.load(folder / "bag.json", SIX)
+    loaded.scored(), loaded.take(np.arange(2))
 
 
 def make_bag(folder):
@@ -97,7 +100,7 @@ def make_bag(folder):
         shapes |= {"input_mean": (2, 6), "input_variance": (2, 6)}
     weights = {name: np.abs(draw.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
     epochs = [np.zeros((1, 2), np.float32)] * 6
-    history = History(*epochs, kept=np.zeros(2, np.int32))
+    history = History(*epochs, best_epoch=np.zeros(2, np.int32))
     write_bag(Bag(plan, (6,), heads, weights, np.ones((2, 3), bool), history), folder / "bag.npz")
     return [folder / "bag.npz"]
 
@@ -139,21 +142,15 @@ def make_project(folder):
         "m1",
         {0: "m1", 1: "m2"},
         score,
+        (0.25, 0.25, 0.5),
     )
-    chosen.save(project.ensemble().path, {"key": "k", "run": "r"})
-    (folder / "out/submission.json").write_text(
-        json.dumps({"key": "k", "run": "r", "content_digest": "d", "files": {}})
-    )
-    names = (
-        "manifest.csv",
-        "manifest.json",
-        "listing.csv",
-        "listing.json",
-        "resolved.json",
-        "ensemble.json",
-        "submission.json",
-    )
-    return [folder / "out" / name for name in names]
+    ensemble, submission = project.ensemble(), project.submission()
+    chosen.save(ensemble.path, {"key": "k", "run": "r"})
+    record = {"key": submission.key, "run": "r", "content_digest": "d", "files": {}}
+    write_json(submission.path, record)
+    write_json(folder / "out/submission.json", record)
+    names = ("manifest.arrow", "manifest.json", "listing.csv", "listing.json", "resolved.json", "submission.json")
+    return [*(folder / "out" / name for name in names), ensemble.path, submission.path]
 
 
 def read_project(folder):
@@ -165,12 +162,18 @@ def read_project(folder):
         project.submission(),
         *(project.bag(*bag) for bag in project.bags()),
     ):
-        artifact.is_complete(), artifact.is_complete("run"), artifact.record()
+        (
+            artifact.is_complete(),
+            artifact.is_complete("run"),
+            artifact.is_stored(),
+            artifact.record(),
+            artifact.shown_key(),
+        )
     project.caches(), project.tap_keys(0), project.features("train", 0), project.all_features().is_complete()
     project.resolved("weights"), project.precision(), project.weights_digest()
     current_key(photos(folder), folder / "out", list_files(photos(folder)))
-    errors = []
-    for step in (lambda: Manifest.load(folder / "out"), lambda: _apply(Ensemble.load(folder / "out/ensemble.json"))):
+    errors, ensemble = [], next((folder / "out/ensembles").glob("*/ensemble.json"))
+    for step in (lambda: Manifest.load(folder / "out"), lambda: _apply(Ensemble.load(ensemble))):
         try:
             step()
         except FeatcacheError as error:

@@ -17,9 +17,9 @@ TRAIN, TEST = (
 )  # images a class: with batches of 64, five blocks of training rows (the last of 29) and one of test rows
 
 NAMES = (
-    "listing.csv", "listing.json", "manifest.csv", "manifest.json", "resolved.json", "train-*.partial.h5", "train-*-????????.h5",
-    "test-*.partial.h5", "test-*-????????.h5", "rejected.csv", "features.json", "block1_pool_avg-fast-*", "test.hdf5", "ensemble.json",
-    "submission.csv", "submission.json",
+    "listing.csv", "listing.json", "manifest.arrow", "manifest.json", "resolved.json", "train-*.partial.h5", "train-*-????????.h5",
+    "test-*.partial.h5", "test-*-????????.h5", "rejected.csv", "features.json", "block1_pool_avg-fast-*", "test-????????", "ensemble.json",
+    "????????", "submission.csv", "submission.json", "index.html", "report.json",
 )  # fmt: skip
 BOUNDARIES = [f"block:{block}" for block in range(1, 6)]
 RENAMES = [f"{when}:{name}" for name in NAMES for when in ("before", "after")]

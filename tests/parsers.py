@@ -3,7 +3,6 @@
 `benchmarks/fuzz.py` runs them under atheris; `test_parsers.py` replays what it found worth keeping, in `tests/corpus`.
 """
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,12 +106,14 @@ class Table(Files):
 
 
 class Listed(Files):
-    """`manifest.csv`, `manifest.json`, and `listing.csv` on its own."""
+    """`manifest.arrow`, `manifest.json`, and `listing.csv` on its own."""
 
     def laid_out(self) -> list[Path]:
         fuzzing.make_project(self.folder)
         self.files, self.root = list_files(fuzzing.photos(self.folder)), self.folder / "photos"
-        return [self.folder / "out" / name for name in ("manifest.csv", "manifest.json", "listing.csv", "listing.json")]
+        return [
+            self.folder / "out" / name for name in ("manifest.arrow", "manifest.json", "listing.csv", "listing.json")
+        ]
 
     def read(self, content: bytes) -> None:
         which = content[0] % len(self.names) if content else 0
@@ -145,8 +146,7 @@ class Beside(Target):
     def make(self) -> list[bytes]:
         fuzzing.make_project(self.folder)
         self.manifest = Manifest.load(self.folder / "out")
-        with open(self.folder / "out/manifest.csv", newline="") as stream:
-            ids = [line["id"] for line in csv.DictReader(stream) if line["split"] == "train"]
+        ids = self.manifest.splits["train"].ids
         table = "".join(f"{row},p{number % 3}\n" for number, row in enumerate(ids))
         return [b"id,a,b\n1,0.5,0.5\n2.jpg,0,1\n", b"\xffimg,subject\n" + table.encode()]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from luigi.task_register import Register
 from PIL import Image
 
 import pipeline
+from featcache.dataset.manifest import Manifest
+from featcache.ensemble.ensemble import Ensemble
+from featcache.training.predictions import Predictions
 from pipeline import config, stage_progress
 
 CLASSES = {"disc": (200, 60, 60), "square": (60, 200, 60), "triangle": (60, 60, 200)}
@@ -108,3 +112,21 @@ def _settings(folder: Path) -> dict[str, dict[str, str]]:
         "Report": {"enabled": "false"},  # test_pipeline_report.py and test_report_page.py have one
         "Paths": {"artifacts": str(folder / "artifacts")},
     }  # fmt: skip
+
+
+def stored_predictions(project: LuigiProject, record: str = "predictions/test-*/predictions.json") -> Predictions:
+    """The predictions that the newest record of this pattern is of."""
+    path = newest(project, record)
+    key = json.loads(path.read_text())["predictions"]["rows"]
+    splits = Manifest.load(project.artifacts).splits.values()
+    return Predictions.load(path, next(rows for rows in splits if rows.key == key))
+
+
+def stored_ensemble(project: LuigiProject) -> Ensemble:
+    """The ensemble that was built last."""
+    return Ensemble.load(newest(project, "ensembles/*/ensemble.json"))
+
+
+def newest(project: LuigiProject, pattern: str) -> Path:
+    """The file of this pattern that was written last."""
+    return max(project.artifacts.glob(pattern), key=lambda path: path.stat().st_mtime_ns)

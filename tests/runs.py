@@ -71,14 +71,14 @@ def contents(artifacts):
         name = str(path.relative_to(artifacts))
         if path.name.startswith(".") or ".tmp-" in name:
             continue
-        if path.suffix in (".h5", ".hdf5") and not path.name.endswith(".partial.h5"):
+        if path.suffix == ".h5" and not path.name.endswith(".partial.h5"):
             with h5py.File(path, "r") as file:
                 for dataset in _datasets(file):
                     if not dataset.startswith(("record/run", "journal")):
                         value = np.asarray(file[dataset][()])
                         texts = value.dtype == object
                         found[f"{name}/{dataset}"] = b"\0".join(value) if texts else value.tobytes()
-        elif path.name in ("submission.csv", "manifest.csv", "rejected.csv", "bag.npz"):
+        elif path.name in ("submission.csv", "manifest.arrow", "rejected.csv", "bag.npz") or path.suffix == ".npy":
             found[name] = path.read_bytes()
     return found
 

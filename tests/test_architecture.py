@@ -64,7 +64,7 @@ KERAS = {
 # Of packages' faces: what is there for people, whether or not featcache itself takes it from there.
 PUBLIC: dict[str, set[str]] = {"cli": {"main"}}
 DASK = {"cache/dask_arrays", "inspection/feature_space"}
-SLOW = {"tensorflow", "keras", "jax", "torch", "sklearn", "pandas", "dask", "xarray", "scipy"}
+SLOW = {"tensorflow", "keras", "jax", "torch", "sklearn", "pandas", "pyarrow", "dask", "xarray", "scipy"}
 
 
 def modules():

@@ -13,7 +13,7 @@ from featcache.cli import main
 
 @pytest.fixture
 def caches(tmp_path):
-    """Training rows with one set aside, and test rows that are the first three of them again."""
+    """Training rows with one rejected, and test rows that are the first three of them again."""
     train = write_cache(tmp_path / "train.h5", make_rows(30), rejected=(4,))
     return str(train), str(write_cache(tmp_path / "test.h5", make_rows(3), split="test"))
 
@@ -69,12 +69,12 @@ def test_neighbours_among_other_rows_and_its_own(caches, capsys):
     [
         (["pca", "TRAIN"], "has several taps (block5_pool, block5_pool_avg): name one with --tap"),
         (["stats", "TRAIN", "--tap", "nope"], "expected one of the taps"),
-        (["pca", "TRAIN", "--tap", "block5_pool", "--components", "0"], "expected at least 1 component"),
+        (["pca", "TRAIN", "--tap", "block5_pool", "--components", "0"], "count=0: at least 1 component"),
         (
             ["neighbours", "TRAIN", "x.jpg", "--tap", "block5_pool"],
-            "expected ids of its rows, e.g. 'ünï/0.jpg'; got 'x",
+            "has no row 'x.jpg'; its ids are like 'ünï/0.jpg'",
         ),
-        (["neighbours", "TRAIN", "ünï/4.jpg", "--tap", "block5_pool"], "'ünï/4.jpg' was set aside"),
+        (["neighbours", "TRAIN", "ünï/4.jpg", "--tap", "block5_pool"], "'ünï/4.jpg' was rejected"),
         (["neighbours", "TRAIN", "ünï/1.jpg", "--among", "OTHER"], "differ in image_size"),
         (["stats", "nothing.h5"], "nothing.h5"),
     ],

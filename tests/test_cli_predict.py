@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from projects import copied_project
+from projects import copied_project, stored_ensemble, stored_predictions
 
 from featcache.cli import main
-from featcache.ensemble.ensemble import Ensemble
-from featcache.training.predictions import Predictions
 
 
 @pytest.fixture
@@ -33,8 +31,8 @@ def predict(project, capsys, *arguments, status=0):
 
 def of_the_pipeline(project):
     """Row id -> (C,) probabilities as the submission has them."""
-    stored = Predictions.load(project.artifacts / "predictions" / "test.hdf5")
-    said = Ensemble.load(project.artifacts / "ensemble.json").apply(stored)
+    stored = stored_predictions(project)
+    said = stored_ensemble(project).apply(stored)
     return dict(zip(stored.ids, said, strict=True))
 
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from cache_files import feature_bytes
-from projects import copied_project, small_project, write_image
+from projects import copied_project, newest, small_project, write_image
 
 from featcache.cache.layout import CacheHeader
 from featcache.cache.reader import open_cache
@@ -144,7 +144,7 @@ def test_an_image_that_changed_is_not_repaired_into_another_file(project, cache,
 
 
 def test_other_artifacts_and_nothing(project, tmp_path, capsys):
-    ensemble = project.artifacts / "ensemble.json"
+    ensemble = newest(project, "ensembles/*/ensemble.json")
     ensemble.write_text("{")
     code, found = repair(capsys, ensemble, *flags(project))
     assert (code, found[str(ensemble)][0]) == (1, "not repaired")

@@ -122,7 +122,7 @@ def test_ls_goes_on_behind_an_unreadable_file_and_says_so(folder, capsys):
 def test_ls_of_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["ls"]) == 1
-    assert "folder='artifacts', which is not there" in capsys.readouterr().err
+    assert "there is no folder 'artifacts'" in capsys.readouterr().err
     (tmp_path / "artifacts").mkdir()
     assert main(["ls"]) == 0
     assert "no feature caches in artifacts" in capsys.readouterr().out

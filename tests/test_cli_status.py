@@ -57,12 +57,13 @@ def test_a_finished_project_would_run_nothing(project, capsys):
 def test_every_record_keeps_exactly_what_its_key_was_made_of(finished):
     """What explains and what decides are the same mapping, so they can't diverge."""
     folder = finished.artifacts
-    paths = ["features/features.json", "ensemble.json", "submission.json", "predictions/test.hdf5"]
-    paths += [str(path.relative_to(folder)) for path in folder.glob("heads/*/bag.json")]
+    patterns = ("ensembles/*/ensemble.json", "submissions/*/submission.json", "predictions/*/predictions.json")
+    paths = [path for pattern in ("features/features.json", "submission.json", "heads/*/bag.json", *patterns)
+             for path in folder.glob(pattern)]  # fmt: skip
     for path in paths:
-        record = Artifact(folder / path, None).record()
+        record = Artifact(path, None).record()
         assert keys.digest(record["inputs"]) == record["key"], path
-    assert len(paths) == 6
+    assert len(paths) == 7
 
 
 def test_nothing_there_yet(tmp_path, monkeypatch, capsys):
@@ -204,7 +205,11 @@ def test_a_submission_changed_by_hand_runs_again(project, capsys):
 
 @pytest.mark.parametrize(
     ("record", "stage"),
-    [("ensemble.json", "BuildEnsemble"), ("heads/*/bag.json", "TrainHeads"), ("predictions/*", "PredictRows")],
+    [
+        ("ensembles/*/ensemble.json", "BuildEnsemble"),
+        ("heads/*/bag.json", "TrainHeads"),
+        ("predictions/*/predictions.json", "PredictRows"),
+    ],
 )
 def test_a_damaged_record_runs_again_once_it_is_needed(project, capsys, record, stage):
     path = next(project.artifacts.glob(record))

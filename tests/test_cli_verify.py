@@ -257,12 +257,12 @@ def test_class_names_are_held_to_the_key(project, capsys):
 @pytest.mark.parametrize(
     ("pattern", "cut", "text"),
     [
-        ("manifest.csv", 40, "run IndexImages again"),
+        ("manifest.arrow", 40, "run IndexImages again"),
         ("heads/*/bag.npz", 3000, "expected a bag of heads"),
         ("heads/*/*.keras", 100, "is not a Keras model"),
-        ("heads/*/out_of_fold.hdf5", 100, "expected predictions"),
-        ("predictions/*.hdf5", 100, "expected predictions"),
-        ("ensemble.json", 20, "not a JSON record with a key"),
+        ("heads/*/out_of_fold.npy", 200, "out_of_fold.npy: checksum mismatch"),
+        ("predictions/*/probabilities.npy", 200, "probabilities.npy: checksum mismatch"),
+        ("ensembles/*/ensemble.json", 20, "not a JSON record with a key"),
         ("submission.csv", 5, "SHA-256 mismatch"),
     ],
 )

@@ -211,7 +211,7 @@ def test_a_changed_image_is_told_as_ever_and_finished_blocks_are_kept(tmp_path, 
     write_photos(tmp_path / "photos", 1, 0)
     path = tmp_path / "photos/train/square/20.png"
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(SourceChangedError, match=r"square/20.png' changed since it was listed"):
+    with pytest.raises(SourceChangedError, match=r"square/20.png' changed after indexing: run again"):
         stages.extract_split(there, "train", Silent())
     assert list((there.folder / "features").glob("*.partial.h5"))
 
@@ -229,7 +229,7 @@ def test_a_worker_that_does_not_fit_is_named_with_the_difference(tmp_path, there
                 workers.ask(replace(terms, token="b" * 32, **other))
         moved = replace(terms.settings, dataset=replace(terms.settings.dataset, path=tmp_path / "moved"))
         (tmp_path / "probe").write_text("c" * 32)
-        with pytest.raises(ClusterError, match=r"worker at tcp://\S+: \S+moved: expected the folder of the images"):
+        with pytest.raises(ClusterError, match=r"worker at tcp://\S+: \S+moved is not a folder of images"):
             workers.ask(replace(terms, token="c" * 32, settings=moved, probe=tmp_path / "probe"))
 
 

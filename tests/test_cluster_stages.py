@@ -8,11 +8,10 @@ import numpy as np
 import psutil
 import pytest
 import runs
-from projects import copied_project
+from projects import copied_project, stored_predictions
 
 from featcache.cli import main
 from featcache.stages.workers import client
-from featcache.training.predictions import Predictions
 
 CONVNETS = {"members": "1", "image_size": "16", "schedule": "3e-3x2", "batch_size": "8"}
 
@@ -54,7 +53,7 @@ def test_small_networks_are_those_of_one_process(project, tmp_path):
     shutil.rmtree(alone.artifacts / "convnets")
     alone.set("ConvNet", **CONVNETS)
     assert alone.run("TrainConvNets") == ["TrainConvNets"]
-    said = [Predictions.load(convnet_of(each) / "out_of_fold.hdf5") for each in (project, alone)]
+    said = [stored_predictions(each, "convnets/*/convnet.json") for each in (project, alone)]
     np.testing.assert_array_equal(said[0].probabilities, said[1].probabilities)
     assert said[0].ids == said[1].ids
 

@@ -87,8 +87,9 @@ def test_every_csv_of_a_run_and_of_the_commands_is_read_back(tmp_path):
     assert {*header[1:]} == {*CLASSES}
     assert {row[0] for row in rows} == {*tests, "brok\ren.png"}
     assert [row[:2] for row in both(project.artifacts / "rejected.csv")[1]] == [["test", "brok\ren.png"]]
-    listed, seen = both(project.artifacts / "manifest.csv")[1], both(project.artifacts / "listing.csv")[1]
-    assert {row[7] for row in listed} == {row[0] for row in seen}
+    seen = both(project.artifacts / "listing.csv")[1]
+    listed = pd.read_feather(project.artifacts / "manifest.arrow").to_numpy().tolist()
+    assert {row[7].decode() for row in listed} == {row[0] for row in seen}
     assert {row[2] for row in listed if row[0] == "train"} == {*CLASSES}
     cache = next(project.artifacts.glob("features/train-*.h5"))
     assert main(["export", str(cache), str(tmp_path / "exported")]) == 0

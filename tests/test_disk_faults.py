@@ -151,12 +151,12 @@ def test_a_quota_is_used_up(tmp_path, whole):
     ("moment", "vanishing"),
     [
         ("after:manifest.json", "photos/train/disc/3.png"),
-        ("after:manifest.json", "manifest.csv"),
+        ("after:manifest.json", "manifest.arrow"),
         ("after:features.json", "features/train-*.h5"),
         ("after:block1_pool_avg-fast-*", "heads/*-fast-*/bag.npz"),
         ("after:block1_pool_avg-fast-*", "heads"),
-        ("after:ensemble.json", "ensemble.json"),
-        ("after:test.hdf5", "predictions/test.hdf5"),
+        ("after:ensemble.json", "ensembles/????????/ensemble.json"),
+        ("after:test-????????", "predictions/test-????????/probabilities.npy"),
     ],
 )
 def test_a_file_vanishes_while_luigi_runs(tmp_path, whole, moment, vanishing):

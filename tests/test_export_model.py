@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 from images import picture
 from PIL import Image
-from projects import copied_project
+from projects import copied_project, stored_ensemble, stored_predictions
 
 from featcache.cli import main
 from featcache.core.progress import Silent
 from featcache.dataset.decoding.decode import decode_rgb
-from featcache.ensemble.ensemble import Ensemble
 from featcache.inference.predictor import Predictor
 from featcache.project.config_file import configured_project
-from featcache.training.predictions import Predictions
 
 keras = pytest.importorskip("keras")
 
@@ -58,8 +56,8 @@ def export(project, path, *arguments):
 
 def of_the_pipeline(project):
     """Test row id -> (C,) probabilities."""
-    stored = Predictions.load(project.artifacts / "predictions" / "test.hdf5")
-    return dict(zip(stored.ids, Ensemble.load(project.artifacts / "ensemble.json").apply(stored), strict=True))
+    stored = stored_predictions(project)
+    return dict(zip(stored.ids, stored_ensemble(project).apply(stored), strict=True))
 
 
 def raw(path):
@@ -106,14 +104,15 @@ def test_a_model_of_fixed_size_takes_what_decoding_gives(project, tmp_path):
 def test_a_clip_of_the_settings_is_in_it(project, tmp_path):
     model = keras.models.load_model(export(project, tmp_path / "photos.keras", "--set", "Submission.clip=0.6"))
     images = raw(project.folder / "photos/test/disc-0.png")
-    stored = Predictions.load(project.artifacts / "predictions" / "test.hdf5").align(["disc-0.png"])
-    expected = Ensemble.load(project.artifacts / "ensemble.json").apply(stored, 0.6)
+    stored = stored_predictions(project)
+    stored = stored.take(np.array([stored.ids.index("disc-0.png")]))
+    expected = stored_ensemble(project).apply(stored, 0.6)
     assert expected.max() == pytest.approx(0.6)
     assert np.allclose(keras.ops.convert_to_numpy(model(images)), expected, atol=2e-6)
 
 
 def test_one_member_alone_is_the_recipes_joined_model(project, tmp_path):
-    stored = Predictions.load(project.artifacts / "predictions" / "test.hdf5")
+    stored = stored_predictions(project)
     place, member = next((place, name) for place, name in enumerate(stored.members) if "/fast/" in name)
     model = keras.models.load_model(export(project, tmp_path / "one.keras", "--member", member, "--fixed-size"))
     images = np.stack([decode_rgb((project.folder / "photos/test" / row).read_bytes(), 32) for row in stored.ids])

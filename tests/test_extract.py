@@ -16,6 +16,7 @@ from featcache.dataset import augmentation
 from featcache.errors import FeatureValueError, RejectedImageError, SourceChangedError
 from featcache.features.extract import extract_copies
 from featcache.features.extraction_job import Extraction, row_settings
+from featcache.settings.augment_policy import RECIPE
 from featcache.settings.specs import FeaturesSpec, Tap
 
 SIZE, BATCH = 4, 8
@@ -221,7 +222,7 @@ def test_a_copy_is_augmented_and_any_row_can_be_remade_alone(tmp_path):
     first, _ = extract(tmp_path / "1.h5", make_job(20, copy=1), load=loaded)
     second, _ = extract(tmp_path / "2.h5", make_job(20, copy=2), load=loaded)
     assert len({np.asarray(reader["corner"]).tobytes() for reader in (plain, first, second)}) == 3
-    alone = augmentation.augment(images["13"], augmentation.RECIPE, 0, f"{13:064d}", 2)
+    alone = augmentation.augment(images["13"], RECIPE, 0, f"{13:064d}", 2)
     np.testing.assert_array_equal(np.asarray(second["corner"])[13], alone[:2, :2].astype(np.float16))
 
 

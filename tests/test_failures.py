@@ -28,7 +28,7 @@ from featcache.core.progress import Silent
 from featcache.dataset.decoding.decode import decode_rgb
 from featcache.dataset.listing import build_manifest, current_key, list_files
 from featcache.dataset.sources.source import open_source
-from featcache.errors import CacheError, CacheLockedError, StorageError
+from featcache.errors import CacheError, CacheLockedError, CacheMismatchError, StorageError
 from featcache.features import extraction_job
 from featcache.features.extract import extract_copies
 from featcache.features.extraction_job import Extraction, row_settings
@@ -37,7 +37,8 @@ from featcache.project.project import Project
 from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.specs import DatasetSpec, FeaturesSpec, HeadsSpec, Tap
 from featcache.training.heads.bag import HeadId
-from featcache.training.heads.batches import Batches, Examples, HeadStream
+from featcache.training.heads.batches import Batches, HeadStream
+from featcache.training.heads.examples import Examples
 from featcache.training.heads.partition import Partition
 from featcache.training.heads.presets import resolve_heads
 from featcache.training.predictions import Predictions, joined_members
@@ -120,9 +121,9 @@ def test_03_features_labels_and_ids_in_another_order(tmp_path):
     sorted_elsewhere = tuple(sorted(reader.ids))
     labels, values = np.full(6, -1, np.int32), np.arange(12, dtype=np.float32).reshape(1, 6, 2)
     first = Predictions(tuple(reader.ids), labels, ("a",), values, ("x", "y"))
-    second = Predictions(sorted_elsewhere, labels, ("b",), first.align(sorted_elsewhere).probabilities, ("x", "y"))
-    joined = joined_members([first, second])
-    np.testing.assert_array_equal(joined.probabilities[0], joined.probabilities[1])
+    second = Predictions(sorted_elsewhere, labels, ("b",), values, ("x", "y"))
+    with pytest.raises(CacheMismatchError, match="predicted different rows"):
+        joined_members([first, second])
 
 
 @pytest.mark.parametrize("n", [1, BATCH - 1, BATCH, BATCH + 1, 2 * BATCH - 1, 2 * BATCH, 2 * BATCH + 1])
@@ -375,7 +376,7 @@ def test_15_the_disk_is_full(tmp_path):
     assert featcache.open(write_cache(tmp_path / "a.h5", rows)).complete
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "manifest.csv", "listing.json", "listing.csv", "resolved.json"])
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.arrow", "listing.json", "listing.csv", "resolved.json"])
 @pytest.mark.parametrize("left", [0, 0.5])
 def test_15_bookkeeping_is_cut_short(tmp_path, name, left):
     """litData#403: a truncated config file, and nothing could be resumed."""

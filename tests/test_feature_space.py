@@ -105,6 +105,15 @@ def test_nearest_rows_are_those_of_a_brute_force_search(reader, metric, count):
     np.testing.assert_allclose(found.distances, distances, rtol=1e-9)
 
 
+def test_chunks_without_a_usable_row_hold_no_neighbour(tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_arrays, "_CHUNK_BYTES", 5 * WIDE.row_bytes)
+    path = write_cache(tmp_path / "c.h5", make_rows(40), (WIDE,), block_rows=5, rejected=tuple(range(10, 40)))
+    reader = featcache.open(path)
+    for count in (2, 5, 10):
+        found = nearest_rows(reader, "wide", np.asarray(reader["wide"])[[3]], count)
+        assert (found.rows[0, 0], found.rows.shape) == (3, (1, count))
+
+
 def test_a_row_does_not_find_itself(reader):
     rows, expected = usable(reader)
     own = rows[[0, 5, 114]]

@@ -10,17 +10,17 @@ from pathlib import Path
 import fuzzing
 import h5py
 import numpy as np
+import pyarrow as pa
 import pytest
 from cache_files import make_rows, write_cache
+from images import forge_rows
 
 import featcache
 from featcache.dataset.manifest import Manifest
 from featcache.dataset.sources.source import open_source
 from featcache.ensemble.ensemble import Ensemble
 from featcache.errors import CacheError, CacheFormatError, FeatcacheError, SourceError
-from featcache.training import prediction_file
-from featcache.training.heads.bag_file import load_bag
-from featcache.training.prediction_file import stored_record
+from featcache.training.heads.bag import load_bag
 from featcache.training.predictions import Predictions
 
 EXAMPLES = {"cache": 300, "partial": 300, "predictions": 300, "bag": 300, "project": 120, "lock": 100, "idx": 100, "csv": 100, "images": 60}  # fmt: skip
@@ -42,23 +42,35 @@ def test_mutated_files_are_refused_in_one_line_or_read(kinds):
 # ---- found by fuzzing, kept
 
 
-def test_damaged_predictions_never_reach_hdf5(tmp_path, monkeypatch):
-    """A flipped byte in the heap of texts made HDF5 run forever."""
-    (path,) = fuzzing.make_predictions(tmp_path)
-    whole = path.read_bytes()
-    assert stored_record(path) == {"key": "k", "run": "r"}
+def test_damaged_predictions_are_refused_before_numpy_parses_them(tmp_path, monkeypatch):
+    record, *files = fuzzing.make_predictions(tmp_path)
+    load = np.load
 
-    def refuse(*_, **__):
-        raise AssertionError("HDF5 was asked to open a damaged file")
+    def refuse(path, **options):
+        assert Path(path) not in damaged, "NumPy was asked to open a damaged file"
+        return load(path, **options)
 
-    monkeypatch.setattr(prediction_file.h5py, "File", refuse)
-    for place in range(0, len(whole), 97):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
-        with pytest.raises(CacheFormatError, match="expected predictions"):
-            Predictions.load(path)
-    for damaged in (whole[:300], whole[:-1], whole + b"\0", b"", b"[" * 100_000 + b"\n"):
-        path.write_bytes(damaged)
-        assert stored_record(path) is None
+    monkeypatch.setattr(np, "load", refuse)
+    for path in files:
+        whole, damaged = path.read_bytes(), {path}
+        flipped = [whole[:i] + bytes([whole[i] ^ 0xFF]) + whole[i + 1 :] for i in range(0, len(whole), 7)]
+        for content in (*flipped, whole[:100], whole[:-1], whole + b"\0", b""):
+            path.write_bytes(content)
+            with pytest.raises(CacheFormatError, match=f"{path.name}: checksum mismatch: remove .* and run again"):
+                Predictions.load(record, fuzzing.SIX)
+        path.write_bytes(whole)
+        damaged.clear()
+        assert Predictions.load(record, fuzzing.SIX).members == ("m1", "m2")
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../out_of_fold.npy", "", 3, None])
+def test_forged_names_of_files_lead_nowhere(tmp_path, name):
+    record, *_ = fuzzing.make_predictions(tmp_path)
+    stored = json.loads(record.read_text())
+    stored["predictions"]["files"] = {str(name): "0" * 64} if name is not None else [name]
+    record.write_text(json.dumps(stored))
+    with pytest.raises(CacheFormatError, match="can't be used"):
+        Predictions.load(record, fuzzing.SIX)
 
 
 def without_a_member(stored):
@@ -86,8 +98,7 @@ def with_a_clip_above_one(stored):
     [without_a_member, with_a_weight_too_many, with_a_text_as_weight, of_infinite_temperature, with_a_clip_above_one],
 )
 def test_an_ensemble_that_does_not_fit_together_is_refused(tmp_path, forge):
-    fuzzing.make_project(tmp_path)
-    path = tmp_path / "out/ensemble.json"
+    path = next(path for path in fuzzing.make_project(tmp_path) if path.name == "ensemble.json")
     content = json.loads(path.read_text())
     forge(content["ensemble"])
     path.write_text(json.dumps(content))
@@ -100,8 +111,9 @@ def test_an_ensemble_that_does_not_fit_together_is_refused(tmp_path, forge):
     "content", ["[" * 100_000, '{"schema": 1, "key": NaN}', '"text"', "\ufeff{}", '{"splits": {"train": 3}}']
 )
 def test_odd_json_is_no_more_than_not_complete(tmp_path, name, content):
-    fuzzing.make_project(tmp_path)
-    (tmp_path / "out" / name).write_text(content, encoding="utf-8")
+    for path in fuzzing.make_project(tmp_path):
+        if path.name == name:
+            path.write_text(content, encoding="utf-8")
     try:
         fuzzing.read_project(tmp_path)
     except FeatcacheError as error:
@@ -146,11 +158,17 @@ def test_a_cache_that_points_elsewhere_is_refused_on_open(tmp_path, forge):
 @pytest.mark.parametrize("location", ["../../outside.png", "/dev/zero", "train/../../outside.png"])
 def test_a_forged_manifest_leads_nowhere(tmp_path, location):
     fuzzing.make_project(tmp_path)
-    path = tmp_path / "out/manifest.csv"
-    path.write_text(path.read_text().replace("train/ants/img_1.png", location))
+
+    def forge(table):
+        places = [
+            location.encode() if place == b"train/ants/img_1.png" else place for place in table["location"].to_pylist()
+        ]
+        return table.set_column(7, "location", pa.array(places))
+
+    forge_rows(tmp_path / "out", forge)
     rows = Manifest.load(tmp_path / "out").splits["train"]
     row = rows.locations.index(location)
-    with pytest.raises(SourceError, match="expected images below"):
+    with pytest.raises(SourceError, match="is not below"):
         open_source(fuzzing.photos(tmp_path)).load(rows.locations[row], rows.digests[row], 8)
 
 

@@ -487,7 +487,7 @@ def test_a_listing_of_old_is_looked_at_again_and_only_those_rows_change(tmp_path
         (root / "train" / "ants" / f"changed_{number}.tif").write_bytes(content)
     spec = DatasetSpec("x", "folder", root)
     with monkeypatch.context() as past:
-        past.setattr(folder, "image_digest", keys.bytes_digest)
+        past.setattr(folder, "image_digest", lambda content, _: keys.bytes_digest(content))
         past.setattr(digest_cache, "LISTING_VERSION", 2)
         old = build_manifest(spec, tmp_path / "out").splits["train"]
     new = build_manifest(spec, tmp_path / "out").splits["train"]
@@ -518,7 +518,7 @@ def test_a_reader_installed_since_has_the_files_looked_at_again(tmp_path, monkey
     spec = DatasetSpec("x", "folder", root)
     with monkeypatch.context() as past:
         past.setattr(digest_cache, "optional_formats", list)
-        past.setattr(folder, "header_fault", lambda content: "install it" if b"heic" in content else "")
+        past.setattr(folder, "header_fault", lambda content, _: "install it" if b"heic" in content else "")
         assert "install it" in list(build_manifest(spec, tmp_path / "out").splits["train"].reasons)
     assert "install it" not in list(build_manifest(spec, tmp_path / "out").splits["train"].reasons)
     assert image_file.optional_formats() in (["AVIF"], ["AVIF", "HEIC"])

@@ -25,11 +25,12 @@ def test_killed_at_every_block_boundary_run_after_run(tmp_path, whole):
 @pytest.mark.parametrize(
     ("moment", "whom", "workers"),
     [
-        ("after:manifest.csv", "group", 1),
+        ("after:manifest.arrow", "group", 1),
         ("block:2", "parent", 2),
         ("before:train-*-????????.h5", "parent", 2),
         ("after:block1_pool_avg-fast-*", "group", 1),
         ("before:submission.json", "group", 1),
+        ("after:submission.csv", "group", 1),
     ],
 )
 def test_killed_between_two_writes(tmp_path, whole, moment, whom, workers):

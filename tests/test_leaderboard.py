@@ -49,15 +49,15 @@ def test_ensemble_and_best_single_come_first_and_then_every_member_by_log_loss(r
     assert record["rows"] == 24
 
 
-def test_scores_are_those_that_the_summary_tells(project, record):
-    told = json.loads((project.artifacts / "submission.json").read_text())
+def test_scores_are_those_of_the_summary(project, record):
+    stored = json.loads((project.artifacts / "submission.json").read_text())
     ensemble, single = record["entries"][:2]
-    for entry, known in ((ensemble, told["scores"]["out of fold"]), (single, told["best_single"])):
+    for entry, known in ((ensemble, stored["scores"]["out of fold"]), (single, stored["best_single"])):
         assert (entry["accuracy"], entry["log_loss"]) == pytest.approx((known["accuracy"], known["log_loss"]), abs=1e-6)
-    assert ensemble["interval"]["log_loss"] == pytest.approx(told["scores"]["out of fold"]["interval"]["log_loss"])
+    assert ensemble["interval"]["log_loss"] == pytest.approx(stored["scores"]["out of fold"]["interval"]["log_loss"])
     low, high = ensemble["interval"]["log_loss"]
     assert low <= ensemble["log_loss"] <= high
-    assert ensemble["splits"]["valid"]["accuracy"] == told["scores"]["valid"]["accuracy"]
+    assert ensemble["splits"]["valid"]["accuracy"] == stored["scores"]["valid"]["accuracy"]
 
 
 def test_an_entry_says_tap_weight_and_time(record):
@@ -87,7 +87,7 @@ def test_without_an_ensemble_there_are_members_and_without_members_a_line_that_h
     assert {entry["member"] for entry in record["entries"]} == MEMBERS
     assert "no ensemble of these settings" in leaderboard_lines(record)[-1]
     untrained = small_project(tmp_path / "other")
-    with untrained.in_force(), pytest.raises(FeatcacheError, match=r"trained members.*Submit"):
+    with untrained.in_force(), pytest.raises(FeatcacheError, match=r"no trained members.*Submit"):
         leaderboard_record(current_project())
 
 
@@ -106,11 +106,16 @@ def test_it_is_a_command_that_starts_without_tensorflow(project, capsys, monkeyp
 
 def test_predictions_by_other_members_than_those_trained_are_never_published(project, monkeypatch):
     """A bag whose out-of-fold file names more members than it has heads for would leave rows of zeros."""
-    path = project.artifacts / "predictions/valid.hdf5"
+    (path,) = project.artifacts.glob("predictions/valid-*/probabilities.npy")
     before = path.read_bytes()
     named = predictions.stored_members
-    monkeypatch.setattr(predictions, "stored_members", lambda path: (*named(path), f"{path.parent.name}/one more"))
-    with project.in_force(), pytest.raises(CacheMismatchError, match=r"by 3 members, .*; got 2: run TrainHeads"):
+    monkeypatch.setattr(
+        predictions, "stored_members", lambda record: (*named(record), f"{record.parent.name}/one more")
+    )
+    with (
+        project.in_force(),
+        pytest.raises(CacheMismatchError, match=r"2 members .* where 3 are recorded, .*: run TrainHeads"),
+    ):
         predictions.predict_rows(current_project(), Silent())
     assert path.read_bytes() == before
-    assert not list(path.parent.glob(".tmp-*"))
+    assert not list(path.parent.parent.glob(".tmp-*"))

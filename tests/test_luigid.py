@@ -102,7 +102,7 @@ def test_more_workers_write_the_same_submission_without_tensorflow_in_the_parent
         "import atexit, os, sys; from luigi.cmdline import luigi_run; parent = os.getpid()\n"
         "def tell():\n"
         "    files = [os.path.realpath(f'/proc/self/fd/{name}') for name in os.listdir('/proc/self/fd')]\n"
-        "    handles = [path for path in files if path.endswith(('.h5', '.hdf5'))]\n"
+        "    handles = [path for path in files if path.endswith(('.h5', '.npy'))]\n"
         "    slow = {'tensorflow', 'keras', 'distributed'} & set(sys.modules)\n"
         "    print('PARENT', sorted(slow), handles, file=sys.stderr)\n"
         "atexit.register(lambda: os.getpid() == parent and tell())\n"

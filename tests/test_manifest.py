@@ -1,13 +1,17 @@
 import json
 import os
 import shutil
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
+import pandas
+import pyarrow as pa
 import pytest
-from images import encoded, greys, make_folder, make_idx, picture
+from hypothesis import assume, given, settings, strategies as st
+from images import encoded, forge_rows, greys, make_folder, make_idx, picture
 
-from featcache.core import keys
 from featcache.core.rows import Rows
 from featcache.dataset import digest_cache, listing as index
 from featcache.dataset.listing import build_manifest, list_files, list_images
@@ -61,7 +65,7 @@ def test_round_trip(root, out):
     (root / "train" / "ants" / "img_2.png").write_bytes(b"")
     (root / "train" / "ants" / "notes.txt").write_bytes(b"")
     manifest = build_manifest(spec_of(root), out)
-    assert {path.name for path in out.iterdir()} == {"manifest.csv", "manifest.json", "listing.csv", "listing.json"}
+    assert {path.name for path in out.iterdir()} == {"manifest.arrow", "manifest.json", "listing.csv", "listing.json"}
     loaded = Manifest.load(out)
     assert loaded.key == manifest.key
     assert (loaded.class_names, loaded.settings, loaded.left_out) == (
@@ -109,18 +113,53 @@ def test_key_counts_what_is_listed_and_nothing_else():
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda text: text[:-30],
-        lambda text: text.replace("img_1", "img_9", 1),
-        lambda text: text.replace("split,id", "id,split"),
-        lambda text: text.replace("ants,", "wasps,", 1),
-        lambda text: "",
+        lambda content: content[:-30],
+        lambda content: content.replace(b"img_1", b"img_9", 1),
+        lambda content: content[:100] + b"\xff" * 50 + content[150:],
+        lambda content: content * 2,
+        lambda content: b"",
     ],
 )
-def test_damaged_csv(root, out, damage):
+def test_damaged_rows(root, out, damage):
     build_manifest(spec_of(root), out)
-    path = out / "manifest.csv"
-    path.write_text(damage(path.read_text()))
-    with pytest.raises(CacheFormatError, match=r"manifest.csv: .*run IndexImages again"):
+    path = out / "manifest.arrow"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CacheFormatError, match=r"manifest.arrow doesn't hold the rows .*run IndexImages again"):
+        Manifest.load(out)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda table: table.slice(1),
+        lambda table: table.drop_columns("location"),
+        lambda table: table.rename_columns(["split", "label", "id", *table.column_names[3:]]),
+        lambda table: table.set_column(1, "id", pa.array(range(len(table)))),
+        lambda table: pa.Table.from_batches([out_of_range(table.to_batches()[0])]),
+    ],
+)
+def test_rows_that_are_not_those_listed(root, out, forge):
+    """A file that isn't what was written, though its checksum is right."""
+    build_manifest(spec_of(root), out)
+    forge_rows(out, forge)
+    with pytest.raises(CacheFormatError, match=r"manifest.arrow doesn't hold the rows .*run IndexImages again"):
+        Manifest.load(out)
+
+
+def out_of_range(batch):
+    """A column of texts some of which lie far behind the file's end."""
+    offsets = np.full(len(batch) + 1, 1_000_000_000, np.int32)
+    offsets[[0, -1]] = 0, 5
+    ids = pa.Array.from_buffers(pa.string(), len(batch), [None, pa.py_buffer(offsets), pa.py_buffer(b"short")])
+    return pa.RecordBatch.from_arrays([batch.column(0), ids, *batch.columns[2:]], schema=batch.schema)
+
+
+@pytest.mark.parametrize("change", [{"class_names": ["ants", "wasps"]}, {"key": "0" * 64}, {"settings": {}}])
+def test_a_record_of_other_rows(root, out, change):
+    build_manifest(spec_of(root), out)
+    record = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**record, **change}))
+    with pytest.raises(CacheFormatError, match=r"their key is [0-9a-f]{8}, not [0-9a-f]{8}"):
         Manifest.load(out)
 
 
@@ -237,7 +276,7 @@ def test_a_removed_source_says_so_when_it_is_listed(root, out):
     kept = (out / "listing.csv").read_bytes()
     shutil.rmtree(root)
     assert current_key(spec_of(root), out) is None
-    with pytest.raises(SourceError, match="got nothing there"):
+    with pytest.raises(SourceError, match="but nothing there"):
         build_manifest(spec_of(root), out)
     assert (out / "listing.csv").read_bytes() == kept
 
@@ -286,7 +325,7 @@ def test_what_was_read_before_a_failure_is_not_read_again(root, out, reads):
 
 
 def test_an_interrupt_ends_the_listing_soon(root, out, monkeypatch):
-    def interrupted(_):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(folder, "header_fault", interrupted)
@@ -344,16 +383,66 @@ def test_notices(root, out):
     build_manifest(spec_of(root), out, notices)
     assert notices == [
         "not listed: 1 .pdf, 1 folder validation/, as it isn't called valid",
-        "test: 1 of 2 images set aside, e.g. 'u/img_1.png' (the file is empty (0 bytes))",
+        "test: 1 of 2 images rejected, e.g. 'u/img_1.png' (the file is empty (0 bytes))",
     ]
 
 
-def test_files_are_text_for_people(root, out):
-    build_manifest(spec_of(root), out)
-    assert (out / "manifest.csv").read_text().splitlines()[1].startswith("train,ants/img_1.png,ants,,")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:pandas|pyarrow")
+def test_the_files_open_with_what_people_have(root, out):
+    (root / "train" / "ants" / "img_2.png").write_bytes(b"")
+    make_folder(root, {"unknown": 2}, "test")
+    manifest = build_manifest(spec_of(root), out)
+    table = pandas.read_feather(out / "manifest.arrow")
+    assert list(table) == ["split", "id", "label", "group", "digest", "status", "reason", "location"]
+    assert table.iloc[1].tolist()[:4] == ["train", "ants/img_2.png", "ants", ""]
+    assert table.iloc[1].tolist()[5:] == ["rejected", "the file is empty (0 bytes)", b"train/ants/img_2.png"]
+    assert table.groupby("split", observed=True).size().to_dict() == {"train": 8, "test": 2}
+    assert table.label.isna().tolist() == [False] * 8 + [True] * 2
+    assert table.digest.tolist() == [digest for rows in manifest.splits.values() for digest in rows.digests]
     assert json.loads((out / "listing.json").read_text())["asked"] == {"source": "folder", "groups": ""}
-    assert index.LISTING_JSON == "listing.json"
-    assert keys.short(stored_manifest(out)["key"])
+
+
+@given(st.lists(st.text(min_size=1), min_size=3, max_size=3, unique=True))
+@settings(max_examples=25, deadline=None)
+def test_any_texts_survive(texts):
+    """Names that aren't UTF-8 come with lone surrogates, as Python has them."""
+    names = [os.fsdecode(b"\xff" + text.encode("utf-8", "replace")) for text in texts]
+    with tempfile.TemporaryDirectory() as folder:
+        for ids, others in ((texts, names), (names, texts)):
+            assume(not any("\ud800" <= letter <= "\udfff" for text in texts for letter in text))
+            rows = Rows(ids, np.array([0, -1, 0], np.int32), others, ["", "1", "2"], others, others)
+            Manifest(("a",), {"test": rows, "train": rows}, {}).save(Path(folder))
+            loaded = Manifest.load(Path(folder))
+            for split in ("train", "test"):
+                found = loaded.splits[split]
+                for column in ("ids", "groups", "digests", "reasons", "locations"):
+                    assert getattr(found, column) == getattr(rows, column)
+                assert found.labels.tolist() == [0, -1, 0]
+                assert Rows(found.ids, found.labels, found.groups, found.digests, found.reasons).key == rows.key
+
+
+def test_keys_are_those_of_version_0_1():
+    """Feature caches carry keys that are derived from these: they must never change."""
+    reasons = ["", "the file is empty (0 bytes)"]
+    rows = Rows(
+        ["a/\udcff.png", "b/ü.png"], np.array([0, -1], np.int32), ["", "g"], ["0" * 64, ""], reasons, ["x", "y"]
+    )
+    assert rows.key == "7d5ecc4ea5a43a0b333306e077f93e4aec0eb32f6c43d4b8b8c3b5c9e5673a46"
+    assert (
+        Manifest(("a", "b"), {"train": rows}, {"source": "folder"}).key
+        == "f320a199179a76bb08cfb61d8ffc8b7667cd25150fe2c4aaab6cd99a1861a580"
+    )
+
+
+def test_a_manifest_of_an_older_version_is_made_again(root, out):
+    key = build_manifest(spec_of(root), out).key
+    record = json.loads((out / "manifest.json").read_text()) | {"schema": 1, "csv_bytes": 3}
+    (out / "manifest.json").write_text(json.dumps(record))
+    (out / "manifest.csv").write_text("old")
+    assert stored_manifest(out) is None
+    assert current_key(spec_of(root), out) is None
+    assert build_manifest(spec_of(root), out).key == key
+    assert not (out / "manifest.csv").exists()
 
 
 def test_a_listing_keeps_to_the_files_that_were_seen(root, out):
@@ -375,24 +464,15 @@ def test_a_listing_keeps_to_the_files_that_were_seen(root, out):
 def test_a_file_that_vanishes_while_it_is_listed(root, out):
     seen = list_files(spec_of(root))
     (root / "train" / "ants" / "img_1.png").unlink()
-    with pytest.raises(SourceChangedError, match=r"img_1.png' is gone since it was listed: run again"):
+    with pytest.raises(SourceChangedError, match=r"img_1.png' was deleted after indexing: run again"):
         list_images(spec_of(root), out, files=seen)
     assert list_files(spec_of(root / "nowhere")) is None
-
-
-def test_a_manifest_that_is_changed_in_place_while_it_is_read_is_noticed(root, out):
-    build_manifest(spec_of(root), out)
-    rows = Manifest.load(out).splits["train"]
-    path = out / "manifest.csv"
-    path.write_bytes(path.read_bytes().replace(b"img_1.png", b"img_7.png"))
-    with pytest.raises(CacheFormatError, match="was changed while it was read: run again"):
-        list(rows.ids)
 
 
 def test_a_manifest_that_is_replaced_is_read_on_as_it_was(root, out):
     build_manifest(spec_of(root), out)
     rows = Manifest.load(out).splits["train"]
-    shutil.copy(out / "manifest.csv", out / "other.csv")
+    shutil.copy(out / "manifest.arrow", out / "other.csv")
     (out / "other.csv").write_text("nonsense")
-    (out / "other.csv").replace(out / "manifest.csv")
+    (out / "other.csv").replace(out / "manifest.arrow")
     assert rows.ids[0] == "ants/img_1.png"

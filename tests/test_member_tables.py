@@ -1,22 +1,26 @@
 """Tables of several members on the same rows: indexed as one array is, and no result depends on how many rows are read at once."""
 
 import dataclasses
+import json
 import os
 
 import numpy as np
 import pytest
 
 from featcache.core import scratch_arrays
+from featcache.core.rows import Rows
 from featcache.ensemble.selection import select_ensemble
 from featcache.errors import StorageError
 from featcache.training import member_tables
 from featcache.training.member_tables import joined, label_probabilities, selected, table_parts
 from featcache.training.predictions import Predictions, joined_members
 
+ROWS = Rows([f"r{row}" for row in range(90)], np.arange(90, dtype=np.int32) % 3, [""] * 90, ["d"] * 90, [""] * 90)
+
 
 @pytest.fixture
 def members(tmp_path):
-    """Three members' predictions in orders of their own, one of them in a file, one with a row that it says nothing of."""
+    """Three members' predictions, one of them in a file, one with a row that it has no prediction for."""
     draw, labels = np.random.default_rng(0), np.arange(90, dtype=np.int32) % 3
     found = []
     for number in range(3):
@@ -25,19 +29,19 @@ def members(tmp_path):
         said /= said.sum(axis=2, keepdims=True)
         if number == 1:
             said[0, 7] = np.nan
-        whole = Predictions(
-            [f"r{row}" for row in range(90)], labels, (f"m{number}",), said, ("x", "y", "z"), labels // 2
-        )
-        found.append(whole.align([f"r{row}" for row in draw.permutation(90)]) if number else whole)
-    found[2].save(tmp_path / "third.hdf5")
-    return [*found[:2], Predictions.load(tmp_path / "third.hdf5")]
+        ids, names = [f"r{row}" for row in range(90)], ("x", "y", "z")
+        found.append(Predictions(ids, labels, (f"m{number}",), said, names, labels // 2, rows_key=ROWS.key))
+    (tmp_path / "third").mkdir()
+    (tmp_path / "third/bag.json").write_text(json.dumps({"predictions": found[2].save(tmp_path / "third")}))
+    return [*found[:2], Predictions.load(tmp_path / "third/bag.json", ROWS)]
 
 
 def test_joined_tables_are_indexed_as_one_array_is():
     draw = np.random.default_rng(0)
-    one, two, order = draw.random((2, 5, 3), np.float32), draw.random((1, 7, 3), np.float32), np.array([6, 0, 3, 3, 1])
-    tables = joined([one, selected(two, order)])
-    whole = np.concatenate([one, two[:, order]])
+    one, two, order = draw.random((2, 7, 3), np.float32), draw.random((1, 7, 3), np.float32), np.array([6, 0, 3, 3, 1])
+    tables = selected(joined([one, two]), order)
+    whole = np.concatenate([one, two])[:, order]
+    assert np.array_equal(joined([selected(one, order), two[:, order]])[:, :], whole)
     assert (tables.shape, len(tables)) == (whole.shape, 3)
     for rows in (slice(1, 4), np.array([4, 0, 0]), np.array([True, False, True, True, False])):
         assert np.array_equal(tables[:, rows], whole[:, rows])
@@ -57,9 +61,13 @@ def test_no_result_depends_on_the_rows_read_at_once(members, monkeypatch, tmp_pa
         known = joined_members(members)
         scored = known.scored()
         built = select_ensemble(known)
-        scored.save(folder / "scored.hdf5", {"key": "k"})
+        scored.save(folder)
         tables = [built.apply(scored), built.apply_nested(scored), scored.probabilities[:, :]]
-        return dataclasses.asdict(built), [table.tobytes() for table in tables], (folder / "scored.hdf5").read_bytes()
+        return (
+            dataclasses.asdict(built),
+            [table.tobytes() for table in tables],
+            (folder / "out_of_fold.npy").read_bytes(),
+        )
 
     whole = results(tmp_path)
     monkeypatch.setattr(member_tables, "_PART_VALUES", 1)

@@ -73,25 +73,30 @@ def test_bytes_a_row(tmp_path):
 
 
 TABLES = """
-import sys, tracemalloc
+import json, sys, tracemalloc
 from pathlib import Path
 import numpy as np
-from featcache.ensemble import Ensemble
+from featcache.core.rows import Rows
 from featcache.ensemble import select_ensemble
 from featcache.training.predictions import Predictions, joined_members
-from featcache.core.texts import ComputedTexts
+from featcache.core.texts import ComputedTexts, ConstantText
 
-folder, n, classes, members = Path(sys.argv[1]), int(sys.argv[2]), 40, 3
+folder, n, classes = Path(sys.argv[1]), int(sys.argv[2]), 40
 draw, labels = np.random.default_rng(0), np.arange(n, dtype=np.int32) % classes
-for number in range(members):
+ids, none = ComputedTexts(n, lambda row: f"{row:08d}"), ConstantText("", n)
+rows = Rows(ids, labels, none, none, none)
+for number in range(3):
     said = draw.random((1, n, classes), np.float32)
     said[0, np.arange(n), labels] += 5
     said /= said.sum(axis=2, keepdims=True)
-    ids, names = ComputedTexts(n, lambda row: f"{row:08d}"), tuple(map(str, range(classes)))
-    Predictions(ids, labels, (f"m{number}",), said, names, labels % 2).save(folder / f"{number}.hdf5")
+    place, names = folder / str(number), tuple(map(str, range(classes)))
+    place.mkdir()
+    members = Predictions(ids, labels, (f"m{number}",), said, names, labels % 2, rows_key=rows.key)
+    (place / "bag.json").write_text(json.dumps({"predictions": members.save(place)}))
+del members
 del said
 tracemalloc.start()
-known = joined_members([Predictions.load(folder / f"{number}.hdf5") for number in range(members)])
+known = joined_members([Predictions.load(folder / f"{number}/bag.json", rows) for number in range(3)])
 built = select_ensemble(known, "mean")
 total = sum(said.sum() for _, said in built.nested_parts(known))
 assert round(total) == n

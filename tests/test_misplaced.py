@@ -41,7 +41,7 @@ def root(tmp_path):
 @pytest.mark.parametrize("name", ["Train", "TRAIN", "training", "Training"])
 def test_train_by_another_name(root, name):
     (root / "train").rename(root / name)
-    assert f"got no folder named train, but {name!r}: rename it to train" in refusal(root)
+    assert f"has no folder train/<class>/, but {name!r}: rename it to train" in refusal(root)
 
 
 @pytest.mark.parametrize("name", ["hymenoptera_data", "data set", "new\nline"])
@@ -81,14 +81,20 @@ def test_a_packed_set(tmp_path, name):
 def test_train_in_train(tmp_path, name):
     make_folder(tmp_path / "data" / "train", split=name)
     said = refusal(tmp_path / "data")
-    assert f"in {name!r} the images lie deeper, e.g. {tmp_path}/data/train/{name}/ants/img_1.png" in said
+    assert (
+        f"in {name!r} the images lie deeper than train/<class>/, e.g. {tmp_path}/data/train/{name}/ants/img_1.png"
+        in said
+    )
     assert said.endswith(f"set [Dataset] path = {tmp_path}/data/train")
 
 
 def test_classes_of_classes(root):
     image(root / "train/animals/cat/1.png")
     said = refusal(root)
-    assert f"in 'animals' the images lie deeper, e.g. {root}/train/animals/cat/1.png: move the folders" in said
+    assert (
+        f"in 'animals' the images lie deeper than train/<class>/, e.g. {root}/train/animals/cat/1.png: move the folders"
+        in said
+    )
 
 
 def test_a_link_to_a_folder_above_is_no_class(root):
@@ -110,13 +116,16 @@ def test_a_class_without_images_says_why(root, entries, why):
     (root / "train/wasps").mkdir()
     for name in entries:
         (root / "train/wasps" / name).mkdir() if name.endswith("/") else (root / "train/wasps" / name).write_bytes(b"x")
-    assert f"class 'wasps' has 0 ({why}): add images or remove the class" in refusal(root)
+    assert (
+        f"class 'wasps' has 0 ({why}), each class needs at least 2 usable images: add images or remove the class"
+        in refusal(root)
+    )
 
 
 def test_no_class_has_images(tmp_path):
     make_folder(tmp_path / "data", dict.fromkeys("abcde", 0))
     said = refusal(tmp_path / "data")
-    assert "expected training images; got none: class 'a' has 0 (its folder is empty)" in said
+    assert "has no training images: class 'a' has 0 (its folder is empty)" in said
     assert "and 2 more" in said
 
 
@@ -169,7 +178,7 @@ def test_images_in_folders_inside_a_class_are_counted(root):
 
 def test_a_class_folder_that_is_elsewhere_and_gone_is_not_passed_by(root):
     (root / "train/wasps").symlink_to("/nowhere/wasps")
-    assert "train/wasps': expected a class folder; got a link to nothing: mend or remove the link" in refusal(root)
+    assert "train/wasps' is not a class folder but a link to nothing: correct or remove the link" in refusal(root)
 
 
 # ---- names that are the same name
@@ -193,14 +202,14 @@ def test_two_folders_that_are_one_class(tmp_path, split):
     root = make_folder(tmp_path / "data", {COMPOSED: 2, "tea": 2})
     make_folder(root, {COMPOSED: 2, APART: 2}, split)
     said = refusal(root)
-    assert f"{root}/{split}: expected each class once" in said
+    assert f"{root}/{split}: folders " in said
     assert r"'cafe\u0301' and 'caf\xe9'" in said
 
 
 def test_two_folders_that_are_written_as_one_class(tmp_path):
     """Bytes that are no text are shown as escapes, as which another folder may be called."""
     said = refusal(make_folder(tmp_path / "data", {"\udcff": 2, r"\xff": 2}))
-    assert r"got folders '\\xff' and '\udcff', which are the same name" in said
+    assert r"folders '\\xff' and '\udcff' are the same name" in said
 
 
 def test_folders_of_test_that_are_no_classes_may_be_called_as_they_like(root):

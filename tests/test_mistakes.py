@@ -179,9 +179,9 @@ def other_test_class(folder):
     [
         (lambda folder: None, ["photos", "nothing there", "[Dataset] path"]),
         (lambda folder: folder.write_text(""), ["photos", "a file", "[Dataset] path"]),
-        (nothing, ["photos", "no folder named train", "[Dataset] path"]),
-        (no_class, ["train", "expected a folder for each class", "train/<class>/"]),
-        (images_outside_classes, ["train", "expected a folder for each class"]),
+        (nothing, ["photos", "no folder train/<class>/", "[Dataset] path"]),
+        (no_class, ["train", "has no folder for a class", "train/<class>/"]),
+        (images_outside_classes, ["train", "has no folder for a class"]),
         (single_image, ["'single'", "2 "]),
         (empty_class, ["'hollow'"]),
         (one_class, ["at least 2 classes", "only"]),
@@ -269,14 +269,14 @@ def test_a_data_set_without_test_images_says_so_when_it_is_listed(tmp_path):
     write_photos(tmp_path / "photos", test=0)
     outcome = luigi(tmp_path, "IndexImages", **photos(tmp_path / "photos"))
     assert outcome.status == 0
-    assert "there are no test images, which predictions and the submission need: put them into PATH/test" in outcome.out
+    assert "no test images, which predictions and the submission need: put them into PATH/test" in outcome.out
 
 
 def test_a_table_of_names_is_told_from_one_of_pixels(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/train.csv").write_text("id,label\n1,rose\n")
     outcome = luigi(tmp_path, "IndexImages", **{**photos(tmp_path / "photos"), "Dataset_source": "csv"})
-    refused(outcome, FAILED, "'id', 'label' looks like a table of image names", "docs/kaggle.md")
+    refused(outcome, FAILED, "has no columns pixel0, pixel1, ..., but 'id', 'label'", "docs/kaggle.md")
 
 
 def test_a_sample_submission_with_other_ids_is_told_before_any_feature_is_computed(tmp_path):
@@ -369,7 +369,7 @@ def test_images_that_cannot_be_used_are_set_aside_and_the_submission_is_whole(tm
     notices = [line for line in outcome.out.splitlines() if line.startswith("NOTICE: ")]
     assert any("7 images" in line and "rejected.csv" in line for line in notices)
     assert any("could not be used; their rows hold the classes' shares in training" in line for line in notices)
-    assert re.search(r"^rows .*7 set aside", outcome.out, re.M)
+    assert re.search(r"^rows .*7 rejected", outcome.out, re.M)
 
 
 # ---- damage

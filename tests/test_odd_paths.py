@@ -28,14 +28,14 @@ from featcache.dataset.listing import build_manifest
 from featcache.dataset.sources.source import open_source
 from featcache.ensemble.ensemble import Ensemble
 from featcache.ensemble.sample_submission import read_sample
-from featcache.errors import FeatcacheError, SettingsError, SourceError, StorageError, WeightsError
+from featcache.errors import CacheFormatError, FeatcacheError, SettingsError, SourceError, StorageError, WeightsError
 from featcache.features.weights import known_digest, resolve_weights
 from featcache.inference.predictor import _decode, find_images
 from featcache.project import open_project
 from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.specs import DatasetSpec, FeaturesSpec
-from featcache.training.heads.bag_file import load_bag
-from featcache.training.prediction_file import stored_record
+from featcache.training.heads.bag import load_bag
+from featcache.training.predictions import stored_members
 
 WEAK = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner")  # root without its powers
 
@@ -106,7 +106,8 @@ def test_nothing_but_a_regular_file_is_opened(tmp_path, make):
     assert not paths.is_file(path)
     assert paths.what_is(path) not in (paths.FILE, paths.NOTHING)
     assert read_json(path) is None
-    assert stored_record(path) is None
+    with pytest.raises(CacheFormatError, match="can't be used"):
+        stored_members(path)
     if make in (fifo, dangling):
         assert not is_held(path)
 
@@ -145,7 +146,7 @@ def test_an_image_that_became_something_else_is_no_hang(tmp_path, make):
     rows = build_manifest(DatasetSpec("x", "folder", root), tmp_path / "out").splits["train"]
     (root / rows.locations[0]).unlink()
     make(root / rows.locations[0])
-    with pytest.raises(SourceError, match=r"img_1.png' (can't be read|is gone)"):
+    with pytest.raises(SourceError, match=r"img_1.png' (can't be read|was deleted)"):
         open_source(DatasetSpec("x", "folder", root)).load(rows.locations[0], rows.digests[0], 8)
 
 
@@ -240,7 +241,7 @@ def test_a_home_that_is_nowhere(monkeypatch):
 )
 def test_a_data_set_elsewhere(tmp_path, path, what):
     spec = DatasetSpec("x", "folder", Path(path))
-    with pytest.raises(SourceError, match=rf"expected the folder of the images; got {what}"):
+    with pytest.raises(SourceError, match=rf"is not a folder of images but {what}"):
         build_manifest(spec, tmp_path)
     assert listing.list_files(spec) is None
 
@@ -306,12 +307,12 @@ def test_commands_on_cache_files_that_are_none(tmp_path, capsys, command, make):
 @pytest.fixture
 def littered(tmp_path):
     """A project's folder in which whatever can lie there does."""
-    fuzzing.make_project(tmp_path)
+    *_, ensemble, submission = fuzzing.make_project(tmp_path)
     out = tmp_path / "out"
-    for room in ("features", "heads/b", "convnets", "predictions"):
+    for room in ("features", "heads/b", "convnets", "predictions/test-00000000"):
         (out / room).mkdir(parents=True)
-    for name in ("ensemble.json", "submission.json"):
-        (out / name).unlink()
+    for path in (ensemble, submission, out / "submission.json"):
+        path.unlink()
     for number, make in enumerate((fifo, zeros, circle, dangling)):
         (out / f"convnets/seed{number}").mkdir()
         for name in (
@@ -324,10 +325,11 @@ def littered(tmp_path):
         ):
             make(out / name)
     (
-        fifo(out / "ensemble.json"),
+        fifo(ensemble),
+        circle(submission),
         circle(out / "submission.json"),
         fifo(out / "heads/b/bag.json"),
-        fifo(out / "predictions/test.hdf5"),
+        fifo(out / "predictions/test-00000000/predictions.json"),
     )
     (out / "features/folder.h5").mkdir()
     locked = tmp_path / "locked"
@@ -362,7 +364,8 @@ def test_commands_in_a_littered_folder(littered, words):
 
 
 @pytest.mark.parametrize(
-    ("closed", "status"), [("out", 1), (".", 1), ("out/features", 0), ("out/heads", 0), ("out/predictions", 0)]
+    ("closed", "status"),
+    [("out", 1), (".", 1), ("out/features", 0), ("out/heads", 0), ("out/predictions", 0), ("out/ensembles", 0)],
 )
 def test_a_folder_that_may_not_be_looked_into(littered, closed, status):
     settings = {"Dataset.name": "out", "Dataset.source": "folder", "Dataset.path": "photos", "Paths.artifacts": str(littered), "Features.weights": "random", "Features.precision": "float32"}  # fmt: skip
@@ -384,12 +387,13 @@ def test_a_folder_that_may_not_be_looked_into(littered, closed, status):
 
 
 def test_records_that_are_no_files_are_no_more_than_not_complete(littered):
-    fuzzing.project_of(littered).ensemble().is_complete()
-    for load in (lambda: Ensemble.load(littered / "out/ensemble.json"), lambda: load_bag(littered / "out/heads/b")):
+    ensemble = fuzzing.project_of(littered).ensemble()
+    assert not ensemble.is_complete()
+    for load in (lambda: Ensemble.load(ensemble.path), lambda: load_bag(littered / "out/heads/b")):
         with pytest.raises(FeatcacheError):
             load()
     with pytest.raises(OSError, match="a FIFO"):
-        keys.file_digest(littered / "out/ensemble.json")
+        keys.file_digest(ensemble.path)
 
 
 FORBIDDEN = """
@@ -420,8 +424,8 @@ except FeatcacheError as error:
         ("train/bees", 0, "bees' can't be listed: Permission denied"),
         ("train", 0o644, "can't be listed: Permission denied"),
         ("test", 0, "test' can't be listed: Permission denied"),
-        (".", 0o644, "expected a folder; got permission denied"),
-        ("..", 0o644, "expected the folder of the images; got permission denied"),
+        (".", 0o644, "is not a folder but permission denied"),
+        ("..", 0o644, "is not a folder of images but permission denied"),
     ],
 )
 def test_what_may_not_be_read(tmp_path, closed, mode, said):

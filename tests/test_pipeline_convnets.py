@@ -1,4 +1,4 @@
-"""Small convolutional networks in a whole project: when they are trained, what they are part of, and what a kill leaves."""
+"""Convnets in a whole project: when they are trained, what they are part of, and what a kill leaves."""
 
 import json
 import random
@@ -6,13 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
-from projects import copied_project, small_project, write_image
+from projects import copied_project, small_project, stored_ensemble, stored_predictions, write_image
 from runs import command, finish, start
 
-from featcache.ensemble.ensemble import Ensemble
 from featcache.training.convnet import trainer
 from featcache.training.convnet.checkpoints import PartialFolder
-from featcache.training.predictions import Predictions
 from pipeline.config import current_project
 
 SETTINGS = {"members": "1", "image_size": "16", "schedule": "3e-3x2", "batch_size": "8"}
@@ -24,12 +22,12 @@ def convnets(project):
 
 
 def out_of_fold(project, seed=0):
-    return next((project.artifacts / "convnets").glob(f"seed{seed}-????????/out_of_fold.hdf5"))
+    return stored_predictions(project, f"convnets/seed{seed}-????????/convnet.json")
 
 
 def said_by(project):
     """The member's out-of-fold probabilities as bytes."""
-    return Predictions.load(out_of_fold(project)).probabilities.tobytes()
+    return out_of_fold(project).probabilities.tobytes()
 
 
 def sketch(project):
@@ -61,24 +59,24 @@ def test_without_members_nothing_is_trained(project):
     assert "TrainConvNets" not in project.run()
     assert project.succeeded
     assert project.run("TrainConvNets") == []
-    assert "convnet/seed0" not in Predictions.load(project.artifacts / "predictions/test.hdf5").members
+    assert "convnet/seed0" not in stored_predictions(project).members
 
 
 def test_the_member_stands_beside_the_heads(trained):
     (folder,) = convnets(trained)
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("convnet.json", "fold0.keras", "fold1.keras", "out_of_fold.hdf5"),
+        *("convnet.json", "fold0.keras", "fold1.keras", "folds.npy", "out_of_fold.npy"),
     ]
-    said = Predictions.load(folder / "out_of_fold.hdf5")
-    heads = Predictions.load(next(trained.artifacts.glob("heads/*/out_of_fold.hdf5")))
+    said = out_of_fold(trained)
+    heads = stored_predictions(trained, "heads/*/bag.json")
     assert said.members == ("convnet/seed0",)
     assert np.array_equal(said.folds, heads.folds)
     assert said.ids == heads.ids
     assert np.allclose(said.probabilities.sum(axis=2), 1, atol=1e-5)
-    members = Predictions.load(trained.artifacts / "predictions/test.hdf5").members
+    members = stored_predictions(trained).members
     assert len(members) > 1
     assert members[-1] == "convnet/seed0"
-    assert set(Ensemble.load(trained.artifacts / "ensemble.json").member_scores) == set(members)
+    assert set(stored_ensemble(trained).member_scores) == set(members)
     record = json.loads((folder / "convnet.json").read_text())
     assert {len(values) for fold in record["history"].values() for values in fold.values()} == {2}
     assert record["plan"]["channels"] == 3
@@ -92,7 +90,7 @@ def test_a_new_test_image_trains_nothing(project):
     assert "PredictRows" in worked
     assert "TrainConvNets" not in worked
     assert sketch(project) == before
-    assert "new.png" in Predictions.load(project.artifacts / "predictions/test.hdf5").ids
+    assert "new.png" in stored_predictions(project).ids
 
 
 def test_what_only_features_depend_on_trains_nothing(project):
@@ -106,7 +104,7 @@ def test_another_member_leaves_the_first_alone(project):
     project.set("ConvNet", members="2")
     assert sorted(project.run()) == sorted(["TrainConvNets", *RESULTS])
     assert before.items() <= sketch(project).items()
-    one, other = (Predictions.load(out_of_fold(project, seed)) for seed in (0, 1))
+    one, other = (out_of_fold(project, seed) for seed in (0, 1))
     assert not np.allclose(one.probabilities, other.probabilities)
     project.set("ConvNet", members="1")
     assert "TrainConvNets" not in project.run()
@@ -129,11 +127,11 @@ def test_killed_between_folds_it_goes_on_with_the_next(project, monkeypatch):
     assert partial.name.endswith(".partial"), "nothing half-made looks done"
     train = trainer.train_network
 
-    def note(plan, training, *rest):
-        trained.append(training.fold)
-        return train(plan, training, *rest)
+    def note(plan, data, seed, fold, *rest):
+        trained.append(fold)
+        return train(plan, data, seed, fold, *rest)
 
-    monkeypatch.setattr(trainer, "train_network", note)
+    monkeypatch.setattr("featcache.training.train_network", note)
     assert project.run("TrainConvNets") == ["TrainConvNets"]
     assert trained == [1]
     assert said_by(project) == expected
@@ -149,10 +147,12 @@ def test_a_checkpoint_of_another_network_is_dropped_with_a_word(project, capsys,
         artifact = current_project().convnet(0)
     partial = PartialFolder(artifact.path.parent, artifact.key)
     partial.begin(fresh=False)
-    partial.keep(1, [np.zeros((3, 3))], history)
+    partial.checkpoint(1).save([np.zeros((3, 3))], history)
     assert project.run("TrainConvNets") == ["TrainConvNets"]
     assert project.succeeded
-    assert "NOTICE: fold 1 of convnet/seed0 begins again: expected a checkpoint of" in capsys.readouterr().out
+    assert (
+        "NOTICE: fold 1 of convnet/seed0 starts again: its checkpoint is of another network" in capsys.readouterr().out
+    )
     assert said_by(project) == expected
 
 
@@ -184,13 +184,13 @@ def test_images_that_cannot_be_used_are_left_out(tmp_path):
         path.write_bytes(path.read_bytes()[:-900])
     assert "TrainConvNets" in project.run()
     assert project.succeeded
-    said = Predictions.load(out_of_fold(project))
+    said = out_of_fold(project)
     row = said.ids.index("disc/2.png")
-    assert (said.labels[row], said.folds[row]) == (-1, -1)
+    assert said.folds[row] == -1
     assert np.isnan(said.probabilities[0, row]).all()
-    test = Predictions.load(project.artifacts / "predictions/test.hdf5")
-    prior = np.array([7, 8, 8]) / 23
-    assert np.allclose(test.probabilities[:, test.ids.index("disc-1.png")], prior, atol=1e-6)
+    test = stored_predictions(project)
+    assert np.isnan(test.probabilities[:, test.ids.index("disc-1.png")]).all()
+    assert np.allclose(stored_ensemble(project).class_shares, np.array([7, 8, 8]) / 23)
     assert len((project.artifacts / "submission.csv").read_text().splitlines()) == 10
 
 

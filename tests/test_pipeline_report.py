@@ -44,7 +44,7 @@ def without_time(page):
 def test_a_second_run_does_nothing_and_status_knows_the_stage(project):
     assert project.run() == []
     assert stages(project)["WriteReport"]["complete"]
-    assert stages(project)["WriteReport"]["paths"] == [str(project.artifacts / "report/report.json")]
+    assert stages(project)["WriteReport"]["paths"] == [str(project.artifacts / PAGE)]
 
 
 def test_the_summary_says_where_it_is(project):

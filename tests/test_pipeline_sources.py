@@ -7,11 +7,10 @@ import json
 import numpy as np
 import pytest
 from images import make_idx, table
-from projects import CLASSES, LuigiProject, small_project, write_image
+from projects import CLASSES, LuigiProject, small_project, stored_predictions, write_image
 
 from featcache.cache.reader import open_cache
-from featcache.training.heads.bag_file import load_bag
-from featcache.training.predictions import Predictions
+from featcache.training.heads.bag import load_bag
 
 
 def digits(n, side=8, seed=0):
@@ -99,7 +98,7 @@ def test_statefarm_with_drivers_copies_and_a_gzip_of_probabilities(project, tmp_
 def folds_by_row(project):
     """Row id -> fold, as found by asking which fold's heads gave the row's out-of-fold prediction."""
     folder = next((project.artifacts / "heads").glob("*-fast-*"))
-    bag, known = load_bag(folder), Predictions.load(folder / "out_of_fold.hdf5")
+    bag, known = load_bag(folder), stored_predictions(project, "heads/*-fast-*/bag.json")
     reader = open_cache(next((project.artifacts / "features").glob("train-copy0-*.h5")))
     said = bag.predict(reader[next(iter(reader.taps))])  # (heads, n, C)
     first = [number for number, head in enumerate(bag.heads) if head.seed == bag.seeds[0]]
@@ -120,7 +119,7 @@ def test_a_valid_split_and_a_labelled_test_split_are_scored_and_not_trained_on(p
     assert project.succeeded
     record = json.loads((project.artifacts / "submission.json").read_text())
     assert record["scores"]["valid"]["rows"] == record["scores"]["test"]["rows"] == 6
-    trained = Predictions.load(next((project.artifacts / "heads").glob("*/out_of_fold.hdf5")))
+    trained = stored_predictions(project, "heads/*/bag.json")
     assert len(trained.ids) == 24
     assert not any("/v" in row_id for row_id in trained.ids)
     assert [row[0] for row in lines(project.artifacts / "submission.csv")[1:]] == [

@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 import pytest
-from projects import copied_project, small_project, write_image
+from projects import copied_project, small_project, stored_predictions, write_image
 
 from featcache.core.progress import Silent
 from featcache.ensemble.selection import select_ensemble
 from featcache.settings.schedules import Phase
 from featcache.stages.pseudo_labels import by_fold, soft_labels
-from featcache.training.heads.batches import Examples, PseudoLabels
+from featcache.training.heads.examples import Examples, PseudoLabels
 from featcache.training.heads.partition import by_folds
 from featcache.training.heads.presets import HeadPlan
 from featcache.training.heads.trainer import train_heads
@@ -67,7 +67,7 @@ def bags(project):
 
 
 def members(project):
-    return Predictions.load(project.artifacts / "predictions" / "test.hdf5").members
+    return stored_predictions(project).members
 
 
 def test_a_second_round_joins_the_ensemble_and_runs_alone_when_a_test_image_is_added(finished, tmp_path):
@@ -127,7 +127,7 @@ def test_heads_of_each_group_are_further_members(grouped):
     assert {name: now[name] for name in before} == before
     folder = next(p for p in (grouped.artifacts / "heads").iterdir() if "by-group" in p.name)
     assert sum(p.suffix == ".keras" for p in folder.iterdir()) == 8, "four drivers, two seeds"
-    told = Predictions.load(folder / "out_of_fold.hdf5")
+    told = stored_predictions(grouped, "heads/*by-group*/bag.json")
     assert np.isfinite(told.probabilities).all()
 
 

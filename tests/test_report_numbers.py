@@ -120,14 +120,13 @@ def test_a_gallery_names_rows_of_the_manifest_and_counts_all():
         *[np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.6, 0.4]])] * 2,
     )
     unlabelled = EnsemblePredictions("test", ["t"], np.array([-1], np.int32), *[np.array([[0.5, 0.5]])] * 2)
-    found = gallery(
-        {"train": labelled, "test": unlabelled}, {"train": np.array([10, 11, 12, 13]), "test": np.array([7])}
-    )
-    assert [each.place for each in found.found[WRONG]] == [("train", 11)]
+    rows = {"train": np.array([10, 11, 12, 13]), "test": np.array([7])}
+    found = gallery({"train": labelled, "test": unlabelled}, rows, ("a", "b"))
+    assert [card["place"] for card in found.cards[WRONG]] == [("train", 11)]
     assert found.totals == {WRONG: 1, ERRORS: 1}
-    (suspected,) = found.found[ERRORS]
-    assert (suspected.row_id, suspected.label, suspected.predicted, suspected.label_probability) == ("r1", 1, 0, 0.2)
-    assert ("test", 7) in [each.place for each in found.found[UNSURE]]
+    (suspected,) = found.cards[ERRORS]
+    assert [suspected[name] for name in ("id", "label", "predicted", "label_probability")] == ["r1", "b", "a", 0.2]
+    assert ("test", 7) in [card["place"] for card in found.cards[UNSURE]]
     assert found.places()[0] == ("train", 11)
 
 

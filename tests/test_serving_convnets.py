@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from projects import small_project
+from projects import small_project, stored_ensemble, stored_predictions
 
 from featcache.cli import main
 from featcache.core.progress import Silent
-from featcache.ensemble.ensemble import Ensemble
 from featcache.project.config_file import configured_project
-from featcache.training.predictions import Predictions
 
 CONVNET = "convnet/seed0"
 
@@ -41,12 +39,12 @@ def project(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stored(project):
     """All members' predictions of the test images."""
-    return Predictions.load(project.artifacts / "predictions/test.hdf5")
+    return stored_predictions(project)
 
 
 @pytest.fixture
 def ensemble(project):
-    built = Ensemble.load(project.artifacts / "ensemble.json")
+    built = stored_ensemble(project)
     assert CONVNET in built.members
     assert len(built.members) > 1
     return built

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 from images import encoded, make_folder, picture
 
-from featcache.core.texts import PackedTexts, sorted_rows
+from featcache.core.texts import PackedTexts
 from featcache.dataset.listing import build_manifest
 from featcache.dataset.manifest import Manifest
-from featcache.dataset.natural_sort import natural, natural_order, sort_key
+from featcache.dataset.natural_sort import natural, natural_order
 from featcache.dataset.sources.source import open_source
 from featcache.errors import RejectedImageError, SourceChangedError, SourceError
 from featcache.settings.specs import DatasetSpec
@@ -54,7 +54,9 @@ def test_class_folders_in_test_are_known_labels_and_others_are_not(root):
     make_folder(root, {"bees": 2}, "test")
     assert listed(root).splits["test"].labels.tolist() == [1, 1]
     make_folder(root, {"wasps": 1}, "test")
-    with pytest.raises(SourceError, match=r"test: expected folders named like the classes.*got 'wasps'"):
+    with pytest.raises(
+        SourceError, match=r"test: folders 'wasps' are no classes of train: .* give test no class folders"
+    ):
         listed(root)
 
 
@@ -68,7 +70,7 @@ def test_unknown_folder_in_test(root):
 def test_images_beside_class_folders_in_test(root):
     make_folder(root, {"bees": 2}, "test")
     (root / "test" / "stray.png").write_bytes(encoded(picture()))
-    with pytest.raises(SourceError, match=r"expected all images in class folders or none; got 1 beside them.*stray"):
+    with pytest.raises(SourceError, match=r"test has 1 images beside its class folders.*stray"):
         listed(root)
 
 
@@ -76,7 +78,7 @@ def test_valid_needs_the_classes_of_train(root):
     make_folder(root, {"ants": 1}, "valid")
     assert listed(root).splits["valid"].labels.tolist() == [0]
     make_folder(root, {"flies": 1}, "valid")
-    with pytest.raises(SourceError, match=r"valid: expected folders .* got 'flies'"):
+    with pytest.raises(SourceError, match=r"valid: folders 'flies' are no classes of train"):
         listed(root)
 
 
@@ -114,7 +116,7 @@ def test_faulty_headers_are_rejected_rows(root, tmp_path):
 def test_rejected_images_do_not_count_for_a_class(root):
     for number in (1, 2):
         (root / "train" / "bees" / f"img_{number}.png").write_bytes(b"")
-    with pytest.raises(SourceError, match=r"at least 2 usable images in every class.*class 'bees' has 1"):
+    with pytest.raises(SourceError, match=r"class 'bees' has 1.*each class needs at least 2 usable images"):
         listed(root)
 
 
@@ -155,21 +157,21 @@ def test_load_finds_changed_vanished_and_damaged_images(root):
     with pytest.raises(RejectedImageError, match=r"damaged or truncated PNG"):
         source.load(train.locations[0], train.digests[0], 8)
     row.write_bytes(encoded(picture()))
-    with pytest.raises(SourceChangedError, match=r"img_1.png' changed since it was listed"):
+    with pytest.raises(SourceChangedError, match=r"img_1.png' changed after indexing: run again"):
         source.load(train.locations[0], train.digests[0], 8)
     row.unlink()
-    with pytest.raises(SourceChangedError, match=r"gone since it was listed: run again"):
+    with pytest.raises(SourceChangedError, match=r"was deleted after indexing: run again"):
         source.load(train.locations[0], train.digests[0], 8)
 
 
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ({}, "expected a folder for each class"),
-        ({"ants": 3}, "expected at least 2 classes"),
+        ({}, "has no folder for a class: make a folder train/<class>/"),
+        ({"ants": 3}, "has only class 'ants', at least 2 classes"),
         ({"ants": 3, "bees": 1}, "class 'bees' has 1"),
         ({"ants": 3, "bees": 0}, "class 'bees' has 0"),
-        ({"ants": 0, "bees": 0}, "expected training images; got none"),
+        ({"ants": 0, "bees": 0}, "has no training images"),
     ],
 )
 def test_impossible_training_folders(tmp_path, counts, message):
@@ -177,17 +179,6 @@ def test_impossible_training_folders(tmp_path, counts, message):
     with pytest.raises(SourceError, match=message) as caught:
         listed(make_folder(tmp_path / "data", counts) if counts else tmp_path / "data")
     assert "\n" not in str(caught.value)
-
-
-def test_missing_paths(tmp_path):
-    with pytest.raises(SourceError, match=r"nowhere: expected the folder of the images; got nothing there"):
-        listed(tmp_path / "nowhere")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SourceError, match=r"got a file"):
-        listed(tmp_path / "file")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match=r"got no folder named train"):
-        listed(tmp_path / "empty")
 
 
 def test_duplicate_content_is_fine(root):
@@ -218,16 +209,6 @@ PARTS = st.text("aAbBß01.-\udcff", min_size=1, max_size=6)
 @given(st.lists(st.lists(PARTS, min_size=1, max_size=3), unique_by=tuple))
 @example([["img_2"], ["img_10"], ["img_02"], ["IMG_2"], ["img_"], ["img"], ["img", "2"]])
 def test_natural_order_is_the_same_in_bytes(paths):
-    expected = sorted(paths, key=lambda parts: [natural(part) for part in parts])
-    order = sorted_rows(sort_key("/".join(parts)) for parts in paths)
-    assert [paths[row] for row in order.tolist()] == expected
-    by_folder = natural_order(PackedTexts("/".join(("test", *parts)) for parts in paths))
-    assert [paths[row] for row in by_folder.tolist()] == expected
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["train", "valid", "test"]), PARTS, PARTS), unique=True))
-def test_natural_order_goes_folder_by_folder(paths):
     expected = sorted(paths, key=lambda parts: [natural(part) for part in parts])
     order = natural_order(PackedTexts(map("/".join, paths)))
     assert [paths[row] for row in order.tolist()] == expected

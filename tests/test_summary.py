@@ -27,14 +27,14 @@ def test_it_says_what_a_person_wants_to_know(project):
     facts, lines = facts_and_lines(project)
     text = "\n".join(lines)
     assert facts["rows"] == {"train": 25, "valid": 1, "test": 9}
-    assert "train 25 · valid 1 · test 9 · 3 classes · 1 set aside (rejected.csv)" in text
+    assert "train 25 · valid 1 · test 9 · 3 classes · 1 rejected (rejected.csv)" in text
     record = json.loads((project.artifacts / "submission.json").read_text())
     oof = record["scores"]["out of fold"]
     assert f"out of fold  accuracy {oof['accuracy']:.4f} (" in text
     assert f"), log-loss {oof['log_loss']:.4f} ({oof['interval']['log_loss'][0]:.4f} to " in text
     assert "valid        accuracy" in text
     assert "best single" in text
-    assert "RANDOM (good enough to try things; no photos should be judged by them), computed in float32" in text
+    assert "RANDOM (good enough for trials, far behind on photos), computed in float32" in text
     assert str(project.artifacts / "submission.csv") in text
     assert "(9 rows: id,label)" in text
     assert str(project.artifacts / "features") in text
@@ -53,7 +53,7 @@ def test_time_is_that_of_the_stages(project):
     assert any(line.startswith("time ") and "heads" in line for line in lines)
 
 
-def test_it_can_be_told_as_json(project):
+def test_it_can_be_shown_as_json(project):
     facts, _ = facts_and_lines(project)
     assert json.loads(json.dumps(facts)) == facts
 

@@ -110,7 +110,7 @@ def test_a_lock_left_by_a_dead_process_is_recognised_and_what_it_left_is_removed
         left = (tmp_path / LOCK_NAME).read_bytes()
     (tmp_path / LOCK_NAME).write_bytes(left)  # as after SIGKILL: a name, and no lock
     (tmp_path / "heads/.tmp-1a2b3c4d-bag").mkdir(parents=True)
-    (tmp_path / ".tmp-1a2b3c4d-manifest.csv").touch()
+    (tmp_path / ".tmp-1a2b3c4d-manifest.arrow").touch()
     (tmp_path / "heads/bag").mkdir()
     with folder_lock(tmp_path, "TrainBag", notices.append):
         assert sorted(path.name for path in tmp_path.rglob("*")) == [LOCK_NAME, "bag", "heads"]
@@ -213,7 +213,7 @@ def test_what_another_run_replaced_while_one_waited_is_not_worked_on(tmp_path, m
     @contextlib.contextmanager
     def after_waiting(folder, stage, notice):
         if stage == "WriteSubmission":
-            path = folder / "ensemble.json"
+            (path,) = folder.glob("ensembles/*/ensemble.json")
             path.write_text(path.read_text().replace('"key": "', '"key": "0', 1))
         with real(folder, stage, notice):
             yield

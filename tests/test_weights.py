@@ -136,7 +136,7 @@ def test_a_users_file_counts_by_its_content(tmp_path: Path, kind: str) -> None:
     path.write_bytes(b"first")
     spec = FeaturesSpec(backbone=str(path)) if kind == "model" else FeaturesSpec(weights=str(path))
     resolved = resolve_weights(spec, Silent())
-    recorded = json.loads(json.dumps(resolved.record()))
+    recorded = json.loads(json.dumps(resolved.record(spec)))
     first = hashlib.sha256(b"first").hexdigest()
     assert (resolved.kind, resolved.path, resolved.digest) == (kind, path, first)
     assert known_digest(spec, None) == known_digest(spec, recorded) == first

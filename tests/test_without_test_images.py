@@ -44,7 +44,7 @@ def test_it_ends_well_and_test_images_that_come_later_train_nothing(project):
     assert list(facts["scores"]) == [*(["valid"] if has_valid else []), "out of fold"]
     text = "\n".join(lines)
     assert "out of fold  accuracy" in text
-    assert f"none, as there are no test images: put them into {project.folder / 'photos/test'}" in text
+    assert f"none: no test images; put them into {project.folder / 'photos/test'}" in text
     assert "report" in text
     with project.in_force():
         board = leaderboard_record(current_project())
@@ -78,7 +78,7 @@ def test_as_people_run_it(tmp_path):
     assert outcome.status == 0, outcome
     assert not outcome.err
     assert "out of fold  accuracy" in outcome.out
-    assert "none, as there are no test images: put them into" in outcome.out
+    assert "none: no test images; put them into" in outcome.out
     again = luigi(tmp_path, "Submit", **photos(tmp_path / "photos"), Report_enabled="false")
     assert again.status == 0
     assert again.out.startswith("Submit           complete; nothing to do")

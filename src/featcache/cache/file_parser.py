@@ -132,7 +132,7 @@ def _format_errors(path: Path) -> Iterator[None]:
         raise CacheFormatError(f"{path}: {error}; {advice}") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, MemoryError) as error:
         reason = " ".join(str(error).split())
-        raise CacheFormatError(f"{path} can't be read as a feature cache: {reason}; {advice}") from error
+        raise CacheFormatError(f"{path}: can't be read as a feature cache: {reason}; {advice}") from error
 
 
 def _check_kind(file: h5py.File) -> None:

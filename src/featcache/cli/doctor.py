@@ -16,7 +16,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 COMMAND = Command(
     "doctor",
     "whether machine, installation and settings are sound",
-    "Check versions, TensorFlow and GPU, processor, disk, luigi.cfg and weights: PASS, WARN or FAIL, and the fix.",
+    "Check versions, TensorFlow and its device, disk, luigi.cfg and weights: PASS, WARN or FAIL, and the fix.",
     _doctor,
     project=True,
 )

@@ -26,9 +26,9 @@ _NO_ARCHIVE = (*_DAMAGED, NotImplementedError, RuntimeError, ValueError, struct.
 
 
 def csv_files_like(folder: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
-    """Return what lies in a folder, is called ``.csv``, ``.csv.gz``, ``.csv.zip`` or ``.zip``, and fits by what stands before that.
+    """Return the files ``.csv``, ``.csv.gz``, ``.csv.zip`` and ``.zip`` of a folder whose stems match, by stem.
 
-    The keys are what stands before. Of a CSV that lies there plain and packed it is the plain one. Empty where the folder can't be listed.
+    Of a CSV that is there plain and packed it is the plain one. Empty where the folder can't be listed.
     """
     found: dict[str, Path] = {}
     try:
@@ -90,7 +90,7 @@ def delimiter(header: str, line: str) -> str:
 
 
 class CsvLines:
-    """The lines of a CSV in which something stands, as lists of fields, the header first; to be gone through once.
+    """The non-empty lines of a CSV as lists of fields, the header first; can be iterated once.
 
     Attributes:
         delimiter: what separates the fields, by the first two lines.
@@ -136,7 +136,7 @@ def opened(path: Path, errors: str = "strict") -> Iterator[CsvLines]:
                 f"text that is not {encoding.removesuffix('-sig').upper()} ({error.reason}): save it as UTF-8"
             ) from error
         except csv.Error as error:
-            raise UnreadableError(f"text that is no CSV ({error}): mend it") from error
+            raise UnreadableError(f"text that is no CSV ({error}): correct it") from error
 
 
 def _encoding(stream: IO[bytes]) -> str:
@@ -152,7 +152,7 @@ class CsvWriter:
     r"""Writes rows, comma-separated, each line ended by ``\n``, that the csv module and pandas read back as they were.
 
     The module quotes line ends only where they are its own ``lineterminator`` (until Python 3.13), and a lone carriage
-    return ends a line for its readers. So it is given both, and what ends the line is put right here.
+    return ends a line for its readers. So it gets both, and the line's end is corrected here.
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -253,9 +253,39 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Replace `target` by the bytes of `source`, atomically and durably.
+
+    Raises:
+        StorageError: the disk is full, read-only or not permitted.
+        OSError: `source` can't be read.
+    """
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def write_text(path: Path, content: str) -> None:
     """Replace `path` by `content` as UTF-8, atomically and durably."""
     write_bytes(path, content.encode("utf-8"))
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `folder`; on success its files are synced and it replaces `folder`.
+
+    Whatever raises inside removes it again. Who reads meanwhile finds the old folder, the new one or, for a moment, none.
+
+    Raises:
+        StorageError: the disk is full, read-only or not permitted.
+    """
+    with storage_errors(folder, "could not write"):
+        temporary = temporary_name(folder)
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            replace_folder(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def replace_folder(temporary: Path, folder: Path) -> None:

@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-# What images are called, those included that are not read: who names a row without its suffix may have converted it since.
+# What images are called, those included that are not read: a table may name an image by what it was before it was converted.
 IMAGE_SUFFIXES = (
     *("jpg", "jpeg", "jpe", "jfif", "pjpeg", "png", "apng", "gif", "bmp", "dib", "webp", "tif", "tiff"),
     *("avif", "heic", "heif", "hif", "jp2", "j2k", "jpf", "jpx", "jxl", "jxr", "svg", "psd", "ico", "tga"),
@@ -41,6 +41,11 @@ def shown(name: str) -> str:
     return name if name.isprintable() and name.strip() == name and name else repr(name)
 
 
+def first_names(names: Sequence[str], most: int = 3, form: Callable[[str], str] = repr) -> str:
+    """Return the first names of a list for a message: ``'a', 'b', 'c', ... (12 in all)``."""
+    return ", ".join(map(form, names[:most])) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+
+
 def stem(name: str) -> str:
     """Return a file's name or path without the suffix of an image; all other dots belong to the name (``1.2.840.1``)."""
     return _SUFFIX.sub("", name)
@@ -50,12 +55,12 @@ def match_columns(columns: Sequence[str], classes: Sequence[str]) -> list[int | 
     """Return for each column which class it names, None where it names none or could name several; one to one.
 
     Names are compared exactly, then composed, then whatever their case and with blanks, ``_`` and ``-`` as equals. A
-    way of comparing counts only for names that it tells from all others of their list.
+    way of comparing counts only for names that differ from all others of their list by it.
     """
     found: list[int | None] = [None] * len(columns)
     taken: set[int] = set()
     for form in (str, composed, _loose):
-        theirs, ours = _told_apart(columns, form), _told_apart(classes, form)
+        theirs, ours = _distinct(columns, form), _distinct(classes, form)
         for name, column in theirs.items():
             if found[column] is None and name in ours and ours[name] not in taken:
                 found[column] = ours[name]
@@ -63,7 +68,7 @@ def match_columns(columns: Sequence[str], classes: Sequence[str]) -> list[int | 
     return found
 
 
-def _told_apart(names: Sequence[str], form: Callable[[str], str]) -> dict[str, int]:
+def _distinct(names: Sequence[str], form: Callable[[str], str]) -> dict[str, int]:
     """The place of each name, by its form, but for names that share theirs with others."""
     forms = [form(name) for name in names]
     count = Counter(forms)

@@ -1,6 +1,6 @@
-"""Columns of texts that cost bytes, not Python objects: decoded when they are asked for, some at a time.
+"""Columns of texts that cost bytes, not Python objects: decoded on demand, some at a time.
 
-A million row ids as a list of `str` are 80 MB; here they are what a mapped file or one buffer holds anyway.
+A million row ids as a list of `str` take 80 MB; here they take what a mapped file or one buffer holds anyway.
 """
 
 from abc import abstractmethod
@@ -15,14 +15,13 @@ import numpy.typing as npt
 CHUNK = 1024  # texts decoded together: their objects stay in a core's cache, and Python's cost a chunk vanishes
 NOT_FOUND = -1
 _SHOWN = 20
-_WORD = 8
 
 
 class Texts(Sequence[str]):
     """n texts; compares like a list, and prints like one that is cut short.
 
     Attributes:
-        is_unique: True where it is known that none stands twice, so that `first_duplicate` need not look.
+        is_unique: True where it is known that none occurs twice, so that `first_duplicate` needn't look.
     """
 
     is_unique = False
@@ -48,7 +47,7 @@ class Texts(Sequence[str]):
         at = as_index(index)
         at += len(self) if at < 0 else 0
         if not 0 <= at < len(self):
-            raise IndexError(f"expected an index below {len(self)}; got index={index}")
+            raise IndexError(f"index={index} is out of range for {len(self)} texts")
         return self.decode(at, at + 1)[0]
 
     def __eq__(self, other: object) -> bool:
@@ -100,7 +99,7 @@ class PackedTexts(Texts):
             self.append(text)
 
     def append(self, text: str) -> None:
-        """Take in one more."""
+        """Add a text."""
         self._buffer += text.encode("utf-8", "surrogatepass")
         self._ends.append(len(self._buffer))
 
@@ -115,7 +114,7 @@ class PackedTexts(Texts):
 
 
 class ComputedTexts(Texts):
-    """Texts that follow from their number: `text` says which, from 0 to `count` - 1."""
+    """Texts that are computed from their number, 0 to `count` - 1."""
 
     def __init__(self, count: int, text: Callable[[int], str]) -> None:
         self._count, self._text = count, text
@@ -129,7 +128,7 @@ class ComputedTexts(Texts):
 
 
 def texts_at(texts: Sequence[str], rows: npt.NDArray[np.integer]) -> list[str]:
-    """Return the texts of k ascending rows; where these stand near each other, they are decoded together."""
+    """Return the texts of k ascending rows; rows near each other are decoded together."""
     if not len(rows):
         return []
     first, stop = int(rows[0]), int(rows[-1]) + 1
@@ -140,7 +139,7 @@ def texts_at(texts: Sequence[str], rows: npt.NDArray[np.integer]) -> list[str]:
 
 
 def first_duplicate(texts: Sequence[str]) -> str | None:
-    """Return a text that stands twice, or None; 8 bytes a text."""
+    """Return a text that occurs twice, or None; takes 8 bytes a text."""
     if isinstance(texts, Texts) and texts.is_unique:
         return None
     hashes = _hashes(texts)
@@ -156,9 +155,9 @@ def first_duplicate(texts: Sequence[str]) -> str | None:
 
 
 def index_of(wanted: Sequence[str], among: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return (k,) where each of k wanted texts stands among n others, -1 where it doesn't; 24 bytes a text.
+    """Return (k,) the index of each of k wanted texts among n others, of the first if it occurs there more than once.
 
-    Of a text that stands several times among the others, the first counts.
+    It is -1 for a text that isn't among them. Takes 24 bytes a text.
     """
     found = np.full(len(wanted), NOT_FOUND, np.int64)
     if not len(wanted) or not len(among):
@@ -178,37 +177,6 @@ def index_of(wanted: Sequence[str], among: Sequence[str]) -> npt.NDArray[np.int6
                     break
                 candidate += 1
     return found
-
-
-def sorted_rows(keys: Iterable[bytes]) -> npt.NDArray[np.int64]:
-    """Return (n,) the order in which n keys ascend, equal ones as they came; beside the keys' bytes, 48 bytes each.
-
-    Eight bytes of every key are compared at a time, and of the next eight only those of keys that were equal so far.
-    """
-    buffer, lengths = bytearray(), array("q")
-    for key in keys:
-        buffer += key
-        lengths.append(len(key))
-    ends = np.cumsum(np.frombuffer(lengths, np.int64))
-    buffer += bytes(_WORD)
-    windows = np.ndarray((len(buffer) - _WORD + 1,), ">u8", buffer, strides=(1,))
-    order, places, depth = np.arange(len(ends)), np.arange(len(ends)), 0
-    groups = np.zeros(len(ends), np.int64)
-    while len(places):
-        rows = order[places]
-        left = ends[rows] - (np.where(rows > 0, ends[rows - 1], 0) + depth)  # bytes behind those compared, at least 0
-        at, left = ends[rows] - left, np.minimum(left, _WORD + 1)
-        spare = (8 * (_WORD - 1 - np.clip(left - 1, 0, _WORD - 1))).astype(np.uint64)
-        words = np.where(left > 0, windows[at] >> spare << spare, np.uint64(0))
-        mine = np.lexsort((left, words, groups))  # a key that ends comes before one that goes on with zeros
-        order[places] = rows[mine]
-        words, left, groups = words[mine], left[mine], groups[mine]
-        new = np.ones(len(places), bool)
-        new[1:] = (words[1:] != words[:-1]) | (groups[1:] != groups[:-1]) | (left[1:] != left[:-1])
-        groups = np.cumsum(new)
-        going = ~(new & np.append(new[1:], True)) & (left > _WORD)
-        places, groups, depth = places[going], groups[going], depth + _WORD
-    return order
 
 
 def _hashes(texts: Sequence[str]) -> npt.NDArray[np.int64]:

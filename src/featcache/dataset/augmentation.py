@@ -6,9 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from featcache.settings import CONVNET_RECIPE, RECIPE, AugmentPolicy
-
-__all__ = ["CONVNET_RECIPE", "RECIPE", "AugmentPolicy", "affine_maps", "augment"]
+from featcache.settings import AugmentPolicy
 
 _DRAWS = 10
 _SUPPORT = 2  # pixels that a bicubic sample reaches to each side
@@ -36,7 +34,7 @@ def augment(
         True
     """
     draws = _draws(seed, digest, copy)
-    result = _affine(image, _matrix(policy, draws, image.shape[0], image.shape[1]))
+    result = _affine(image, _matrices(policy, draws[None, :6], *image.shape[:2])[0])
     if policy.channel_shift:
         shifts = policy.channel_shift * draws[6:9]  # (3,)
         result = np.clip(np.rint(result + shifts), 0, 255).astype(np.uint8)
@@ -53,16 +51,10 @@ def _draws(seed: int, digest: str, copy: int) -> npt.NDArray[np.float64]:
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1  # [-1, 1)
 
 
-def _matrix(policy: AugmentPolicy, draws: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArray[np.float64]:
-    """Return the (2, 3) map from a result's pixel (x, y, 1), measured from the centre, to the image's."""
-    matrix: npt.NDArray[np.float64] = _matrices(policy, draws[None, :6], height, width)[0]
-    return matrix
-
-
 def _matrices(
     policy: AugmentPolicy, draws: npt.NDArray[np.float64], height: int, width: int
 ) -> npt.NDArray[np.float64]:
-    """(b, 2, 3) maps as `_matrix` says, for `draws` (b, 6) in -1..1: rotation, down, right, shear, zoom by y, by x."""
+    """(b, 2, 3) maps from a result's pixel (x, y, 1), measured from the centre, to the image's; `draws` as for `affine_maps`."""
     angle, down, right, shear, zoom_y, zoom_x = draws.T
     angle, shear = np.radians(policy.rotation) * angle, policy.shear * shear
     rotate, shift, slant, scale = np.tile(np.eye(3), (4, len(draws), 1, 1))

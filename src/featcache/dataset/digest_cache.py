@@ -1,18 +1,19 @@
-"""What a listing rests on: a stat of every file, and the digests known from earlier listings.
+"""What a listing is based on: a stat of every file, and the digests known from earlier listings.
 
 An unchanged data set costs a stat a file; a touched one costs a read of what was touched, and never a rerun.
+`listing.csv` is no Arrow file, as it is read where Luigi schedules.
 """
 
 import csv
 import json
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice, takewhile
 from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +38,7 @@ _COLUMNS = ("location", "size", "mtime_ns", "ctime_ns", "read_ns", "digest", "re
 
 
 class Examined(NamedTuple):
-    """A file's content digest ("" if it couldn't be read) and why its row is set aside ("" if it isn't)."""
+    """A file's content digest ("" if it couldn't be read) and why its row is rejected ("" if it isn't)."""
 
     stat: FileStat
     read_ns: int
@@ -54,7 +55,7 @@ class Examined(NamedTuple):
         return bool(self.digest) and abs(self.read_ns - self.stat.ctime_ns) >= SETTLE_NS
 
 
-class FileChecks(Sequence[Examined]):
+class FileChecks:
     """What was found in each of `files`, or is still to be found (`read_ns` 0); 40 bytes a file, and the reasons."""
 
     def __init__(self, files: FileStats) -> None:
@@ -64,10 +65,10 @@ class FileChecks(Sequence[Examined]):
         self.reasons: dict[int, str] = {}
 
     def append(self, stat: FileStat, read_ns: int, digest: str, reason: str) -> None:
-        """Take in one more file, and what was found in it.
+        """Add a file, and what was found in it.
 
         Raises:
-            ValueError: the digest isn't one.
+            ValueError: `digest` isn't a SHA-256.
             OverflowError: a number has more than 64 bits.
         """
         self.files.append(stat)
@@ -76,14 +77,14 @@ class FileChecks(Sequence[Examined]):
         self.put(len(self.files) - 1, read_ns, digest, reason)
 
     def put(self, row: int, read_ns: int, digest: str, reason: str) -> None:
-        """Note what was found in one file. Thread-safe.
+        """Record what was found in one file. Thread-safe.
 
         Raises:
-            ValueError: the digest isn't one.
+            ValueError: `digest` isn't a SHA-256.
         """
         raw = bytes.fromhex(digest) or bytes(_DIGEST_BYTES)
         if len(raw) != _DIGEST_BYTES:
-            raise ValueError(f"expected a SHA-256; got digest={digest!r}")
+            raise ValueError(f"digest={digest!r} is not a SHA-256")
         self.digests[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES] = raw
         if reason:
             self.reasons[row] = reason
@@ -97,52 +98,48 @@ class FileChecks(Sequence[Examined]):
     def __len__(self) -> int:
         return len(self.files)
 
-    @overload
-    def __getitem__(self, index: int) -> Examined: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Examined]: ...
-    def __getitem__(self, index: int | slice) -> Examined | list[Examined]:
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
-        return Examined(self.files[index], self.read_ns[index], self.digest(index), self.reasons.get(index, ""))
+    def __getitem__(self, row: int) -> Examined:
+        return self._at(row, self.files[row])
 
     def __iter__(self) -> Iterator[Examined]:
-        for row, stat in enumerate(self.files):
-            yield Examined(stat, self.read_ns[row], self.digest(row), self.reasons.get(row, ""))
+        return (self._at(row, stat) for row, stat in enumerate(self.files))
+
+    def _at(self, row: int, stat: FileStat) -> Examined:
+        return Examined(stat, self.read_ns[row], self.digest(row), self.reasons.get(row, ""))
 
     def missing(self) -> npt.NDArray[np.int64]:
-        """The rows that nothing was found of yet."""
+        """The rows that aren't examined yet."""
         return np.flatnonzero(np.frombuffer(self.read_ns, np.int64) == 0)
 
 
 class DigestCache:
-    """Digests by location; what is asked for again with an unchanged stat isn't read again."""
+    """Digests by location; a file with an unchanged stat isn't read again."""
 
-    def __init__(self, known: FileChecks | None = None):
-        self._known = known if known is not None else FileChecks(FileStats())
+    def __init__(self) -> None:
+        self._known = FileChecks(FileStats())
         self.used: list[FileChecks] = []
 
     @classmethod
     def load(cls, path: Path) -> "DigestCache":
         """Read `listing.csv`; an absent or damaged one knows nothing, which costs a reading and no more."""
+        cache = cls()
         try:
             with open(path, encoding="utf-8", errors="surrogateescape", newline="", opener=paths.regular) as stream:
                 lines = csv.reader(stream)
-                if tuple(next(lines, ())) != _COLUMNS:
-                    return cls()
-                known = FileChecks(FileStats())
-                for location, size, mtime, ctime, read, digest, reason in lines:
-                    known.append(FileStat(location, int(size), int(mtime), int(ctime)), int(read), digest, reason)
-                return cls(known)
+                if tuple(next(lines, ())) == _COLUMNS:
+                    for location, size, mtime, ctime, read, digest, reason in lines:
+                        stat = FileStat(location, int(size), int(mtime), int(ctime))
+                        cache._known.append(stat, int(read), digest, reason)
         except (OSError, ValueError, OverflowError, csv.Error):
             return cls()
+        return cache
 
     def digest(self, path: Path, stat: FileStat) -> None:
         """Digest one file in flat memory, reading it only if its stat is new.
 
         Args:
             path: where the file is now.
-            stat: what was seen of it before this call.
+            stat: from before this call.
         """
         self.digest_all(FileStats([stat]), lambda _: path, None, Silent())
 
@@ -156,10 +153,10 @@ class DigestCache:
         """Return digest and reason of many files, reading those whose stat is new, several at a time.
 
         Args:
-            files: what was seen of them before this call.
+            files: their stats from before this call.
             path: from a location, where the file is now.
-            look: from the content, its digest and why it can't be used; None to hash in flat memory without looking.
-            progress: is told of every file.
+            look: from the content, its digest and why it can't be used; None to hash the file in flat memory.
+            progress: counts the files.
         """
         found = FileChecks(files)
         self.used.append(found)
@@ -202,7 +199,7 @@ class DigestCache:
                     found.put(row, *item[1:])
 
     def save(self, path: Path, *, unused: bool = False) -> None:
-        """Write what this listing used as `listing.csv`; with `unused`, what it didn't come to as well.
+        """Write what this listing used as `listing.csv`; with `unused`, what it didn't get to as well.
 
         Raises:
             StorageError: the disk is full, read-only or not permitted.
@@ -232,7 +229,7 @@ def found_in(parts: Iterable[FileChecks]) -> Iterator[Examined]:
 
 
 class Listing(NamedTuple):
-    """`listing.json`: the last listing in few words, so that an unchanged one needs no CSV.
+    """`listing.json`: the last listing in short, so that an unchanged one needs no CSV.
 
     Attributes:
         asked: the settings that were asked for.
@@ -251,8 +248,8 @@ class Listing(NamedTuple):
     key: str
 
     @classmethod
-    def of(cls, asked: dict[str, str], root: str, stats: str, used: Sequence[FileChecks], key: str) -> "Listing":
-        """Sum up a listing that used these files and led to `key`."""
+    def of(cls, asked: dict[str, str], root: str, stats: str, used: list[FileChecks], key: str) -> "Listing":
+        """Return the record of a listing that used these files and led to `key`."""
         settled = all(item.settled or item.stat.size < 0 for item in found_in(used))
         return cls(asked, root, stats, contents_digest(used), settled, key)
 
@@ -277,7 +274,7 @@ class Listing(NamedTuple):
         write_text(path, json.dumps({"version": version, **self._asdict()}, indent=1) + "\n")
 
 
-def contents_digest(used: Sequence[FileChecks]) -> str:
+def contents_digest(used: Iterable[FileChecks]) -> str:
     """Return one digest for every location, content and reason, in any order; equal ones give equal manifests."""
     records = bytearray()
     for item in found_in(used):
@@ -295,6 +292,6 @@ def _examined(path: Path, stat: FileStat, look: Callable[[bytes], tuple[str, str
         content = paths.read_bytes(path, MOST_BYTES)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and stat.size >= 0:
-            raise SourceChangedError(f"{str(path)!r} is gone since it was listed: run again to list anew") from error
+            raise SourceChangedError(f"{str(path)!r} was deleted after indexing: run again") from error
         return Examined(stat, read_ns, "", f"can't be read: {paths.fault(error)}")
     return Examined(stat, read_ns, *look(content))

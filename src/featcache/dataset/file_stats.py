@@ -4,14 +4,14 @@ import hashlib
 import os
 import stat
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.core.texts import CHUNK, PackedTexts
+from featcache.core.texts import PackedTexts
 
 MOST_BYTES = 1 << 31  # of one image file: what is larger is no image, and would only fill the memory
 _NUMBERS = 3  # size, mtime_ns, ctime_ns
@@ -20,7 +20,7 @@ _BITS = 256
 
 
 class FileStat(NamedTuple):
-    """What tells, without reading it, that a file is the one listed before.
+    """What shows, without reading it, that a file is the one listed before.
 
     `ctime_ns` catches what `mtime_ns` can't: a change in place whose modification time was set back. What is no
     regular file, or can't be looked at, has size -1.
@@ -32,7 +32,7 @@ class FileStat(NamedTuple):
     ctime_ns: int
 
 
-class FileStats(Sequence[FileStat]):
+class FileStats:
     """The files of a data set, in no particular order.
 
     Attributes:
@@ -48,7 +48,7 @@ class FileStats(Sequence[FileStat]):
             self.append(file)
 
     def append(self, file: FileStat) -> None:
-        """Take in one more."""
+        """Add a file."""
         self.locations.append(file.location)
         self._numbers.extend(file[1:])
 
@@ -60,22 +60,12 @@ class FileStats(Sequence[FileStat]):
     def __len__(self) -> int:
         return len(self.locations)
 
-    @overload
-    def __getitem__(self, index: int) -> FileStat: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[FileStat]: ...
-    def __getitem__(self, index: int | slice) -> FileStat | list[FileStat]:
-        if isinstance(index, slice):
-            return [self[row] for row in range(*index.indices(len(self)))]
+    def __getitem__(self, index: int) -> FileStat:
         return FileStat(self.locations[index], *self._numbers[index * _NUMBERS : (index + 1) * _NUMBERS])
 
     def __iter__(self) -> Iterator[FileStat]:
-        for start in range(0, len(self), CHUNK):
-            numbers = iter(self._numbers[start * _NUMBERS : (start + CHUNK) * _NUMBERS])
-            for location, size, mtime, ctime in zip(
-                self.locations[start : start + CHUNK], numbers, numbers, numbers, strict=True
-            ):
-                yield FileStat(location, size, mtime, ctime)
+        numbers = iter(self._numbers)
+        return map(FileStat, self.locations, numbers, numbers, numbers)
 
 
 def stat_file(location: str, path: "Path | os.DirEntry[str]") -> FileStat:
@@ -91,7 +81,7 @@ def stat_file(location: str, path: "Path | os.DirEntry[str]") -> FileStat:
 
 
 def stats_digest(files: FileStats) -> str:
-    """Return one digest for what a stat of all files says, in any order: the sum of each one's own."""
+    """Return one digest of the stats of all files, in any order: the sum of each one's own."""
     total = 0
     for file in files if files.groups is None else (*files, files.groups):
         text = "\0".join(map(str, file))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from featcache.core import paths
 from featcache.core.csv_files import UnreadableError, opened
-from featcache.core.names import clash, composed, shown, stem
+from featcache.core.names import clash, composed, first_names, shown, stem
 from featcache.dataset.manifest import Manifest
 from featcache.errors import SourceError
 
@@ -25,9 +25,9 @@ def group_file(setting: str, root: Path | None) -> tuple[Path, str]:
 def with_groups(manifest: Manifest, path: Path, column: str) -> Manifest:
     """Return the manifest with a group for each training row.
 
-    The table's column of file names (or row ids) is found by what it holds: as the rows are called, as paths below
-    ``train/``, or without the suffix of an image. Where file names repeat across class folders, a column with class
-    names tells them apart. Accents count alike however they are encoded.
+    The table's column of file names (or row ids) is found by its values: row ids, paths below ``train/``, or either
+    without the suffix of an image. Where file names repeat across class folders, a column of class names distinguishes
+    them. Names are compared in Unicode's composed form.
 
     Raises:
         SourceError: the table can't be read or joined, or rows stay without a group.
@@ -43,16 +43,12 @@ def with_groups(manifest: Manifest, path: Path, column: str) -> Manifest:
         known = set(row_names)
         strange = [table[name_column][line] for line, name in enumerate(names) if name not in known]
         raise SourceError(
-            f"{path}: expected a group in column {column!r} for each of {len(train)} training rows; {len(without)} have none: "
-            f"{_some(without)}; of {len(names)} names in column {name_column!r} {len(strange)} are no training row's"
-            f"{': ' + _some(strange) if strange else ''}: add the rows to the table or mend the names"
+            f"{path}: {len(without)} of {len(train)} training rows have no group in column {column!r}: "
+            f"{first_names(without)}; {len(strange)} of {len(names)} names in column {name_column!r} are no training "
+            f"row's{': ' * bool(strange)}{first_names(strange)}: add the rows to the table or correct the names"
         )
     splits = {**manifest.splits, "train": replace(train, groups=groups)}
     return replace(manifest, splits=splits, settings={**manifest.settings, "groups": column})
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
 def _read(path: Path, column: str) -> dict[str, list[str]]:
@@ -64,32 +60,29 @@ def _read(path: Path, column: str) -> dict[str, list[str]]:
             rows = []
             for line in filled:
                 if len(line) != len(names):
-                    got = f"line {lines.number} has {len(line)} fields"
-                    raise SourceError(f"{path}: expected {len(names)} fields as in line 1; {got}: mend this row")
+                    fault = f"line {lines.number} has {len(line)} fields, line 1 has {len(names)}"
+                    raise SourceError(f"{path}: {fault}: correct this row")
                 rows.append([field.strip() for field in line])
     except FileNotFoundError as error:
-        raise SourceError(f"{path}: [Dataset] groups: no such file; it is looked for below [Dataset] path") from error
+        raise SourceError(f"{path}, the table of [Dataset] groups, is missing; relative to [Dataset] path") from error
     except OSError as error:
-        raise SourceError(
-            f"{path}: [Dataset] groups: can't be read: {paths.fault(error)}: mend it and run again"
-        ) from error
+        raise SourceError(f"{path} can't be read: {paths.fault(error)}: correct this and run again") from error
     except UnreadableError as error:
-        raise SourceError(f"{path}: [Dataset] groups: expected a CSV; got {error}") from error
+        raise SourceError(f"{path}, the table of [Dataset] groups, is {error}") from error
     return _columns(path, names, rows, column)
 
 
 def _columns(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], column: str) -> dict[str, list[str]]:
     same = clash(names)
     if same is not None:
-        raise SourceError(
-            f"{path}: [Dataset] groups: expected each column once; got {same[0]!a} and {same[1]!a}: mend it"
-        )
+        raise SourceError(f"{path} has columns {same[0]!a} and {same[1]!a}, which are the same name: rename one")
     places = {composed(name): place for place, name in enumerate(names)}
     if composed(column) not in places:
         near = difflib.get_close_matches(column, names, 1)
         hint = f"; did you mean {shown(near[0])}?" if near else ""
-        expected = f"expected one of the columns {', '.join(map(shown, names))}"
-        raise SourceError(f"{path}: [Dataset] groups: {expected}; got column={column!r}{hint}")
+        raise SourceError(
+            f"[Dataset] groups: {path} has no column {column!r}, but {', '.join(map(shown, names))}{hint}"
+        )
     table = {name: [composed(row[place]) for row in rows] for name, place in places.items()}
     written: dict[str, str] = {}
     group = places[composed(column)]
@@ -101,7 +94,7 @@ def _names(path: Path, table: _Table, column: str, ids: Sequence[str]) -> tuple[
     """Return the training rows' names, the table's in the same form, and the column that holds these."""
     tried = [name for name in table if name != composed(column)]
     best, found = 0, ([""], [""], "")
-    for of_ours, of_theirs in _WAYS:  # a whole row id says more than a file name
+    for of_ours, of_theirs in _WAYS:  # a whole row id is more certain than a file name
         ours = [of_ours(composed(row)) for row in ids]
         for name in tried:
             theirs = [of_theirs(value) for value in table[name]]
@@ -110,10 +103,8 @@ def _names(path: Path, table: _Table, column: str, ids: Sequence[str]) -> tuple[
             if count > best:
                 best, found = count, (ours, theirs, name)
     if best == 0:
-        looked = f"none of them holds a training row's name such as {_file(ids[0])!r}"
-        raise SourceError(
-            f"{path}: [Dataset] groups: tried the columns {', '.join(map(shown, tried)) or '(none)'}; {looked}"
-        )
+        tried_names = ", ".join(map(shown, tried)) or "(none)"
+        raise SourceError(f"{path}: no training row's name, such as {_file(ids[0])!r}, is in a column: {tried_names}")
     return found
 
 
@@ -155,14 +146,14 @@ def _lookup(
         return {(name, of): lines.get((name, ""), "") for name, of in zip(row_names, classes, strict=True)}
     class_column = _class_column(table, {column, name_column}, set(classes))
     if class_column is None:
-        which = repr(conflict or min(twice))
-        told = "expected a column with the class names, as this file name stands for several images or groups"
-        raise SourceError(f"{path}: [Dataset] groups: {told}; got name={which}: add such a column or rename the files")
+        name = conflict or min(twice)
+        fix = "add a column of class names or rename the files"
+        raise SourceError(f"{path}: name={name!r} is that of several images or groups: {fix}")
     exact: dict[tuple[str, str], str] = {}
     for name, of, group in zip(names, table[class_column], table[column], strict=True):
         if name in known and exact.setdefault((name, of), group) != group:
-            got = f"{name!r} of class {of!r} has {exact[name, of]!r} and {group!r}"
-            raise SourceError(f"{path}: [Dataset] groups: expected one group for each image; {got}: mend the table")
+            both = f"{exact[name, of]!r} and {group!r}"
+            raise SourceError(f"{path}: {name!r} of class {of!r} has two groups, {both}: correct the table")
     return exact
 
 

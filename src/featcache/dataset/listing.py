@@ -1,8 +1,10 @@
-"""The first stage: list a data set, and tell cheaply whether it is still the one listed."""
+"""The first stage: list a data set, and find out cheaply whether it is still the one listed."""
 
 import contextlib
 import os
 from pathlib import Path
+
+import numpy as np
 
 from featcache.core import paths
 from featcache.core.disk import storage_errors
@@ -33,7 +35,7 @@ def build_manifest(spec: DatasetSpec, folder: Path, progress: Progress | None = 
 
 
 def list_files(spec: DatasetSpec) -> FileStats | None:
-    """Look at every file a listing rests on: a stat each, never a read. None when the data set can't be listed."""
+    """Return the stats of all files that a listing is based on, without reading any; None when the data set can't be listed."""
     try:
         return _files(spec)
     except SourceError:
@@ -43,14 +45,14 @@ def list_files(spec: DatasetSpec) -> FileStats | None:
 def list_images(
     spec: DatasetSpec, folder: Path, progress: Progress | None = None, files: FileStats | None = None
 ) -> Manifest:
-    """List every image of a data set, and keep in `folder` what the listing rests on (but not the manifest).
+    """List every image of a data set, and keep in `folder` what the listing is based on (but not the manifest).
 
     Only files whose size or time stamps are new since the last listing in `folder` are read.
 
     Args:
         spec: where the images are.
         folder: of the data set's artifacts.
-        progress: is told of every file, and of what is left out or set aside.
+        progress: counts the files, and gets a notice of what is left out or rejected.
         files: what `list_files` saw, so that a run sees one state of the data set; None to look now.
 
     Raises:
@@ -69,12 +71,12 @@ def list_images(
         raise
     digests.save(folder / LISTING_CSV)
     _listing(spec, files, digests, manifest.key).save(folder / LISTING_JSON)
-    _tell(manifest, progress)
+    _notify(manifest, progress)
     return manifest
 
 
 def preview_images(spec: DatasetSpec, folder: Path, files: FileStats | None = None) -> Manifest:
-    """Return the manifest that `list_images` would, and write nothing: for who only asks what a run would find.
+    """Return the manifest that `list_images` would, and write nothing.
 
     Raises:
         SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
@@ -83,7 +85,7 @@ def preview_images(spec: DatasetSpec, folder: Path, files: FileStats | None = No
 
 
 def reread_images(spec: DatasetSpec) -> Manifest:
-    """Return the manifest that listing gives when every file is read again, whatever its stat says; writes nothing.
+    """Return the manifest that listing gives when every file is read again, whatever its stat; writes nothing.
 
     Raises:
         SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
@@ -107,17 +109,17 @@ def current_key(
     """Return the key of the manifest in `folder` if listing the data set now would give the same.
 
     While nothing changed, nothing is read but two short JSON files. Files with a new stat are read, and if their
-    contents are the old ones, the key stands and the listing is brought up to date, as far as `folder` can be written.
+    contents are the old ones, the key holds and the listing is updated, as far as `folder` can be written.
 
     Args:
         spec: where the images are.
         folder: of the data set's artifacts.
         files: what `list_files` saw.
-        progress: is told of files that must be read.
+        progress: counts the files that must be read.
 
     Returns:
         The key; None if there is no manifest, if it would change, or if the data set can't be listed (`list_images`
-        then says why).
+        then raises).
     """
     stored, listing = stored_manifest(folder), Listing.load(folder / LISTING_JSON)
     if files is None or stored is None or listing is None:
@@ -135,7 +137,11 @@ def current_key(
     if contents_digest(digests.used) != listing.contents:
         _keep_digests(digests, spec, folder, files)
         return None
-    _keep_listing(digests, spec, folder, files, listing.key)
+    with contextlib.suppress(
+        OSError
+    ):  # a listing that can't be kept costs another reading, and must not stop a question
+        digests.save(folder / LISTING_CSV)
+        _listing(spec, files, digests, listing.key).save(folder / LISTING_JSON)
     return listing.key
 
 
@@ -158,16 +164,9 @@ def _known_digests(spec: DatasetSpec, folder: Path) -> DigestCache:
     return DigestCache.load(folder / LISTING_CSV)
 
 
-def _keep_listing(digests: DigestCache, spec: DatasetSpec, folder: Path, files: FileStats, key: str) -> None:
-    # A listing that can't be kept costs another reading; it must not stop whoever only asks.
-    with contextlib.suppress(OSError):
-        digests.save(folder / LISTING_CSV)
-        _listing(spec, files, digests, key).save(folder / LISTING_JSON)
-
-
 def _keep_digests(digests: DigestCache, spec: DatasetSpec, folder: Path, files: FileStats | None) -> None:
-    # What was read needn't be read again, though no manifest came of it. The stored listing goes on standing for its
-    # manifest: another process may be at work with it.
+    # What was read needn't be read again, though no manifest came of it. The stored listing stays with its manifest, as
+    # another process may be using both.
     listing = Listing.load(folder / LISTING_JSON)
     if files is None or not any(map(len, digests.used)) or (listing is not None and listing.root != _root(spec)):
         return
@@ -189,14 +188,14 @@ def _root(spec: DatasetSpec) -> str:
     return "" if spec.path is None else repr(os.path.realpath(paths.expanded(spec.path, "[Dataset] path")))
 
 
-def _tell(manifest: Manifest, progress: Progress) -> None:
+def _notify(manifest: Manifest, progress: Progress) -> None:
     if manifest.left_out:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(manifest.left_out.items()))
         progress.notice(f"not listed: {kinds}")
     if "test" not in manifest.splits:
-        progress.notice("there are no test images, which predictions and the submission need: put them into PATH/test")
+        progress.notice("no test images, which predictions and the submission need: put them into PATH/test")
     for split, rows in manifest.splits.items():
-        rejected = [index for index, reason in enumerate(rows.reasons) if reason]
-        if rejected:
+        rejected = np.flatnonzero(~rows.listed)
+        if len(rejected):
             first = f"{rows.ids[rejected[0]]!r} ({rows.reasons[rejected[0]]})"
-            progress.notice(f"{split}: {len(rejected)} of {len(rows)} images set aside, e.g. {first}")
+            progress.notice(f"{split}: {len(rejected)} of {len(rows)} images rejected, e.g. {first}")

@@ -2,19 +2,16 @@
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-
-from featcache.core.texts import sorted_rows
 
 _NUMBER = re.compile(r"([0-9]+)")
 _LONGER_THAN_END = 256  # a number's length begins with a byte above the zero that ends a part
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """Return a sort key by which ``img_2`` stands before ``img_10``, whatever the case."""
+    """Return a sort key by which ``img_2`` comes before ``img_10``, whatever the case."""
     pieces = _NUMBER.split(name.casefold())
     return [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)], name
 
@@ -34,22 +31,10 @@ def _part_key(part: str) -> bytes:
 
 
 def natural_order(locations: Sequence[str]) -> npt.NDArray[np.uint32]:
-    """Return (n,) the order in which the natural keys of n paths ascend, found folder by folder.
+    """Return (n,) the order in which the natural keys of n paths ascend; the keys' bytes are in memory meanwhile."""
+    import pyarrow as pa
+    from pyarrow.compute import array_sort_indices
 
-    Beside 16 bytes a path memory holds only what sorts one folder; a split with images in no folder counts as one.
-    """
-    flat = {location.partition("/")[0] for location in locations if location.count("/") == 1}
-
-    def folder(location: str) -> str:
-        split, name, *_ = location.split("/", 2)
-        return split if split in flat else f"{split}/{name}"
-
-    folders = sorted({folder(location) for location in locations}, key=sort_key)
-    numbers = {name: number for number, name in enumerate(folders)}
-    of_row = np.fromiter((numbers[folder(location)] for location in locations), np.uint32, len(locations))
-    order = np.argsort(of_row, kind="stable").astype(np.uint32)
-    ends = np.cumsum(np.bincount(of_row, minlength=len(folders)))
-    for start, stop in pairwise((0, *ends.tolist())):
-        rows = order[start:stop]
-        order[start:stop] = rows[sorted_rows(sort_key(locations[row]) for row in rows.tolist())]
+    sort_keys = pa.array(map(sort_key, locations), pa.large_binary(), size=len(locations))
+    order: npt.NDArray[np.uint32] = array_sort_indices(sort_keys).to_numpy().astype(np.uint32)
     return order

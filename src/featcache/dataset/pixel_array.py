@@ -55,7 +55,7 @@ def load_pixels(
         channels: 1 for grey values, 3 for RGB; None takes 1 where every image is grey.
 
     Raises:
-        SourceChangedError: an image is no longer what the manifest says.
+        SourceChangedError: an image is no longer the one in the manifest.
         StorageError: there is no room for the scratch file.
     """
     images, usable = allocate((len(rows), size, size, 3), np.uint8, scratch, MEMORY_BYTES), rows.listed.copy()

@@ -8,6 +8,7 @@ from .sample_submission import (
     read_sample as read_sample,
 )
 from .selection import (
+    all_scores as all_scores,
     judged_members as judged_members,
     judged_singles as judged_singles,
     select_ensemble as select_ensemble,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from featcache.core.names import composed, match_columns, shown
+from featcache.core.names import composed, first_names, match_columns, shown
 from featcache.ensemble.sample_submission import Sample
 from featcache.errors import SubmissionError
 from featcache.settings import SubmissionSpec
@@ -164,5 +164,4 @@ def _same(some: Iterable[str], others: Iterable[str]) -> bool:
 
 
 def _listed(names: Sequence[str], most: int = _SHOWN) -> str:
-    more = f", ... ({len(names)} in all)" if len(names) > most else ""
-    return ", ".join(map(shown, names[:most])) + more
+    return first_names(names, most, shown)

@@ -18,7 +18,7 @@ from featcache.ensemble.combination import Combination
 from featcache.errors import CacheFormatError, CacheMismatchError
 from featcache.training import Float64s, Interval, Predictions, RowNumbers, Scores, table_parts
 
-_SCHEMA = 2
+_SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Ensemble:
         best_single: the member of the lowest out-of-fold log-loss.
         single_folds: fold -> the member that is best on the other folds.
         single_scores: nested: each fold's rows by that member.
+        class_shares: C, the classes' shares among the training rows: for rows without predictions.
     """
 
     candidates: tuple[str, ...]
@@ -50,6 +51,7 @@ class Ensemble:
     best_single: str
     single_folds: Mapping[int, str]
     single_scores: Scores
+    class_shares: tuple[float, ...]
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -146,7 +148,7 @@ class Ensemble:
 
 
 def _loaded(cls: type[Ensemble], stored: dict[str, Any]) -> Ensemble:
-    for name in ("candidates", "class_names"):
+    for name in ("candidates", "class_names", "class_shares"):
         stored[name] = tuple(stored[name])
     stored["whole"] = _combination(stored["whole"])
     stored["folds"] = {int(fold): _combination(chosen) for fold, chosen in stored["folds"].items()}
@@ -183,9 +185,9 @@ def _check(loaded: Ensemble) -> None:
             raise ValueError(f"it has {count} members and the weights {chosen.weights}"[:200])
         if chosen.method not in combination.COMBINATIONS or not chosen.temperature or not 0 < chosen.clip <= 1:
             raise ValueError(f"its method is {chosen.method!r}, temperature and clip are {numbers[-2:]}")
-    values = [*vars(loaded.scores).values(), *vars(loaded.single_scores).values()]
+    values = [*loaded.class_shares, *vars(loaded.scores).values(), *vars(loaded.single_scores).values()]
     values += [value for score in loaded.member_scores.values() for value in vars(score).values()]
     values += [value for score in loaded.method_scores.values() for value in vars(score).values()]
     values += [value for span in vars(loaded.interval).values() for value in span]
-    if not all(isinstance(value, float) for value in values):
+    if len(loaded.class_shares) != len(loaded.class_names) or not all(isinstance(value, float) for value in values):
         raise ValueError(f"its scores are {values}"[:200])

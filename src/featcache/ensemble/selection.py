@@ -7,10 +7,10 @@ of it is fitted to the other folds' rows, and that fold is scored by it: the nes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from featcache.core.texts import index_of
 from featcache.ensemble import combination
 from featcache.ensemble.combination import Combination, combine, normalised
 from featcache.ensemble.ensemble import Ensemble
@@ -21,13 +21,13 @@ from featcache.training import Predictions, RowScores, Scores, bootstrap, judge_
 _MEMORY_BYTES = 1 << 26  # members' tables up to this size are read once
 
 
-def select_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequence[str] = ()) -> Ensemble:
+def select_ensemble(out_of_fold: Predictions, method: str = AUTO) -> Ensemble:
     """Combine the members on their out-of-fold predictions, and score that on folds that it wasn't fitted to.
 
     Args:
-        out_of_fold: training rows with their folds; those without label or with NaN are left out.
+        out_of_fold: training rows with their folds; those without label or with NaN are left out. Rows of one group
+            are drawn together for the interval.
         method: ``greedy``, ``mean``, ``geometric``, or ``auto``: the one of the lowest nested log-loss.
-        groups: texts, one for each row of `out_of_fold`, for the interval; empty: every row alone.
 
     Raises:
         SettingsError: an unknown method.
@@ -44,7 +44,6 @@ def select_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequen
     folds = {fold: search.combined(search.method(fold), fold) for fold in numbers}
     whole = search.combined(search.method())
     nested = search.nested(folds.__getitem__)
-    drawn = [groups[row] for row in index_of(known.ids, out_of_fold.ids).tolist()] if any(groups) else ()
     by_method = {name: search.nested(partial(search.combined, name)) for name in search.methods}
     return Ensemble(
         candidates=known.members,
@@ -52,13 +51,46 @@ def select_ensemble(out_of_fold: Predictions, method: str = AUTO, groups: Sequen
         whole=whole,
         folds=folds,
         scores=nested.scores(),
-        interval=bootstrap([nested], drawn)[0],
+        interval=bootstrap([nested], known.groups)[0],
         method_scores={name: each.scores() for name, each in by_method.items()},
         member_scores=dict(zip(known.members, search.member_scores, strict=True)),
         best_single=known.members[search.best_member()],
         single_folds={fold: known.members[member] for fold, member in singles.items()},
         single_scores=judged_singles(known, singles).scores(),
+        class_shares=_class_shares(out_of_fold),
     )
+
+
+def _class_shares(out_of_fold: Predictions) -> tuple[float, ...]:
+    labels = out_of_fold.labels[(out_of_fold.labels >= 0) & (np.asarray(out_of_fold.folds) >= 0)]
+    counts = np.bincount(labels, minlength=len(out_of_fold.class_names))
+    return tuple((counts / counts.sum()).tolist())
+
+
+def all_scores(built: Ensemble, predictions: Mapping[str, Predictions], clip: float | None = None) -> dict[str, Any]:
+    """Return split -> scores of the ensemble on rows with a known label, then its nested ones as ``out of fold``.
+
+    Rows are brought to sum 1, as who scores log-loss does. Those without predictions aren't scored; ``unusable`` counts
+    them. A split without rows to score isn't there.
+
+    Args:
+        built: the ensemble.
+        predictions: split -> by all its members.
+        clip: another upper bound of a probability than the ensemble's.
+    """
+    found: dict[str, Any] = {}
+    for split, own in predictions.items():
+        scores = RowScores.blank(len(own.ids))
+        for part, values in built.parts(own, clip):
+            known = (own.labels[part] >= 0) & ~np.isnan(values).any(axis=1)
+            rows = part.start + np.flatnonzero(known)
+            scores.put(rows, normalised(values[known]), own.labels[rows])
+        known = ~np.isnan(scores.losses)
+        if known.any():
+            unusable = int(((own.labels >= 0) & ~known).sum())
+            counts = {"rows": int(known.sum()), "unusable": unusable, "right": int(scores.right[known].sum())}
+            found[split] = {**counts, **vars(scores.scores(known))}
+    return {**found, "out of fold": {**vars(built.scores), "interval": vars(built.interval)}}
 
 
 def judged_members(known: Predictions) -> Iterator[RowScores]:

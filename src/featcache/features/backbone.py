@@ -155,13 +155,9 @@ class Backbone:
 def load_backbone(
     spec: FeaturesSpec, weights: ResolvedWeights, precision: str, batch_size: int | None = None
 ) -> Backbone:
-    """Build the network of `spec`, load its weights and make it ready to run.
+    """Build the network of `spec`, load its weights and make it ready to run in ``float32`` or ``bfloat16``.
 
-    Args:
-        spec: backbone, taps and image size.
-        weights: from `weights.resolve_weights`.
-        precision: ``float32`` or ``bfloat16`` (`precision.choose_precision`).
-        batch_size: rows of one forward pass; None takes what is fast on this device at this image size.
+    `batch_size` is the rows of one forward pass; None takes what is fast on this device at this image size.
 
     Raises:
         BackboneError: unknown backbone or tap (near ones are named), image size below the minimum.

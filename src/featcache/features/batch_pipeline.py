@@ -129,7 +129,7 @@ class _Batch:
     parts: "list[Future[None]]"
 
 
-_Flights = deque[tuple[_Batch, "Future[Features]"]]
+_Running = deque[tuple[_Batch, "Future[Features]"]]
 
 
 def compute(
@@ -143,62 +143,53 @@ def compute(
 ) -> TimeBreakdown:
     """Compute every target's rows; what is computed is written, also when a later batch or image fails.
 
-    Args:
-        rows: the split's rows.
-        targets: the copies and which of their rows are to be computed.
-        load: location, content digest and size -> (size, size, 3) uint8 RGB; called from several threads.
-        spec: the images' size, and how copies are augmented.
-        backbone: the forward pass.
-        progress: advances with every batch.
-        what: what `progress` calls the work.
-
-    Returns:
-        Where the time went.
+    `load` maps location, content digest and size to (size, size, 3) uint8 RGB; several threads call it. `what` is the work's
+    name for `progress`. Returns where the time went.
 
     Raises:
         FeatureValueError: a feature is not finite or beyond float16.
         SourceChangedError: an image is no longer the one in the manifest.
         StorageError: the disk is full, read-only or not permitted.
     """
-    account, flights = TimeBreakdown(), _Flights()
+    time_spent, running = TimeBreakdown(), _Running()
     progress.start(what, sum(len(target.todo) for target in targets), "images")
     forward = ThreadPoolExecutor(_STREAMS, thread_name_prefix="featcache-forward")
     sink = ThreadPoolExecutor(1, thread_name_prefix="featcache-write")
     writes: deque[Future[None]] = deque()
 
-    def land() -> None:
-        batch, future = flights.popleft()
-        writes.append(sink.submit(account.work, "write", _write, batch, future.result()))
+    def write_oldest() -> None:
+        batch, future = running.popleft()
+        writes.append(sink.submit(time_spent.work, "write", _write, batch, future.result()))
         while len(writes) > _AHEAD:
-            account.stall("write", writes.popleft())
-        progress.advance(len(batch.rows), str(account))
+            time_spent.stall("write", writes.popleft())
+        progress.advance(len(batch.rows), str(time_spent))
 
     try:
-        for batch in _Prefetcher(rows, load, spec.image_size, spec.augmentation, account).batches(
-            targets, backbone.batch_size, flights
+        for batch in _Prefetcher(rows, load, spec.image_size, spec.augmentation, time_spent).batches(
+            targets, backbone.batch_size, running
         ):
-            flights.append((batch, forward.submit(backbone.forward, batch.images)))
-            while len(flights) > _STREAMS:
-                land()
-        while flights:
-            land()
+            running.append((batch, forward.submit(backbone.forward, batch.images)))
+            while len(running) > _STREAMS:
+                write_oldest()
+        while running:
+            write_oldest()
         while writes:
-            account.stall("write", writes.popleft())
+            time_spent.stall("write", writes.popleft())
     finally:
-        _save(flights, sink, account)
+        _save(running, sink, time_spent)
         forward.shutdown(wait=True)
         sink.shutdown(wait=True)
         progress.finish()
-    account.close()
-    return account
+    time_spent.close()
+    return time_spent
 
 
-def _save(flights: _Flights, sink: ThreadPoolExecutor, account: TimeBreakdown) -> None:
+def _save(running: _Running, sink: ThreadPoolExecutor, time_spent: TimeBreakdown) -> None:
     """Write what was still being computed when something failed, as far as it succeeds."""
-    wait([future for _, future in flights])
-    for batch, future in flights:
+    wait([future for _, future in running])
+    for batch, future in running:
         if future.exception() is None:
-            sink.submit(account.work, "write", _write, batch, future.result())
+            sink.submit(time_spent.work, "write", _write, batch, future.result())
 
 
 def _write(batch: _Batch, features: Features) -> None:
@@ -211,35 +202,35 @@ def _write(batch: _Batch, features: Features) -> None:
 class _Prefetcher:
     """Makes images ready: decoded once for all copies, augmented, some batches ahead of the forward pass."""
 
-    def __init__(self, rows: Rows, load: Loader, size: int, policy: AugmentPolicy, account: TimeBreakdown) -> None:
+    def __init__(self, rows: Rows, load: Loader, size: int, policy: AugmentPolicy, time_spent: TimeBreakdown) -> None:
         self._rows = rows
         self._policy = policy
         self._load = load
         self._size = size
-        self._account = account
+        self._time_spent = time_spent
         self._threads = len(core_numbers())
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="featcache-decode")
 
-    def batches(self, targets: Sequence[CopySink], batch_size: int, flights: _Flights) -> Iterator[_Batch]:
+    def batches(self, targets: Sequence[CopySink], batch_size: int, running: _Running) -> Iterator[_Batch]:
         """Yield batch after batch, each when its images are ready."""
         queue: deque[_Batch] = deque()
         try:
             for batch in self._coming(targets, batch_size):
                 queue.append(batch)
                 if len(queue) > _AHEAD:
-                    yield self._finished(queue.popleft(), flights)
+                    yield self._finished(queue.popleft(), running)
             while queue:
-                yield self._finished(queue.popleft(), flights)
+                yield self._finished(queue.popleft(), running)
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _finished(self, batch: _Batch, flights: _Flights) -> _Batch:
+    def _finished(self, batch: _Batch, running: _Running) -> _Batch:
         for part in batch.parts:
-            under_way: list[Future[Any]] = [future for _, future in flights if not future.done()]
+            under_way: list[Future[Any]] = [future for _, future in running if not future.done()]
             while under_way and not part.done():
                 wait([part, *under_way], return_when=FIRST_COMPLETED)
                 under_way = [future for future in under_way if not future.done()]
-            self._account.stall("decode", part)  # nothing is computed meanwhile
+            self._time_spent.stall("decode", part)  # nothing is computed meanwhile
         return batch
 
     def _coming(self, targets: Sequence[CopySink], batch_size: int) -> Iterator[_Batch]:
@@ -268,7 +259,7 @@ class _Prefetcher:
     def _spread(self, count: int, call: Callable[..., None], *arguments: object) -> "list[Future[None]]":
         """Let the threads `call` for parts of 0..count-1, and count their time as decoding."""
         parts = np.array_split(np.arange(count), min(self._threads, count))
-        return [self._pool.submit(self._account.work, "decode", call, part, *arguments) for part in parts]
+        return [self._pool.submit(self._time_spent.work, "decode", call, part, *arguments) for part in parts]
 
     def _decode(self, part: npt.NDArray[np.intp], batch: _Batch) -> None:
         """Fill in a part of the images; one that can't be decoded stays black and is marked as rejected."""

@@ -107,14 +107,14 @@ def extract_copies(
             _open(path, job, finders[path], backbone, stack, fresh=not reuse, shared=shared)
             for path, job in jobs.items()
         ]
-        account = None
+        time_spent = None
         if any(len(copy.target.todo) for copy in copies):
             backbone = backbone or open_backbone()
-            account = engine(copies, load, backbone, progress, _title(copies))
+            time_spent = engine(copies, load, backbone, progress, _title(copies))
         seconds = time.perf_counter() - begun
         for copy in copies:
             share = _share(copy, copies)
-            record = _run_record(started, seconds * share, account, backbone, share, len(copy.target.todo))
+            record = _run_record(started, seconds * share, time_spent, backbone, share, len(copy.target.todo))
             copy.writer.publish({**copy.counts, **record, **about})
 
 
@@ -194,7 +194,7 @@ def _copy(writer: CacheWriter, rows: npt.NDArray[np.intp], finder: RowFinder, sh
 def _run_record(
     started: datetime,
     seconds: float,
-    account: TimeSpent | None,
+    time_spent: TimeSpent | None,
     backbone: ForwardPass | None,
     share: float,
     computed: int,
@@ -203,8 +203,8 @@ def _run_record(
     return {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
-        "images_per_second": round(computed / (account.seconds * share), 1) if account and computed else None,
-        "shares": account.shares() if account else None,
+        "images_per_second": round(computed / (time_spent.seconds * share), 1) if time_spent and computed else None,
+        "shares": time_spent.shares() if time_spent else None,
         "batch_size": backbone.batch_size if backbone is not None else None,
         "peak_bytes": peak_bytes(),
         "host": platform.node(),

@@ -54,9 +54,9 @@ def row_settings(
 
     Args:
         spec: taps, image size and augmentation.
-        backbone: canonical name and preprocessing, as `featcache.settings.architectures.backbone_settings` gives them.
+        backbone: canonical name and preprocessing, from `backbone_settings`.
         weights: SHA-256 of the weights.
-        precision: ``float32`` or ``bfloat16``, resolved.
+        precision: ``float32`` or ``bfloat16``.
         copy: 0 for plain images, 1.. for augmented ones.
     """
     augmentation = {**spec.augmentation.settings(), "seed": AUGMENT_SEED, "copy": copy} if copy else None

@@ -22,10 +22,7 @@ _SETTLING_SIDE = 96  # pixels; every architecture allows it
 def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) -> Any:
     """Return a frozen Keras model that ends at the deepest tap of `spec`.
 
-    Args:
-        spec: backbone, taps and image size.
-        weights: where its weights are.
-        precision: ``float32`` or ``bfloat16``; bfloat16 keeps variables, preprocessing and pooling in float32.
+    With `precision` ``bfloat16``, variables, preprocessing and pooling stay float32.
 
     Returns:
         A model from (b, size, size, 3) uint8 RGB to a dict of tap name -> (b, h, w, c) or (b, c) float16. Values beyond

@@ -25,8 +25,8 @@ def choose_precision(setting: str, gpu_capability: tuple[int, int] | None = None
         setting: ``auto``, ``float32`` or ``bfloat16``.
         gpu_capability: CUDA compute capability (major, minor) of the GPU in use (`backbone.gpu_capability`), None
             on a CPU. It is handed in because asking for it needs a deep-learning framework.
-        cpuinfo: where Linux lists the processor's flags. Elsewhere the file is missing and float32 is taken:
-            emulated bfloat16 is several times slower than float32, so a wrong guess would cost more than it gains.
+        cpuinfo: where Linux lists the processor's flags. Elsewhere it is missing and float32 is taken, as emulated
+            bfloat16 is several times slower.
 
     Raises:
         SettingsError: the setting is none of these.
@@ -39,13 +39,9 @@ def choose_precision(setting: str, gpu_capability: tuple[int, int] | None = None
     if setting != "auto":
         return Precision(setting, f"precision = {setting}")
     if gpu_capability is not None:
-        native = gpu_capability >= _AMPERE
+        name, verdict = ("bfloat16", "has") if gpu_capability >= _AMPERE else ("float32", "lacks")
         capability = ".".join(map(str, gpu_capability))
-        verdict = "has" if native else "lacks"
-        return Precision(
-            "bfloat16" if native else "float32",
-            f"GPU of compute capability {capability}, which {verdict} bfloat16 units",
-        )
+        return Precision(name, f"GPU of compute capability {capability}, which {verdict} bfloat16 units")
     flags = cpu_flags(cpuinfo)
     if flags is None:
         return Precision("float32", f"the processor's flags can't be read from {cpuinfo}")

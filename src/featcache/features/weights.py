@@ -106,10 +106,7 @@ def known_digest(spec: FeaturesSpec, recorded: Mapping[str, object] | None) -> s
     Random weights are known at once. A user's file counts by its content: another one under the same name has another
     digest, a touched one the same (the record's size and time only save reading it); where it is gone, the record
     counts. ``imagenet`` and ``auto`` are as recorded, as long as the settings are the recorded ones.
-
-    Args:
-        spec: the settings now.
-        recorded: `ResolvedWeights.record` of an earlier run; None where there is none.
+    `recorded` is `ResolvedWeights.record` of an earlier run.
 
     Raises:
         BackboneError: as `backbone_settings`.

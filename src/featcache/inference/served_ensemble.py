@@ -12,7 +12,7 @@ from featcache.dataset import luminance
 from featcache.ensemble import Combination, Ensemble, submission_clip
 from featcache.errors import CacheMismatchError, SettingsError, WeightsError
 from featcache.project import LOG_NAME, Artifact, Project
-from featcache.training import OUT_OF_FOLD_FILE, Bag, Predictions, load_bag, stored_members
+from featcache.training import Bag, Predictions, load_bag, stored_members
 
 if TYPE_CHECKING:
     import keras
@@ -112,7 +112,7 @@ def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
     """Load the ensemble that the settings in force ask for; images and their listing are not looked at.
 
     Args:
-        project: from then on derives its keys from the manifest as it was last saved.
+        project: whose; its keys are derived from the manifest as it was last saved.
         member: this one alone, without temperature and clip; None for the ensemble.
 
     Raises:
@@ -120,7 +120,7 @@ def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
         SettingsError: no such member.
         WeightsError: the weights file is another than the one that the features were computed with.
     """
-    project.recall()
+    project = project.as_stored()
     _check_weights(project)
     artifact = project.ensemble()
     if not artifact.is_complete():
@@ -160,7 +160,7 @@ def _alone(built: Ensemble, member: str) -> Ensemble:
 def _member_names(source: Artifact) -> tuple[str, ...]:
     if not source.is_complete():
         raise CacheMismatchError(f"expected members of the ensemble in {source.path.parent}; got none: {_RUN}")
-    return stored_members(source.path.parent / OUT_OF_FOLD_FILE)
+    return stored_members(source.path)
 
 
 def _served_convnet(project: Project, source: Artifact, chosen: tuple[str, ...]) -> ServedConvNet | None:

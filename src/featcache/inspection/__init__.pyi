@@ -6,12 +6,7 @@ from .cache_info import (
     listing_cells as listing_cells,
 )
 from .cost_estimate import plan_lines as plan_lines, plan_record as plan_record
-from .disk_usage import (
-    removal_lines as removal_lines,
-    removal_record as removal_record,
-    usage_lines as usage_lines,
-    usage_record as usage_record,
-)
+from .disk_usage import usage_lines as usage_lines, usage_record as usage_record
 from .doctor.report import doctor_lines as doctor_lines, doctor_record as doctor_record, failed as failed
 from .feature_space import (
     component_scores as component_scores,
@@ -27,6 +22,7 @@ from .feature_stats import (
     stats_lines as stats_lines,
     stats_record as stats_record,
 )
+from .gc import removal_lines as removal_lines, removal_record as removal_record
 from .leaderboard import leaderboard_lines as leaderboard_lines, leaderboard_record as leaderboard_record
 from .run_summary import summary as summary, summary_parts as summary_parts
 from .status import status_lines as status_lines, status_record as status_record, would_run as would_run

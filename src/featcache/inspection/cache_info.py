@@ -1,4 +1,4 @@
-"""Cache files in a few lines, for people and as records for programs; `cli` prints what this builds."""
+"""`featcache show` and `ls`: cache files as records and as lines."""
 
 import json
 import os
@@ -89,11 +89,11 @@ def cache_lines(record: Mapping[str, Any]) -> Lines:
 
 
 def listing(folders: Sequence[Path], now: float) -> list[dict[str, Any]]:
-    """Return one record a cache file found in or below the folders; one that can't be read says so under "error".
+    """Return one record a cache file found in or below the folders; "error" is why one can't be read.
 
     Args:
         folders: folders, or single files.
-        now: seconds since the epoch, what ages are counted from.
+        now: seconds since the epoch, for ages.
 
     Raises:
         CacheError: a folder isn't there.
@@ -127,11 +127,11 @@ def listing_cells(record: Mapping[str, Any]) -> list[str]:
 
 def _cache_files(folder: Path) -> Iterator[Path]:
     what = paths.what_is(folder)
-    if what not in (paths.FOLDER, paths.NOTHING):  # a file, or what only looking into it tells
+    if what not in (paths.FOLDER, paths.NOTHING):  # a file, or something that fails when it is opened
         yield folder
         return
     if what == paths.NOTHING:
-        raise CacheError(f"expected a folder with feature caches, got folder={str(folder)!r}, which is not there")
+        raise CacheError(f"there is no folder {str(folder)!r} with feature caches")
     for place, _, names in sorted(os.walk(folder)):
         for name in sorted(names):
             if name.endswith(".h5") and not name.startswith("."):
@@ -145,8 +145,8 @@ def _listed(path: Path, now: float) -> dict[str, Any]:
         record |= {"bytes": stat.st_size, "age_seconds": now - stat.st_mtime}
         reader = open_cache(path, partial=True)
     except (CacheError, OSError) as error:
-        said = f"{path}: {paths.fault(error)}" if isinstance(error, OSError) else str(error)
-        return {"bytes": 0, "age_seconds": 0.0} | record | {"error": said}
+        reason = f"{path}: {paths.fault(error)}" if isinstance(error, OSError) else str(error)
+        return {"bytes": 0, "age_seconds": 0.0} | record | {"error": reason}
     rejected = int((np.asarray(reader.stored_status) == Status.REJECTED).sum()) if reader.complete else None
     return record | {
         "complete": reader.complete,

@@ -37,7 +37,8 @@ def plan_record(project: Project) -> dict[str, Any]:
         SourceError: the images can't be listed.
         BackboneError: no such backbone or tap.
     """
-    manifest, readers = _manifest(project), list(_readers(project.folder.parent))
+    project, manifest = _listed(project)
+    readers = list(_readers(project.folder.parent))
     shapes, run = _shapes(project.settings.features, readers), _largest_run(project, readers)
     row_bytes = FEATURE_DTYPE.itemsize * sum(map(math.prod, shapes.values())) if shapes else None
     caches = [_cache(project, manifest.splits[s], s, c, readers, row_bytes) for s, c in project.caches()]
@@ -86,12 +87,12 @@ def plan_lines(record: Mapping[str, Any]) -> Lines:
     return lines
 
 
-def _manifest(project: Project) -> Manifest:
+def _listed(project: Project) -> tuple[Project, Manifest]:
+    """The manifest as a run would find it, and the project with its keys."""
     if project.manifest().key is not None:
-        return Manifest.load(project.folder)
+        return project, Manifest.load(project.folder)
     now = preview_images(project.settings.dataset, project.folder, project.listing)
-    project.foresee(now)
-    return now
+    return project.assuming(now), now
 
 
 def _readers(artifacts: Path) -> Iterator[Reader]:

@@ -199,9 +199,12 @@ def nearest_rows(
     count = min(count, len(usable) - bool((excluded >= 0).any()))
     if not count:
         raise CacheError(f"{reader.path} has no other row with status ok to compare with")
-    distances = _distances(da.from_array(wide, chunks=(_QUERIES, -1)), features.astype(np.float64), metric)
+    # argtopk fails where the last chunks that it merges hold k columns or fewer: no empty chunk, and one column more
+    features = features.rechunk((tuple(rows for rows in features.chunks[0] if rows), -1)).astype(np.float64)
+    distances = _distances(da.from_array(wide, chunks=(_QUERIES, -1)), features, metric)
     numbers = da.arange(len(usable), chunks=features.chunks[0])
     distances = da.where(numbers[None, :] == excluded[:, None], np.inf, distances)
+    distances = da.concatenate([distances, da.full((len(wide), 1), np.inf, chunks=(_QUERIES, 1))], axis=1)
     with _computing():
         found, nearest = compute(da.argtopk(distances, -count, axis=1), da.topk(distances, -count, axis=1))
     order = np.lexsort((found, nearest), axis=1)

@@ -1,4 +1,4 @@
-"""What `featcache stats`, `pca` and `neighbours` tell, as records for programs and lines for people."""
+"""`featcache stats`, `pca` and `neighbours`, as records and as lines."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,7 +64,7 @@ def stats_lines(record: Mapping[str, Any]) -> list[str]:
 
 
 def pca_record(path: Path, tap: str | None, count: int, csv_path: Path | None) -> dict[str, Any]:
-    """Return a tap's principal components, and write where the rows lie along them if a path is given.
+    """Return a tap's principal components, and write the rows' coordinates if a path is given.
 
     Raises:
         CacheError: the file isn't there, is no finished feature cache, has no such tap, or no row with status ok.
@@ -118,7 +118,7 @@ def neighbours_record(
     Raises:
         CacheError: a file isn't there, is no finished feature cache, has no such tap, or no other row with status ok.
         CacheMismatchError: the two caches' taps aren't of the same settings.
-        SettingsError: no such row, several taps and none named, or a count or metric that can't be.
+        SettingsError: no such row, several taps and none named, or an impossible count or metric.
     """
     from featcache.inspection.feature_space import nearest_rows
 
@@ -166,25 +166,24 @@ def _rows_of(reader: Reader, ids: Sequence[str]) -> npt.NDArray[np.int64]:
             found[row_id] = row
     missing = next((row_id for row_id in ids if composed(row_id) not in found), None)
     if missing is not None:
-        raise SettingsError(f"{reader.path}: expected ids of its rows, e.g. {reader.ids[0]!r}; got {missing!r}")
+        raise SettingsError(f"{reader.path} has no row {missing!r}; its ids are like {reader.ids[0]!r}")
     rows = np.array([found.get(row_id, found[composed(row_id)]) for row_id in ids], np.int64)
-    set_aside = rows[np.asarray(reader.status)[rows] != Status.OK]
-    if len(set_aside):
-        raise SettingsError(f"{reader.path}: {reader.ids[int(set_aside[0])]!r} was set aside and has no features")
+    rejected = rows[np.asarray(reader.status)[rows] != Status.OK]
+    if len(rejected):
+        raise SettingsError(f"{reader.path}: {reader.ids[int(rejected[0])]!r} was rejected and has no features")
     return rows
 
 
 def _check_comparable(asked: Reader, searched: Reader, tap: str) -> None:
-    """Distances mean something between rows of the same network, size and tap, however they were augmented."""
+    """Distances are meaningful between rows of the same network, size and tap, however they were augmented."""
     if tap not in asked.taps:
-        raise CacheMismatchError(
-            f"{asked.path}: expected the tap {tap} of {searched.path}; has {', '.join(asked.taps)}"
-        )
+        raise CacheMismatchError(f"{asked.path} has no tap {tap}, which {searched.path} has")
     ours, theirs = ({**reader.taps[tap].settings, "augmentation": None} for reader in (asked, searched))
     differing = sorted(name for name in ours | theirs if ours.get(name) != theirs.get(name))
     if differing:
+        names = ", ".join(differing)
         raise CacheMismatchError(
-            f"expected caches of the same settings; {asked.path} and {searched.path} differ in {', '.join(differing)}"
+            f"distances need the same settings; {asked.path} and {searched.path} differ in {names}"
         )
 
 

@@ -1,17 +1,15 @@
-"""Every member and the ensemble, best first: how well they tell rows that they haven't seen, and how sure that is."""
+"""Every member and the ensemble, best first: scores on held-out rows, with confidence intervals."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from featcache.core.formatting import Lines, Table
+from featcache.dataset import Manifest
 from featcache.ensemble import Ensemble, judged_members, judged_singles, normalised
 from featcache.errors import TrainingError
-from featcache.project import Artifact, Project, groups_of, usable_labels
+from featcache.project import Artifact, Project, split_predictions
 from featcache.training import (
-    OUT_OF_FOLD_FILE,
     Float64s,
     Predictions,
     RowNumbers,
@@ -25,15 +23,16 @@ from featcache.training import (
 ENSEMBLE = "ensemble"
 BEST_SINGLE = "best single"
 _COLUMNS = ("member", "tap", "accuracy", "95 %", "log-loss", "95 %", "weight", "train")
+_NEXT = "run `luigi --module pipeline Submit`"
 
 
 def leaderboard_record(project: Project) -> dict[str, Any]:
-    """Return what is known of the members that the settings in force ask for, as JSON-able values.
+    """Return the scores of the members of the current settings, as JSON-able values.
 
     Returns:
         ``rows`` (scored out of fold), ``entries``: the ensemble and the best single member, both by nested score, then
-        every member by out-of-fold log-loss. An entry has ``member``, ``tap`` (None for what isn't of one), ``accuracy``,
-        ``log_loss``, ``interval`` (95 %, of rows or groups drawn anew), ``weight`` in the ensemble, ``seconds`` (of its
+        every member by out-of-fold log-loss. An entry has ``member``, ``tap`` (None for what has none), ``accuracy``,
+        ``log_loss``, ``interval`` (95 %, by bootstrap over rows or groups), ``weight`` in the ensemble, ``seconds`` (of its
         bag), and ``splits``: split -> scores, where labels are known. Without a complete ensemble there are only members.
 
     Raises:
@@ -44,13 +43,13 @@ def leaderboard_record(project: Project) -> dict[str, Any]:
     missing = next((source for source in sources if not source.is_complete()), None)
     if missing is not None or not sources:
         where = missing.path.parent if missing else project.folder
-        raise TrainingError(f"expected trained members in {where}; got none of these settings: {_NEXT}")
-    parts = [Predictions.load(source.path.parent / OUT_OF_FOLD_FILE) for source in sources]
-    whole = joined_members(parts)
-    known = whole.scored()
+        raise TrainingError(f"no trained members of these settings in {where}: {_NEXT}")
+    rows = Manifest.load(project.folder).splits["train"]
+    parts = [Predictions.load(source.path, rows) for source in sources]
+    known = joined_members(parts).scored()
     built = Ensemble.load(project.ensemble().path) if project.ensemble().is_complete() else None
     found: dict[str, Scores] = {}
-    intervals = bootstrap(_remembering(_judged(known, built), found), groups_of(project, known.ids))
+    intervals = bootstrap(_remembering(_judged(known, built), found), known.groups)
     on_splits = _on_splits(project, built)
     about = _about(sources, parts)
     entries = []
@@ -68,9 +67,6 @@ def leaderboard_record(project: Project) -> dict[str, Any]:
     return {"rows": len(known.ids), "method": method, "best_single": single, "entries": entries}
 
 
-_NEXT = "run `luigi --module pipeline Submit`"
-
-
 def leaderboard_lines(record: Mapping[str, Any]) -> Lines:
     """Return a `leaderboard_record` as lines and a table."""
     splits = list(dict.fromkeys(split for entry in record["entries"] for split in entry["splits"]))
@@ -80,14 +76,12 @@ def leaderboard_lines(record: Mapping[str, Any]) -> Lines:
         *_COLUMNS[-2:],
     ]
     table = Table([_cells(entry, splits) for entry in record["entries"]], columns)
-    lines: list[str | Table] = [f"{record['rows']:,} rows, each told by models that haven't seen its fold", table]
-    if record["method"]:
-        lines.append(
-            f"ensemble ({record['method']}) and best single ({record['best_single']}) are chosen anew for each fold, without it"
-        )
-    else:
-        lines.append(f"there is no ensemble of these settings: {_NEXT}")
-    return lines
+    lines: list[str | Table] = [
+        f"{record['rows']:,} rows, each predicted by models that were not trained on its fold",
+        table,
+    ]
+    chosen = f"ensemble ({record['method']}) and best single ({record['best_single']}) are selected per fold"
+    return [*lines, chosen if record["method"] else f"there is no ensemble of these settings: {_NEXT}"]
 
 
 def _cells(entry: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
@@ -104,7 +98,7 @@ def _cells(entry: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
 
 
 def _judged(known: Predictions, built: Ensemble | None) -> Iterator[tuple[str, RowScores]]:
-    """Yield (name, how it tells the scored rows), rows brought to sum 1."""
+    """Yield (name, its scores by row), probabilities normalised to sum 1."""
     if built is not None:
         yield ENSEMBLE, _judged_parts(known, built.nested_parts(known))
         members = {fold: known.members.index(name) for fold, name in built.single_folds.items()}
@@ -112,12 +106,12 @@ def _judged(known: Predictions, built: Ensemble | None) -> Iterator[tuple[str, R
     yield from zip(known.members, judged_members(known), strict=True)
 
 
-def _judged_parts(known: Predictions, told: Iterable[tuple[slice | RowNumbers, Float64s]]) -> RowScores:
-    return judge_parts(((rows, normalised(said)) for rows, said in told), known.labels)
+def _judged_parts(known: Predictions, parts: Iterable[tuple[slice | RowNumbers, Float64s]]) -> RowScores:
+    return judge_parts(((rows, normalised(part)) for rows, part in parts), known.labels)
 
 
 def _remembering(judged: Iterable[tuple[str, RowScores]], found: dict[str, Scores]) -> Iterator[RowScores]:
-    """Pass each on, one in memory after the other, and leave its scores in `found`."""
+    """Yield each, one in memory after the other, and leave its scores in `found`."""
     for name, each in judged:
         found[name] = each.scores()
         yield each
@@ -126,13 +120,9 @@ def _remembering(judged: Iterable[tuple[str, RowScores]], found: dict[str, Score
 def _on_splits(project: Project, built: Ensemble | None) -> dict[str, dict[str, dict[str, float]]]:
     """Split -> name -> scores, of splits whose predictions are complete and whose labels are known."""
     found = {}
-    for split in project.scored_splits():
-        artifact = project.predictions(split)
-        if not artifact.is_complete():
-            continue
-        predictions = Predictions.load(artifact.path)
-        labels = usable_labels(project, split, predictions.labels)
-        known = predictions.align([predictions.ids[row] for row in np.flatnonzero(labels >= 0).tolist()])
+    complete = [split for split in project.scored_splits() if project.predictions(split).is_complete()]
+    for split, predictions in split_predictions(project, complete).items():
+        known = predictions.scored()
         if not known.ids:
             continue
         scores = {name: asdict(each.scores()) for name, each in zip(known.members, judged_members(known), strict=True)}

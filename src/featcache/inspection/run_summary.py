@@ -1,4 +1,4 @@
-"""What a person wants to know at the end of a run, read from the artifacts' records; no TensorFlow, no features."""
+"""The summary at the end of a run, read from the artifacts' records; no TensorFlow, no features."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Any
 
 from featcache.core.formatting import Lines, Table, pluralize
 from featcache.core.json_records import read_json
-from featcache.ensemble import Ensemble
+from featcache.ensemble import Ensemble, all_scores
 from featcache.errors import CacheError
-from featcache.project import LOG_NAME, Project, all_scores, notices
+from featcache.project import LOG_NAME, Project, notices, split_predictions
 from featcache.training import curves_lines
 
 
@@ -16,8 +16,7 @@ def summary(project: Project) -> dict[str, Any]:
     """Collect the facts of the last submission, or of a run that has no test images, as JSON-able values.
 
     Returns:
-        what nobody may miss, rows per split, scores, seconds per stage, weights, precision and paths; parts that aren't
-        there are left out.
+        notices, rows per split, scores, seconds per stage, weights, precision and paths; missing parts are empty.
     """
     listed = project.listed() or {}
     submits = "test" in project.splits()
@@ -36,9 +35,9 @@ def summary(project: Project) -> dict[str, Any]:
         "weights": project.resolved("weights") or {},
         "precision": project.precision(),
         "test": _test_place(project),
-        "submission": str(project.submission().content) if submits else None,
+        "submission": str(project.submission().shown) if submits else None,
         "submission_rows": record.get("rows"),
-        "report": str(project.report().content) if project.report().is_complete() else None,
+        "report": str(project.report().shown) if project.report().is_complete() else None,
         "columns": record.get("columns"),
         "features": str(project.all_features().path.parent),
         "log": str(project.folder / LOG_NAME),
@@ -46,18 +45,16 @@ def summary(project: Project) -> dict[str, Any]:
 
 
 def summary_parts(project: Project) -> Lines:
-    """Return the summary as an empty line and a table of one fact a row."""
+    """Return the summary as an empty line and a table with one fact a row."""
     facts = summary(project)
     rows = " · ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
-    set_aside = f" · {facts['rejected']:,} set aside (rejected.csv)" if facts["rejected"] else ""
+    rejected = f" · {facts['rejected']:,} rejected (rejected.csv)" if facts["rejected"] else ""
     lines = [("notice", line) for line in facts["notices"]]
-    lines.append(("rows", f"{rows} · {facts['classes']} classes{set_aside}"))
+    lines.append(("rows", f"{rows} · {facts['classes']} classes{rejected}"))
     lines += [(split, _score(score)) for split, score in facts["scores"].items()]
     if facts["best_single"]:
         best = facts["best_single"]
-        lines.append(
-            ("best single", f"{_score(best)}, chosen fold by fold like the ensemble; of all rows {best['member']}")
-        )
+        lines.append(("best single", f"{_score(best)}, selected per fold; best over all rows: {best['member']}"))
     lines += [("curves", line) for line in curves_lines(facts["bags"], project.settings.features)]
     lines.append(("weights", _weights(facts["weights"], facts["precision"])))
     lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
@@ -71,26 +68,26 @@ def summary_parts(project: Project) -> Lines:
 
 
 def _without_submission(project: Project) -> dict[str, Any]:
-    """What the record of a submission says, for who has no test images to submit predictions for."""
+    """The scores of a run without test images, as the record of a submission has them."""
     if not project.ensemble().is_complete():
         return {}
     built = Ensemble.load(project.ensemble().path)
     return {
-        "scores": all_scores(project, built),
+        "scores": all_scores(built, split_predictions(project)),
         "best_single": {"member": built.best_single, **vars(built.single_scores)},
         "members": dict(zip(built.members, built.weights, strict=True)),
     }
 
 
 def _test_place(project: Project) -> str:
-    """Where test images would be looked for."""
+    """Where test images are expected."""
     dataset = project.settings.dataset
     return str((dataset.path or Path("PATH")) / ("test.csv" if dataset.source == "csv" else "test"))
 
 
 def _submission(facts: Mapping[str, Any]) -> str:
     if facts["submission"] is None:
-        return f"none, as there are no test images: put them into {facts['test']} and run the same command again"
+        return f"none: no test images; put them into {facts['test']} and run the same command again"
     count, columns = facts["submission_rows"] or 0, ",".join(facts["columns"] or ())
     return f"{_shown(facts['submission'])} ({pluralize(count, 'row')}: {_shortened(columns)})"
 
@@ -102,7 +99,7 @@ def _bags(project: Project) -> list[dict[str, Any]]:
 
 
 def _score(score: Mapping[str, Any]) -> str:
-    unusable = f"; {score['unusable']:,} more could not be used" if score.get("unusable") else ""
+    unusable = f"; {score['unusable']:,} more are unusable" if score.get("unusable") else ""
     right = f" ({score['right']:,} of {score['rows']:,}{unusable})" if "right" in score else ""
     spans = {name: f" ({low:.4f} to {high:.4f})" for name, (low, high) in score.get("interval", {}).items()}
     accuracy = f"accuracy {score['accuracy']:.4f}{right}{spans.get('accuracy', '')}"
@@ -110,11 +107,9 @@ def _score(score: Mapping[str, Any]) -> str:
 
 
 def _weights(weights: Mapping[str, Any], precision: str | None) -> str:
-    """Kind and precision; the whole note about missing weights was shown when it mattered, and is in the cache."""
-    random = "RANDOM (good enough to try things; no photos should be judged by them)"
-    missing = "RANDOM, as the ImageNet weights could not be had (good enough to try things, far behind on photos)"
-    kinds = {"random": missing if weights.get("setting") == "auto" else random, "file": f"{weights.get('setting')}"}
-    kind = str(weights.get("kind", "unknown"))
+    kind, setting = str(weights.get("kind", "unknown")), str(weights.get("setting"))
+    missing = ", ImageNet weights unavailable" if setting == "auto" else ""
+    kinds = {"random": f"RANDOM{missing} (good enough for trials, far behind on photos)", "file": setting}
     return f"{kinds.get(kind, kind)}, computed in {precision}"
 
 
@@ -136,7 +131,7 @@ def _cache_seconds(path: Path) -> float:
     try:
         return float(open_cache(path).run.get("seconds", 0))
     except CacheError:
-        return 0.0  # removed to save space; the heads made from it still stand
+        return 0.0  # removed to save space, after the heads were trained
 
 
 def _recorded_seconds(record: Mapping[str, Any] | None) -> float:
@@ -144,7 +139,7 @@ def _recorded_seconds(record: Mapping[str, Any] | None) -> float:
 
 
 def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
-    """The command to repeat, and at most three additions to it that fit what was run."""
+    """The command to repeat, with at most three additions that fit this run."""
     spec, dataset = project.settings.features, project.settings.dataset
     hints = []
     if dataset.source == "digits":
@@ -163,7 +158,7 @@ def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
 
 
 def _shown(path: str) -> str:
-    """The path as one would type it from here."""
+    """The path relative to the current folder, if it is below it."""
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
 

@@ -1,4 +1,4 @@
-"""Why an artifact isn't what settings and images demand now: one line of what changed, found in what it was made from."""
+"""Why an artifact is stale: one line of what changed in settings, files and rows since it was made."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from featcache.cache import PARTIAL_SUFFIX, Reader, open_cache
-from featcache.core.keys import canonical_json
+from featcache.core.keys import SHORT, canonical_json
 from featcache.core.paths import is_file, modified
 from featcache.core.rows import SPLITS, Rows
 from featcache.core.texts import NOT_FOUND, ConstantText, index_of
@@ -20,12 +20,13 @@ from featcache.settings import backbone_settings
 
 MISSING = "nothing there yet"
 _UNRESOLVED = "unresolved"
-# Row settings that follow from others, which say more.
+_NO_ROWS = Rows((), np.empty(0, np.int32), (), (), ())
+# Row settings that follow from others, which are named instead.
 _FOLLOWING = ("preprocessing", "weights", "storage", "augmentation")
 
 
 def manifest_reason(folder: Path, now: Manifest) -> str:
-    """Say what of the images changed since the manifest in `folder` was written."""
+    """Return how the images changed since the manifest in `folder` was written."""
     try:
         before = Manifest.load(folder)
     except CacheError:
@@ -38,11 +39,11 @@ def manifest_reason(folder: Path, now: Manifest) -> str:
         names = [*(f"class {name!r} added" for name in sorted(extra)), *(f"class {n!r} removed" for n in sorted(gone))]
         rows = manifests_differ(before, now)
         return "; ".join(["Manifest: " + ", ".join(names or ["classes changed"]), *([rows] if rows else [])])
-    return manifests_differ(before, now) or "Manifest: its listing.json doesn't vouch for it"
+    return manifests_differ(before, now) or "Manifest: listing.json does not match"
 
 
 def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | None) -> str:
-    """Say why a feature cache isn't complete: settings that changed, or rows; "" where neither did.
+    """Return why a feature cache isn't complete: settings that changed, or rows; "" where neither did.
 
     Args:
         project: the settings.
@@ -66,28 +67,25 @@ def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | N
 
 
 def cached_rows_changed(reader: Reader, manifest: Manifest) -> str:
-    """Say how the rows of a cache differ from what the manifest lists now; "" when they don't."""
-    fine = ConstantText("", len(reader))
-    stored = Rows(reader.ids, reader.labels, reader.groups, reader.digests, fine)
-    counts = _RowChanges()
-    listed = manifest.splits.get(reader.split)
-    counts.compare(_Listed(stored, reader.class_names), _Listed(listed, manifest.class_names))
-    return counts.text()
+    """Return how the rows of a cache differ from those that the manifest lists; "" when they don't."""
+    stored = Rows(reader.ids, reader.labels, reader.groups, reader.digests, ConstantText("", len(reader)))
+    listed = manifest.splits.get(reader.split, _NO_ROWS)
+    return _rows_differ([(stored, listed)], reader.class_names, manifest.class_names)
 
 
 def record_reason(artifact: Artifact, siblings: Iterable[Path] = ()) -> tuple[str, tuple[str, ...]]:
-    """Say why the artifact of a record isn't complete.
+    """Return why the artifact of a record isn't complete.
 
     Args:
-        artifact: what is demanded now.
-        siblings: records of the same kind made with other settings; the newest is compared where there is none.
+        artifact: the current one.
+        siblings: records made with other settings; the newest is compared if there is none of the artifact's kind.
 
     Returns:
         The settings or files that changed ("" for none), and the stages upstream whose results did.
     """
     record = artifact.record()
     if record is None:
-        newest = max(siblings, key=modified, default=None)
+        newest = max(_of_other_keys(artifact.path) or siblings, key=modified, default=None)
         record = Artifact(newest, None).record() if newest else None
     if record is None or not isinstance(record.get("inputs"), dict):
         damaged = is_file(artifact.path)
@@ -104,10 +102,25 @@ def record_reason(artifact: Artifact, siblings: Iterable[Path] = ()) -> tuple[st
     if then.get("version") != now.get("version"):
         reasons.append(f"another version of featcache ({then.get('version')} -> {now.get('version')})")
     upstream = tuple(name for name, key in now["upstream"].items() if then.get("upstream", {}).get(name) != key)
-    content = artifact.content
-    if not any(reasons) and not upstream and content is not None:
-        reasons.append(f"{content.name} was changed by hand" if is_file(content) else f"{content.name} is missing")
+    if not any(reasons) and not upstream and artifact.shown is not None:
+        reasons.append(_shown_reason(artifact, artifact.shown))
     return "; ".join(filter(None, reasons)), upstream
+
+
+def _of_other_keys(record: Path) -> list[Path]:
+    """Records of the same kind in the folders that other keys name."""
+    name, dash, _ = record.parent.name.rpartition("-")
+    return sorted(
+        record.parent.parent.glob(f"{name}{dash}{'?' * SHORT}/{record.name}")
+    )  # "fast-pseudo" begins with "fast"
+
+
+def _shown_reason(artifact: Artifact, shown: Path) -> str:
+    if not artifact.is_stored():
+        return f"{artifact.content.relative_to(artifact.path.parents[2])} is missing or damaged"
+    if not is_file(shown):
+        return f"{shown.name} is missing"
+    return f"{shown.name} {'was changed by hand' if artifact.shown_key() == artifact.key else 'is of other settings'}"
 
 
 def _changed(section: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -136,7 +149,7 @@ def _text(value: object) -> str:
 
 
 def features_reason(project: Project, reader: Reader, copy: int) -> str:
-    """Say which settings a cache was made with that are others now; what only follows from one of them isn't named."""
+    """Return which settings changed since a cache was made, without those that only follow from others."""
     spec = project.settings.features
     weights, precision = project.weights_digest() or _UNRESOLVED, project.precision() or _UNRESOLVED
     now = row_settings(spec, backbone_settings(spec), weights, precision, copy)
@@ -158,12 +171,12 @@ def features_reason(project: Project, reader: Reader, copy: int) -> str:
     reasons = [f"Features: {', '.join(parts)}"] if parts else []
     reasons += ["weights file changed"] if file_changed else []
     if {"stage", "decoding"} & set(different):
-        reasons.append("another version of featcache decodes or computes otherwise")
+        reasons.append("another version of featcache decodes or computes differently")
     return "; ".join(reasons)
 
 
 def _weights_setting(reader: Reader) -> object:
-    """``[Features] weights`` as it was when the file was made; another file may stand behind the same one."""
+    """``[Features] weights`` when the file was made; the file behind it may have changed."""
     stored = reader.run.get("weights")
     return stored.get("setting") if isinstance(stored, dict) else None
 
@@ -181,64 +194,29 @@ def _sibling(folder: Path, split: str, copy: int) -> Reader | None:
 
 def manifests_differ(before: Manifest, now: Manifest) -> str:
     """``Manifest: 3 added, 1 changed``; "" when all rows are the same."""
-    counts = _RowChanges()
-    for split in SPLITS:
-        counts.compare(
-            *(_Listed(manifest.splits.get(split), manifest.class_names) for manifest in (before, now)),
-        )
-    return counts.text()
+    splits = [(before.splits.get(split, _NO_ROWS), now.splits.get(split, _NO_ROWS)) for split in SPLITS]
+    return _rows_differ(splits, before.class_names, now.class_names)
 
 
-class _Listed:
-    """The rows of one split, with labels as names: their indices shift when a class is added."""
-
-    def __init__(self, rows: Rows | None, class_names: Sequence[str]) -> None:
-        self.rows = Rows((), np.empty(0, np.int32), (), (), ()) if rows is None else rows
-        self._names = (*class_names, "")  # -1, an unknown label, is the last
-
-    def what(self, row: int) -> tuple[str, str]:
-        """What else than its content makes a row: the label's name and the group."""
-        return self._names[self.rows.labels[row]], self.rows.groups[row]
-
-
-class _RowChanges:
-    """Counts, split after split, of how rows differ; a row that went and came back elsewhere was renamed."""
-
-    def __init__(self) -> None:
-        self.changed = self.labelled = 0
-        self.moved = False
-        self._came: list[str] = []
-        self._went: list[str] = []
-
-    def compare(self, then: _Listed, now: _Listed) -> None:
-        """Count the rows of one split."""
-        places = index_of(now.rows.ids, then.rows.ids)
-        kept = np.zeros(len(then.rows), bool)
-        kept[places[places != NOT_FOUND]] = True
-        self._went += [then.rows.digests[row] for row in np.flatnonzero(~kept).tolist()]
-        self._came += [now.rows.digests[row] for row in np.flatnonzero(places == NOT_FOUND).tolist()]
-        self.moved |= not np.array_equal(places, np.arange(len(then.rows)))
-        for row, digest in enumerate(now.rows.digests):
-            before = int(places[row])
-            if before == NOT_FOUND:
-                continue
-            if then.rows.digests[before] != digest:
-                self.changed += 1
-            elif then.what(before) != now.what(row):
-                self.labelled += 1
-
-    def text(self) -> str:
-        """``Manifest: 3 added, 1 changed``; "" when nothing changed."""
-        gone = set(self._went)
-        renamed = sum(digest in gone for digest in self._came)
-        counts = {
-            "added": len(self._came) - renamed,
-            "removed": max(0, len(self._went) - renamed),
-            "renamed": renamed,
-            "changed": self.changed,
-            "labelled otherwise": self.labelled,
-        }
-        parts = [f"{count:,} {what}" for what, count in counts.items() if count]
-        if not parts and self.moved:
-            parts = ["order changed"]
-        return f"Manifest: {', '.join(parts)}" if parts else ""
+def _rows_differ(splits: Sequence[tuple[Rows, Rows]], old_names: Sequence[str], new_names: Sequence[str]) -> str:
+    """Compare rows before and now, split by split; a row that was removed and added elsewhere was renamed."""
+    came, went, changed, relabelled, moved = list[str](), list[str](), 0, 0, False
+    old_names, new_names = (*old_names, ""), (*new_names, "")  # -1, an unknown label, is the last
+    for then, now in splits:
+        places = index_of(now.ids, then.ids)
+        kept = np.flatnonzero(places != NOT_FOUND)
+        went += [then.digests[row] for row in np.delete(np.arange(len(then)), places[kept]).tolist()]
+        came += [now.digests[row] for row in np.flatnonzero(places == NOT_FOUND).tolist()]
+        moved |= not np.array_equal(places, np.arange(len(then)))
+        for row, before in zip(kept.tolist(), places[kept].tolist(), strict=True):
+            same_label = old_names[then.labels[before]] == new_names[now.labels[row]]
+            if then.digests[before] != now.digests[row]:
+                changed += 1
+            elif not same_label or then.groups[before] != now.groups[row]:
+                relabelled += 1
+    gone = set(went)
+    renamed = sum(digest in gone for digest in came)
+    counts = {"added": len(came) - renamed, "removed": max(0, len(went) - renamed), "renamed": renamed}
+    counts |= {"changed": changed, "relabelled": relabelled}
+    parts = [f"{count:,} {what}" for what, count in counts.items() if count] or ["order changed"] * moved
+    return f"Manifest: {', '.join(parts)}" if parts else ""

@@ -1,19 +1,17 @@
-"""Every stage of a project: complete or not, how large, how old, and in one line what would make it run."""
+"""`featcache status`: every stage, complete or not, its size and age, and in one line why it would run."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from featcache.core.formatting import Lines, Table, age_text, printable, size_text
-from featcache.core.keys import SHORT
 from featcache.core.paths import is_file, is_folder
 from featcache.dataset import Manifest, preview_images
 from featcache.errors import SourceError
 from featcache.inspection.staleness import MISSING, cache_reason, manifest_reason, record_reason
 from featcache.project import NEEDS, Artifact, Project, final_stages
-from featcache.training import RECORD_FILE
 
 _NO_TEST = "there are no test images"
 COLUMNS = ("stage", "state", "size", "age", "what would make it run")
@@ -21,32 +19,36 @@ COLUMNS = ("stage", "state", "size", "age", "what would make it run")
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one stage: its artifacts, whether all are complete, and why not.
+    """One stage: its artifacts, whether all are complete, and why not.
 
     Attributes:
         artifacts: what the stage makes.
-        complete: whether each carries the key that it must.
+        complete: whether each has its current key.
         reason: settings, files or rows that changed; "" where only something upstream did.
         upstream: stages upstream whose results changed.
+        stored: whether the results are there, and only the copies that are shown are not theirs.
     """
 
     artifacts: list[Artifact]
     complete: bool
     reason: str = ""
     upstream: tuple[str, ...] = ()
+    stored: bool = False
 
 
 def status_record(project: Project) -> dict[str, Any]:
     """Return the state of every stage as JSON-able values; nothing is written, and only new files are read.
 
-    Images that changed are listed in memory, so that every later stage is judged by what a run would then find.
+    Changed images are listed in memory, so that later stages are compared with what a run would find.
 
     Raises:
-        SettingsError: settings that no run could start with.
+        SettingsError: no run could start with these settings.
     """
-    findings = _findings(project)
+    indexed, project = _index(project)
+    findings = _findings(indexed, project)
     incomplete = {stage for stage, found in findings.items() if not found.complete}
-    running = _running(incomplete, project)
+    stored = {stage for stage in incomplete if findings[stage].stored}
+    running = _running(incomplete, stored, project)
     now = time.time()
     stages = []
     for stage, found in findings.items():
@@ -60,7 +62,7 @@ def status_record(project: Project) -> dict[str, Any]:
                 "reason": "" if found.complete else _reason(stage, found, incomplete),
                 "bytes": sum(path.stat().st_size for path in files),
                 "age_seconds": None if newest is None else round(now - newest, 3),
-                "paths": [str(artifact.path) for artifact in found.artifacts],
+                "paths": [str(artifact.shown or artifact.path) for artifact in found.artifacts],
             }
         )
     return {"name": project.settings.dataset.name, "folder": str(project.folder), "stages": stages}
@@ -81,33 +83,30 @@ def status_lines(record: Mapping[str, Any]) -> Lines:
     return [printable(record["folder"]), Table(rows, COLUMNS)]
 
 
-def _findings(project: Project) -> dict[str, Finding]:
-    parts: dict[str, Callable[[], Finding]] = {
-        "IndexImages": lambda: _index(project),
-        "ExtractFeatures": lambda: _features(project, indexed=findings["IndexImages"].complete),
-        "TrainHeads": lambda: _heads(project),
-        **({"TrainConvNets": lambda: _convnets(project)} if project.convnets() else {}),
-        "PredictRows": lambda: _predictions(project),
-        "BuildEnsemble": lambda: _recorded([project.ensemble()]),
-        "WriteSubmission": lambda: _submission(project),
-        **({"WriteReport": lambda: _recorded([project.report()])} if project.settings.report.enabled else {}),
+def _findings(indexed: Finding, project: Project) -> dict[str, Finding]:
+    return {
+        "IndexImages": indexed,
+        "ExtractFeatures": _features(project, indexed=indexed.complete),
+        "TrainHeads": _heads(project),
+        **({"TrainConvNets": _recorded(project.convnets())} if project.convnets() else {}),
+        "PredictRows": _predictions(project),
+        "BuildEnsemble": _recorded([project.ensemble()]),
+        "WriteSubmission": _submission(project),
+        **({"WriteReport": _recorded([project.report()])} if project.settings.report.enabled else {}),
     }
-    findings: dict[str, Finding] = {}
-    for stage, find in parts.items():
-        findings[stage] = find()
-    return findings
 
 
-def _index(project: Project) -> Finding:
+def _index(project: Project) -> tuple[Finding, Project]:
+    """What was found of the manifest, and the project with the keys that it would have after indexing."""
     artifact = project.manifest()
     if artifact.is_complete():
-        return Finding([artifact], complete=True)
+        return Finding([artifact], complete=True), project
     try:
         now = preview_images(project.settings.dataset, project.folder, project.listing)
     except SourceError as error:
-        return Finding([artifact], complete=False, reason=str(error))
-    project.foresee(now)
-    return Finding([artifact], complete=False, reason=manifest_reason(project.folder, now))
+        return Finding([artifact], complete=False, reason=str(error)), project
+    reason = manifest_reason(project.folder, now)
+    return Finding([artifact], complete=False, reason=reason), project.assuming(now)
 
 
 def _features(project: Project, *, indexed: bool) -> Finding:
@@ -117,7 +116,7 @@ def _features(project: Project, *, indexed: bool) -> Finding:
     stale = [(split, copy) for split, copy, artifact in caches if not artifact.is_complete()]
     if not stale and whole.is_complete():
         return Finding(artifacts, complete=True)
-    # Rows that changed are the reason of IndexImages, as long as that didn't run.
+    # Changed rows are the reason of IndexImages until it has run.
     manifest = Manifest.load(project.folder) if indexed and stale else None
     reasons = [cache_reason(project, s, c, manifest) for s, c in stale]
     upstream = () if indexed else ("IndexImages",)
@@ -131,19 +130,9 @@ def _features(project: Project, *, indexed: bool) -> Finding:
 
 def _heads(project: Project) -> Finding:
     folder, siblings = project.folder / "heads", {}
-    for tap, shape in project.bags():
-        any_key = "?" * SHORT  # "fast-pseudo" begins with "fast"
-        path = project.bag(tap, shape).path
-        alike = sorted(folder.glob(f"{path.parent.name.rpartition('-')[0]}-{any_key}/bag.json"))
-        siblings[str(path)] = alike or sorted(folder.glob(f"{tap}-*/bag.json"))
+    for tap, shape in project.bags():  # where there is none of this type, those of other types of the same tap
+        siblings[project.bag(tap, shape).path] = sorted(folder.glob(f"{tap}-*/bag.json"))
     return _recorded([project.bag(*bag) for bag in project.bags()], siblings)
-
-
-def _convnets(project: Project) -> Finding:
-    siblings = {}
-    for seed, artifact in enumerate(project.convnets()):
-        siblings[str(artifact.path)] = sorted(artifact.path.parent.parent.glob(f"seed{seed}-*/{RECORD_FILE}"))
-    return _recorded(project.convnets(), siblings)
 
 
 def _predictions(project: Project) -> Finding:
@@ -159,32 +148,31 @@ def _submission(project: Project) -> Finding:
     return _recorded([project.submission()])
 
 
-def _recorded(artifacts: list[Artifact], siblings: Mapping[str, Iterable[Path]] | None = None) -> Finding:
+def _recorded(artifacts: list[Artifact], siblings: Mapping[Path, Iterable[Path]] | None = None) -> Finding:
     stale = [artifact for artifact in artifacts if not artifact.is_complete()]
     if artifacts and not stale:
         return Finding(artifacts, complete=True)
-    found = [record_reason(artifact, (siblings or {}).get(str(artifact.path), ())) for artifact in stale]
+    found = [record_reason(artifact, (siblings or {}).get(artifact.path, ())) for artifact in stale]
     reasons = dict.fromkeys(reason for reason, _ in found if reason)
     upstream = tuple(dict.fromkeys(name for _, names in found for name in names))
-    return Finding(artifacts, complete=False, reason="; ".join(reasons), upstream=upstream)
+    stored = bool(artifacts) and all(artifact.is_stored() for artifact in artifacts)
+    return Finding(artifacts, complete=False, reason="; ".join(reasons), upstream=upstream, stored=stored)
 
 
 def _reason(stage: str, found: Finding, incomplete: set[str]) -> str:
-    """What of the stage's own changed; else the stage upstream that it waits for."""
-    if found.reason and found.reason != MISSING:
+    """What changed in the stage itself, or the stage upstream that it waits for."""
+    if found.reason:
         return found.reason
     # a second round of heads waits for the first, which is of the same stage
     waiting = [name for name in found.upstream if name in incomplete - {stage}] or list(found.upstream)
     waiting = waiting or [name for name in NEEDS[stage] if name in incomplete]
-    if found.reason == MISSING:
-        return MISSING
     return f"upstream: {waiting[0]}" if waiting else "its record is damaged"
 
 
-def _running(incomplete: set[str], project: Project) -> set[str]:
-    """The stages that Submit would run: Luigi looks upstream of what is incomplete only.
+def _running(incomplete: set[str], stored: set[str], project: Project) -> set[str]:
+    """The stages that Submit would run: Luigi looks upstream of stages that are neither complete nor stored.
 
-    Without a true manifest no key is known, so then it looks at every stage that there is something to do for.
+    Without a current manifest no key is known, so every incomplete stage runs.
     """
     running: set[str] = set()
     splits = project.splits()
@@ -198,14 +186,17 @@ def _running(incomplete: set[str], project: Project) -> set[str]:
         stage = asked.pop()
         if stage in incomplete and stage not in running:
             running.add(stage)
-            asked += NEEDS[stage]
+            asked += () if stage in stored else NEEDS[stage]
     return running
 
 
 def _files(artifact: Artifact) -> list[Path]:
-    """The files of an artifact that are there; a bag or a member's networks are all of the folder, the manifest both its files."""
+    """The existing files of an artifact: of the manifest both, of results all in the folder that the key names."""
     path = artifact.path
-    inside = list(path.parent.glob("*")) if is_folder(path.parent) else []
-    beside = {"bag.json": inside, RECORD_FILE: inside, "manifest.json": [path, path.with_name("manifest.csv")]}
-    files = beside.get(path.name, [path, *([artifact.content] if artifact.content else [])])
+    if path.name == "manifest.json":
+        files = [path, path.with_name("manifest.arrow")]
+    elif path.suffix == ".h5" or path.name == "features.json":
+        files = [path]
+    else:
+        files = list(path.parent.glob("*")) if is_folder(path.parent) else []
     return [file for file in files if is_file(file)]

@@ -6,10 +6,8 @@ from .config_file import (
 )
 from .flow import NEEDS as NEEDS, final_stages as final_stages
 from .members import (
-    all_scores as all_scores,
-    class_prior as class_prior,
-    groups_of as groups_of,
     out_of_fold as out_of_fold,
+    split_predictions as split_predictions,
 )
 from .project import LOG_NAME as LOG_NAME, Project as Project, open_project as open_project
 from .rejected_rows import (
@@ -20,7 +18,6 @@ from .rejected_rows import (
     notices as notices,
     rejected_csv as rejected_csv,
     rejection_reason as rejection_reason,
-    usable_labels as usable_labels,
 )
 from .resolved import (
     gpu_capability_of as gpu_capability_of,

@@ -6,10 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from featcache.cache import stored_record as cache_record
+from featcache.cache import stored_record
 from featcache.core import keys
+from featcache.core.disk import copy_file
 from featcache.core.json_records import read_json
-from featcache.training import stored_record as predictions_record
 
 
 @dataclass(frozen=True)
@@ -17,19 +17,25 @@ class Artifact:
     """What a stage makes: where it is, and the key it must carry to be complete.
 
     Attributes:
-        path: a JSON record, or an HDF5 file that carries its own key.
+        path: a JSON record, or a feature cache, which carries its own key.
         key: what settings and inputs demand now; None while something upstream isn't there.
-        content: a file whose SHA-256 the record must hold, for formats that can't carry a key; None for none.
         inputs: what the key was made of, for the record: what of it changed is why the stage runs again.
+        shown: for a file that people look for under one name: a copy of the file of that name beside `path`. The record
+            holds the SHA-256 of both as ``content_digest``, and is copied beside `shown`, last.
     """
 
     path: Path
     key: str | None
-    content: Path | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    shown: Path | None = None
 
-    def stamp(self, run: str) -> dict[str, object]:
-        """What the record must say so that the artifact counts as complete, made by `run`, and can be explained."""
+    @property
+    def content(self) -> Path:
+        """The file of which `shown` is a copy, or else the record."""
+        return self.path.with_name(self.shown.name) if self.shown else self.path
+
+    def record_header(self, run: str) -> dict[str, object]:
+        """What the record needs so that the artifact counts as complete, made by `run`, and can be explained."""
         return {"key": self.key, "run": run, "inputs": self.inputs}
 
     def record(self) -> Mapping[str, object] | None:
@@ -40,16 +46,44 @@ class Artifact:
             seen = self.path.stat()
         except OSError:
             return None
-        return _hdf5_record(self.path, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+        return _cache_record(self.path, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
     def is_complete(self, run: str | None = None) -> bool:
-        """Whether the artifact carries the key; with `run`, also whether that run of the program made it."""
+        """Whether it carries the key and is shown; with `run`, also whether that run of the program made it."""
+        record = self._keyed_record(run)
+        return record is not None and (self.shown is None or self._is_shown(record))
+
+    def is_stored(self) -> bool:
+        """Whether it carries the key, whatever is shown: then only `show` is left to do."""
+        record = self._keyed_record(None)
+        return record is not None and (self.shown is None or _digest(self.content) == record.get("content_digest"))
+
+    def show(self, *others: Path) -> None:
+        """Replace what is shown by copies of content and record; `others`, which could be taken for it, are removed.
+
+        Raises:
+            StorageError: the disk is full, read-only or not permitted.
+        """
+        if self.shown is not None:
+            copy_file(self.content, self.shown)
+            for other in others:
+                other.unlink(missing_ok=True)
+            copy_file(self.path, self.shown.with_name(self.path.name))
+
+    def shown_key(self) -> object:
+        """The key of what is shown, None where nothing is: by the record beside it."""
+        return (read_json(self.shown.with_name(self.path.name)) or {}).get("key") if self.shown else None
+
+    def _keyed_record(self, run: str | None) -> Mapping[str, object] | None:
         record = self.record() if self.key else None
         if record is None or record.get("key") != self.key or run not in (None, record.get("run")):
-            return False
-        if not _are_there(self.path.parent, record.get("files", {})):
-            return False
-        return self.content is None or _digest(self.content) == record.get("content_digest")
+            return None
+        return record if _are_there(self.path.parent, record.get("files", {})) else None
+
+    def _is_shown(self, record: Mapping[str, object]) -> bool:
+        """Whether what is shown is of this key, and equal to it."""
+        shown = self.shown or self.path
+        return self.shown_key() == self.key and _digest(shown) == record.get("content_digest")
 
 
 def _digest(path: Path) -> str:
@@ -71,7 +105,7 @@ def _are_there(folder: Path, files: object) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _hdf5_record(path: Path, *seen: int) -> Mapping[str, object] | None:
-    """The record inside an HDF5 file, read once as long as the file is the one `seen`: a scheduling asks many times."""
+def _cache_record(path: Path, *seen: int) -> Mapping[str, object] | None:
+    """The record inside a feature cache, read once while the file is the one `seen`: a scheduling asks many times."""
     del seen
-    return cache_record(path) if path.suffix == ".h5" else predictions_record(path)
+    return stored_record(path)

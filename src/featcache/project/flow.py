@@ -11,7 +11,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "TrainConvNets": ("IndexImages",),
     "PredictRows": ("ExtractFeatures", "TrainHeads", "TrainConvNets"),
     "BuildEnsemble": ("TrainHeads", "TrainConvNets"),
-    "WriteSubmission": ("ExtractFeatures", "BuildEnsemble", "PredictRows"),
+    "WriteSubmission": ("BuildEnsemble", "PredictRows"),
     "WriteReport": ("ExtractFeatures", "BuildEnsemble", "PredictRows"),
     "Submit": ("WriteSubmission", "WriteReport"),
 }

@@ -26,19 +26,19 @@ from featcache.training import (
     PSEUDO,
     RECORD_FILE,
     first_round,
+    head_type_settings,
+    head_types,
     member_settings,
-    shape_settings,
-    shapes,
     training_version,
 )
 
 LOG_NAME = "luigi.log"
 
 # Raised when the same settings and inputs would give other values than before.
-PREDICT_VERSION = 1
-ENSEMBLE_VERSION = 3
-SUBMISSION_VERSION = 3
-REPORT_VERSION = 2
+PREDICT_VERSION = 2
+ENSEMBLE_VERSION = 4
+SUBMISSION_VERSION = 4
+REPORT_VERSION = 3
 
 
 class Project:
@@ -48,12 +48,13 @@ class Project:
     next run's), and `run` is the random name that its artifacts carry, which is what ``--rerun`` asks for.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, manifest: Mapping[str, Any] | None = None) -> None:
+        """Know the settings; derive all keys from the summary of a `manifest` in place of a look at source and artifacts."""
         self.settings = settings
         self.folder = settings.folder
         self.run = secrets.token_hex(8)
         self._confirmed: str | None = None
-        self._foreseen: Mapping[str, Any] | None = None
+        self._given = manifest
 
     # ---- manifest
 
@@ -75,20 +76,20 @@ class Project:
 
     def listed(self) -> Mapping[str, Any] | None:
         """The manifest's summary, `manifest.json`; None while it isn't there or isn't true."""
-        if self._foreseen is not None:
-            return self._foreseen
+        if self._given is not None:
+            return self._given
         return stored_manifest(self.folder) if self.manifest().key else None
 
-    def foresee(self, manifest: Manifest) -> None:
-        """Derive all keys as if `manifest` were already saved: what a run would then find stale is stale."""
-        self._foreseen = manifest.summary()
+    def assuming(self, manifest: Manifest) -> "Project":
+        """Return this project as it will be once `manifest` is saved: what a run would then find stale is stale."""
+        return Project(self.settings, manifest.summary())
 
-    def recall(self) -> None:
-        """Derive all keys from the manifest as it was last saved, without a look at the images.
+    def as_stored(self) -> "Project":
+        """Return this project with the manifest as it was last saved, without a look at the images.
 
         For those who apply what was trained: they need no image of the source, and must not wait for a listing.
         """
-        self._foreseen = stored_manifest(self.folder)
+        return Project(self.settings, stored_manifest(self.folder))
 
     def splits(self) -> Mapping[str, Mapping[str, Any]]:
         """Split -> what the manifest says of it (key, rows, rejected); empty while there is none."""
@@ -155,19 +156,19 @@ class Project:
             "settings": {"Features": {"copies": self.settings.features.copies}},
             "upstream": {"ExtractSplit": {name: c.key if c.is_complete() else None for name, c in caches.items()}},
         }
-        return Artifact(self.folder / "features" / "features.json", _key(inputs), inputs=inputs)
+        return Artifact(self.folder / "features" / "features.json", _key(inputs), inputs)
 
     # ---- heads
 
     def bags(self) -> list[tuple[str, str]]:
         """(tap, shape) of every bag that the settings ask for, tap by tap."""
-        return [(tap.name, shape) for tap in self.settings.features.taps for shape in shapes(self.settings.heads)]
+        return [(tap.name, shape) for tap in self.settings.features.taps for shape in head_types(self.settings.heads)]
 
     def bag(self, tap: str, shape: str) -> Artifact:
         """Heads of one tap and shape: they depend on training rows, that tap's features of all copies, and their settings."""
         taps = [self.tap_keys(copy).get(tap) for copy in range(self.settings.features.copies + 1)]
         rows = self.splits().get("train", {}).get("key")
-        settings: dict[str, Any] = {"Heads": shape_settings(self.settings.heads, shape)}
+        settings: dict[str, Any] = {"Heads": head_type_settings(self.settings.heads, shape)}
         features: dict[str, Any] = {"taps": taps, "rows": rows}
         upstream: dict[str, Any] = {"ExtractFeatures": features}
         if shape.endswith(PSEUDO):
@@ -175,9 +176,7 @@ class Project:
             features["test"] = self.features("test", 0).key
             upstream["TrainHeads"] = [self.bag(*bag).key for bag in self.labelling_bags(shape)]
         inputs = {"version": training_version(shape), "settings": settings, "upstream": upstream}
-        key = _key(inputs)
-        name = f"{keys.short_name(f'{tap}-{shape}', keys.SHORT + 1)}-{keys.short(key or '')}"
-        return Artifact(self.folder / "heads" / name / "bag.json", key, inputs=inputs)
+        return self._keyed("heads", keys.short_name(f"{tap}-{shape}", keys.SHORT + 1), "bag.json", inputs)
 
     def labelling_bags(self, shape: str) -> list[tuple[str, str]]:
         """(tap, shape) of the bags whose ensemble labels test rows for bags of `shape`; none for most shapes."""
@@ -193,15 +192,14 @@ class Project:
         settings = member_settings(self.settings.convnet, seed, self.settings.heads.folds)
         upstream = {"IndexImages": {"rows": rows, "classes": classes}}
         inputs = {"version": CONVNET_VERSION, "settings": settings, "upstream": upstream}
-        key = _key(inputs)
-        return Artifact(self.folder / f"convnets/seed{seed}-{keys.short(key or '')}" / RECORD_FILE, key, inputs=inputs)
+        return self._keyed("convnets", f"seed{seed}", RECORD_FILE, inputs)
 
     def convnets(self) -> list[Artifact]:
         """Every member's networks, in the order of the seeds."""
         return [self.convnet(seed) for seed in range(self.settings.convnet.members)]
 
     def member_sources(self) -> dict[str, list[Artifact]]:
-        """Stage -> its artifacts that members come from, each in a folder with `out_of_fold.hdf5`; only stages that have any.
+        """Stage -> its artifacts that members come from, each with out-of-fold predictions; only stages that have any.
 
         Ensemble and predictions take members from here and from nowhere else.
         """
@@ -221,7 +219,7 @@ class Project:
         """All members' predictions for a split that nothing is trained on."""
         upstream = {"ExtractFeatures": self.features(split, 0).key, **self._member_keys()}
         inputs = {"version": PREDICT_VERSION, "split": split, "upstream": upstream}
-        return Artifact(self.folder / "predictions" / f"{split}.hdf5", _key(inputs), inputs=inputs)
+        return self._keyed("predictions", split, "predictions.json", inputs)
 
     def ensemble(self) -> Artifact:
         """Members, weights, temperature and clip, chosen on the members' out-of-fold predictions."""
@@ -230,10 +228,10 @@ class Project:
             "settings": {"Ensemble": asdict(self.settings.ensemble)},
             "upstream": self._member_keys(),
         }
-        return Artifact(self.folder / "ensemble.json", _key(inputs), inputs=inputs)
+        return self._keyed("ensembles", "", "ensemble.json", inputs)
 
     def submission(self) -> Artifact:
-        """The submission's record; the submission itself is its content."""
+        """The submission's record; the submission itself is its content, and is shown in the project's folder."""
         spec, sample = self.settings.submission, self.settings.dataset.sample_submission
         listed = self.listed()
         names = listed["class_names"] if listed else None
@@ -248,7 +246,7 @@ class Project:
             },
         }
         name = "submission.csv.gz" if spec.gzip else "submission.csv"
-        return Artifact(self.folder / "submission.json", _key(inputs), self.folder / name, inputs)
+        return self._keyed("submissions", "", "submission.json", inputs, self.folder / name)
 
     def report(self) -> Artifact:
         """The report's record; the page itself is its content. It needs no submission, and no rows beside `train`."""
@@ -261,8 +259,15 @@ class Project:
                 **({"PredictRows": predictions} if predictions else {}),
             },
         }
-        folder = self.folder / "report"
-        return Artifact(folder / "report.json", _key(inputs), folder / "index.html", inputs)
+        return self._keyed("reports", "", "report.json", inputs, self.folder / "report" / "index.html")
+
+    def _keyed(
+        self, room: str, name: str, record: str, inputs: Mapping[str, Any], shown: Path | None = None
+    ) -> Artifact:
+        """An artifact in a folder of its own, which is named by its key."""
+        key = _key(inputs)
+        folder = "-".join(filter(None, (name, keys.short(key or "unknown"))))
+        return Artifact(self.folder / room / folder / record, key, inputs, shown)
 
 
 def open_project(sections: Mapping[str, Mapping[str, str]]) -> Project:

@@ -143,18 +143,6 @@ def found_notices(plain: Sequence[Reader]) -> list[str]:
     return found + [line for cache in plain if cache.split == "train" for line in alike(cache)]
 
 
-def usable_labels(project: Project, split: str, labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """Return a split's labels with -1 for rows that can't be used: what stands in for them is no prediction to score.
-
-    Where the cache was removed the labels come back as they are.
-    """
-    try:
-        status = open_cache(project.features(split, 0).path).status
-    except CacheError:
-        return labels
-    return np.where(status == Status.OK, labels, -1).astype(np.int32)
-
-
 def rejected_csv(folder: Path) -> str:
     """Return the phrase by which a message leads to the file with all reasons."""
     return f" ({folder / REJECTED_CSV} has all)"

@@ -1,4 +1,4 @@
-"""The report about one run: its content and its HTML page."""
+"""The report about one run: its content and its page."""
 
 import lazy_loader
 

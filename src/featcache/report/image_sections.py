@@ -1,6 +1,6 @@
 """The parts of the report that show images: rows to check, duplicates, and the map of the features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from featcache.report.feature_map import (
     nearest_training_rows,
     projected,
 )
-from featcache.report.gallery import ERRORS, UNSURE, WRONG, Gallery, card, gallery
+from featcache.report.gallery import ERRORS, Gallery, gallery
 from featcache.report.inputs import Run
 from featcache.report.thumbnails import RowRef, thumbnails
 
@@ -36,7 +36,7 @@ def pictures(run: Run) -> dict[str, Any]:
         CacheError: a cache is missing or damaged.
         SourceChangedError: an image is no longer what the manifest says.
     """
-    found = gallery(run.predictions, run.rows)
+    found = gallery(run.predictions, run.rows, run.names)
     space = projected(run.readers["train"], run.tap)
     neighbours = nearest_training_rows(run.readers["train"], run.readers, run.tap, found.places(), NEIGHBOURS)
     duplicates, pairs = _duplicates(run), _pairs(run, space)
@@ -49,28 +49,14 @@ def pictures(run: Run) -> dict[str, Any]:
     small = thumbnails(splits, load, near, _SMALL, _SMALL_BYTES)
     tiny = thumbnails(splits, load, [("train", row) for row in dots.pop("rows")], _DOT, _DOT_BYTES)
     dots["images"] = list(tiny.values()) + [None] * (len(dots["ids"]) - len(tiny))
-    cards = {kind: _cards(run, each, neighbours, large, small) for kind, each in found.found.items()}
+    for card in (card for cards in found.cards.values() for card in cards):
+        nearest = neighbours.get(card["place"], ())
+        described = [{**_described(run, ("train", row), small), "distance": distance} for row, distance in nearest]
+        card |= {"neighbours": described, "image": large.get(card["place"])}
     for group in groups:
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
     parts = {"duplicates": duplicates, "pairs": pairs, "map": dots}
-    return {"tap": run.tap, "cards": cards, "totals": dict(found.totals), **parts}
-
-
-def _cards(
-    run: Run,
-    found: Sequence[Any],
-    neighbours: Mapping[RowRef, list[tuple[int, float]]],
-    large: Mapping[RowRef, str],
-    small: Mapping[RowRef, str],
-) -> list[dict[str, Any]]:
-    cards = []
-    for each in found:
-        nearest = [
-            {**_described(run, ("train", row), small), "distance": distance}
-            for row, distance in neighbours.get(each.place, ())
-        ]
-        cards.append(card(each, run.names, nearest) | {"image": large.get(each.place)})
-    return cards
+    return {"tap": run.tap, "cards": dict(found.cards), "totals": dict(found.totals), **parts}
 
 
 def _described(run: Run, place: RowRef, images: Mapping[RowRef, str]) -> dict[str, Any]:
@@ -122,13 +108,11 @@ def _pairs(run: Run, space: Projected) -> dict[str, Any]:
 def _map(run: Run, space: Projected, found: Gallery) -> dict[str, Any]:
     """The map's points, column by column; ``rows`` are those of the manifest."""
     predictions, rows = run.predictions["train"], run.rows["train"]
-    suspected = {each.place[1] for each in found.found[ERRORS]}
-    special = suspected | {
-        each.place[1] for kind in (WRONG, UNSURE) for each in found.found[kind] if each.place[0] == "train"
-    }
+    suspected = {card["place"][1] for card in found.cards[ERRORS]}
+    special = [row for split, row in found.places() if split == "train"]
     where = np.full(len(run.readers["train"]), NOT_FOUND)
     where[rows] = np.arange(len(rows))
-    drawn = feature_map(space, np.flatnonzero(np.isin(space.rows, sorted(special))))
+    drawn = feature_map(space, np.flatnonzero(np.isin(space.rows, special)))
     chosen = space.rows[drawn.places]
     labels, ids = run.manifest.splits["train"].labels, run.manifest.splits["train"].ids
     scored = where[chosen]

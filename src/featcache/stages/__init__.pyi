@@ -1,5 +1,5 @@
 from .convnets import train_convnets as train_convnets
-from .ensemble import build_ensemble as build_ensemble, write_submission as write_submission
+from .ensemble import build_ensemble as build_ensemble
 from .features import (
     extract_split as extract_split,
     finish_features as finish_features,
@@ -10,4 +10,5 @@ from .heads import train_bag as train_bag, train_bags as train_bags
 from .predictions import predict_rows as predict_rows
 from .repair import exit_code as exit_code, repair_lines as repair_lines, repair_records as repair_records
 from .report import write_report as write_report
+from .submission import write_submission as write_submission
 from .workers.client import connect as connect

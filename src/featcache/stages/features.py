@@ -171,7 +171,7 @@ def finish_features(project: Project, progress: Progress) -> str:
     for reader in plain:
         _check_usable(project, reader, rejected)
     artifact, notices = project.all_features(), found_notices(plain)
-    write_json(artifact.path, {**artifact.stamp(project.run), "rejected": len(rejected), "notices": notices})
+    write_json(artifact.path, {**artifact.record_header(project.run), "rejected": len(rejected), "notices": notices})
     if rejected:
         progress.notice(f"{pluralize(len(rejected), 'image')} could not be used; {path} says why")
     for line in notices:

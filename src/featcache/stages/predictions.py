@@ -1,28 +1,29 @@
-"""What members say of the rows that nothing is trained on: `PredictRows`."""
+"""The members' predictions of the rows that nothing is trained on: `PredictRows`."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from featcache.cache import Reader, Status, checked_cache, open_cache
+from featcache.cache import Reader, Status, checked_cache
+from featcache.core.disk import replacing_folder
 from featcache.core.formatting import pluralize
+from featcache.core.json_records import write_json
 from featcache.core.progress import Progress
+from featcache.core.rows import Rows
 from featcache.dataset import Manifest
 from featcache.errors import CacheMismatchError, SubmissionError
-from featcache.project import Artifact, Project, class_prior
+from featcache.project import Artifact, Project
 from featcache.stages.convnets import RowParts, predict_convnets
-from featcache.training import OUT_OF_FOLD_FILE, check_unique, load_bag, stored_members, writing
+from featcache.training import RECORDED, Float32s, check_members, load_bag, stored_members, write_predictions
 
-_UNKNOWN_SECONDS = 1e9  # stands in for a number that is known at the end, and is no longer
-_AGAIN = "run TrainHeads with --rerun"
+PROBABILITIES_FILE = "probabilities.npy"
 
 
 def predict_rows(project: Project, progress: Progress) -> str:
     """Let every member predict the rows of `valid` and `test`, and keep the probabilities.
 
-    Rows without features get the classes' shares among the training rows.
+    Rows without features get NaN.
 
     Raises:
         SubmissionError: there are no rows to predict.
@@ -32,60 +33,80 @@ def predict_rows(project: Project, progress: Progress) -> str:
     splits = project.scored_splits()
     if not splits:
         advice = "put images into PATH/test, or run Submit, which ends with the out-of-fold scores"
-        raise SubmissionError(
-            f"expected test images to predict; got none in source={project.settings.dataset.source!r}: {advice}"
-        )
-    prior = class_prior(open_cache(project.features("train", 0).path))
-    sources = sum(map(len, project.member_sources().values()))
-    progress.start("predicting", len(splits) * sources, "sources of members")
+        raise SubmissionError(f"source={project.settings.dataset.source!r} has no test images to predict: {advice}")
+    manifest, sources = Manifest.load(project.folder), project.member_sources()
+    progress.start("predicting", len(splits) * sum(map(len, sources.values())), "sources of members")
     try:
-        members = [_predict_split(project, split, prior, progress) for split in splits]
+        for split in splits:
+            count = _predict_split(project, sources, manifest.splits[split], split, progress)
     finally:
         progress.finish()
-    rows = " · ".join(f"{split} {project.splits()[split]['rows']:,}" for split in splits)
-    return f"{rows} rows by {pluralize(members[0], 'member')}"
+    rows = " · ".join(f"{split} {len(manifest.splits[split]):,}" for split in splits)
+    return f"{rows} rows by {pluralize(count, 'member')}"
 
 
-def _predict_split(project: Project, split: str, prior: npt.NDArray[np.float64], progress: Progress) -> int:
+def _predict_split(
+    project: Project,
+    sources: Mapping[str, Sequence[Artifact]],
+    rows: Rows,
+    split: str,
+    progress: Progress,
+) -> int:
     """Write one split's predictions; return how many members there are."""
-    begun, reader = time.perf_counter(), checked_cache(project.features(split, 0).path)
-    sources = project.member_sources()
-    members = [stored_members(source.path.parent / OUT_OF_FOLD_FILE) for stage in sources.values() for source in stage]
-    names = tuple(name for several in members for name in several)
-    artifact, usable, shares = project.predictions(split), reader.status == Status.OK, prior.astype(np.float32)
-    record: dict[str, object] = {**artifact.stamp(project.run), "seconds": _UNKNOWN_SECONDS}
-    texts = {"ids": reader.ids, "members": names, "class_names": reader.class_names}
-    check_unique(texts)
-    told = (rows for stage, each in sources.items() for rows in _PREDICT[stage](project, each, reader))
-    with writing(artifact.path, texts, {"labels": np.array(reader.labels)}, record) as dataset:
+    begun, reader, artifact = (
+        time.perf_counter(),
+        checked_cache(project.features(split, 0).path),
+        project.predictions(split),
+    )
+    usable = reader.status == Status.OK
+
+    def parts() -> Iterator[tuple[int, slice, Float32s]]:
         first = 0
-        for own, parts in zip(members, told, strict=True):
-            for rows, said in parts:
-                if len(said) != len(own):
-                    raise CacheMismatchError(
-                        f"expected predictions by {len(own)} members, {own[0]!r} first; got {len(said)}: {_AGAIN}"
-                    )
-                dataset[first : first + len(own), rows] = np.where(np.isnan(said) | ~usable[rows, None], shares, said)
-            first += len(own)
-            progress.advance(1)
-        record["seconds"] = round(time.perf_counter() - begun, 3)  # what `writing` then writes
-    return len(names)
+        for stage, several in sources.items():
+            for own, predicted in zip(
+                map(_members, several), _PREDICT[stage](project, several, reader, rows), strict=True
+            ):
+                for place, values in predicted:
+                    if len(values) != len(own):
+                        raise CacheMismatchError(
+                            f"{len(values)} members were predicted by where {len(own)} are recorded, {own[0]!r} first: "
+                            "run TrainHeads with --rerun"
+                        )
+                    yield first, place, np.where(usable[place, None], values, np.float32(np.nan))
+                first += len(own)
+                progress.advance(1)
+
+    members = tuple(name for several in sources.values() for source in several for name in _members(source))
+    check_members(members)
+    with replacing_folder(artifact.path.parent) as folder:
+        path = folder / PROBABILITIES_FILE
+        recorded = write_predictions(path, members, reader.class_names, (len(rows), rows.key), parts())
+        record = {**artifact.record_header(project.run), "seconds": round(time.perf_counter() - begun, 3)}
+        files = {path.name: path.stat().st_size}
+        write_json(folder / artifact.path.name, {**record, RECORDED: recorded, "files": files})
+    return len(members)
 
 
-def _predict_bags(project: Project, bags: Sequence[Artifact], reader: Reader) -> Iterator[RowParts]:
-    """Yield for each bag (rows, (members, r, C)) of the cache's rows, its members in the order of its out-of-fold predictions."""
+def _members(source: Artifact) -> tuple[str, ...]:
+    return stored_members(source.path)
+
+
+def _predict_bags(project: Project, bags: Sequence[Artifact], reader: Reader, rows: Rows) -> Iterator[RowParts]:
+    """Yield for each bag (rows, (members, r, C)) of the cache's rows, members in the order of its out-of-fold predictions."""
+    del project, rows
     for source in bags:
         tap = str((source.record() or {}).get("tap"))
         yield load_bag(source.path.parent).member_parts(reader[tap])
 
 
-def _predict_convnets(project: Project, members: Sequence[Artifact], reader: Reader) -> Iterator[RowParts]:
-    """The same for small convolutional networks, which look at the images themselves."""
-    return predict_convnets(project, members, Manifest.load(project.folder).splits[reader.split])
+def _predict_convnets(project: Project, members: Sequence[Artifact], reader: Reader, rows: Rows) -> Iterator[RowParts]:
+    """The same for convnets, which look at the images themselves."""
+    del reader
+    return predict_convnets(project, members, rows)
 
 
 # Stage of `Project.member_sources` -> how its artifacts predict the rows of a cache; NaN for a row that they can't.
-_PREDICT: Mapping[str, Callable[[Project, Sequence[Artifact], Reader], Iterator[RowParts]]] = {
+_PREDICT: Mapping[str, Callable[[Project, Sequence[Artifact], Reader, Rows], Iterator[RowParts]]] = {
     "TrainHeads": _predict_bags,
     "TrainConvNets": _predict_convnets,
 }

@@ -5,11 +5,11 @@ import numpy.typing as npt
 
 from featcache.cache import Status, checked_cache
 from featcache.core.scratch_arrays import allocate
+from featcache.dataset import Manifest
 from featcache.ensemble import Ensemble, select_ensemble
 from featcache.errors import TrainingError
 from featcache.project import Project
 from featcache.training import (
-    OUT_OF_FOLD_FILE,
     PSEUDO,
     Bag,
     Float32s,
@@ -43,15 +43,16 @@ def pseudo_labels(project: Project, tap: str, parts: Partition) -> PseudoLabels:
     if not usable.any():
         raise TrainingError("expected test images to label for [Heads] pseudo_weight; got none: set pseudo_weight = 0")
     labelling = project.labelling_bags(PSEUDO)
-    folders, taps = [project.bag(*bag).path.parent for bag in labelling], [name for name, _ in labelling]
-    known = joined_members([Predictions.load(folder / OUT_OF_FOLD_FILE) for folder in folders])
+    records, taps = [project.bag(*bag).path for bag in labelling], [name for name, _ in labelling]
+    rows = Manifest.load(project.folder).splits["train"]
+    known = joined_members([Predictions.load(record, rows) for record in records])
     built = select_ensemble(known, project.settings.ensemble.method)
     # where every row is usable, the file itself is read batch by batch
     features = {name: reader[name] if usable.all() else reader[name][usable] for name in {*taps, tap}}
-    bags, rows = [load_bag(folder) for folder in folders], int(usable.sum())
-    labels: Float32s = allocate((len(parts.numbers), rows, len(reader.class_names)), np.float32, project.folder)
+    bags, count = [load_bag(record.parent) for record in records], int(usable.sum())
+    labels: Float32s = allocate((len(parts.numbers), count, len(reader.class_names)), np.float32, project.folder)
     heads = sum(len(bag.heads) for bag in bags)
-    for some in row_parts(rows, heads * len(reader.class_names), _LEAST_ROWS):
+    for some in row_parts(count, heads * len(reader.class_names), _LEAST_ROWS):
         said = [by_fold(bag, features[name][some], parts) for bag, name in zip(bags, taps, strict=True)]
         labels[:, some] = soft_labels(np.concatenate(said, axis=1), built, parts)
     return PseudoLabels([features[tap]], labels, project.settings.heads.pseudo_weight)

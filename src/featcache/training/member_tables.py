@@ -1,4 +1,4 @@
-"""What several members say of the same rows: tables that may be larger than memory, read in parts of rows. NumPy only."""
+"""Several members' probabilities of the same rows: tables that may be larger than memory, read by rows. NumPy only."""
 
 import operator
 from collections.abc import Iterator, Sequence
@@ -16,24 +16,24 @@ _PART_VALUES = 4_000_000  # about 16 MB of float32 at a time
 
 @dataclass(frozen=True, eq=False)
 class JoinedTables:
-    """The members of several tables side by side, on the same n rows, which each table may have in an order of its own.
+    """The members of several tables of the same rows side by side, or some of the rows.
 
     It is indexed as an (m, n, C) array is, by a member, or by ``[member, rows]`` and ``[:, rows]``; nothing is read
     before.
 
     Attributes:
-        tables: (m_i, n_i, C) float32 each, in memory or in a mapped file.
-        rows: for each table the (n,) rows that are meant, or None for all of them in its order.
+        tables: (m_i, N, C) float32 each, in memory or in a mapped file.
+        rows: (n,) the rows that are meant, or None for all N.
     """
 
     tables: tuple[Float32s, ...]
-    rows: tuple[RowNumbers | None, ...]
+    rows: RowNumbers | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Members, rows, classes."""
-        first, rows = self.tables[0], self.rows[0]
-        return len(self), first.shape[1] if rows is None else len(rows), first.shape[2]
+        _, rows, classes = self.tables[0].shape
+        return len(self), rows if self.rows is None else len(self.rows), classes
 
     def __len__(self) -> int:
         """The number of members."""
@@ -46,13 +46,13 @@ class JoinedTables:
     def __getitem__(self, key: Any) -> Float32s:
         """Read one member, (n, C), or of one or all members some rows."""
         member, rows = key if isinstance(key, tuple) else (key, slice(None))
-        pairs = zip(self.tables, self.rows, strict=True)
+        rows = rows if self.rows is None else self.rows[rows]
         if member == slice(None):
-            return np.concatenate([table[:, rows if own is None else own[rows]] for table, own in pairs])
+            return np.concatenate([table[:, rows] for table in self.tables])
         at = range(len(self))[operator.index(member)]  # raises IndexError and TypeError as an array does
-        for table, own in pairs:
+        for table in self.tables:
             if at < len(table):
-                return np.asarray(table[at, rows if own is None else own[rows]])
+                return np.asarray(table[at, rows])
             at -= len(table)
         raise AssertionError("a member in range is in one of the tables")
 
@@ -61,31 +61,27 @@ Tables = Float32s | JoinedTables
 
 
 def joined(several: Sequence[Tables]) -> Tables:
-    """Return the members of `several` side by side; all have the same rows and classes."""
+    """Return the members of `several` side by side; all have the same rows and classes. A selection of rows is read."""
     if len(several) == 1:
         return several[0]
-    pairs = [pair for each in several for pair in _pairs(each)]
-    return JoinedTables(tuple(table for table, _ in pairs), tuple(rows for _, rows in pairs))
+    whole = (each[:, :] if isinstance(each, JoinedTables) and each.rows is not None else each for each in several)
+    return JoinedTables(tuple(table for each in whole for table in _tables(each)))
 
 
 def selected(tables: Tables, rows: RowNumbers) -> JoinedTables:
     """Return these rows of all members, unread."""
-    pairs = _pairs(tables)
-    return JoinedTables(
-        tuple(table for table, _ in pairs), tuple(rows if own is None else own[rows] for _, own in pairs)
-    )
+    own = tables.rows if isinstance(tables, JoinedTables) else None
+    return JoinedTables(_tables(tables), rows if own is None else own[rows])
 
 
-def _pairs(tables: Tables) -> list[tuple[Float32s, RowNumbers | None]]:
-    if isinstance(tables, JoinedTables):
-        return list(zip(tables.tables, tables.rows, strict=True))
-    return [(tables, None)]
+def _tables(tables: Tables) -> tuple[Float32s, ...]:
+    return tables.tables if isinstance(tables, JoinedTables) else (tables,)
 
 
 def label_probabilities(tables: Tables, rows: RowNumbers, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """Return (m, r): what each member gives the label of each of r `rows`, whose `labels` these are."""
-    found = [table[:, rows if own is None else own[rows], labels] for table, own in _pairs(tables)]
-    return np.concatenate(found).astype(np.float64)
+    chosen = selected(tables, rows)
+    return np.concatenate([table[:, chosen.rows, labels] for table in chosen.tables]).astype(np.float64)
 
 
 def row_parts(rows: int, values: int, least: int = 1) -> Iterator[slice]:

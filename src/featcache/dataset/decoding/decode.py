@@ -7,18 +7,8 @@ from PIL import Image, JpegImagePlugin
 from featcache.core import keys
 from featcache.dataset.decoding import png, tiff
 from featcache.dataset.decoding.image_file import decoding_rules, one_line, opened
-from featcache.dataset.decoding.pillow import DAMAGE, MAX_PIXELS, as_it_came
+from featcache.dataset.decoding.pillow import DAMAGE, as_it_came
 from featcache.errors import RejectedImageError
-
-__all__ = [
-    "DECODE_SETTINGS",
-    "DECODE_VERSION",
-    "MAX_PIXELS",
-    "decode_rgb",
-    "header_fault",
-    "image_digest",
-    "resize_rgb",
-]
 
 DECODE_VERSION = 1  # raise it when all bytes would give other pixels; for one kind of image, see `image_digest`
 DECODE_SETTINGS: dict[str, object] = {
@@ -46,7 +36,7 @@ _TRANSPOSE = {
 }
 
 
-def decode_rgb(content: bytes, size: int | None) -> npt.NDArray[np.uint8]:
+def decode_rgb(content: bytes, size: int | None, rules: list[str] | None = None) -> npt.NDArray[np.uint8]:
     """Decode an image file and stretch it to a square.
 
     EXIF orientation is applied, transparency is laid on white, only the first frame counts, and every mode becomes
@@ -55,13 +45,14 @@ def decode_rgb(content: bytes, size: int | None) -> npt.NDArray[np.uint8]:
     Args:
         content: the bytes of a JPEG, PNG, GIF, BMP, WEBP, TIFF, AVIF or HEIC file; its name doesn't matter.
         size: side of the result in pixels; None keeps height and width.
+        rules: the image's `decoding_rules`, where the caller knows them already.
 
     Returns:
         (size, size, 3) uint8 RGB, 0 to 255.
 
     Raises:
         RejectedImageError: it is none of these formats, of a kind that isn't read, damaged, truncated, or larger than
-            `MAX_PIXELS`.
+            `featcache.dataset.decoding.pillow.MAX_PIXELS`.
 
     Example:
         >>> import io
@@ -71,8 +62,8 @@ def decode_rgb(content: bytes, size: int | None) -> npt.NDArray[np.uint8]:
         >>> pixels.shape, pixels[0, 0].tolist()
         ((8, 8, 3), [255, 0, 0])
     """
+    rules = decoding_rules(content) if rules is None else rules
     with as_it_came():
-        rules = decoding_rules(content)
         image = opened(content, rules)
         try:
             if size is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
@@ -94,25 +85,25 @@ def resize_rgb(array: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]
     return _resized(Image.fromarray(np.ascontiguousarray(array)), size)
 
 
-def header_fault(content: bytes) -> str:
-    """Return why an image file can't be used as far as its header tells, or "" if it may be sound."""
+def header_fault(content: bytes, rules: list[str] | None = None) -> str:
+    """Return why an image file can't be used, judging by its header, or "" if it may be sound."""
+    rules = decoding_rules(content) if rules is None else rules
     try:
         with as_it_came():
-            opened(content, decoding_rules(content))
+            opened(content, rules)
     except RejectedImageError as error:
         return str(error)
     return ""
 
 
-def image_digest(content: bytes) -> str:
+def image_digest(content: bytes, rules: list[str] | None = None) -> str:
     """Return the digest by which the rows of an image file are known: 64 hexadecimal digits.
 
     It is the SHA-256 of the bytes; of the bytes and the rules where a rule for its kind of image came later than
     `DECODE_VERSION`, as caches may hold other pixels, or none, under the digest of the bytes alone.
     """
     plain = keys.bytes_digest(content)
-    with as_it_came():
-        rules = decoding_rules(content)
+    rules = decoding_rules(content) if rules is None else rules
     return keys.digest([plain, *rules]) if rules else plain
 
 

@@ -1,4 +1,7 @@
-"""An image file's bytes opened by the right one of Pillow's readers, or the reason why not; pixels are still to be loaded."""
+"""An image file's bytes opened by the right one of Pillow's readers, or the reason why not; pixels are still to be loaded.
+
+Reasons enter the keys of splits, and so of feature caches: their wording must not change.
+"""
 
 import io
 from collections.abc import Callable
@@ -15,15 +18,16 @@ from PIL import (
 )
 
 from featcache.dataset.decoding import png, tiff
-from featcache.dataset.decoding.pillow import DAMAGE, MAX_PIXELS
+from featcache.dataset.decoding.pillow import DAMAGE, MAX_PIXELS, as_it_came
 from featcache.dataset.decoding.signatures import box_format, what_it_is
 from featcache.errors import RejectedImageError
 
 _KNOWN = "JPEG, PNG, GIF, BMP, WEBP, TIFF, AVIF or HEIC"
-_LONGEST = 200  # characters of what Pillow says
+_LONGEST = 200  # characters of a message of Pillow
 _Opener = Callable[[bytes, list[str]], Image.Image]
 
 
+@as_it_came()
 def decoding_rules(content: bytes) -> list[str]:
     """Return the rules for kinds of images that were decoded differently, or not at all, when decoding was new; [] for most.
 
@@ -44,7 +48,7 @@ def opened(content: bytes, rules: list[str]) -> Image.Image:
         rules: its `decoding_rules`.
 
     Raises:
-        RejectedImageError: it can't be used, as far as its header tells.
+        RejectedImageError: it can't be used, judging by its header.
     """
     if not content:
         raise RejectedImageError("the file is empty (0 bytes)")
@@ -66,18 +70,18 @@ def opened(content: bytes, rules: list[str]) -> Image.Image:
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an exception says, in one line of bounded length."""
+    """Return an exception's message in one line of bounded length."""
     return " ".join(str(error).split())[:_LONGEST] or type(error).__name__
 
 
 def optional_formats() -> list[str]:
-    """Return those formats that are read here and not in every installation: their rows are listed differently elsewhere."""
+    """Return the formats that are read here but not in every installation: elsewhere their rows are rejected."""
     found = {"AVIF": AvifImagePlugin.SUPPORTED, "HEIC": find_spec("pillow_heif") is not None}
     return [name for name, there in found.items() if there]
 
 
 def _reader(content: bytes) -> tuple[str, _Opener]:
-    # By hand: Image.open judges the size by a global setting and through a warning.
+    # Not by Image.open, which judges the size by a global setting and drops what is wrong with a header.
     start = content[:12]
     for name, magic, opener in _OPENERS:
         if start.startswith(magic):
@@ -108,8 +112,8 @@ def _open_heic(content: bytes, _: list[str]) -> Image.Image:
     try:
         from pillow_heif import HeifImageFile
     except ImportError as error:
-        mend = "pip install 'featcache[heif]', or convert it to JPEG or PNG"
-        raise RejectedImageError(f"a HEIC image, which is read with pillow-heif: {mend}") from error
+        install = "pip install 'featcache[heif]', or convert it to JPEG or PNG"
+        raise RejectedImageError(f"a HEIC image, which is read with pillow-heif: {install}") from error
     reader: Callable[[io.BytesIO], Image.Image] = HeifImageFile
     return reader(io.BytesIO(content))
 

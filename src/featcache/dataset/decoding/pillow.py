@@ -40,7 +40,7 @@ DAMAGE = (
     zlib.error,
     Image.DecompressionBombError,
 )
-# What Pillow has to say about odd metadata in the user's photos is no news to the user, and `catch_warnings` isn't
+# Warnings of Pillow about odd metadata in photos are of no use to the user, and `catch_warnings` isn't
 # thread-safe. What matters comes as an exception.
 warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # without any handler Python prints errors on stderr

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, and what to do about one that is no image that can be read."""
+"""What a file is by its first bytes, and what to do about one that isn't an image; the wording enters keys, see `image_file`."""
 
 import json
 
@@ -8,15 +8,12 @@ _AGAIN = "download the image again"
 _UNPACK = "unpack it"
 _FRAMES = "save its frames as JPEG or PNG"
 _EXPORT = "export it as PNG"
+_LFS, _PULL = "a Git LFS pointer, not the file that it stands for", "run `git lfs pull`"
 
 # first bytes -> what it is, and the fix; the first that fits counts
 _STARTS = (
-    (
-        b"version https://git-lfs.github.com/",
-        "a Git LFS pointer, not the file that it stands for",
-        "run `git lfs pull`",
-    ),
-    (b"version https://hawser.github.com/", "a Git LFS pointer, not the file that it stands for", "run `git lfs pull`"),
+    (b"version https://git-lfs.github.com/", _LFS, _PULL),
+    (b"version https://hawser.github.com/", _LFS, _PULL),
     (b"\0\0\0\x0cjP  ", "a JPEG 2000 image", _CONVERT),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 image", _CONVERT),
     (b"\0\0\0\x0cJXL ", "a JPEG XL image", _CONVERT),
@@ -80,7 +77,7 @@ def box_format(content: bytes) -> str:
 
 
 def what_it_is(content: bytes) -> str:
-    """Return in a phrase what a file is that isn't an image of a known format, and the fix, as far as they can be told."""
+    """Return in a phrase what a file is that isn't an image of a known format, and the fix; "" where neither is known."""
     for start, what, fix in _STARTS:
         if content.startswith(start):
             return f"{what}: {fix}"

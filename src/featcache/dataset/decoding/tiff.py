@@ -67,7 +67,7 @@ def rules(content: bytes) -> list[str]:
     """Return the rules by which a TIFF is decoded, or refused, that the first version of decoding got wrong; [] for most."""
     try:
         layout = _layout(content)
-    except DAMAGE:  # opening it tells
+    except DAMAGE:  # opening it raises the same
         return []
     of_16 = layout.bits == (16,) and layout.sample == 1
     found = {
@@ -161,7 +161,7 @@ def _directory(content: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
 
 
 def _unknown(content: bytes, words: str) -> str:
-    """Why a TIFF with a sound header isn't read, by what Pillow says to it; "" where the header isn't sound."""
+    """Why a TIFF with a sound header isn't read, by the error that Pillow raises; "" where the header isn't sound."""
     try:
         layout = _layout(content)
     except DAMAGE:

@@ -1,4 +1,4 @@
-"""Sources whose images stand as pixels in a few files: what `digits`, `csv` and `idx` share."""
+"""Sources whose images are pixels in a few files: what `digits`, `csv` and `idx` share."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +9,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.names import first_names
 from featcache.core.progress import Progress
 from featcache.core.rows import UNKNOWN_LABEL, Rows
 from featcache.core.texts import ComputedTexts, ConstantText, PackedTexts
@@ -37,7 +38,7 @@ class ArraySplit:
 
 
 class ArraySource:
-    """Images that fit in memory, read once when the first is asked for. A location is ``<split>:<row>``, from 0."""
+    """Images that fit in memory, read once, on demand. A location is ``<split>:<row>``, from 0."""
 
     def __init__(
         self,
@@ -65,7 +66,8 @@ class ArraySource:
         """
         seen = list(files.locations)
         if seen != list(self.paths):
-            raise SourceChangedError(f"expected the files {', '.join(seen)}; got {', '.join(self.paths)}: run again")
+            now = f"now {', '.join(self.paths)}; were {', '.join(seen)}"
+            raise SourceChangedError(f"files came or went during the listing ({now}): run again")
         return digests.digest_all(files, self.paths.__getitem__, None, progress)
 
     def list_rows(self, files: FileStats, digests: DigestCache, progress: Progress) -> Manifest:
@@ -79,10 +81,10 @@ class ArraySource:
         splits = self._read()
         changed = [now.location for now, before in zip(self.files(), files, strict=True) if now != before]
         if changed:
-            raise SourceChangedError(f"{self.paths[changed[0]]} changed while it was listed: run again")
+            raise SourceChangedError(f"{self.paths[changed[0]]} changed during the listing: run again")
         train = splits["train"]
         if train.labels is None:
-            raise SourceError(f"{train.where}: expected a label for every training image; got none")
+            raise SourceError(f"{train.where} has no labels, which training images need")
         numbers = np.unique(train.labels)
         rows = {name: _rows(name, split, numbers) for name, split in splits.items()}
         names = tuple(map(str, numbers.tolist()))
@@ -105,7 +107,7 @@ class ArraySource:
         split = self._splits.get(name)
         if split is None or int(row) >= len(split.images) or pixels_digest(split.images[int(row)]) != digest:
             places = ", ".join(map(str, self.paths.values()))
-            raise SourceChangedError(f"{places}: image {location} changed since it was listed: run again to list anew")
+            raise SourceChangedError(f"{places}: image {location} changed after indexing: run again")
         return resize_rgb(split.images[int(row)], size)
 
 
@@ -122,8 +124,11 @@ def _rows(name: str, split: ArraySplit, numbers: npt.NDArray[np.int64]) -> Rows:
     else:
         unseen = np.setdiff1d(split.labels, numbers)
         if len(unseen):
-            seen = f"expected labels that occur in training ({', '.join(map(str, numbers[:12].tolist()))})"
-            raise SourceError(f"{split.where}: {seen}; got label={unseen[0]}: remove these rows or add training images")
+            seen = first_names(list(map(str, numbers)), 12, str)
+            raise SourceError(
+                f"{split.where}: label={unseen[0]} does not occur in training, which has {seen}: "
+                "remove its rows or add training images"
+            )
         labels = np.searchsorted(numbers, split.labels).astype(np.int32)
     digests = PackedTexts(map(pixels_digest, split.images))
     nothing, locations = ConstantText("", n), ComputedTexts(n, lambda row: f"{name}:{row}")

@@ -28,26 +28,24 @@ def open_digits() -> ArraySource:
 
 
 def _data_file() -> Path:
-    # Found without importing scikit-learn: this is asked at every scheduling, and the import takes a second.
+    # Found without importing scikit-learn, which takes a second: this is called at every scheduling.
     package = importlib.util.find_spec("sklearn")
     if package is None or package.origin is None:
-        raise SourceError(
-            "digits: expected scikit-learn, which brings the images; install it: pip install scikit-learn"
-        )
+        raise SourceError("source=digits needs scikit-learn, which has the images: pip install scikit-learn")
     path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
     if not path.is_file():
-        raise SourceError(f"{path}: expected scikit-learn's digits; got no such file: reinstall scikit-learn")
+        raise SourceError(f"{path}, scikit-learn's digits, is missing: reinstall scikit-learn")
     return path
 
 
 def _read(path: Path) -> dict[str, ArraySplit]:
     try:
         text = gzip.decompress(path.read_bytes()).decode("ascii")
-        table = np.loadtxt(io.StringIO(text), delimiter=",", dtype=np.uint8, ndmin=2)  # (n, 64 pixels and a label)
+        table = np.loadtxt(io.StringIO(text), delimiter=",", dtype=np.uint8, ndmin=2)  # (n, 64 pixels + label)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise SourceError(f"{path}: expected scikit-learn's digits; got {error!r}: reinstall scikit-learn") from error
+        raise SourceError(f"{path} is damaged ({error!r}): reinstall scikit-learn") from error
     if table.shape[1] != _SIDE * _SIDE + 1 or table[:, :-1].max() > _DARKEST:
-        raise SourceError(f"{path}: expected 64 values of 0 to 16 and a label in each row: reinstall scikit-learn")
+        raise SourceError(f"{path} has other rows than 64 values of 0 to 16 and a label: reinstall scikit-learn")
     grey = (table[:, :-1].astype(np.uint16) * 255 + _DARKEST // 2) // _DARKEST
     images = grey.astype(np.uint8).reshape(-1, _SIDE, _SIDE)
     labels = table[:, -1].astype(np.int64)

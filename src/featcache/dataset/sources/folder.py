@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from featcache.core import paths
 from featcache.core.formatting import readable_name
-from featcache.core.names import IMAGE_SUFFIXES, clash, composed
+from featcache.core.names import IMAGE_SUFFIXES, clash, composed, first_names
 from featcache.core.progress import Progress
 from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
 from featcache.core.texts import ComputedTexts, ConstantText, PackedTexts
 from featcache.dataset.decoding.decode import decode_rgb, header_fault, image_digest
+from featcache.dataset.decoding.image_file import decoding_rules
 from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import MOST_BYTES, FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
@@ -43,7 +44,7 @@ class FolderSource:
         self.path = path
 
     def files(self) -> FileStats:
-        """Look at every image file, without reading any; in no particular order.
+        """Return the stats of all image files, without reading any; in no particular order.
 
         Raises:
             SourceError: a folder can't be listed, there is no ``train``, or something else has a folder's name.
@@ -51,7 +52,7 @@ class FolderSource:
         return _Scan(self.path).files
 
     def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> FileChecks:
-        """Digest `files` and look at their headers, as far as `digests` doesn't know them."""
+        """Digest those of `files` that `digests` doesn't know, and look at their headers."""
         return digests.digest_all(files, self.path.joinpath, _looked_at, progress)
 
     def list_rows(self, files: FileStats, digests: DigestCache, progress: Progress) -> Manifest:
@@ -63,10 +64,10 @@ class FolderSource:
         scan, layout = _Scan(self.path, keep=False), _Layout(files)
         classes = tuple(sorted(layout.classes["train"] | scan.empty, key=natural))
         if not classes:
-            where, expected = self.path / "train", "expected a folder for each class with its images in it"
-            raise SourceError(f"{where}: {expected}; got no folder: make train/<class>/ and run again")
+            fix = "make a folder train/<class>/ for each class, with its images in it"
+            raise SourceError(f"{self.path / 'train'} has no folder for a class: {fix}")
         empty = [name for name in classes if name in scan.empty]
-        if empty:  # a mistake that must be heard of
+        if empty:
             raise SourceError(empty_classes(self.path / "train", empty, len(classes), is_image))
         labels = self._labels(layout, classes)
         self._check_layout(layout, labels)
@@ -86,19 +87,18 @@ class FolderSource:
         """
         path = self.path / location
         if ".." in location.split("/") or location.startswith("/"):  # a forged manifest could name /dev/zero
-            raise SourceError(
-                f"expected images below {str(self.path)!r}; got location={location!r}: run IndexImages --rerun"
-            )
+            raise SourceError(f"location={location!r} is not below {str(self.path)!r}: run IndexImages --rerun")
         try:
             content = paths.read_bytes(path, MOST_BYTES)
         except FileNotFoundError as error:
-            raise SourceChangedError(f"{str(path)!r} is gone since it was listed: run again to list anew") from error
+            raise SourceChangedError(f"{str(path)!r} was deleted after indexing: run again") from error
         except OSError as error:
-            mend = "mend it or remove the file, then run again"
-            raise SourceError(f"{str(path)!r} can't be read: {paths.fault(error)}: {mend}") from error
-        if image_digest(content) != digest:
-            raise SourceChangedError(f"{str(path)!r} changed since it was listed: run again to list anew")
-        return decode_rgb(content, size)
+            fix = "correct this or remove the file, then run again"
+            raise SourceError(f"{str(path)!r} can't be read: {paths.fault(error)}: {fix}") from error
+        rules = decoding_rules(content)
+        if image_digest(content, rules) != digest:
+            raise SourceChangedError(f"{str(path)!r} changed after indexing: run again")
+        return decode_rgb(content, size, rules)
 
     def _labels(self, layout: "_Layout", classes: Sequence[str]) -> dict[str, int]:
         """The label of every folder of any split that is called like a class, whichever way accents are encoded."""
@@ -109,30 +109,25 @@ class FolderSource:
             twice = clash(map(readable_name, known))
             if twice:
                 same = sorted(name for name in known if composed(readable_name(name)) == composed(twice[0]))
-                raise SourceError(
-                    f"{self.path / split}: expected each class once; got folders {' and '.join(map(ascii, same))}, "
-                    "which are the same name written differently: merge or rename them"
-                )
+                names = " and ".join(map(ascii, same))
+                raise SourceError(f"{self.path / split}: folders {names} are the same name: merge or rename them")
             labels.update(known)
         return labels
 
     def _check_layout(self, layout: "_Layout", classes: dict[str, int]) -> None:
-        found = {split: layout.classes[split] for split in ("valid", "test")}
-        for split, folders in found.items():
+        for split in ("valid", "test"):
+            folders = layout.classes[split]
             unexpected = sorted(folders - classes.keys(), key=natural)
-            known = folders & classes.keys()
-            if unexpected and (split == "valid" or known):
-                names = ", ".join(map(repr, unexpected[:5])) + (", ..." if len(unexpected) > 5 else "")
+            if unexpected and (split == "valid" or folders & classes.keys()):
+                fix = "rename or remove what is no class" + ", or give test no class folders" * (split == "test")
                 raise SourceError(
-                    f"{self.path / split}: expected folders named like the classes in train; got {names}: "
-                    "rename or remove what is no class"
-                    + ("" if split == "valid" else ", or give test no class folders")
+                    f"{self.path / split}: folders {first_names(unexpected)} are no classes of train: {fix}"
                 )
         flat = layout.flat_test
-        if flat and found["test"] & classes.keys():
+        if flat and layout.classes["test"] & classes.keys():
             raise SourceError(
-                f"{self.path / 'test'}: expected all images in class folders or none; got {len(flat)} beside them, "
-                f"e.g. {flat[0]!r}: move them into their class's folder or into a folder of their own data set"
+                f"{self.path / 'test'} has {len(flat)} images beside its class folders, e.g. {flat[0]!r}: "
+                "move them into their class's folder or into a folder of their own data set"
             )
 
 
@@ -146,12 +141,13 @@ def image_files(path: Path) -> Iterator[Path]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name says that it is an image."""
+    """Whether a file has an image's suffix."""
     return suffix(name) in SUFFIXES
 
 
 def _looked_at(content: bytes) -> tuple[str, str]:
-    return image_digest(content), header_fault(content)
+    rules = decoding_rules(content)
+    return image_digest(content, rules), header_fault(content, rules)
 
 
 class _Layout:
@@ -195,7 +191,7 @@ class _Scan:
         found = {split: paths.what_is(path / split) for split in SPLITS}
         for split, what in found.items():
             if what not in (paths.FOLDER, paths.NOTHING):
-                raise SourceError(f"{path / split}: expected a folder; got {what}: mend or remove it and run again")
+                raise SourceError(f"{path / split} is not a folder but {what}: correct or remove it and run again")
         if found["train"] == paths.NOTHING:
             raise SourceError(no_training_folder(path, is_image))
         for split in ("train", "valid"):
@@ -209,16 +205,16 @@ class _Scan:
     def _split(self, path: Path, split: str) -> None:
         for entry in entries(path):
             if is_folder(entry):
-                if not self._is_passed_by(entry, split):
+                if not self._is_skipped(entry, split):
                     filled = self._class(Path(entry.path), f"{split}/{entry.name}")
                     if split == "train" and not filled:
                         self.empty.add(entry.name)
             elif is_image(entry.name) and not is_hidden(entry):
                 self.left_out["images outside a class folder"] += 1
             elif entry.is_symlink() and not is_hidden(entry) and not paths.is_file(Path(entry.path)):
-                # Not one of the files that don't matter: a class whose folder is elsewhere, and can't be reached.
-                got = paths.what_is(Path(entry.path))
-                raise SourceError(f"{entry.path!r}: expected a class folder; got {got}: mend or remove the link")
+                # a class whose folder is elsewhere, and can't be reached
+                what = paths.what_is(Path(entry.path))
+                raise SourceError(f"{entry.path!r} is not a class folder but {what}: correct or remove the link")
             else:
                 self._leave_out(entry)
 
@@ -228,7 +224,7 @@ class _Scan:
             folder = is_folder(entry)
             if not folder or is_image(entry.name):  # a folder called like an image is an image that can't be read
                 filled |= self._file(f"{location}/{entry.name}", entry)
-            if folder and not self._is_passed_by(entry) and not self._keep:
+            if folder and not self._is_skipped(entry) and not self._keep:
                 count = count_images(Path(entry.path), is_image)
                 if count:
                     self.left_out["images in folders inside a class folder"] += count
@@ -246,10 +242,10 @@ class _Scan:
             for entry in entries(path):
                 if not is_folder(entry) or (is_image(entry.name) and not any(entries(Path(entry.path)))):
                     self._file(f"{location}/{entry.name}", entry)
-                elif not self._is_passed_by(entry, "" if above else "test"):
+                elif not self._is_skipped(entry, "" if above else "test"):
                     waiting.append((Path(entry.path), f"{location}/{entry.name}", here))
 
-    def _is_passed_by(self, folder: Entry, split: str = "") -> bool:
+    def _is_skipped(self, folder: Entry, split: str = "") -> bool:
         """Whether a folder is hidden or a system's; one right in a split that holds images might be meant as a class."""
         if is_hidden(folder):
             if split and not self._keep and count_images(Path(folder.path), is_image):

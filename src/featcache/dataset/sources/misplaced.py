@@ -1,4 +1,4 @@
-"""Images that aren't where a folder source looks for them: where they are instead, and what to do about it."""
+"""Images that aren't where a folder source looks for them: where they are instead, and the fix."""
 
 import shlex
 from collections import Counter
@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from featcache.core.formatting import printable
+from featcache.core.names import first_names
 from featcache.dataset.sources.walk import Entry, entries, files_below, is_folder, is_hidden, is_system, suffix
 from featcache.errors import SourceError
 
@@ -33,13 +34,12 @@ def look_alikes(path: Path) -> Iterator[str]:
 
 
 def no_training_folder(path: Path, is_image: IsImage) -> str:
-    """Return the message for a data set without a folder ``train``: what is there instead, and what to type.
+    """Return the message for a data set without a folder ``train``: what is there instead, and the fix.
 
     Raises:
         SourceError: the folder can't be listed.
     """
-    told = f"{_shown(path)}: expected the images in train/<class>/ below it; got no folder named train"
-    return f"{told}{_instead(path, list(_folders(path)), is_image)}"
+    return f"{_shown(path)} has no folder train/<class>/{_instead(path, list(_folders(path)), is_image)}"
 
 
 def _instead(path: Path, folders: Sequence[str], is_image: IsImage) -> str:
@@ -54,11 +54,11 @@ def _instead(path: Path, folders: Sequence[str], is_image: IsImage) -> str:
     might_be = [name for name in folders[:_MOST] if name.lower() not in splits]
     classes = [name for name in might_be if _first_image(path / name, is_image, deep=False)]
     if classes and path.name.lower() in _LOOK_ALIKES["train"]:
-        return f", but the classes themselves ({_some(classes)}): set [Dataset] path = {_shown(path.parent)}"
+        return f", but the classes themselves ({first_names(classes)}): set [Dataset] path = {_shown(path.parent)}"
     if classes:
         move = f"cd {shlex.quote(str(path))} && mkdir train && mv {' '.join(map(shlex.quote, classes[:_SHOWN]))}"
         more = " ..." if len(classes) > _SHOWN else ""
-        return f", but folders with images right in it ({_some(classes)}): move the classes there: {printable(move)}{more} train"
+        return f", but folders with images right in it ({first_names(classes)}): move the classes there: {printable(move)}{more} train"
     files = [entry.name for entry in entries(path) if not is_hidden(entry) and not is_folder(entry)]
     packed = next((name for name in files if name.lower().startswith("train") and suffix(name) in _PACKED), None)
     if packed is not None:
@@ -81,16 +81,16 @@ def empty_classes(train: Path, names: Sequence[str], n_classes: int, is_image: I
     deeper = next(filter(None, (_first_image(train / name, is_image) for name in names[:_MOST])), None)
     if deeper is not None:
         where = deeper.relative_to(train).parts[0]
-        mend = f"move the folders that hold images from {_shown(train / where)} right into {_shown(train)}"
+        fix = f"move the folders that hold images from {_shown(train / where)} into {_shown(train)}"
         if where.lower() in _LOOK_ALIKES["train"]:
-            mend = f"set [Dataset] path = {_shown(train)}"
-        expected = f"expected the images in train/<class>/; in {where!r} the images lie deeper"
-        return f"{_shown(train)}: {expected}, e.g. {_shown(deeper)}: {mend}"
-    told = ", ".join(f"{name!r} has 0 ({_content(train / name)})" for name in names[:_SHOWN])
-    told += f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            fix = f"set [Dataset] path = {_shown(train)}"
+        return f"{_shown(train)}: in {where!r} the images lie deeper than train/<class>/, e.g. {_shown(deeper)}: {fix}"
+    empty = ", ".join(f"{name!r} has 0 ({_content(train / name)})" for name in names[:_SHOWN])
+    empty += f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     if len(names) == n_classes:
-        return f"{_shown(train)}: expected training images; got none: class {told}: put them there and run again"
-    return f"{_shown(train)}: expected at least 2 usable images in every class; class {told}: add images or remove the class"
+        return f"{_shown(train)} has no training images: class {empty}: put them there and run again"
+    fix = "add images or remove the class"
+    return f"{_shown(train)}: class {empty}, each class needs at least 2 usable images: {fix}"
 
 
 def count_images(folder: Path, is_image: IsImage) -> int:
@@ -146,7 +146,3 @@ def _same(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except OSError:
         return False
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")

@@ -30,44 +30,37 @@ def open_csv(path: Path) -> ArraySource:
     Raises:
         SourceError: there is no training table.
     """
-    train, test = _table(path, "train"), _table(path, "test")
-    if train is None:
-        expected = "expected train.csv, train.csv.gz or train.csv.zip"
-        raise SourceError(f"{path}: {expected}; got none: put it there, or set [Dataset] path")
-    files = {file.name: file for file in (train, test) if file is not None}
-    return ArraySource("csv", files, lambda: _read(train, test))
+    found = csv_files_like(path, re.compile("train|test"))
+    if "train" not in found:
+        names = "train.csv, train.csv.gz or train.csv.zip"
+        raise SourceError(f"{path} has no {names}: put it there, or set [Dataset] path")
+    tables = {split: found[split] for split in ("train", "test") if split in found}
+    files = {file.name: file for file in tables.values()}
+    return ArraySource("csv", files, lambda: {split: _read_table(tables[split], split) for split in tables})
 
 
-def _table(path: Path, split: str) -> Path | None:
-    return csv_files_like(path, re.compile(split)).get(split)
-
-
-def _read(train: Path, test: Path | None) -> dict[str, ArraySplit]:
-    splits = {"train": _read_table(train, labelled=True, prefix="train-")}
-    if test is not None:
-        splits["test"] = _read_table(test, labelled=False, prefix="")
-    return splits
-
-
-def _read_table(path: Path, *, labelled: bool, prefix: str) -> ArraySplit:
-    """Read one table; rows without an id of their own are numbered from 1, behind `prefix`."""
+def _read_table(path: Path, split: str) -> ArraySplit:
+    """Read one table; rows without an id of their own are numbered from 1, those of training behind ``train-``."""
+    labelled = split == "train"
     try:
         with _opened(path) as stream:
             header = read_header(path, stream.readline(), labelled=labelled)
             table = _parse(stream, header)
         if table is None:
             _explain(path, header)
-            raise SourceError(f"{path}: expected whole numbers, comma-separated; pandas can't read them: mend the file")
+            raise SourceError(f"{path} is no table of whole numbers that pandas can read: correct the file")
     except csv.Error as error:
-        raise SourceError(f"{path}: expected comma-separated numbers; got text that is none ({error})") from error
+        raise SourceError(f"{path} is no CSV ({error}): download it again") from error
     except UnreadableError as error:
-        expected = f"a whole {path.suffix} file" if path.suffix in _PACKED else "a CSV file"
-        raise SourceError(f"{path}: expected {expected}; got {error}") from error
+        raise SourceError(f"{path} is {error}") from error
     except OSError as error:
-        raise SourceError(f"{path} can't be read: {fault(error)}: mend it and run again") from error
-    images, labels, texts = table
-    ids = [f"{prefix}{row + 1}" for row in range(len(images))] if header.row_id is None else _checked(path, texts)
-    return ArraySplit(images.reshape(-1, *header.shape), labels if labelled else None, ids, str(path))
+        raise SourceError(f"{path} can't be read: {fault(error)}: correct this and run again") from error
+    images, labels, ids = table
+    if header.row_id is None:
+        names: Sequence[str] = [f"{'train-' * labelled}{row + 1}" for row in range(len(images))]
+    else:
+        names = _checked(path, ids)
+    return ArraySplit(images.reshape(-1, *header.shape), labels if labelled else None, names, str(path))
 
 
 @contextmanager
@@ -81,10 +74,10 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 def _checked(path: Path, ids: Sequence[str]) -> Sequence[str]:
     twice = first_duplicate(ids)
     if twice is not None:
-        raise SourceError(f"{path}: expected unique ids; id={twice!r} stands twice: mend the table")
+        raise SourceError(f"{path}: id={twice!r} occurs twice: make ids unique")
     odd = next((row for row, text in enumerate(ids) if not text or "\0" in text), None)
     if odd is not None:
-        raise SourceError(f"{path}: expected an id in each row; got id={ids[odd]!r} in row {odd + 1}: mend the table")
+        raise SourceError(f"{path}: id={ids[odd]!r} in row {odd + 1} is no id: give each row one")
     return ids
 
 
@@ -128,23 +121,18 @@ def _explain(path: Path, header: Header) -> None:
         text = io.TextIOWrapper(stream, "utf-8-sig", errors="backslashreplace", newline="")
         lines = csv.reader(text, delimiter=header.delimiter)
         next(lines)
-        for fields in lines:
+        for fields in filter(None, lines):
             where = f"{path}, line {lines.line_num}"
-            if not fields:
-                continue
             if len(fields) != len(header.columns):
                 raise SourceError(
-                    f"{where}: expected {len(header.columns)} fields as in line 1; got {len(fields)}: mend this row"
+                    f"{where} has {len(fields)} fields, line 1 has {len(header.columns)}: correct this row"
                 )
-            for place, field in enumerate(fields):
-                if place != header.row_id:
-                    name = header.columns[place]
-                    _check_field(f"{where}, column {name}", field.strip(), is_label=place == header.label)
+            for place, field in enumerate(map(str.strip, fields)):
+                kind = "a whole number" if place == header.label else "a whole number from 0 to 255"
+                if place != header.row_id and not _is_number(field, is_label=place == header.label):
+                    column = header.columns[place]
+                    raise SourceError(f"{where}, column {column}: {field[:40]!r} is not {kind}: correct this row")
 
 
-def _check_field(where: str, field: str, *, is_label: bool) -> None:
-    if not _WHOLE.fullmatch(field):
-        expected = "a whole number" if is_label else "a whole number from 0 to 255"
-        raise SourceError(f"{where}: expected {expected}; got {field[:40]!r}: mend this row")
-    if not is_label and not 0 <= int(field) <= 255:
-        raise SourceError(f"{where}: expected a whole number from 0 to 255; got {int(field)}: mend this row")
+def _is_number(field: str, *, is_label: bool) -> bool:
+    return bool(_WHOLE.fullmatch(field)) and (is_label or 0 <= int(field) <= 255)

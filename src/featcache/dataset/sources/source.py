@@ -22,19 +22,19 @@ from featcache.settings import DatasetSpec
 
 
 class Source(Protocol):
-    """Where images come from. Groups are not its business; `index_images` joins them."""
+    """Where images come from. Groups are joined by `list_images`, not here."""
 
     def files(self) -> FileStats:
-        """Look at every file the listing rests on: a stat each, never a read."""
+        """Return the stats of all files that the listing is based on, without reading any."""
 
     def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> FileChecks:
-        """Digest these files as far as `digests` doesn't know them."""
+        """Digest those of the files that `digests` doesn't know."""
 
     def list_rows(self, files: FileStats, digests: DigestCache, progress: Progress) -> Manifest:
         """List the images in `files`, which `files()` returned.
 
         Raises:
-            SourceError: the data set is not as the source promises.
+            SourceError: the data set isn't laid out as the source expects.
         """
 
     def load(self, location: str, digest: str, size: int) -> npt.NDArray[np.uint8]:
@@ -54,20 +54,14 @@ def open_source(spec: DatasetSpec) -> Source:
     """
     if spec.source == "digits":
         return open_digits()
-    path = _folder(spec)
+    if spec.path is None:  # DatasetSpec refuses it; this is for the type checker
+        raise SourceError(f"[Dataset] path is missing, which source={spec.source} needs")
+    path = paths.expanded(spec.path, "[Dataset] path")
+    if not paths.is_folder(path):
+        raise SourceError(f"{path} is not a folder of images but {paths.what_is(path)}: set [Dataset] path")
     openers: dict[str, Callable[[Path], FolderSource | ArraySource]]
     openers = {"folder": FolderSource, "csv": open_csv, "idx": open_idx}
     try:
         return openers[spec.source](path)
     except OSError as error:
-        raise SourceError(f"{path} can't be listed: {paths.fault(error)}: mend it and run again") from error
-
-
-def _folder(spec: DatasetSpec) -> Path:
-    if spec.path is None:  # DatasetSpec refuses it; this tells the type checker
-        raise SourceError(f"[Dataset] path: expected the folder of the images for source={spec.source!r}; got none")
-    path = paths.expanded(spec.path, "[Dataset] path")
-    if not paths.is_folder(path):
-        got = paths.what_is(path)
-        raise SourceError(f"{path}: expected the folder of the images; got {got}: set [Dataset] path")
-    return path
+        raise SourceError(f"{path} can't be listed: {paths.fault(error)}: correct this and run again") from error

@@ -3,11 +3,11 @@
 import csv
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from featcache.core.csv_files import delimiter
+from featcache.core.names import first_names
 from featcache.errors import SourceError
 
 LABEL = "label"
@@ -18,14 +18,14 @@ _GRID = re.compile(r"(?:(?:pixel|px)[ _-]?)?([0-9]{1,4})x([0-9]{1,4})", re.IGNOR
 
 @dataclass(frozen=True)
 class Header:
-    """What stands where in a row.
+    """The columns of a table.
 
     Attributes:
         columns: their names.
         delimiter: what separates them.
-        label: the place of the label; None where there is none.
-        row_id: the place of the row ids; None where there are none.
-        pixels: the places of h * w pixels, row by row.
+        label: the number of the label's column, from 0; None where there is none.
+        row_id: that of the row ids; None where there are none.
+        pixels: those of h * w pixels, row by row.
         shape: (h, w).
     """
 
@@ -38,7 +38,7 @@ class Header:
 
 
 def read_header(path: Path, line: bytes, *, labelled: bool) -> Header:
-    """Understand a table's first line.
+    """Parse a table's first line.
 
     Args:
         path: of the table, for messages.
@@ -46,30 +46,29 @@ def read_header(path: Path, line: bytes, *, labelled: bool) -> Header:
         labelled: whether it must have a label, or mustn't.
 
     Raises:
-        SourceError: it is no such header; the message says what is expected.
+        SourceError: it is no such header.
         csv.Error: it is no CSV.
     """
     columns, sign = _columns(path, line)
     where = f"{path}, line 1"
     if len(set(columns)) != len(columns):
         twice = next(name for name in columns if columns.count(name) > 1)
-        raise SourceError(f"{where}: expected each column once; got column {twice!r} twice: mend the header")
+        raise SourceError(f"{where}: column {twice!r} occurs twice: correct the header")
     numbered = {int(match[1]): place for place, name in enumerate(columns) if (match := _NUMBERED.fullmatch(name))}
-    grid = {
-        (int(match[1]), int(match[2])): place for place, name in enumerate(columns) if (match := _GRID.fullmatch(name))
-    }
+    grids = ((place, _GRID.fullmatch(name)) for place, name in enumerate(columns))
+    grid = {(int(match[1]), int(match[2])): place for place, match in grids if match}
     label = next((place for place, name in enumerate(columns) if name.lower() == LABEL), None)
     row_id = next((place for place, name in enumerate(columns) if _ID.fullmatch(name)), None)
     if not numbered and not grid and set(columns) - {LABEL}:
-        what = "looks like a table of image names, out of which docs/kaggle.md makes class folders for source = folder"
-        raise SourceError(f"{where}: expected columns of pixels, pixel0, pixel1, ...; {_some(columns)} {what}")
+        fix = "make class folders of a table of image names (docs/kaggle.md) and set source = folder"
+        raise SourceError(f"{where} has no columns pixel0, pixel1, ..., but {first_names(columns, 4)}: {fix}")
     if labelled and label is None:
-        raise SourceError(f"{where}: expected a column 'label'; it is missing: columns are {_some(columns)}")
+        raise SourceError(f"{where}: column 'label' is missing; columns are {first_names(columns, 4)}")
     known = {*(numbered or grid).values(), row_id, label if labelled else None}
     extra = [name for place, name in enumerate(columns) if place not in known]
     if extra:
-        expected = f"expected columns {'label, ' if labelled else ''}pixel0, pixel1, ... and perhaps id"
-        raise SourceError(f"{where}: {expected}; got column {extra[0]!r}: remove or rename it")
+        expected = f"{'label, ' * labelled}pixel0, pixel1, ... or an id"
+        raise SourceError(f"{where}: column {extra[0]!r} is none of {expected}: remove or rename it")
     pixels, shape = _by_place(where, grid) if grid and not numbered else _by_number(where, numbered)
     return Header(columns, sign, label if labelled else None, row_id, pixels, shape)
 
@@ -80,13 +79,11 @@ def _columns(path: Path, line: bytes) -> tuple[tuple[str, ...], str]:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise SourceError(
-            f"{path}: expected a CSV file; got line 1 that is no UTF-8 text: save it as UTF-8, or is it another file's name?"
-        )
+        raise SourceError(f"{path}: line 1 is no UTF-8 text: save it as UTF-8, or is it another file's name?")
     sign = delimiter(text, text)
     columns = tuple(name.strip() for name in next(csv.reader([text], delimiter=sign), []))
     if not any(columns):
-        raise SourceError(f"{path}: expected a header line label,pixel0,...; got an empty one: download the file again")
+        raise SourceError(f"{path} has no header line label,pixel0,...: download the file again")
     return columns, sign
 
 
@@ -95,11 +92,13 @@ def _by_number(where: str, found: dict[int, int]) -> tuple[tuple[int, ...], tupl
     first, last = (0 if 0 in found or 1 not in found else 1), max(found, default=0)
     missing = next((number for number in range(first, last + 1) if number not in found), None)
     if missing is not None:
-        raise SourceError(f"{where}: expected columns pixel{first} to pixel{last}; pixel{missing} is missing")
+        raise SourceError(f"{where}: column pixel{missing} is missing of pixel{first} to pixel{last}")
     side = math.isqrt(len(found))
     if side**2 != len(found):
-        expected = "expected the pixels of square images (784 for 28x28)"
-        raise SourceError(f"{where}: {expected}; got {len(found)} pixel columns: is the last one missing?")
+        example = "as 784 columns are for 28x28"
+        raise SourceError(
+            f"{where}: {len(found)} pixel columns are no square image, {example}: is the last one missing?"
+        )
     return tuple(found[number] for number in sorted(found)), (side, side)
 
 
@@ -111,10 +110,6 @@ def _by_place(where: str, found: dict[tuple[int, int], int]) -> tuple[tuple[int,
     wanted = ((top + row, left + column) for row in range(height) for column in range(width))
     missing = next((place for place in wanted if place not in found), None)
     if missing is not None:
-        expected = f"expected columns {top}x{left} to {max(rows)}x{max(columns)}"
-        raise SourceError(f"{where}: {expected}; {missing[0]}x{missing[1]} is missing")
+        all_of = f"{top}x{left} to {max(rows)}x{max(columns)}"
+        raise SourceError(f"{where}: column {missing[0]}x{missing[1]} is missing of {all_of}")
     return tuple(found[place] for place in sorted(found)), (height, width)
-
-
-def _some(columns: Sequence[str]) -> str:
-    return ", ".join(map(repr, columns[:4])) + (f", ... ({len(columns)} in all)" if len(columns) > 4 else "")

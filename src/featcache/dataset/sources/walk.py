@@ -1,4 +1,4 @@
-"""Folders as they are walked: what systems and programs put into them is passed by, and no link leads in a circle."""
+"""Walking folders: what systems and programs put into them is skipped, and links that lead in a circle end."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ def entries(path: Path) -> Iterator[Entry]:
         with os.scandir(path) as found:
             yield from found
     except OSError as error:
-        raise SourceError(f"{str(path)!r} can't be listed: {paths.fault(error)}: mend it and run again") from error
+        raise SourceError(f"{str(path)!r} can't be listed: {paths.fault(error)}: correct this and run again") from error
 
 
 def is_folder(entry: Entry) -> bool:
@@ -39,7 +39,7 @@ def is_folder(entry: Entry) -> bool:
 
 
 def is_hidden(entry: Entry) -> bool:
-    """Whether its name says that it isn't for people to see."""
+    """Whether its name begins with a dot."""
     return entry.name.startswith(".")
 
 
@@ -62,7 +62,9 @@ def below(path: Path, above: Above) -> Above | None:
     try:
         status = path.stat()
     except OSError as error:
-        raise SourceError(f"{str(path)!r} can't be looked at: {paths.fault(error)}: mend it and run again") from error
+        raise SourceError(
+            f"{str(path)!r} can't be looked at: {paths.fault(error)}: correct this and run again"
+        ) from error
     here = (status.st_dev, status.st_ino)
     return None if here in above else above | {here}
 
@@ -72,7 +74,7 @@ def files_below(path: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
 
     Args:
         path: the folder.
-        wanted: is asked with each file's name.
+        wanted: whether a file of that name is yielded.
 
     Raises:
         SourceError: a folder can't be listed.

@@ -7,21 +7,22 @@ import resource
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featcache.cache import PARTIAL_SUFFIX, Reader, check_cache, file_key, open_cache
+from featcache.cache import PARTIAL_SUFFIX, CacheFault, Reader, check_cache, file_key, open_cache
 from featcache.core import keys
 from featcache.core.json_records import read_json
 from featcache.core.paths import is_file, regular
 from featcache.dataset import Manifest, stored_manifest
 from featcache.ensemble import Ensemble
-from featcache.errors import CacheFormatError, FeatcacheError
+from featcache.errors import CacheError, CacheFormatError, FeatcacheError
 from featcache.inspection.staleness import cached_rows_changed
-from featcache.training import OUT_OF_FOLD_FILE, RECORD_FILE, Predictions, load_bag, table_parts
+from featcache.training import RECORD_FILE, load_bag, stored_probabilities, table_parts
 
 DISK, FILE, SETTINGS, UNKNOWN = "disk", "file", "settings", "unknown"
 CACHE = "feature cache"
@@ -49,9 +50,8 @@ class Fault:
 def kind_of(path: Path) -> str:
     """What a file is by its name; "" for what isn't an artifact."""
     known = {"manifest.json": "manifest", "bag.json": "bag", RECORD_FILE: "convnet", "ensemble.json": "ensemble"}
-    known |= {"submission.json": "submission", "report.json": "report"}
-    by_suffix = {".h5": CACHE, ".hdf5": "predictions"}
-    return known.get(path.name) or by_suffix.get(path.suffix, "")
+    known |= {"predictions.json": "predictions", "submission.json": "submission", "report.json": "report"}
+    return CACHE if path.suffix == ".h5" else known.get(path.name, "")
 
 
 def file_faults(path: Path) -> Iterator[Fault]:
@@ -80,12 +80,16 @@ def _guarded(path: Path, found: Iterator[Fault]) -> Iterator[Fault]:
 
 def cache_faults(path: Path) -> Iterator[Fault]:
     """Yield every fault of a feature cache, finished or not, in flat memory."""
-    faults = list(check_cache(path))
-    for fault in faults:
-        failed = fault.error is not None and fault.error.errno in _DISK_ERRORS
-        yield Fault(DISK if failed else UNKNOWN if fault.error is not None else FILE, fault.message)
-    if all(fault.block is not None for fault in faults) and not path.name.endswith(PARTIAL_SUFFIX):
-        yield from _guarded(path, _listed_rows(open_cache(path, partial=True)))
+    yield from map(_with_cause, check_cache(path))
+    with suppress(CacheError):  # of a structure that is damaged, which is reported already
+        if not path.name.endswith(PARTIAL_SUFFIX):
+            yield from _listed_rows(open_cache(path, partial=True))
+
+
+def _with_cause(found: CacheFault) -> Fault:
+    if found.error is None:
+        return Fault(FILE, found.message)
+    return Fault(DISK if found.error.errno in _DISK_ERRORS else UNKNOWN, found.message)
 
 
 def _listed_rows(reader: Reader) -> Iterator[Fault]:
@@ -130,7 +134,7 @@ def _bag(path: Path) -> Iterator[Fault]:
 
 def _trained(path: Path) -> Iterator[Fault]:
     """The out-of-fold predictions, the Keras models and the record of a bag or a convnet."""
-    yield from _guarded(path, _predictions(path.parent / OUT_OF_FOLD_FILE))
+    yield from _guarded(path, _predictions(path))
     for model in sorted(path.parent.glob("*.keras")):
         try:
             with open(model, "rb", opener=regular) as stream, zipfile.ZipFile(stream) as archive:
@@ -148,11 +152,11 @@ def _trained(path: Path) -> Iterator[Fault]:
 
 def _predictions(path: Path) -> Iterator[Fault]:
     rows = 0
-    for _, part in table_parts(Predictions.load(path).probabilities):
+    for _, part in table_parts(stored_probabilities(path)):
         present = part[~np.isnan(part).all(axis=2)]  # a member may have no prediction for a row
         rows += int((~np.isfinite(present).all(axis=1)).sum())
     if rows:
-        yield Fault(FILE, f"{path.name}: NaN or infinity in {rows} rows")
+        yield Fault(FILE, f"predictions that are NaN or infinite in {rows} rows")
 
 
 def _published(*names: str) -> Callable[[Path], Iterator[Fault]]:

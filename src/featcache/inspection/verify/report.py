@@ -73,7 +73,7 @@ def _artifacts(given: Path) -> Iterator[Path]:
 
 def _faults(path: Path, seconds: float) -> Iterator[Fault]:
     if not kind_of(path):
-        yield Fault(UNKNOWN, "not an artifact by its name: *.h5, *.hdf5 or a record such as manifest.json, bag.json")
+        yield Fault(UNKNOWN, "not an artifact by its name: *.h5, or a record such as manifest.json, bag.json")
         return
     if not is_file(path):
         found = what_is(path)

@@ -109,9 +109,8 @@ def _agreed(contract: WorkerContract) -> Project:
     if seen != contract.token or not os.access(folder, os.W_OK):
         what = "sees another folder as" if seen != contract.token else "may not write to"
         raise ClusterError(f"it {what} {folder}: {share}")
-    project = Project(contract.settings)
+    project = Project(contract.settings).as_stored()
     project.run = contract.run
-    project.recall()
     _see_images(project)
     if contract.weights:
         resolved_weights(project, Silent())

@@ -1,22 +1,21 @@
 """A bag's heads as ordinary Keras models, and its folder. [Keras]"""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 
-from featcache.core import disk
+from featcache.core.disk import replacing_folder
 from featcache.core.json_records import write_json
 from featcache.core.keras_import import plain_keras
-from featcache.training.heads.bag import EPSILON, Bag, Float32s
-from featcache.training.heads.bag_file import BAG_FILE, OUT_OF_FOLD_FILE, RECORD_FILE, write_bag
-from featcache.training.predictions import Predictions
+from featcache.training.heads.bag import BAG_FILE, RECORD_FILE, Bag, write_bag
+from featcache.training.heads.forward import EPSILON, Float32s
+from featcache.training.predictions import RECORDED, Predictions
 
 
 @plain_keras()
 def head_model(bag: Bag, number: int) -> keras.Model:
-    """Take head `number` out of the bag as an ordinary Keras model, tap's shape in, (b, C) probabilities out."""
+    """Return head `number` of the bag as an ordinary Keras model, tap's shape in, (b, C) probabilities out."""
     plan, weights = bag.plan, {name: array[number] for name, array in bag.weights.items()}
     inputs = keras.Input(bag.tap_shape, name="features")
     layers: list[tuple[keras.layers.Layer, list[Float32s]]] = []
@@ -26,7 +25,7 @@ def head_model(bag: Bag, number: int) -> keras.Model:
             center=False, scale=False, epsilon=0.0, trainable=False, name="standardize"
         )
         layers.append((standardize, [weights["input_mean"], weights["input_variance"]]))
-    for layer, dropout in enumerate(plan.variant(bag.heads[number].seed).dropouts):
+    for layer, dropout in enumerate(plan.dropouts):
         last = layer == len(plan.hidden)
         layers.append((keras.layers.Dropout(dropout, seed=layer), []))
         width, activation = (plan.classes, "softmax") if last else (plan.hidden[layer], "relu")
@@ -49,27 +48,16 @@ def save_bag(
 ) -> None:
     """Replace `folder` by the bag: ``bag.npz`` and one ``seed{s}-fold{k}.keras`` for each head.
 
-    With `record`, what the stage says of it, its ``key`` above all, goes into ``bag.json``; with `out_of_fold`, the
-    members' predictions by row id go into ``out_of_fold.hdf5``.
-
-    All of it is written beside `folder` first. Who reads while it is replaced finds the old bag, the new one or, for
-    a moment, none.
+    With `record`, the stage's facts, its ``key`` above all, go into ``bag.json``; with `out_of_fold`, the members'
+    predictions go into ``out_of_fold.npy``.
 
     Raises:
         StorageError: the disk is full, read-only or not permitted.
     """
-    with disk.storage_errors(folder, "could not write"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = disk.temporary_name(folder)
-        try:
-            temporary.mkdir()
-            for number, head in enumerate(bag.heads):
-                head_model(bag, number).save(temporary / f"{head}.keras")
-            write_bag(bag, temporary / BAG_FILE)
-            if out_of_fold is not None:
-                out_of_fold.save(temporary / OUT_OF_FOLD_FILE)
-            files = {path.name: path.stat().st_size for path in temporary.iterdir() if path.suffix != ".keras"}
-            write_json(temporary / RECORD_FILE, {**(record or {}), "files": files})
-            disk.replace_folder(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with replacing_folder(folder) as temporary:
+        for number, head in enumerate(bag.heads):
+            head_model(bag, number).save(temporary / f"{head}.keras")
+        write_bag(bag, temporary / BAG_FILE)
+        recorded = {RECORDED: out_of_fold.save(temporary)} if out_of_fold is not None else {}
+        files = {path.name: path.stat().st_size for path in temporary.iterdir() if path.suffix != ".keras"}
+        write_json(temporary / RECORD_FILE, {**(record or {}), **recorded, "files": files})

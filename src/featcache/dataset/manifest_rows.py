@@ -1,0 +1,148 @@
+"""`manifest.arrow`: the manifest's rows as an uncompressed Arrow IPC file (Feather v2), memory-mapped when it is read.
+
+pyarrow takes a moment to import, so this module's functions are called where work is done, never where Luigi schedules.
+"""
+
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from featcache.core.paths import regular
+from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
+from featcache.core.texts import ConstantText, Texts
+
+_BATCH = 1 << 16  # rows that are in memory at once while they are written
+_STATUS = ("ok", "rejected")
+_TEXTS = {"id": "ids", "group": "groups", "digest": "digests", "reason": "reasons"}
+
+
+def write_rows(path: Path, class_names: Sequence[str], splits: Mapping[str, Rows]) -> dict[str, object]:
+    """Write the rows of all splits, one below the other; return the size and checksum that `read_rows` wants to see.
+
+    Columns: split, id, label (a class name, null where unknown), group, digest, status (ok or rejected), reason, and
+    location as the bytes of the file's name. All others are texts; where one isn't UTF-8, the column type is binary.
+    """
+    import pyarrow as pa
+
+    try:
+        _write(path, class_names, splits, pa.string())
+    except UnicodeEncodeError:
+        _write(path, class_names, splits, pa.binary())
+    return _fingerprint(_mapped(path))
+
+
+def _write(path: Path, class_names: Sequence[str], splits: Mapping[str, Rows], text: Any) -> None:
+    import pyarrow as pa
+
+    schema = _schema(text)
+    with open(path, "wb") as stream, pa.ipc.new_file(stream, schema) as file:
+        for split, rows in splits.items():
+            for start in range(0, len(rows), _BATCH):
+                part = slice(start, min(start + _BATCH, len(rows)))
+                file.write_batch(_batch(schema, SPLITS.index(split), class_names, rows, part))
+
+
+def _schema(text: Any) -> Any:
+    import pyarrow as pa
+
+    one_of = pa.dictionary(pa.int32(), pa.string())
+    fields = {"split": one_of, "id": text, "label": one_of, "group": text, "digest": text, "status": one_of}
+    return pa.schema({**fields, "reason": text, "location": pa.binary()})
+
+
+def _batch(schema: Any, split: int, class_names: Sequence[str], rows: Rows, part: slice) -> Any:
+    import pyarrow as pa
+
+    def one_of(values: Sequence[str], numbers: Any) -> Any:
+        numbers = np.asarray(numbers, np.int32)
+        return pa.DictionaryArray.from_arrays(pa.array(numbers, mask=numbers < 0), pa.array(values, pa.string()))
+
+    columns = {name: _encoded(getattr(rows, texts)[part], schema.field(name).type) for name, texts in _TEXTS.items()}
+    columns["split"] = one_of(SPLITS, np.full(part.stop - part.start, split))
+    columns["label"] = one_of(class_names, rows.labels[part])
+    columns["status"] = one_of(_STATUS, ~rows.listed[part])
+    columns["location"] = _encoded(rows.locations[part], pa.binary())
+    return pa.record_batch(columns, schema=schema)
+
+
+def _encoded(texts: Sequence[str], kind: Any) -> Any:
+    import pyarrow as pa
+
+    if kind == pa.string():
+        return pa.array(texts, kind)
+    return pa.array([text.encode("utf-8", "surrogateescape") for text in texts], kind)
+
+
+def read_rows(path: Path, stored: Mapping[str, Any]) -> dict[str, Rows]:
+    """Return the rows of every split; their texts stay in the file, which may be replaced meanwhile, but not changed.
+
+    Args:
+        path: of the file.
+        stored: the content of `manifest.json`.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it isn't the file that `manifest.json` was written for, or it is damaged.
+    """
+    import pyarrow as pa
+
+    buffer = _mapped(path)
+    if _fingerprint(buffer) != stored["arrow"]:
+        raise ValueError("checksum mismatch")
+    try:
+        with pa.ipc.open_file(pa.py_buffer(buffer), options=pa.ipc.IpcReadOptions(use_threads=False)) as file:
+            if file.schema not in (_schema(pa.string()), _schema(pa.binary())):
+                raise ValueError("it has other columns")
+            table = file.read_all().cast(_schema(pa.binary()))  # a view
+        table.validate(full=True)
+        return dict(_split_rows(table, stored["splits"]))
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+
+
+def _split_rows(table: Any, splits: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Rows]]:
+    from pyarrow.compute import fill_null
+
+    start = 0
+    for split, facts in splits.items():
+        count, part = facts["rows"], table.slice(start, facts["rows"])
+        columns: dict[str, Texts] = {texts: _ArrowTexts(part[name]) for name, texts in _TEXTS.items()}
+        columns["ids"].is_unique = True  # or they would not have been written
+        if not facts["rejected"]:
+            columns["reasons"] = ConstantText("", count)
+        numbers = [fill_null(chunk.indices, UNKNOWN_LABEL) for chunk in part["label"].chunks]
+        labels = np.concatenate([np.empty(0, np.int32), *map(np.asarray, numbers)])
+        rows = Rows(labels=labels, locations=_ArrowTexts(part["location"]), **columns)
+        rows.__dict__["key"] = facts["key"]  # as the cached property would find it, at the cost of reading all rows
+        yield split, rows
+        start += count
+    if start != len(table):
+        raise ValueError(f"{len(table):,} rows, but manifest.json lists {start:,}")
+
+
+class _ArrowTexts(Texts):
+    """A binary column as texts."""
+
+    def __init__(self, column: Any) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def decode(self, start: int, stop: int) -> list[str]:
+        """Return the texts [start, stop)."""
+        found = self._column.slice(start, stop - start).to_pylist()
+        return [raw.decode("utf-8", "surrogateescape") for raw in found]
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with open(path, "rb", opener=regular) as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # ValueError where it is empty
+
+
+def _fingerprint(buffer: mmap.mmap) -> dict[str, object]:
+    return {"bytes": len(buffer), "xxh3_128": xxhash.xxh3_128(buffer).hexdigest()}

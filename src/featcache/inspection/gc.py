@@ -1,0 +1,96 @@
+"""`featcache gc`: removing what the current settings don't use."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from featcache.cache import lock
+from featcache.core.disk import disk, storage_errors
+from featcache.core.folder_lock import folder_lock
+from featcache.core.formatting import Lines, Table, age_text, printable, size_text
+from featcache.core.paths import is_file, is_folder
+from featcache.errors import CacheLockedError
+from featcache.inspection.disk_usage import LEFTOVER, PARTIAL, TEMPORARY, Item, inventory, item_record
+from featcache.project import Project
+
+_SETTLED_SECONDS = 60.0  # a younger leftover may be the work of a running process
+
+
+def removal_record(
+    project: Project, now: float, notice: Callable[[str], None], *, remove: bool, keep_bytes: int = 0
+) -> dict[str, Any]:
+    """Find what the current settings don't use, oldest first, and with `remove` remove it.
+
+    Args:
+        project: the settings.
+        now: seconds since the epoch.
+        notice: called with the holder of the folder's lock, if there is one.
+        remove: False only lists what would be removed.
+        keep_bytes: the newest unused things up to this size stay; leftovers of killed runs never do.
+
+    Raises:
+        SourceError, SettingsError: what is used isn't known.
+        StorageError: something can't be removed.
+    """
+    if not is_folder(project.folder):
+        return {"folder": str(project.folder), "removed": remove, "bytes": 0, "items": []}
+    if not remove:
+        items = _surplus(inventory(project), now, keep_bytes)
+    else:
+        with folder_lock(project.folder, "gc", notice):
+            items = [item for item in _surplus(inventory(project), now, keep_bytes) if _removed(item)]
+    found = [item_record(item, now) for item in items]
+    return {"folder": str(project.folder), "removed": remove, "bytes": sum(i.size for i in items), "items": found}
+
+
+def removal_lines(record: Mapping[str, Any]) -> Lines:
+    """Return a `removal_record` as lines and a table."""
+    if not record["items"]:
+        return [printable(f"{record['folder']}: nothing to remove")]
+    did = "removed" if record["removed"] else "would remove"
+    rows = [
+        [did, size_text(i["size"]), age_text(i["age_seconds"]), i["kind"], os.path.relpath(i["path"], record["folder"])]
+        for i in record["items"]
+    ]
+    hint = "" if record["removed"] else "; --yes removes it"
+    return [printable(record["folder"]), Table(rows, paths=True), f"{size_text(record['bytes'])}{hint}"]
+
+
+def _surplus(items: Sequence[Item], now: float, keep_bytes: int) -> list[Item]:
+    """What is removed, oldest first: all leftovers, and what doesn't fit into `keep_bytes`, filled with the newest."""
+    removable = [item for item in items if item.removable]
+    surplus = [item for item in removable if item.kind == LEFTOVER and now - item.changed >= _SETTLED_SECONDS]
+    unused = [item for item in removable if item.kind != LEFTOVER]
+    kept, full = 0, False
+    for item in sorted(unused, key=lambda item: (-item.changed, str(item.path))):
+        kept += item.size
+        full = full or kept > keep_bytes
+        if full:
+            surplus.append(item)
+    return sorted(surplus, key=lambda item: (item.changed, str(item.path)))
+
+
+def _removed(item: Item) -> bool:
+    """Remove it, unless another process began to write it or removed it meanwhile."""
+    with storage_errors(item.path, "could not remove"), suppress(FileNotFoundError):
+        if is_folder(item.path) and not item.path.is_symlink():
+            # Renamed first: a kill leaves a leftover, never half a bag.
+            aside = item.path.with_name(f"{TEMPORARY}gc-{item.path.name.removeprefix(TEMPORARY)}")
+            disk.replace(item.path, aside)
+            shutil.rmtree(aside)
+            return True
+        if item.kind == PARTIAL and is_file(item.path):
+            descriptor = os.open(item.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                lock(descriptor, item.path)
+                disk.unlink(item.path)
+            except CacheLockedError:
+                return False
+            finally:
+                os.close(descriptor)
+            return True
+        disk.unlink(item.path)
+        return True
+    return False
