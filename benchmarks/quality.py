@@ -29,7 +29,7 @@ from featcache.cache.reader import open_cache
 from featcache.core.progress import Silent
 from featcache.ensemble.combination import normalised
 from featcache.ensemble.ensemble import Ensemble
-from featcache.project.members import out_of_fold, predictions_of
+from featcache.project.members import out_of_fold, split_predictions
 from featcache.project.project import Project
 from featcache.settings.parsing import parse_settings
 from featcache.training.metrics import bootstrap, judge, scores
@@ -116,7 +116,7 @@ def train(made: Project) -> tuple[Predictions, Predictions | None]:
     if not made.scored_splits():
         return out_of_fold(made), None
     stages.predict_rows(made, Silent())
-    return out_of_fold(made), predictions_of(made, "test")
+    return out_of_fold(made), split_predictions(made, ["test"])["test"]
 
 
 def peer(make, made: Project, known: Predictions):
