@@ -451,7 +451,7 @@ def test_the_folder_that_one_is_in_is_gone(tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    with pytest.raises(SettingsError, match="go to another one and run again"):
+    with pytest.raises(SettingsError, match="change to another one and run again"):
         parse_settings({})
 
 
