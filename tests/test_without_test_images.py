@@ -86,4 +86,4 @@ def test_as_people_run_it(tmp_path):
     asked = luigi(tmp_path, "WriteSubmission", **photos(tmp_path / "photos"), Report_enabled="false")
     assert asked.status == 30
     assert len(asked.lines) == 1
-    assert "expected test images" in asked.lines[0]
+    assert "there are no test images to submit predictions for" in asked.lines[0]
