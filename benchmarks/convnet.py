@@ -1,9 +1,9 @@
-"""How fast small convolutional networks train: as they do, in float32, and with Keras' own batch normalisation.
+"""How fast convnets train: as they do, in float32, and with Keras' own batch normalisation.
 
     python benchmarks/convnet.py
 
-Whole epochs of `featcache.training.convnet.trainer` on random 28x28 grey images: drawing rows and maps, augmentation, forward and
-backward pass, Adam. Rounds are taken in turn, the first of each isn't counted. Prints a Markdown table for RESULTS.md.
+Whole epochs of `featcache.training.convnet.trainer` on random 28x28 grey images: drawing rows and maps, augmentation,
+forward and backward pass, Adam. Rounds are taken in turn, the first of each isn't counted. Prints a Markdown table for RESULTS.md.
 """
 
 import os
@@ -15,10 +15,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
+from featcache.core.progress import Silent
 from featcache.settings.schedules import ONE_CYCLE, Phase
 from featcache.training.convnet import model, trainer
-from featcache.training.convnet.plan import ConvNetPlan
-from featcache.training.convnet.trainer import Training
+from featcache.training.convnet.plan import ConvNetPlan, TrainingData
 
 ROUNDS, BATCH = 4, 128
 FUSED, KERAS = model.ChannelNormalization, keras.layers.BatchNormalization
@@ -35,16 +35,25 @@ def open_variant(precision: str, normal: type, steps: int):
     """Return a function that trains one epoch and returns images a second."""
     generator = np.random.default_rng(0)
     rows = BATCH * steps
-    images = generator.integers(0, 256, (rows, 28, 28, 1)).astype(np.uint8)
-    labels = generator.integers(0, 10, rows)
+    images = generator.integers(0, 256, (rows + 1, 28, 28, 1)).astype(np.uint8)
+    labels = generator.integers(0, 10, rows + 1).astype(np.int32)
+    data = TrainingData(images, labels, np.append(np.ones(rows, np.int32), np.int32(0)))
     plan = ConvNetPlan(28, 1, 10, (Phase(3e-3, ROUNDS, ONE_CYCLE),), BATCH, precision)
-    training = Training(images, labels, np.arange(rows), np.arange(0), 0, 0)
     model.ChannelNormalization = normal  # type: ignore[misc,assignment]  # the variant
-    learner = trainer._learner(plan, training)
+    network = trainer._compiled(plan, ([127.0], [74.0]), steps, 0, 0)
+    training = trainer._Training(trainer._Batches(plan, data, data.trained(0), 0, 0), plan, None, Silent())
 
     def epoch(number: int) -> float:
         begun = time.perf_counter()
-        trainer._train_epoch(plan, training, learner, number)
+        network.fit(
+            training.batches,
+            epochs=number + 1,
+            initial_epoch=number,
+            validation_data=(images[-1:], labels[-1:]),
+            callbacks=[training],
+            shuffle=False,
+            verbose=0,
+        )
         return rows / (time.perf_counter() - begun)
 
     return epoch

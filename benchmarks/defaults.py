@@ -24,7 +24,7 @@ from featcache.cache.reader import open_cache
 from featcache.core.progress import Silent
 from featcache.settings.schedules import COSINE, ONE_CYCLE, Phase
 from featcache.training.folds import assign_folds
-from featcache.training.heads.batches import Examples
+from featcache.training.heads.examples import Examples
 from featcache.training.heads.partition import by_folds
 from featcache.training.heads.presets import HeadPlan, resolve_heads
 from featcache.training.heads.trainer import train_heads

@@ -31,7 +31,7 @@ def examples(features: int):  # featcache is imported where it is measured
     from sklearn.datasets import load_digits
 
     from featcache.training.folds import assign_folds
-    from featcache.training.heads.batches import Examples
+    from featcache.training.heads.examples import Examples
     from featcache.training.heads.partition import by_folds
 
     digits = load_digits()
@@ -166,7 +166,7 @@ def streaming(folder: Path, rows: int, features: int) -> None:
     from memory import Peak
 
     from featcache.core.progress import Silent
-    from featcache.training.heads.batches import Examples
+    from featcache.training.heads.examples import Examples
     from featcache.training.heads.partition import by_folds
     from featcache.training.heads.trainer import train_heads
 

@@ -20,11 +20,27 @@ from featcache.settings import ALONE
 from pipeline.config import Scope, current_project
 from pipeline.parent_death import die_with_parent
 from pipeline.stage_progress import StageProgress, show_summary
-from pipeline.targets import ArtifactTarget
 
 # What stages hold while they work, as Luigi counts it; where luigi.cfg's [resources] doesn't say otherwise there is one of each.
 _CORES = {"cores": 1}
 _GPU = {**_CORES, "gpu": 1}
+
+
+class ArtifactTarget(luigi.Target):
+    """An artifact as Luigi sees it: it exists when it carries the key that settings and inputs demand now."""
+
+    def __init__(self, artifact: Artifact, run: str | None = None) -> None:
+        """Wrap `artifact`; with `run`, only one that this run of the program made counts."""
+        self.artifact = artifact
+        self.run = run
+
+    def exists(self) -> bool:
+        """Whether the artifact is complete; never whether a path exists."""
+        return self.artifact.is_complete(self.run)
+
+    def __str__(self) -> str:
+        """The artifact's path, for Luigi's messages."""
+        return str(self.artifact.path)
 
 
 class Stage(luigi.Task):

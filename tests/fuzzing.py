@@ -33,8 +33,7 @@ from featcache.errors import FeatcacheError
 from featcache.project.project import Project
 from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.specs import DatasetSpec, HeadsSpec
-from featcache.training.heads.bag import Bag, HeadId, History
-from featcache.training.heads.bag_file import load_bag, write_bag
+from featcache.training.heads.bag import Bag, HeadId, History, load_bag, write_bag
 from featcache.training.heads.presets import resolve_heads
 from featcache.training.metrics import Interval, Scores
 from featcache.training.predictions import Predictions, stored_members, stored_probabilities
@@ -101,7 +100,7 @@ def make_bag(folder):
         shapes |= {"input_mean": (2, 6), "input_variance": (2, 6)}
     weights = {name: np.abs(draw.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
     epochs = [np.zeros((1, 2), np.float32)] * 6
-    history = History(*epochs, kept=np.zeros(2, np.int32))
+    history = History(*epochs, best_epoch=np.zeros(2, np.int32))
     write_bag(Bag(plan, (6,), heads, weights, np.ones((2, 3), bool), history), folder / "bag.npz")
     return [folder / "bag.npz"]
 

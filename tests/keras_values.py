@@ -70,16 +70,14 @@ def _features(model):
 
 
 def _convnet():
-    from test_convnet import pictures, plan, training
+    from test_convnet import data, pictures, plan, train
 
-    from featcache.training.convnet.trainer import train_network
-
-    trained = train_network(plan(), training(*pictures()))
-    return {"a small CNN": [*trained.model.get_weights(), *trained.history.values()]}
+    model, history = train(plan(2), data(*pictures()))
+    return {"a convnet": [*model.get_weights(), *history.values()]}
 
 
 def _stacked():
-    from test_stacked import RATE, plan, setting
+    from test_engines import RATE, plan, setting
 
     from featcache.training.heads.keras_engine import KerasEngine
 
@@ -115,7 +113,7 @@ def _joined():
         joined = keras.models.load_model(Path(folder, "joined.keras"), compile=False)
     return {
         "a head": [*head.get_weights(), keras.ops.convert_to_numpy(head(features))],
-        "a small CNN loaded": [*loaded.get_weights(), predict_convnet([loaded], picture(16, 16)[None, :, :, :1])],
+        "a convnet loaded": [*loaded.get_weights(), predict_convnet([loaded], picture(16, 16)[None, :, :, :1])],
         "an exported model": [keras.ops.convert_to_numpy(joined(picture(40, 36)[None]))],
     }
 

@@ -68,7 +68,7 @@ def test_neighbours_among_other_rows_and_its_own(caches, capsys):
     ("arguments", "message"),
     [
         (["pca", "TRAIN"], "has several taps (block5_pool, block5_pool_avg): name one with --tap"),
-        (["stats", "TRAIN", "--tap", "nope"], "expected one of the taps"),
+        (["stats", "TRAIN", "--tap", "nope"], "is not one of the taps"),
         (["pca", "TRAIN", "--tap", "block5_pool", "--components", "0"], "count=0: at least 1 component"),
         (
             ["neighbours", "TRAIN", "x.jpg", "--tap", "block5_pool"],

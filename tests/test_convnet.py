@@ -1,4 +1,4 @@
-"""The small convolutional network: its shape, honest folds, the same weights again, going on after a kill."""
+"""The convnet: its shape, honest folds, the same weights again, resuming after a kill."""
 
 import random
 
@@ -7,11 +7,14 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
+from featcache.core.progress import Silent  # noqa: E402
 from featcache.dataset.augmentation import affine_maps, augment  # noqa: E402
 from featcache.errors import CacheFormatError, TrainingError  # noqa: E402
 from featcache.settings.augment_policy import CONVNET_RECIPE, AugmentPolicy  # noqa: E402  # after importorskip
-from featcache.settings.schedules import ONE_CYCLE, Phase  # noqa: E402
+from featcache.settings.schedules import ONE_CYCLE, Phase, rates  # noqa: E402
 from featcache.settings.specs import ConvNetSpec  # noqa: E402
+from featcache.training.convnet import trainer  # noqa: E402
+from featcache.training.convnet.checkpoints import Checkpoint  # noqa: E402
 from featcache.training.convnet.model import (  # noqa: E402
     ChannelNormalization,
     build_convnet,
@@ -19,8 +22,8 @@ from featcache.training.convnet.model import (  # noqa: E402
     load_networks,
     predict_convnet,
 )
-from featcache.training.convnet.plan import ConvNetPlan, draw_epoch, resolve_convnet  # noqa: E402
-from featcache.training.convnet.trainer import Training, statistics, train_network  # noqa: E402
+from featcache.training.convnet.plan import ConvNetPlan, TrainingData, draw_epoch, resolve_convnet  # noqa: E402
+from featcache.training.convnet.trainer import channel_statistics, train_network  # noqa: E402
 
 CLASSES, SIDE, ROWS = 3, 16, 96
 
@@ -39,24 +42,24 @@ def plan(epochs=1, channels=1, precision="float32", rate=3e-3):
     return ConvNetPlan(SIDE, channels, CLASSES, (Phase(rate, epochs, ONE_CYCLE),), 16, precision)
 
 
-def training(images, labels, fold=0):
-    rows = np.arange(ROWS)
-    return Training(images, labels, rows[rows % 3 != fold], rows[rows % 3 == fold], 0, fold)
+def data(images, labels):
+    """Fold 0 is rows 0, 3, 6 and so on."""
+    return TrainingData(images, labels, np.arange(ROWS, dtype=np.int32) % 3)
 
 
-def weights(network):
-    return [np.asarray(value) for value in network.model.get_weights()]
+def train(of, examples, **more):
+    """Train the first member's convnet for fold 0: (model, history)."""
+    return train_network(of, examples, 0, 0, **more)
 
 
 def same(one, other):
-    return all(np.array_equal(a, b) for a, b in zip(weights(one), weights(other), strict=True))
+    return all(np.array_equal(a, b) for a, b in zip(one[0].get_weights(), other[0].get_weights(), strict=True))
 
 
 @pytest.fixture(scope="module")
 def short():
     """One epoch on grey pictures."""
-    images, labels = pictures()
-    return train_network(plan(), training(images, labels))
+    return train(plan(), data(*pictures()))
 
 
 def test_it_has_the_parameters_that_the_docstring_counts():
@@ -88,95 +91,122 @@ def test_the_fused_normalization_is_that_of_keras():
 
 
 def test_it_learns():
-    images, labels = pictures()
-    task = training(images, labels)
-    network = train_network(plan(epochs=8, rate=5e-3), task)
-    said = predict_convnet([network.model], images, task.held_out)
-    assert (said.argmax(axis=1) == labels[task.held_out]).mean() > 0.9
-    assert network.history["loss"][-1] < network.history["loss"][0] / 2
-    assert [len(values) for values in network.history.values()] == [8] * 4
+    examples = data(*pictures())
+    model, history = train(plan(epochs=8, rate=5e-3), examples)
+    held_out = examples.held_out(0)
+    predicted = predict_convnet([model], examples.images, held_out)
+    right = predicted.argmax(axis=1) == examples.labels[held_out]
+    assert right.mean() > 0.9
+    assert history["fold_accuracy"][-1] == pytest.approx(right.mean(), abs=1e-6)
+    assert history["loss"][-1] < history["loss"][0] / 2
+    assert [len(values) for values in history.values()] == [8] * 4
 
 
 def test_what_is_held_out_is_never_seen(short):
-    """Pictures and labels of the network's own fold change nothing, and so does the state of Python's generators."""
+    """Pictures and labels of the convnet's own fold change nothing, and so does the state of Python's generators."""
     images, labels = pictures()
-    held_out = training(images, labels).held_out
+    held_out = data(images, labels).held_out(0)
     images[held_out], labels[held_out] = 255 - images[held_out], (labels[held_out] + 1) % CLASSES
     random.seed(99)
     np.random.seed(99)  # noqa: NPY002  # the global state is what must not count
     keras.utils.set_random_seed(99)
-    again = train_network(plan(), training(images, labels))
+    again = train(plan(), data(images, labels))
     assert same(short, again)
-    assert again.history["fold_loss"] != short.history["fold_loss"]
+    assert again[1]["fold_loss"] != short[1]["fold_loss"]
 
 
 def test_what_it_is_trained_on_is_seen(short):
     images, labels = pictures()
-    images[training(images, labels).own[0]] = 0
-    assert not same(short, train_network(plan(), training(images, labels)))
+    images[data(images, labels).trained(0)[0]] = 0
+    assert not same(short, train(plan(), data(images, labels)))
 
 
-def test_going_on_from_a_checkpoint_comes_out_the_same():
-    images, labels = pictures()
-    kept = []
-    whole = train_network(
-        plan(3), training(images, labels), None, lambda state, history: kept.append((state(), history))
-    )
-    state, history = kept[0]
-    begun = (state, {name: values[:1] for name, values in history.items()})
-    later = train_network(plan(3), training(images, labels), begun)
-    assert same(whole, later)
-    assert later.history == whole.history
+class Killed(Silent):
+    """Interrupts training after some epochs."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def advance(self, count, status=""):
+        self.left -= count
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_a_killed_training_resumes_to_the_same_weights(epochs, tmp_path, monkeypatch):
+    """The kill comes after the epoch's steps and before its checkpoint, of which the one before is left."""
+    monkeypatch.setattr(trainer, "_CHECKPOINT_SECONDS", 0)
+    examples, checkpoint = data(*pictures()), Checkpoint(tmp_path / "checkpoint0.npz", "key")
+    whole = train(plan(4), examples)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan(4), examples, checkpoint=checkpoint, progress=Killed(epochs))
+    found = checkpoint.load()
+    assert (len(found[1]["loss"]) if found else 0) == epochs - 1
+    resumed = train(plan(4), examples, checkpoint=checkpoint)
+    assert same(whole, resumed)
+    assert resumed[1] == whole[1]
+
+
+def test_each_step_has_the_rate_of_the_schedule():
+    of, steps = plan(2), 4
+    model = trainer._compiled(of, ([40.0], [50.0]), steps, 0, 0)
+    expected = [rate for epoch in range(2) for rate in rates(of.schedule, epoch, steps)]
+    found = []
+    for step in range(2 * steps):
+        model.optimizer.iterations.assign(step)
+        found.append(float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)))
+    assert np.allclose(found, expected, rtol=1e-6)
 
 
 def test_colour_in_bfloat16_is_trained_stored_and_read_again(tmp_path):
     images, labels = pictures(channels=3)
-    network = train_network(plan(channels=3, precision="bfloat16"), training(images, labels))
-    network.model.save(tmp_path / "fold0.keras")
-    network.model.save(tmp_path / "fold10.keras")
+    model, _ = train(plan(channels=3, precision="bfloat16"), data(images, labels))
+    model.save(tmp_path / "fold0.keras")
+    model.save(tmp_path / "fold10.keras")
     read = load_networks(tmp_path)
     assert len(read) == 2
     said = predict_convnet(read, images)
     assert said.shape == (ROWS, CLASSES)
     assert said.dtype == np.float32
-    assert np.array_equal(said, predict_convnet([network.model], images))
+    assert np.array_equal(said, predict_convnet([model], images))
     assert {layer.compute_dtype for layer in read[0].layers} == {"float32"}
 
 
 def test_a_prediction_does_not_depend_on_the_rows_beside_it(short):
     images, _ = pictures()
-    whole = predict_convnet([short.model], images)
-    assert np.array_equal(predict_convnet([short.model], images[10:13]), whole[10:13])
-    assert np.array_equal(predict_convnet([short.model], images, np.array([5, 90])), whole[[5, 90]])
-    with pytest.raises(TrainingError, match=r"expected images of shape \(16, 16, 1\); got shape=\(20, 20, 1\)"):
-        predict_convnet([short.model], np.zeros((2, 20, 20, 1), np.uint8))
+    whole = predict_convnet([short[0]], images)
+    assert np.array_equal(predict_convnet([short[0]], images[10:13]), whole[10:13])
+    assert np.array_equal(predict_convnet([short[0]], images, np.array([5, 90])), whole[[5, 90]])
+    with pytest.raises(TrainingError, match=r"shape=\(20, 20, 1\) don't fit a convnet that takes \(16, 16, 1\)"):
+        predict_convnet([short[0]], np.zeros((2, 20, 20, 1), np.uint8))
 
 
 def test_rates_that_break_the_weights_are_an_error():
     images, labels = pictures()
     with pytest.raises(TrainingError, match=r"in epoch \d of one-cycle 1e\+30x2: lower the rates of \[ConvNet\]"):
-        train_network(plan(epochs=2, rate=1e30), training(images, labels))
+        train(plan(epochs=2, rate=1e30), data(images, labels))
 
 
 def test_one_row_is_too_few():
     images, labels = pictures()
-    task = Training(images, labels, np.array([3]), np.array([4]), 0, 1)
-    with pytest.raises(TrainingError, match="at least 2 rows to train on beside fold 1; got rows=1"):
-        train_network(plan(), task)
+    folds = np.array([0, 1] + [-1] * (ROWS - 2), np.int32)
+    with pytest.raises(TrainingError, match="rows=1 besides fold 1 are too few to train on"):
+        train_network(plan(), TrainingData(images, labels, folds), 0, 1)
 
 
 def test_damaged_networks_say_so(tmp_path):
-    with pytest.raises(CacheFormatError, match="got none: run TrainConvNets"):
+    with pytest.raises(CacheFormatError, match="has no convnets"):
         load_networks(tmp_path)
     (tmp_path / "fold0.keras").write_bytes(b"PK\x03\x04 no archive")
-    with pytest.raises(CacheFormatError, match=r"fold0\.keras: expected a network; .*TrainConvNets with --rerun"):
+    with pytest.raises(CacheFormatError, match=r"fold0\.keras is damaged: .*TrainConvNets with --rerun"):
         load_network(tmp_path / "fold0.keras")
 
 
 def test_statistics_are_those_of_the_rows():
     images, _ = pictures(channels=3)
     rows = np.arange(0, ROWS, 2)
-    mean, deviation = statistics(images, rows)
+    mean, deviation = channel_statistics(images, rows)
     assert np.allclose(mean, images[rows].mean(axis=(0, 1, 2)))
     assert np.allclose(deviation, images[rows].std(axis=(0, 1, 2)))
 

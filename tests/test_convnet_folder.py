@@ -39,24 +39,24 @@ def test_a_finished_fold_counts_for_its_key_only(partial):
 
 def test_a_checkpoint_is_of_one_fold_and_goes_when_that_is_finished(partial):
     state = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7, np.int64)]
-    partial.keep(1, state, HISTORY)
-    values, history = partial.kept(1)
+    partial.checkpoint(1).save(state, HISTORY)
+    values, history = partial.checkpoint(1).load()
     assert history == HISTORY
     assert [value.dtype for value in values] == [np.float32, np.int64]
     assert all(np.array_equal(a, b) for a, b in zip(values, state, strict=True))
-    assert partial.kept(0) is None
-    assert PartialFolder(partial.folder, "other").kept(1) is None
+    assert partial.checkpoint(0).load() is None
+    assert PartialFolder(partial.folder, "other").checkpoint(1).load() is None
     partial.finish(1, Model(), HISTORY)
-    assert partial.kept(1) is None
+    assert partial.checkpoint(1).load() is None
 
 
 def test_a_damaged_checkpoint_is_none(partial):
-    partial.keep(0, [np.zeros(1000)], HISTORY)
+    partial.checkpoint(0).save([np.zeros(1000)], HISTORY)
     path = next(partial.path.glob("*.npz"))
     path.write_bytes(path.read_bytes()[:-500])
-    assert partial.kept(0) is None
+    assert partial.checkpoint(0).load() is None
     path.write_bytes(b"")
-    assert partial.kept(0) is None
+    assert partial.checkpoint(0).load() is None
 
 
 def test_a_fresh_start_forgets(partial):
@@ -73,7 +73,7 @@ def test_publishing_replaces_what_was_there(partial):
         partial.begin(fresh=False)
         for fold in (10, 2):
             partial.finish(fold, Model(content), HISTORY)
-        partial.keep(3, [], HISTORY)
+        partial.checkpoint(3).save([], HISTORY)
         partial.publish({"key": "key"}, said)
         assert not partial.path.exists()
         assert [path.name for path in model_paths(partial.folder)] == ["fold2.keras", "fold10.keras"]

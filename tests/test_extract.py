@@ -16,7 +16,7 @@ from featcache.dataset import augmentation
 from featcache.errors import FeatureValueError, RejectedImageError, SourceChangedError
 from featcache.features.extract import extract_copies
 from featcache.features.extraction_job import Extraction, row_settings
-from featcache.settings import RECIPE
+from featcache.settings.augment_policy import RECIPE
 from featcache.settings.specs import FeaturesSpec, Tap
 
 SIZE, BATCH = 4, 8

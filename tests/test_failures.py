@@ -37,7 +37,8 @@ from featcache.project.project import Project
 from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.specs import DatasetSpec, FeaturesSpec, HeadsSpec, Tap
 from featcache.training.heads.bag import HeadId
-from featcache.training.heads.batches import Batches, Examples, HeadStream
+from featcache.training.heads.batches import Batches, HeadStream
+from featcache.training.heads.examples import Examples
 from featcache.training.heads.partition import Partition
 from featcache.training.heads.presets import resolve_heads
 from featcache.training.predictions import Predictions, joined_members

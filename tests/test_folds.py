@@ -65,9 +65,9 @@ def test_a_class_in_fewer_groups_than_folds_is_allowed_without_a_warning():
     ("labels", "groups", "folds", "message"),
     [
         ([0, 0, 0, 1], "", 2, "class 'bee'.*add images"),
-        ([0, 0, 1, 1], "", 5, "rows=4, folds=5.*lower"),
-        ([0, 0, 1, 1, 0, 1], "aabbab", 3, "groups=2, folds=3.*lower"),
-        ([0, 0, 1, 1, 0, 0], "abccab", 2, "groups=1 for class 'bee'"),
+        ([0, 0, 1, 1], "", 5, "images=4 are less than folds=5.*lower"),
+        ([0, 0, 1, 1, 0, 1], "aabbab", 3, "groups=2 are less than folds=3.*lower"),
+        ([0, 0, 1, 1, 0, 0], "abccab", 2, "class 'bee' is in one group alone"),
     ],
 )
 def test_refusals_say_what_to_do(labels, groups, folds, message):
@@ -76,7 +76,7 @@ def test_refusals_say_what_to_do(labels, groups, folds, message):
         assign_folds(np.array(labels), groups, folds, 0, ("ant", "bee"))
 
 
-def test_copies_of_one_image_share_a_fold_and_the_rest_is_dealt_as_ever():
+def test_duplicates_share_a_fold_and_the_rest_is_dealt_as_ever():
     labels = np.arange(60) % 3
     digests = [f"{row}" for row in range(60)]
     assert np.array_equal(assign_folds(labels, [""] * 60, 4, 0, (), digests), assign_folds(labels, [""] * 60, 4, 0))
@@ -86,7 +86,7 @@ def test_copies_of_one_image_share_a_fold_and_the_rest_is_dealt_as_ever():
     assert set(np.delete(assigned, range(3, 60, 4))) == {0, 1, 2, 3}
 
 
-def test_copies_of_one_image_join_their_groups():
+def test_duplicates_join_their_groups():
     groups = [f"driver{row // 5}" for row in range(60)]
     digests = [f"{row}" for row in range(60)]
     digests[0] = digests[30] = "in driver0 and driver6"
@@ -97,6 +97,6 @@ def test_copies_of_one_image_join_their_groups():
     assert assigned[0] == assigned[30] == assigned[55]
 
 
-def test_a_class_of_copies_of_one_image_is_refused():
-    with pytest.raises(TrainingError, match=r"2 usable images of each class.*copies"):
+def test_a_class_of_duplicates_is_refused():
+    with pytest.raises(TrainingError, match="class 0 has usable images=2, all duplicates of one"):
         assign_folds(np.array([0, 0, 1, 1, 1]), [""] * 5, 2, 0, (), ["a", "a", "b", "c", "d"])

@@ -12,9 +12,8 @@ from featcache.core.progress import Silent  # noqa: E402
 from featcache.errors import CacheFormatError, TrainingError  # noqa: E402
 from featcache.settings.specs import HeadsSpec  # noqa: E402
 from featcache.training.folds import assign_folds  # noqa: E402
-from featcache.training.heads.bag import HeadId  # noqa: E402  # after importorskip
-from featcache.training.heads.bag_file import load_bag  # noqa: E402  # after importorskip
-from featcache.training.heads.batches import Examples  # noqa: E402
+from featcache.training.heads.bag import HeadId, load_bag  # noqa: E402  # after importorskip
+from featcache.training.heads.examples import Examples  # noqa: E402
 from featcache.training.heads.keras_models import head_model, save_bag  # noqa: E402
 from featcache.training.heads.partition import by_folds  # noqa: E402
 from featcache.training.heads.presets import resolve_heads  # noqa: E402
@@ -192,9 +191,9 @@ def test_what_cannot_be_trained_says_why(trained):
     features, labels, bag = trained
     with pytest.raises(TrainingError, match="folds=1"):
         train(features, labels, folds=np.zeros(90, np.int32))
-    with pytest.raises(TrainingError, match=r"labels in 0\.\.2; got labels from 3 to 5"):
+    with pytest.raises(TrainingError, match=r"labels from 3 to 5 are outside 0\.\.2"):
         train(features, labels + 3)
-    with pytest.raises(TrainingError, match="values a row in every copy"):
+    with pytest.raises(TrainingError, match="every copy needs 90 rows"):
         train(features, labels, copies=[features[:50]])
     with pytest.raises(TrainingError, match=r"shape=\(1, 2, 4\)"):
         bag.predict(features[:, :1])

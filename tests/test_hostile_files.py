@@ -20,7 +20,7 @@ from featcache.dataset.manifest import Manifest
 from featcache.dataset.sources.source import open_source
 from featcache.ensemble.ensemble import Ensemble
 from featcache.errors import CacheError, CacheFormatError, FeatcacheError, SourceError
-from featcache.training.heads.bag_file import load_bag
+from featcache.training.heads.bag import load_bag
 from featcache.training.predictions import Predictions
 
 EXAMPLES = {"cache": 300, "partial": 300, "predictions": 300, "bag": 300, "project": 120, "lock": 100, "idx": 100, "csv": 100, "images": 60}  # fmt: skip

@@ -45,9 +45,9 @@ def random_bag(tap_shape, hidden, standardize):
     empty = np.zeros((1, count), np.float32)
     history = History(*[empty] * 6, np.zeros(count, np.int32))
     floats = {name: array.astype(np.float32) for name, array in weights.items()}
-    knows = np.ones((count, 3), bool)
-    knows[1, 2] = bool(hidden)  # a head that has never seen a class, as a group may lack one
-    return Bag(plan, tap_shape, heads, floats, knows, history)
+    seen = np.ones((count, 3), bool)
+    seen[1, 2] = bool(hidden)  # a head that has never seen a class, as a group may lack one
+    return Bag(plan, tap_shape, heads, floats, seen, history)
 
 
 def ensemble(members, chosen):

@@ -7,8 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from featcache.core.progress import Silent
 from featcache.settings.specs import HeadsSpec
 from featcache.training.folds import assign_folds
-from featcache.training.heads.bag import forward
-from featcache.training.heads.batches import Examples, input_statistics
+from featcache.training.heads.examples import Examples, input_statistics
+from featcache.training.heads.forward import forward
 from featcache.training.heads.lbfgs import Regressions
 from featcache.training.heads.logistic_regression import VARIANCES, chosen_steps, train_linear
 from featcache.training.heads.partition import by_folds
@@ -54,7 +54,7 @@ def test_blocks_and_copies_give_the_same_solution(monkeypatch):
     values, labels = rows(200, 10, 3)
     bag, _ = fitted(values, labels)
     twice, _ = fitted(values, labels, copies=[values])
-    monkeypatch.setattr("featcache.training.heads.bag._BLOCK_VALUES", 700)
+    monkeypatch.setattr("featcache.training.heads.forward._BLOCK_VALUES", 700)
     monkeypatch.setattr("featcache.training.heads.lbfgs._HELD_VALUES", 0)
     blockwise, _ = fitted(values, labels)
     assert np.allclose(bag.out_of_fold, blockwise.out_of_fold, atol=1e-3)

@@ -34,7 +34,7 @@ from featcache.inference.predictor import _decode, find_images
 from featcache.project import open_project
 from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.specs import DatasetSpec, FeaturesSpec
-from featcache.training.heads.bag_file import load_bag
+from featcache.training.heads.bag import load_bag
 from featcache.training.predictions import stored_members
 
 WEAK = ("setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner")  # root without its powers
@@ -383,7 +383,7 @@ def test_a_folder_that_may_not_be_looked_into(littered, closed, status):
     assert done.returncode == 0
     told = done.stdout.splitlines()[-1]
     assert told == str([status] * 4) if closed in ("out", ".") else told.startswith("[0, ")
-    assert "may not be looked into" in done.stderr or closed not in ("out", ".")
+    assert "without read permission" in done.stderr or closed not in ("out", ".")
 
 
 def test_records_that_are_no_files_are_no_more_than_not_complete(littered):
@@ -451,7 +451,7 @@ def test_the_folder_that_one_is_in_is_gone(tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    with pytest.raises(SettingsError, match="go to another one and run again"):
+    with pytest.raises(SettingsError, match="change to another one and run again"):
         parse_settings({})
 
 

@@ -16,7 +16,7 @@ def test_by_folds_each_part_is_trained_on_the_others_and_scored_on_itself():
     assert parts.numbers == (0, 1, 2)
     assert np.flatnonzero(parts.scored(0)).tolist() == [0, 3, 6]
     assert np.flatnonzero(parts.trained(0)).tolist() == [1, 2, 4, 5, 7]
-    assert np.array_equal(parts.judged(2), parts.scored(2))
+    assert np.array_equal(parts.evaluated(2), parts.scored(2))
     assert sum(parts.scored(part).sum() for part in parts.numbers) == 8
 
 
@@ -27,13 +27,13 @@ def test_by_groups_each_part_is_trained_on_itself_and_scored_on_the_others():
     assert np.flatnonzero(parts.trained(2)).tolist() == [2, 5, 9]
 
 
-def test_by_groups_one_part_judges_each_row_and_never_its_own():
+def test_by_groups_one_part_evaluates_each_row_and_never_its_own():
     generator = np.random.default_rng(0)
     parts = by_groups([f"driver{number}" for number in generator.integers(0, 7, 400)], np.ones(400, bool))
-    judged = np.array([parts.judged(part) for part in parts.numbers])
-    assert (judged.sum(axis=0) == 1).all()
-    assert not any((parts.judged(part) & parts.trained(part)).any() for part in parts.numbers)
-    assert judged.sum(axis=1).min() > 20
+    evaluated = np.array([parts.evaluated(part) for part in parts.numbers])
+    assert (evaluated.sum(axis=0) == 1).all()
+    assert not any((parts.evaluated(part) & parts.trained(part)).any() for part in parts.numbers)
+    assert evaluated.sum(axis=1).min() > 20
 
 
 @pytest.mark.parametrize("split", [by_folds(FOLDS, USABLE), by_groups(DRIVERS, USABLE)], ids=["folds", "groups"])
@@ -48,7 +48,7 @@ def test_what_cannot_be_split_says_why():
         by_folds(np.zeros(5, int), np.ones(5, bool))
     with pytest.raises(TrainingError, match="2 rows to train on"):
         by_folds(np.array([0, 0, 0, 1]), np.ones(4, bool))
-    with pytest.raises(TrainingError, match="rows without one=1"):
+    with pytest.raises(TrainingError, match="rows without a group=1"):
         by_groups(["a", "a", "", "b", "b"], np.ones(5, bool))
     with pytest.raises(TrainingError, match="groups=2, usable rows=4"):
         by_groups(["a", "a", "b", "a"], np.ones(4, bool))

@@ -1,4 +1,4 @@
-"""Small convolutional networks in a whole project: when they are trained, what they are part of, and what a kill leaves."""
+"""Convnets in a whole project: when they are trained, what they are part of, and what a kill leaves."""
 
 import json
 import random
@@ -127,11 +127,11 @@ def test_killed_between_folds_it_goes_on_with_the_next(project, monkeypatch):
     assert partial.name.endswith(".partial"), "nothing half-made looks done"
     train = trainer.train_network
 
-    def note(plan, training, *rest):
-        trained.append(training.fold)
-        return train(plan, training, *rest)
+    def note(plan, data, seed, fold, *rest):
+        trained.append(fold)
+        return train(plan, data, seed, fold, *rest)
 
-    monkeypatch.setattr(trainer, "train_network", note)
+    monkeypatch.setattr("featcache.training.train_network", note)
     assert project.run("TrainConvNets") == ["TrainConvNets"]
     assert trained == [1]
     assert said_by(project) == expected
@@ -147,10 +147,12 @@ def test_a_checkpoint_of_another_network_is_dropped_with_a_word(project, capsys,
         artifact = current_project().convnet(0)
     partial = PartialFolder(artifact.path.parent, artifact.key)
     partial.begin(fresh=False)
-    partial.keep(1, [np.zeros((3, 3))], history)
+    partial.checkpoint(1).save([np.zeros((3, 3))], history)
     assert project.run("TrainConvNets") == ["TrainConvNets"]
     assert project.succeeded
-    assert "NOTICE: fold 1 of convnet/seed0 begins again: expected a checkpoint of" in capsys.readouterr().out
+    assert (
+        "NOTICE: fold 1 of convnet/seed0 starts again: its checkpoint is of another network" in capsys.readouterr().out
+    )
     assert said_by(project) == expected
 
 

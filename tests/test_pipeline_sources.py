@@ -10,7 +10,7 @@ from images import make_idx, table
 from projects import CLASSES, LuigiProject, small_project, stored_predictions, write_image
 
 from featcache.cache.reader import open_cache
-from featcache.training.heads.bag_file import load_bag
+from featcache.training.heads.bag import load_bag
 
 
 def digits(n, side=8, seed=0):

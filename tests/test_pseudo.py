@@ -11,7 +11,7 @@ from featcache.core.progress import Silent
 from featcache.ensemble.selection import select_ensemble
 from featcache.settings.schedules import Phase
 from featcache.stages.pseudo_labels import by_fold, soft_labels
-from featcache.training.heads.batches import Examples, PseudoLabels
+from featcache.training.heads.examples import Examples, PseudoLabels
 from featcache.training.heads.partition import by_folds
 from featcache.training.heads.presets import HeadPlan
 from featcache.training.heads.trainer import train_heads

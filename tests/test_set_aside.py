@@ -108,11 +108,11 @@ def test_a_class_that_one_deal_puts_into_one_fold_is_dealt_again():
 @pytest.mark.parametrize(
     ("labels", "digests", "folds", "words"),
     [
-        ([0] * 8 + [1] * 8, ["same"] * 16, 2, "all 16 training images are copies of one: add others"),
-        ([0] * 8 + [1] * 8, ["a"] * 8 + ["b"] * 8, 5, "rows=8, all of them copies of one image, for class 'ant'"),
-        ([0] * 4 + [1] * 4, list("aabbccdd"), 5, r"rows=4 \(8 with copies of one image\), folds=5.*folds to 4"),
-        ([0] * 4, list("abcd"), 2, "rows=0 for class 'bee'"),
-        ([-1] * 4, list("abcd"), 2, "got rows=0: add some"),
+        ([0] * 8 + [1] * 8, ["same"] * 16, 2, "all 16 training images are duplicates of one: add others"),
+        ([0] * 8 + [1] * 8, ["a"] * 8 + ["b"] * 8, 5, "class 'ant' has usable images=8, all duplicates of one"),
+        ([0] * 4 + [1] * 4, list("aabbccdd"), 5, "images=4 are less than folds=5.*folds to 4"),
+        ([0] * 4, list("abcd"), 2, "class 'bee' has usable images=0;"),
+        ([-1] * 4, list("abcd"), 2, "no training row has a label"),
     ],
 )
 def test_what_is_really_wrong_with_the_rows_is_said(labels, digests, folds, words):

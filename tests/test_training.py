@@ -11,11 +11,10 @@ from featcache.core.progress import Silent
 from featcache.errors import TrainingError
 from featcache.settings.schedules import Phase
 from featcache.training.heads import trainer
-from featcache.training.heads.bag import HeadId
-from featcache.training.heads.batches import Examples, PseudoLabels
 from featcache.training.heads.evaluation import HeadEvaluator
+from featcache.training.heads.examples import Examples, PseudoLabels
 from featcache.training.heads.partition import by_folds, by_groups
-from featcache.training.heads.presets import HeadPlan, Variant
+from featcache.training.heads.presets import HeadPlan
 from featcache.training.heads.trainer import train_heads
 from featcache.training.metrics import accuracy, log_loss
 
@@ -43,34 +42,34 @@ def train(examples, of, seeds=(0, 1)):
 
 
 def test_the_epoch_is_chosen_on_other_folds_rows_alone():
-    judge = HeadEvaluator(folded(*rows()), 1, remember=True)
+    evaluator = HeadEvaluator(folded(*rows()), 1)
     # fold 0's own losses would choose epoch 2; the other folds say 1. Fold 2's would choose 0; the others say 2.
     table = np.array([[9.0, 5.0, 1.0], [8.0, 2.0, 3.0], [1.0, 4.0, 8.0]])
-    assert judge.best(table) == {0: 1, 1: 2, 2: 2}
+    assert evaluator.best_epochs(table) == {0: 1, 1: 2, 2: 2}
 
 
-def test_by_groups_the_epoch_is_chosen_on_rows_of_the_heads_own_group_that_others_told():
+def test_by_groups_the_epoch_is_chosen_on_rows_of_the_heads_own_group():
     features, labels = rows()
     groups = [f"group{row % 3}" for row in range(90)]
-    judge = HeadEvaluator(Examples([features], labels, by_groups(groups, np.ones(90, bool))), 1, remember=True)
-    assert judge.best(np.array([[9.0, 5.0, 1.0], [8.0, 2.0, 3.0], [1.0, 4.0, 8.0]])) == {0: 2, 1: 1, 2: 0}
+    evaluator = HeadEvaluator(Examples([features], labels, by_groups(groups, np.ones(90, bool))), 1)
+    assert evaluator.best_epochs(np.array([[9.0, 5.0, 1.0], [8.0, 2.0, 3.0], [1.0, 4.0, 8.0]])) == {0: 2, 1: 1, 2: 0}
 
 
 def test_heads_have_the_weights_of_the_epoch_that_they_keep():
     """Too fast a rate on few rows: later epochs are worse."""
     features, labels = rows(60, noise=2.0)
     bag = train(folded(features, labels), plan(12, 0.1, keep_best=True, dropouts=(0.0, 0.0)))
-    kept = bag.history.kept
-    assert kept.min() < 11, "the last epoch isn't the best here"
-    assert len({int(epoch) for head, epoch in zip(bag.heads, kept, strict=True) if head.fold == 1}) == 1
+    best = bag.history.best_epoch
+    assert best.min() < 11, "the last epoch isn't the best here"
+    assert len({int(epoch) for head, epoch in zip(bag.heads, best, strict=True) if head.fold == 1}) == 1
     said = bag.predict(features)
     for number, head in enumerate(bag.heads):
         own = np.arange(60) % 3 == head.fold
         told = -np.log(said[number, own, labels[own]]).mean()
-        assert told == pytest.approx(bag.history.fold_loss[kept[number], number], rel=1e-4)
+        assert told == pytest.approx(bag.history.fold_loss[best[number], number], rel=1e-4)
         assert np.allclose(bag.out_of_fold[head.seed, own], said[number, own], atol=1e-6)
     last = train(folded(features, labels), plan(12, 0.1, dropouts=(0.0, 0.0)))
-    assert (last.history.kept == 11).all()
+    assert (last.history.best_epoch == 11).all()
     assert np.array_equal(last.history.fold_loss, bag.history.fold_loss)
     assert log_loss(bag.out_of_fold.mean(axis=0), labels) < log_loss(last.out_of_fold.mean(axis=0), labels)
 
@@ -91,7 +90,7 @@ def test_training_ends_when_no_fold_has_had_a_better_epoch_for_so_long():
     bag = train(folded(features, labels), plan(60, 0.1, keep_best=True, early_stop=4, dropouts=(0.0, 0.0)))
     epochs = len(bag.history.loss)
     assert epochs < 60
-    assert epochs - 1 - bag.history.kept.max() == 4
+    assert epochs - 1 - bag.history.best_epoch.max() == 4
 
 
 def test_seen_scores_are_of_training_rows_without_dropout():
@@ -103,17 +102,6 @@ def test_seen_scores_are_of_training_rows_without_dropout():
         told = -np.log(said[number, trained, labels[trained]]).mean()
         assert bag.history.seen_loss[-1, number] == pytest.approx(told, rel=1e-4)
     assert bag.history.seen_loss[-1].mean() < bag.history.loss[-1].mean(), "dropout makes training rows harder"
-
-
-def test_variants_train_other_heads_in_the_same_bag():
-    variants = (Variant((0.2, 0.3)), Variant((0.0, 0.7), 0.1))
-    examples = folded(*rows())
-    bag = train(examples, plan(variants=variants), seeds=(0, 1, 2))
-    alone = train(examples, plan(), seeds=(0,))
-    assert np.array_equal(bag.out_of_fold[0], alone.out_of_fold[0])
-    moved = [np.abs(bag.weights["bias_1"][bag.heads.index(HeadId(seed, 0))]).mean() for seed in (0, 1, 2)]
-    assert moved[1] < moved[0] / 2
-    assert moved[1] < moved[2] / 2
 
 
 # ---- groups
@@ -142,7 +130,7 @@ def test_a_group_without_a_class_has_no_say_in_it():
     groups = [f"driver{part}" for part in parts]
     bag = train(Examples([features], labels, by_groups(groups, np.ones(len(labels), bool))), plan(10), seeds=(0,))
     lacking = list(dict.fromkeys(groups)).index("driver0")
-    assert np.argwhere(~bag.knows).tolist() == [[lacking, 2]]
+    assert np.argwhere(~bag.seen_classes).tolist() == [[lacking, 2]]
     said, members = bag.predict(features), bag.member_predictions(features)[0]
     assert np.allclose(members.sum(axis=1), 1, atol=1e-5)
     mean = said.mean(axis=0)
@@ -188,9 +176,9 @@ def test_pseudo_labels_teach():
 def test_pseudo_labels_that_dont_fit_say_why():
     features, labels = rows()
     for soft, weight, message in [
-        (np.ones((2, 5, CLASSES)), 1.0, "soft labels of 3 parts and 3 classes"),
+        (np.ones((2, 5, CLASSES)), 1.0, "don't fit 3 parts and 3 classes"),
         (np.ones((3, 5, CLASSES)), 0.0, "weight=0"),
-        (np.ones((3, 6, CLASSES)), 1.0, r"shape \(6, \.\.\.\)"),
+        (np.ones((3, 6, CLASSES)), 1.0, "every copy needs 6 rows of 16 values"),
     ]:
         pseudo = PseudoLabels([features[:5]], soft.astype(np.float32), weight)
         with pytest.raises(TrainingError, match=message):

@@ -221,7 +221,7 @@ def test_what_another_run_replaced_while_one_waited_is_not_worked_on(tmp_path, m
     monkeypatch.setattr(tasks, "folder_lock", after_waiting)
     project.run()
     assert not project.succeeded
-    assert "expected what BuildEnsemble made in this run" in capfd.readouterr().err
+    assert "the results of BuildEnsemble changed during this run" in capfd.readouterr().err
     assert not (project.artifacts / "submission.csv").exists()
     monkeypatch.undo()
     assert project.run() == ["BuildEnsemble", "WriteSubmission"]

@@ -136,7 +136,7 @@ def test_a_users_file_counts_by_its_content(tmp_path: Path, kind: str) -> None:
     path.write_bytes(b"first")
     spec = FeaturesSpec(backbone=str(path)) if kind == "model" else FeaturesSpec(weights=str(path))
     resolved = resolve_weights(spec, Silent())
-    recorded = json.loads(json.dumps(resolved.record()))
+    recorded = json.loads(json.dumps(resolved.record(spec)))
     first = hashlib.sha256(b"first").hexdigest()
     assert (resolved.kind, resolved.path, resolved.digest) == (kind, path, first)
     assert known_digest(spec, None) == known_digest(spec, recorded) == first
@@ -170,7 +170,7 @@ def test_weights_that_are_not_there(setting: str, message: str) -> None:
 
 
 def test_a_model_file_has_its_own_weights(tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match="carries its own weights; got weights='random'"):
+    with pytest.raises(BackboneError, match=r"weights='random' can't be used: .* has its own weights"):
         known_digest(FeaturesSpec(backbone=str(tmp_path / "net.keras"), weights="random"), None)
 
 
@@ -186,10 +186,13 @@ def test_settings_of_backbones_need_no_keras() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (FeaturesSpec(backbone="VGG61"), "got backbone='VGG61'; did you mean VGG1[69] or VGG1[69]"),
-        (FeaturesSpec(backbone="qqq"), "expected a keras.applications network .*; got backbone='qqq'$"),
-        (FeaturesSpec(image_size=31), "at least 32 pixels for VGG16; got image_size=31"),
-        (FeaturesSpec(backbone="xception", image_size=70), "at least 71 pixels for Xception; got image_size=70"),
+        (FeaturesSpec(backbone="VGG61"), "backbone='VGG61' is neither .*; did you mean VGG1[69] or VGG1[69]"),
+        (FeaturesSpec(backbone="qqq"), "backbone='qqq' is neither a keras.applications network nor a .keras file$"),
+        (FeaturesSpec(image_size=31), "image_size=31 is too small: VGG16 needs at least 32 pixels"),
+        (
+            FeaturesSpec(backbone="xception", image_size=70),
+            "image_size=70 is too small: Xception needs at least 71 pixels",
+        ),
     ],
 )
 def test_impossible_backbones_are_known_before_keras_is(spec: FeaturesSpec, message: str) -> None:

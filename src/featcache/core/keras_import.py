@@ -19,6 +19,7 @@ from featcache.errors import SettingsError
 
 _BACKENDS = ("tensorflow", "jax", "torch")
 _PLAIN = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
+_WHOLE = {"max_epochs": None, "max_steps_per_epoch": None}  # limits of `fit`, which older releases don't know
 # What keras.json may say; anything else fails inside Keras' import.
 _VALID: Mapping[str, tuple[str, ...]] = {
     "floatx": ("float16", "float32", "float64"),
@@ -154,8 +155,9 @@ class _ProcessSettings:
     def take(self, config: Any) -> None:
         with self._lock:
             if not self._users:
-                self._kept = {name: getattr(config, name)() for name in _PLAIN}
-                _put(config, _PLAIN)
+                wanted = _PLAIN | {name: value for name, value in _WHOLE.items() if hasattr(config, name)}
+                self._kept = {name: getattr(config, name)() for name in wanted}
+                _put(config, wanted)
             self._users += 1
 
     def leave(self, config: Any) -> None:

@@ -6,7 +6,6 @@ from .listing import (
     list_files as list_files,
     list_images as list_images,
     preview_images as preview_images,
-    reread_images as reread_images,
 )
 from .manifest import Manifest as Manifest, stored_manifest as stored_manifest
 from .pixel_array import (

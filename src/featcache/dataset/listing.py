@@ -84,15 +84,6 @@ def preview_images(spec: DatasetSpec, folder: Path, files: FileStats | None = No
     return _listed(spec, _known_digests(spec, folder), Silent(), files)
 
 
-def reread_images(spec: DatasetSpec) -> Manifest:
-    """Return the manifest that listing gives when every file is read again, whatever its stat; writes nothing.
-
-    Raises:
-        SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
-    """
-    return _listed(spec, DigestCache(), Silent(), None)
-
-
 def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: FileStats | None) -> Manifest:
     source = open_source(spec)
     files = _files(spec) if files is None else files

@@ -76,15 +76,15 @@ def _members(served: ServedBag, features: Any) -> dict[str, Any]:
             model = head_model(served.bag, number)
             name = f"{layer_name}-fold{served.bag.heads[number].fold}"
             heads.append(keras.Model(model.input, model.output, name=name)(inputs))
-        said[member] = _mean(heads, served.bag.knows[numbers], layer_name)
+        said[member] = _mean(heads, served.bag.seen_classes[numbers], layer_name)
     return said
 
 
-def _mean(heads: Sequence[Any], knows: npt.NDArray[np.bool_], name: str) -> Any:
+def _mean(heads: Sequence[Any], seen: npt.NDArray[np.bool_], name: str) -> Any:
     """(b, C), as `Bag.member_predictions`: of each class the mean over the heads that have seen it."""
-    if knows.all():
+    if seen.all():
         return keras.layers.Average(name=name)(heads)
-    shares = knows / np.maximum(knows.sum(axis=0), 1)
+    shares = seen / np.maximum(seen.sum(axis=0), 1)
     mean = ops.sum(ops.stack(heads, axis=1) * ops.convert_to_tensor(shares.astype(np.float32)), axis=1)
     return keras.layers.Identity(name=name)(mean / ops.sum(mean, axis=-1, keepdims=True))
 

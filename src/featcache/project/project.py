@@ -26,9 +26,9 @@ from featcache.training import (
     PSEUDO,
     RECORD_FILE,
     first_round,
+    head_type_settings,
+    head_types,
     member_settings,
-    shape_settings,
-    shapes,
     training_version,
 )
 
@@ -162,13 +162,13 @@ class Project:
 
     def bags(self) -> list[tuple[str, str]]:
         """(tap, shape) of every bag that the settings ask for, tap by tap."""
-        return [(tap.name, shape) for tap in self.settings.features.taps for shape in shapes(self.settings.heads)]
+        return [(tap.name, shape) for tap in self.settings.features.taps for shape in head_types(self.settings.heads)]
 
     def bag(self, tap: str, shape: str) -> Artifact:
         """Heads of one tap and shape: they depend on training rows, that tap's features of all copies, and their settings."""
         taps = [self.tap_keys(copy).get(tap) for copy in range(self.settings.features.copies + 1)]
         rows = self.splits().get("train", {}).get("key")
-        settings: dict[str, Any] = {"Heads": shape_settings(self.settings.heads, shape)}
+        settings: dict[str, Any] = {"Heads": head_type_settings(self.settings.heads, shape)}
         features: dict[str, Any] = {"taps": taps, "rows": rows}
         upstream: dict[str, Any] = {"ExtractFeatures": features}
         if shape.endswith(PSEUDO):

@@ -6,7 +6,7 @@ from .architectures import (
     is_model_file as is_model_file,
     near_names as near_names,
 )
-from .augment_policy import CONVNET_RECIPE as CONVNET_RECIPE, RECIPE as RECIPE, AugmentPolicy as AugmentPolicy
+from .augment_policy import CONVNET_RECIPE as CONVNET_RECIPE, AugmentPolicy as AugmentPolicy
 from .cluster_spec import ALONE as ALONE, LOCAL as LOCAL, ClusterSpec as ClusterSpec
 from .parsing import (
     SECTIONS as SECTIONS,

@@ -1,8 +1,6 @@
 from .convnet.checkpoints import (
     RECORD_FILE as RECORD_FILE,
-    EpochRecord as EpochRecord,
     PartialFolder as PartialFolder,
-    State as State,
     model_path as model_path,
 )
 from .convnet.model import (
@@ -14,14 +12,14 @@ from .convnet.model import (
 from .convnet.plan import (
     CONVNET_VERSION as CONVNET_VERSION,
     ConvNetPlan as ConvNetPlan,
+    TrainingData as TrainingData,
     member_settings as member_settings,
     resolve_convnet as resolve_convnet,
 )
-from .convnet.trainer import Training as Training, train_network as train_network
+from .convnet.trainer import train_network as train_network
 from .folds import FOLD_SEED as FOLD_SEED, assign_folds as assign_folds
-from .heads.bag import Bag as Bag
-from .heads.bag_file import load_bag as load_bag
-from .heads.batches import Examples as Examples, PseudoLabels as PseudoLabels
+from .heads.bag import Bag as Bag, load_bag as load_bag
+from .heads.examples import Examples as Examples, PseudoLabels as PseudoLabels
 from .heads.keras_engine import KerasEngine as KerasEngine, accelerated as accelerated
 from .heads.keras_models import head_model as head_model, save_bag as save_bag
 from .heads.logistic_regression import train_linear as train_linear
@@ -40,9 +38,9 @@ from .heads.presets import (
     PSEUDO as PSEUDO,
     HeadPlan as HeadPlan,
     first_round as first_round,
+    head_type_settings as head_type_settings,
+    head_types as head_types,
     resolve_heads as resolve_heads,
-    shape_settings as shape_settings,
-    shapes as shapes,
     training_version as training_version,
 )
 from .heads.trainer import train_heads as train_heads

@@ -1,4 +1,4 @@
-"""Which fold each training row is scored in: stratified by class, never splitting a group nor copies of one image."""
+"""Which fold each training row is scored in: stratified by class, never splitting a group nor duplicates of one image."""
 
 import warnings
 from collections.abc import Sequence
@@ -30,17 +30,17 @@ def assign_folds(
             other row has a group.
         folds: the number of parts, at least 2.
         seed: decides the shuffling; the same seed, rows and order give the same folds.
-        class_names: what errors call the classes, each of which must have rows; empty: indices, of those that occur.
-        digests: n texts, equal where the images are the same bytes: copies of one image, like rows of one group,
-            share a fold, or what is scored was seen in training. Empty: all images differ.
+        class_names: names for errors, of the classes that must have rows; empty: indices, of those that occur.
+        digests: n texts, equal where the images are the same bytes: duplicates, like rows of one group, share a
+            fold, or rows would be scored that were seen in training. Empty: all images differ.
 
     Returns:
         (n,) int32 in 0..folds-1, or `NO_FOLD`. A class with fewer rows than folds is missing from some folds, and in
         at least two.
 
     Raises:
-        TrainingError: fewer rows or groups than folds, or a class that can't be trained on and scored: no row or one,
-            all rows in one group, or always in one fold.
+        TrainingError: fewer rows or groups than folds, or a class that can't be trained on and scored: less than two
+            different images, all rows in one group, or always in one fold.
 
     Example:
         >>> labels = np.array([0, 0, 1, 1, -1])
@@ -74,17 +74,17 @@ def _column(digests: Sequence[str] | npt.NDArray[np.bytes_]) -> npt.NDArray[np.b
 def _fault(
     labels: npt.NDArray[np.integer], assigned: npt.NDArray[np.int32], folds: int, class_names: Sequence[str]
 ) -> str:
-    """What is wrong with these folds: an empty one, or a class that is in one alone and so untrained when it is scored."""
+    """What is wrong with these folds: one is empty, or has all rows of a class, which is untrained when it is scored."""
     if len(np.unique(assigned)) < folds:
-        return f"expected rows in each fold; the groups are too uneven for folds={folds}: lower [Heads] folds"
-    pairs = np.unique(labels.astype(np.int64) * folds + assigned)  # what occurs of class and fold together
+        return f"a fold has no rows, as the groups are too uneven for folds={folds}: lower [Heads] folds"
+    pairs = np.unique(labels.astype(np.int64) * folds + assigned)  # each class and fold that occur together
     classes, counts = np.unique(pairs // folds, return_counts=True)
     if (counts > 1).all():
         return ""
+    name = _name(class_names, int(classes[counts.argmin()]))
     return (
-        f"expected each class in at least 2 folds, or it is never trained on when it is scored; got folds=1 for class "
-        f"{_name(class_names, int(classes[counts.argmin()]))}, whose images hang together by groups or by copies in "
-        "other classes: add images of it or lower [Heads] folds"
+        f"class {name} is in one fold alone, as its images are joined by groups or by duplicates in other classes: add "
+        "images of it or lower [Heads] folds"
     )
 
 
@@ -120,41 +120,36 @@ def _check(
 ) -> None:
     rows, different = len(labels), len(np.unique(images))
     if not rows:
-        raise TrainingError("expected training rows with a label and a usable image; got rows=0: add some")
+        raise TrainingError("no training row has a label and a usable image: add images")
     if different == 1 < rows:
-        raise TrainingError(f"expected different images; all {rows:,} training images are copies of one: add others")
+        raise TrainingError(f"all {rows:,} training images are duplicates of one: add others")
     if units is not None and (count := len(np.unique(units))) < folds:
-        raise TrainingError(
-            f"expected at least one group a fold; got groups={count}, folds={folds}: "
-            f"add rows of other groups{_or_fewer(count)}"
-        )
+        raise TrainingError(f"groups={count} are less than folds={folds}: add rows of other groups{_or_fewer(count)}")
     if units is not None and (most := int(np.bincount(labels).max())) < folds:
         raise TrainingError(
-            f"expected a class with at least as many rows as folds, to deal out groups; got rows={most}, folds={folds}: "
+            f"no class has more than rows={most}, too few to deal out groups to folds={folds}: "
             f"add images{_or_fewer(most)}"
         )
     for label in range(len(class_names)) if class_names else np.unique(labels).tolist():
         of_class = labels == label
         _check_class(images[of_class], units if units is None else units[of_class], _name(class_names, label))
     if different < folds:
-        copies = f" ({rows:,} with copies of one image)" if rows > different else ""
         raise TrainingError(
-            f"expected at least one labelled row a fold; got rows={different}{copies}, folds={folds}: "
-            f"add images{_or_fewer(different)}"
+            f"different labelled images={different} are less than folds={folds}: add images{_or_fewer(different)}"
         )
 
 
 def _check_class(images: npt.NDArray[np.intp], units: npt.NDArray[np.intp] | None, name: str) -> None:
     if len(np.unique(images)) < 2:
-        copies = f"rows={len(images)}, all of them copies of one image," if len(images) > 1 else f"rows={len(images)}"
+        duplicates = ", all duplicates of one" if len(images) > 1 else ""
         raise TrainingError(
-            f"expected at least 2 usable images of each class, different ones, to train on one and score the other; "
-            f"got {copies} for class {name}: add images of it or remove its folder"
+            f"class {name} has usable images={len(images)}{duplicates}; one is trained on and another scored: add "
+            "images of it or remove its folder"
         )
     if units is not None and len(np.unique(units)) < 2:
         raise TrainingError(
-            f"expected each class in at least 2 groups, or it is never trained on when it is scored; got groups=1 "
-            f"for class {name}: add rows of it from another group or set [Dataset] groups to none"
+            f"class {name} is in one group alone, so never trained on when it is scored: add rows of it from another "
+            "group or set [Dataset] groups to none"
         )
 
 

@@ -1,7 +1,7 @@
-"""The folder of one member's networks, one a fold: what is finished in it is never lost. No Keras.
+"""The folder of one member's convnets, one a fold: a finished fold is never lost. No Keras.
 
-While it is made it is called ``<name>.partial``. There each finished fold has its model and, written after it, its own
-record, and each fold at work a checkpoint. It gets its name when all folds are done.
+Until all folds are done it is called ``<name>.partial``. Each finished fold has its model there and, written after it,
+its record; each fold in training has a checkpoint.
 """
 
 import json
@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,31 +29,59 @@ State = Sequence[npt.NDArray[Any]]
 EpochRecord = Mapping[str, Sequence[float]]
 
 
-class Savable(Protocol):
-    """A Keras model, as far as this module knows it."""
-
-    def save(self, filepath: Path) -> None:
-        """Write the model as one file."""
-
-
 def model_path(folder: Path, fold: int) -> Path:
-    """Where the network that hasn't seen `fold` is."""
+    """Where the convnet that was trained without `fold` is."""
     return folder / f"fold{fold}.keras"
 
 
 def model_paths(folder: Path) -> list[Path]:
-    """The networks in a member's folder, fold by fold."""
+    """The convnets in a member's folder, fold by fold."""
     found = {int(match[1]): path for path in folder.glob("*.keras") if (match := _MODEL.fullmatch(path.name))}
     return [found[fold] for fold in sorted(found)]
 
 
 @dataclass(frozen=True)
-class PartialFolder:
-    """A member's folder while it is made.
+class Checkpoint:
+    """A training that is not finished, as one file: all variables, optimizer included, and the epochs so far.
 
     Attributes:
-        folder: what it will be called.
-        key: what the member must carry; folds of another key are not its own.
+        path: of the file.
+        key: the member's; a checkpoint of another key does not count.
+    """
+
+    path: Path
+    key: str
+
+    def save(self, state: State, history: EpochRecord) -> None:
+        """Replace the file.
+
+        Raises:
+            StorageError: the disk is full, read-only or not permitted.
+        """
+        about = np.array(json.dumps({"key": self.key, "history": history}))
+        arrays = {f"{number:04}": value for number, value in enumerate(state)}
+        with replacing(self.path) as temporary:
+            np.savez(temporary, allow_pickle=False, about=about, **arrays)
+
+    def load(self) -> tuple[list[npt.NDArray[Any]], dict[str, list[float]]] | None:
+        """What `save` wrote; None where there is nothing, or it is damaged."""
+        try:
+            with open(self.path, "rb", opener=regular) as stream, np.load(stream, allow_pickle=False) as archive:
+                about = json.loads(str(archive["about"]))
+                if about["key"] != self.key:
+                    return None
+                return [archive[name] for name in sorted(archive.files) if name != "about"], about["history"]
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            return None
+
+
+@dataclass(frozen=True)
+class PartialFolder:
+    """A member's folder until it is complete.
+
+    Attributes:
+        folder: its final name.
+        key: the member's; folds of another key do not count.
     """
 
     folder: Path
@@ -61,24 +89,28 @@ class PartialFolder:
 
     @property
     def path(self) -> Path:
-        """Where the unfinished work is."""
+        """Its name until then."""
         return self.folder.with_name(self.folder.name + PARTIAL_SUFFIX)
 
     def begin(self, *, fresh: bool) -> None:
-        """Make the folder; `fresh` throws away what an earlier try finished."""
+        """Make the folder; `fresh` removes what an earlier run finished."""
         if fresh:
             shutil.rmtree(self.path, ignore_errors=True)
         self.path.mkdir(parents=True, exist_ok=True)
 
+    def checkpoint(self, fold: int) -> Checkpoint:
+        """The checkpoint of a fold in training."""
+        return Checkpoint(self.path / f"checkpoint{fold}.npz", self.key)
+
     def finished(self, fold: int) -> dict[str, list[float]] | None:
-        """The history of a fold that is done, None for one that isn't."""
+        """The history of a finished fold, None for any other."""
         record: dict[str, Any] = read_json(self._record(fold)) or {}
         model = model_path(self.path, fold)
         sound = record.get("key") == self.key and is_file(model) and model.stat().st_size == record.get("bytes")
         return dict(record["history"]) if sound else None
 
-    def finish(self, fold: int, model: Savable, history: EpochRecord) -> None:
-        """Keep a fold's network; only its record, written last, makes it count.
+    def finish(self, fold: int, model: Any, history: EpochRecord) -> None:
+        """Store a fold's Keras model; it counts once its record, written last, is there.
 
         Raises:
             StorageError: the disk is full, read-only or not permitted.
@@ -87,39 +119,10 @@ class PartialFolder:
         with replacing(path) as temporary:
             model.save(temporary)
         write_json(self._record(fold), {"key": self.key, "bytes": path.stat().st_size, "history": history})
-        self._checkpoint(fold).unlink(missing_ok=True)
-
-    def keep(self, fold: int, state: State, history: EpochRecord) -> None:
-        """Replace the fold's checkpoint by its state now.
-
-        Raises:
-            StorageError: the disk is full, read-only or not permitted.
-        """
-        about = json.dumps({"key": self.key, "fold": fold, "history": history})
-        with replacing(self._checkpoint(fold)) as temporary:
-            np.savez(
-                temporary,
-                allow_pickle=False,
-                about=np.array(about),
-                **{f"{i:04}": value for i, value in enumerate(state)},
-            )
-
-    def kept(self, fold: int) -> tuple[list[npt.NDArray[Any]], dict[str, list[float]]] | None:
-        """The state and history that `keep` left of this fold; None where there is none, or it is damaged."""
-        try:
-            with (
-                open(self._checkpoint(fold), "rb", opener=regular) as stream,
-                np.load(stream, allow_pickle=False) as archive,
-            ):
-                about = json.loads(str(archive["about"]))
-                if (about["key"], about["fold"]) != (self.key, fold):
-                    return None
-                return [archive[name] for name in sorted(archive.files) if name != "about"], about["history"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
+        self.checkpoint(fold).path.unlink(missing_ok=True)
 
     def publish(self, record: Mapping[str, object], out_of_fold: Predictions) -> None:
-        """Add out-of-fold predictions and the record, and give the folder its name, replacing what has it.
+        """Add out-of-fold predictions and the record, and rename the folder, replacing an older one.
 
         Raises:
             StorageError: the disk is full, read-only or not permitted.
@@ -136,6 +139,3 @@ class PartialFolder:
 
     def _record(self, fold: int) -> Path:
         return self.path / f"fold{fold}.json"
-
-    def _checkpoint(self, fold: int) -> Path:
-        return self.path / f"checkpoint{fold}.npz"

@@ -1,4 +1,4 @@
-"""The small convolutional network: building it, loading it, predicting with it. [Keras].
+"""The convnet, a small convolutional network: building it, loading it, predicting with it. [Keras].
 
 3x3 convolutions without padding, batch normalisation over the channels: ``conv 32, BN, conv 32, max-pool, BN, conv 64,
 BN, conv 64, max-pool, flatten, BN, dense 512, BN, dropout 0.5, softmax``, relu throughout. With 28x28 grey images and 10
@@ -65,7 +65,7 @@ def build_convnet(
     *,
     training: bool = False,
 ) -> keras.Model:
-    """Build the network with fresh weights, drawn from `seed` alone.
+    """Build the convnet with fresh weights, drawn from `seed` alone.
 
     Args:
         plan: image size, channels and classes.
@@ -119,20 +119,20 @@ def _layers(plan: ConvNetPlan, seed: int, momentum: float, *, training: bool) ->
 
 
 def load_networks(folder: Path) -> list[keras.Model]:
-    """Return a member's networks, one a fold, as `TrainConvNets` left them in `folder`.
+    """Return a member's convnets, one a fold, from its `folder`.
 
     Raises:
         CacheFormatError: there are none, or one is damaged.
     """
     paths = model_paths(folder)
     if not paths:
-        raise CacheFormatError(f"{folder}: expected networks, fold0.keras and so on; got none: run TrainConvNets")
+        raise CacheFormatError(f"{folder} has no convnets, fold0.keras and so on: run TrainConvNets")
     return [load_network(path) for path in paths]
 
 
 @plain_keras()
 def load_network(path: Path) -> keras.Model:
-    """Return one network, (b, size, size, channels) of 0 to 255 -> (b, C) probabilities.
+    """Return one convnet, (b, size, size, channels) of 0 to 255 -> (b, C) probabilities.
 
     Raises:
         CacheFormatError: it is absent or damaged.
@@ -141,14 +141,14 @@ def load_network(path: Path) -> keras.Model:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
-        raise CacheFormatError(f"{path}: expected a network; {reason}: run TrainConvNets with --rerun") from error
+        raise CacheFormatError(f"{path} is damaged: {reason}: run TrainConvNets with --rerun") from error
 
 
 @plain_keras()
 def predict_convnet(
     models: Sequence[keras.Model], images: Images, rows: npt.NDArray[np.int64] | None = None
 ) -> Float32s:
-    """Return (n, C) float32: the mean of what the networks say of `images`.
+    """Return (n, C) float32: the mean of the convnets' predictions of `images`.
 
     Args:
         models: at least one, such as a member's from `load_networks`.
@@ -160,7 +160,7 @@ def predict_convnet(
     """
     expected = tuple(models[0].input_shape[1:])
     if tuple(images.shape[1:]) != expected:
-        raise TrainingError(f"expected images of shape {expected}; got shape={tuple(images.shape[1:])}")
+        raise TrainingError(f"images of shape={tuple(images.shape[1:])} don't fit a convnet that takes {expected}")
     rows = np.arange(len(images)) if rows is None else rows
     probabilities = np.empty((len(rows), models[0].output_shape[1]), np.float32)
     for start in range(0, len(rows), PREDICT_BATCH):
@@ -168,6 +168,6 @@ def predict_convnet(
         block = np.zeros((PREDICT_BATCH, *expected), np.float32)  # one shape, one graph
         block[: len(part)] = images[part]
         # called as it is: TensorFlow would compile `model.predict` by XLA, which is slower on a CPU
-        said = [keras.ops.convert_to_numpy(model(block, training=False)).astype(np.float64) for model in models]
-        probabilities[start : start + len(part)] = np.mean(said, axis=0)[: len(part)]
+        outputs = [keras.ops.convert_to_numpy(model(block, training=False)).astype(np.float64) for model in models]
+        probabilities[start : start + len(part)] = np.mean(outputs, axis=0)[: len(part)]
     return probabilities

@@ -1,4 +1,4 @@
-"""How a small convolutional network is trained: the settings, resolved for the rows at hand. NumPy only."""
+"""How a convnet is trained: the settings resolved for the training rows, and what each epoch draws. NumPy only."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ _RATE, _STEPS, _FEWEST, _MOST = 3e-3, 600, 12, 60  # of the default schedule: st
 
 @dataclass(frozen=True)
 class ConvNetPlan:
-    """Everything that decides what a network becomes, beside its seed, its fold and the rows.
+    """Everything that decides what a convnet becomes, besides its seed, its fold and the rows.
 
     Attributes:
         image_size: side of the images in pixels.
@@ -24,7 +24,7 @@ class ConvNetPlan:
         schedule: learning rates and epochs, in order.
         batch_size: rows a step.
         precision: ``float32`` or ``bfloat16``, what the training steps compute in; predictions are float32.
-        policy: how far an image is changed, anew in each epoch.
+        policy: how far an image is changed, differently in each epoch.
     """
 
     image_size: int
@@ -50,7 +50,7 @@ class ConvNetPlan:
 
 
 def member_settings(spec: ConvNetSpec, seed: int, folds: int) -> dict[str, dict[str, object]]:
-    """Return what of the settings decides one member, section by section, for its key: not how many members there are."""
+    """Return the settings that decide one member, by section, for its key: not how many members there are."""
     own = {name: value for name, value in asdict(spec).items() if name != "members"}
     return {"ConvNet": {"seed": seed, **own}, "Heads": {"folds": folds}}
 
@@ -72,12 +72,40 @@ def resolve_convnet(spec: ConvNetSpec, rows: int, channels: int, classes: int, p
 
 
 @dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What the convnets of all folds are trained on.
+
+    Attributes:
+        images: (n, size, size, channels) uint8; memory-mapped ones stay on the disk.
+        labels: (n,) int32 class indices.
+        folds: (n,) int32; -1 for rows that are neither trained nor scored on.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int32]
+    folds: npt.NDArray[np.int32]
+
+    @property
+    def fold_numbers(self) -> list[int]:
+        """All folds, in ascending order."""
+        return [int(fold) for fold in np.unique(self.folds) if fold >= 0]
+
+    def held_out(self, fold: int) -> npt.NDArray[np.int64]:
+        """The rows of `fold`."""
+        return np.flatnonzero(self.folds == fold)
+
+    def trained(self, fold: int) -> npt.NDArray[np.int64]:
+        """The rows of all other folds."""
+        return np.flatnonzero((self.folds >= 0) & (self.folds != fold))
+
+
+@dataclass(frozen=True, eq=False)
 class Epoch:
-    """One epoch of one network: its rows in their order, and each row's map. A pure function of seed, fold and number.
+    """The draws of one epoch.
 
     Attributes:
         order: (steps, b) int64, rows of the training split.
-        maps: (steps, b, 8) float32, result's pixel to image's pixel, see `featcache.dataset.augmentation.affine_maps`.
+        maps: (steps, b, 8) float32, result's pixel to image's pixel, see `featcache.dataset.affine_maps`.
         dropout_seed: seeds the epoch's dropout masks.
     """
 
@@ -87,15 +115,7 @@ class Epoch:
 
 
 def draw_epoch(plan: ConvNetPlan, rows: npt.NDArray[np.int64], seed: int, fold: int, number: int) -> Epoch:
-    """Draw epoch `number`, from 0, of the network that is seeded `seed` and hasn't seen `fold`.
-
-    Args:
-        plan: batch size, image size and policy.
-        rows: (r,) int64, the rows that it is trained on.
-        seed: the member's.
-        fold: the fold that is left out.
-        number: of the epoch.
-    """
+    """Draw epoch `number`, from 0, of the convnet that is trained on `rows` (r,), a function of the arguments alone."""
     generator = np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, fold, number])))
     steps = len(rows) // plan.batch_size
     order = generator.permutation(rows)[: steps * plan.batch_size].reshape(steps, plan.batch_size)

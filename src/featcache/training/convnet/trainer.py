@@ -1,171 +1,205 @@
-"""Training one small convolutional network, on all folds but its own. [Keras].
+"""Training one convnet on all folds but one, by Keras' `fit`. [Keras].
 
-An epoch's rows, their augmentation and the dropout masks are drawn from member, fold and epoch alone, so training that
-goes on from a checkpoint comes out as if it had never stopped.
+Rows, augmentation and dropout masks of an epoch are drawn from member, fold and epoch alone, and a step's learning rate
+follows from its number: a training that resumes from a checkpoint ends with the same weights as one that never stopped.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
 from featcache.core.keras_import import plain_keras
-from featcache.errors import CacheMismatchError, TrainingError
+from featcache.core.progress import Progress, Silent
+from featcache.errors import TrainingError
 from featcache.settings import rates
-from featcache.training.convnet.checkpoints import EpochRecord, State
-from featcache.training.convnet.model import Images, build_convnet, predict_convnet
-from featcache.training.convnet.plan import ConvNetPlan, draw_epoch
+from featcache.training.convnet.checkpoints import Checkpoint, EpochRecord
+from featcache.training.convnet.model import PREDICT_BATCH, Images, build_convnet
+from featcache.training.convnet.plan import ConvNetPlan, TrainingData, draw_epoch
 
-_WATCHED = 2000  # rows of its own fold that a network is scored on after each epoch
-_HISTORY = ("loss", "accuracy", "fold_loss", "fold_accuracy")
-
-
-@dataclass(frozen=True, eq=False)
-class Network:
-    """A trained network.
-
-    Attributes:
-        model: in float32, ending in probabilities.
-        history: ``loss``, ``accuracy`` (of the training batches, dropout and augmentation included), ``fold_loss``,
-            ``fold_accuracy`` (of at most `_WATCHED` rows of the fold that it hasn't seen), one value an epoch.
-    """
-
-    model: keras.Model
-    history: EpochRecord
-
-
-@dataclass(frozen=True, eq=False)
-class Training:
-    """What a network is trained on.
-
-    Attributes:
-        images: (n, size, size, channels) uint8, all rows; memory-mapped ones stay on the disk.
-        labels: (n,) class indices.
-        own: (r,) int64, the rows to train on.
-        held_out: (f,) int64, the usable rows of the fold that it must not see.
-        seed: the member's.
-        fold: the held-out fold's number.
-    """
-
-    images: Images
-    labels: npt.NDArray[np.integer]
-    own: npt.NDArray[np.int64]
-    held_out: npt.NDArray[np.int64]
-    seed: int
-    fold: int
+_SCORED_ROWS = 2000  # of the fold that is left out, after each epoch
+_BLOCK_ROWS = 64  # images that are summed up at a time
+_CHECKPOINT_SECONDS = 20.0  # epochs that took less are sooner trained again than written
+# name in records -> in Keras' logs
+_HISTORY = {"loss": "loss", "accuracy": "accuracy", "fold_loss": "val_loss", "fold_accuracy": "val_accuracy"}
 
 
 @plain_keras()
 def train_network(
     plan: ConvNetPlan,
-    training: Training,
-    begun: tuple[State, EpochRecord] | None = None,
-    after_epoch: Callable[[Callable[[], State], EpochRecord], None] = lambda state, history: None,
-) -> Network:
-    """Train one network.
+    data: TrainingData,
+    seed: int,
+    fold: int,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress | None = None,
+) -> tuple[keras.Model, EpochRecord]:
+    """Train one convnet.
 
     Args:
         plan: from `featcache.training.convnet.plan.resolve_convnet`.
-        training: rows, seed and fold.
-        begun: state and history as `after_epoch` got them, to go on from there; what comes out is the same.
-        after_epoch: is called with a function that returns the state, and the history so far.
+        data: the rows of all folds.
+        seed: the member's.
+        fold: the fold that it must not see.
+        checkpoint: where training resumes from, if there is anything, and is saved to; None: neither.
+        progress: counts epochs, those before the checkpoint included.
+
+    Returns:
+        The convnet, in float32 and ending in probabilities, and one value an epoch of ``loss``, ``accuracy`` (of the
+        training batches, with dropout and augmentation), ``fold_loss`` and ``fold_accuracy`` (of at most
+        `_SCORED_ROWS` rows of `fold`).
 
     Raises:
-        CacheMismatchError: `begun` is of another network, such as another release of Keras builds; nothing was trained.
         TrainingError: fewer than 2 rows to train on, or the loss became NaN or infinite.
+        StorageError: a checkpoint could not be written.
     """
-    learner = _learner(plan, training)
-    judge = build_convnet(plan, *statistics(training.images, training.own))
-    variables = [*learner.weights, *learner.optimizer.variables]
-    history: dict[str, list[float]] = {name: [] for name in _HISTORY}
-    if begun is not None:
-        _check_begun([tuple(variable.shape) for variable in variables], *begun)
-        for variable, stored in zip(variables, begun[0], strict=True):
-            variable.assign(stored)
-        history = {name: list(values) for name, values in begun[1].items()}
-    watched = training.held_out[:: -(-len(training.held_out) // _WATCHED)]
-
-    def state() -> State:
-        return [np.asarray(keras.ops.convert_to_numpy(variable)) for variable in variables]
-
-    for number in range(len(history["loss"]), plan.epochs):
-        trained = _train_epoch(plan, training, learner, number)
-        judge.set_weights(learner.get_weights())
-        scores = _scores(judge, training.images, training.labels, watched)
-        for name, value in zip(_HISTORY, (*trained, *scores), strict=True):
-            history[name].append(value)
-        after_epoch(state, history)
-    judge.set_weights(learner.get_weights())
-    return Network(judge, history)
-
-
-def _check_begun(shapes: list[tuple[int, ...]], state: State, history: EpochRecord) -> None:
-    if shapes != [value.shape for value in state] or set(history) != set(_HISTORY):
-        got = f"{len(state)} variables, {', '.join(sorted(history))}"
-        raise CacheMismatchError(f"expected a checkpoint of {len(shapes)} variables of this network; got {got}")
-
-
-def _learner(plan: ConvNetPlan, training: Training) -> keras.Model:
-    """The network as it is trained, with fresh weights."""
-    if len(training.own) < 2:
+    progress, rows = progress or Silent(), data.trained(fold)
+    if len(rows) < 2:
         raise TrainingError(
-            f"expected at least 2 rows to train on beside fold {training.fold}; got rows={len(training.own)}: "
-            "add images or lower [Heads] folds"
+            f"rows={len(rows)} besides fold {fold} are too few to train on: add images or lower [Heads] folds"
         )
-    seed = int(np.random.SeedSequence([training.seed, training.fold]).generate_state(1)[0])
-    momentum = plan.momentum(len(training.own) // plan.batch_size)
-    learner = build_convnet(plan, *statistics(training.images, training.own), seed, momentum, training=True)
-    optimizer = keras.optimizers.Adam()
-    optimizer.build(learner.trainable_variables)
+    moments = channel_statistics(data.images, rows)
+    model = _compiled(plan, moments, len(rows) // plan.batch_size, seed, fold)
+    training = _Training(_Batches(plan, data, rows, seed, fold), plan, checkpoint, progress)
+    training.resume(model)
+    held_out = data.held_out(fold)
+    scored = held_out[:: -(-len(held_out) // _SCORED_ROWS)]
+    model.fit(
+        training.batches,
+        epochs=plan.epochs,
+        initial_epoch=training.epochs,
+        validation_data=(data.images[scored], data.labels[scored]),
+        validation_batch_size=PREDICT_BATCH,
+        callbacks=[training],
+        shuffle=False,  # the batches are in their order already
+        verbose=0,
+    )
+    trained = build_convnet(plan, *moments)
+    trained.set_weights(model.get_weights())
+    return trained, training.history
+
+
+def _compiled(
+    plan: ConvNetPlan, moments: tuple[list[float], list[float]], steps: int, seed: int, fold: int
+) -> keras.Model:
+    """The convnet as it is trained, `steps` an epoch, with fresh weights."""
+    initial = int(np.random.SeedSequence([seed, fold]).generate_state(1)[0])
+    model = build_convnet(plan, *moments, initial, plan.momentum(steps), training=True)
+    paces = [rate for epoch in range(plan.epochs) for rate in rates(plan.schedule, epoch, steps)]
+    optimizer = keras.optimizers.Adam(_Rates(paces))
+    optimizer.build(model.trainable_variables)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # compiled by XLA, which is what Keras would do, steps take longer on a CPU
+    # with XLA, Keras' choice, steps take four times as long on a CPU
     jit = False if keras.backend.backend() == "tensorflow" else "auto"
-    learner.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit)
-    return learner
+    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit)
+    return model
 
 
-def _train_epoch(plan: ConvNetPlan, training: Training, learner: keras.Model, number: int) -> tuple[float, float]:
-    """Mean loss and accuracy of one epoch's batches."""
-    epoch = draw_epoch(plan, training.own, training.seed, training.fold, number)
-    state = learner.get_layer("dropout").seed_generator.state
-    state.assign(np.array([epoch.dropout_seed, 0], keras.backend.standardize_dtype(state.dtype)))
-    told = []
-    for rate, rows, maps in zip(rates(plan.schedule, number, len(epoch.order)), epoch.order, epoch.maps, strict=True):
-        learner.optimizer.learning_rate.assign(rate)
-        images = keras.ops.image.affine_transform(
-            training.images[rows].astype(np.float32), maps, "bilinear", "nearest", data_format="channels_last"
+class _Rates(keras.optimizers.schedules.LearningRateSchedule):
+    """The learning rate of each step of a training."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self._values = np.array(values, np.float32)
+
+    def __call__(self, step: Any) -> Any:
+        return keras.ops.take(self._values, step)
+
+
+class _Batches(keras.utils.PyDataset):
+    """The augmented batches of one epoch."""
+
+    def __init__(
+        self, plan: ConvNetPlan, data: TrainingData, rows: npt.NDArray[np.int64], seed: int, fold: int
+    ) -> None:
+        super().__init__()
+        self.fold, self.name = fold, f"fold {fold} of convnet/seed{seed}"
+        self._data, self._drawn_from = data, (plan, rows, seed, fold)
+        self.draw(0)
+
+    def draw(self, number: int) -> None:
+        """Make them those of epoch `number`."""
+        self.epoch = draw_epoch(*self._drawn_from, number)
+
+    def __len__(self) -> int:
+        return len(self.epoch.order)
+
+    def __getitem__(self, step: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+        rows = self.epoch.order[step]
+        images = self._data.images[rows].astype(np.float32)
+        moved = keras.ops.image.affine_transform(
+            images, self.epoch.maps[step], "bilinear", "nearest", data_format="channels_last"
         )
-        learner.reset_metrics()  # some releases of Keras do it themselves, others go on averaging
-        now = learner.train_on_batch(images, training.labels[rows].astype(np.int32), return_dict=True)
-        told.append((float(now["loss"]), float(now["accuracy"])))
-    loss, accuracy = np.mean(told, axis=0).tolist()
-    if not math.isfinite(loss):
-        schedule = ", ".join(map(str, plan.schedule))
-        raise TrainingError(
-            f"the loss became {loss} in epoch {number + 1} of {schedule}: lower the rates of [ConvNet] schedule"
-        )
-    return loss, accuracy
+        return keras.ops.convert_to_numpy(moved), self._data.labels[rows]
 
 
-def statistics(images: Images, rows: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:
+class _Training(keras.callbacks.Callback):
+    """Gives each epoch its rows and dropout masks, and keeps the history and the checkpoint."""
+
+    def __init__(self, batches: _Batches, plan: ConvNetPlan, checkpoint: Checkpoint | None, progress: Progress) -> None:
+        super().__init__()
+        self.batches, self._plan, self._checkpoint, self._progress = batches, plan, checkpoint, progress
+        self.history: dict[str, list[float]] = {name: [] for name in _HISTORY}
+        self._written = time.perf_counter()
+
+    @property
+    def epochs(self) -> int:
+        """How many are done."""
+        return len(self.history["loss"])
+
+    def resume(self, model: keras.Model) -> None:
+        """Take variables and history from the checkpoint; one of other variables is ignored with a notice."""
+        found = self._checkpoint.load() if self._checkpoint else None
+        if found is None:
+            return
+        (state, history), variables = found, _variables(model)
+        if [value.shape for value in state] != [tuple(each.shape) for each in variables] or set(history) != {*_HISTORY}:
+            self._progress.notice(
+                f"{self.batches.name} starts again: its checkpoint is of another network (Keras was changed?)"
+            )
+            return
+        for variable, value in zip(variables, state, strict=True):
+            variable.assign(value)
+        self.history = history
+        self._progress.advance(self.epochs)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Draw the epoch."""
+        self.batches.draw(epoch)
+        state = self.model.get_layer("dropout").seed_generator.state
+        state.assign(np.array([self.batches.epoch.dropout_seed, 0], keras.backend.standardize_dtype(state.dtype)))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        """Note the scores; save a checkpoint now and then."""
+        if not math.isfinite(logs["loss"]):
+            schedule = ", ".join(map(str, self._plan.schedule))
+            raise TrainingError(
+                f"the loss became {logs['loss']} in epoch {epoch + 1} of {schedule}: lower the rates of [ConvNet] schedule"
+            )
+        for name, log in _HISTORY.items():
+            self.history[name].append(float(logs[log]))
+        loss, fold_loss = self.history["loss"][-1], self.history["fold_loss"][-1]
+        self._progress.advance(1, f"fold {self.batches.fold}: loss {loss:.3f}, out of fold {fold_loss:.3f}")
+        due = time.perf_counter() - self._written > _CHECKPOINT_SECONDS and self.epochs < self._plan.epochs
+        if self._checkpoint and due:
+            state = [np.asarray(keras.ops.convert_to_numpy(each)) for each in _variables(self.model)]
+            self._checkpoint.save(state, self.history)
+            self._written = time.perf_counter()
+
+
+def _variables(model: keras.Model) -> list[Any]:
+    return [*model.weights, *model.optimizer.variables]
+
+
+def channel_statistics(images: Images, rows: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel over `rows` of `images`, 0 to 255, exact whatever the order."""
-    counts = np.zeros((images.shape[-1], 256), np.int64)
-    for start in range(0, len(rows), 4096):
-        block = images[rows[start : start + 4096]]
-        for channel in range(images.shape[-1]):
-            counts[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
-    values = np.arange(256)
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    mean = shares @ values
-    return mean.tolist(), np.sqrt(shares @ values**2 - mean**2).tolist()
-
-
-def _scores(
-    model: keras.Model, images: Images, labels: npt.NDArray[np.integer], rows: npt.NDArray[np.int64]
-) -> tuple[float, float]:
-    said = predict_convnet([model], images, rows)
-    chosen = said[np.arange(len(rows)), labels[rows]]
-    return float(-np.log(np.maximum(chosen, 1e-7)).mean()), float((said.argmax(axis=1) == labels[rows]).mean())
+    total = squares = np.zeros(images.shape[-1], np.int64)
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = images[rows[start : start + _BLOCK_ROWS]].astype(np.int64)
+        total = total + block.sum(axis=(0, 1, 2))
+        squares = squares + np.square(block).sum(axis=(0, 1, 2))
+    pixels = len(rows) * images.shape[1] * images.shape[2]
+    mean = total / pixels
+    return mean.tolist(), np.sqrt(np.maximum(squares / pixels - mean**2, 0)).tolist()

@@ -1,26 +1,25 @@
-"""A bag of trained heads as stacked arrays: prediction and batch statistics. NumPy only.
+"""A bag of trained heads: its predictions, and its file. NumPy only."""
 
-The weights of all heads stand in arrays with a leading head axis, by these names (L hidden layers, then the softmax):
-``input_mean, input_variance (H, F)`` where inputs are standardised; per dense layer l ``kernel_l (H, in, out)`` and
-``bias_l (H, out)``; per hidden layer ``gamma_l, beta_l, mean_l, variance_l (H, out)``.
-"""
-
-from collections.abc import Collection, Iterator, Sequence
+import json
+import zipfile
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.errors import TrainingError
-from featcache.training.heads.partition import Partition
+from featcache.core.paths import regular
+from featcache.errors import CacheFormatError, TrainingError
+from featcache.settings import Phase
+from featcache.training.heads.forward import Float32s, Weights, blocks, forward, normalize
 from featcache.training.heads.presets import HeadPlan
 
-Float32s = npt.NDArray[np.float32]
-Weights = dict[str, Float32s]
-
-EPSILON = 1e-3  # what Keras' BatchNormalization adds to the variance
-_BLOCK_VALUES = 4_000_000  # about 16 MB of float32 at a time
+BAG_FILE = "bag.npz"
+RECORD_FILE = "bag.json"
+_SCHEMA = 2
+_STORED_NAMES = {"best_epoch": "kept"}  # what fields of `History` are called in files
 
 
 @dataclass(frozen=True, order=True)
@@ -37,19 +36,19 @@ class HeadId:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """What each epoch left behind, (epochs, H) float32 each, but for `kept`.
+    """Scores of each epoch, (epochs, H) float32 each, but for `best_epoch`.
 
     Attributes:
         loss: mean loss over the epoch's training batches, as the weights were at each step: with dropout, and with
             label smoothing where there is any.
-        accuracy: the share of those rows told right.
+        accuracy: the share of those rows that are classified correctly.
         seen_loss: mean cross-entropy after the epoch, without dropout, on some of the plain training rows
-            (`featcache.training.heads.evaluation.SEEN_ROWS`): what to hold against `fold_loss`.
-        seen_accuracy: the share of them told right.
+            (`featcache.training.heads.evaluation.SEEN_ROWS`): what to compare `fold_loss` with.
+        seen_accuracy: the accuracy on them.
         fold_loss: mean cross-entropy after the epoch, without dropout, on rows of the head's own fold, or of other
             groups.
-        fold_accuracy: the share of them told right.
-        kept: (H,) int32, the epoch whose weights the head has, from 0.
+        fold_accuracy: the accuracy on them.
+        best_epoch: (H,) int32, the epoch whose weights the head has, from 0.
     """
 
     loss: Float32s
@@ -58,7 +57,7 @@ class History:
     seen_accuracy: Float32s
     fold_loss: Float32s
     fold_accuracy: Float32s
-    kept: npt.NDArray[np.int32]
+    best_epoch: npt.NDArray[np.int32]
 
     def mappings(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays by name."""
@@ -73,8 +72,8 @@ class Bag:
         plan: how they were trained.
         tap_shape: (h, w, c) or (c,): one row's features before they are flattened.
         heads: H ids, seed by seed, fold by fold.
-        weights: the stacked weights, see above.
-        knows: (H, C) bool, whether the head was trained on any row of the class.
+        weights: the stacked weights, see `featcache.training.heads.forward`.
+        seen_classes: (H, C) bool, whether the head was trained on any row of the class.
         history: the epochs.
     """
 
@@ -82,7 +81,7 @@ class Bag:
     tap_shape: tuple[int, ...]
     heads: tuple[HeadId, ...]
     weights: Weights
-    knows: npt.NDArray[np.bool_]
+    seen_classes: npt.NDArray[np.bool_]
     history: History = field(repr=False)
 
     @property
@@ -98,7 +97,7 @@ class Bag:
             self.tap_shape,
             tuple(self.heads[number] for number in heads),
             {name: array[heads] for name, array in self.weights.items()},
-            self.knows[heads],
+            self.seen_classes[heads],
             History(**{name: array[..., heads] for name, array in self.history.mappings().items()}),
         )
 
@@ -109,55 +108,48 @@ class Bag:
             TrainingError: the features have another shape than those trained on.
         """
         probabilities = np.empty((len(self.heads), len(features), self.plan.classes), np.float32)
-        for start, said in self._said(features):
-            probabilities[:, start : start + said.shape[1]] = said
+        for rows, block in self._parts(features):
+            probabilities[:, rows] = block
         return probabilities
 
     def member_predictions(self, features: npt.NDArray[Any]) -> Float32s:
         """Return (seeds, n, C) float32: the mean over each seed's heads, one of each fold or group.
 
-        Where some heads have never seen a class, its probability is the mean over those that have, and all are brought
-        to the sum 1 again.
+        The probability of a class that some heads have never seen is the mean over the others, and all are brought to
+        the sum 1 again.
 
         Raises:
             TrainingError: the features have another shape than those trained on.
         """
         means = np.empty((len(self.seeds), len(features), self.plan.classes), np.float32)
-        for rows, said in self.member_parts(features):
-            means[:, rows] = said
+        for rows, block in self.member_parts(features):
+            means[:, rows] = block
         return means
 
     def member_parts(self, features: npt.NDArray[Any]) -> Iterator[tuple[slice, Float32s]]:
-        """Yield (rows, (seeds, b, C)): what `member_predictions` returns, a part of the rows after the other.
-
-        Raises:
-            TrainingError: the features have another shape than those trained on.
-        """
+        """Yield (rows, (seeds, b, C)): what `member_predictions` returns, some rows at a time."""
         by_seed = [[i for i, head in enumerate(self.heads) if head.seed == seed] for seed in self.seeds]
-        for start, said in self._said(features):  # what every head says of every row would be many times as much
-            means = np.stack([self._mean(said[heads], self.knows[heads]) for heads in by_seed])
-            yield slice(start, start + said.shape[1]), means
+        for rows, block in self._parts(features):  # every head's predictions of all rows would be many times as much
+            yield rows, np.stack([self._mean(block[heads], self.seen_classes[heads]) for heads in by_seed])
 
-    def _said(self, features: npt.NDArray[Any]) -> Iterator[tuple[int, Float32s]]:
-        """Yield (first row, (H, b, C) float32) of all rows."""
+    def _parts(self, features: npt.NDArray[Any]) -> Iterator[tuple[slice, Float32s]]:
+        """Yield (rows, (H, b, C) float32) over all rows."""
         if tuple(features.shape[1:]) != self.tap_shape:
             raise TrainingError(
-                f"expected features of the shape that the heads were trained on, {self.tap_shape}; "
-                f"got shape={tuple(features.shape[1:])}: train the heads again"
+                f"features of shape={tuple(features.shape[1:])} don't fit heads that were trained on "
+                f"{self.tap_shape}: train the heads again"
             )
-        for start, block in blocks(features, self._width()):
-            yield start, forward(self.weights, block, len(self.plan.hidden))
+        width = self.plan.features + len(self.heads) * max((*self.plan.hidden, self.plan.classes))
+        for start, block in blocks(features, width):
+            yield slice(start, start + len(block)), forward(self.weights, block, len(self.plan.hidden))
 
     @staticmethod
-    def _mean(probabilities: Float32s, knows: npt.NDArray[np.bool_]) -> Float32s:
-        if knows.all():
+    def _mean(probabilities: Float32s, seen: npt.NDArray[np.bool_]) -> Float32s:
+        if seen.all():
             mean: Float32s = probabilities.mean(axis=0, dtype=np.float64).astype(np.float32)
             return mean
-        shares = knows / np.maximum(knows.sum(axis=0), 1)
+        shares = seen / np.maximum(seen.sum(axis=0), 1)
         return normalize(np.einsum("hnc,hc->nc", probabilities, shares))
-
-    def _width(self) -> int:
-        return self.plan.features + len(self.heads) * max((*self.plan.hidden, self.plan.classes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,99 +164,44 @@ class TrainedBag(Bag):
     out_of_fold: Float32s
 
 
-def blocks(features: npt.NDArray[Any], width: int) -> Iterator[tuple[int, Float32s]]:
-    """Yield (first row, (b, F) float32) over all rows; `width` values a row are expected to be alive at once."""
-    rows = max(1, _BLOCK_VALUES // width)
-    for start in range(0, len(features), rows):
-        block = np.asarray(features[start : start + rows])
-        yield start, as_float32(block.reshape(len(block), -1))
+def write_bag(bag: Bag, path: Path) -> None:
+    """Write the bag's arrays as one NumPy archive; the same bag gives the same bytes."""
+    plan = {**bag.plan.settings(), "tap_shape": list(bag.tap_shape)}
+    header = {"schema": _SCHEMA, "plan": plan, "heads": [[head.seed, head.fold] for head in bag.heads]}
+    arrays: dict[str, npt.NDArray[Any]] = {f"weights/{name}": array for name, array in bag.weights.items()}
+    arrays |= {f"history/{_STORED_NAMES.get(name, name)}": array for name, array in bag.history.mappings().items()}
+    text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
+    np.savez(path, allow_pickle=False, header=text, knows=bag.seen_classes, **arrays)
 
 
-def as_float32(values: npt.NDArray[Any], out: Float32s | None = None) -> Float32s:
-    """Return a float32 array of its own, or `out`; from finite float16 in a fifth of the time of NumPy's conversion."""
-    floats = np.empty(values.shape, np.float32) if out is None else out
-    if values.dtype != np.float16:
-        np.copyto(floats, values, casting="same_kind")
-        return floats
-    # sign and exponent go to float32's places, the sign filling the three bits between, which are cleared; a power of
-    # two then mends the exponent's offset, of subnormal numbers too
-    bits = floats.view(np.int32)
-    np.copyto(bits, values.view(np.int16))
-    bits <<= 13
-    bits &= np.int32(-0x70000001)
-    floats *= np.float32(2.0**112)
-    return floats
+def load_bag(folder: Path) -> Bag:
+    """Read the bag that `featcache.training.heads.keras_models.save_bag` wrote to `folder`.
 
-
-def normalize(probabilities: npt.NDArray[np.floating]) -> Float32s:
-    """(..., C) float32 of sum 1 along the last axis."""
-    shares: Float32s = (probabilities / probabilities.sum(axis=-1, keepdims=True)).astype(np.float32)
-    return shares
-
-
-def forward(weights: Weights, rows: Float32s, layers: int) -> Float32s:
-    """Return (H, b, C) float32: what every head says of the same `rows` (b, F), without dropout."""
-    return _softmax(_dense(weights, layers, _hidden(weights, rows, layers)))
-
-
-def recompute_statistics(
-    weights: Weights, copies: Sequence[npt.NDArray[Any]], heads: Sequence[HeadId], parts: Partition, layers: int
-) -> None:
-    """Set each batch normalisation's mean and variance to those of the head's own rows, in place, without dropout.
-
-    Layer after layer, as what the second one sees depends on the first one's statistics.
-
-    Args:
-        weights: the stacked weights.
-        copies: (n, ...) features each, the same rows in every copy.
-        heads: the H heads.
-        parts: which rows each was trained on.
-        layers: number of hidden layers.
+    Raises:
+        CacheFormatError: there is none, or it is damaged.
     """
-    trained = {part: parts.trained(part) for part in {head.fold for head in heads}}
-    count = np.array([[trained[head.fold].sum() * len(copies)] for head in heads], np.float64)
-    for layer in range(layers):
-        shape = weights[f"mean_{layer}"].shape
-        total, squares = np.zeros(shape), np.zeros(shape)
-        # shifted by the moving mean, so that the difference of two large sums doesn't eat the variance
-        shift = weights[f"mean_{layer}"][:, None, :]
-        for copy in copies:
-            for start, block in blocks(copy, copy[0].size + 3 * shape[0] * shape[1]):
-                active = np.maximum(_dense(weights, layer, _hidden(weights, block, layer)), 0) - shift
-                here = slice(start, start + len(block))
-                share = np.array([trained[head.fold][here] for head in heads], np.float64)[:, None, :]
-                total += (share @ active)[:, 0]
-                squares += (share @ np.square(active))[:, 0]
-        mean = total / count
-        weights[f"mean_{layer}"] = (mean + shift[:, 0]).astype(np.float32)
-        weights[f"variance_{layer}"] = np.maximum(squares / count - mean**2, 0).astype(np.float32)
+    path = folder / BAG_FILE
+    try:
+        with open(path, "rb", opener=regular) as stream, np.load(stream, allow_pickle=False) as archive:
+            header = json.loads(archive["header"].tobytes())
+            others = {"header", "out_of_fold"}  # the latter in older bags
+            arrays = {name: archive[name] for name in archive.files if name not in others}
+        return _bag(header, arrays)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
+        raise CacheFormatError(f"{path} is no sound bag of heads: {error}: run TrainHeads with --rerun") from error
 
 
-def _hidden(weights: Weights, rows: Float32s, layers: int) -> Float32s:
-    """What enters dense layer `layers`: (b, F) as it came for layer 0, else (H, b, width)."""
-    active: Float32s = rows
-    for layer in range(layers):
-        active = np.maximum(_dense(weights, layer, active), 0)
-        scale = weights[f"gamma_{layer}"] / np.sqrt(weights[f"variance_{layer}"] + EPSILON)
-        active *= scale[:, None, :]
-        active += (weights[f"beta_{layer}"] - weights[f"mean_{layer}"] * scale)[:, None, :]
-    return active
-
-
-def _dense(weights: Weights, layer: int, inputs: Float32s) -> Float32s:
-    """(H, b, out) of one dense layer; layer 0 standardises its shared inputs by way of the kernel."""
-    kernel, bias = weights[f"kernel_{layer}"], weights[f"bias_{layer}"]
-    if layer == 0 and "input_mean" in weights:
-        kernel = np.divide(kernel, np.sqrt(weights["input_variance"])[:, :, None], dtype=np.float32)
-        shift: Float32s = np.matmul(weights["input_mean"][:, None, :], kernel)
-        bias = np.subtract(bias, shift[:, 0], dtype=np.float32)
-    outputs: Float32s = np.matmul(inputs, kernel)
-    outputs += bias[:, None, :]
-    return outputs
-
-
-def _softmax(logits: Float32s) -> Float32s:
-    logits -= logits.max(axis=-1, keepdims=True)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(axis=-1, keepdims=True)
-    return logits
+def _bag(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Bag:
+    if header["schema"] != _SCHEMA:
+        raise ValueError(f"schema={header['schema']!r} is not the expected {_SCHEMA}")
+    plan = dict(header["plan"])
+    tap_shape = tuple(plan.pop("tap_shape"))
+    for name in ("training_version", "variants"):  # the latter in older bags, always empty
+        plan.pop(name, None)
+    for name in ("hidden", "dropouts"):
+        plan[name] = tuple(plan[name])
+    plan["schedule"] = tuple(Phase(*phase) for phase in plan["schedule"])
+    weights = {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith("weights/")}
+    history = {each.name: arrays[f"history/{_STORED_NAMES.get(each.name, each.name)}"] for each in fields(History)}
+    heads = tuple(HeadId(seed, fold) for seed, fold in header["heads"])
+    return Bag(HeadPlan(**plan), tap_shape, heads, weights, arrays["knows"], History(**history))

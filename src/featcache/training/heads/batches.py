@@ -1,4 +1,4 @@
-"""What each head sees, step by step: its own rows in its own order, its own dropout masks. NumPy only.
+"""The batches of each head: its own rows in its own order, its own dropout masks. NumPy only.
 
 Every head draws from generators of its own, seeded by its seed and part: what it sees does not depend on which heads
 are trained beside it, on the Keras backend, or on any global random state.
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.errors import TrainingError
-from featcache.training.heads.bag import Float32s, HeadId, Weights, blocks
-from featcache.training.heads.partition import Partition
+from featcache.training.heads.bag import HeadId
+from featcache.training.heads.examples import Examples
+from featcache.training.heads.forward import Float32s
 from featcache.training.heads.presets import HeadPlan
 
 _DRAWS = 256  # a byte decides whether a value is kept: half the random numbers that two would take
@@ -76,77 +76,12 @@ class HeadStream:
 
 
 @dataclass(frozen=True, eq=False)
-class PseudoLabels:
-    """Unlabelled rows that heads are trained on beside the labelled ones; never scored.
-
-    Attributes:
-        copies: features of m rows each, as those of the training rows; any number of copies, at least one.
-        labels: (P, m, C) float32, each part's soft labels, in the order of its numbers. For honest scores they must
-            come from heads that were never trained on what the part is scored on.
-        weight: what a pseudo-labelled row counts for beside a labelled one.
-    """
-
-    copies: Sequence[npt.NDArray[Any]]
-    labels: Float32s
-    weight: float
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """The rows that a bag is trained on.
-
-    Attributes:
-        copies: (n, ...) features each, copy 0 plain, then augmented ones; memory-mapped arrays stay on the disk.
-        labels: (n,) class indices.
-        parts: which of them each head is trained on.
-        pseudo: more rows, with soft labels.
-    """
-
-    copies: Sequence[npt.NDArray[Any]]
-    labels: npt.NDArray[np.integer]
-    parts: Partition
-    pseudo: PseudoLabels | None = None
-
-    def check(self, plan: HeadPlan) -> None:
-        """Refuse what doesn't fit.
-
-        Raises:
-            TrainingError: features, labels or soft labels of another shape or range than the plan's.
-        """
-        self._check_features(self.copies, len(self.labels), plan)
-        known = self.labels[self.parts.units >= 0]
-        if len(known) and not (known.min() >= 0 and known.max() < plan.classes):
-            low, high = known.min(), known.max()
-            raise TrainingError(f"expected labels in 0..{plan.classes - 1}; got labels from {low} to {high}")
-        if self.pseudo is not None:
-            parts, rows, classes = self.pseudo.labels.shape
-            self._check_features(self.pseudo.copies, rows, plan)
-            if (parts, classes) != (len(self.parts.numbers), plan.classes) or not self.pseudo.weight > 0:
-                raise TrainingError(
-                    f"expected soft labels of {len(self.parts.numbers)} parts and {plan.classes} classes, and a weight "
-                    f"above 0; got shape={self.pseudo.labels.shape}, weight={self.pseudo.weight}"
-                )
-
-    @staticmethod
-    def _check_features(copies: Sequence[npt.NDArray[Any]], rows: int, plan: HeadPlan) -> None:
-        shapes = [tuple(copy.shape) for copy in copies]
-        if len(set(shapes)) != 1 or shapes[0][0] != rows or np.prod(shapes[0][1:]) != plan.features:
-            expected = f"({rows}, ...) with {plan.features} values a row"
-            raise TrainingError(f"expected features of shape {expected} in every copy; got shapes={shapes}")
-
-    def count(self, part: int) -> int:
-        """The number of rows that heads of `part` are trained on, copies and pseudo-labelled ones included."""
-        labelled = int(self.parts.trained(part).sum()) * len(self.copies)
-        return labelled + (self.pseudo.labels.shape[1] * len(self.pseudo.copies) if self.pseudo else 0)
-
-
-@dataclass(frozen=True, eq=False)
 class Batch:
     """One step of g heads; b rows each.
 
     Attributes:
         values: (g, b, F) of the features' dtype.
-        masks: for each dense layer (g, b, its inputs) bool, True where a value is kept; None where no head drops any.
+        masks: for each dense layer (g, b, its inputs) bool, True where a value is kept; None where all are.
         targets: (g, b, C) float32, what the loss compares with: one-hot, smoothed, or soft.
         weights: (g, b) float32, what each row counts for; None where all count the same.
         truth: (g, b) int32, the label or the likeliest class of the soft one.
@@ -170,14 +105,7 @@ class Batches:
     def __init__(
         self, examples: Examples, heads: Sequence[HeadId], streams: Sequence[HeadStream], plan: HeadPlan
     ) -> None:
-        """Prepare buffers of one step; the features stay where they are.
-
-        Args:
-            examples: what the whole bag is trained on.
-            heads: g heads of it.
-            streams: their randomness, for `examples.count` rows each.
-            plan: dropouts, batch size, label smoothing.
-        """
+        """Prepare the buffers of one step of g `heads`; `streams` are for `examples.count` rows each."""
         most = max(examples.count(part) for part in examples.parts.numbers)
         self.size = min(plan.batch_size, most)
         self.steps = -(-most // self.size)
@@ -188,17 +116,16 @@ class Batches:
         rows = {head.fold: np.flatnonzero(examples.parts.trained(head.fold)).astype(small) for head in heads}
         self._rows = [rows[head.fold] for head in heads]
         self._parts = [examples.parts.numbers.index(head.fold) for head in heads]
-        self._dropouts = [plan.variant(head.seed).dropouts for head in heads]
+        self._dropouts = plan.dropouts
         self._smooth = np.full((plan.classes, plan.classes), plan.label_smoothing / plan.classes, np.float32)
         self._smooth += (1 - plan.label_smoothing) * np.eye(plan.classes, dtype=np.float32)
         self._batch = self._buffers(len(heads), plan)
 
     def _buffers(self, heads: int, plan: HeadPlan) -> Batch:
         shape, widths = (heads, self.size), (plan.features, *plan.hidden)
-        dropped = [any(dropouts[layer] for dropouts in self._dropouts) for layer in range(len(widths))]
         return Batch(
             np.empty((*shape, plan.features), self._copies[0].dtype),
-            [np.ones((*shape, width), bool) if any_ else None for width, any_ in zip(widths, dropped, strict=True)],
+            [np.ones((*shape, width), bool) if p else None for width, p in zip(widths, plan.dropouts, strict=True)],
             np.empty((*shape, plan.classes), np.float32),
             np.ones(shape, np.float32) if self._soft else None,
             np.empty(shape, np.int32),
@@ -224,8 +151,8 @@ class Batches:
             # labelled rows of all copies come first, then the pseudo-labelled ones
             batch.targets[head] = self._smooth[batch.truth[head]]
             self._draw_soft(head, (copy - len(self._copies)) * len(mine) + place, ~known)
-        for mask, dropout in zip(batch.masks, self._dropouts[head], strict=True):
-            if mask is not None and dropout:
+        for mask, dropout in zip(batch.masks, self._dropouts, strict=True):
+            if mask is not None:
                 stream.mask(mask[head], dropout)
 
     def _draw_soft(self, head: int, number: npt.NDArray[Any], soft: npt.NDArray[np.bool_]) -> None:
@@ -253,38 +180,3 @@ class Batches:
         for number, features in enumerate(copies):
             drawn = wanted & (copy == number)
             out[drawn] = features[rows[drawn]]
-
-
-def input_statistics(copies: Sequence[npt.NDArray[Any]], parts: Partition) -> dict[int, Weights]:
-    """Mean and variance of the inputs over each part's training rows, all copies, in one pass.
-
-    Returns:
-        Part -> ``input_mean`` and ``input_variance``, (F,) float32. Variances are raised to a thousandth of their
-        mean, so that a feature which is almost always zero is not blown up where it isn't.
-    """
-    width = copies[0][0].size
-    shape = (len(parts.numbers), width)
-    count, total, squares = np.zeros(len(parts.numbers)), np.zeros(shape), np.zeros(shape)
-    for copy in copies:
-        for start, block in blocks(copy, 4 * width):
-            here = parts.units[start : start + len(block)]
-            for number, unit in enumerate(parts.numbers):
-                rows = block[here == unit].astype(np.float64)
-                count[number] += len(rows)
-                total[number] += rows.sum(axis=0)
-                squares[number] += np.square(rows).sum(axis=0)
-    statistics = {}
-    for number, part in enumerate(parts.numbers):
-        trained = (np.arange(len(parts.numbers)) == number) == parts.by_group
-        statistics[part] = _statistics(*(sums[trained].sum(axis=0) for sums in (count, total, squares)))
-    return statistics
-
-
-def _statistics(count: float, total: npt.NDArray[np.float64], squares: npt.NDArray[np.float64]) -> Weights:
-    mean = total / count
-    variance = np.maximum(squares / count - mean**2, 0)
-    variance = np.maximum(variance, VARIANCE_FLOOR * variance.mean() + 1e-12)
-    return {"input_mean": mean.astype(np.float32), "input_variance": variance.astype(np.float32)}
-
-
-VARIANCE_FLOOR = 1e-3

@@ -1,10 +1,10 @@
-"""Scoring heads on rows that they haven't seen, after each epoch and at the end, and choosing the epoch to keep.
+"""Scoring heads on rows that they haven't seen, after each epoch and at the end, and choosing the best epoch.
 
-NumPy only. The epoch kept for a part is chosen by the scores that other parts' heads have on rows which the part is
-never scored on: chosen by its own, its out-of-fold score would flatter.
+NumPy only. The epoch of a part is chosen by the scores that other parts' heads have on rows which the part is never
+scored on: chosen by its own, its out-of-fold score would be biased.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core.scratch_arrays import allocate
-from featcache.training.heads.bag import Float32s, HeadId, Weights, as_float32, forward, normalize
-from featcache.training.heads.batches import Examples
+from featcache.training.heads.bag import HeadId
+from featcache.training.heads.examples import Examples
+from featcache.training.heads.forward import Float32s, Weights, as_float32, forward, normalize
 from featcache.training.member_tables import row_parts
 
 SEEN_ROWS = 128  # of a head's training rows that it is scored on after each epoch
@@ -27,122 +28,96 @@ class EpochScores:
 
     Attributes:
         seen: loss and accuracy on some of its training rows.
-        fold: the same on the rows it is judged on.
+        fold: the same on the rows that it is evaluated on.
         losses: (U,) float64, the sum of the latter's losses by the rows' unit.
-        said: (r, C) float32, the probabilities of those rows; None where the judge need not remember them.
     """
 
     seen: tuple[float, float]
     fold: tuple[float, float]
     losses: npt.NDArray[np.float64]
-    said: Float32s | None
 
 
 class HeadEvaluator:
     """Scores the heads of one bag."""
 
-    def __init__(self, examples: Examples, layers: int, remember: bool) -> None:
-        """Settle which rows each part is judged on.
-
-        Args:
-            examples: the training rows.
-            layers: the number of hidden layers.
-            remember: keep what is said after an epoch, for heads that don't change after their last.
-        """
-        self._examples, self._layers, self._remember = examples, layers, remember
+    def __init__(self, examples: Examples, layers: int) -> None:
+        """Choose the rows that each part is evaluated on, by heads of `layers` hidden layers."""
+        self._examples, self._layers = examples, layers
         parts = examples.parts
-        self._judged = {part: np.flatnonzero(parts.judged(part)) for part in parts.numbers}
+        self._evaluated = {part: np.flatnonzero(parts.evaluated(part)) for part in parts.numbers}
         self._seen = {part: _some(np.flatnonzero(parts.trained(part))) for part in parts.numbers}
 
     def scores(self, weights: Weights, head: HeadId) -> EpochScores:
         """Score one head, whose `weights` have no head axis."""
-        seen_losses, seen_right = self._losses(weights, self._seen[head.fold], None)
-        judged, classes = self._judged[head.fold], weights[f"bias_{self._layers}"].size
-        said = np.empty((len(judged), classes), np.float32) if self._remember else None
-        losses, right = self._losses(weights, judged, said)
-        units = self._examples.parts.unit_of_rows(judged)
+        seen_losses, seen_right = self._losses(weights, self._seen[head.fold])
+        evaluated = self._evaluated[head.fold]
+        losses, right = self._losses(weights, evaluated)
+        units = self._examples.parts.unit_of_rows(evaluated)
         by_unit = np.bincount(units, losses, len(self._examples.parts.numbers)).astype(np.float64)
-        scores = (seen_losses.mean(), seen_right.mean()), (losses.mean(), right.mean())
-        return EpochScores(*scores, by_unit, said)
+        return EpochScores((seen_losses.mean(), seen_right.mean()), (losses.mean(), right.mean()), by_unit)
 
     def _losses(
-        self, weights: Weights, rows: npt.NDArray[np.intp], kept: Float32s | None
+        self, weights: Weights, rows: npt.NDArray[np.intp]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """Of each row, its cross-entropy and whether it is told right; what is said of it goes into `kept`."""
+        """The cross-entropy of each row, and whether it is classified correctly."""
         losses, right = np.empty(len(rows), np.float32), np.empty(len(rows), bool)
-        for place, said in self._said(weights, rows):
+        for place, probabilities in self._predictions(weights, rows):
             labels = self._examples.labels[rows[place]]
-            losses[place] = -np.log(np.maximum(said[np.arange(len(said)), labels], _LEAST))
-            right[place] = said.argmax(axis=1) == labels
-            if kept is not None:
-                kept[place] = said
+            losses[place] = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], _LEAST))
+            right[place] = probabilities.argmax(axis=1) == labels
         return losses, right
 
-    def _said(self, weights: Weights, rows: npt.NDArray[np.intp]) -> Iterator[tuple[slice, Float32s]]:
-        """Yield (place in `rows`, (r, C)): what the head says of `rows` of the plain copy."""
+    def _predictions(self, weights: Weights, rows: npt.NDArray[np.intp]) -> Iterator[tuple[slice, Float32s]]:
+        """Yield (place in `rows`, (r, C)): the head's probabilities of `rows` of the plain copy."""
         features = self._examples.copies[0]
         stacked = {name: array[None] for name, array in weights.items()}
         step = max(1, _BLOCK_VALUES // (features[0].size + max(array.shape[-1] for array in weights.values())))
         for start in range(0, len(rows), step):
             block = features[rows[start : start + step]]
-            said = forward(stacked, as_float32(block.reshape(len(block), -1)), self._layers)[0]
-            yield slice(start, start + len(said)), said
+            yield (
+                slice(start, start + len(block)),
+                forward(stacked, as_float32(block.reshape(len(block), -1)), self._layers)[0],
+            )
 
     def out_of_fold(
-        self,
-        weights: Weights,
-        heads: Sequence[HeadId],
-        knows: npt.NDArray[np.bool_],
-        said: Sequence[Float32s | None],
-        scratch: Path | None,
+        self, weights: Weights, heads: Sequence[HeadId], seen_classes: npt.NDArray[np.bool_], scratch: Path | None
     ) -> Float32s:
         """Return (seeds, n, C) float32: each row by the heads that are scored on it; NaN for rows that none is.
 
         Args:
             weights: the stacked weights.
             heads: H ids.
-            knows: (H, C) bool; a class' probability is the mean over the heads that have seen it.
-            said: what each head said of the rows that it was judged on, where that is remembered.
-            scratch: the folder in which a large table stands, as a file without a name.
+            seen_classes: (H, C) bool; a class' probability is the mean over the heads that have seen it.
+            scratch: the folder for the file without a name that holds a large table.
 
         Raises:
             StorageError: there is no room for it.
         """
-        order, parts = list(dict.fromkeys(head.seed for head in heads)), self._examples.parts
-        joined: Float32s = allocate((len(order), len(parts.units), knows.shape[1]), np.float32, scratch)
-        joined[:, parts.units < 0] = np.nan
+        seeds, parts = list(dict.fromkeys(head.seed for head in heads)), self._examples.parts
+        table: Float32s = allocate((len(seeds), len(parts.units), seen_classes.shape[1]), np.float32, scratch)
+        table[:, parts.units < 0] = np.nan
         for number, head in enumerate(heads):
-            rows, mine = np.flatnonzero(parts.scored(head.fold)), said[number]
-            told: Iterable[tuple[slice, Float32s]] = [(slice(None), mine)] if mine is not None else []
-            if mine is None or len(mine) != len(rows):
-                told = self._said({name: array[number] for name, array in weights.items()}, rows)
-            for place, some in told:
-                joined[order.index(head.seed), rows[place]] += some if knows[number].all() else some * knows[number]
-        if parts.by_group or not knows.all():
-            self._share(joined, knows[: len(parts.numbers)])
-        return joined
+            rows, seen = np.flatnonzero(parts.scored(head.fold)), seen_classes[number]
+            own = {name: array[number] for name, array in weights.items()}
+            for place, probabilities in self._predictions(own, rows):
+                table[seeds.index(head.seed), rows[place]] += probabilities if seen.all() else probabilities * seen
+        if parts.by_group or not seen_classes.all():
+            self._average(table, seen_classes[: len(parts.numbers)])
+        return table
 
-    def _share(self, joined: Float32s, knows: npt.NDArray[np.bool_]) -> None:
-        """Make means of sums, in place, each class' over the parts that have seen it; (P, C) `knows` tells which have."""
-        parts, counts = self._examples.parts, knows.astype(np.float32)
-        for rows in row_parts(joined.shape[1], joined.shape[0] * joined.shape[2]):
+    def _average(self, table: Float32s, seen_classes: npt.NDArray[np.bool_]) -> None:
+        """Turn sums into means, in place, of each class over the parts that have seen it, (P, C) `seen_classes`."""
+        parts, counts = self._examples.parts, seen_classes.astype(np.float32)
+        for rows in row_parts(table.shape[1], table.shape[0] * table.shape[2]):
             own = counts[parts.unit_of_rows(np.arange(rows.start, rows.stop))]
-            said = counts.sum(axis=0) - own if parts.by_group else own
-            joined[:, rows] = normalize(joined[:, rows] / np.maximum(said, 1))
+            summed = counts.sum(axis=0) - own if parts.by_group else own
+            table[:, rows] = normalize(table[:, rows] / np.maximum(summed, 1))
 
-    def knows(self, heads: Sequence[HeadId], classes: int) -> npt.NDArray[np.bool_]:
-        """(H, C) bool: whether each head was trained on any row of the class."""
-        labels, parts = self._examples.labels, self._examples.parts
-        seen = {part: np.bincount(labels[parts.trained(part)], minlength=classes) > 0 for part in parts.numbers}
-        for place, part in enumerate(parts.numbers if self._examples.pseudo else ()):
-            seen[part] = seen[part] | self._examples.pseudo.labels[place].any(axis=0)  # type: ignore[union-attr]  # not None
-        return np.stack([seen[head.fold] for head in heads])
-
-    def best(self, table: npt.NDArray[np.float64]) -> dict[int, int]:
-        """Part -> the epoch to keep.
+    def best_epochs(self, table: npt.NDArray[np.float64]) -> dict[int, int]:
+        """Part -> its best epoch.
 
         Args:
-            table: (epochs, U) float64, the losses of all heads of the bag by unit of the rows they were judged on.
+            table: (epochs, U) float64, the losses of all heads of the bag by unit of the rows they are evaluated on.
         """
         parts = self._examples.parts
         units = {part: ~np.isin(parts.numbers, np.unique(parts.units[parts.scored(part)])) for part in parts.numbers}
@@ -150,7 +125,7 @@ class HeadEvaluator:
 
 
 def _some(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """At most `SEEN_ROWS`, evenly from the first to the last, as classes stand one after the other."""
+    """At most `SEEN_ROWS`, evenly from the first to the last, as rows may be sorted by class."""
     if len(rows) <= SEEN_ROWS:
         return rows
     return rows[np.linspace(0, len(rows) - 1, SEEN_ROWS).astype(np.intp)]

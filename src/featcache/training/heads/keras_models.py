@@ -8,14 +8,14 @@ import keras
 from featcache.core.disk import replacing_folder
 from featcache.core.json_records import write_json
 from featcache.core.keras_import import plain_keras
-from featcache.training.heads.bag import EPSILON, Bag, Float32s
-from featcache.training.heads.bag_file import BAG_FILE, RECORD_FILE, write_bag
+from featcache.training.heads.bag import BAG_FILE, RECORD_FILE, Bag, write_bag
+from featcache.training.heads.forward import EPSILON, Float32s
 from featcache.training.predictions import RECORDED, Predictions
 
 
 @plain_keras()
 def head_model(bag: Bag, number: int) -> keras.Model:
-    """Take head `number` out of the bag as an ordinary Keras model, tap's shape in, (b, C) probabilities out."""
+    """Return head `number` of the bag as an ordinary Keras model, tap's shape in, (b, C) probabilities out."""
     plan, weights = bag.plan, {name: array[number] for name, array in bag.weights.items()}
     inputs = keras.Input(bag.tap_shape, name="features")
     layers: list[tuple[keras.layers.Layer, list[Float32s]]] = []
@@ -25,7 +25,7 @@ def head_model(bag: Bag, number: int) -> keras.Model:
             center=False, scale=False, epsilon=0.0, trainable=False, name="standardize"
         )
         layers.append((standardize, [weights["input_mean"], weights["input_variance"]]))
-    for layer, dropout in enumerate(plan.variant(bag.heads[number].seed).dropouts):
+    for layer, dropout in enumerate(plan.dropouts):
         last = layer == len(plan.hidden)
         layers.append((keras.layers.Dropout(dropout, seed=layer), []))
         width, activation = (plan.classes, "softmax") if last else (plan.hidden[layer], "relu")

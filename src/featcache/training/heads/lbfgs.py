@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.training.heads.bag import Float32s, Weights, blocks
+from featcache.training.heads.forward import Float32s, Weights, blocks
 
 Doubles = npt.NDArray[np.float64]
 
@@ -132,10 +132,10 @@ class Regressions:
             rows = np.arange(len(block))
             logits = (block @ folded + shifted).reshape(len(block), heads, classes)
             logits -= logits.max(axis=2, keepdims=True)
-            told = logits[rows, :, labels].copy()
+            chosen = logits[rows, :, labels].copy()
             np.exp(logits, out=logits)
             sums = logits.sum(axis=2)
-            loss += float((((np.log(sums) - told) * own).sum(axis=0, dtype=np.float64) / self._counts).sum())
+            loss += float((((np.log(sums) - chosen) * own).sum(axis=0, dtype=np.float64) / self._counts).sum())
             logits *= (own / sums)[:, :, None]
             logits[rows, :, labels] -= own
             total += block.T @ logits.reshape(len(block), -1)

@@ -1,6 +1,6 @@
-"""A standardised logistic regression as a member: what a user would try first, on the same folds as the heads.
+"""A standardised logistic regression as a member: what a user would try first, on the folds of the heads.
 
-Its heads have no hidden layer, one a fold; each fold's L2 strength is the one that the other folds' rows were told best by.
+Its heads have no hidden layer, one a fold; each fold's L2 strength is the one with the lowest loss on the other folds.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from featcache.core.progress import Progress
 from featcache.core.scratch_arrays import allocate
-from featcache.training.heads.bag import Float32s, HeadId, History, TrainedBag, Weights, blocks, forward
-from featcache.training.heads.batches import Examples, input_statistics
+from featcache.training.heads.bag import HeadId, History, TrainedBag
+from featcache.training.heads.examples import Examples, input_statistics
+from featcache.training.heads.forward import Float32s, Weights, blocks, forward
 from featcache.training.heads.lbfgs import Regressions
 from featcache.training.heads.partition import Partition
 from featcache.training.heads.presets import HeadPlan
@@ -41,7 +42,7 @@ def train_linear(
         plan: of shape ``linear``, from `featcache.training.heads.presets.resolve_heads`.
         progress: counts strengths.
         name: what `progress` calls it.
-        scratch: the folder in which large out-of-fold probabilities stand, as a file without a name; None: in memory.
+        scratch: the folder for the file without a name that holds large out-of-fold probabilities; None: memory.
 
     Returns:
         A bag of one seed whose history has a row for each strength that was tried.
@@ -53,26 +54,26 @@ def train_linear(
     regressions = Regressions(copies, labels, own, statistics, plan.classes)
     counts = [int(parts.scored(fold).sum()) for fold in parts.numbers]
     path: list[Weights] = []
-    judged: list[_Judged] = []
+    steps: list[_StepScores] = []
     progress.start(name, len(VARIANCES), "strengths")
     try:
         for variance in VARIANCES:
             fitted = regressions.fit(variance / plan.features, path[-1] if path else None, _TOLERANCE)
             path.append(fitted | statistics)
-            judged.append(_Judged(path[-1], copies[0], labels, own, parts))
-            losses = [step.mean_loss(counts) for step in judged]
+            steps.append(_StepScores(path[-1], copies[0], labels, own, parts))
+            losses = [step.mean_loss(counts) for step in steps]
             progress.advance(1, f"C {variance / plan.features:.2g}, out of fold {losses[-1]:.3f}")
             if losses[-1] > _WORSE * min(losses):
                 break
     finally:
         progress.finish()
-    chosen = chosen_steps(np.array([step.fold_loss for step in judged]), counts)
+    chosen = chosen_steps(np.array([step.fold_loss for step in steps]), counts)
     weights = {key: np.stack([path[step][key][head] for head, step in enumerate(chosen)]) for key in path[0]}
     out_of_fold = _out_of_fold(weights, copies[0], parts, plan.classes, scratch)
     heads = tuple(HeadId(0, fold) for fold in parts.numbers)
-    knows = np.stack([np.bincount(labels[rows], minlength=plan.classes) > 0 for rows in own])
-    history = _history(judged, chosen)
-    return TrainedBag(plan, tuple(copies[0].shape[1:]), heads, weights, knows, history, out_of_fold)
+    seen_classes = examples.seen_classes(plan.classes)
+    history = _history(steps, chosen)
+    return TrainedBag(plan, tuple(copies[0].shape[1:]), heads, weights, seen_classes, history, out_of_fold)
 
 
 def chosen_steps(fold_loss: npt.NDArray[np.floating], counts: Sequence[int]) -> list[int]:
@@ -86,8 +87,8 @@ def chosen_steps(fold_loss: npt.NDArray[np.floating], counts: Sequence[int]) -> 
     return [int(np.argmin(sums.sum(axis=1) - sums[:, fold])) for fold in range(len(counts))]
 
 
-class _Judged:
-    """What one strength's regressions say: of their own fold, and of the rows that they were fitted to; (H,) each."""
+class _StepScores:
+    """Loss and accuracy of one strength's regressions: on their fold, and on the rows they were fitted to; (H,) each."""
 
     def __init__(
         self,
@@ -102,9 +103,9 @@ class _Judged:
         loss, right = np.zeros((2, heads)), np.zeros((2, heads))  # of own rows, of the fold's
         for start, block in blocks(features, features[0].size + 3 * heads * classes):
             rows = slice(start, start + len(block))
-            said = forward(weights, block, 0)
-            told = said[:, np.arange(len(block)), np.maximum(labels[rows], 0)]
-            losses, rights = -np.log(np.maximum(told, 1e-7)), said.argmax(axis=2) == labels[rows]
+            probabilities = forward(weights, block, 0)
+            chosen = probabilities[:, np.arange(len(block)), np.maximum(labels[rows], 0)]
+            losses, rights = -np.log(np.maximum(chosen, 1e-7)), probabilities.argmax(axis=2) == labels[rows]
             mine = np.stack([own[:, rows], apart[:, rows]])
             loss += np.where(mine, losses, 0).sum(axis=2, dtype=np.float64)
             right += (mine & rights).sum(axis=2)
@@ -120,21 +121,21 @@ def _out_of_fold(
     weights: Weights, features: npt.NDArray[Any], parts: Partition, classes: int, scratch: Path | None
 ) -> Float32s:
     """(1, n, C): each row by the regression of its fold; NaN where there is none. Of every strength it would be ten times this."""
-    told: Float32s = allocate((1, len(features), classes), np.float32, scratch)
-    told[:, parts.units < 0] = np.nan
+    table: Float32s = allocate((1, len(features), classes), np.float32, scratch)
+    table[:, parts.units < 0] = np.nan
     scored = [parts.scored(fold) for fold in parts.numbers]
     for start, block in blocks(features, features[0].size + 3 * len(scored) * classes):
-        said = forward(weights, block, 0)
+        probabilities = forward(weights, block, 0)
         for head, apart in enumerate(scored):
             mine = np.flatnonzero(apart[start : start + len(block)])
-            told[0, start + mine] = said[head, mine]
-    return told
+            table[0, start + mine] = probabilities[head, mine]
+    return table
 
 
-def _history(judged: Sequence[_Judged], chosen: Sequence[int]) -> History:
+def _history(steps: Sequence[_StepScores], chosen: Sequence[int]) -> History:
     """A row for each strength; nothing is dropped in training, so what is seen in it and after it is the same."""
     loss, accuracy, fold_loss, fold_accuracy = (
-        np.array([getattr(step, name) for step in judged], np.float32)
+        np.array([getattr(step, name) for step in steps], np.float32)
         for name in ("loss", "accuracy", "fold_loss", "fold_accuracy")
     )
     return History(loss, accuracy, loss, accuracy, fold_loss, fold_accuracy, np.array(chosen, np.int32))

@@ -2,7 +2,8 @@
 
 Heads share every array operation but the large matrix products, so that Python costs little where heads are small,
 and a head's kernel is updated in blocks that stay in the processor's cache where heads are large. Nothing is compiled.
-A head's numbers do not depend, bit for bit, on which heads stand beside it. `featcache.training.heads.keras_engine` does the same in Keras.
+A head's numbers do not depend, bit for bit, on the heads beside it. `featcache.training.heads.keras_engine` is the same in
+Keras.
 """
 
 from collections.abc import Sequence
@@ -11,32 +12,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.training.heads.bag import EPSILON, Float32s, HeadId, Weights, as_float32
 from featcache.training.heads.batches import Batch, keep_probability
+from featcache.training.heads.forward import EPSILON, Float32s, Weights, as_float32
 from featcache.training.heads.presets import HeadPlan
 
 _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-7  # Keras' Adam
 _GRADIENT_VALUES = 1 << 20  # of a kernel's gradient that are alive at once: 4 MB
-_BLOCK_VALUES = 1 << 18  # what Adam takes at once: near enough to the cache; less has threads wait for each other
+_ADAM_VALUES = 1 << 18  # what Adam takes at once: near enough to the cache; less has threads wait for each other
 
 
 class NumpyEngine:
     """The training state of g heads, by the names of `featcache.training.heads.bag`; `weights` is changed in place."""
 
-    def __init__(self, plan: HeadPlan, heads: Sequence[HeadId], weights: Weights) -> None:
+    def __init__(self, plan: HeadPlan, weights: Weights) -> None:
         """Take g heads' contiguous float32 weights, (g, ...) each, and begin with empty moments."""
         self.weights = weights
         self._plan, self._layers = plan, len(plan.hidden)
         trained = [name for name in weights if name.split("_")[0] in ("kernel", "bias", "gamma", "beta")]
         self._moments = {name: (np.zeros_like(weights[name]), np.zeros_like(weights[name])) for name in trained}
-        variants = [plan.variant(head.seed) for head in heads]
-        kept = np.array(
-            [[keep_probability(dropout) for dropout in variant.dropouts] for variant in variants], np.float32
-        )
-        self._scales = 1 / kept.T[:, :, None, None]
-        self._multipliers = [variant.rate for variant in variants]
+        self._scales = 1 / np.array([keep_probability(dropout) for dropout in plan.dropouts], np.float32)
         self._steps = 0
-        self._equal = self._multipliers[0] if len(set(self._multipliers)) == 1 else None
         largest = max(weights[f"kernel_{layer}"].size for layer in range(self._layers + 1))
         self._gradient = np.empty(min(largest, _GRADIENT_VALUES + max((*plan.hidden, plan.classes))), np.float32)
         self._values = np.empty((0,), np.float32)
@@ -55,8 +50,8 @@ class NumpyEngine:
             inputs.append(active)
             outputs = self._dense(layer, active)
             if layer < self._layers:
-                active, kept = self._normalize(layer, np.maximum(outputs, 0, out=outputs))
-                normal.append(kept)
+                active, needed = self._normalize(layer, np.maximum(outputs, 0, out=outputs))
+                normal.append(needed)
         scores, slope = _cross_entropy(outputs, batch)
         for layer in reversed(range(self._layers + 1)):
             below = self._dense_backward(layer, inputs[layer], slope, rate, batch.masks[layer])
@@ -138,37 +133,32 @@ class NumpyEngine:
     def _step_kernel(self, name: str, inputs: Float32s, slope: Float32s, rate: float) -> None:
         """Step the heads' kernels: small ones together, large ones by rows, each part's gradient made and used up."""
         kernel = self.weights[name]
-        if kernel.size <= len(self._gradient) and self._equal is not None:
+        if kernel.size <= len(self._gradient):
             gradient = self._gradient[: kernel.size]
             np.matmul(inputs.transpose(0, 2, 1), slope, out=gradient.reshape(kernel.shape))
-            self._step_flat([kernel, *self._moments[name]], gradient, rate * self._equal)
+            self._step_flat([kernel, *self._moments[name]], gradient, rate)
             return
         rows, width = max(1, _GRADIENT_VALUES // kernel.shape[2]), kernel.shape[2]
-        for head, multiplier in enumerate(self._multipliers):
+        for head in range(len(kernel)):
             for start in range(0, kernel.shape[1], rows):
                 part = slice(start, start + rows)
                 gradient = self._gradient[: len(kernel[head, part]) * width]
                 np.matmul(inputs[head].T[part], slope[head], out=gradient.reshape(-1, width))
                 arrays = [array[head, part] for array in (kernel, *self._moments[name])]
-                self._step_flat(arrays, gradient, rate * multiplier)
+                self._step_flat(arrays, gradient, rate)
 
     def _step_flat(self, arrays: Sequence[Float32s], gradient: Float32s, rate: float) -> None:
         flat = [array.reshape(-1) for array in arrays]
-        for start in range(0, len(gradient), _BLOCK_VALUES):
-            values = slice(start, start + _BLOCK_VALUES)
+        for start in range(0, len(gradient), _ADAM_VALUES):
+            values = slice(start, start + _ADAM_VALUES)
             kernel, first, second = (array[values] for array in flat)
             self._adam(kernel, first, second, gradient[values], rate, self._plan.weight_decay)
 
     def _step_small(self, name: str, gradient: Float32s, rate: float) -> None:
-        rates = (
-            np.array([[rate * multiplier] for multiplier in self._multipliers])
-            if self._equal is None
-            else rate * self._equal
-        )
-        self._adam(self.weights[name], *self._moments[name], gradient, rates, 0.0)
+        self._adam(self.weights[name], *self._moments[name], gradient, rate, 0.0)
 
     def _adam(
-        self, values: Float32s, first: Float32s, second: Float32s, gradient: Float32s, rate: Any, decay: float
+        self, values: Float32s, first: Float32s, second: Float32s, gradient: Float32s, rate: float, decay: float
     ) -> None:
         """One update in place; `gradient` is used up.
 

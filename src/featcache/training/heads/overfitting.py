@@ -135,7 +135,7 @@ def curves_record(bag: Bag) -> dict[str, Any]:
         "classes": bag.plan.classes,
         "hidden": list(bag.plan.hidden),
         "dropout": bag.plan.dropouts[-1],
-        "kept": round(1 + float(history.pop("kept").mean())),
+        "kept": round(1 + float(history.pop("best_epoch").mean())),
         **{name: [round(float(value), 5) for value in array.mean(axis=1)] for name, array in history.items()},
     }
 

@@ -1,6 +1,6 @@
 """Which rows each head of a bag is trained on, and which it is scored on. NumPy only.
 
-Rows stand in units: folds, or groups. By folds, part k is trained on every unit but k and scored on unit k. By groups,
+Rows are divided into units: folds, or groups. By folds, part k is trained on every unit but k and scored on unit k. By groups,
 part k is trained on unit k alone and scored on every other. Either way no head is ever scored on what it was trained on.
 """
 
@@ -37,11 +37,11 @@ class Partition:
         own: npt.NDArray[np.bool_] = self.units == part
         return (self.units >= 0) & ~own if self.by_group else own
 
-    def judged(self, part: int) -> npt.NDArray[np.bool_]:
-        """(n,) bool: the scored rows that heads of `part` are judged on after each epoch.
+    def evaluated(self, part: int) -> npt.NDArray[np.bool_]:
+        """(n,) bool: the scored rows that heads of `part` are evaluated on after each epoch.
 
-        By groups these are dealt out so that, as by folds, one part judges each row: all of them by all others would
-        cost more than training.
+        By groups each row is dealt to one part, as by folds: evaluating all rows by all other parts would cost more
+        than training.
         """
         scored = self.scored(part)
         if self.by_group:
@@ -70,7 +70,7 @@ def by_folds(folds: npt.NDArray[np.integer], usable: npt.NDArray[np.bool_]) -> P
 
 
 def by_groups(groups: Sequence[str], usable: npt.NDArray[np.bool_]) -> Partition:
-    """Return a part for each group, in the order in which they first appear: a model for each driver, say.
+    """Return a part for each group, in the order in which they first appear: a model for each driver, for example.
 
     A group may lack classes: its heads give them no probability, and are left out where those classes' probabilities
     are averaged (`featcache.training.heads.bag.Bag.member_predictions`).
@@ -87,8 +87,8 @@ def by_groups(groups: Sequence[str], usable: npt.NDArray[np.bool_]) -> Partition
     if "" in numbers:
         lone = sum(not groups[row] for row in rows)
         raise TrainingError(
-            f"expected a group for each row, to train a model for each; got rows without one={lone}: "
-            "complete [Dataset] groups, or set [Heads] per_group = false"
+            f"rows without a group={lone}, where a model is trained for each group: complete [Dataset] groups, or set "
+            "[Heads] per_group = false"
         )
     units = np.full(len(usable), -1, np.int32)
     units[rows] = [numbers[groups[row]] for row in rows]
@@ -103,7 +103,7 @@ def _parts(units: npt.NDArray[np.integer], by_group: bool, what: str, advice: st
     fewest = min((counts if by_group else counts.sum() - counts), default=0)
     if len(numbers) < 2 or fewest < 2:
         raise TrainingError(
-            f"expected at least 2 {what} and 2 rows to train on in each part; got {what}={len(numbers)}, "
-            f"usable rows={int(counts.sum())}: {advice}"
+            f"{what}={len(numbers)}, usable rows={int(counts.sum())} leave a part without 2 {what} or 2 rows to train "
+            f"on: {advice}"
         )
     return Partition(units.astype(np.int32), tuple(numbers.tolist()), by_group)

@@ -1,31 +1,23 @@
-"""What a head is and how it is trained: the settings, resolved for the rows at hand.
+"""What a head is and how it is trained: the settings, resolved for the training rows.
 
-A preset asks for one or more *shapes*, named kinds of heads; each tap and shape is one bag.
+A preset has one or more head types, which files and keys call *shapes*; the heads of a tap and a type are a bag.
 """
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import NamedTuple
 
 from featcache.errors import TrainingError
 from featcache.settings import HeadsSpec, Phase
 
 TRAINING_VERSION = 4  # raise it when the same plan trains to other values
-LINEAR_VERSION = 5  # the same for the shape ``linear``
+LINEAR_VERSION = 5  # the same for the head type ``linear``
 LINEAR = "linear"
-BY_GROUP, PSEUDO = "-by-group", "-pseudo"  # what a shape's name ends in when it is trained in another way
-
-
-class Variant(NamedTuple):
-    """What may differ between the heads of a bag: `HeadPlan.dropouts`, and what its learning rates are multiplied by."""
-
-    dropouts: tuple[float, ...]
-    rate: float = 1.0
+BY_GROUP, PSEUDO = "-by-group", "-pseudo"  # the ends of a head type's name that is trained in another way
 
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """Everything that decides what the heads of a bag become, beside rows, folds and seeds.
+    """Everything that decides what the heads of a bag become, besides rows, folds and seeds.
 
     Attributes:
         features: values a row has, flattened.
@@ -41,7 +33,6 @@ class HeadPlan:
         label_smoothing: the share of each label that is spread evenly over all classes.
         keep_best: a head keeps the epoch that is best for the other folds' heads on their folds; False: the last.
         early_stop: epochs without a better one after which training ends; 0: never. Needs `keep_best`.
-        variants: seed s is trained as variant s modulo their number says; none: all alike.
     """
 
     features: int
@@ -57,26 +48,21 @@ class HeadPlan:
     label_smoothing: float = 0.0
     keep_best: bool = False
     early_stop: int = 0
-    variants: tuple[Variant, ...] = ()
 
     @property
     def epochs(self) -> int:
         """Passes over the training rows, unless `early_stop` ends them."""
         return sum(phase.epochs for phase in self.schedule)
 
-    def variant(self, seed: int) -> Variant:
-        """How heads of `seed` are trained."""
-        return self.variants[seed % len(self.variants)] if self.variants else Variant(self.dropouts)
-
     def settings(self) -> dict[str, object]:
         """The plan as JSON-able values, for keys and records."""
         return {**asdict(self), "training_version": TRAINING_VERSION}
 
 
-def shapes(spec: HeadsSpec) -> tuple[str, ...]:
-    """Return the shapes that the settings ask for, in order; known from the settings alone.
+def head_types(spec: HeadsSpec) -> tuple[str, ...]:
+    """Return the head types of the settings, in order; known from the settings alone.
 
-    With `per_group`, each kind of trained heads comes a second time, a head for each group and not for each fold; with
+    With `per_group`, each type of trained heads comes a second time, a head for each group and not for each fold; with
     `pseudo_weight` once more, trained on test rows too.
     """
     plain = first_round(spec)
@@ -86,12 +72,12 @@ def shapes(spec: HeadsSpec) -> tuple[str, ...]:
 
 
 def first_round(spec: HeadsSpec) -> tuple[str, ...]:
-    """Return the shapes that are trained by folds on labelled rows alone: those that may label others."""
-    return _SHAPES_OF[spec.preset]
+    """Return the head types that are trained by folds on labelled rows alone: those that may label others."""
+    return _TYPES_OF[spec.preset]
 
 
-def shape_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
-    """Return what of the settings decides a shape's heads, JSON-able, for its bag's key: not which preset asks for it."""
+def head_type_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
+    """Return the settings that decide a type's heads, JSON-able, for its bag's key: not which preset has it."""
     if shape == LINEAR:
         return {"shape": shape, "folds": spec.folds}
     other = {"preset", "per_group"} | ({"pseudo_weight"} if not shape.endswith(PSEUDO) else set())
@@ -99,42 +85,35 @@ def shape_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
 
 
 def training_version(shape: str) -> int:
-    """Return the version of what trains a shape, for its bag's key."""
+    """Return the version of a head type's training, for its bag's key."""
     return LINEAR_VERSION if shape == LINEAR else TRAINING_VERSION
 
 
 def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes: int, groups: int = 0) -> HeadPlan:
-    """Fill in what the shape decides; what the user set wins.
+    """Fill in what the head type decides; what the user set wins.
 
     Args:
         spec: the settings.
-        shape: one of `shapes(spec)`.
+        shape: the head type, one of `head_types(spec)`.
         features: values of one row, flattened.
         rows: usable training rows of one copy, all folds together.
         classes: number of classes.
-        groups: how many of them `rows` stand in, for shapes that are trained by group.
+        groups: how many groups have `rows`, for types that are trained by group.
 
     Raises:
         TrainingError: fewer than 2 classes or no features.
     """
     if classes < 2:
-        raise TrainingError(f"expected at least 2 classes to tell apart; got classes={classes}: add a class folder")
+        raise TrainingError(f"classes={classes} are too few to train on: add a class folder")
     if features < 1:
-        raise TrainingError(f"expected features to train on; got features={features}")
+        raise TrainingError(f"features={features} are none to train on")
     in_training = rows // max(1, groups) if shape.endswith(BY_GROUP) else rows - rows // spec.folds
-    plan = _PLANS[shape.removesuffix(BY_GROUP).removesuffix(PSEUDO)]
-    return _wished(plan(spec, features, max(1, in_training), classes), spec)
-
-
-def _wished(plan: HeadPlan, spec: HeadsSpec) -> HeadPlan:
-    """Let the user's settings win where every preset means the same by them."""
-    if spec.weight_decay is not None:
-        plan = replace(plan, weight_decay=spec.weight_decay)
-    if spec.label_smoothing is not None:
-        plan = replace(plan, label_smoothing=spec.label_smoothing)
-    if spec.early_stop is not None:
-        plan = replace(plan, early_stop=spec.early_stop, keep_best=plan.keep_best or spec.early_stop > 0)
-    return plan
+    resolve = _PLANS[shape.removesuffix(BY_GROUP).removesuffix(PSEUDO)]
+    plan = resolve(spec, features, max(1, in_training), classes)
+    # what every type means the same by
+    wanted = {name: getattr(spec, name) for name in ("weight_decay", "label_smoothing", "early_stop")}
+    plan = replace(plan, **{name: value for name, value in wanted.items() if value is not None})
+    return replace(plan, keep_best=plan.keep_best or plan.early_stop > 0)
 
 
 def _dropouts(rate: float, layers: int, everywhere: bool = False) -> tuple[float, ...]:
@@ -159,15 +138,17 @@ def _wide(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
 def _dense(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
     """Steps enough for many rows, weight decay and dropout enough for few.
 
-    Values a row has for each row that there is measure how easily a head learns the rows by heart: weight decay in
-    that proportion is near the best from 0.1 (a tenth of MNIST) to 23 (small sets of photos). With a thousand rows and
-    more, half of that decay and 0.2 of the values dropped do better, with some hundreds both are too little: what did
-    best out of fold on five sets and ten kinds of their features (benchmarks/defaults.py).
+    The ratio of features to rows measures how easily a head memorises the rows: weight decay in proportion to it is
+    near the best from 0.1 (a tenth of MNIST) to 23 (small sets of photos). With a thousand rows and more, half of that
+    decay and a dropout of 0.2 do better, with some hundreds both are too little: the best out of fold on five sets and
+    ten kinds of their features (benchmarks/defaults.py).
     """
     hidden = ((128,) if features <= 1024 else (64,)) if spec.hidden is None else spec.hidden
     plenty = min(1.0, max(0.0, math.log2(rows / 500)))
     dropout = 0.5 - 0.3 * plenty if spec.dropout is None else spec.dropout
-    schedule = spec.schedule or _scaled_schedule(3e-3, rows, spec.batch_size, steps=2400, most=_epochs_for(features))
+    schedule = spec.schedule or _scaled_schedule(
+        3e-3, rows, spec.batch_size, steps=2400, most=40 if features <= 1024 else 20
+    )
     return HeadPlan(
         features,
         classes,
@@ -183,7 +164,7 @@ def _dense(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
 
 
 def _fast(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
-    """The dense shape's little sister: narrower, and a quarter of the steps."""
+    """Like dense, but narrower and with fewer steps."""
     hidden = (32,) if spec.hidden is None else spec.hidden
     schedule = spec.schedule or _scaled_schedule(4e-3, rows, spec.batch_size, steps=150, most=10)
     return replace(
@@ -192,10 +173,6 @@ def _fast(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
         schedule=schedule,
         dropouts=_dropouts(0.2 if spec.dropout is None else spec.dropout, len(hidden)),
     )
-
-
-def _epochs_for(features: int) -> int:
-    return 40 if features <= 1024 else 20
 
 
 def _scaled_schedule(rate: float, rows: int, batch_size: int, steps: int, most: int) -> tuple[Phase, ...]:
@@ -210,7 +187,7 @@ def _linear(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan
 
 
 _PLANS = {"linear": _linear, "dense": _dense, "recipe": _recipe, "wide": _wide, "fast": _fast}
-_SHAPES_OF = {
+_TYPES_OF = {
     "default": ("dense", LINEAR),
     "recipe": ("recipe",),
     "wide": ("wide",),

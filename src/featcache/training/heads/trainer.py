@@ -4,9 +4,8 @@ On processors the heads are dealt out to groups, and each core takes one group a
 heads share a group changes no bit of any of them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
@@ -14,13 +13,14 @@ from typing import Protocol
 import numpy as np
 
 from featcache.core.progress import Progress
-from featcache.core.scratch_arrays import fits
 from featcache.core.system import core_numbers
 from featcache.errors import TrainingError
 from featcache.settings import rates
-from featcache.training.heads.bag import Float32s, HeadId, History, TrainedBag, Weights, recompute_statistics
-from featcache.training.heads.batches import Batch, Batches, Examples, HeadStream, input_statistics
+from featcache.training.heads.bag import HeadId, History, TrainedBag
+from featcache.training.heads.batches import Batch, Batches, HeadStream
 from featcache.training.heads.evaluation import EpochScores, HeadEvaluator
+from featcache.training.heads.examples import Examples, input_statistics
+from featcache.training.heads.forward import Float32s, Weights, recompute_statistics
 from featcache.training.heads.numpy_engine import NumpyEngine
 from featcache.training.heads.presets import HeadPlan
 
@@ -28,7 +28,7 @@ _GROUP_VALUES = 5 << 18  # inputs of a step that a group of heads holds: 5 MB; l
 
 
 class TrainingEngine(Protocol):
-    """What takes the steps of some heads: `featcache.training.heads.numpy_engine.NumpyEngine` or `featcache.training.heads.keras_engine.KerasEngine`."""
+    """Takes the steps of some heads: `NumpyEngine` or `featcache.training.heads.keras_engine.KerasEngine`."""
 
     @property
     def weights(self) -> Weights:
@@ -38,7 +38,7 @@ class TrainingEngine(Protocol):
         """Take one step; return (2, g), each head's loss and accuracy before it."""
 
 
-MakeEngine = Callable[[HeadPlan, Sequence[HeadId], Weights], TrainingEngine]
+MakeEngine = Callable[[HeadPlan, Weights], TrainingEngine]
 
 
 def train_heads(
@@ -58,34 +58,36 @@ def train_heads(
         seeds: one member each.
         progress: counts epochs.
         name: what `progress` calls it.
-        accelerator: `featcache.training.heads.keras_engine.KerasEngine` to train all heads at once in Keras; None: NumPy on all cores.
-        scratch: the folder in which out-of-fold probabilities of more than
-            `featcache.core.scratch_arrays.MEMORY_BYTES` stand, as a
-            file without a name; None: in memory.
+        accelerator: `featcache.training.heads.keras_engine.KerasEngine` to train all heads at once in Keras; None:
+            NumPy on all cores.
+        scratch: the folder for the file without a name that holds out-of-fold probabilities of more than
+            `featcache.core.scratch_arrays.MEMORY_BYTES`; None: memory.
 
     Raises:
-        TrainingError: what doesn't fit together, or weights that became NaN or infinite.
+        TrainingError: examples and plan don't fit together, or weights became NaN or infinite.
         StorageError: there is no room in `scratch`.
     """
     examples.check(plan)
     heads = tuple(HeadId(int(seed), part) for seed in seeds for part in examples.parts.numbers)
-    small = fits((len(seeds), len(examples.labels), plan.classes), np.float32)  # larger, it is rather said once more
-    judge = HeadEvaluator(examples, len(plan.hidden), remember=small and not plan.recompute_statistics)
+    evaluator = HeadEvaluator(examples, len(plan.hidden))
     threads = 1 if accelerator else len(core_numbers())
     groups = _groups(examples, plan, heads, threads, accelerator or NumpyEngine)
     progress.start(name, plan.epochs, "epochs")
     try:
-        history = _epochs(groups, plan, judge, threads, progress)
+        history = _epochs(groups, plan, evaluator, threads, progress)
     finally:
         progress.finish()
     trained = [head for group in groups for head in group.take()]
-    weights, said = _join([head for head, _ in trained]), [scores.said for _, scores in trained]
-    _check_finite(weights, plan)
+    weights = {name: np.stack([head.pop(name) for head in trained]) for name in list(trained[0])}  # frees as it goes
+    if not all(np.isfinite(head).all() for array in weights.values() for head in array):
+        schedule = ", ".join(map(str, plan.schedule))
+        raise TrainingError(f"the weights became NaN or infinite in training with {schedule}: lower [Heads] schedule")
     if plan.recompute_statistics:
-        recompute_statistics(weights, examples.copies, heads, examples.parts, len(plan.hidden))
-    knows = judge.knows(heads, plan.classes)
-    out_of_fold = judge.out_of_fold(weights, heads, knows, said, scratch)
-    return TrainedBag(plan, tuple(examples.copies[0].shape[1:]), heads, weights, knows, history, out_of_fold)
+        rows = {part: examples.parts.trained(part) for part in examples.parts.numbers}
+        recompute_statistics(weights, examples.copies, [rows[head.fold] for head in heads], len(plan.hidden))
+    seen_classes = np.tile(examples.seen_classes(plan.classes), (len(seeds), 1))
+    out_of_fold = evaluator.out_of_fold(weights, heads, seen_classes, scratch)
+    return TrainedBag(plan, tuple(examples.copies[0].shape[1:]), heads, weights, seen_classes, history, out_of_fold)
 
 
 class _Group:
@@ -97,36 +99,34 @@ class _Group:
         streams = [HeadStream(head, examples.count(head.fold)) for head in heads]
         self.heads, self._plan = heads, plan
         self._batches = Batches(examples, heads, streams, plan)
-        self._engine = make(plan, heads, initial_weights(plan, heads, streams, inputs))
-        self._scores: list[EpochScores] = []
-        self._kept: list[tuple[Weights, EpochScores] | None] = [None] * len(heads)
+        self._engine = make(plan, initial_weights(plan, heads, streams, inputs))
+        self._best: list[Weights | None] = [None] * len(heads)
 
-    def epoch(self, number: int, judge: HeadEvaluator) -> tuple[Float32s, list[EpochScores]]:
+    def epoch(self, number: int, evaluator: HeadEvaluator) -> tuple[Float32s, list[EpochScores]]:
         """Train one epoch; return (2, g) loss and accuracy in training, and each head's scores after it."""
         paces, engine = rates(self._plan.schedule, number, self._batches.steps), self._engine
-        with np.errstate(all="ignore"):  # weights that become infinite are told at the end, once
+        with np.errstate(all="ignore"):  # weights that become infinite are reported at the end, once
             steps = [engine.train_step(batch, rate) for batch, rate in zip(self._batches.epoch(), paces, strict=True)]
-            alone = _apart(engine.weights)
-            self._scores = [judge.scores(weights, head) for weights, head in zip(alone, self.heads, strict=True)]
-        return np.mean(steps, axis=0), self._scores
+            separate = _separate(engine.weights)
+            scores = [evaluator.scores(weights, head) for weights, head in zip(separate, self.heads, strict=True)]
+        return np.mean(steps, axis=0), scores
 
-    def keep(self, parts: set[int]) -> None:
-        """Remember the weights that heads of `parts` have now."""
+    def remember(self, parts: set[int]) -> None:
+        """Copy the weights that heads of `parts` have now: their best."""
         if not parts.isdisjoint(head.fold for head in self.heads):
-            for place, alone in enumerate(_apart(self._engine.weights)):
+            for place, weights in enumerate(_separate(self._engine.weights)):
                 if self.heads[place].fold in parts:
-                    copied = {name: array.copy() for name, array in alone.items()}
-                    self._kept[place] = copied, self._scores[place]
+                    self._best[place] = {name: array.copy() for name, array in weights.items()}
 
-    def take(self) -> list[tuple[Weights, EpochScores]]:
-        """Each head's remembered weights and scores, or its last ones; the group is done and gives its memory back."""
-        last = zip(_apart(self._engine.weights), self._scores, strict=True)
-        taken = [own if kept is None else kept for kept, own in zip(self._kept, last, strict=True)]
-        del self._engine, self._kept
+    def take(self) -> list[Weights]:
+        """Each head's remembered weights, or its last ones; the group is done and frees its memory."""
+        last = _separate(self._engine.weights)
+        taken = [own if best is None else best for best, own in zip(self._best, last, strict=True)]
+        del self._engine, self._best
         return taken
 
 
-def _apart(weights: Weights) -> list[Weights]:
+def _separate(weights: Weights) -> list[Weights]:
     """Each head's weights, as views."""
     return [{name: array[place] for name, array in weights.items()} for place in range(len(weights["kernel_0"]))]
 
@@ -148,7 +148,7 @@ def _groups(
 def initial_weights(
     plan: HeadPlan, heads: Sequence[HeadId], streams: Sequence[HeadStream], inputs: dict[int, Weights]
 ) -> Weights:
-    """What Keras' Dense and BatchNormalization begin with, drawn from each head's own stream; `inputs` by part."""
+    """The initial weights of Keras' Dense and BatchNormalization, drawn from each head's stream; `inputs` by part."""
     weights: Weights = {}
     widths = (plan.features, *plan.hidden, plan.classes)
     for layer, (before, after) in enumerate(pairwise(widths)):
@@ -162,48 +162,31 @@ def initial_weights(
     return weights
 
 
-def _epochs(groups: list[_Group], plan: HeadPlan, judge: HeadEvaluator, threads: int, progress: Progress) -> History:
-    """Train epoch by epoch; every group remembers its heads' weights where they are the best yet."""
+def _epochs(
+    groups: list[_Group], plan: HeadPlan, evaluator: HeadEvaluator, threads: int, progress: Progress
+) -> History:
+    """Train epoch by epoch; every group copies its heads' weights where they are the best yet."""
+    from threadpoolctl import threadpool_limits
+
     columns, table = [], []
     best: dict[int, int] = {}
-    with _one_blas_thread(threads > 1), ThreadPoolExecutor(threads) as pool:
+    one_each = threadpool_limits(1 if threads > 1 else None, user_api="blas")  # no matrix product takes all cores
+    with one_each, ThreadPoolExecutor(threads) as pool:
         for epoch in range(plan.epochs):
-            done = list(pool.map(lambda group: group.epoch(epoch, judge), groups))  # noqa: B023  # used up at once
+            done = list(pool.map(lambda group: group.epoch(epoch, evaluator), groups))  # noqa: B023  # used up at once
             scores = [score for _, each in done for score in each]
             table.append(np.sum([score.losses for score in scores], axis=0))
             seen, fold = np.array([score.seen for score in scores]).T, np.array([score.fold for score in scores]).T
             columns.append(np.concatenate([*(np.concatenate([loss for loss, _ in done], axis=1), seen, fold)]))
             progress.advance(1, f"loss {columns[-1][0].mean():.3f}, out of fold {columns[-1][4].mean():.3f}")
             if plan.keep_best:
-                before, best = best, judge.best(np.array(table))
+                before, best = best, evaluator.best_epochs(np.array(table))
                 better = {part for part, number in best.items() if before.get(part) != number}
                 for group in groups:
-                    group.keep(better)
+                    group.remember(better)
                 if plan.early_stop and epoch - max(best.values()) >= plan.early_stop:
                     break
-    kept = [best.get(head.fold, len(table) - 1) for group in groups for head in group.heads]
+    chosen = [best.get(head.fold, len(table) - 1) for group in groups for head in group.heads]
     loss, accuracy, seen_loss, seen_accuracy, fold_loss, fold_accuracy = np.stack(columns, axis=1).astype(np.float32)
-    return History(loss, accuracy, seen_loss, seen_accuracy, fold_loss, fold_accuracy, np.array(kept, np.int32))
-
-
-@contextmanager
-def _one_blas_thread(wanted: bool) -> Iterator[None]:
-    """Where each core trains heads of its own, a matrix product must not take all cores."""
-    if not wanted:
-        yield
-        return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, user_api="blas"):
-        yield
-
-
-def _join(heads: list[Weights]) -> Weights:
-    """Stack the heads' weights, giving back each array as it is copied."""
-    return {name: np.stack([head.pop(name) for head in heads]) for name in list(heads[0])}
-
-
-def _check_finite(weights: Weights, plan: HeadPlan) -> None:
-    if not all(np.isfinite(head).all() for array in weights.values() for head in array):
-        schedule = ", ".join(map(str, plan.schedule))
-        raise TrainingError(f"the weights became NaN or infinite in training with {schedule}: lower [Heads] schedule")
+    best_epoch = np.array(chosen, np.int32)
+    return History(loss, accuracy, seen_loss, seen_accuracy, fold_loss, fold_accuracy, best_epoch)

@@ -1,4 +1,9 @@
-"""Stacked heads against plain Keras: the same weights, batches and masks give the same trajectory."""
+"""What both training engines must do, and the batches that they get.
+
+The measure is plain Keras: the same weights, batches and masks give the same trajectory.
+"""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,24 +12,18 @@ keras = pytest.importorskip("keras")
 
 from featcache.settings.schedules import Phase  # noqa: E402
 from featcache.training.heads import numpy_engine  # noqa: E402  # after importorskip
-from featcache.training.heads.bag import HeadId, as_float32, forward  # noqa: E402
-from featcache.training.heads.batches import (  # noqa: E402
-    Batches,
-    Examples,
-    HeadStream,
-    PseudoLabels,
-    input_statistics,
-    keep_probability,
-)
+from featcache.training.heads.bag import HeadId  # noqa: E402
+from featcache.training.heads.batches import Batches, HeadStream, keep_probability  # noqa: E402
+from featcache.training.heads.examples import Examples, PseudoLabels, input_statistics  # noqa: E402
+from featcache.training.heads.forward import as_float32, forward  # noqa: E402
 from featcache.training.heads.keras_engine import KerasEngine  # noqa: E402
 from featcache.training.heads.numpy_engine import NumpyEngine  # noqa: E402
 from featcache.training.heads.partition import by_folds  # noqa: E402
-from featcache.training.heads.presets import HeadPlan, Variant  # noqa: E402
+from featcache.training.heads.presets import HeadPlan  # noqa: E402
 from featcache.training.heads.trainer import initial_weights  # noqa: E402
 
 HEADS = (HeadId(0, 0), HeadId(0, 1), HeadId(1, 0))
 FEATURES, CLASSES, BATCH, RATE = 12, 3, 8, 1e-2
-ENGINES = [NumpyEngine, KerasEngine]
 
 
 def plan(dropout=0.0, **settings):
@@ -52,7 +51,7 @@ def setting(of, engine=NumpyEngine, examples=None, heads=HEADS):
     inputs = input_statistics(examples.copies, examples.parts) if of.standardize else {}
     weights = initial_weights(of, heads, streams, inputs)
     copied = {name: array.copy() for name, array in weights.items()}
-    return weights, Batches(examples, heads, streams, of), engine(of, heads, copied)
+    return weights, Batches(examples, heads, streams, of), engine(of, copied)
 
 
 def plain_head(of, weights, head):
@@ -63,7 +62,7 @@ def plain_head(of, weights, head):
         mean, variance = weights["input_mean"][head], weights["input_variance"][head]
         active = keras.layers.Normalization(mean=mean, variance=variance)(active)
     for layer in range(3):
-        if any(of.variant(each.seed).dropouts[layer] for each in HEADS):
+        if of.dropouts[layer]:
             masks.append(keras.Input((active.shape[-1],)))
             active = keras.layers.Multiply()([active, masks[-1]])
         last = layer == len(of.hidden)
@@ -75,60 +74,107 @@ def plain_head(of, weights, head):
             layers[f"normal_{layer}"] = keras.layers.BatchNormalization(momentum=of.momentum)
             active = layers[f"normal_{layer}"](active)
     model = keras.Model([values, *masks], active)
-    rate = RATE * of.variant(HEADS[head].seed).rate
-    optimizer = keras.optimizers.Adam(rate, weight_decay=of.weight_decay or None)
+    optimizer = keras.optimizers.Adam(RATE, weight_decay=of.weight_decay or None)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), jit_compile=False)
     return model, layers
 
 
-VARIANTS = (Variant((0.5, 0.2, 0.0)), Variant((0.0, 0.8, 0.3), 3.0))
+class EngineContract:
+    """The tests of every `featcache.training.heads.trainer.TrainingEngine`.
+
+    Attributes:
+        engine: the class under test.
+        exact: a head's bits don't depend on the heads beside it.
+    """
+
+    engine: type
+    exact: bool
+
+    def test_it_begins_with_the_weights_that_it_was_given(self):
+        weights, _, stacked = setting(plan(standardize=True), self.engine)
+        assert set(stacked.weights) == set(weights)
+        assert all(np.array_equal(stacked.weights[name], array) for name, array in weights.items())
+
+    @pytest.mark.parametrize(
+        ("of", "pseudo"),
+        [
+            (plan(), None),
+            (plan(0.5), None),
+            (plan(standardize=True, momentum=0.9), None),
+            (plan(weight_decay=2.0), None),
+            (plan(label_smoothing=0.2), None),
+            (replace(plan(weight_decay=1.0), dropouts=(0.5, 0.2, 0.0)), None),
+            (plan(0.3), soft_labels()),
+        ],
+        ids=["recipe", "dropout", "standardized", "decayed", "smoothed", "two masks", "pseudo-labels"],
+    )
+    def test_each_head_follows_the_trajectory_of_a_plain_keras_model(self, of, pseudo, monkeypatch):
+        # so small that kernels are stepped by rows and by blocks, as large ones are
+        monkeypatch.setattr(numpy_engine, "_GRADIENT_VALUES", 20)
+        monkeypatch.setattr(numpy_engine, "_ADAM_VALUES", 7)
+        weights, batches, stacked = setting(of, self.engine, data(pseudo=pseudo))
+        plain = [plain_head(of, weights, head) for head in range(len(HEADS))]
+        for _ in range(3):
+            for batch in batches.epoch():
+                stacked.train_step(batch, RATE)
+                for head, (model, _) in enumerate(plain):
+                    masks = [
+                        mask[head].astype(np.float32) / keep_probability(dropout)
+                        for mask, dropout in zip(batch.masks, of.dropouts, strict=True)
+                        if mask is not None
+                    ]
+                    weight = None if batch.weights is None else batch.weights[head]
+                    inputs = [batch.values[head].astype(np.float32), *masks]
+                    model.train_on_batch(inputs, batch.targets[head], sample_weight=weight)
+        for head, (_, layers) in enumerate(plain):
+            for name, layer in layers.items():
+                kind, _, number = name.partition("_")
+                names = ("kernel", "bias") if kind == "dense" else ("gamma", "beta", "mean", "variance")
+                for expected, part in zip(layer.get_weights(), names, strict=True):
+                    # rounding, which Adam's division by a small moment enlarges
+                    assert np.allclose(stacked.weights[f"{part}_{number}"][head], expected, atol=3e-4), (
+                        head,
+                        name,
+                        part,
+                    )
+        assert not np.allclose(stacked.weights["kernel_0"], weights["kernel_0"], atol=1e-2)
+
+    def test_a_heads_training_does_not_depend_on_its_neighbours(self):
+        of = plan(0.3)
+        weights, batches, stacked = setting(of, self.engine)
+        alone_weights, alone_batches, alone = setting(of, self.engine, heads=HEADS[1:2])
+        assert np.array_equal(alone_weights["kernel_0"][0], weights["kernel_0"][1])
+        for batch, own in zip(batches.epoch(), alone_batches.epoch(), strict=True):
+            assert np.array_equal(batch.values[1], own.values[0])
+            assert all(np.array_equal(a[1], b[0]) for a, b in zip(batch.masks, own.masks, strict=True))
+            scores, own_scores = stacked.train_step(batch, RATE), alone.train_step(own, RATE)
+            assert np.allclose(scores[:, 1], own_scores[:, 0], atol=1e-6)
+        for name, array in alone.weights.items():
+            same = np.array_equal if self.exact else lambda a, b: np.allclose(a, b, atol=1e-5)
+            assert same(stacked.weights[name][1], array[0]), name
+
+    def test_scores_are_each_heads_own(self):
+        of = plan()
+        weights, batches, stacked = setting(of, self.engine)
+        batch = next(iter(batches.epoch()))
+        scores = stacked.train_step(batch, RATE)
+        single, _ = plain_head(of, weights, 1)
+        logits = single([batch.values[1].astype(np.float32)], training=True)
+        losses = keras.losses.sparse_categorical_crossentropy(batch.truth[1], logits, from_logits=True)
+        assert scores[0, 1] == pytest.approx(float(keras.ops.mean(losses)), abs=1e-5)
+        assert scores[1, 1] == pytest.approx((keras.ops.convert_to_numpy(logits).argmax(1) == batch.truth[1]).mean())
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(
-    ("of", "pseudo"),
-    [
-        (plan(), None),
-        (plan(0.5), None),
-        (plan(standardize=True, momentum=0.9), None),
-        (plan(weight_decay=2.0), None),
-        (plan(label_smoothing=0.2), None),
-        (plan(variants=VARIANTS, weight_decay=1.0), None),
-        (plan(0.3), soft_labels()),
-    ],
-    ids=["recipe", "dropout", "standardized", "decayed", "smoothed", "variants", "pseudo-labels"],
-)
-def test_each_head_follows_the_trajectory_of_a_plain_keras_model(of, pseudo, engine, monkeypatch):
-    # so small that kernels are stepped by rows and by blocks, as large ones are
-    monkeypatch.setattr(numpy_engine, "_GRADIENT_VALUES", 20)
-    monkeypatch.setattr(numpy_engine, "_BLOCK_VALUES", 7)
-    weights, batches, stacked = setting(of, engine, data(pseudo=pseudo))
-    plain = [plain_head(of, weights, head) for head in range(len(HEADS))]
-    for _ in range(3):
-        for batch in batches.epoch():
-            stacked.train_step(batch, RATE)
-            for head, (model, _) in enumerate(plain):
-                dropouts = of.variant(HEADS[head].seed).dropouts
-                masks = [
-                    mask[head].astype(np.float32) / keep_probability(dropout)
-                    for mask, dropout in zip(batch.masks, dropouts, strict=True)
-                    if mask is not None
-                ]
-                weight = None if batch.weights is None else batch.weights[head]
-                inputs = [batch.values[head].astype(np.float32), *masks]
-                model.train_on_batch(inputs, batch.targets[head], sample_weight=weight)
-    for head, (_, layers) in enumerate(plain):
-        for name, layer in layers.items():
-            kind, _, number = name.partition("_")
-            names = ("kernel", "bias") if kind == "dense" else ("gamma", "beta", "mean", "variance")
-            for expected, part in zip(layer.get_weights(), names, strict=True):
-                # rounding, which Adam's division by a small moment enlarges
-                assert np.allclose(stacked.weights[f"{part}_{number}"][head], expected, atol=3e-4), (head, name, part)
-    assert not np.allclose(stacked.weights["kernel_0"], weights["kernel_0"], atol=1e-2)
+class TestNumpyEngine(EngineContract):
+    engine, exact = NumpyEngine, True
 
 
-def test_what_each_head_is_told_of_its_rows():
+class TestKerasEngine(EngineContract):
+    engine, exact = KerasEngine, False
+
+
+def test_the_targets_of_each_heads_rows():
     of = plan(label_smoothing=0.3)
     _, batches, _ = setting(of, examples=data(pseudo=soft_labels()))
     kinds = set()
@@ -140,35 +186,6 @@ def test_what_each_head_is_told_of_its_rows():
         assert np.allclose(batch.weights[~labelled], 0.5)
         kinds |= set(np.unique(batch.weights).tolist())
     assert kinds == {0.5, 1.0}
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_heads_training_does_not_depend_on_its_neighbours(engine):
-    of = plan(0.3)
-    weights, batches, stacked = setting(of, engine)
-    alone_weights, alone_batches, alone = setting(of, engine, heads=HEADS[1:2])
-    assert np.array_equal(alone_weights["kernel_0"][0], weights["kernel_0"][1])
-    for batch, own in zip(batches.epoch(), alone_batches.epoch(), strict=True):
-        assert np.array_equal(batch.values[1], own.values[0])
-        assert all(np.array_equal(a[1], b[0]) for a, b in zip(batch.masks, own.masks, strict=True))
-        scores, own_scores = stacked.train_step(batch, RATE), alone.train_step(own, RATE)
-        assert np.allclose(scores[:, 1], own_scores[:, 0], atol=1e-6)
-    for name, array in alone.weights.items():
-        same = np.array_equal if engine is NumpyEngine else lambda a, b: np.allclose(a, b, atol=1e-5)
-        assert same(stacked.weights[name][1], array[0]), name
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_scores_are_each_heads_own(engine):
-    of = plan()
-    weights, batches, stacked = setting(of, engine)
-    batch = next(iter(batches.epoch()))
-    scores = stacked.train_step(batch, RATE)
-    single, _ = plain_head(of, weights, 1)
-    logits = single([batch.values[1].astype(np.float32)], training=True)
-    losses = keras.losses.sparse_categorical_crossentropy(batch.truth[1], logits, from_logits=True)
-    assert scores[0, 1] == pytest.approx(float(keras.ops.mean(losses)), abs=1e-5)
-    assert scores[1, 1] == pytest.approx((keras.ops.convert_to_numpy(logits).argmax(1) == batch.truth[1]).mean())
 
 
 def test_numpy_forward_is_the_keras_models():

@@ -1,0 +1,118 @@
+"""The rows that a bag is trained on, pseudo-labelled ones included, and the statistics of their values. NumPy only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.errors import TrainingError
+from featcache.training.heads.forward import Float32s, Weights, blocks
+from featcache.training.heads.partition import Partition
+from featcache.training.heads.presets import HeadPlan
+
+_VARIANCE_FLOOR = 1e-3  # of the mean variance
+
+
+@dataclass(frozen=True, eq=False)
+class PseudoLabels:
+    """Unlabelled rows that heads are trained on beside the labelled ones; never scored.
+
+    Attributes:
+        copies: features of m rows each, as those of the training rows; any number of copies, at least one.
+        labels: (P, m, C) float32, each part's soft labels, in the order of its numbers. For honest scores they must
+            come from heads that were never trained on what the part is scored on.
+        weight: what a pseudo-labelled row counts for beside a labelled one.
+    """
+
+    copies: Sequence[npt.NDArray[Any]]
+    labels: Float32s
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """The rows that a bag is trained on.
+
+    Attributes:
+        copies: (n, ...) features each, copy 0 plain, then augmented ones; memory-mapped arrays stay on the disk.
+        labels: (n,) class indices.
+        parts: which of them each head is trained on.
+        pseudo: more rows, with soft labels.
+    """
+
+    copies: Sequence[npt.NDArray[Any]]
+    labels: npt.NDArray[np.integer]
+    parts: Partition
+    pseudo: PseudoLabels | None = None
+
+    def check(self, plan: HeadPlan) -> None:
+        """Raise `TrainingError` for features, labels or soft labels of another shape or range than the plan's."""
+        self._check_features(self.copies, len(self.labels), plan)
+        known = self.labels[self.parts.units >= 0]
+        if len(known) and not (known.min() >= 0 and known.max() < plan.classes):
+            low, high = known.min(), known.max()
+            raise TrainingError(f"labels from {low} to {high} are outside 0..{plan.classes - 1}")
+        if self.pseudo is not None:
+            parts, rows, classes = self.pseudo.labels.shape
+            self._check_features(self.pseudo.copies, rows, plan)
+            if (parts, classes) != (len(self.parts.numbers), plan.classes):
+                raise TrainingError(
+                    f"soft labels of shape={self.pseudo.labels.shape} don't fit {len(self.parts.numbers)} parts and "
+                    f"{plan.classes} classes"
+                )
+            if not self.pseudo.weight > 0:
+                raise TrainingError(f"weight={self.pseudo.weight} of soft labels is not above 0")
+
+    @staticmethod
+    def _check_features(copies: Sequence[npt.NDArray[Any]], rows: int, plan: HeadPlan) -> None:
+        shapes = [tuple(copy.shape) for copy in copies]
+        if len(set(shapes)) != 1 or shapes[0][0] != rows or np.prod(shapes[0][1:]) != plan.features:
+            raise TrainingError(
+                f"features of shapes={shapes} don't fit: every copy needs {rows} rows of {plan.features} values"
+            )
+
+    def count(self, part: int) -> int:
+        """The number of rows that heads of `part` are trained on, copies and pseudo-labelled ones included."""
+        labelled = int(self.parts.trained(part).sum()) * len(self.copies)
+        return labelled + (self.pseudo.labels.shape[1] * len(self.pseudo.copies) if self.pseudo else 0)
+
+    def seen_classes(self, classes: int) -> npt.NDArray[np.bool_]:
+        """(P, C) bool: whether heads of each part are trained on any row of each of C `classes`."""
+        seen = [
+            np.bincount(self.labels[self.parts.trained(part)], minlength=classes) > 0 for part in self.parts.numbers
+        ]
+        return np.stack(seen) | (self.pseudo.labels.any(axis=1) if self.pseudo else False)
+
+
+def input_statistics(copies: Sequence[npt.NDArray[Any]], parts: Partition) -> dict[int, Weights]:
+    """Mean and variance of the inputs over each part's training rows, all copies, in one pass.
+
+    Returns:
+        Part -> ``input_mean`` and ``input_variance``, (F,) float32. Variances are raised to a thousandth of their
+        mean, so that a feature which is almost always zero is not blown up where it isn't.
+    """
+    width = copies[0][0].size
+    shape = (len(parts.numbers), width)
+    count, total, squares = np.zeros(len(parts.numbers)), np.zeros(shape), np.zeros(shape)
+    for copy in copies:
+        for start, block in blocks(copy, 4 * width):
+            here = parts.units[start : start + len(block)]
+            for number, unit in enumerate(parts.numbers):
+                rows = block[here == unit].astype(np.float64)
+                count[number] += len(rows)
+                total[number] += rows.sum(axis=0)
+                squares[number] += np.square(rows).sum(axis=0)
+    statistics = {}
+    for number, part in enumerate(parts.numbers):
+        trained = (np.arange(len(parts.numbers)) == number) == parts.by_group
+        statistics[part] = _statistics(*(sums[trained].sum(axis=0) for sums in (count, total, squares)))
+    return statistics
+
+
+def _statistics(count: float, total: npt.NDArray[np.float64], squares: npt.NDArray[np.float64]) -> Weights:
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, 0)
+    variance = np.maximum(variance, _VARIANCE_FLOOR * variance.mean() + 1e-12)
+    return {"input_mean": mean.astype(np.float32), "input_variance": variance.astype(np.float32)}
