@@ -24,7 +24,7 @@ from featcache.settings.specs import DatasetSpec
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a listing syncs what it keeps, which takes a disk its time
 WHOLE = encoded(picture())
 OUTSIDE = "images outside a class folder"
-SOUND = ("image", "link")  # whatever else is called an image is a row that is set aside, now or at decoding
+SOUND = ("image", "link")  # whatever else is called an image is a rejected row, now or at decoding
 
 
 def no_folder(root, path, kind):

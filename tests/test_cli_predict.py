@@ -81,7 +81,7 @@ def test_what_cannot_be_decoded_is_set_aside_and_the_others_told(project, capsys
     assert len(records) == 10
     assert records["broken.png"]["probabilities"] is None
     assert "not an image" in records["broken.png"]["error"]
-    assert f"{folder / 'broken.png'}: set aside: not an image" in captured.err
+    assert f"{folder / 'broken.png'}: rejected: not an image" in captured.err
     header, *table = csv.reader(Path("said.csv").read_text().splitlines())
     assert header == ["file", "class", "disc", "square", "triangle"]
     assert len(table) == 9

@@ -1,4 +1,4 @@
-"""Every depth, mode and layout of images: pixels as they were written, or a row set aside for a reason that helps."""
+"""Every depth, mode and layout of images: pixels as they were written, or a rejected row for a reason that helps."""
 
 import builtins
 import io

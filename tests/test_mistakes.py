@@ -324,7 +324,7 @@ def test_a_disk_too_small_is_told_with_what_is_needed_before_the_work(tmp_path):
     assert "Traceback" not in done.stdout
 
 
-# ---- images that can't be used: set aside, counted, and still a row of the submission
+# ---- images that can't be used: rejected, counted, and still a row of the submission
 
 
 def png(width, height):

@@ -1,4 +1,4 @@
-"""What is no regular file, or can't be looked at, wherever a path is opened: a row set aside or one line, never a hang."""
+"""What is no regular file, or can't be looked at, wherever a path is opened: a rejected row or one line, never a hang."""
 
 import errno
 import os

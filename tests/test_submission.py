@@ -140,7 +140,7 @@ def test_other_columns_are_refused(tmp_path, columns, format_, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [(b"id,label\n", "lines=1"), (b"", "lines=0"), (b"id,l\n1,2\n2\n", "got 1 in line 3"),
-     (b"id,l\n1,2\n1,2\n", "id='1' stands twice"), (b"\xff\xfe\x00", "expected a sample"), (b"\x1f\x8bxx", "expected a")],
+     (b"id,l\n1,2\n1,2\n", "id='1' is there twice"), (b"\xff\xfe\x00", "expected a sample"), (b"\x1f\x8bxx", "expected a")],
 )  # fmt: skip
 def test_damaged_samples_are_refused(tmp_path, content, message):
     sample = tmp_path / "sample.csv"

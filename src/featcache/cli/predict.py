@@ -21,7 +21,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         find_images,
         prediction_lines,
         prediction_record,
-        set_aside_line,
+        rejected_line,
         write_csv,
     )
 
@@ -34,7 +34,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         for item in predictions:
             if item.reason:
                 rejected += 1
-                print_error(set_aside_line(item))
+                print_error(rejected_line(item))
             yield item
 
     predictions = reported(predictor.predict(find_images(arguments.images), count))

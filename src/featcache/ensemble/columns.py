@@ -72,7 +72,7 @@ def _header(columns: tuple[str, ...], sample: Sample | None) -> tuple[str, ...]:
 def _assigned(
     columns: tuple[str, ...], class_names: Sequence[str], sample: Sample | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Take ``COLUMN = CLASS`` of the settings apart: the header, and what each column after the id stands for."""
+    """Split ``COLUMN = CLASS`` of the settings into the header and the class of each column after the id."""
     names, meant = list(columns[:1]), []
     known = set(map(composed, (*class_names, *(sample.columns if sample else ()))))
     for column in columns[1:]:
@@ -90,14 +90,14 @@ def _classes(
     """Which class each column takes, and what to say of it.
 
     Raises:
-        SubmissionError: that can't be told for all of them, or a class is left over.
+        SubmissionError: that is unclear for one of them, or a class is left over.
     """
     found = match_columns(meant, class_names)
     one_of_two = len(meant) == 1 and len(class_names) == 2
     if one_of_two and found == [None] and _is_generic(meant[0], class_names):
         head, column, first, second = map(shown, (columns[0], meant[0], *class_names))
-        said = f"{where}: column {column} holds the probability of class {second}"
-        return (1,), (f"{said}; for the other: [Submission] columns = {head}, {column} = {first}",)
+        fault = f"{where}: column {column} holds the probability of class {second}"
+        return (1,), (f"{fault}; for the other: [Submission] columns = {head}, {column} = {first}",)
     if None in found or not (one_of_two or len(found) == len(class_names)):
         raise SubmissionError(_unmatched(columns, meant, found, class_names, where))
     classes = tuple(place for place in found if place is not None)

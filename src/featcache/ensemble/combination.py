@@ -53,11 +53,11 @@ class Combination:
             >>> mean.apply(members).round(3).tolist()
             [[0.6, 0.4]]
         """
-        told = np.empty(probabilities[0].shape)
-        for rows in row_parts(len(told), len(probabilities) * told.shape[1]):
+        combined = np.empty(probabilities[0].shape)
+        for rows in row_parts(len(combined), len(probabilities) * combined.shape[1]):
             mixed = apply_temperature(mix(probabilities[:, rows], self.method, self.weights), self.temperature)
-            told[rows] = clipped(mixed, self.clip if clip is None else clip)
-        return told
+            combined[rows] = clipped(mixed, self.clip if clip is None else clip)
+        return combined
 
 
 def combine(
@@ -87,8 +87,8 @@ def combine(
     )
     chosen = tuple(float(weight) for weight in weights)
     mixed = np.empty((len(rows), probabilities.shape[2]))
-    for place, said in table_parts(probabilities, rows):
-        mixed[place] = mix(said, method, chosen)
+    for place, table in table_parts(probabilities, rows):
+        mixed[place] = mix(table, method, chosen)
     temperature = find_temperature(mixed, labels)
     return Combination(method, chosen, temperature, find_clip(apply_temperature(mixed, temperature), labels))
 
@@ -142,14 +142,14 @@ def find_temperature(probabilities: npt.NDArray[np.floating], labels: npt.NDArra
 
     def loss(index: int) -> float:
         if index not in losses:
-            told = softmax(logs / _TEMPERATURES[index])[rows, labels]
-            losses[index] = round(float(row_losses(told).mean()), _PLACES)
+            shares = softmax(logs / _TEMPERATURES[index])[rows, labels]
+            losses[index] = round(float(row_losses(shares).mean()), _PLACES)
         return losses[index]
 
     at = len(_TEMPERATURES) // 2
     for step in (64, 32, 16, 8, 4, 2, 1, 1):
         near = [index for index in (at, at - step, at + step) if 0 <= index < len(_TEMPERATURES)]
-        at = min(near, key=loss)  # min takes the first of equals: where it stands
+        at = min(near, key=loss)  # min takes the first of equals: where it was
     return float(_TEMPERATURES[at])
 
 
@@ -170,37 +170,37 @@ def find_clip(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.in
     return float(1 - distances[min(sorted(near), key=lambda index: near[index])])
 
 
-def bagged_weights(told: Float64s, bags: int = BAGS, seed: int = 0) -> Float64s:
+def bagged_weights(label_shares: Float64s, bags: int = BAGS, seed: int = 0) -> Float64s:
     """Return the mean of `greedy_weights` over `bags` draws of the rows, with replacement, (m,), sum 1.
 
     A single selection may rest on members that were lucky on these rows. Caruana draws half of the members instead; where
     a few of them are much better than the rest, as here, the halves without these cost more than they spread.
     """
-    generator, rows = np.random.default_rng(seed), told.shape[1]
+    generator, rows = np.random.default_rng(seed), label_shares.shape[1]
     draws = (generator.integers(0, rows, rows) for _ in range(bags))
-    return np.asarray(np.mean([greedy_weights(told[:, drawn]) for drawn in draws], axis=0))
+    return np.asarray(np.mean([greedy_weights(label_shares[:, drawn]) for drawn in draws], axis=0))
 
 
-def greedy_weights(told: Float64s) -> Float64s:
+def greedy_weights(label_shares: Float64s) -> Float64s:
     """Choose members one by one, with replacement, each time the one that lowers the mean's log-loss most (Caruana).
 
     Of equal ones a member that is already in is preferred, then the one that is better alone, then the first; the
     choice is cut at its best round, the shortest among equals.
 
     Args:
-        told: (m, n) what each member gives the label of each row, out of fold: the mean's log-loss needs no more.
+        label_shares: (m, n) each member's probability of each row's label, out of fold: the mean's log-loss needs no more.
 
     Returns:
         (m,) weights, sum 1.
     """
-    alone = np.round(row_losses(told).mean(axis=1), _PLACES)
-    counts, total = np.zeros(len(told), np.int64), np.zeros(told.shape[1])
+    alone = np.round(row_losses(label_shares).mean(axis=1), _PLACES)
+    counts, total = np.zeros(len(label_shares), np.int64), np.zeros(label_shares.shape[1])
     lowest, best = np.inf, counts
     since = 0
     for chosen in range(1, ROUNDS + 1):
-        losses = np.round(row_losses((total + told) / chosen).mean(axis=1), _PLACES)
+        losses = np.round(row_losses((total + label_shares) / chosen).mean(axis=1), _PLACES)
         pick = int(np.lexsort((alone, counts == 0, losses))[0])  # the first of equals in all three
-        total += told[pick]
+        total += label_shares[pick]
         counts[pick] += 1
         since += 1
         if losses[pick] < lowest:

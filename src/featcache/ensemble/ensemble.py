@@ -73,20 +73,20 @@ class Ensemble:
         Raises:
             CacheMismatchError: a chosen member or class is not there.
         """
-        told = np.empty((len(predictions.ids), len(self.class_names)))
-        for rows, said in self.parts(predictions, clip):
-            told[rows] = said
-        return told
+        combined = np.empty((len(predictions.ids), len(self.class_names)))
+        for rows, table in self.parts(predictions, clip):
+            combined[rows] = table
+        return combined
 
     def apply_nested(self, out_of_fold: Predictions) -> Float64s:
         """Return (n, C): each training row by the combination that was fitted without its fold, NaN for rows of no fold.
 
         Raises:
-            CacheMismatchError: a chosen member or class is not there, or it isn't said which fold a row is in.
+            CacheMismatchError: a chosen member or class is not there, or a row's fold is unknown.
         """
         nested = np.full((len(out_of_fold.ids), len(self.class_names)), np.nan)
-        for rows, said in self.nested_parts(out_of_fold):
-            nested[rows] = said
+        for rows, table in self.nested_parts(out_of_fold):
+            nested[rows] = table
         return nested
 
     def parts(self, predictions: Predictions, clip: float | None = None) -> Iterator[tuple[slice, Float64s]]:
@@ -96,21 +96,21 @@ class Ensemble:
             CacheMismatchError: a chosen member or class is not there.
         """
         chosen = self._fitted(self.whole, predictions)
-        for rows, said in table_parts(predictions.probabilities):
-            yield rows, chosen.apply(said, clip)
+        for rows, table in table_parts(predictions.probabilities):
+            yield rows, chosen.apply(table, clip)
 
     def nested_parts(self, out_of_fold: Predictions) -> Iterator[tuple[RowNumbers, Float64s]]:
         """Yield (rows, (r, C)): what `apply_nested` returns, fold by fold in parts; rows of no fold are not among them.
 
         Raises:
-            CacheMismatchError: a chosen member or class is not there, or it isn't said which fold a row is in.
+            CacheMismatchError: a chosen member or class is not there, or a row's fold is unknown.
         """
         if out_of_fold.folds is None:
             raise CacheMismatchError("expected out-of-fold predictions with folds; got none: run TrainHeads")
         for fold, chosen in self.folds.items():
             fitted, rows = self._fitted(chosen, out_of_fold), np.flatnonzero(out_of_fold.folds == fold)
-            for place, said in table_parts(out_of_fold.probabilities, rows):
-                yield rows[place], fitted.apply(said)
+            for place, table in table_parts(out_of_fold.probabilities, rows):
+                yield rows[place], fitted.apply(table)
 
     def _fitted(self, chosen: Combination, predictions: Predictions) -> Combination:
         """The combination with a weight for each member of `predictions`, in their order."""

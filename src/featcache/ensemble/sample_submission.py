@@ -88,9 +88,13 @@ def _read(path: Path, lines: CsvLines) -> Sample:
         for row in filled:
             if len(row) != len(header):
                 got = f"{len(row)} in line {lines.number}"
-                raise SubmissionError(f"{path}: expected {len(header)} values in each line; got {got}: mend it")
+                raise SubmissionError(
+                    f"{path}: expected {len(header)} values in each line; got {got}: correct the file"
+                )
             if not row[0]:
-                raise SubmissionError(f"{path}: expected an id in each line; got none in line {lines.number}: mend it")
+                raise SubmissionError(
+                    f"{path}: expected an id in each line; got none in line {lines.number}: correct the file"
+                )
             if len(row) == 2 and len(labels) < _MOST_LABELS:
                 labels[row[1].strip()] = None
             yield row[0]
@@ -103,7 +107,7 @@ def _read(path: Path, lines: CsvLines) -> Sample:
         )
     twice = first_duplicate(ids)
     if twice is not None:
-        raise SubmissionError(f"{path}: expected unique ids; id={twice!r} stands twice")
+        raise SubmissionError(f"{path}: expected unique ids; id={twice!r} is there twice")
     check_forms(ids, str(path))
     columns = tuple(name.strip().strip("\ufeff") for name in header)
     _check_header(path, columns)
@@ -116,7 +120,7 @@ def _check_header(path: Path, columns: Sequence[str]) -> None:
         raise SubmissionError(f"{path}: expected a name for every column; column {place} has none: remove it")
     same = clash(columns)
     if same is not None:
-        raise SubmissionError(f"{path}: expected each column once; got {same[0]!a} and {same[1]!a}: mend it")
+        raise SubmissionError(f"{path}: expected each column once; got {same[0]!a} and {same[1]!a}: correct the file")
 
 
 def check_forms(ids: Sequence[str], where: str) -> None:
@@ -143,7 +147,7 @@ def match_ids(ours: Sequence[str], sample: Sample) -> npt.NDArray[np.int64]:
     it doesn't matter how a letter and its accent are encoded: archives made on macOS have them apart (NFD).
 
     Raises:
-        SubmissionError: none does; how many are missing and extra is told for the way that matches most.
+        SubmissionError: none does; the message counts missing and extra ids for the way that matches most.
     """
     best: tuple[int, list[int], list[int]] | None = None
     for of_theirs, of_mine in _WAYS:

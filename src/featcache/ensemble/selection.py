@@ -1,7 +1,7 @@
 """Finding the ensemble on out-of-fold predictions, and scoring it honestly. NumPy only.
 
 What weights, temperature, clip and method fitted to some rows score on these same rows flatters. So for each fold all
-of it is fitted to the other folds' rows, and that fold is scored by it: the nested scores are those that are told.
+of it is fitted to the other folds' rows, and that fold is scored by it: the nested scores are those that are shown.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,14 +94,14 @@ def all_scores(built: Ensemble, predictions: Mapping[str, Predictions], clip: fl
 
 
 def judged_members(known: Predictions) -> Iterator[RowScores]:
-    """Yield how each member tells the rows, one member in memory after the other."""
+    """Yield each member's scores of the rows, one member in memory at a time."""
     for member in range(len(known.members)):
         rows = row_parts(len(known.ids), len(known.class_names))
         yield judge_parts(((some, known.probabilities[member, some]) for some in rows), known.labels)
 
 
 def judged_singles(known: Predictions, singles: Mapping[int, int]) -> RowScores:
-    """How each fold's rows are told by the one member that `singles` names for it."""
+    """Each fold's rows scored with the one member that `singles` names for it."""
     judged = RowScores.blank(len(known.ids))
     for fold, member in singles.items():
         own = np.flatnonzero(known.folds == fold)
@@ -152,13 +152,13 @@ class _Search:
         return min(self.methods, key=loss)
 
     def nested(self, chosen: Callable[[int], Combination], without: Sequence[int] = ()) -> RowScores:
-        """How each fold's rows are told by what `chosen` gives for it; NaN for the folds `without`."""
+        """Each fold's rows scored with what `chosen` gives for it; NaN for the folds `without`."""
         judged, known = RowScores.blank(len(self._folds)), self._known
         for fold in self._parts:
             if fold not in without:
                 own, fitted = np.flatnonzero(self._folds == fold), chosen(fold)
-                for place, said in table_parts(known.probabilities, own):
-                    judged.put(own[place], normalised(fitted.apply(said)), known.labels[own[place]])
+                for place, table in table_parts(known.probabilities, own):
+                    judged.put(own[place], normalised(fitted.apply(table)), known.labels[own[place]])
         return judged
 
     def best_member(self, *without: int) -> int:

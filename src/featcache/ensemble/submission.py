@@ -100,7 +100,7 @@ def _check(ids: Sequence[str], probabilities: npt.NDArray[np.floating], class_na
         raise SubmissionError("expected test images to submit predictions for; got rows=0: add PATH/test")
     twice = first_duplicate(ids)
     if twice is not None:
-        raise SubmissionError(f"expected unique row ids; {twice!r} stands twice")
+        raise SubmissionError(f"expected unique row ids; {twice!r} is there twice")
     check_forms(ids, "test images")
     bad = [
         part.start + row

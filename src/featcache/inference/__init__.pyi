@@ -6,6 +6,6 @@ from .predictor import (
     find_images as find_images,
     prediction_lines as prediction_lines,
     prediction_record as prediction_record,
-    set_aside_line as set_aside_line,
+    rejected_line as rejected_line,
     write_csv as write_csv,
 )

@@ -35,7 +35,7 @@ def export_model(
     Args:
         project: whose ensemble, of the settings in force.
         path: ``*.keras``, or a folder that isn't there yet for a SavedModel.
-        progress: is told of a download.
+        progress: shows a download.
         member: this one alone, without temperature and clip; None for the ensemble.
         fixed_size: take only images of the size that all its members look at, and resize nothing inside.
 

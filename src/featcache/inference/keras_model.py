@@ -38,8 +38,8 @@ def join_model(network: keras.Model | None, served: ServedEnsemble, name: str, s
     members |= {convnet.member: _convnet(convnet, views[convnet.image_size]) for convnet in served.convnets}
     whole = served.ensemble.whole
     mixed = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.method)
-    told = _clipped(_tempered(mixed, whole.temperature), served.clip, len(served.ensemble.class_names))
-    return keras.Model(images, keras.layers.Identity(name="probabilities")(told), name=name)
+    combined = _clipped(_tempered(mixed, whole.temperature), served.clip, len(served.ensemble.class_names))
+    return keras.Model(images, keras.layers.Identity(name="probabilities")(combined), name=name)
 
 
 def _heads(network: keras.Model, bags: Sequence[ServedBag], images: Any) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _heads(network: keras.Model, bags: Sequence[ServedBag], images: Any) -> dict
     trunk = keras.Model(network.input, network.output, name="backbone")
     trunk.trainable = False
     features = trunk(images)
-    return {member: said for bag in bags for member, said in _members(bag, features[bag.tap]).items()}
+    return {member: outputs for bag in bags for member, outputs in _members(bag, features[bag.tap]).items()}
 
 
 def _convnet(served: ServedConvNet, images: Any) -> Any:
@@ -57,17 +57,17 @@ def _convnet(served: ServedConvNet, images: Any) -> Any:
     if served.is_grey:
         pixels = (ops.sum(pixels * LUMA.astype(np.int32), axis=-1, keepdims=True) + 500) // 1000
     pixels = ops.cast(pixels, "float32")
-    said = [
+    outputs = [
         keras.Model(network.input, network.output, name=f"{layer_name}-fold{number}")(pixels)
         for number, network in enumerate(served.networks)
     ]
-    return keras.layers.Average(name=layer_name)(said)
+    return keras.layers.Average(name=layer_name)(outputs)
 
 
 def _members(served: ServedBag, features: Any) -> dict[str, Any]:
     """Member -> (b, C), the mean over its heads."""
     inputs = ops.cast(features, "float32")  # float16, as it would come out of the cache
-    said = {}
+    outputs = {}
     for seed, member in zip(served.bag.seeds, served.members, strict=True):
         layer_name = member.replace("/", "-")  # Keras allows no slash
         numbers = [number for number, head in enumerate(served.bag.heads) if head.seed == seed]
@@ -76,8 +76,8 @@ def _members(served: ServedBag, features: Any) -> dict[str, Any]:
             model = head_model(served.bag, number)
             name = f"{layer_name}-fold{served.bag.heads[number].fold}"
             heads.append(keras.Model(model.input, model.output, name=name)(inputs))
-        said[member] = _mean(heads, served.bag.seen_classes[numbers], layer_name)
-    return said
+        outputs[member] = _mean(heads, served.bag.seen_classes[numbers], layer_name)
+    return outputs
 
 
 def _mean(heads: Sequence[Any], seen: npt.NDArray[np.bool_], name: str) -> Any:

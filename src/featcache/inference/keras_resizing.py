@@ -24,7 +24,7 @@ _CHOOSES_ORDER = int(PIL.__version__.partition(".")[0]) >= 13
 def resizing_model(size: int) -> keras.Model:
     """Return a model from (b, h, w, 3) to (b, size, size, 3), both uint8 RGB: the same bytes as `decode.resize_rgb`.
 
-    Equal to Pillow's on TensorFlow; JAX has no float64 unless it is told to, and is then off by at most one here and there.
+    Equal to Pillow's on TensorFlow; JAX has no float64 unless x64 is enabled; without it single values are off by at most one.
     """
     images = keras.Input((None, None, 3), dtype="uint8", name="images")
     height, across_height = _direction(images[0, :, 0, 0], size)

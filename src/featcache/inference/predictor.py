@@ -1,4 +1,4 @@
-"""Image files told by the trained ensemble: decoded and computed as in a run, batch by batch, in flat memory."""
+"""Image files classified by the trained ensemble: decoded and computed as in a run, batch by batch, in flat memory."""
 
 import os
 from collections import deque
@@ -66,7 +66,7 @@ class Predictor:
         self.class_names = self._served.ensemble.class_names
 
     def predict(self, files: Iterable[Path], count: int) -> Iterator[Prediction]:
-        """Yield what is said of each file, in their order; one that can't be used doesn't stop the others.
+        """Yield a prediction for each file, in their order; one that can't be used doesn't stop the others.
 
         Args:
             files: image files; read one batch ahead.
@@ -86,7 +86,7 @@ class Predictor:
             self._progress.finish()
 
     def _batch_size(self) -> int:
-        """Images told at once; as many of the backbone's batches as small CNNs take in one."""
+        """Images predicted at once: as many of the backbone's batches as the convnets take in one."""
         if not self._served.convnets and self._backbone:
             return self._backbone.batch_size
         from featcache.training import PREDICT_BATCH
@@ -102,9 +102,9 @@ class Predictor:
             if isinstance(views, str):
                 yield Prediction(file, None, views)
                 continue
-            said = next(rows)
-            if np.isfinite(said).all():
-                yield Prediction(file, said)
+            probabilities = next(rows)
+            if np.isfinite(probabilities).all():
+                yield Prediction(file, probabilities)
             else:
                 yield Prediction(file, None, "its features are beyond float16's range")
         self._progress.advance(len(batch))
@@ -115,13 +115,13 @@ class Predictor:
         sound = np.ones(count, bool)
         for computed in features.values():
             sound &= np.isfinite(computed).reshape(count, -1).all(axis=1)
-        said = np.full((count, len(self.class_names)), np.nan)
+        probabilities = np.full((count, len(self.class_names)), np.nan)
         if sound.any():
-            said[sound] = self._served.probabilities(
+            probabilities[sound] = self._served.probabilities(
                 {tap: computed[sound] for tap, computed in features.items()},
                 {size: seen[sound] for size, seen in images.items()},
             )
-        return said
+        return probabilities
 
 
 def find_images(paths: Sequence[Path]) -> Iterator[Path]:
@@ -156,28 +156,28 @@ def count_images(paths: Sequence[Path]) -> tuple[int, int]:
     return count, longest
 
 
-def prediction_record(told: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
+def prediction_record(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
     """Return one file's prediction as JSON-able values; without class and probabilities where it can't be used."""
-    record: dict[str, Any] = {"file": printable(str(told.file)), "error": printable(told.reason) or None}
-    if told.probabilities is None:
+    record: dict[str, Any] = {"file": printable(str(prediction.file)), "error": printable(prediction.reason) or None}
+    if prediction.probabilities is None:
         return {**record, "class": None, "probability": None, "probabilities": None}
-    best = int(told.probabilities.argmax())
-    values = [float(f"{value:.7g}") for value in told.probabilities]  # as in the submission
+    best = int(prediction.probabilities.argmax())
+    values = [float(f"{value:.7g}") for value in prediction.probabilities]  # as in the submission
     chosen = {"class": class_names[best], "probability": values[best]}
     return {**record, **chosen, "probabilities": dict(zip(class_names, values, strict=True))}
 
 
-def prediction_lines(told: Iterable[Prediction], class_names: Sequence[str], width: int) -> Iterator[str]:
+def prediction_lines(predictions: Iterable[Prediction], class_names: Sequence[str], width: int) -> Iterator[str]:
     """Yield a table's lines, each as soon as it is known: file, class, its probability, the next best.
 
     Args:
-        told: from `Predictor.predict`.
+        predictions: from `Predictor.predict`.
         class_names: C names.
         width: of the column of files.
     """
     names = [printable(name) for name in class_names]
     wide = max(len("class"), *map(len, names))
-    for place, item in enumerate(told):
+    for place, item in enumerate(predictions):
         if place == 0:
             yield f"{'file':<{width}}  {'class':<{wide}}  probability  next best"
         if item.probabilities is not None:
@@ -186,12 +186,12 @@ def prediction_lines(told: Iterable[Prediction], class_names: Sequence[str], wid
             yield f"{shown}  {names[second]} {item.probabilities[second]:.4f}"
 
 
-def set_aside_line(told: Prediction) -> str:
+def rejected_line(prediction: Prediction) -> str:
     """Return why a file has no prediction, in one line."""
-    return printable(f"{told.file}: set aside: {told.reason}")
+    return printable(f"{prediction.file}: rejected: {prediction.reason}")
 
 
-def write_csv(path: Path, told: Iterable[Prediction], class_names: Sequence[str]) -> Iterator[Prediction]:
+def write_csv(path: Path, predictions: Iterable[Prediction], class_names: Sequence[str]) -> Iterator[Prediction]:
     """Yield what comes, and write it: file, class, and a column of probabilities for each class.
 
     The file gets its name when all is through; files that can't be used are not in it.
@@ -205,7 +205,7 @@ def write_csv(path: Path, told: Iterable[Prediction], class_names: Sequence[str]
     ):
         lines = CsvWriter(stream)
         lines.row(("file", "class", *class_names))
-        for item in told:
+        for item in predictions:
             if item.probabilities is not None:
                 best = class_names[int(item.probabilities.argmax())]
                 lines.row((item.file, best, *(f"{value:.7g}" for value in item.probabilities)))

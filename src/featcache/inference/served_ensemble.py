@@ -94,7 +94,7 @@ class ServedEnsemble:
         Raises:
             TrainingError: features of another shape than the heads were trained on.
         """
-        said = np.concatenate(
+        tables = np.concatenate(
             [
                 *(served.bag.member_predictions(features[served.tap]) for served in self.bags),
                 *(served.predictions(images[served.image_size])[None] for served in self.convnets),
@@ -102,9 +102,9 @@ class ServedEnsemble:
         )
         members = tuple(name for served in self.bags for name in served.members)
         members += tuple(served.member for served in self.convnets)
-        rows = tuple(map(str, range(said.shape[1])))
+        rows = tuple(map(str, range(tables.shape[1])))
         unknown = np.full(len(rows), -1, np.int32)
-        predictions = Predictions(rows, unknown, members, said, self.ensemble.class_names)
+        predictions = Predictions(rows, unknown, members, tables, self.ensemble.class_names)
         return self.ensemble.apply(predictions, self.clip)
 
 

@@ -47,7 +47,7 @@ def configured_sections() -> dict[str, dict[str, str]]:
 
     Raises:
         SettingsError: a file can't be read as luigi.cfg, a section or key is misspelt, a value of ours names what isn't
-            there, or a setting stands in ``[DEFAULT]``.
+            there, or a setting is in ``[DEFAULT]``.
     """
     if os.environ.get(_PARSER_VARIABLE, "cfg") == "toml":
         raise SettingsError(f"expected luigi.cfg; got {_PARSER_VARIABLE}=toml, which only Luigi reads: unset it")

@@ -290,7 +290,7 @@ def _sample_digest(sample: Path) -> str:
         return keys.file_digest(sample)
     except OSError as error:
         raise SubmissionError(
-            f"[Dataset] sample_submission: {sample} can't be read: {fault(error)}: mend it"
+            f"[Dataset] sample_submission: {sample} can't be read: {fault(error)}: correct the path or its permissions"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What images that can't be used leave of each class, split and tap: too little is refused, much less is told."""
+"""What rejected images leave of each class, split and tap: too little is an error, much less a notice."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class SplitRows:
 
 
 def rejection_reason(rows: Rows, row: int, load: Callable[[str, str, int], object], size: int) -> str:
-    """Return why a row was set aside; decoding it again gives the same reason after any kill."""
+    """Return why a row was rejected; decoding it again gives the same reason after any kill."""
     try:
         if not rows.reasons[row]:
             load(rows.locations[row], rows.digests[row], size)
@@ -55,13 +55,13 @@ def rejection_reason(rows: Rows, row: int, load: Callable[[str, str, int], objec
     return rows.reasons[row]
 
 
-def check_usable(found: SplitRows, class_names: Sequence[str], said_of: Callable[[int], str], where: str = "") -> None:
+def check_usable(found: SplitRows, class_names: Sequence[str], describe: Callable[[int], str], where: str = "") -> None:
     """Refuse a class that can't be trained on and scored, and test images of which none is usable.
 
     Args:
         found: the rows of one split.
         class_names: C names.
-        said_of: row -> its id and why it was set aside, for one row of those that are missed.
+        describe: row -> its id and why it was rejected, for one row of those that are missed.
         where: what else says why, for the message.
 
     Raises:
@@ -69,9 +69,9 @@ def check_usable(found: SplitRows, class_names: Sequence[str], said_of: Callable
         SubmissionError: no test image is usable: a submission would hold nothing but the classes' shares.
     """
     if found.split == "test" and not found.usable.any():
-        first = f"the first: {said_of(0)}{where}"
+        first = f"the first: {describe(0)}{where}"
         raise SubmissionError(
-            f"expected test images that can be used; got 0 of {len(found.usable):,}, {first}: mend them, or take them away"
+            f"expected test images that can be used; got 0 of {len(found.usable):,}, {first}: repair or remove them"
         )
     if found.split != "train":
         return
@@ -81,10 +81,10 @@ def check_usable(found: SplitRows, class_names: Sequence[str], said_of: Callable
         counts = [f"{usable[k]:,} of {listed[k]:,} for class {class_names[k]!r}" for k in scarce[:_NAMED]]
         more = f" and {pluralize(len(scarce) - _NAMED, 'more class')}" if len(scarce) > _NAMED else ""
         missed = np.flatnonzero(~found.usable & (found.labels == scarce[0])).tolist()
-        first = f"; the first: {said_of(missed[0])}{where}" if missed else ""
+        first = f"; the first: {describe(missed[0])}{where}" if missed else ""
         raise TrainingError(
             f"expected at least {LEAST} usable images of each class; got {', '.join(counts)}{more}{first}: "
-            "mend these images, add others, or take the class away"
+            "repair these images, add others, or remove the class"
         )
 
 

@@ -262,7 +262,7 @@ class SubmissionSpec:
     Attributes:
         format: ``labels`` (one class a row) or ``probabilities``.
         columns: header names, the id column first; () means: from the sample submission, or ``id, label`` /
-            ``id, <class names>``. With ``probabilities`` each stands for the class of its name, or for CLASS as
+            ``id, <class names>``. With ``probabilities`` each is the class of its name, or CLASS as
             ``COLUMN = CLASS``; a single one for two classes, of a name like ``label``, for the second.
         clip: ``auto`` (found on out-of-fold log-loss), ``none``, or the upper bound mx, 1/classes < mx <= 1.
         gzip: write ``submission.csv.gz``, without a time stamp inside.

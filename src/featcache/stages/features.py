@@ -54,7 +54,7 @@ def index_images(project: Project, progress: Progress) -> str:
     manifest.save(project.folder, {"run": project.run, "seconds": round(time.perf_counter() - begun, 3)})
     counts = " · ".join(f"{split} {len(rows):,}" for split, rows in manifest.splits.items())
     rejected = sum(int((~rows.listed).sum()) for rows in manifest.splits.values())
-    return f"{len(manifest.class_names)} classes · {counts}" + f" · {rejected:,} set aside" * bool(rejected)
+    return f"{len(manifest.class_names)} classes · {counts}" + f" · {rejected:,} rejected" * bool(rejected)
 
 
 def resolve_features(project: Project, progress: Progress) -> None:
@@ -90,9 +90,9 @@ def extract_split(
     Args:
         project: whose.
         split: ``train``, ``valid`` or ``test``.
-        progress: is told of every batch.
+        progress: shows every batch.
         copies: which copies; None for those that the settings ask for and that aren't complete.
-        fresh: compute every row of all of them anew.
+        fresh: compute every row of all of them again.
 
     Raises:
         CacheLockedError: another process writes one of these caches.
@@ -181,7 +181,7 @@ def finish_features(project: Project, progress: Progress) -> str:
 
 
 def _rejected_rows(project: Project, manifest: Manifest, plain: Sequence[Reader]) -> dict[tuple[str, int], str]:
-    """(split, row) -> why, of every row that was set aside, by listing or by decoding; caches hold no reasons."""
+    """(split, row) -> why, of every row that was rejected, by listing or by decoding; caches hold no reasons."""
     load, size = open_source(project.settings.dataset).load, project.settings.features.image_size
     return {
         (reader.split, row): rejection_reason(manifest.splits[reader.split], row, load, size)

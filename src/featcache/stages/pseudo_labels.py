@@ -53,21 +53,21 @@ def pseudo_labels(project: Project, tap: str, parts: Partition) -> PseudoLabels:
     labels: Float32s = allocate((len(parts.numbers), count, len(reader.class_names)), np.float32, project.folder)
     heads = sum(len(bag.heads) for bag in bags)
     for some in row_parts(count, heads * len(reader.class_names), _LEAST_ROWS):
-        said = [by_fold(bag, features[name][some], parts) for bag, name in zip(bags, taps, strict=True)]
-        labels[:, some] = soft_labels(np.concatenate(said, axis=1), built, parts)
+        tables = [by_fold(bag, features[name][some], parts) for bag, name in zip(bags, taps, strict=True)]
+        labels[:, some] = soft_labels(np.concatenate(tables, axis=1), built, parts)
     return PseudoLabels([features[tap]], labels, project.settings.heads.pseudo_weight)
 
 
 def by_fold(bag: Bag, features: npt.NDArray[np.float16], parts: Partition) -> Float32s:
     """Return (P, seeds, m, C): for each fold, what each seed's head that hasn't seen it says of m rows."""
-    told = bag.predict(features)
+    predicted = bag.predict(features)
     place = {(head.seed, head.fold): number for number, head in enumerate(bag.heads)}
-    chosen: Float32s = told[np.array([[place[seed, fold] for seed in bag.seeds] for fold in parts.numbers])]
+    chosen: Float32s = predicted[np.array([[place[seed, fold] for seed in bag.seeds] for fold in parts.numbers])]
     return chosen
 
 
-def soft_labels(said: Float32s, built: Ensemble, parts: Partition) -> Float32s:
+def soft_labels(tables: Float32s, built: Ensemble, parts: Partition) -> Float32s:
     """Return (P, m, C) of (P, members, m, C): each fold's by the combination that was fitted without it, not clipped."""
     return np.stack(
-        [built.folds[fold].apply(said[place], clip=1.0) for place, fold in enumerate(parts.numbers)]
+        [built.folds[fold].apply(tables[place], clip=1.0) for place, fold in enumerate(parts.numbers)]
     ).astype(np.float32)

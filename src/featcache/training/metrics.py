@@ -28,7 +28,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Interval:
-    """The middle 95 % of each score when rows are drawn anew: (low, high)."""
+    """The middle 95 % of each score when rows are resampled: (low, high)."""
 
     accuracy: tuple[float, float]
     log_loss: tuple[float, float]
@@ -36,7 +36,7 @@ class Interval:
 
 @dataclass(frozen=True, eq=False)
 class RowScores:
-    """How each of n rows is told.
+    """How each of n rows is predicted.
 
     Attributes:
         losses: (n,) float64, -log of the label's probability; NaN for a row that isn't judged.
@@ -48,11 +48,14 @@ class RowScores:
 
     @classmethod
     def blank(cls, rows: int) -> "RowScores":
-        """Nothing told yet of any row."""
+        """No row is scored yet."""
         return cls(np.full(rows, np.nan), np.zeros(rows, bool))
 
     def put(
-        self, rows: slice | npt.NDArray[np.integer], said: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]
+        self,
+        rows: slice | npt.NDArray[np.integer],
+        probabilities: npt.NDArray[np.floating],
+        labels: npt.NDArray[np.integer],
     ) -> None:
         """Judge `rows` by (r, C) probabilities and their (r,) labels.
 
@@ -60,9 +63,9 @@ class RowScores:
             TrainingError: NaN in a row, or a label that is no class.
         """
         if len(labels):
-            _check(said, labels)
-            self.losses[rows] = row_losses(said[np.arange(len(labels)), labels])
-            self.right[rows] = said.argmax(axis=1) == labels
+            _check(probabilities, labels)
+            self.losses[rows] = row_losses(probabilities[np.arange(len(labels)), labels])
+            self.right[rows] = probabilities.argmax(axis=1) == labels
 
     def scores(self, rows: npt.NDArray[np.bool_] | None = None) -> Scores:
         """The mean of both over all rows, or some.
@@ -131,33 +134,33 @@ def judge(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.intege
 def judge_parts(
     parts: Iterable[tuple[slice | npt.NDArray[np.integer], npt.NDArray[np.floating]]], labels: npt.NDArray[np.integer]
 ) -> RowScores:
-    """How n rows with these `labels` are told by parts of them, (rows, (r, C) probabilities) each.
+    """Score n rows with these `labels` in parts, (rows, (r, C) probabilities) each.
 
-    Rows that no part tells stay unjudged.
+    Rows in no part stay unscored.
 
     Raises:
         TrainingError: NaN in a row.
     """
     judged = RowScores.blank(len(labels))
-    for rows, said in parts:
-        judged.put(rows, said, labels[rows])
+    for rows, probabilities in parts:
+        judged.put(rows, probabilities, labels[rows])
     return judged
 
 
-def row_losses(told: npt.NDArray[np.floating]) -> Float64s:
-    """Return -log of the labels' probabilities `told`, in its shape."""
-    losses: Float64s = -np.log(np.clip(told.astype(np.float64), _EPSILON, 1))
+def row_losses(shares: npt.NDArray[np.floating]) -> Float64s:
+    """Return -log of the labels' probabilities `shares`, in their shape."""
+    losses: Float64s = -np.log(np.clip(shares.astype(np.float64), _EPSILON, 1))
     return losses
 
 
 def bootstrap(several: Iterable[RowScores], groups: Sequence[str] = (), seed: int = 0) -> list[Interval]:
-    """Return how far the scores of each of `several` move when rows are drawn anew, with replacement.
+    """Return the intervals of the scores of each of `several` when rows are resampled with replacement.
 
     All are scored on the same draws, so that two of them can be compared. One after the other is taken, and of each are
     kept sums.
 
     Args:
-        several: how each tells the same n rows, all of them judged.
+        several: scores of the same n rows, none of them missing.
         groups: n texts; rows of one non-empty group are drawn together. Empty: every row alone.
         seed: decides the draws.
 
@@ -177,7 +180,7 @@ def bootstrap(several: Iterable[RowScores], groups: Sequence[str] = (), seed: in
             units = _units(groups, len(judged.losses), seed)
         sums += [np.bincount(units, values) for values in (judged.losses, judged.right)]
     if units is None or not len(units):
-        raise TrainingError("expected rows to draw anew; got none")
+        raise TrainingError("no rows to resample")
     low, high = np.quantile(_drawn(np.stack(sums), np.bincount(units), seed), (0.025, 0.975), axis=1)
     spans = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
     return [Interval(right, loss) for loss, right in zip(spans[::2], spans[1::2], strict=True)]
