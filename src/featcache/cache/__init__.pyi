@@ -1,5 +1,5 @@
 from .block_writer import write_block as write_block
-from .check import CacheFault as CacheFault, check_cache as check_cache, checked_cache as checked_cache
+from .check import check_cache as check_cache, checked_cache as checked_cache
 from .file_lock import is_held as is_held, lock as lock
 from .layout import (
     FEATURE_DTYPE as FEATURE_DTYPE,

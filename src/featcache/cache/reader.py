@@ -4,7 +4,7 @@ import json
 import math
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -233,16 +233,19 @@ class Reader:
         """Return one line a row: id, label, class (None where unknown), group, status (a word) and digest."""
         import pandas as pd
 
+        def texts(values: Iterable[str | None]) -> "pd.Series[Any]":
+            return pd.Series(list(values), dtype=object)  # pandas' own texts must be UTF-8, names of files need not be
+
         names = np.array([*self.class_names, None], dtype=object)
         labels = np.asarray(self.labels)
         words = np.array([status.text for status in Status], dtype=object)
         columns = {
-            "id": list(self.ids),
+            "id": texts(self.ids),
             "label": labels.copy(),
-            "class": names[np.where((labels >= 0) & (labels < len(self.class_names)), labels, -1)],
-            "group": list(self.groups),
-            "status": words[np.minimum(self.status, len(words) - 1)],
-            "digest": list(self.digests),
+            "class": texts(names[np.where((labels >= 0) & (labels < len(self.class_names)), labels, -1)]),
+            "group": texts(self.groups),
+            "status": texts(words[np.minimum(self.status, len(words) - 1)]),
+            "digest": texts(self.digests),
         }
         return pd.DataFrame(columns)
 
