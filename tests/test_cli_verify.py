@@ -258,7 +258,7 @@ def test_class_names_are_held_to_the_key(project, capsys):
     ("pattern", "cut", "text"),
     [
         ("manifest.arrow", 40, "run IndexImages again"),
-        ("heads/*/bag.npz", 3000, "expected a bag of heads"),
+        ("heads/*/bag.npz", 3000, "no sound bag of heads"),
         ("heads/*/*.keras", 100, "is not a Keras model"),
         ("heads/*/out_of_fold.npy", 200, "out_of_fold.npy: checksum mismatch"),
         ("predictions/*/probabilities.npy", 200, "probabilities.npy: checksum mismatch"),

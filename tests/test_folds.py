@@ -65,8 +65,8 @@ def test_a_class_in_fewer_groups_than_folds_is_allowed_without_a_warning():
     ("labels", "groups", "folds", "message"),
     [
         ([0, 0, 0, 1], "", 2, "class 'bee'.*add images"),
-        ([0, 0, 1, 1], "", 5, "images=4 are less than folds=5.*lower"),
-        ([0, 0, 1, 1, 0, 1], "aabbab", 3, "groups=2 are less than folds=3.*lower"),
+        ([0, 0, 1, 1], "", 5, "images=4 .* are fewer than folds=5.*lower"),
+        ([0, 0, 1, 1, 0, 1], "aabbab", 3, "groups=2 are fewer than folds=3.*lower"),
         ([0, 0, 1, 1, 0, 0], "abccab", 2, "class 'bee' is in one group alone"),
     ],
 )

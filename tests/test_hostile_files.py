@@ -183,10 +183,10 @@ class Bomb:
 def test_a_pickle_in_a_bag_is_not_loaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez(tmp_path / "bag.npz", header=np.array([Bomb()], object), out_of_fold=np.array([Bomb()], object))
-    with pytest.raises(CacheFormatError, match="expected a bag of heads"):
+    with pytest.raises(CacheFormatError, match="no sound bag of heads"):
         load_bag(tmp_path)
     (tmp_path / "bag.npz").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(CacheFormatError, match="expected a bag of heads"):
+    with pytest.raises(CacheFormatError, match="no sound bag of heads"):
         load_bag(tmp_path)
     assert not (tmp_path / "exploded").exists()
 

@@ -110,7 +110,7 @@ def test_a_class_that_one_deal_puts_into_one_fold_is_dealt_again():
     [
         ([0] * 8 + [1] * 8, ["same"] * 16, 2, "all 16 training images are duplicates of one: add others"),
         ([0] * 8 + [1] * 8, ["a"] * 8 + ["b"] * 8, 5, "class 'ant' has usable images=8, all duplicates of one"),
-        ([0] * 4 + [1] * 4, list("aabbccdd"), 5, "images=4 are less than folds=5.*folds to 4"),
+        ([0] * 4 + [1] * 4, list("aabbccdd"), 5, "images=4 .* are fewer than folds=5.*folds to 4"),
         ([0] * 4, list("abcd"), 2, "class 'bee' has usable images=0;"),
         ([-1] * 4, list("abcd"), 2, "no training row has a label"),
     ],

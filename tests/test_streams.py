@@ -59,7 +59,7 @@ def test_characters_that_an_encoding_lacks_are_replaced(tmp_path, settings, enco
     said = done.stderr.decode(encoding.partition(":")[0]).splitlines()
     assert len(said) == 1, said
     assert said[0].startswith("featcache: fotos-")
-    assert "[Dataset] groups: no such file" in said[0]
+    assert "the table of [Dataset] groups, is missing" in said[0]
 
 
 def test_a_whole_run_in_forked_stages_ends_well_on_a_full_disk(tmp_path):

@@ -124,7 +124,7 @@ def _check(
     if different == 1 < rows:
         raise TrainingError(f"all {rows:,} training images are duplicates of one: add others")
     if units is not None and (count := len(np.unique(units))) < folds:
-        raise TrainingError(f"groups={count} are less than folds={folds}: add rows of other groups{_or_fewer(count)}")
+        raise TrainingError(f"groups={count} are fewer than folds={folds}: add rows of other groups{_or_fewer(count)}")
     if units is not None and (most := int(np.bincount(labels).max())) < folds:
         raise TrainingError(
             f"no class has more than rows={most}, too few to deal out groups to folds={folds}: "
@@ -135,7 +135,7 @@ def _check(
         _check_class(images[of_class], units if units is None else units[of_class], _name(class_names, label))
     if different < folds:
         raise TrainingError(
-            f"different labelled images={different} are less than folds={folds}: add images{_or_fewer(different)}"
+            f"labelled images={different} (duplicates count once) are fewer than folds={folds}: add images{_or_fewer(different)}"
         )
 
 
