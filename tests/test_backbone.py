@@ -206,8 +206,8 @@ def test_other_images_are_refused(vgg16: Backbone, wrong: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"taps": "block5_pol"}, "a layer of VGG16; got taps='block5_pol'; did you mean block5_pool"),
-        ({"taps": "qq"}, "got taps='qq'; its last ones are .*block5_conv3, block5_pool$"),
+        ({"taps": "block5_pol"}, "'block5_pol' is no layer of VGG16; did you mean block5_pool"),
+        ({"taps": "qq"}, "'qq' is no layer of VGG16; its last ones are .*block5_conv3, block5_pool$"),
         ({"backbone": "vgg"}, "did you mean VGG1"),
         ({"image_size": 16}, "at least 32 pixels"),
     ],
@@ -289,7 +289,10 @@ def plain_hdf5(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (other_architecture, r"layer block1_conv1 expects shapes \[\(3, 3, 3, 64\), \(64,\)\]; got \[\(3, 3, 3, 32\)"),
+        (
+            other_architecture,
+            r"'block1_conv1' has shapes \[\(3, 3, 3, 32\), \(32,\)\], layer block1_conv1 needs \[\(3, 3, 3, 64\), \(64,\)\]",
+        ),
         (layers_of(12), "12 layers with weights, not 13$"),
         (layers_of(14), "14 layers with weights, not 13, first 'fc1' .*classifier on top"),
         (missing_array, "can't be read as a Keras HDF5 weights file"),

@@ -221,7 +221,11 @@ def test_a_table_with_a_mistake(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("train-images-idx3-ubyte", b"\0\0\x0d\x03" + idx3(IMAGES)[4:], ["magic=0x00000d03 instead of 0x00000803", "0x00000d03"]),
+        (
+            "train-images-idx3-ubyte",
+            b"\0\0\x0d\x03" + idx3(IMAGES)[4:],
+            ["magic=0x00000d03 instead of 0x00000803", "0x00000d03"],
+        ),
         ("train-images-idx3-ubyte", idx3(IMAGES)[:-1], ["111 bytes", "take 112"]),
         ("train-labels-idx1-ubyte", idx1(LABELS[:-1]), ["5 labels for 6 images"]),
         ("train-labels-idx1-ubyte", b"\0\0", ["idx header", "has 2 bytes"]),

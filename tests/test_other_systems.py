@@ -30,7 +30,8 @@ def test_the_main_job_runs_without_what_linux_alone_has(finished, tmp_path, work
     project = small_project(tmp_path)
     code, said = runs.finish(runs.start(runs.command(project, workers), "without_linux"))
     assert code == 0, said
-    assert runs.contents(project.artifacts) == runs.contents(finished.artifacts)
+    mine, theirs = runs.contents(project.artifacts), runs.contents(finished.artifacts)
+    assert [name for name in mine | theirs if mine.get(name) != theirs.get(name)] == []
 
 
 @pytest.mark.usefixtures("lacking")

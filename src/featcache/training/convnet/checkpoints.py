@@ -59,9 +59,9 @@ class Checkpoint:
             StorageError: the disk is full, read-only or not permitted.
         """
         about = np.array(json.dumps({"key": self.key, "history": history}))
-        arrays = {f"{number:04}": value for number, value in enumerate(state)}
+        arrays: dict[str, Any] = {f"{number:04}": value for number, value in enumerate(state)}
         with replacing(self.path) as temporary:
-            np.savez(temporary, allow_pickle=False, about=about, **arrays)
+            np.savez(temporary, about=about, **arrays)
 
     def load(self) -> tuple[list[npt.NDArray[Any]], dict[str, list[float]]] | None:
         """What `save` wrote; None where there is nothing, or it is damaged."""
