@@ -192,7 +192,9 @@ def test_a_file_that_hangs_or_kills_its_reader_is_a_fault_of_the_file(
     """What the child reported before it ended is kept."""
     fault = '{"cause": "file", "message": "one", "unreadable": false}'
     python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\ncase $* in *b.h5) echo '{fault}'; {command};; esac\n")
+    python.write_text(
+        f"#!/bin/sh\nfor file; do case $file in *b.h5) echo '{fault}'; {command};; *.h5) echo;; esac; done\n"
+    )
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
     shutil.copy(cache, tmp_path / "b.h5")
     monkeypatch.setattr(sys, "executable", str(python))
@@ -262,7 +264,7 @@ def test_class_names_are_held_to_the_key(project, capsys):
         ("heads/*/*.keras", 100, "is not a Keras model"),
         ("heads/*/out_of_fold.npy", 200, "out_of_fold.npy: checksum mismatch"),
         ("predictions/*/probabilities.npy", 200, "probabilities.npy: checksum mismatch"),
-        ("ensembles/*/ensemble.json", 20, "not a JSON record with a key"),
+        ("ensembles/*/ensemble.json", 20, "expected an ensemble"),
         ("submission.csv", 5, "SHA-256 mismatch"),
     ],
 )

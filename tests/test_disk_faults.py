@@ -76,7 +76,7 @@ def test_a_full_disk(tmp_path, whole, kilobytes):
 
 def test_a_disk_that_fills_up_while_a_cache_is_written_keeps_the_space_it_reserved(tmp_path, whole):
     project = whole.fresh(tmp_path)
-    with small_disk(tmp_path / "artifacts", "size=2m"):
+    with small_disk(tmp_path / "artifacts", "size=4m"):
         fill = f"dd if=/dev/zero of={tmp_path}/artifacts/filler bs=4k 2>/dev/null; true"
         code, said = run(project, "kill_switch", KILL_AT="block:1", FAULT_DO=fill)
         assert code not in (0, None)

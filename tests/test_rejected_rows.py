@@ -57,7 +57,7 @@ def test_a_refusal_names_class_counts_reason_and_file():
         )
     told = str(caught.value)
     assert "got 0 of 4 for class 'b', 0 of 4 for class 'c', 0 of 4 for class 'd' and 1 more class" in told
-    assert "the first: 4: torn (see f): mend" in told
+    assert "the first: 4: torn (see f): repair" in told
 
 
 @pytest.mark.parametrize("say", [np.zeros_like, lambda stored: np.full_like(stored, 3.5)])

@@ -29,8 +29,8 @@ def augment(
 
     Example:
         >>> image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
-        >>> first = augment(image, RECIPE, seed=0, digest="ab", copy=1)
-        >>> bool((first == augment(image, RECIPE, seed=0, digest="ab", copy=1)).all())
+        >>> first = augment(image, AugmentPolicy(rotation=15), seed=0, digest="ab", copy=1)
+        >>> bool((first == augment(image, AugmentPolicy(rotation=15), seed=0, digest="ab", copy=1)).all())
         True
     """
     draws = _draws(seed, digest, copy)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from featcache.core.paths import regular
@@ -105,8 +106,6 @@ def read_rows(path: Path, stored: Mapping[str, Any]) -> dict[str, Rows]:
 
 
 def _split_rows(table: Any, splits: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Rows]]:
-    from pyarrow.compute import fill_null
-
     start = 0
     for split, facts in splits.items():
         count, part = facts["rows"], table.slice(start, facts["rows"])
@@ -114,14 +113,23 @@ def _split_rows(table: Any, splits: Mapping[str, Mapping[str, Any]]) -> Iterator
         columns["ids"].is_unique = True  # or they would not have been written
         if not facts["rejected"]:
             columns["reasons"] = ConstantText("", count)
-        numbers = [fill_null(chunk.indices, UNKNOWN_LABEL) for chunk in part["label"].chunks]
-        labels = np.concatenate([np.empty(0, np.int32), *map(np.asarray, numbers)])
+        labels = np.concatenate([np.empty(0, np.int32), *(_labels(chunk.indices) for chunk in part["label"].chunks)])
         rows = Rows(labels=labels, locations=_ArrowTexts(part["location"]), **columns)
         rows.__dict__["key"] = facts["key"]  # as the cached property would find it, at the cost of reading all rows
         yield split, rows
         start += count
     if start != len(table):
         raise ValueError(f"{len(table):,} rows, but manifest.json lists {start:,}")
+
+
+def _labels(indices: Any) -> npt.NDArray[np.int32]:
+    """An int32 array with nulls, from its buffers: Arrow's own way imports pandas."""
+    known, numbers = indices.buffers()
+    place = slice(indices.offset, indices.offset + len(indices))
+    labels = np.frombuffer(numbers, np.int32)[place].copy() if len(indices) else np.empty(0, np.int32)
+    if known is not None:
+        labels[np.unpackbits(np.frombuffer(known, np.uint8), bitorder="little")[place] == 0] = UNKNOWN_LABEL
+    return labels
 
 
 class _ArrowTexts(Texts):

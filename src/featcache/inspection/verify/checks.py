@@ -1,4 +1,7 @@
-"""The checks of one file: ``python -m featcache.inspection.verify.checks FILE`` prints each fault as a line of JSON."""
+"""The checks of files: ``python -m featcache.inspection.verify.checks FILE ...`` prints each fault as a line of JSON.
+
+An empty line ends the faults of a file.
+"""
 
 import errno
 import json
@@ -26,6 +29,7 @@ from featcache.training import RECORD_FILE, load_bag, stored_probabilities, tabl
 
 DISK, FILE, SETTINGS, UNKNOWN = "disk", "file", "settings", "unknown"
 CACHE = "feature cache"
+DONE = b"\n"  # what the child writes after a file's faults
 # The disk's own failures, apart from a file that is gone or may not be read, of which nothing is known.
 _DISK_ERRORS = frozenset({errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO})
 _MEMORY_BYTES = 16 << 30  # a damaged size ends in an error, not in swapping everything else out
@@ -196,13 +200,16 @@ _CHECKS: dict[str, Callable[[Path], Iterator[Fault]]] = {
 
 
 def main() -> None:
-    """Check the file that the command line names."""
+    """Check the files that the command line names."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (min({soft, hard, _MEMORY_BYTES} - {resource.RLIM_INFINITY}), hard))
-    for fault in file_faults(Path(sys.argv[1])):
-        sys.stdout.write(json.dumps(asdict(fault)) + "\n")
-        sys.stdout.flush()
+    for name in sys.argv[1:]:
+        for fault in file_faults(Path(name)):
+            sys.stdout.write(json.dumps(asdict(fault)) + "\n")
+            sys.stdout.flush()
+        sys.stdout.buffer.write(DONE)
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

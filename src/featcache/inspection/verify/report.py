@@ -1,21 +1,26 @@
-"""`featcache verify`: which files are checked, one child process each, and their faults as records and lines."""
+"""`featcache verify`: which files are checked, in a child process, and their faults as records and lines."""
 
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from featcache.core.formatting import pluralize, printable
 from featcache.core.paths import NOTHING, is_file, is_folder, what_is
-from featcache.inspection.child_process import run_child
-from featcache.inspection.verify.checks import FILE, UNKNOWN, Fault, kind_of
+from featcache.inspection.child_process import environment, failure
+from featcache.inspection.verify.checks import DONE, FILE, UNKNOWN, Fault, kind_of
 from featcache.training import RECORD_FILE
 
 SOUND, FAULTS, UNDETERMINED = 0, 1, 2
 SECONDS = 60.0
 _SLOWEST = 10e6  # bytes a second, of a network's disk
+_AT_ONCE = 1000  # files a child, whose command line is limited
 
 
 def verify_records(paths: Sequence[Path], *, seconds: float = SECONDS) -> list[dict[str, Any]]:
@@ -28,13 +33,15 @@ def verify_records(paths: Sequence[Path], *, seconds: float = SECONDS) -> list[d
     Returns:
         One record a file: path, kind, and faults with cause, message and unreadable, as in `Fault`.
     """
-    files = dict.fromkeys(path.absolute() for given in paths for path in _artifacts(given))
+    files = list(dict.fromkeys(path.absolute() for given in paths for path in _artifacts(given)))
+    faults = {path: _unchecked(path) for path in files}
+    left = [path for path, found in faults.items() if not found]
+    while left:  # a file that crashes or hangs the child ends it, and the next child goes on after it
+        for path, found in _checked(left, seconds):
+            faults[path] = found
+        left = left[1 + left.index(path) :]
     return [
-        {
-            "path": str(path),
-            "kind": kind_of(path) or "unknown",
-            "faults": [asdict(fault) for fault in _faults(path, seconds)],
-        }
+        {"path": str(path), "kind": kind_of(path) or "unknown", "faults": [asdict(fault) for fault in faults[path]]}
         for path in files
     ]
 
@@ -71,18 +78,45 @@ def _artifacts(given: Path) -> Iterator[Path]:
                 yield path
 
 
-def _faults(path: Path, seconds: float) -> Iterator[Fault]:
+def _unchecked(path: Path) -> list[Fault]:
+    """Why a file isn't checked at all."""
     if not kind_of(path):
-        yield Fault(UNKNOWN, "not an artifact by its name: *.h5, or a record such as manifest.json, bag.json")
-        return
-    if not is_file(path):
-        found = what_is(path)
-        yield Fault(UNKNOWN, "there is no such file" if found == NOTHING else f"{found}, not a file")
-        return
-    command = ("-m", "featcache.inspection.verify.checks", str(path))
-    result = run_child(command, seconds + path.stat().st_size / _SLOWEST)
-    for line in result.output.splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield Fault(**json.loads(line))
-    if result.failure:
-        yield Fault(FILE, f"reading it {result.failure}", unreadable=True)
+        return [Fault(UNKNOWN, "not an artifact by its name: *.h5, or a record such as manifest.json, bag.json")]
+    if is_file(path):
+        return []
+    found = what_is(path)
+    return [Fault(UNKNOWN, "there is no such file" if found == NOTHING else f"{found}, not a file")]
+
+
+def _checked(files: Sequence[Path], seconds: float) -> Iterator[tuple[Path, list[Fault]]]:
+    """Yield each file with its faults, checked by one child process; it ends with the file that crashes or hangs it."""
+    command = [sys.executable, "-m", "featcache.inspection.verify.checks", *map(str, files[:_AT_ONCE])]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment(), **pipes) as child:  # noqa: S603 - this very interpreter
+        try:
+            for path in files[:_AT_ONCE]:
+                limit = seconds + path.stat().st_size / _SLOWEST
+                faults, ended = _faults_of_next(child, limit)
+                yield path, faults
+                if ended:
+                    return
+        finally:
+            child.kill()
+
+
+def _faults_of_next(child: "subprocess.Popen[bytes]", seconds: float) -> tuple[list[Fault], bool]:
+    """The faults that a child finds in its next file, and whether it ended before it was done."""
+    faults: list[Fault] = []
+    begun, timer = time.perf_counter(), Timer(seconds, child.kill)
+    timer.start()
+    try:
+        for line in child.stdout or ():
+            if line == DONE:
+                return faults, False
+            if line.endswith(b"\n"):
+                faults.append(Fault(**json.loads(line)))
+    finally:
+        timer.cancel()
+    late = time.perf_counter() - begun >= seconds
+    how = f"took longer than {seconds:.0f} s" if late else failure(child.wait())
+    return [*faults, Fault(FILE, f"reading it {how}", unreadable=True)], True
