@@ -79,7 +79,7 @@ def test_a_class_that_lost_most_is_told_first(project):
     assert lines[3].endswith("valid: 2 of 2 images of class 'disc' could not be used")
     valid = facts["scores"]["valid"]
     assert (valid["rows"], valid["unusable"]) == (2, 4)
-    assert f"({valid['right']} of 2; 4 more could not be used)" in "\n".join(lines)
+    assert f"({valid['right']} of 2; 4 more are unusable)" in "\n".join(lines)
     for entry in board["entries"]:
         assert entry["splits"]["valid"]["accuracy"] in (0, 0.5, 1), "of two rows"
 
