@@ -53,7 +53,9 @@ def random_bag(tap_shape, hidden, standardize):
 def ensemble(members, chosen):
     score = Scores(0.5, 1.0)
     interval = Interval((0.0, 1.0), (0.0, 1.0))
-    return Ensemble(members, ("a", "b", "c"), chosen, {}, score, interval, {}, {}, members[0], {}, score, (0.2, 0.3, 0.5))
+    return Ensemble(
+        members, ("a", "b", "c"), chosen, {}, score, interval, {}, {}, members[0], {}, score, (0.2, 0.3, 0.5)
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
