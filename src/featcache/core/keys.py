@@ -6,14 +6,17 @@ A key is the SHA-256 of canonical, typed JSON: 5 and 5.0 are the same number, 5 
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from featcache.core.disk import settled
 from featcache.core.paths import regular
 
 NAME_BYTES = 224  # of the 255 that file systems take: the rest is for a temporary file of an unfinished one
 SHORT = 8
 _PART = 1024
+_DIGESTS: dict[tuple[int, ...], str] = {}  # of files in the state in which this process read them
 
 _EXPECTED = "keys are made of None, bool, int, float, str, lists and string-keyed mappings"
 
@@ -67,6 +70,22 @@ def file_digest(path: Path) -> str:
     """
     with open(path, "rb", opener=regular) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_digest_once(path: Path) -> str:
+    """As `file_digest`, but a process reads a file again only where it may have changed.
+
+    Raises:
+        OSError: it is no regular file, or can't be read.
+    """
+    with open(path, "rb", opener=regular) as stream:
+        state = settled(os.fstat(stream.fileno()))
+        digest = _DIGESTS.get(state) if state is not None else None
+        if digest is None:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            if state is not None:
+                _DIGESTS[state] = digest
+        return digest
 
 
 class SequenceDigest:

@@ -89,7 +89,7 @@ class Artifact:
 def _digest(path: Path) -> str:
     """The SHA-256 of a file, "" where it can't be read."""
     try:
-        return keys.file_digest(path)
+        return keys.file_digest_once(path)  # Luigi asks several times whether a stage is complete
     except OSError:
         return ""
 

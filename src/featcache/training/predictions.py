@@ -1,7 +1,5 @@
 """Members' probabilities of a split's rows, and their files: ``.npy`` beside a JSON record with their checksums. No Keras."""
 
-import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,10 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.core.disk import settled
 from featcache.core.json_records import read_json
-from featcache.core.keys import file_digest
-from featcache.core.paths import regular
+from featcache.core.keys import file_digest, file_digest_once
 from featcache.core.rows import Rows
 from featcache.core.texts import PackedTexts, first_duplicate
 from featcache.errors import CacheFormatError, CacheMismatchError
@@ -25,7 +21,6 @@ FOLDS_FILE = "folds.npy"
 RECORDED = "predictions"
 """Where the record of a bag, a convnet or `PredictRows` keeps what `write_predictions` returns."""
 _AGAIN = "run TrainHeads with --rerun"
-_CHECKED: set[tuple[object, ...]] = set()  # files, as they were, whose checksum this process has found right
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,20 +245,10 @@ def _arrays(record: Path, stored: dict[str, Any]) -> list[npt.NDArray[Any]]:
     arrays = []
     for name, digest in stored["files"].items():
         path = record.with_name(Path(name).name)
-        _check_digest(path, str(digest))
+        if file_digest_once(path) != digest:
+            raise ValueError(f"{path.name}: checksum mismatch")
         # as a plain array: each slice of a np.memmap would be one, too, at some microseconds each
         arrays.append(np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)))
     if not arrays or arrays[0].dtype != np.float32 or arrays[0].ndim != 3:
         raise TypeError(f"expected (m, n, C) float32; got {[(each.shape, str(each.dtype)) for each in arrays]}")
     return arrays
-
-
-def _check_digest(path: Path, digest: str) -> None:
-    with open(path, "rb", opener=regular) as stream:
-        seen = settled(os.fstat(stream.fileno()))
-        if seen is not None and (*seen, digest) in _CHECKED:
-            return
-        if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
-            raise ValueError(f"{path.name}: checksum mismatch")
-        if seen is not None:
-            _CHECKED.add((*seen, digest))
