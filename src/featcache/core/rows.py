@@ -52,6 +52,11 @@ class Rows:
         return len(self.ids)
 
     @cached_property
+    def known_groups(self) -> Sequence[str]:
+        """`groups`, or () where no row has one."""
+        return self.groups if any(self.groups) else ()
+
+    @cached_property
     def listed(self) -> npt.NDArray[np.bool_]:
         """(n,) bool, True where listing found nothing wrong with the row."""
         return np.fromiter((not reason for reason in self.reasons), bool, len(self))

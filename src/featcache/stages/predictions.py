@@ -35,24 +35,27 @@ def predict_rows(project: Project, progress: Progress) -> str:
         advice = "put images into PATH/test, or run Submit, which ends with the out-of-fold scores"
         raise SubmissionError(f"source={project.settings.dataset.source!r} has no test images to predict: {advice}")
     manifest, sources = Manifest.load(project.folder), project.member_sources()
+    members = [stored_members(source.path) for several in sources.values() for source in several]
+    check_members([name for own in members for name in own])
     progress.start("predicting", len(splits) * sum(map(len, sources.values())), "sources of members")
     try:
         for split in splits:
-            count = _predict_split(project, sources, manifest.splits[split], split, progress)
+            _predict_split(project, sources, members, manifest.splits[split], split, progress)
     finally:
         progress.finish()
     rows = " · ".join(f"{split} {len(manifest.splits[split]):,}" for split in splits)
-    return f"{rows} rows by {pluralize(count, 'member')}"
+    return f"{rows} rows by {pluralize(sum(map(len, members)), 'member')}"
 
 
 def _predict_split(
     project: Project,
     sources: Mapping[str, Sequence[Artifact]],
+    members: Sequence[Sequence[str]],
     rows: Rows,
     split: str,
     progress: Progress,
-) -> int:
-    """Write one split's predictions; return how many members there are."""
+) -> None:
+    """Write one split's predictions; `members` has the names of each source's."""
     begun, reader, artifact = (
         time.perf_counter(),
         checked_cache(project.features(split, 0).path),
@@ -62,33 +65,25 @@ def _predict_split(
 
     def parts() -> Iterator[tuple[int, slice, Float32s]]:
         first = 0
-        for stage, several in sources.items():
-            for own, predicted in zip(
-                map(_members, several), _PREDICT[stage](project, several, reader, rows), strict=True
-            ):
-                for place, values in predicted:
-                    if len(values) != len(own):
-                        raise CacheMismatchError(
-                            f"{len(values)} members were predicted by where {len(own)} are recorded, {own[0]!r} first: "
-                            "run TrainHeads with --rerun"
-                        )
-                    yield first, place, np.where(usable[place, None], values, np.float32(np.nan))
-                first += len(own)
-                progress.advance(1)
+        predicted = (each for stage, some in sources.items() for each in _PREDICT[stage](project, some, reader, rows))
+        for own, found in zip(members, predicted, strict=True):
+            for place, values in found:
+                if len(values) != len(own):
+                    raise CacheMismatchError(
+                        f"{len(values)} members were predicted by where {len(own)} are recorded, {own[0]!r} first: "
+                        "run TrainHeads with --rerun"
+                    )
+                yield first, place, np.where(usable[place, None], values, np.float32(np.nan))
+            first += len(own)
+            progress.advance(1)
 
-    members = tuple(name for several in sources.values() for source in several for name in _members(source))
-    check_members(members)
+    names = [name for own in members for name in own]
     with replacing_folder(artifact.path.parent) as folder:
         path = folder / PROBABILITIES_FILE
-        recorded = write_predictions(path, members, reader.class_names, (len(rows), rows.key), parts())
+        recorded = write_predictions(path, names, reader.class_names, (len(rows), rows.key), parts())
         record = {**artifact.record_header(project.run), "seconds": round(time.perf_counter() - begun, 3)}
         files = {path.name: path.stat().st_size}
         write_json(folder / artifact.path.name, {**record, RECORDED: recorded, "files": files})
-    return len(members)
-
-
-def _members(source: Artifact) -> tuple[str, ...]:
-    return stored_members(source.path)
 
 
 def _predict_bags(project: Project, bags: Sequence[Artifact], reader: Reader, rows: Rows) -> Iterator[RowParts]:

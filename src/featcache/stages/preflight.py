@@ -61,7 +61,7 @@ def check_heads(project: Project) -> None:
     train = manifest.splits["train"]
     labels = np.where(train.listed, train.labels, -1)
     assign_folds(labels, train.groups, heads.folds, FOLD_SEED, manifest.class_names, train.digests)
-    if heads.per_group and not any(train.groups):
+    if heads.per_group and not train.known_groups:
         advice = "set [Dataset] groups = FILE:COLUMN, or per_group = false"
         raise SettingsError(f"[Heads] per_group: expected training rows with groups; got none: {advice}")
     if heads.per_group:

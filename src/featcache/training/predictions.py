@@ -114,9 +114,8 @@ class Predictions:
             if any(each.dtype != np.int32 for each in folds):
                 raise TypeError(f"folds are {folds[0].dtype}")
             members, names = tuple(map(str, stored["members"])), tuple(map(str, stored["class_names"]))
-            groups = rows.groups if any(rows.groups) else ()
             fold = folds[0] if folds else None
-            return cls(rows.ids, rows.labels, members, probabilities, names, fold, groups, rows.key)
+            return cls(rows.ids, rows.labels, members, probabilities, names, fold, rows.known_groups, rows.key)
 
 
 def stored_members(record: Path) -> tuple[str, ...]:
