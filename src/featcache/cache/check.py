@@ -13,6 +13,7 @@ from featcache.cache.file_parser import Structure, read_structure
 from featcache.cache.layout import PARTIAL_SUFFIX, block_range
 from featcache.cache.reader import Reader, open_cache
 from featcache.core import keys
+from featcache.core.disk import system_error
 from featcache.core.paths import regular
 from featcache.errors import CacheFormatError
 
@@ -84,11 +85,9 @@ def _attempted(structure: Structure, block: int | None, found: Iterator[str]) ->
 
 
 def _reading_fault(error: Exception, path: Path, block: int | None, where: str = "") -> CacheFault:
-    cause: BaseException | None = error
-    while cause is not None:  # HDF5 wraps what the system reported
-        if isinstance(cause, OSError) and cause.errno:
-            return CacheFault(f"{where}{path.name} can't be read: {os.strerror(cause.errno)}", block, cause)
-        cause = cause.__cause__ or cause.__context__
+    cause = system_error(error)
+    if cause is not None and cause.errno:
+        return CacheFault(f"{where}{path.name} can't be read: {os.strerror(cause.errno)}", block, cause)
     return CacheFault(where + str(error).removeprefix(f"{path}: "), block)
 
 

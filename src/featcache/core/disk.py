@@ -15,7 +15,7 @@ import socket
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -68,6 +68,21 @@ def error_number(error: BaseException) -> int | None:
     """Return the errno of an error, or the one that HDF5 names in its text; None where there is none."""
     named = _ERRNO.search(str(error))
     return getattr(error, "errno", None) or (int(named[1]) if named else None)
+
+
+def system_error(error: BaseException, numbers: Collection[int] | None = None) -> OSError | None:
+    """Return what the operating system reported beneath an error, as HDF5 and others wrap it.
+
+    Args:
+        error: what was raised.
+        numbers: only an `OSError` with one of these; None for any errno.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno and (numbers is None or cause.errno in numbers):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 class Disk:

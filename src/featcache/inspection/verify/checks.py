@@ -19,6 +19,7 @@ import numpy as np
 
 from featcache.cache import PARTIAL_SUFFIX, Reader, check_cache, file_key, open_cache
 from featcache.core import keys
+from featcache.core.disk import system_error
 from featcache.core.json_records import read_json
 from featcache.core.paths import is_file, regular
 from featcache.dataset import Manifest, stored_manifest
@@ -68,9 +69,7 @@ def _guarded(path: Path, found: Iterator[Fault]) -> Iterator[Fault]:
     try:
         yield from found
     except (FeatcacheError, OSError) as error:
-        cause: BaseException | None = error
-        while cause is not None and not (isinstance(cause, OSError) and cause.errno in _DISK_ERRORS):
-            cause = cause.__cause__ or cause.__context__  # HDF5 wraps what the system reported
+        cause = system_error(error, _DISK_ERRORS)
         failed = cause or error
         if isinstance(failed, OSError) and failed.errno:
             reason = f"{path.name} can't be read: {os.strerror(failed.errno)}"
