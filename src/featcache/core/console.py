@@ -19,7 +19,7 @@ _FORCING = ("FORCE_COLOR", "TTY_COMPATIBLE")
 # Cells that consist of one of these words.
 _STYLES = {
     "PASS": "green", "WARN": "yellow", "FAIL": "bold red",
-    "complete": "green", "runs": "yellow", "unreached": "yellow", "unreadable": "bold red",
+    "complete": "green", "runs": "yellow", "unused": "yellow", "unreadable": "bold red",
 }  # fmt: skip
 
 

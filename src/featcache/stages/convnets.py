@@ -102,12 +102,8 @@ def _train_member(project: Project, seed: int, examples: _Examples, progress: Pr
     """Train and publish one member; return a line about it."""
     from featcache.training import load_network, predict_convnet
 
-    begun, artifact, partial, plan = (
-        time.perf_counter(),
-        project.convnet(seed),
-        _partial_folder(project, seed),
-        examples.plan,
-    )
+    begun, plan = time.perf_counter(), examples.plan
+    artifact, partial = project.convnet(seed), _partial_folder(project, seed)
     data, rows, names, member = examples.data, examples.rows, examples.class_names, f"convnet/seed{seed}"
     table: npt.NDArray[np.float32] = allocate((1, len(rows), len(names)), np.float32, project.folder)
     table[:] = np.nan
@@ -164,8 +160,8 @@ def _train_on_workers(
     jobs = [Job(f"fold {fold} of convnet/seed{seed}", train_fold_on_worker, (seed, fold)) for seed, fold in todo]
     progress.start("convnets", len(jobs), "folds")
     try:
-        with verified_workers(cluster, project, weights=False) as terms:
-            for job, _ in cluster.run(terms, jobs, progress, one_each=True):
+        with verified_workers(cluster, project, weights=False) as contract:
+            for job, _ in cluster.run(contract, jobs, progress, one_each=True):
                 progress.advance(1, job.name)
     finally:
         progress.finish()

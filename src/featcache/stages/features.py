@@ -191,8 +191,8 @@ def _rejected_rows(project: Project, manifest: Manifest, plain: Sequence[Reader]
 
 
 def _check_usable(project: Project, plain: Reader, rejected: Mapping[tuple[str, int], str]) -> None:
-    def said_of(row: int) -> str:
+    def describe(row: int) -> str:
         return f"{plain.ids[row]!r}, {rejected[plain.split, row]}"
 
     where = rejected_csv(project.folder)
-    check_usable(SplitRows.of(plain), plain.class_names, said_of, where)
+    check_usable(SplitRows.of(plain), plain.class_names, describe, where)

@@ -102,11 +102,11 @@ def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> 
 def _train_on_workers(cluster: Cluster, project: Project, todo: Sequence[tuple[str, str]], progress: Progress) -> str:
     progress.start("bags of heads", len(todo), "bags")
     try:
-        with verified_workers(cluster, project, weights=False) as terms:
+        with verified_workers(cluster, project, weights=False) as contract:
             for second in (False, True):
                 bags = [bag for bag in todo if bag[1].endswith(PSEUDO) == second]
                 jobs = [Job(f"bag {tap}/{shape}", train_bag_on_worker, (tap, shape)) for tap, shape in bags]
-                for _, line in cluster.run(terms, jobs, progress, one_each=True):
+                for _, line in cluster.run(contract, jobs, progress, one_each=True):
                     progress.advance(1, line)
     finally:
         progress.finish()

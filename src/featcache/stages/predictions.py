@@ -56,11 +56,8 @@ def _predict_split(
     progress: Progress,
 ) -> None:
     """Write one split's predictions; `members` has the names of each source's."""
-    begun, reader, artifact = (
-        time.perf_counter(),
-        checked_cache(project.features(split, 0).path),
-        project.predictions(split),
-    )
+    begun, artifact = time.perf_counter(), project.predictions(split)
+    reader = checked_cache(project.features(split, 0).path)
     usable = reader.status == Status.OK
 
     def parts() -> Iterator[tuple[int, slice, Float32s]]:

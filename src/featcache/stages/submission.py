@@ -30,11 +30,7 @@ def write_submission(project: Project, progress: Progress, *, fresh: bool = Fals
         SubmissionError: there are no test rows, none is usable, or the sample submission asks for others.
         StorageError: the disk is full, read-only or not permitted.
     """
-    artifact, spec, sample = (
-        project.submission(),
-        project.settings.submission,
-        project.settings.dataset.sample_submission,
-    )
+    artifact, spec = project.submission(), project.settings.submission
     name = artifact.content.name
     # a submission of other settings beside the one that is shown would be taken for it
     others = [project.folder / other for other in _NAMES if other != name]
@@ -44,6 +40,7 @@ def write_submission(project: Project, progress: Progress, *, fresh: bool = Fals
     if "test" not in project.scored_splits():
         raise SubmissionError("there are no test images to submit predictions for: put images into PATH/test")
     check_clip(project)
+    sample = project.settings.dataset.sample_submission
     built, predictions = Ensemble.load(project.ensemble().path), split_predictions(project)
     clip, test = submission_clip(spec.clip, built.whole), predictions["test"]
     probabilities, unusable = _final(built, test, clip, project.folder)
