@@ -4,7 +4,6 @@ from .architectures import (
     backbone_settings as backbone_settings,
     find_architecture as find_architecture,
     is_model_file as is_model_file,
-    near_names as near_names,
 )
 from .augment_policy import CONVNET_RECIPE as CONVNET_RECIPE, AugmentPolicy as AugmentPolicy
 from .cluster_spec import ALONE as ALONE, LOCAL as LOCAL, ClusterSpec as ClusterSpec

@@ -12,15 +12,9 @@ _ADDRESS = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5}")
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """Where to compute ([Cluster] in luigi.cfg).
+    """Where to compute; what each attribute means is in `SECTIONS`.
 
-    Attributes:
-        scheduler: ``none`` (this process, without dask.distributed), ``local`` (worker processes on this machine, on the
-            loopback), or the address of a running scheduler, ``tcp://HOST:PORT`` or ``tls://HOST:PORT``.
-        workers: of ``local``, how many processes, 0: one for each GPU, or one for every four cores; of an address,
-            how many must be connected before the work begins, 0: one.
-        threads: of ``local``, the cores of each worker; 0: all cores, evenly divided.
-        gpus_per_worker: of ``local``, the GPUs that each worker sees, and no other worker does.
+    Local workers listen on the loopback only, and no two of them see the same GPU.
     """
 
     scheduler: str = ALONE
@@ -33,9 +27,8 @@ class ClusterSpec:
         if self.scheduler not in (ALONE, LOCAL) and not _ADDRESS.fullmatch(self.scheduler):
             allowed = "none, local, tcp://HOST:PORT or tls://HOST:PORT"
             raise SettingsError(f"[Cluster] scheduler={self.scheduler!r} is not {allowed}")
-        at_least("[Cluster] workers", self.workers, 0)
-        at_least("[Cluster] threads", self.threads, 0)
-        at_least("[Cluster] gpus_per_worker", self.gpus_per_worker, 0)
+        for name in ("workers", "threads", "gpus_per_worker"):
+            at_least(f"[Cluster] {name}", getattr(self, name), 0)
         if self.scheduler not in (ALONE, LOCAL) and (self.threads or self.gpus_per_worker):
             name = "threads" if self.threads else "gpus_per_worker"
             advice = "set it where these workers are started"
