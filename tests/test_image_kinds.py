@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings, strategies as st
 from images import encoded, make_folder, picture
+from listings import build_manifest
 from PIL import GifImagePlugin, Image, ImageFile, PngImagePlugin, TiffImagePlugin
 from written_images import png, tiff
 
@@ -16,7 +17,6 @@ from featcache.core import keys
 from featcache.dataset import digest_cache
 from featcache.dataset.decoding import decode, image_file
 from featcache.dataset.decoding.decode import decode_rgb, header_fault, image_digest
-from featcache.dataset.listing import build_manifest
 from featcache.dataset.sources import folder
 from featcache.dataset.sources.source import open_source
 from featcache.errors import RejectedImageError, SourceChangedError

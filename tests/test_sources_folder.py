@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings, strategies as st
 from images import encoded, make_folder, picture
+from listings import build_manifest
 
 from featcache.core.texts import PackedTexts
-from featcache.dataset.listing import build_manifest
 from featcache.dataset.manifest import Manifest
 from featcache.dataset.natural_sort import natural, natural_order
 from featcache.dataset.sources.source import open_source

@@ -1,7 +1,7 @@
 import pytest
 from images import greys, make_folder, make_idx
+from listings import build_manifest
 
-from featcache.dataset.listing import build_manifest
 from featcache.dataset.manifest import stored_manifest
 from featcache.errors import SourceError
 from featcache.settings.specs import DatasetSpec

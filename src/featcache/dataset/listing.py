@@ -2,14 +2,18 @@
 
 import contextlib
 import os
+from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from featcache.core import paths
 from featcache.core.disk import storage_errors
+from featcache.core.json_records import read_json, write_json
 from featcache.core.progress import Progress, Silent
-from featcache.dataset.digest_cache import DigestCache, Listing, contents_digest
+from featcache.dataset.decoding.image_file import optional_formats
+from featcache.dataset.digest_cache import DigestCache, contents_digest
 from featcache.dataset.file_stats import FileStats, stat_file, stats_digest
 from featcache.dataset.groups import group_file, with_groups
 from featcache.dataset.manifest import Manifest, stored_manifest
@@ -17,21 +21,41 @@ from featcache.dataset.sources.source import open_source
 from featcache.errors import SourceError
 from featcache.settings import DatasetSpec
 
+LISTING_VERSION = 3  # raise it when the same files would be listed, checked or digested differently
 LISTING_CSV = "listing.csv"
 LISTING_JSON = "listing.json"
 _GROUPS = "groups:"  # no image's location starts with it
 
 
-def build_manifest(spec: DatasetSpec, folder: Path, progress: Progress | None = None) -> Manifest:
-    """List every image of a data set and save the manifest in `folder`: `list_images` and `Manifest.save` in one.
+class Listing(NamedTuple):
+    """`listing.json`: the last listing in short, so that an unchanged one needs no CSV.
 
-    Raises:
-        SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
-        StorageError: `folder` can't be written.
+    Attributes:
+        asked: the settings that were asked for.
+        root: where the files were; a moved data set is read again.
+        stats: digest of all stats.
+        contents: digest of all locations and contents, which decide the manifest.
+        settled: no file was changed in the clock tick in which it was read.
+        key: the manifest's key.
     """
-    manifest = list_images(spec, folder, progress)
-    manifest.save(folder)
-    return manifest
+
+    asked: dict[str, str]
+    root: str
+    stats: str
+    contents: str
+    settled: bool
+    key: str
+
+    @classmethod
+    def load(cls, folder: Path) -> "Listing | None":
+        """Read it; None when it is absent, damaged, of another version, or made where other formats are read."""
+        stored: dict[str, Any] | None = read_json(folder / LISTING_JSON)
+        if stored is None or stored.pop("version", None) != [LISTING_VERSION, *optional_formats()]:
+            return None
+        try:
+            return cls(**stored)
+        except TypeError:  # other fields
+            return None
 
 
 def list_files(spec: DatasetSpec) -> FileStats | None:
@@ -70,7 +94,7 @@ def list_images(
         _keep_digests(digests, spec, folder, files)
         raise
     digests.save(folder / LISTING_CSV)
-    _listing(spec, files, digests, manifest.key).save(folder / LISTING_JSON)
+    _save_listing(folder, spec, files, digests, manifest.key)
     _notify(manifest, progress)
     return manifest
 
@@ -81,22 +105,18 @@ def preview_images(spec: DatasetSpec, folder: Path, files: FileStats | None = No
     Raises:
         SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
     """
-    return _listed(spec, _known_digests(spec, folder), Silent(), files)
+    return _listed(spec, _known_digests(spec, folder), Silent(), _files(spec) if files is None else files)
 
 
-def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: FileStats | None) -> Manifest:
-    source = open_source(spec)
-    files = _files(spec) if files is None else files
-    manifest = source.list_rows(files, digests, progress)
+def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: FileStats) -> Manifest:
+    manifest = open_source(spec).list_rows(files, digests, progress)
     if spec.groups:
         _examine_groups(spec, files, digests)
         manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
     return manifest
 
 
-def current_key(
-    spec: DatasetSpec, folder: Path, files: FileStats | None, progress: Progress | None = None
-) -> str | None:
+def current_key(spec: DatasetSpec, folder: Path, files: FileStats | None) -> str | None:
     """Return the key of the manifest in `folder` if listing the data set now would give the same.
 
     While nothing changed, nothing is read but two short JSON files. Files with a new stat are read, and if their
@@ -106,13 +126,12 @@ def current_key(
         spec: where the images are.
         folder: of the data set's artifacts.
         files: what `list_files` saw.
-        progress: counts the files that must be read.
 
     Returns:
         The key; None if there is no manifest, if it would change, or if the data set can't be listed (`list_images`
         then raises).
     """
-    stored, listing = stored_manifest(folder), Listing.load(folder / LISTING_JSON)
+    stored, listing = stored_manifest(folder), Listing.load(folder)
     if files is None or stored is None or listing is None:
         return None
     if listing.asked != _asked(spec) or listing.key != stored["key"]:
@@ -121,18 +140,16 @@ def current_key(
         return listing.key
     digests = _known_digests(spec, folder)
     try:
-        open_source(spec).examine(files, digests, Silent() if progress is None else progress)
+        open_source(spec).examine(files, digests, Silent())
         _examine_groups(spec, files, digests)
     except SourceError:
         return None
     if contents_digest(digests.used) != listing.contents:
         _keep_digests(digests, spec, folder, files)
         return None
-    with contextlib.suppress(
-        OSError
-    ):  # a listing that can't be kept costs another reading, and must not stop a question
+    with contextlib.suppress(OSError):  # what can't be kept costs another reading, and must not stop a question
         digests.save(folder / LISTING_CSV)
-        _listing(spec, files, digests, listing.key).save(folder / LISTING_JSON)
+        _save_listing(folder, spec, files, digests, listing.key)
     return listing.key
 
 
@@ -145,30 +162,37 @@ def _files(spec: DatasetSpec) -> FileStats:
 
 def _examine_groups(spec: DatasetSpec, files: FileStats, digests: DigestCache) -> None:
     if files.groups is not None:
-        digests.digest(group_file(spec.groups, spec.path)[0], files.groups)
+        path = group_file(spec.groups, spec.path)[0]
+        digests.digest_all(FileStats([files.groups]), lambda _: path, None, Silent())
 
 
 def _known_digests(spec: DatasetSpec, folder: Path) -> DigestCache:
-    listing = Listing.load(folder / LISTING_JSON)
-    if listing is None or listing.root != _root(spec):
-        return DigestCache()
-    return DigestCache.load(folder / LISTING_CSV)
+    listing = Listing.load(folder)
+    there = listing is not None and listing.root == _root(spec)
+    return DigestCache.load(folder / LISTING_CSV) if there else DigestCache()
 
 
 def _keep_digests(digests: DigestCache, spec: DatasetSpec, folder: Path, files: FileStats | None) -> None:
     # What was read needn't be read again, though no manifest came of it. The stored listing stays with its manifest, as
     # another process may be using both.
-    listing = Listing.load(folder / LISTING_JSON)
-    if files is None or not any(map(len, digests.used)) or (listing is not None and listing.root != _root(spec)):
+    listing = Listing.load(folder)
+    if (
+        files is None
+        or not any(len(part.files) for part in digests.used)
+        or (listing is not None and listing.root != _root(spec))
+    ):
         return
     with contextlib.suppress(OSError):
         digests.save(folder / LISTING_CSV, unused=True)
         if listing is None:
-            _listing(spec, files, digests, key="").save(folder / LISTING_JSON)
+            _save_listing(folder, spec, files, digests, key="")
 
 
-def _listing(spec: DatasetSpec, files: FileStats, digests: DigestCache, key: str) -> Listing:
-    return Listing.of(_asked(spec), _root(spec), stats_digest(files), digests.used, key)
+def _save_listing(folder: Path, spec: DatasetSpec, files: FileStats, digests: DigestCache, key: str) -> None:
+    settled = all(item.settled or item.stat.size < 0 for item in chain(*digests.used))
+    contents = contents_digest(digests.used)
+    listing = Listing(_asked(spec), _root(spec), stats_digest(files), contents, settled, key)
+    write_json(folder / LISTING_JSON, {"version": [LISTING_VERSION, *optional_formats()], **listing._asdict()})
 
 
 def _asked(spec: DatasetSpec) -> dict[str, str]:
