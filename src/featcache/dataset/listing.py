@@ -12,7 +12,7 @@ from featcache.core import paths
 from featcache.core.disk import storage_errors
 from featcache.core.json_records import read_json, write_json
 from featcache.core.progress import Progress, Silent
-from featcache.dataset.decoding.image_file import optional_formats
+from featcache.dataset.decoding.versions import optional_formats
 from featcache.dataset.digest_cache import DigestCache, contents_digest
 from featcache.dataset.file_stats import FileStats, stat_file, stats_digest
 from featcache.dataset.groups import group_file, with_groups
