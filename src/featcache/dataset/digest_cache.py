@@ -45,8 +45,7 @@ class Examined(NamedTuple):
     def settled(self) -> bool:
         """False while a later change could hide in the clock tick in which the file was read ("racy git").
 
-        Only the neighbourhood of the reading counts: a time stamp far in the future is as good as any other, because a
-        change would replace it.
+        A time stamp far in the future is as good as any other, because a change would replace it.
         """
         return bool(self.digest) and abs(self.read_ns - self.stat.ctime_ns) >= SETTLE_NS
 
@@ -68,11 +67,7 @@ class FileChecks:
         self.put(len(self.files) - 1, read_ns, digest, reason)
 
     def put(self, row: int, read_ns: int, digest: str, reason: str) -> None:
-        """Record what was found in one file. Thread-safe.
-
-        Raises:
-            ValueError: `digest` isn't a SHA-256.
-        """
+        """Record what was found in one file; a `ValueError` where `digest` isn't a SHA-256. Thread-safe."""
         raw = bytes.fromhex(digest) or bytes(_DIGEST_BYTES)
         if len(raw) != _DIGEST_BYTES:
             raise ValueError(f"digest={digest!r} is not a SHA-256")

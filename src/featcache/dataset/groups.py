@@ -141,7 +141,8 @@ def _lookup(
             conflict = name
     if not twice and not conflict:
         return {(name, of): lines.get((name, ""), "") for name, of in zip(row_names, classes, strict=True)}
-    class_column = _class_column(table, {column, name_column}, set(classes))
+    others = (name for name in table if name not in (column, name_column))
+    class_column = next((name for name in others if set(classes) <= set(table[name])), None)
     if class_column is None:
         name = conflict or min(twice)
         fix = "add a column of class names or rename the files"
@@ -152,7 +153,3 @@ def _lookup(
             both = f"{exact[name, of]!r} and {group!r}"
             raise SourceError(f"{path}: {name!r} of class {of!r} has two groups, {both}: correct the table")
     return exact
-
-
-def _class_column(table: _Table, taken: set[str], classes: set[str]) -> str | None:
-    return next((name for name in table if name not in taken and classes <= set(table[name])), None)

@@ -59,7 +59,7 @@ class Listing(NamedTuple):
 
 
 def list_files(spec: DatasetSpec) -> FileStats | None:
-    """Return the stats of all files that a listing is based on, without reading any; None when the data set can't be listed."""
+    """Return the stats of all files that a listing is based on, without reading any; None where that can't be done."""
     try:
         return _files(spec)
     except SourceError:
@@ -71,13 +71,9 @@ def list_images(
 ) -> Manifest:
     """List every image of a data set, and keep in `folder` what the listing is based on (but not the manifest).
 
-    Only files whose size or time stamps are new since the last listing in `folder` are read.
-
-    Args:
-        spec: where the images are.
-        folder: of the data set's artifacts.
-        progress: counts the files, and gets a notice of what is left out or rejected.
-        files: what `list_files` saw, so that a run sees one state of the data set; None to look now.
+    Only files whose size or time stamps are new since the last listing in `folder` are read; `progress` counts them, and
+    gets a notice of what is left out or rejected. `files` is what `list_files` saw, so that a run sees one state of the
+    data set; None to look now.
 
     Raises:
         SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
@@ -100,11 +96,7 @@ def list_images(
 
 
 def preview_images(spec: DatasetSpec, folder: Path, files: FileStats | None = None) -> Manifest:
-    """Return the manifest that `list_images` would, and write nothing.
-
-    Raises:
-        SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
-    """
+    """Return the manifest that `list_images` would, or raise what it would, and write nothing."""
     return _listed(spec, _known_digests(spec, folder), Silent(), _files(spec) if files is None else files)
 
 
@@ -119,22 +111,14 @@ def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: 
 def current_key(spec: DatasetSpec, folder: Path, files: FileStats | None) -> str | None:
     """Return the key of the manifest in `folder` if listing the data set now would give the same.
 
-    While nothing changed, nothing is read but two short JSON files. Files with a new stat are read, and if their
-    contents are the old ones, the key holds and the listing is updated, as far as `folder` can be written.
-
-    Args:
-        spec: where the images are.
-        folder: of the data set's artifacts.
-        files: what `list_files` saw.
-
-    Returns:
-        The key; None if there is no manifest, if it would change, or if the data set can't be listed (`list_images`
-        then raises).
+    While nothing changed, nothing is read but two short JSON files. Of `files`, which `list_files` saw, those with a new
+    stat are read, and if their contents are the old ones, the key holds and the listing is updated, as far as `folder`
+    can be written. None if there is no manifest, if it would change, or if the data set can't be listed.
     """
     stored, listing = stored_manifest(folder), Listing.load(folder)
-    if files is None or stored is None or listing is None:
+    if files is None or stored is None or listing is None or listing.key != stored["key"]:
         return None
-    if listing.asked != _asked(spec) or listing.key != stored["key"]:
+    if listing.asked != _asked(spec):
         return None
     if listing.root == _root(spec) and listing.settled and listing.stats == stats_digest(files):
         return listing.key

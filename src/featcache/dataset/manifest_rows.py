@@ -81,9 +81,7 @@ def _encoded(texts: Sequence[str], kind: Any) -> Any:
 def read_rows(path: Path, stored: Mapping[str, Any]) -> dict[str, Rows]:
     """Return the rows of every split; their texts stay in the file, which may be replaced meanwhile, but not changed.
 
-    Args:
-        path: of the file.
-        stored: the content of `manifest.json`.
+    `stored` is the content of `manifest.json`.
 
     Raises:
         OSError: it can't be read.

@@ -178,7 +178,7 @@ class Project:
         types = first_round(self.settings.heads) if kind.endswith(PSEUDO) else ()
         return [(tap.name, labelling) for tap in self.settings.features.taps for labelling in types]
 
-    # ---- small convolutional networks, and all members
+    # ---- convnets, and all members
 
     def convnet(self, seed: int) -> Artifact:
         """One member's networks, one a fold: they depend on training images, classes and settings, and on no features."""
