@@ -28,23 +28,14 @@ _GROUPS = "groups:"  # no image's location starts with it
 
 
 class Listing(NamedTuple):
-    """`listing.json`: the last listing in short, so that an unchanged one needs no CSV.
+    """`listing.json`: the last listing in short, so that an unchanged one needs no CSV."""
 
-    Attributes:
-        asked: the settings that were asked for.
-        root: where the files were; a moved data set is read again.
-        stats: digest of all stats.
-        contents: digest of all locations and contents, which decide the manifest.
-        settled: no file was changed in the clock tick in which it was read.
-        key: the manifest's key.
-    """
-
-    asked: dict[str, str]
-    root: str
-    stats: str
-    contents: str
-    settled: bool
-    key: str
+    asked: dict[str, str]  #: the settings that were asked for
+    root: str  #: where the files were; a moved data set is read again
+    stats: str  #: digest of all stats
+    contents: str  #: digest of all locations and contents, which decide the manifest
+    settled: bool  #: no file was changed in the clock tick in which it was read
+    key: str  #: the manifest's key
 
     @classmethod
     def load(cls, folder: Path) -> "Listing | None":

@@ -28,19 +28,12 @@ _AGAIN = "run IndexImages again (luigi --module pipeline IndexImages --rerun)"
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """Every row of a data set.
+    """Every row of a data set."""
 
-    Attributes:
-        class_names: the classes in natural order; labels are indices into it.
-        splits: the rows of every split that has some; ``train`` is always there.
-        settings: the source's name and what else decides the listing; never a path.
-        left_out: how many files were not listed, by suffix or by what is wrong with them.
-    """
-
-    class_names: tuple[str, ...]
-    splits: Mapping[str, Rows]
-    settings: Mapping[str, object]
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    class_names: tuple[str, ...]  #: in natural order; labels are indices into it
+    splits: Mapping[str, Rows]  #: the rows of every split that has some; ``train`` is always there
+    settings: Mapping[str, object]  #: the source's name and what else decides the listing; never a path
+    left_out: Mapping[str, int] = field(default_factory=dict)  #: files not listed, by suffix or what is wrong with them
 
     def __post_init__(self) -> None:
         """Put the splits in their order and leave out empty ones."""

@@ -27,15 +27,10 @@ LUMA = np.array([299, 587, 114])
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """The n images of a split.
+    """The n images of a split."""
 
-    Attributes:
-        images: (n, size, size, channels) uint8, 0 to 255; rows that can't be used are black.
-        usable: (n,) bool, False for rows that listing or decoding rejected.
-    """
-
-    images: Images
-    usable: npt.NDArray[np.bool_]
+    images: Images  #: (n, size, size, channels) uint8, 0 to 255; rows that can't be used are black
+    usable: npt.NDArray[np.bool_]  #: (n,), False for rows that listing or decoding rejected
 
 
 def load_pixels(

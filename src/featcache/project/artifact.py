@@ -16,17 +16,13 @@ from featcache.core.json_records import read_json
 class Artifact:
     """What a stage makes: where it is, and the key it must carry to be complete.
 
-    Attributes:
-        path: a JSON record, or a feature cache, which carries its own key.
-        key: what settings and inputs demand now; None while something upstream isn't there.
-        inputs: what the key was made of, for the record: what of it changed is why the stage runs again.
-        shown: for a file that people look for under one name: a copy of the file of that name beside `path`. The record
-            holds the SHA-256 of both as ``content_digest``, and is copied beside `shown`, last.
+    A file that people look for under one name is `shown`: a copy of the file of that name beside `path`. The record holds
+    the SHA-256 of both as ``content_digest``, and is copied beside `shown`, last.
     """
 
-    path: Path
-    key: str | None
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    path: Path  #: a JSON record, or a feature cache, which carries its own key
+    key: str | None  #: what settings and inputs demand now; None while something upstream isn't there
+    inputs: Mapping[str, Any] = field(default_factory=dict)  #: what the key was made of, for the record
     shown: Path | None = None
 
     @property

@@ -27,17 +27,11 @@ Loader = Callable[[str, str, int], npt.NDArray[np.uint8]]
 
 @dataclass(frozen=True, eq=False)
 class SplitRows:
-    """Which rows of one split can be used.
+    """Which of the n rows of one split can be used."""
 
-    Attributes:
-        split: ``train``, ``valid`` or ``test``.
-        labels: (n,) class indices, -1 where unknown.
-        usable: (n,) bool.
-    """
-
-    split: str
-    labels: npt.NDArray[np.integer]
-    usable: npt.NDArray[np.bool_]
+    split: str  #: ``train``, ``valid`` or ``test``
+    labels: npt.NDArray[np.integer]  #: (n,) class indices, -1 where unknown
+    usable: npt.NDArray[np.bool_]  #: (n,)
 
     @classmethod
     def of(cls, cache: Reader) -> "SplitRows":

@@ -211,13 +211,10 @@ class ReportSpec:
 
 @dataclass(frozen=True)
 class SubmissionSpec:
-    """How the submission is written ([Submission] in luigi.cfg).
+    """How the submission is written ([Submission] in luigi.cfg); 1/classes < `clip` <= 1 where it is a number.
 
-    Attributes:
-        columns: header names, the id column first; () means: from the sample submission, or ``id, label`` /
-            ``id, <class names>``. With ``probabilities`` each is the class of its name, or CLASS as
-            ``COLUMN = CLASS``; a single one for two classes, of a name like ``label``, for the second.
-        clip: ``auto``, ``none``, or the upper bound mx, 1/classes < mx <= 1.
+    With ``probabilities`` each of `columns` is the class of its name, or CLASS as ``COLUMN = CLASS``; a single one for two
+    classes, of a name like ``label``, is the second.
     """
 
     format: str = "labels"

@@ -22,19 +22,12 @@ from featcache.errors import SourceChangedError, SourceError
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """The images of one split.
+    """The n images of one split."""
 
-    Attributes:
-        images: (n, h, w) uint8, grey, 0 to 255.
-        labels: (n,) int64 class numbers; None where unknown.
-        ids: n unique row ids.
-        where: the file that the labels are in, for messages.
-    """
-
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64] | None
-    ids: Sequence[str]
-    where: str
+    images: npt.NDArray[np.uint8]  #: (n, h, w) grey, 0 to 255
+    labels: npt.NDArray[np.int64] | None  #: (n,) class numbers; None where unknown
+    ids: Sequence[str]  #: n unique row ids
+    where: str  #: the file that the labels are in, for messages
 
 
 class ArraySource:
@@ -59,14 +52,9 @@ class ArraySource:
         return FileStats(stat_file(location, path) for location, path in self.paths.items())
 
     def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> FileChecks:
-        """Digest `files` as far as `digests` doesn't know them.
-
-        Raises:
-            SourceChangedError: files came or went since they were looked at.
-        """
-        seen = list(files.locations)
-        if seen != list(self.paths):
-            now = f"now {', '.join(self.paths)}; were {', '.join(seen)}"
+        """Digest `files` as far as `digests` doesn't know them; a `SourceChangedError` where any came or went."""
+        if files.locations != list(self.paths):
+            now = f"now {', '.join(self.paths)}; were {', '.join(files.locations)}"
             raise SourceChangedError(f"files came or went during the listing ({now}): run again")
         return digests.digest_all(files, self.paths.__getitem__, None, progress)
 
@@ -119,17 +107,14 @@ def pixels_digest(image: npt.NDArray[np.uint8]) -> str:
 
 def _rows(name: str, split: ArraySplit, numbers: npt.NDArray[np.int64]) -> Rows:
     n = len(split.images)
-    if split.labels is None:
-        labels = np.full(n, UNKNOWN_LABEL, np.int32)
-    else:
+    labels = np.full(n, UNKNOWN_LABEL, np.int32)
+    if split.labels is not None:
         unseen = np.setdiff1d(split.labels, numbers)
         if len(unseen):
             seen = first_names(list(map(str, numbers)), 12, str)
-            raise SourceError(
-                f"{split.where}: label={unseen[0]} does not occur in training, which has {seen}: "
-                "remove its rows or add training images"
-            )
-        labels = np.searchsorted(numbers, split.labels).astype(np.int32)
+            fault = f"label={unseen[0]} does not occur in training, which has {seen}"
+            raise SourceError(f"{split.where}: {fault}: remove its rows or add training images")
+        labels[:] = np.searchsorted(numbers, split.labels)
     digests = PackedTexts(map(pixels_digest, split.images))
     nothing, locations = ConstantText("", n), ComputedTexts(n, lambda row: f"{name}:{row}")
     return Rows(split.ids, labels, nothing, digests, nothing, locations)

@@ -49,8 +49,11 @@ def _read(path: Path) -> dict[str, ArraySplit]:
     grey = (table[:, :-1].astype(np.uint16) * 255 + _DARKEST // 2) // _DARKEST
     images = grey.astype(np.uint8).reshape(-1, _SIDE, _SIDE)
     labels = table[:, -1].astype(np.int64)
-    test = _test_rows(labels)
-    return {"train": _split(images, labels, ~test, path), "test": _split(images, labels, test, path)}
+    splits, test = {}, _test_rows(labels)
+    for name, chosen in (("train", ~test), ("test", test)):
+        ids = [f"digit-{row + 1:04d}" for row in np.flatnonzero(chosen).tolist()]
+        splits[name] = ArraySplit(images[chosen], labels[chosen], ids, str(path))
+    return splits
 
 
 def _test_rows(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -61,10 +64,3 @@ def _test_rows(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         rows = sorted(np.flatnonzero(labels == label).tolist(), key=lambda row: draw[row])
         test[rows[: round(len(rows) / 5)]] = True
     return test
-
-
-def _split(
-    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_], path: Path
-) -> ArraySplit:
-    ids = [f"digit-{row + 1:04d}" for row in np.flatnonzero(chosen).tolist()]
-    return ArraySplit(images[chosen], labels[chosen], ids, str(path))

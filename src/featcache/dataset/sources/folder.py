@@ -119,9 +119,8 @@ class FolderSource:
             unexpected = sorted(folders - classes.keys(), key=natural)
             if unexpected and (split == "valid" or folders & classes.keys()):
                 fix = "rename or remove what is no class" + ", or give test no class folders" * (split == "test")
-                raise SourceError(
-                    f"{self.path / split}: folders {first_names(unexpected)} are no classes of train: {fix}"
-                )
+                fault = f"folders {first_names(unexpected)} are no classes of train"
+                raise SourceError(f"{self.path / split}: {fault}: {fix}")
         flat = layout.flat_test
         if flat and layout.classes["test"] & classes.keys():
             raise SourceError(
@@ -131,12 +130,8 @@ class FolderSource:
 
 
 def image_files(path: Path) -> Iterator[Path]:
-    """Yield every image file in and below a folder, folder by folder in natural order; hidden ones are left out.
-
-    Raises:
-        SourceError: a folder can't be listed.
-    """
-    yield from files_below(path, is_image)
+    """Yield every image file in and below a folder, as `files_below` has it."""
+    return files_below(path, is_image)
 
 
 def is_image(name: str) -> bool:
@@ -150,10 +145,10 @@ def _looked_at(content: bytes) -> tuple[str, str]:
 
 
 class _Layout:
-    """Files by split, in natural order, and the folders that they are in.
+    """Files by split.
 
     Attributes:
-        rows: split -> positions of its files.
+        rows: split -> positions of its files, in natural order.
         classes: split -> names of the folders below it that hold images.
         flat_test: names of test images in no class folder.
     """
