@@ -5,7 +5,7 @@ parses values by it, and a test compares luigi.cfg with it.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Settings:
-    """All specs of one project, and the folder of artifacts."""
+    """All specs of one project, each of the class that its section's texts make, and the folder of artifacts."""
 
     dataset: specs.DatasetSpec
     features: specs.FeaturesSpec
@@ -178,18 +178,6 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
 }  # fmt: skip
 
 
-_SPECS: Mapping[str, Callable[..., object]] = {
-    "Dataset": specs.DatasetSpec,
-    "Features": specs.FeaturesSpec,
-    "Heads": specs.HeadsSpec,
-    "ConvNet": specs.ConvNetSpec,
-    "Ensemble": specs.EnsembleSpec,
-    "Submission": specs.SubmissionSpec,
-    "Report": specs.ReportSpec,
-    "Cluster": ClusterSpec,
-}
-
-
 def check_names(sections: Mapping[str, Mapping[str, str]], others: Collection[str] = ()) -> None:
     """Refuse unknown sections and keys, with the nearest known name.
 
@@ -234,7 +222,8 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     check_names(sections)
     values = {name: _parse_section(name, sections.get(name, {})) for name in SECTIONS}
     artifacts = values.pop("Paths")["artifacts"]
-    made: dict[str, Any] = {name.lower(): _SPECS[name](**texts) for name, texts in values.items()}
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(Settings)}
+    made: dict[str, Any] = {name.lower(): kinds[name.lower()](**texts) for name, texts in values.items()}
     _refuse_half_a_demo(made["dataset"])
     if artifacts is None:
         raise SettingsError("[Paths] artifacts='' names no folder")

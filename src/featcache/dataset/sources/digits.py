@@ -1,9 +1,7 @@
 """scikit-learn's 1,797 handwritten digits, 8x8: real images on every machine without a download."""
 
-import gzip
 import hashlib
 import importlib.util
-import io
 import zlib
 from pathlib import Path
 
@@ -40,8 +38,7 @@ def _data_file() -> Path:
 
 def _read(path: Path) -> dict[str, ArraySplit]:
     try:
-        text = gzip.decompress(path.read_bytes()).decode("ascii")
-        table = np.loadtxt(io.StringIO(text), delimiter=",", dtype=np.uint8, ndmin=2)  # (n, 64 pixels + label)
+        table = np.loadtxt(path, delimiter=",", dtype=np.uint8, ndmin=2)  # (n, 64 pixels + label); unpacks by itself
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise SourceError(f"{path} is damaged ({error!r}): reinstall scikit-learn") from error
     if table.shape[1] != _SIDE * _SIDE + 1 or table[:, :-1].max() > _DARKEST:

@@ -18,18 +18,8 @@ from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import MOST_BYTES, FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
 from featcache.dataset.natural_sort import natural, natural_order
+from featcache.dataset.sources import walk
 from featcache.dataset.sources.misplaced import count_images, empty_classes, look_alikes, no_training_folder
-from featcache.dataset.sources.walk import (
-    Above,
-    Entry,
-    below,
-    entries,
-    files_below,
-    is_folder,
-    is_hidden,
-    is_system,
-    suffix,
-)
 from featcache.errors import SourceChangedError, SourceError
 
 # Whatever has an image's name is a row, readable or not: a test image that can't be read keeps its row of the submission.
@@ -131,12 +121,12 @@ class FolderSource:
 
 def image_files(path: Path) -> Iterator[Path]:
     """Yield every image file in and below a folder, as `files_below` has it."""
-    return files_below(path, is_image)
+    return walk.files_below(path, is_image)
 
 
 def is_image(name: str) -> bool:
     """Whether a file has an image's suffix."""
-    return suffix(name) in SUFFIXES
+    return walk.suffix(name) in SUFFIXES
 
 
 def _looked_at(content: bytes) -> tuple[str, str]:
@@ -197,15 +187,15 @@ class _Scan:
             self.left_out.update(look_alikes(path))
 
     def _split(self, path: Path, split: str) -> None:
-        for entry in entries(path):
-            if is_folder(entry):
+        for entry in walk.entries(path):
+            if walk.is_folder(entry):
                 if not self._is_skipped(entry, split):
                     filled = self._class(Path(entry.path), f"{split}/{entry.name}")
                     if split == "train" and not filled:
                         self.empty.add(entry.name)
-            elif is_image(entry.name) and not is_hidden(entry):
+            elif is_image(entry.name) and not walk.is_hidden(entry):
                 self.left_out["images outside a class folder"] += 1
-            elif entry.is_symlink() and not is_hidden(entry) and not paths.is_file(Path(entry.path)):
+            elif entry.is_symlink() and not walk.is_hidden(entry) and not paths.is_file(Path(entry.path)):
                 # a class whose folder is elsewhere, and can't be reached
                 what = paths.what_is(Path(entry.path))
                 raise SourceError(f"{entry.path!r} is not a class folder but {what}: correct or remove the link")
@@ -214,8 +204,8 @@ class _Scan:
 
     def _class(self, path: Path, location: str) -> bool:
         filled = False
-        for entry in entries(path):
-            folder = is_folder(entry)
+        for entry in walk.entries(path):
+            folder = walk.is_folder(entry)
             if not folder or is_image(entry.name):  # a folder called like an image is an image that can't be read
                 filled |= self._file(f"{location}/{entry.name}", entry)
             if folder and not self._is_skipped(entry) and not self._keep:
@@ -227,43 +217,43 @@ class _Scan:
         return filled
 
     def _tree(self, top: Path) -> None:
-        waiting: list[tuple[Path, str, Above]] = [(top, "test", frozenset())]
+        waiting: list[tuple[Path, str, walk.Above]] = [(top, "test", frozenset())]
         while waiting:
             path, location, above = waiting.pop()
-            here = below(path, above)
+            here = walk.below(path, above)
             if here is None:
                 continue
-            for entry in entries(path):
-                if not is_folder(entry) or (is_image(entry.name) and not any(entries(Path(entry.path)))):
+            for entry in walk.entries(path):
+                if not walk.is_folder(entry) or (is_image(entry.name) and not any(walk.entries(Path(entry.path)))):
                     self._file(f"{location}/{entry.name}", entry)
                 elif not self._is_skipped(entry, "" if above else "test"):
                     waiting.append((Path(entry.path), f"{location}/{entry.name}", here))
 
-    def _is_skipped(self, folder: Entry, split: str = "") -> bool:
+    def _is_skipped(self, folder: walk.Entry, split: str = "") -> bool:
         """Whether a folder is hidden or a system's; one right in a split that holds images might be meant as a class."""
-        if is_hidden(folder):
+        if walk.is_hidden(folder):
             if split and not self._keep and count_images(Path(folder.path), is_image):
                 self.left_out[f"folder {split}/{readable_name(folder.name)}/, as its name begins with a dot"] += 1
             return True
-        if is_system(folder):
+        if walk.is_system(folder):
             self.left_out[f"system folders ({folder.name})"] += 1
             return True
         return False
 
-    def _file(self, location: str, entry: Entry) -> bool:
-        if not is_image(entry.name) or is_hidden(entry):
+    def _file(self, location: str, entry: walk.Entry) -> bool:
+        if not is_image(entry.name) or walk.is_hidden(entry):
             self._leave_out(entry)
             return False
         if self._keep:
             self.files.append(stat_file(location, entry))
         return True
 
-    def _leave_out(self, entry: Entry) -> None:
-        if not is_hidden(entry):
+    def _leave_out(self, entry: walk.Entry) -> None:
+        if not walk.is_hidden(entry):
             if entry.is_symlink() and not paths.is_file(Path(entry.path)):
                 self.left_out["links that lead to no file"] += 1
                 return
-            self.left_out[readable_name(suffix(entry.name)) or "no suffix"] += 1
+            self.left_out[readable_name(walk.suffix(entry.name)) or "no suffix"] += 1
         elif is_image(entry.name) and not entry.name.startswith("._"):  # macOS keeps a file's attributes there
             self.left_out["images whose names begin with a dot"] += 1
 
