@@ -173,11 +173,7 @@ class DigestCache:
                     found.put(row, *item[1:])
 
     def save(self, path: Path, *, unused: bool = False) -> None:
-        """Write what this listing used as `listing.csv`; with `unused`, what it didn't get to as well.
-
-        Raises:
-            StorageError: the disk is full, read-only or not permitted.
-        """
+        """Write what this listing used as `listing.csv`; with `unused`, what it didn't get to as well."""
         with (
             replacing(path) as temporary,
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,

@@ -133,11 +133,7 @@ def _has(record: object, kinds: Mapping[str, type]) -> TypeGuard[dict[str, Any]]
 
 
 def check_training(where: str, class_names: tuple[str, ...], rows: Rows) -> None:
-    """Refuse training rows that can't have out-of-fold predictions.
-
-    Raises:
-        SourceError: there are fewer than two classes, or a class has fewer than two usable images.
-    """
+    """Raise a `SourceError` where there are fewer than two classes, or a class has fewer than two usable images."""
     if len(rows) == 0:
         raise SourceError(f"{where} has no training images: put them there and run again")
     if len(class_names) < 2:

@@ -39,7 +39,7 @@ def load_pixels(
     """Decode the images of a split by several threads.
 
     Args:
-        rows: the split's rows.
+        rows: of the split.
         load: location, content digest and size -> (size, size, 3) uint8 RGB; called from several threads.
         size: side of the square in pixels.
         scratch: the folder for the scratch file, which has no name and goes with the array; the images are in

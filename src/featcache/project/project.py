@@ -278,9 +278,8 @@ def _sample_digest(sample: Path) -> str:
     try:
         return keys.file_digest(sample)
     except OSError as error:
-        raise SubmissionError(
-            f"[Dataset] sample_submission: {sample} can't be read: {fault(error)}: correct the path or its permissions"
-        ) from error
+        cause = f"[Dataset] sample_submission: {sample} can't be read: {fault(error)}"
+        raise SubmissionError(f"{cause}: correct the path or its permissions") from error
 
 
 def _key(inputs: Mapping[str, Any]) -> str | None:

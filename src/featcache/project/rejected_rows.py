@@ -13,6 +13,7 @@ from featcache.cache import Reader, Status, open_cache
 from featcache.core.disk import storage_errors
 from featcache.core.formatting import pluralize
 from featcache.core.rows import Rows
+from featcache.dataset import Loader
 from featcache.errors import CacheError, RejectedImageError, SourceChangedError, SubmissionError, TrainingError
 from featcache.project.project import Project
 
@@ -21,8 +22,6 @@ _REASONS = "rejections.jsonl"
 LEAST = 2  # usable images of a class: one to train on and one to score
 _NAMED = 3
 _COMPARED = 64  # rows of a tap, evenly spaced
-
-Loader = Callable[[str, str, int], npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,6 @@ from featcache.errors import SettingsError
 from featcache.settings import specs
 from featcache.settings.architectures import backbone_settings
 from featcache.settings.augment_policy import AugmentPolicy
-from featcache.settings.cluster_spec import ClusterSpec
 from featcache.settings.luigi_sections import LOGGING, LUIGI_SECTIONS
 from featcache.settings.schedules import CONSTANT, SHAPES, Phase
 
@@ -43,7 +42,7 @@ class Settings:
     ensemble: specs.EnsembleSpec
     submission: specs.SubmissionSpec
     report: specs.ReportSpec
-    cluster: ClusterSpec
+    cluster: specs.ClusterSpec
     artifacts: Path
 
     @property

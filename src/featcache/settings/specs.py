@@ -21,6 +21,8 @@ AUTO = "auto"
 METHODS = (AUTO, "mean", "geometric", "greedy")
 SMALLEST_CONVNET_IMAGE = 16  # below it two rounds of convolutions and pooling leave nothing
 CLIP = "auto, none or a number in (0, 1]"
+ALONE, LOCAL = "none", "local"
+_ADDRESS = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5}")
 _LONGEST = 255  # what file systems take
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -233,3 +235,28 @@ class SubmissionSpec:
             one_of("[Submission] clip", self.clip, ("auto", "none"))
         elif not 0 < self.clip <= 1:
             raise SettingsError(f"[Submission] clip={self.clip!r} is out of range: {CLIP}")
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """Where to compute ([Cluster] in luigi.cfg), in no key.
+
+    Local workers listen on the loopback only, and no two of them see the same GPU.
+    """
+
+    scheduler: str = ALONE
+    workers: int = 0
+    threads: int = 0
+    gpus_per_worker: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        if self.scheduler not in (ALONE, LOCAL) and not _ADDRESS.fullmatch(self.scheduler):
+            allowed = "none, local, tcp://HOST:PORT or tls://HOST:PORT"
+            raise SettingsError(f"[Cluster] scheduler={self.scheduler!r} is not {allowed}")
+        for name in ("workers", "threads", "gpus_per_worker"):
+            at_least(f"[Cluster] {name}", getattr(self, name), 0)
+        if self.scheduler not in (ALONE, LOCAL) and (self.threads or self.gpus_per_worker):
+            name = "threads" if self.threads else "gpus_per_worker"
+            advice = "set it where these workers are started"
+            raise SettingsError(f"[Cluster] {name} must be 0 for scheduler={self.scheduler!r}: {advice}")

@@ -40,11 +40,7 @@ def decoding_rules(content: bytes) -> list[str]:
 
 
 def opened(content: bytes, rules: list[str]) -> Image.Image:
-    """Open an image file as far as its header goes, by its `decoding_rules`.
-
-    Raises:
-        RejectedImageError: it can't be used, judging by its header.
-    """
+    """Open an image file as far as its header goes, by its `decoding_rules`; a `RejectedImageError` says why it can't be."""
     if not content:
         raise RejectedImageError("the file is empty (0 bytes)")
     name, opener = _reader(content)

@@ -59,12 +59,7 @@ class ArraySource:
         return digests.digest_all(files, self.paths.__getitem__, None, progress)
 
     def list_rows(self, files: FileStats, digests: DigestCache, progress: Progress) -> Manifest:
-        """Read the files and list every image with its label and content digest.
-
-        Raises:
-            SourceError: a file is damaged, or the labels can't be trained on.
-            SourceChangedError: a file changed meanwhile.
-        """
+        """Read the files and list every image with its label and content digest; errors are those of a `FolderSource`."""
         self.examine(files, digests, progress)
         splits = self._read()
         changed = [now.location for now, before in zip(self.files(), files, strict=True) if now != before]
@@ -82,12 +77,7 @@ class ArraySource:
         return Manifest(names, rows, {"source": self.name}, self._left_out)
 
     def load(self, location: str, digest: str, size: int) -> npt.NDArray[np.uint8]:
-        """Return one image as (size, size, 3) uint8 RGB. Thread-safe.
-
-        Raises:
-            SourceChangedError: the image is not what was listed.
-            SourceError: the files can't be read.
-        """
+        """Return one image as (size, size, 3) uint8 RGB; errors are those of a `FolderSource`. Thread-safe."""
         with self._lock:
             if self._splits is None:
                 self._splits = self._read()

@@ -16,11 +16,7 @@ _DARKEST = 16
 
 
 def open_digits() -> ArraySource:
-    """Return the source of the embedded digits; a fifth of each class is the test split, with known labels.
-
-    Raises:
-        SourceError: scikit-learn or its data file isn't there.
-    """
+    """Return the source of the embedded digits; a fifth of each class is the test split, with known labels."""
     path = _data_file()
     return ArraySource("digits", {path.name: path}, lambda: _read(path))
 

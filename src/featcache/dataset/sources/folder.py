@@ -48,7 +48,8 @@ class FolderSource:
         """List every image with its label and content digest.
 
         Raises:
-            SourceError: the layout or the classes can't be what the user meant.
+            SourceError: layout or labels can't be what the user meant, or a file is damaged.
+            SourceChangedError: a file changed meanwhile.
         """
         scan, layout = _Scan(self.path, keep=False), _Layout(files)
         classes = tuple(sorted(layout.classes["train"] | scan.empty, key=natural))
@@ -113,10 +114,8 @@ class FolderSource:
                 raise SourceError(f"{self.path / split}: {fault}: {fix}")
         flat = layout.flat_test
         if flat and layout.classes["test"] & classes.keys():
-            raise SourceError(
-                f"{self.path / 'test'} has {len(flat)} images beside its class folders, e.g. {flat[0]!r}: "
-                "move them into their class's folder or into a folder of their own data set"
-            )
+            fault = f"{self.path / 'test'} has {len(flat)} images beside its class folders, e.g. {flat[0]!r}"
+            raise SourceError(f"{fault}: move them into their class's folder or into a folder of their own data set")
 
 
 def image_files(path: Path) -> Iterator[Path]:
@@ -135,17 +134,12 @@ def _looked_at(content: bytes) -> tuple[str, str]:
 
 
 class _Layout:
-    """Files by split.
-
-    Attributes:
-        rows: split -> positions of its files, in natural order.
-        classes: split -> names of the folders below it that hold images.
-        flat_test: names of test images in no class folder.
-    """
+    """Files by split."""
 
     def __init__(self, files: FileStats) -> None:
+        #: split -> names of the folders below it that hold images
         self.classes: dict[str, set[str]] = {split: set() for split in SPLITS}
-        self.flat_test = PackedTexts()
+        self.flat_test = PackedTexts()  #: names of test images in no class folder
         order = natural_order(files.locations)
         splits = np.empty(len(files), np.uint8)
         for place, row in enumerate(map(int, order)):
@@ -155,22 +149,17 @@ class _Layout:
                 self.classes[split].add(name)
             elif split == "test":
                 self.flat_test.append(name)
+        #: split -> positions of its files, in natural order
         self.rows = {split: order[splits == number] for number, split in enumerate(SPLITS)}
 
 
 class _Scan:
-    """One walk over the folder: what is an image by its name, the class folders, and what was left out.
-
-    Attributes:
-        files: the images, unless `keep` is False.
-        empty: the class folders of ``train`` without images.
-        left_out: how many files aren't listed, by suffix or reason.
-    """
+    """One walk over the folder: what is an image by its name, the class folders, and what was left out."""
 
     def __init__(self, path: Path, *, keep: bool = True):
-        self.files = FileStats()
-        self.empty: set[str] = set()
-        self.left_out: Counter[str] = Counter()
+        self.files = FileStats()  #: the images, if `keep`
+        self.empty: set[str] = set()  #: the class folders of ``train`` without images
+        self.left_out: Counter[str] = Counter()  #: how many files aren't listed, by suffix or reason
         self._keep = keep
         found = {split: paths.what_is(path / split) for split in SPLITS}
         for split, what in found.items():

@@ -22,11 +22,7 @@ _AGAIN = "download it again"
 
 
 def open_idx(path: Path) -> ArraySource:
-    """Return the source of the idx files in a folder.
-
-    Raises:
-        SourceError: there are no training images, or several files of one kind.
-    """
+    """Return the source of the idx files in a folder; a `SourceError` where one is missing or there twice."""
     found, left_out = _found(path)
     for rank in (3, 1):
         if ("train", rank) not in found:

@@ -25,11 +25,7 @@ _PACKED = (".gz", ".zip")
 
 
 def open_csv(path: Path) -> ArraySource:
-    """Return the source of the tables in a folder; ``test.csv`` may be absent.
-
-    Raises:
-        SourceError: there is no training table.
-    """
+    """Return the source of the tables in a folder; a `SourceError` without ``train.csv``, ``test.csv`` may be absent."""
     found = csv_files_like(path, re.compile("train|test"))
     if "train" not in found:
         names = "train.csv, train.csv.gz or train.csv.zip"

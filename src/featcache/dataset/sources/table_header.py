@@ -29,12 +29,7 @@ class Header:
 
 
 def read_header(path: Path, line: bytes, *, labelled: bool) -> Header:
-    """Parse a table's first line, which must have a label, or mustn't.
-
-    Raises:
-        SourceError: it is no such header.
-        csv.Error: it is no CSV.
-    """
+    """Parse a table's first line, which must have a label, or mustn't; a `SourceError` or `csv.Error` where it isn't right."""
     columns, sign = _columns(path, line)
     where = f"{path}, line 1"
     if len(set(columns)) != len(columns):

@@ -61,11 +61,7 @@ def below(path: Path, above: Above) -> Above | None:
 
 
 def files_below(path: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
-    """Yield the files of `wanted` names in and below a folder, in natural order; without hidden entries and system folders.
-
-    Raises:
-        SourceError: a folder can't be listed.
-    """
+    """Yield the files of `wanted` names in and below a folder, in natural order; without hidden entries and system folders."""
     waiting: list[tuple[Path, Above | None]] = [(path, frozenset())]  # None for a file; the next one is the last
     while waiting:
         place, above = waiting.pop()
