@@ -68,8 +68,8 @@ def stat_file(location: str, path: "Path | os.DirEntry[str]") -> FileStat:
     try:
         status = path.stat()
     except OSError:
-        return FileStat(location, -1, 0, 0)
-    if not stat.S_ISREG(status.st_mode):
+        status = None
+    if status is None or not stat.S_ISREG(status.st_mode):
         return FileStat(location, -1, 0, 0)
     times = (max(-_LARGEST, min(_LARGEST, time)) for time in (status.st_mtime_ns, status.st_ctime_ns))
     return FileStat(location, status.st_size, *times)

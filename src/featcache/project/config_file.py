@@ -55,9 +55,8 @@ def configured_sections() -> dict[str, dict[str, str]]:
     parser = _parser()
     for name in files:
         _read(parser, name)
-    for (
-        key
-    ) in parser.defaults():  # for what values name as %(key)s; settings would count only in sections that are there
+    # [DEFAULT] is for what values name as %(key)s; a setting would count only in sections that are there
+    for key in parser.defaults():
         home = next((section for section, known in SECTIONS.items() if key.replace("-", "_") in known), None)
         if home:
             raise SettingsError(f"[DEFAULT] has the setting {key!r}: put it into its section, e.g. [{home}]")

@@ -22,7 +22,6 @@ class AugmentPolicy:
     flip: bool = False  #: mirror left to right every other time
 
     def __post_init__(self) -> None:
-        """Refuse amounts that make no image."""
         for name, high in _LIMITS.items():
             value = getattr(self, name)
             if not 0 <= value <= high:

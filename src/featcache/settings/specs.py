@@ -67,7 +67,6 @@ class DatasetSpec:
     sample_submission: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST:
             allowed = f"at most {_LONGEST} letters, digits, '.', '_' and '-'"
             raise SettingsError(f"[Dataset] name={self.name!r} can't name a folder: {allowed}")
@@ -126,7 +125,7 @@ class FeaturesSpec:
     augmentation: AugmentPolicy = RECIPE
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings; the backbone checks the names of the taps."""
+        # the backbone checks the names of the taps
         if not self.taps:
             raise SettingsError("[Features] taps='' names no layer")
         names = [tap.name for tap in self.taps]
@@ -158,7 +157,6 @@ class HeadsSpec:
     per_group: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         one_of("[Heads] preset", self.preset, ("default", "recipe", "wide", "fast"))
         for width in self.hidden or ():
             at_least("[Heads] hidden", width, 1)
@@ -185,7 +183,6 @@ class ConvNetSpec:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         at_least("[ConvNet] members", self.members, 0)
         at_least("[ConvNet] image_size", self.image_size, SMALLEST_CONVNET_IMAGE)
         object.__setattr__(self, "schedule", _phases("[ConvNet] schedule", self.schedule))
@@ -200,7 +197,6 @@ class EnsembleSpec:
     method: str = AUTO
 
     def __post_init__(self) -> None:
-        """Refuse an unknown method."""
         one_of("[Ensemble] method", self.method, METHODS)
 
 
@@ -225,7 +221,6 @@ class SubmissionSpec:
     gzip: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         one_of("[Submission] format", self.format, ("labels", "probabilities"))
         if len(self.columns) == 1:
             raise SettingsError(
@@ -250,7 +245,6 @@ class ClusterSpec:
     gpus_per_worker: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         if self.scheduler not in (ALONE, LOCAL) and not _ADDRESS.fullmatch(self.scheduler):
             allowed = "none, local, tcp://HOST:PORT or tls://HOST:PORT"
             raise SettingsError(f"[Cluster] scheduler={self.scheduler!r} is not {allowed}")
