@@ -68,7 +68,7 @@ def test_row_x_column_gives_images_of_any_shape_in_any_order(tmp_path):
     (tmp_path / "train.csv").write_text("".join(",".join(line) + "\n" for line in texts))
     assert listed(tmp_path).key == straight.key
     source = open_source(DatasetSpec("x", "csv", tmp_path))
-    assert source._read()["train"].images.shape == (6, 2, 8)
+    assert source.read()["train"].images.shape == (6, 2, 8)
 
 
 @pytest.mark.parametrize("name", ["id", "ImageId", "image_id", "index", "Id"])

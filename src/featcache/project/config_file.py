@@ -25,8 +25,7 @@ _VARIABLE = re.compile(r"\$\{([^}]+)\}")
 def configured_project(overrides: Sequence[str] = ()) -> Project:
     """Return the project of luigi.cfg in the current folder and of ``$LUIGI_CONFIG_PATH``.
 
-    Args:
-        overrides: ``Section.key=value`` each, as ``--Section-key value`` on Luigi's command line.
+    `overrides` are ``Section.key=value`` each, as ``--Section-key value`` on Luigi's command line.
 
     Raises:
         SettingsError: a file, section, key or value that Luigi would stumble over, too.

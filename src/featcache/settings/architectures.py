@@ -67,9 +67,8 @@ def find_architecture(backbone: str) -> Architecture:
     if backbone.lower() in known:
         return known[backbone.lower()]
     hint = did_you_mean(backbone, (item.name for item in known.values()), 3)
-    raise BackboneError(
-        f"[Features] backbone={backbone!r} is neither a keras.applications network nor a {MODEL_SUFFIX} file{hint}"
-    )
+    known_kinds = f"neither a keras.applications network nor a {MODEL_SUFFIX} file"
+    raise BackboneError(f"[Features] backbone={backbone!r} is {known_kinds}{hint}")
 
 
 def backbone_settings(spec: FeaturesSpec) -> dict[str, object]:
@@ -81,19 +80,14 @@ def backbone_settings(spec: FeaturesSpec) -> dict[str, object]:
     Raises:
         BackboneError: the backbone is unknown, its image size too small, or a user's model has other weights set.
     """
-    taps = [str(tap) for tap in spec.taps]
-    if is_model_file(spec.backbone):
-        if spec.weights != "auto":
-            advice = f"{Path(spec.backbone).name} has its own weights: set weights = auto"
-            raise BackboneError(f"[Features] weights={spec.weights!r} can't be used: {advice}")
-        return {"backbone": "model", "preprocessing": "none", "image_size": spec.image_size, "taps": taps}
-    architecture = find_architecture(spec.backbone)
-    if spec.image_size < architecture.minimum:
-        needed = f"{architecture.name} needs at least {architecture.minimum} pixels"
+    own = is_model_file(spec.backbone)
+    if own and spec.weights != "auto":
+        advice = f"{Path(spec.backbone).name} has its own weights: set weights = auto"
+        raise BackboneError(f"[Features] weights={spec.weights!r} can't be used: {advice}")
+    known = None if own else find_architecture(spec.backbone)
+    if known and spec.image_size < known.minimum:
+        needed = f"{known.name} needs at least {known.minimum} pixels"
         raise BackboneError(f"[Features] image_size={spec.image_size} is too small: {needed}")
-    return {
-        "backbone": architecture.key,
-        "preprocessing": architecture.preprocessing,
-        "image_size": spec.image_size,
-        "taps": taps,
-    }
+    name, preprocessing = (known.key, known.preprocessing) if known else ("model", "none")
+    taps = [str(tap) for tap in spec.taps]
+    return {"backbone": name, "preprocessing": preprocessing, "image_size": spec.image_size, "taps": taps}

@@ -178,14 +178,9 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
 
 
 def check_names(sections: Mapping[str, Mapping[str, str]], others: Collection[str] = ()) -> None:
-    """Refuse unknown sections and keys, with the nearest known name.
+    """Raise a `SettingsError` where a section or key is unknown, with the nearest known name, or a key occurs twice.
 
-    Args:
-        sections: section -> key -> text; Luigi's own sections are ignored.
-        others: further names to suggest for a misspelt section.
-
-    Raises:
-        SettingsError: a section or key is unknown, or a key occurs twice.
+    `sections` is section -> key -> text, Luigi's own are ignored; `others` may be what a misspelt section means, too.
     """
     for section, values in sections.items():
         known = _OUTPUT if section == "output" else SECTIONS.get(section)
@@ -204,10 +199,7 @@ def check_names(sections: Mapping[str, Mapping[str, str]], others: Collection[st
 
 
 def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
-    """Parse every setting; what `sections` doesn't name has its default.
-
-    Args:
-        sections: section -> key (with underscores) -> text, as in luigi.cfg.
+    """Parse every setting; what `sections` (section -> key -> text, as in luigi.cfg) doesn't name has its default.
 
     Raises:
         SettingsError: an unknown name, a value of the wrong kind or out of range.
@@ -234,15 +226,11 @@ def _refuse_half_a_demo(dataset: specs.DatasetSpec) -> None:
     """The defaults are those of the embedded digits; a path or source of one's own needs the other keys, too."""
     demo = specs.DatasetSpec()
     if dataset.source == demo.source and dataset.path is not None:
-        raise SettingsError(
-            f"[Dataset] source={dataset.source!r} has no path, but path={str(dataset.path)!r} is set: "
-            "choose folder, csv or idx, e.g. --Dataset-source folder"
-        )
+        fault = f"[Dataset] source={dataset.source!r} has no path, but path={str(dataset.path)!r} is set"
+        raise SettingsError(f"{fault}: choose folder, csv or idx, e.g. --Dataset-source folder")
     if dataset.source != demo.source and dataset.name == demo.name:
-        raise SettingsError(
-            f"[Dataset] name={dataset.name!r} belongs to the embedded digits, not to source={dataset.source!r}: "
-            "choose a name for your data set, --Dataset-name NAME"
-        )
+        fault = f"[Dataset] name={dataset.name!r} belongs to the embedded digits, not to source={dataset.source!r}"
+        raise SettingsError(f"{fault}: choose a name for your data set, --Dataset-name NAME")
 
 
 def _parse_section(section: str, texts: Mapping[str, str]) -> dict[str, Any]:

@@ -223,9 +223,7 @@ class SubmissionSpec:
     def __post_init__(self) -> None:
         one_of("[Submission] format", self.format, ("labels", "probabilities"))
         if len(self.columns) == 1:
-            raise SettingsError(
-                f"[Submission] columns={self.columns[0]!r}: the id column needs at least one more beside it"
-            )
+            raise SettingsError(f"[Submission] columns={self.columns[0]!r}: the id needs at least one more beside it")
         if isinstance(self.clip, str):
             one_of("[Submission] clip", self.clip, ("auto", "none"))
         elif not 0 < self.clip <= 1:

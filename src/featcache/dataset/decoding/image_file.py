@@ -75,9 +75,8 @@ def _reader(content: bytes) -> tuple[str, _Opener]:
     if form := box_format(content):
         return form, _open_heic if form == "HEIC" else _open_avif
     what = what_it_is(content)
-    raise RejectedImageError(
-        f"not an image but {what}" if what else f"not an image: its first bytes are not those of {_KNOWN}"
-    )
+    unknown = f": its first bytes are not those of {_KNOWN}"
+    raise RejectedImageError(f"not an image{f' but {what}' if what else unknown}")
 
 
 def _open_png(content: bytes, rules: list[str]) -> Image.Image:
@@ -86,9 +85,8 @@ def _open_png(content: bytes, rules: list[str]) -> Image.Image:
 
 def _open_avif(content: bytes, _: list[str]) -> Image.Image:
     if not AvifImagePlugin.SUPPORTED:
-        raise RejectedImageError(
-            "an AVIF image, which this installation of Pillow doesn't read: convert it to JPEG or PNG"
-        )
+        fault = "an AVIF image, which this installation of Pillow doesn't read"
+        raise RejectedImageError(f"{fault}: convert it to JPEG or PNG")
     return AvifImagePlugin.AvifImageFile(io.BytesIO(content))
 
 

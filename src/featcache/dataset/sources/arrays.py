@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
@@ -30,22 +30,16 @@ class ArraySplit:
     where: str  #: the file that the labels are in, for messages
 
 
+@dataclass(eq=False)
 class ArraySource:
     """Images that fit in memory, read once, on demand. A location is ``<split>:<row>``, from 0."""
 
-    def __init__(
-        self,
-        name: str,
-        files: Mapping[str, Path],
-        read: Callable[[], Mapping[str, ArraySplit]],
-        left_out: Mapping[str, int] | None = None,
-    ):
-        self.name = name
-        self.paths = files
-        self._read = read
-        self._left_out = left_out or {}
-        self._splits: Mapping[str, ArraySplit] | None = None
-        self._lock = Lock()
+    name: str
+    paths: Mapping[str, Path]  #: the files, by location
+    read: Callable[[], Mapping[str, ArraySplit]]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    _splits: Mapping[str, ArraySplit] | None = field(default=None, init=False)
+    _lock: Lock = field(default_factory=Lock, init=False)
 
     def files(self) -> FileStats:
         """Look at the files, without reading any."""
@@ -61,7 +55,7 @@ class ArraySource:
     def list_rows(self, files: FileStats, digests: DigestCache, progress: Progress) -> Manifest:
         """Read the files and list every image with its label and content digest; errors are those of a `FolderSource`."""
         self.examine(files, digests, progress)
-        splits = self._read()
+        splits = self.read()
         changed = [now.location for now, before in zip(self.files(), files, strict=True) if now != before]
         if changed:
             raise SourceChangedError(f"{self.paths[changed[0]]} changed during the listing: run again")
@@ -74,13 +68,13 @@ class ArraySource:
         check_training(train.where, names, rows["train"])
         with self._lock:
             self._splits = splits
-        return Manifest(names, rows, {"source": self.name}, self._left_out)
+        return Manifest(names, rows, {"source": self.name}, self.left_out)
 
     def load(self, location: str, digest: str, size: int) -> npt.NDArray[np.uint8]:
         """Return one image as (size, size, 3) uint8 RGB; errors are those of a `FolderSource`. Thread-safe."""
         with self._lock:
             if self._splits is None:
-                self._splits = self._read()
+                self._splits = self.read()
         name, _, row = location.partition(":")
         split = self._splits.get(name)
         if split is None or int(row) >= len(split.images) or pixels_digest(split.images[int(row)]) != digest:

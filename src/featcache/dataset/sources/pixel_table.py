@@ -117,9 +117,8 @@ def _explain(path: Path, header: Header) -> None:
         for fields in filter(None, lines):
             where = f"{path}, line {lines.line_num}"
             if len(fields) != len(header.columns):
-                raise SourceError(
-                    f"{where} has {len(fields)} fields, line 1 has {len(header.columns)}: correct this row"
-                )
+                needed = f"line 1 has {len(header.columns)}"
+                raise SourceError(f"{where} has {len(fields)} fields, {needed}: correct this row")
             for place, field in enumerate(map(str.strip, fields)):
                 right = place == header.row_id or _WHOLE.fullmatch(field)
                 if not right or (place in pixels and not 0 <= int(field) <= 255):
