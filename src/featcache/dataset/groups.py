@@ -12,6 +12,9 @@ from featcache.dataset.manifest import Manifest
 from featcache.errors import SourceError
 
 _Table = Mapping[str, Sequence[str]]
+_Found = tuple[
+    list[str], list[str], str
+]  # training rows' names, the table's in the same form, the column that has these
 
 
 def group_file(setting: str, root: Path | None) -> tuple[Path, str]:
@@ -33,10 +36,9 @@ def with_groups(manifest: Manifest, path: Path, column: str) -> Manifest:
     """
     table = _read(path, column)
     train = manifest.splits["train"]
-    row_names, names, name_column = _names(path, table, column, train.ids)
+    row_names, names, name_column = found = _names(path, table, column, train.ids)
     classes = [composed(manifest.class_names[label]) for label in train.labels]
-    group_of = _lookup(path, table, composed(column), names, name_column, row_names, classes)
-    groups = [group_of.get(key, "") for key in zip(row_names, classes, strict=True)]
+    groups = _groups(path, table, composed(column), found, classes)
     without = [row for row, group in zip(train.ids, groups, strict=True) if not group]
     if without:
         known = set(row_names)
@@ -87,8 +89,7 @@ def _columns(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], co
     return table
 
 
-def _names(path: Path, table: _Table, column: str, ids: Sequence[str]) -> tuple[list[str], list[str], str]:
-    """Return the training rows' names, the table's in the same form, and the column that holds these."""
+def _names(path: Path, table: _Table, column: str, ids: Sequence[str]) -> _Found:
     tried = [name for name in table if name != composed(column)]
     best, found = 0, ([""], [""], "")
     for of_ours, of_theirs in _WAYS:  # a whole row id is more certain than a file name
@@ -122,25 +123,17 @@ _WAYS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
 )
 
 
-def _lookup(
-    path: Path,
-    table: _Table,
-    column: str,
-    names: Sequence[str],
-    name_column: str,
-    row_names: Sequence[str],
-    classes: Sequence[str],
-) -> dict[tuple[str, str], str]:
-    """Return the group by (name, class) for every row that has one."""
-    twice = {name for name, count in Counter(row_names).items() if count > 1}
-    known = set(row_names)
-    lines: dict[tuple[str, str], str] = {}
+def _groups(path: Path, table: _Table, column: str, found: _Found, classes: Sequence[str]) -> list[str]:
+    """Return the group of every training row, "" for one that has none."""
+    row_names, names, name_column = found
+    known, twice = set(row_names), {name for name, count in Counter(row_names).items() if count > 1}
+    lines: dict[str, str] = {}
     conflict = ""
     for name, group in zip(names, table[column], strict=True):
-        if name in known and lines.setdefault((name, ""), group) != group:
+        if name in known and lines.setdefault(name, group) != group:
             conflict = name
     if not twice and not conflict:
-        return {(name, of): lines.get((name, ""), "") for name, of in zip(row_names, classes, strict=True)}
+        return [lines.get(name, "") for name in row_names]
     others = (name for name in table if name not in (column, name_column))
     class_column = next((name for name in others if set(classes) <= set(table[name])), None)
     if class_column is None:
@@ -152,4 +145,4 @@ def _lookup(
         if name in known and exact.setdefault((name, of), group) != group:
             both = f"{exact[name, of]!r} and {group!r}"
             raise SourceError(f"{path}: {name!r} of class {of!r} has two groups, {both}: correct the table")
-    return exact
+    return [exact.get(key, "") for key in zip(row_names, classes, strict=True)]
