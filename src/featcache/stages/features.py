@@ -22,7 +22,6 @@ from featcache.features import (
     ExtractionEngine,
     ForwardPass,
     choose_precision,
-    compute_here,
     extract_copies,
     resolve_weights,
 )
@@ -113,7 +112,7 @@ def extract_split(
     load, cluster = open_source(project.settings.dataset).load, connect(project)
     with ExitStack() as stack:
         load_backbone: Callable[[], ForwardPass] = partial(resolved_backbone, project, progress)
-        engine: ExtractionEngine = compute_here
+        engine: ExtractionEngine | None = None
         if cluster is not None:
             contract = stack.enter_context(verified_workers(cluster, project, weights=True))
             load_backbone = partial(remote_backbone, cluster, contract, progress)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,13 +37,11 @@ class BlockRows:
     rows: npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class BlockDone:
+class BlockDone(NamedTuple):
     """What a worker returns of a block: the checksum of each piece's block as read back, and where the time went."""
 
     checksums: list[bytes]
-    seconds: float
-    shares: Mapping[str, float]
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,26 +71,22 @@ def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> 
         StorageError: the disk refused.
     """
     rows, spec = manifest_of(project).splits[split], project.settings.features
-    batches: list[list[Batch]] = [[] for _ in pieces]
-    sinks = [
-        CopySink(piece.copy, piece.rows, partial(_keep, kept)) for piece, kept in zip(pieces, batches, strict=True)
-    ]
+    kept: list[list[Batch]] = [[] for _ in pieces]
+    sinks = [CopySink(piece.copy, piece.rows, partial(_keep, own)) for piece, own in zip(pieces, kept, strict=True)]
     load = open_source(project.settings.dataset).load
-    time_spent = compute(rows, sinks, load, spec, worker_backbone(project), Silent(), "")
+    spent = compute(rows, sinks, load, spec, worker_backbone(project), Silent(), "")
     begun, checksums = time.perf_counter(), []
-    for piece, kept in zip(pieces, batches, strict=True):  # in one go, as each write waits for the disk
-        features = {name: np.concatenate([part[name] for part, _ in kept]) for name in kept[0][0]}
-        status = np.concatenate([part for _, part in kept])
+    for piece, batches in zip(pieces, kept, strict=True):  # in one go, as each write waits for the disk
+        features = {name: np.concatenate([part[name] for part, _ in batches]) for name in batches[0][0]}
+        status = np.concatenate([part for _, part in batches])
         checksums.append(write_block(piece.path, piece.holder, rows.ids, piece.rows, features, status))
-    written, shares = time.perf_counter() - begun, time_spent.shares()
-    seconds = time_spent.seconds + written
-    parts = {name: share * time_spent.seconds / seconds for name, share in shares.items()}
-    return BlockDone(checksums, seconds, parts | {"write": parts["write"] + written / seconds})
+    seconds = {what: share * spent.seconds for what, share in spent.shares.items()}
+    seconds["write"] += time.perf_counter() - begun
+    return BlockDone(checksums, seconds)
 
 
-def _keep(batches: list[Batch], _: npt.NDArray[np.intp], features: Features, status: npt.NDArray[np.uint8]) -> None:
-    """Keep a batch in memory; they come in the order of their rows."""
-    batches.append((features, status))
+def _keep(kept: list[Batch], _: npt.NDArray[np.intp], features: Features, status: npt.NDArray[np.uint8]) -> None:
+    kept.append((features, status))
 
 
 def examine_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> str:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,23 +55,14 @@ def deciding_facts() -> dict[str, str]:
     from PIL import features
 
     backend = keras_backend()
-    names = {
-        "keras": "keras",
-        backend: backend,
-        "numpy": "numpy",
-        "pillow": "pillow",
-        "pillow-heif": "pillow-heif",
-        "dask": "distributed",
-    }
-    found = {
+    return {
         "featcache": __version__,
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "Keras backend": backend,
+        **versions(("keras", backend, "numpy", "pillow", "pillow-heif", "distributed")),
+        "libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg")),
+        "libavif": str(features.version("avif")),
     }
-    there = versions(names.values())  # of the others both sides lack it, or the comparison finds it
-    found |= {name: there[package] for name, package in names.items() if package in there}
-    libjpeg = features.version("libjpeg_turbo") or features.version("jpg")
-    return found | {"libjpeg": str(libjpeg), "libavif": str(features.version("avif"))}
 
 
 def differences(facts: Mapping[str, str]) -> str:
@@ -106,36 +98,25 @@ def _agreed(contract: WorkerContract) -> Project:
         seen = contract.probe.read_text()
     except OSError as error:
         raise ClusterError(f"it can't read the artifacts folder {folder} ({error.strerror}): {share}") from error
-    if seen != contract.token or not os.access(folder, os.W_OK):
-        what = "sees another folder as" if seen != contract.token else "may not write to"
-        raise ClusterError(f"it {what} {folder}: {share}")
+    if seen != contract.token:
+        raise ClusterError(f"it sees another folder as {folder}: {share}")
+    if not os.access(folder, os.W_OK):
+        raise ClusterError(f"it may not write to {folder}: {share}")
     project = Project(contract.settings).as_stored()
     project.run = contract.run
-    _see_images(project)
+    rows = manifest_of(project).splits["train"]
+    first = int(rows.listed.argmax())
+    with suppress(RejectedImageError):  # its bytes are the right ones, which is enough here
+        open_source(project.settings.dataset).load(rows.locations[first], rows.digests[first], 1)
     if contract.weights:
         resolved_weights(project, Silent())
     return project
 
 
-def _see_images(project: Project) -> None:
-    """Load one image, and so hold it to its digest."""
-    rows = manifest_of(project).splits["train"]
-    row = int(rows.listed.argmax())
-    with suppress(RejectedImageError):  # its bytes are the right ones, which is enough here
-        open_source(project.settings.dataset).load(rows.locations[row], rows.digests[row], 1)
-
-
-_MANIFESTS: dict[tuple[Path, str], Manifest] = {}
-
-
+@lru_cache(maxsize=1)
 def manifest_of(project: Project) -> Manifest:
-    """The project's manifest, read once a process as long as it stays the same."""
-    key = project.folder, str((project.listed() or {}).get("key"))
-    with ONE_AT_A_TIME:
-        if key not in _MANIFESTS:
-            _MANIFESTS.clear()
-            _MANIFESTS[key] = Manifest.load(project.folder)
-        return _MANIFESTS[key]
+    """The manifest of a contract's project, whose folder is locked against another."""
+    return Manifest.load(project.folder)
 
 
 def run_job(contract: WorkerContract, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
