@@ -155,7 +155,7 @@ def test_an_unchanged_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest
     path.write_bytes(b"large")
     spec = FeaturesSpec(weights=str(path))
     recorded = resolve_weights(spec, Silent()).record(spec)
-    monkeypatch.setattr(weights, "_file_digest", lambda *args: pytest.fail("the file was read"))
+    monkeypatch.setattr(weights.keys, "file_digest_once", lambda *args: pytest.fail("the file was read"))
     assert known_digest(spec, recorded) == recorded["digest"]
 
 

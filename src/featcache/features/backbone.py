@@ -89,9 +89,10 @@ class Backbone:
         Raises:
             BackboneError: `images` has another shape or dtype.
         """
-        self._check(images)
-        if not len(images):
-            return {name: np.zeros((0, *shape), np.float16) for name, shape in self.taps.items()}
+        wanted = (self.image_size, self.image_size, 3)
+        if images.dtype != np.uint8 or images.shape[1:] != wanted:
+            found = f"images of shape={images.shape}, dtype={images.dtype}"
+            raise BackboneError(f"{found} are not (b, {', '.join(map(str, wanted))}) uint8")
         pieces: list[Features] = []
         start = 0
         while start < len(images):
@@ -100,14 +101,19 @@ class Backbone:
             try:
                 pieces.append(self._forward_piece(program, piece))
             except program.out_of_memory as error:
-                if not _is_out_of_memory(error) or program.batch_size == 1:
+                # JAX has one exception for everything that fails while running
+                other = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" not in str(error)
+                if other or program.batch_size == 1:
                     raise
-                self._halve(program)
+                with self._lock:
+                    if self._program.batch_size == program.batch_size:  # else another thread has done it
+                        self._program = self._compile(program.batch_size // 2)
             else:
                 start += len(piece)
         if len(pieces) == 1:
             return pieces[0]
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in self.taps}
+        empty = {name: np.zeros((0, *shape), np.float16) for name, shape in self.taps.items()}
+        return {name: np.concatenate([piece[name] for piece in pieces or [empty]]) for name in self.taps}
 
     def _forward_piece(self, program: _Program, images: npt.NDArray[np.uint8]) -> Features:
         begun, count = time.perf_counter(), len(images)
@@ -122,11 +128,6 @@ class Backbone:
         if self._seconds > _CONSTANT_AFTER and not self._settled:
             self.settle()
         return features
-
-    def _halve(self, program: _Program) -> None:
-        with self._lock:
-            if self._program.batch_size == program.batch_size:  # else another thread has done it
-                self._program = self._compile(program.batch_size // 2)
 
     @plain_keras()
     def settle(self) -> None:
@@ -144,12 +145,6 @@ class Backbone:
             with self._lock:
                 if self._program is program:
                     self._program = faster
-
-    def _check(self, images: npt.NDArray[np.uint8]) -> None:
-        expected = (self.image_size, self.image_size, 3)
-        if images.dtype != np.uint8 or images.shape[1:] != expected:
-            found = f"images of shape={images.shape}, dtype={images.dtype}"
-            raise BackboneError(f"{found} are not (b, {', '.join(map(str, expected))}) uint8")
 
 
 def load_backbone(
@@ -249,8 +244,3 @@ def _with_constants(network: Any) -> Callable[[Any], Mapping[str, Any]]:
     trained = [keras.ops.convert_to_numpy(variable) for variable in network.trainable_variables]
     frozen = [keras.ops.convert_to_numpy(variable) for variable in network.non_trainable_variables]
     return lambda images: network.stateless_call(trained, frozen, images, training=False)[0]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """JAX has one exception for everything that fails while running; the other backends have one for this."""
-    return type(error).__name__ != "JaxRuntimeError" or "RESOURCE_EXHAUSTED" in str(error)
