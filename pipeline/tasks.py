@@ -9,6 +9,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import luigi
 
@@ -26,13 +27,15 @@ _CORES = {"cores": 1}
 _GPU = {**_CORES, "gpu": 1}
 
 
+@dataclass(eq=False)
 class ArtifactTarget(luigi.Target):
-    """An artifact as Luigi sees it: it exists when it carries the key that settings and inputs demand now."""
+    """An artifact as Luigi sees it: it exists when it carries the key that settings and inputs demand now.
 
-    def __init__(self, artifact: Artifact, run: str | None = None) -> None:
-        """Wrap `artifact`; with `run`, only one that this run of the program made counts."""
-        self.artifact = artifact
-        self.run = run
+    With `run`, only one that this run of the program made counts.
+    """
+
+    artifact: Artifact
+    run: str | None = None
 
     def exists(self) -> bool:
         """Whether the artifact is complete; never whether a path exists."""
@@ -59,8 +62,8 @@ class Stage(luigi.Task):
         """Make the artifacts; return the result in one line."""
 
     def requires(self) -> list[luigi.Task]:
-        """The stages that it needs."""
-        return [_stage(name) for name in NEEDS[self.task_family]]
+        """The stages that it needs: none where what is stored only has to be shown."""
+        return [] if self.is_stored() else [_stage(name) for name in NEEDS[self.task_family]]
 
     def output(self) -> list[ArtifactTarget]:
         """The artifacts as Luigi sees them; a rerun wants those of this very run."""
@@ -90,7 +93,7 @@ class Stage(luigi.Task):
                 if changed:
                     raise CacheMismatchError(
                         f"the results of {changed} changed during this run (images, weights, settings, or another run): "
-                        f"run the same command again; finished work is kept"
+                        "run the same command again; finished work is kept"
                     )
                 progress.begun = time.perf_counter()  # waiting for another run is no work
                 yield progress
@@ -99,7 +102,8 @@ class Stage(luigi.Task):
 
     def is_stored(self) -> bool:
         """Whether the results are there, and only the copies that are shown may not be theirs."""
-        return not self.rerun and all(artifact.is_stored() for artifact in self.artifacts())
+        shown = [artifact for artifact in self.artifacts() if artifact.shown is not None]
+        return bool(shown) and not self.rerun and all(artifact.is_stored() for artifact in shown)
 
     def run(self) -> Iterator[list[luigi.Task]] | None:
         """Work, unless another run did it since the scheduling."""
@@ -241,10 +245,6 @@ class WriteSubmission(Stage):
 
     priority = 1  # before the report, so that no failure of the report delays it
 
-    def requires(self) -> list[luigi.Task]:
-        """Nothing where the submission of these settings only has to be shown."""
-        return [] if self.is_stored() else super().requires()
-
     def artifacts(self) -> list[Artifact]:
         return [current_project().submission()]
 
@@ -254,10 +254,6 @@ class WriteSubmission(Stage):
 
 class WriteReport(Stage):
     """Write one page about the run: scores, curves, confusions, likely label errors, a map of the features."""
-
-    def requires(self) -> list[luigi.Task]:
-        """Nothing where the report of these settings only has to be shown."""
-        return [] if self.is_stored() else super().requires()
 
     def artifacts(self) -> list[Artifact]:
         return [current_project().report()]
