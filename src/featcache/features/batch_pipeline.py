@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ _STREAMS = 2  # forward passes at once; with one, a core waits whenever the othe
 Loader = Callable[[str, str, int], npt.NDArray[np.uint8]]
 Features = Mapping[str, npt.NDArray[Any]]
 Images = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 
 class ForwardPass(Protocol):
@@ -92,22 +93,28 @@ class _Clock:
 
     def work(self, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call, and count this thread's processor time as `what`."""
-        begun = time.thread_time()
-        try:
-            return call(*arguments)
-        finally:
-            with self._lock:
-                self._busy[what] += time.thread_time() - begun
+        begun, result = time.thread_time(), call(*arguments)
+        with self._lock:
+            self._busy[what] += time.thread_time() - begun
+        return result
 
-    def stall(self, what: str, future: "Future[Any]") -> Any:
-        """Wait for a result; everything else waits meanwhile."""
+    def stall(self, what: str, future: "Future[None]") -> None:
+        """Wait for an end; everything else waits meanwhile."""
         begun = time.perf_counter()
-        try:
-            return future.result()
-        finally:
-            self._stalled[what] += time.perf_counter() - begun
+        future.result()
+        self._stalled[what] += time.perf_counter() - begun
+
+    def wait_for(self, parts: "Sequence[Future[None]]", running: "Sequence[Future[Any]]") -> None:
+        """Wait for images; it is a stall only where no forward pass is under way."""
+        for part in parts:
+            under_way = [future for future in running if not future.done()]
+            while under_way and not part.done():
+                wait([part, *under_way], return_when=FIRST_COMPLETED)
+                under_way = [future for future in under_way if not future.done()]
+            self.stall("decode", part)
 
     def spent(self) -> TimeSpent:
+        """Since it was made."""
         seconds = max(time.perf_counter() - self._begun, 1e-9)
         decode, write = (max(busy / self._cores, self._stalled[what]) for what, busy in self._busy.items())
         forward = max(0.0, seconds - decode - write)
@@ -130,9 +137,6 @@ class _Batch:
     parts: "list[Future[None]]"
 
 
-_Running = deque[tuple[_Batch, "Future[Features]"]]
-
-
 def compute(
     rows: Rows,
     targets: Sequence[CopySink],
@@ -152,29 +156,29 @@ def compute(
         SourceChangedError: an image is no longer the one in the manifest.
         StorageError: the disk is full, read-only or not permitted.
     """
-    clock, running = _Clock(), _Running()
+    clock = _Clock()
+    prefetcher = _Prefetcher(rows, load, spec, clock)
     progress.start(what, sum(len(target.todo) for target in targets), "images")
     forward = ThreadPoolExecutor(_STREAMS, thread_name_prefix="featcache-forward")
     sink = ThreadPoolExecutor(1, thread_name_prefix="featcache-write")
-    writes: deque[Future[None]] = deque()
+    running: deque[tuple[_Batch, Future[Features]]] = deque()
 
-    def write_oldest() -> None:
-        batch, future = running.popleft()
-        writes.append(sink.submit(clock.work, "write", _write, batch, future.result()))
-        while len(writes) > _AHEAD:
-            clock.stall("write", writes.popleft())
-        progress.advance(len(batch.rows), str(clock))
+    def started() -> Iterator[tuple[_Batch, "Future[Features]"]]:
+        for batch in _ahead(prefetcher.batches(targets, backbone.batch_size), _AHEAD, deque()):
+            clock.wait_for(batch.parts, [future for _, future in running])
+            yield batch, forward.submit(backbone.forward, batch.images)
+
+    def written() -> Iterator["Future[None]"]:
+        for batch, future in _ahead(started(), _STREAMS, running):
+            write = sink.submit(clock.work, "write", _write, batch, future.result())
+            progress.advance(len(batch.rows), str(clock))
+            yield write
 
     try:
-        for batch in _Prefetcher(rows, load, spec, clock).batches(targets, backbone.batch_size, running):
-            running.append((batch, forward.submit(backbone.forward, batch.images)))
-            while len(running) > _STREAMS:
-                write_oldest()
-        while running:
-            write_oldest()
-        while writes:
-            clock.stall("write", writes.popleft())
+        for write in _ahead(written(), _AHEAD, deque()):
+            clock.stall("write", write)
     finally:
+        prefetcher.close()
         wait([future for _, future in running])
         for batch, future in running:  # what was still being computed when something failed
             if future.exception() is None:
@@ -183,6 +187,16 @@ def compute(
         sink.shutdown()
         progress.finish()
     return clock.spent()
+
+
+def _ahead(items: Iterator[T], count: int, waiting: deque[T]) -> Iterator[T]:
+    """Yield items in order, each once `count` more are made and `waiting`: what they stand for goes on meanwhile."""
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
 
 
 def _write(batch: _Batch, features: Features) -> None:
@@ -201,29 +215,10 @@ class _Prefetcher:
         self._threads = len(core_numbers())
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="featcache-decode")
 
-    def batches(self, targets: Sequence[CopySink], batch_size: int, running: _Running) -> Iterator[_Batch]:
-        """Yield batch after batch, each when its images are ready."""
-        queue: deque[_Batch] = deque()
-        try:
-            for batch in self._coming(targets, batch_size):
-                queue.append(batch)
-                if len(queue) > _AHEAD:
-                    yield self._finished(queue.popleft(), running)
-            while queue:
-                yield self._finished(queue.popleft(), running)
-        finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
-    def _finished(self, batch: _Batch, running: _Running) -> _Batch:
-        for part in batch.parts:
-            under_way: list[Future[Any]] = [future for _, future in running if not future.done()]
-            while under_way and not part.done():
-                wait([part, *under_way], return_when=FIRST_COMPLETED)
-                under_way = [future for future in under_way if not future.done()]
-            self._clock.stall("decode", part)  # nothing is computed meanwhile
-        return batch
-
-    def _coming(self, targets: Sequence[CopySink], batch_size: int) -> Iterator[_Batch]:
+    def batches(self, targets: Sequence[CopySink], batch_size: int) -> Iterator[_Batch]:
         """Hand the work to the threads: a stretch of rows is decoded once, then each copy is made of it."""
         wanted = np.unique(np.concatenate([target.todo for target in targets]))
         for start in range(0, len(wanted), batch_size):
@@ -231,7 +226,7 @@ class _Prefetcher:
             images = np.zeros((len(rows), self._size, self._size, 3), np.uint8)
             status = np.full(len(rows), Status.OK, np.uint8)
             plain = _Batch(targets[0], rows, images, status, [])
-            plain.parts.extend(self._spread(len(rows), self._decode, plain))
+            self._spread(plain, self._decode)
             for target in targets:
                 mine = np.flatnonzero(np.isin(rows, target.todo, assume_unique=True))
                 if len(mine) == len(rows) and not target.copy:
@@ -239,13 +234,13 @@ class _Prefetcher:
                 elif len(mine):
                     copied = np.zeros((len(mine), *images.shape[1:]), np.uint8)
                     batch = _Batch(target, rows[mine], copied, np.zeros(len(mine), np.uint8), [*plain.parts])
-                    batch.parts.extend(self._spread(len(mine), self._augment, batch, plain, mine))
+                    self._spread(batch, self._augment, plain, mine)
                     yield batch
 
-    def _spread(self, count: int, call: Callable[..., None], *arguments: object) -> "list[Future[None]]":
-        """Let the threads `call` for parts of 0..count-1, and count their time as decoding."""
-        parts = np.array_split(np.arange(count), min(self._threads, count))
-        return [self._pool.submit(self._clock.work, "decode", call, part, *arguments) for part in parts]
+    def _spread(self, batch: _Batch, call: Callable[..., None], *arguments: object) -> None:
+        """Let the threads `call` for parts of a batch, and count their time as decoding."""
+        for part in np.array_split(np.arange(len(batch.rows)), min(self._threads, len(batch.rows))):
+            batch.parts.append(self._pool.submit(self._clock.work, "decode", call, part, batch, *arguments))
 
     def _decode(self, part: npt.NDArray[np.intp], batch: _Batch) -> None:
         """Fill in a part of the images; one that can't be decoded stays black and is marked as rejected."""
