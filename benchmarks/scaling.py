@@ -27,7 +27,8 @@ from featcache.settings.cluster_spec import ClusterSpec
 from featcache.settings.parsing import parse_settings
 from featcache.stages.workers.client import Cluster, connect, verified_workers
 from featcache.stages.workers.extraction_worker import worker_backbone
-from featcache.stages.workers.job_queue import Job, run_jobs
+from featcache.stages.workers.job_queue import run_jobs
+from featcache.stages.workers.worker import Job
 
 SHARED = Path(os.environ["FEATCACHE_SHARED"])
 ROWS, BLOCK_BYTES, JOBS = 3072, 64 * 1024, 500

@@ -41,10 +41,8 @@ def settle_normalisations(model: Any, seed: int, preprocessing: str) -> None:
     Identity would do for VGG, which has none; but activations double with every residual block and vanish with every
     squeeze: a random ResNet50 overflows float16, a random EfficientNet underflows it.
 
-    Args:
-        model: filled by `draw_he_normal`, of any image size; its dropout layers are switched off for good.
-        seed: of the images: coarse random patches, coloured like nothing in particular.
-        preprocessing: mode of `keras.applications.imagenet_utils.preprocess_input`, or ``none``.
+    The model is of any image size; its dropout layers are switched off for good. The images are coarse random patches,
+    `preprocessed`.
     """
     normalisations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     if not normalisations:
@@ -68,12 +66,9 @@ def preprocessed(pixels: Any, mode: str) -> Any:
 
 
 def load_weights_file(path: Path, model: Any, title: str) -> None:
-    """Load a Keras HDF5 weights file into `model`.
+    """Load what Keras 1 and 2 and `keras.applications` write (any name), or ``*.weights.h5`` of Keras 3.
 
-    Args:
-        path: what Keras 1 and 2 and `keras.applications` write (any name), or ``*.weights.h5`` of Keras 3.
-        model: without top, in float32.
-        title: the architecture's name, for messages.
+    `model` is without top, in float32; `title` its architecture's name, for messages.
 
     Raises:
         WeightsError: not HDF5, no Keras weights, damaged, or of another architecture (the first difference is named).

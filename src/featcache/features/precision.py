@@ -24,10 +24,8 @@ def choose_precision(setting: str, gpu_capability: tuple[int, int] | None = None
 
     Args:
         setting: ``auto``, ``float32`` or ``bfloat16``.
-        gpu_capability: CUDA compute capability (major, minor) of the GPU in use (`backbone.gpu_capability`), None
-            on a CPU. It is handed in because asking for it needs a deep-learning framework.
-        cpuinfo: where Linux lists the processor's flags. Elsewhere it is missing and float32 is taken, as emulated
-            bfloat16 is several times slower.
+        gpu_capability: CUDA compute capability (major, minor) of the GPU in use (`backbone.gpu_capability`), None on a CPU.
+        cpuinfo: where Linux lists the processor's flags; where it is missing float32 is taken.
 
     Raises:
         SettingsError: the setting is none of these.

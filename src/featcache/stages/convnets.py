@@ -19,8 +19,8 @@ from featcache.ensemble import judged_members
 from featcache.features import choose_precision
 from featcache.project import LOG_NAME, Artifact, Project, SplitRows, check_usable, gpu_capability_of, rejection_reason
 from featcache.stages.workers.client import connect
-from featcache.stages.workers.job_queue import Job, train_on_workers
-from featcache.stages.workers.worker import ONE_AT_A_TIME
+from featcache.stages.workers.job_queue import train_on_workers
+from featcache.stages.workers.worker import ONE_AT_A_TIME, Job
 from featcache.training import (
     FOLD_SEED,
     ConvNetPlan,
@@ -40,10 +40,7 @@ _PREDICT_ROWS = 1 << 14  # a multiple of the convnets' batch
 def train_convnets(project: Project, progress: Progress, *, fresh: bool = False) -> str:
     """Train every member's convnets, one for each fold; a killed run's finished folds and checkpoints are used.
 
-    Args:
-        project: whose members.
-        progress: counts images, then epochs.
-        fresh: train complete members too, and every fold from its beginning.
+    With `fresh`, complete members are trained too, and every fold from its beginning.
 
     Raises:
         SourceChangedError: an image changed since it was indexed.

@@ -102,7 +102,7 @@ def extract_split(
     """
     manifest = Manifest.load(project.folder)
     if split not in manifest.splits:
-        raise SourceError(f"expected a split that has images ({', '.join(manifest.splits)}); got split={split!r}")
+        raise SourceError(f"split={split!r} has no images, only {', '.join(manifest.splits)}")
     if copies is None:
         asked = [copy for name, copy in project.caches() if name == split]
         copies = [copy for copy in asked if fresh or not project.features(split, copy).is_complete()]

@@ -11,7 +11,8 @@ from featcache.core.progress import Progress, Silent
 from featcache.project import LOG_NAME, Project
 from featcache.stages.pseudo_labels import pseudo_labels
 from featcache.stages.workers.client import connect
-from featcache.stages.workers.job_queue import Job, train_on_workers
+from featcache.stages.workers.job_queue import train_on_workers
+from featcache.stages.workers.worker import Job
 from featcache.training import (
     BY_GROUP,
     FOLD_SEED,
@@ -76,10 +77,7 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
 def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> str:
     """Train the bags that aren't complete, one after the other or by workers a job each; a second round after the first.
 
-    Args:
-        project: whose bags.
-        progress: counts epochs, or bags where workers train them.
-        fresh: train complete bags too, unless this run of the program trained them.
+    With `fresh`, complete bags are trained too, unless this run of the program trained them.
 
     Raises:
         ClusterError: there are no workers, they don't fit, or they die.

@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.util import Finalize
@@ -89,12 +89,10 @@ class Cluster:
         self.workers = now
         return now
 
-    def submit(
-        self, contract: WorkerContract, name: str, call: Callable[..., Any], arguments: Sequence[Any]
-    ) -> "Future[Any]":
-        """Hand over a job, see `job_queue.Job`."""
-        key = f"featcache-{secrets.token_hex(4)}-{name}"
-        return self._client.submit(worker.run_job, contract, name, call, *arguments, key=key, pure=False)
+    def submit(self, contract: WorkerContract, job: worker.Job) -> "Future[Any]":
+        """Hand over a job."""
+        key = f"featcache-{secrets.token_hex(4)}-{job.name}"
+        return self._client.submit(worker.run_job, contract, job, key=key, pure=False)
 
     def reconnect(self, progress: Progress) -> None:
         """Connect again after the scheduler was gone.

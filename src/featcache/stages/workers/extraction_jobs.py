@@ -17,8 +17,8 @@ from featcache.stages.workers.extraction_worker import (
     describe_backbone,
     examine_block,
 )
-from featcache.stages.workers.job_queue import Job, run_jobs
-from featcache.stages.workers.worker import WorkerContract
+from featcache.stages.workers.job_queue import run_jobs
+from featcache.stages.workers.worker import Job, WorkerContract
 
 
 def remote_backbone(cluster: Cluster, contract: WorkerContract, progress: Progress) -> RemoteBackbone:

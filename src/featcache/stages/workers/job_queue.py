@@ -2,36 +2,19 @@
 
 import queue
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from featcache.core.progress import Progress
 from featcache.errors import ClusterError
 from featcache.project import Project
 from featcache.stages.workers.client import PATIENCE_SECONDS, POLL_SECONDS, Cluster, verified_workers
-from featcache.stages.workers.worker import WorkerContract
+from featcache.stages.workers.worker import Job, WorkerContract
 
 if TYPE_CHECKING:
     from distributed import Future
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One piece of work for one worker.
-
-    Attributes:
-        name: what people call it, e.g. ``rows 0 to 8,191 of train``; unique in its run.
-        call: an importable function; it gets the project, then the arguments.
-        arguments: small ones: everything large is on the shared file system.
-        examine: called like `call` where the job killed its workers; returns what of it does so, "" if that can't be found.
-    """
-
-    name: str
-    call: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    examine: Callable[..., str] | None = None
 
 
 def run_jobs(
@@ -135,7 +118,7 @@ class _JobQueue:
             job = self._retries.popleft() if self._retries else next(coming, None)
             if job is None:
                 return
-            future = self._cluster.submit(self._contract, job.name, job.call, job.arguments)
+            future = self._cluster.submit(self._contract, job)
             self._running[future] = job
             future.add_done_callback(self._done.put)
 

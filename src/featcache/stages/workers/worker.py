@@ -50,6 +50,23 @@ class WorkerContract:
     weights: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One piece of work for one worker.
+
+    Attributes:
+        name: what people call it, e.g. ``rows 0 to 8,191 of train``; unique in its run.
+        call: an importable function; it gets the project, then the arguments.
+        arguments: small ones: everything large is on the shared file system.
+        examine: called like `call` where the job killed its workers; returns what of it does so, "" if that can't be found.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    examine: Callable[..., str] | None = None
+
+
 def deciding_facts() -> dict[str, str]:
     """Return the versions of whatever decides values: features must not depend on which worker computed them."""
     from PIL import features
@@ -119,8 +136,8 @@ def manifest_of(project: Project) -> Manifest:
     return Manifest.load(project.folder)
 
 
-def run_job(contract: WorkerContract, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
-    """Do one job: ``call(project, *arguments)``, and log with the scheduler that it begins.
+def run_job(contract: WorkerContract, job: Job) -> Any:
+    """Do one job, and log with the scheduler that it begins.
 
     Raises:
         ClusterError: as `agree`.
@@ -128,12 +145,12 @@ def run_job(contract: WorkerContract, name: str, call: Callable[..., Any], *argu
     from distributed import get_worker
 
     worker = get_worker()
-    worker.log_event(TOPIC, name)
+    worker.log_event(TOPIC, job.name)
     try:
         project = agree(contract)
     except ClusterError as error:  # it joined after all were asked
         raise ClusterError(f"worker at {worker.address}: {error}") from error
-    return call(project, *arguments)
+    return job.call(project, *job.arguments)
 
 
 def dask_setup(worker: object) -> None:
