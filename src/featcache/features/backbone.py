@@ -44,23 +44,12 @@ class Backbone:
     Attributes:
         taps: tap name -> shape of one row, (h, w, c) or (c,), in the order of the settings.
         batch_size: rows of the compiled shape; halves itself when a GPU runs out of memory.
-        image_size: side of the images in pixels.
-        preprocessing: mode that is applied inside, see `architectures`.
-        precision: ``float32`` or ``bfloat16``.
-        weights: what was loaded.
-        parameters: number of weights up to the deepest tap.
     """
 
-    def __init__(self, network: Any, spec: FeaturesSpec, weights: ResolvedWeights, precision: str, batch_size: int):
-        self.taps: dict[str, tuple[int, ...]] = {
-            tap.name: tuple(network.output[tap.name].shape[1:]) for tap in spec.taps
-        }
-        self.image_size = spec.image_size
-        self.preprocessing = str(backbone_settings(spec)["preprocessing"])
-        self.precision = precision
-        self.weights = weights
-        self.parameters = int(network.count_params())
-        self._network = network
+    def __init__(self, network: Any, batch_size: int) -> None:
+        """Compile what `build_network` returned."""
+        self.taps: dict[str, tuple[int, ...]] = {name: tuple(out.shape[1:]) for name, out in network.output.items()}
+        self._network, self._image_shape = network, tuple(network.input.shape[1:])
         self._program = self._compile(batch_size)
         self._lock = threading.Lock()
         self._seconds = 0.0
@@ -72,8 +61,7 @@ class Backbone:
         return self._program.batch_size
 
     def _compile(self, batch_size: int, *, constant: bool = False) -> _Program:
-        shape = (batch_size, *self._network.input.shape[1:])
-        return _Program(batch_size, *_compiled(self._network, shape, constant=constant))
+        return _Program(batch_size, *_compiled(self._network, (batch_size, *self._image_shape), constant=constant))
 
     @plain_keras()
     def forward(self, images: npt.NDArray[np.uint8]) -> Features:
@@ -89,10 +77,9 @@ class Backbone:
         Raises:
             BackboneError: `images` has another shape or dtype.
         """
-        wanted = (self.image_size, self.image_size, 3)
-        if images.dtype != np.uint8 or images.shape[1:] != wanted:
+        if images.dtype != np.uint8 or images.shape[1:] != self._image_shape:
             found = f"images of shape={images.shape}, dtype={images.dtype}"
-            raise BackboneError(f"{found} are not (b, {', '.join(map(str, wanted))}) uint8")
+            raise BackboneError(f"{found} are not (b, {', '.join(map(str, self._image_shape))}) uint8")
         pieces: list[Features] = []
         start = 0
         while start < len(images):
@@ -141,7 +128,7 @@ class Backbone:
             self._settled = True
         if due and _constants_pay(self._network):
             faster = self._compile(program.batch_size, constant=True)
-            faster.run(np.zeros((program.batch_size, self.image_size, self.image_size, 3), np.uint8))
+            faster.run(np.zeros((program.batch_size, *self._image_shape), np.uint8))
             with self._lock:
                 if self._program is program:
                     self._program = faster
@@ -160,8 +147,7 @@ def load_backbone(
     """
     backbone_settings(spec)
     _grow_memory()
-    network = build_network(spec, weights, precision)
-    return Backbone(network, spec, weights, precision, batch_size or _batch_size(spec.image_size))
+    return Backbone(build_network(spec, weights, precision), batch_size or _batch_size(spec.image_size))
 
 
 def gpu_capability() -> tuple[int, int] | None:
