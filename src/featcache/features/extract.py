@@ -55,12 +55,12 @@ def extract_copies(
     Args:
         jobs: the published file's path -> what to cache there, all of the same split, rows and features; a path appears
             only when everything in the file is durable.
-        load: location, content digest and size -> (size, size, 3) uint8 RGB; called from several threads.
+        load: as `compute` wants it.
         open_backbone: called only when rows have to be computed.
         progress: advances with every batch.
         reuse: copy rows that other caches of the folder hold; False computes every row again.
         about: more entries for the files' ``run`` records, such as the weights' origin.
-        engine: computes what the copies lack in other processes; `open_backbone` need not give a backbone that can.
+        engine: computes what the copies lack in other processes; `open_backbone` need not give a forward pass then.
 
     Raises:
         CacheLockedError: another process writes one of these files.

@@ -121,7 +121,7 @@ class Cluster:
         Raises:
             ClusterError: one doesn't; it is named, with the difference.
         """
-        for call, argument in ((worker.differences, dict(contract.facts)), (worker.agree, contract)):
+        for call, argument in ((worker.check_versions, dict(contract.facts)), (worker.agree, contract)):
             for address, answer in self._client.run(call, argument, on_error="return").items():
                 if isinstance(answer, ClusterError):
                     raise ClusterError(f"worker at {address}: {answer}")
@@ -130,8 +130,6 @@ class Cluster:
                     raise ClusterError(
                         f"worker at {address} can't run featcache {contract.facts['featcache']} ({what})"
                     )
-                if isinstance(answer, str) and answer:
-                    raise ClusterError(f"worker at {address} runs {answer}: install the same versions everywhere")
 
     def _connect(self, count: int) -> "Client":
         from distributed import Client

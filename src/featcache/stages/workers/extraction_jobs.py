@@ -8,28 +8,22 @@ import numpy as np
 
 from featcache.cache import block_range
 from featcache.core.progress import Progress
-from featcache.features import CopyJob, ExtractionEngine, TimeSpent
+from featcache.features import CopyJob, ExtractionEngine, ForwardPass, TimeSpent
 from featcache.stages.workers.client import Cluster
-from featcache.stages.workers.extraction_worker import (
-    BlockRows,
-    RemoteBackbone,
-    compute_block,
-    describe_backbone,
-    examine_block,
-)
+from featcache.stages.workers.extraction_worker import BlockRows, compute_block, describe_backbone, examine_block
 from featcache.stages.workers.job_queue import run_jobs
 from featcache.stages.workers.worker import Job, WorkerContract
 
 
-def remote_backbone(cluster: Cluster, contract: WorkerContract, progress: Progress) -> RemoteBackbone:
-    """Have a worker load the backbone, and return its description.
+def remote_backbone(cluster: Cluster, contract: WorkerContract, progress: Progress) -> ForwardPass:
+    """Have a worker load the backbone, and return its `BackboneFacts`: enough where an engine computes there.
 
     Raises:
         BackboneError, WeightsError: the worker can't load it.
         ClusterError: the workers are gone.
     """
     jobs = [Job("the backbone", describe_backbone, ())]
-    found: list[RemoteBackbone] = [value for _, value in run_jobs(cluster, contract, jobs, progress)]
+    found: list[ForwardPass] = [value for _, value in run_jobs(cluster, contract, jobs, progress)]
     return found[0]
 
 
@@ -41,11 +35,11 @@ def remote_engine(cluster: Cluster, contract: WorkerContract) -> ExtractionEngin
         writers = {copy.writer.partial.absolute(): copy.writer for copy in copies}
         progress.start(what, sum(len(copy.target.todo) for copy in copies), "images")
         try:
-            for job, done in run_jobs(cluster, contract, _block_jobs(copies), progress):
+            for job, (checksums, seconds) in run_jobs(cluster, contract, _block_jobs(copies), progress):
                 _, pieces = job.arguments
-                for piece, checksum in zip(pieces, done.checksums, strict=True):
+                for piece, checksum in zip(pieces, checksums, strict=True):
                     writers[piece.path].accept_block(piece.rows, checksum)
-                spent.update(done.seconds)
+                spent.update(seconds)
                 progress.advance(sum(len(piece.rows) for piece in pieces), cluster.summary())
         finally:
             progress.finish()

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from featcache.cache import write_block
 from featcache.core.progress import Silent
 from featcache.dataset import open_source
-from featcache.features import CopySink, Features, ForwardPass, Images, compute
+from featcache.features import CopySink, Features, ForwardPass, compute
 from featcache.project import Project, resolved_backbone
 from featcache.stages.workers.worker import ONE_AT_A_TIME, manifest_of
 
@@ -37,33 +37,23 @@ class BlockRows:
     rows: npt.NDArray[np.int64]
 
 
-class BlockDone(NamedTuple):
-    """What a worker returns of a block: the checksum of each piece's block as read back, and where the time went."""
-
-    checksums: list[bytes]
-    seconds: dict[str, float]
-
-
-@dataclass(frozen=True, eq=False)
-class RemoteBackbone:
-    """A backbone on the workers, as far as the process that holds the file must know it."""
+class BackboneFacts(NamedTuple):
+    """What the process that holds the files must know of the workers' backbone, which alone has a forward pass."""
 
     taps: Mapping[str, tuple[int, ...]]
     batch_size: int
 
-    def forward(self, images: Images) -> Features:
-        """Never called: the workers compute."""
-        raise NotImplementedError(f"expected workers to compute these {len(images)} images")
 
-
-def describe_backbone(project: Project) -> RemoteBackbone:
+def describe_backbone(project: Project) -> BackboneFacts:
     """Load the backbone, if it isn't yet, and describe it."""
     backbone = worker_backbone(project)
-    return RemoteBackbone(dict(backbone.taps), backbone.batch_size)
+    return BackboneFacts(dict(backbone.taps), backbone.batch_size)
 
 
-def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> BlockDone:
+def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> tuple[list[bytes], dict[str, float]]:
     """Decode and compute the rows of all pieces, an image that several copies need once, and write them durably.
+
+    Returns the checksum of each piece's block as read back, and the seconds of decode, forward and write.
 
     Raises:
         FeatureValueError: a feature is not finite or beyond float16.
@@ -82,7 +72,7 @@ def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> 
         checksums.append(write_block(piece.path, piece.holder, rows.ids, piece.rows, features, status))
     seconds = {what: share * spent.seconds for what, share in spent.shares.items()}
     seconds["write"] += time.perf_counter() - begun
-    return BlockDone(checksums, seconds)
+    return checksums, seconds
 
 
 def _keep(kept: list[Batch], _: npt.NDArray[np.intp], features: Features, status: npt.NDArray[np.uint8]) -> None:

@@ -82,11 +82,18 @@ def deciding_facts() -> dict[str, str]:
     }
 
 
-def differences(facts: Mapping[str, str]) -> str:
-    """Return what of a sender's facts is different here, "" for nothing; the first thing that a worker is asked."""
+def check_versions(facts: Mapping[str, str]) -> None:
+    """Compare a sender's facts with those of this worker; the first thing that it is asked.
+
+    Raises:
+        ClusterError: some are different.
+    """
     mine = deciding_facts()
-    differing = [name for name in facts if mine.get(name) != facts[name]]
-    return ", ".join(f"{name} {mine.get(name, 'absent')} instead of {facts[name]}" for name in differing)
+    differing = [
+        f"{name} {mine.get(name, 'absent')} instead of {facts[name]}" for name in facts if mine.get(name) != facts[name]
+    ]
+    if differing:
+        raise ClusterError(f"it runs {', '.join(differing)}: install the same versions everywhere")
 
 
 def agree(contract: WorkerContract) -> Project:
@@ -97,18 +104,16 @@ def agree(contract: WorkerContract) -> Project:
     """
     with ONE_AT_A_TIME:
         if contract.token not in _AGREED:
+            _AGREED.clear()
             try:
-                project = _agreed(contract)
+                _AGREED[contract.token] = _agreed(contract)
             except (FeatcacheError, OSError) as error:
                 raise ClusterError(str(error)) from error
-            _AGREED.clear()
-            _AGREED[contract.token] = project
         return _AGREED[contract.token]
 
 
 def _agreed(contract: WorkerContract) -> Project:
-    if differing := differences(contract.facts):
-        raise ClusterError(f"it runs {differing}: install the same versions everywhere")
+    check_versions(contract.facts)
     folder = contract.probe.parent
     share = "workers and this process must share a file system, under the same paths (docs/scaling.md)"
     try:
