@@ -25,7 +25,7 @@ from featcache.core.keras_import import check_keras
 from featcache.core.streams import keep_going
 from featcache.errors import FeatcacheError, SettingsError, StorageError
 from featcache.project import LOG_NAME, NEEDS, configured_sections
-from featcache.settings import ALONE, SECTIONS, Settings
+from featcache.settings import ALONE, SECTIONS, Settings, one_of
 from pipeline.config import current_project, keep_project, output
 from pipeline.failures import SchedulingErrors, print_error, take_interrupts
 from pipeline.help_page import flag_name, usage_lines
@@ -71,9 +71,8 @@ def validate_command_line(arguments: list[str]) -> None:
         with parsed(arguments):
             check_luigi_settings()
             if output().quiet and output().verbose:
-                raise SettingsError(
-                    "quiet=true and verbose=true exclude each other: set one of [output] quiet, verbose"
-                )
+                fault = "quiet=true and verbose=true exclude each other"
+                raise SettingsError(f"{fault}: set one of [output] quiet, verbose")
             check_keras()
             keep_project(current_project())
             keep_log(current_project().folder)
@@ -117,11 +116,10 @@ def parsed(arguments: list[str]) -> Iterator[None]:
             with contextlib.redirect_stderr(usage):
                 in_force.enter_context(CmdlineParser.global_instance(arguments, allow_override=True))
             CmdlineParser.get_instance().get_task_obj()
-        except TaskClassNotFoundException:
+        except TaskClassNotFoundException as error:
             stage = next((word for word in arguments if not word.startswith("-") and word != "pipeline"), "")
-            near = difflib.get_close_matches(stage, stage_names(), 1, cutoff=0.5)
-            hint = f", did you mean {near[0]}?" if near else ""
-            raise SettingsError(f"unknown stage {stage!r}{hint}; known: {', '.join(stage_names())}") from None
+            one_of("stage", stage, stage_names())
+            raise SettingsError(str(error)) from None
         except SystemExit as stop:
             raise SettingsError(_usage_fault(usage.getvalue() or str(stop.code))) from None
         except FeatcacheError:
