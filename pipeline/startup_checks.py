@@ -18,7 +18,7 @@ import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterException
 from luigi.retcodes import retcode
-from luigi.task_register import Register, TaskClassNotFoundException
+from luigi.task_register import TaskClassNotFoundException
 
 from featcache.core.console import say
 from featcache.core.keras_import import check_keras
@@ -29,6 +29,7 @@ from featcache.settings import ALONE, SECTIONS, Settings, one_of
 from pipeline.config import current_project, keep_project, output
 from pipeline.failures import SchedulingErrors, print_error, take_interrupts
 from pipeline.help_page import flag_name, usage_lines
+from pipeline.stage import Stage
 
 USAGE_EXIT = 2
 _CONNECT_SECONDS = 3.0
@@ -87,7 +88,7 @@ def validate_command_line(arguments: list[str]) -> None:
 
 def stage_names() -> list[str]:
     """The stages that need no parameter, in the order they run."""
-    parameters = {name: Register.get_task_cls(name).get_params() for name in NEEDS}
+    parameters = {name: Stage.known[name].get_params() for name in NEEDS}
     return [name for name, own in parameters.items() if all(value.has_task_value(name, key) for key, value in own)]
 
 
