@@ -41,11 +41,7 @@ def keep_project(project: Project) -> None:
 
 
 def current_project() -> Project:
-    """Return the project of the current settings: command line before luigi.cfg before defaults.
-
-    Raises:
-        SettingsError: a value is of the wrong kind or out of range.
-    """
+    """Return the project of the current settings, or raise a `SettingsError`: command line before luigi.cfg before defaults."""
     parser = CmdlineParser.get_instance()
     if parser in _of_command_line:
         return _of_command_line[parser]

@@ -52,9 +52,6 @@ DEFAULTS = {
 def validate_command_line(arguments: list[str]) -> None:
     """Check everything that the user gave, then let Luigi go on; called while Luigi imports the stages.
 
-    Args:
-        arguments: Luigi's command line without the program's name.
-
     Raises:
         SystemExit: with status 2 after one line on standard error; with 0 after ``--help``.
     """
@@ -106,11 +103,7 @@ def set_defaults() -> None:
 
 @contextlib.contextmanager
 def parsed(arguments: list[str]) -> Iterator[None]:
-    """Put the command line in force as Luigi will, with one line in place of its usage page or traceback.
-
-    Raises:
-        SettingsError: no stage, an unknown stage or flag, or a flag without its value.
-    """
+    """Put the command line in force as Luigi will, but raise a `SettingsError` in place of its usage page or traceback."""
     usage = io.StringIO()
     with contextlib.ExitStack() as in_force:
         try:
@@ -147,11 +140,7 @@ def _usage_fault(usage: str) -> str:
 
 
 def check_luigi_settings() -> None:
-    """Refuse values of Luigi's own settings that end in a traceback or a run that does nothing.
-
-    Raises:
-        SettingsError: one is of the wrong kind, or below 1 where nothing could run.
-    """
+    """Raise a `SettingsError` for values of Luigi's own settings that end in a traceback or a run that does nothing."""
     for config in (luigi.interface.core, luigi.worker.worker, luigi.scheduler.scheduler, retcode):
         try:
             config()
@@ -184,11 +173,7 @@ def unused_flags(flags: list[str], settings: Settings) -> list[str]:
 
 
 def choose_scheduler(flags: list[str]) -> None:
-    """Use the luigid that a flag names, and check at once that it answers.
-
-    Raises:
-        SettingsError: nothing answers there; Luigi would try for minutes.
-    """
+    """Use the luigid that a flag names; raise a `SettingsError` at once if none answers, where Luigi would try for minutes."""
     named = {"--scheduler-host", "--scheduler-port", "--scheduler-url"}.intersection(flags)
     if named and "--local-scheduler" not in flags:
         luigi.configuration.get_config().set("core", "local_scheduler", "false")

@@ -65,14 +65,9 @@ class Backbone:
 
     @plain_keras()
     def forward(self, images: npt.NDArray[np.uint8]) -> Features:
-        """Compute the taps of a batch.
+        """Map (b, size, size, 3) uint8 RGB to tap name -> (b, ...) float16; what exceeds float16's range is infinite.
 
-        Args:
-            images: (b, size, size, 3) uint8 RGB, any b. It is computed in pieces of `batch_size`, the last one padded,
-                so that a row's features do not depend on b.
-
-        Returns:
-            Tap name -> (b, ...) float16; what exceeds float16's range is infinite.
+        It is computed in pieces of `batch_size`, the last one padded, so that a row's features do not depend on b.
 
         Raises:
             BackboneError: `images` has another shape or dtype.

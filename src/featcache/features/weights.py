@@ -98,11 +98,7 @@ def resolve_weights(spec: FeaturesSpec, progress: Progress) -> ResolvedWeights:
 
 
 def named_file(spec: FeaturesSpec) -> tuple[Path, str] | None:
-    """Return the user's own file and the setting that names it; None where there is none.
-
-    Raises:
-        SettingsError: its path begins with a ``~user`` that has no home folder.
-    """
+    """Return the user's own file and the setting that names it, None without one; `SettingsError` for a ``~user`` without home."""
     key = "backbone" if is_model_file(spec.backbone) else "weights"
     text = getattr(spec, key)
     return None if text in _NAMED else (expanded(Path(text), f"[Features] {key}"), f"[Features] {key}")
@@ -111,14 +107,12 @@ def named_file(spec: FeaturesSpec) -> tuple[Path, str] | None:
 def known_digest(spec: FeaturesSpec, recorded: Mapping[str, Any] | None) -> str | None:
     """Return the digest of the weights as far as it is known without network; None means: resolve them.
 
-    Random weights are known at once. A user's file counts by its content: another one under the same name has another
-    digest, a touched one the same (the record's size and time only save reading it); where it is gone, the record
-    counts. ``imagenet`` and ``auto`` are as recorded, as long as the settings are the recorded ones.
-    `recorded` is `ResolvedWeights.record` of an earlier run.
+    Random weights are known at once. A user's file counts by its content (the record's size and time only save reading
+    it); where it is gone, the record counts. ``imagenet`` and ``auto`` are as recorded, as long as the settings are the
+    recorded ones. `recorded` is `ResolvedWeights.record` of an earlier run.
 
     Raises:
-        BackboneError: as `backbone_settings`.
-        SettingsError: as `named_file`.
+        BackboneError, SettingsError: as `backbone_settings` and `named_file`.
     """
     backbone_settings(spec)
     if spec.weights == "random":

@@ -37,11 +37,7 @@ def check_submission(project: Project) -> None:
 
 
 def check_clip(project: Project) -> None:
-    """Refuse a clip by which no class could be more probable than the others.
-
-    Raises:
-        SettingsError: the clip isn't above one over the number of classes.
-    """
+    """Raise a `SettingsError` for a clip by which no class could be more probable than the others."""
     clip, listed = project.settings.submission.clip, project.listed()
     classes = len(listed["class_names"]) if listed else 0
     if classes and not isinstance(clip, str) and clip * classes <= 1:
@@ -71,11 +67,7 @@ def check_heads(project: Project) -> None:
 
 
 def check_space(project: Project, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare what all caches that are still to be made need with what is free; `shapes` are those of each tap's rows.
-
-    Raises:
-        StorageError: it isn't enough; the message says how much is needed and how much is free.
-    """
+    """Raise a `StorageError` if all caches that are still to be made need more than is free; `shapes` are of each tap's rows."""
     row = np.dtype(FEATURE_DTYPE).itemsize * sum(math.prod(shape) for shape in shapes.values())
     rows = {split: int(facts["rows"]) for split, facts in project.splits().items()}
     caches = {cache: project.features(*cache) for cache in project.caches()}

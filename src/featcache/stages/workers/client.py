@@ -79,11 +79,7 @@ class Cluster:
         return ", ".join(parts)
 
     def refresh(self) -> dict[str, int]:
-        """Return the workers that are there now, address -> jobs at once, and note who is gone.
-
-        Raises:
-            OSError: the scheduler doesn't answer.
-        """
+        """Return the workers that are there now, address -> jobs at once, and note who is gone; `OSError` without a scheduler."""
         now: dict[str, int] = dict(self._client.nthreads())
         self.lost |= set(self.workers) - set(now)
         self.workers = now
@@ -95,11 +91,7 @@ class Cluster:
         return self._client.submit(worker.run_job, contract, job, key=key, pure=False)
 
     def reconnect(self, progress: Progress) -> None:
-        """Connect again after the scheduler was gone.
-
-        Raises:
-            ClusterError: it doesn't come back, or it was our own.
-        """
+        """Connect again after the scheduler was gone; a `ClusterError` if it doesn't come back, or was our own."""
         with suppress(Exception):  # the connection is lost already
             self._client.close(timeout=1)
         if self._local is not None:
@@ -116,11 +108,7 @@ class Cluster:
             time.sleep(POLL_SECONDS)
 
     def verify(self, contract: WorkerContract) -> None:
-        """Check that every worker fits: its versions, its view of the artifacts folder, the images and the weights.
-
-        Raises:
-            ClusterError: one doesn't; it is named, with the difference.
-        """
+        """Raise a `ClusterError` that names a worker whose versions, artifacts folder, images or weights are others."""
         for call, argument in ((worker.check_versions, dict(contract.facts)), (worker.agree, contract)):
             for address, answer in self._client.run(call, argument, on_error="return").items():
                 if isinstance(answer, ClusterError):

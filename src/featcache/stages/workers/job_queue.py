@@ -53,11 +53,7 @@ def run_jobs(
 def train_on_workers(
     cluster: Cluster, project: Project, what: str, unit: str, jobs: Sequence[Job], progress: Progress
 ) -> None:
-    """Do jobs that train, one at a time on each worker, and count them as `unit` of `what`.
-
-    Raises:
-        ClusterError: workers don't fit, or as `run_jobs`.
-    """
+    """Do jobs that train, one at a time on each worker, as `run_jobs`; count them as `unit` of `what`."""
     progress.start(what, len(jobs), unit)
     try:
         with verified_workers(cluster, project, weights=False) as contract:
@@ -68,14 +64,10 @@ def train_on_workers(
 
 
 class _JobQueue:
-    """Keeps the workers busy, and no more than that, so that nobody's death takes much with it.
-
-    Attributes:
-        fatal: jobs whose workers died, each as often as Dask allows.
-    """
+    """Keeps the workers busy, and no more than that, so that nobody's death takes much with it; see `run_jobs`."""
 
     def __init__(self, cluster: Cluster, contract: WorkerContract, progress: Progress, *, one_each: bool) -> None:
-        self.fatal: list[Job] = []
+        self.fatal: list[Job] = []  # whose workers died, each as often as Dask allows
         self._cluster, self._contract, self._progress, self._one_each = cluster, contract, progress, one_each
         self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._running: dict[Future[Any], Job] = {}

@@ -83,11 +83,7 @@ def deciding_facts() -> dict[str, str]:
 
 
 def check_versions(facts: Mapping[str, str]) -> None:
-    """Compare a sender's facts with those of this worker; the first thing that it is asked.
-
-    Raises:
-        ClusterError: some are different.
-    """
+    """Raise a `ClusterError` that names what is different here; the first thing that a worker is asked."""
     mine = deciding_facts()
     differing = [
         f"{name} {mine.get(name, 'absent')} instead of {facts[name]}" for name in facts if mine.get(name) != facts[name]
@@ -142,11 +138,7 @@ def manifest_of(project: Project) -> Manifest:
 
 
 def run_job(contract: WorkerContract, job: Job) -> Any:
-    """Do one job, and log with the scheduler that it begins.
-
-    Raises:
-        ClusterError: as `agree`.
-    """
+    """Do one job, once this worker agrees, and log with the scheduler that it begins."""
     from distributed import get_worker
 
     worker = get_worker()
