@@ -23,8 +23,8 @@ from featcache import stages
 from featcache.cache.reader import open_cache
 from featcache.core.progress import Silent
 from featcache.project.project import Project
-from featcache.settings.cluster_spec import ClusterSpec
 from featcache.settings.parsing import parse_settings
+from featcache.settings.specs import ClusterSpec
 from featcache.stages.workers.client import Cluster, connect, verified_workers
 from featcache.stages.workers.extraction_worker import worker_backbone
 from featcache.stages.workers.job_queue import run_jobs

@@ -205,7 +205,7 @@ def test_other_images_are_refused(vgg16: Backbone, wrong: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"taps": "block5_pol"}, "'block5_pol' is no layer of VGG16; did you mean block5_pool"),
+        ({"taps": "block5_pol"}, "'block5_pol' is no layer of VGG16, did you mean block5_pool"),
         ({"taps": "qq"}, "'qq' is no layer of VGG16; its last ones are .*block5_conv3, block5_pool$"),
         ({"backbone": "vgg"}, "did you mean VGG1"),
         ({"image_size": 16}, "at least 32 pixels"),

@@ -21,8 +21,8 @@ from featcache.cache.reader import open_cache
 from featcache.core.progress import Silent
 from featcache.errors import ClusterError, SourceChangedError
 from featcache.project.project import Project
-from featcache.settings.cluster_spec import ClusterSpec
 from featcache.settings.parsing import parse_settings
+from featcache.settings.specs import ClusterSpec
 from featcache.stages.workers import client
 
 HERE = Path(__file__).parent / "numpy_workers"

@@ -9,10 +9,11 @@ from typing import Any
 import keras
 
 from featcache.core.keras_import import plain_keras
+from featcache.core.names import did_you_mean
 from featcache.errors import BackboneError
 from featcache.features.network_weights import draw_he_normal, load_weights_file, preprocessed, settle_normalisations
 from featcache.features.weights import SEED, ResolvedWeights
-from featcache.settings import Architecture, FeaturesSpec, Tap, find_architecture, is_model_file, near_names
+from featcache.settings import Architecture, FeaturesSpec, Tap, find_architecture, is_model_file
 
 _SHOWN = 6
 _SETTLING_SIDE = 96  # pixels; every architecture allows it
@@ -69,7 +70,7 @@ def _with_ends(trunk: Any, spec: FeaturesSpec, preprocessing: str) -> Any:
 
 def _tap_output(tap: Tap, layers: dict[str, Any], title: str) -> Any:
     if tap.layer not in layers:
-        hint = near_names(tap.layer, list(layers)) or f"; its last ones are {', '.join(list(layers)[-_SHOWN:])}"
+        hint = did_you_mean(tap.layer, layers, 3) or f"; its last ones are {', '.join(list(layers)[-_SHOWN:])}"
         raise BackboneError(f"[Features] taps: {tap.layer!r} is no layer of {title}{hint}")
     try:
         output = layers[tap.layer].output

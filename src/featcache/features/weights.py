@@ -4,7 +4,6 @@ Weights are resolved once, inside extraction (`resolve_weights`), and recorded; 
 that record (`known_digest`) without network, Keras or a second look at anything but the user's own file.
 """
 
-import difflib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 from featcache.core import keys
 from featcache.core.disk import system_error
 from featcache.core.keras_import import home_folder, keras_folder
+from featcache.core.names import did_you_mean
 from featcache.core.paths import expanded, fault, is_file, regular, what_is
 from featcache.core.progress import Progress
 from featcache.errors import WeightsError, WeightsUnavailableError
@@ -145,8 +145,7 @@ def _from_file(spec: FeaturesSpec, path: Path, setting: str) -> ResolvedWeights:
         with open(path, "rb", opener=regular) as stream:
             begin = stream.read(64)
     except FileNotFoundError as error:
-        near = difflib.get_close_matches(str(path), _NAMED, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(str(path), _NAMED)
         others = f": give {', '.join(_NAMED)} or the path of a file" if kind == "file" else ""
         raise WeightsError(f"{setting}: there is no {path}{hint}{others}") from error
     except OSError as error:

@@ -20,11 +20,7 @@ def out_of_fold(project: Project) -> Predictions:
 
 
 def split_predictions(project: Project, splits: Sequence[str] | None = None) -> dict[str, Predictions]:
-    """Return split -> all members' predictions.
-
-    Args:
-        project: whose.
-        splits: of those that nothing is trained on; None for all of them.
+    """Return split -> all members' predictions, for `splits` or all that nothing is trained on.
 
     Raises:
         CacheFormatError: predictions or the manifest are absent or damaged.
