@@ -21,7 +21,6 @@ from featcache.stages.workers.client import Cluster, connect, verified_workers
 from featcache.stages.workers.job_queue import Job
 from featcache.stages.workers.worker import ONE_AT_A_TIME
 from featcache.training import (
-    FOLD_SEED,
     ConvNetPlan,
     PartialFolder,
     Predictions,
@@ -85,7 +84,7 @@ def _examples(project: Project, progress: Progress) -> _Examples:
         lambda row: f"{rows.ids[row]!r}, {rejection_reason(rows, row, load, spec.image_size)}",
     )
     labels = np.where(pixels.usable, rows.labels, -1).astype(np.int32)
-    folds = assign_folds(labels, rows.groups, project.settings.heads.folds, FOLD_SEED, names, rows.digests)
+    folds = assign_folds(labels, rows.groups, project.settings.heads.folds, class_names=names, digests=rows.digests)
     data = TrainingData(pixels.images, labels, folds)
     fewest = min(len(data.trained(fold)) for fold in data.fold_numbers)
     precision = choose_precision(spec.precision, gpu_capability_of(project)).name
