@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from featcache.settings import AUTO, METHODS
 from featcache.training import (
-    Float32s as Floats32,
+    Float32s,
     Float64s,
     Tables,
     label_probabilities,
@@ -44,7 +44,7 @@ class Combination:
     temperature: float
     clip: float
 
-    def apply(self, probabilities: Floats32, clip: float | None = None) -> Float64s:
+    def apply(self, probabilities: Float32s, clip: float | None = None) -> Float64s:
         """Return (n, C) of (m, n, C): rows sum to 1, unless clipped; `clip` replaces the bound that was found.
 
         Example:
@@ -61,7 +61,7 @@ class Combination:
 
 
 def combine(
-    probabilities: Tables, labels: npt.NDArray[np.integer], method: str, rows: npt.NDArray[np.integer] | None = None
+    probabilities: Tables, labels: npt.NDArray[np.integer], method: str, rows: npt.NDArray[np.integer]
 ) -> Combination:
     """Find weights, temperature and clip by the log-loss of some rows.
 
@@ -69,23 +69,20 @@ def combine(
         probabilities: (m, n, C) out of fold.
         labels: (n,) class indices.
         method: one of `COMBINATIONS`.
-        rows: those to look at, None for all; of more than 20,000, or where there are many classes than eight million
-            values, evenly spaced ones are used.
+        rows: those to look at; of more than 20,000, or where there are many classes than eight million values, evenly
+            spaced ones are used.
 
     Raises:
         TrainingError: no rows, or NaN in a row.
     """
-    rows = np.arange(len(labels)) if rows is None else rows
     count, members = min(_ROWS, max(_LEAST_ROWS, _VALUES // probabilities.shape[2])), probabilities.shape[0]
     if len(rows) > count:
         rows = rows[np.linspace(0, len(rows) - 1, count).astype(np.intp)]
     labels = labels[rows]
-    weights = (
-        bagged_weights(label_probabilities(probabilities, rows, labels))
-        if method == "greedy"
-        else np.full(members, 1 / members)
-    )
-    chosen = tuple(float(weight) for weight in weights)
+    weights = np.full(members, 1 / members)
+    if method == "greedy":
+        weights = bagged_weights(label_probabilities(probabilities, rows, labels))
+    chosen = tuple(weights.tolist())
     mixed = np.empty((len(rows), probabilities.shape[2]))
     for place, table in table_parts(probabilities, rows):
         mixed[place] = mix(table, method, chosen)
