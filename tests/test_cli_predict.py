@@ -111,11 +111,11 @@ def test_mistakes_are_one_line(project, capsys):
     folder = project.folder / "photos/test"
     assert "there is no '/nowhere'" in predict(project, capsys, "/nowhere", status=1).err
     (project.folder / "empty").mkdir()
-    assert "expected images in" in predict(project, capsys, project.folder / "empty", status=1).err
+    assert "has no images" in predict(project, capsys, project.folder / "empty", status=1).err
     project.set("Heads", dropout="0.7")
     captured = predict(project, capsys, folder, status=1)
     assert captured.out == ""
-    assert "expected an ensemble of these settings" in captured.err
+    assert "has no ensemble of these settings" in captured.err
     assert "luigi --module pipeline Submit" in captured.err
 
 

@@ -88,9 +88,8 @@ def _check_target(path: Path) -> None:
             "SavedModel, which TensorFlow Lite's, ONNX's and other converters read"
         )
     if is_folder(path) if path.suffix == MODEL_SUFFIX else os.path.lexists(path):
-        raise StorageError(
-            f"{path} {'is a folder' if is_folder(path) else 'already exists'}: remove it or name another"
-        )
+        what = "is a folder" if is_folder(path) else "already exists"
+        raise StorageError(f"{path} {what}: remove it, or name a {MODEL_SUFFIX} file or a folder that isn't there yet")
 
 
 def exported_lines(path: Path, facts: Mapping[str, Any]) -> list[str]:

@@ -151,6 +151,6 @@ def _load_networks(project: Project, folder: Path) -> list["keras.Model"]:
 
 def _alone(built: Ensemble, member: str) -> Ensemble:
     if member not in built.candidates:
-        raise SettingsError(f"--member {member!r} is none of the members: name one of {', '.join(built.candidates)}")
+        raise SettingsError(f"--member: {member=} is none of the members: name one of {', '.join(built.candidates)}")
     alone = tuple(float(name == member) for name in built.candidates)
     return replace(built, whole=Combination("mean", alone, temperature=1.0, clip=1.0))
