@@ -105,7 +105,7 @@ class Bag:
         """Return (H, n, C) float32 probabilities of `features` (n, h, w, c) or (n, c), read block by block.
 
         Raises:
-            TrainingError: the features have another shape than those trained on.
+            TrainingError: the features have another shape than those trained on; the other methods, too.
         """
         probabilities = np.empty((len(self.heads), len(features), self.plan.classes), np.float32)
         for rows, block in self._parts(features):
@@ -117,9 +117,6 @@ class Bag:
 
         The probability of a class that some heads have never seen is the mean over the others, and all are brought to
         the sum 1 again.
-
-        Raises:
-            TrainingError: the features have another shape than those trained on.
         """
         means = np.empty((len(self.seeds), len(features), self.plan.classes), np.float32)
         for rows, block in self.member_parts(features):
