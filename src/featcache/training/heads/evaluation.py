@@ -89,7 +89,7 @@ class HeadEvaluator:
         if parts.by_group or not seen_classes.all():
             counts = seen_classes[: len(parts.numbers)].astype(np.float32)  # (P, C)
             for some in row_parts(table.shape[1], table.shape[0] * table.shape[2]):
-                mine = counts[parts.unit_of_rows(np.arange(some.start, some.stop))]
+                mine = counts[parts.unit_of_rows(some)]
                 summed = counts.sum(axis=0) - mine if parts.by_group else mine
                 table[:, some] = normalize(table[:, some] / np.maximum(summed, 1))
         return table
