@@ -173,12 +173,8 @@ def write_predictions(
             for member, probabilities in enumerate(values, first):
                 stream.seek(start + row_bytes * (member * shape[1] + place.start))
                 stream.write(np.ascontiguousarray(probabilities, "<f4").data)
-    return {
-        "members": list(members),
-        "class_names": list(class_names),
-        "rows": rows[1],
-        "files": {path.name: file_digest(path)},
-    }
+    files = {path.name: file_digest(path)}
+    return {"members": list(members), "class_names": list(class_names), "rows": rows[1], "files": files}
 
 
 def joined_members(several: Sequence[Predictions]) -> Predictions:

@@ -18,9 +18,7 @@ class ConvNetPlan:
     """Everything that decides what a convnet becomes, besides its seed, its fold and the rows.
 
     Attributes:
-        image_size: side of the images in pixels.
-        channels: 1 for grey images, 3 for RGB.
-        classes: outputs of the softmax.
+        image_size: side of the images in pixels; they have 1 channel (grey) or 3 (RGB).
         schedule: learning rates and epochs, in order.
         batch_size: rows a step.
         precision: ``float32`` or ``bfloat16``, what the training steps compute in; predictions are float32.
@@ -56,15 +54,7 @@ def member_settings(spec: ConvNetSpec, seed: int, folds: int) -> dict[str, dict[
 
 
 def resolve_convnet(spec: ConvNetSpec, rows: int, channels: int, classes: int, precision: str) -> ConvNetPlan:
-    """Fill in what the rows decide; what the user set wins.
-
-    Args:
-        spec: the settings.
-        rows: usable training rows, the largest fold left out.
-        channels: 1 for grey images, 3 for RGB.
-        classes: number of classes.
-        precision: ``float32`` or ``bfloat16``.
-    """
+    """Fill in what the `rows` decide, usable training rows, the largest fold left out; what the user set wins."""
     size = max(1, min(spec.batch_size, rows))
     epochs = min(_MOST, max(_FEWEST, math.ceil(_STEPS / max(1, rows // size))))
     schedule = spec.schedule or (Phase(_RATE, epochs, ONE_CYCLE),)

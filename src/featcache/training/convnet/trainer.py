@@ -37,13 +37,13 @@ def train_network(
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> tuple[keras.Model, EpochRecord]:
-    """Train one convnet.
+    """Train one convnet of member `seed`, which must not see `fold`.
 
     Args:
         plan: from `featcache.training.convnet.plan.resolve_convnet`.
         data: the rows of all folds.
         seed: the member's.
-        fold: the fold that it must not see.
+        fold: the one that is left out.
         checkpoint: where training resumes from, if there is anything, and is saved to; None: neither.
         progress: counts epochs, those before the checkpoint included.
 

@@ -27,10 +27,8 @@ class CurveDiagnosis:
     Attributes:
         kind: `OVERFITS`, `UNDERFITS` or `SOUND`.
         parted: the epoch from which on the out-of-fold loss stays above the training loss; None where they don't diverge.
-        kept: the epoch whose weights the heads have; the mean over heads.
+        kept: the epoch whose weights the heads have, the mean over heads; of it are `train_loss` and `fold_loss`.
         epochs: how many there were.
-        train_loss: at `kept`.
-        fold_loss: at `kept`, out of fold.
         rise: how far the out-of-fold loss is above its lowest at the last epoch.
     """
 
@@ -98,8 +96,8 @@ def suggestions(
     Args:
         kind: of the `CurveDiagnosis`.
         features: the settings that the heads were trained with.
-        tap: the name of the bag's tap.
-        hidden: its heads' dense layers.
+        tap: what they see.
+        hidden: their dense layers.
         dropout: their p.
     """
     if kind == SOUND:
@@ -138,9 +136,7 @@ def curves_record(bag: Bag) -> dict[str, Any]:
 def curves_lines(bags: Sequence[Mapping[str, Any]], features: FeaturesSpec) -> list[str]:
     """Return one or two lines about the bag that overfits most, or else the one with the highest out-of-fold loss.
 
-    Args:
-        bags: records of bags; those without epochs are left out.
-        features: the settings that they were trained with.
+    Of the records of `bags` those without epochs are left out; `features` are what they were trained with.
     """
     found = [
         (diagnose(curves["seen_loss"], curves["fold_loss"], curves["classes"], curves["kept"]), bag)
