@@ -120,9 +120,9 @@ def find_images(paths: Sequence[Path]) -> Iterator[Path]:
         SourceError: nothing is there, or a folder without images.
     """
     for path in paths:
+        if what_is(path) == NOTHING:
+            raise SourceError(f"{str(path)!r} is not there: name an image or a folder of images")
         if not is_folder(path):
-            if what_is(path) == NOTHING:
-                raise SourceError(f"{str(path)!r} is not there: name an image or a folder of images")
             yield path
             continue
         file = None
@@ -143,12 +143,13 @@ def count_images(paths: Sequence[Path]) -> tuple[int, int]:
 def prediction_record(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
     """Return one file's prediction as JSON-able values; without class and probabilities where it can't be used."""
     record: dict[str, Any] = {"file": printable(str(prediction.file)), "error": printable(prediction.reason) or None}
-    if prediction.probabilities is None:
-        return {**record, "class": None, "probability": None, "probabilities": None}
-    best = int(prediction.probabilities.argmax())
-    values = [float(f"{value:.7g}") for value in prediction.probabilities]  # as in the submission
-    chosen = {"class": class_names[best], "probability": values[best]}
-    return {**record, **chosen, "probabilities": dict(zip(class_names, values, strict=True))}
+    record |= dict.fromkeys(("class", "probability", "probabilities"))
+    if prediction.probabilities is not None:
+        best = int(prediction.probabilities.argmax())
+        values = [float(f"{value:.7g}") for value in prediction.probabilities]  # as in the submission
+        record |= {"class": class_names[best], "probability": values[best]}
+        record["probabilities"] = dict(zip(class_names, values, strict=True))
+    return record
 
 
 def prediction_lines(predictions: Iterable[Prediction], class_names: Sequence[str], width: int) -> Iterator[str]:

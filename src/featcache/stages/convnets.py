@@ -26,6 +26,7 @@ from featcache.training import (
     Predictions,
     TrainingData,
     assign_folds,
+    by_folds,
     model_path,
     resolve_convnet,
 )
@@ -56,7 +57,7 @@ def train_convnets(project: Project, progress: Progress, *, fresh: bool = False)
         _partial_folder(project, seed).begin(fresh=fresh)
     cluster = connect(project)
     if cluster is not None:
-        _train_on_workers(cluster, project, seeds, examples.data.fold_numbers, progress)
+        _train_on_workers(cluster, project, seeds, examples.data.parts.numbers, progress)
     parts = [_train_member(project, seed, examples, progress) for seed in seeds]
     parts += [cluster.summary()] if cluster is not None else []
     return " · ".join([f"{pluralize(examples.plan.epochs, 'epoch')} in {examples.plan.precision}", *parts])
@@ -85,8 +86,8 @@ def _examples(project: Project, progress: Progress) -> _Examples:
     )
     labels = np.where(pixels.usable, rows.labels, -1).astype(np.int32)
     folds = assign_folds(labels, rows.groups, project.settings.heads.folds, class_names=names, digests=rows.digests)
-    data = TrainingData(pixels.images, labels, folds)
-    fewest = min(len(data.trained(fold)) for fold in data.fold_numbers)
+    data = TrainingData(pixels.images, labels, by_folds(folds, pixels.usable))
+    fewest = min(int(data.parts.trained(fold).sum()) for fold in data.parts.numbers)
     precision = choose_precision(spec.precision, gpu_capability_of(project)).name
     plan = resolve_convnet(spec, fewest, pixels.images.shape[-1], len(names), precision)
     return _Examples(rows, data, names, plan)
@@ -106,18 +107,18 @@ def _train_member(project: Project, seed: int, examples: _Examples, progress: Pr
     data, rows, names, member = examples.data, examples.rows, examples.class_names, f"convnet/seed{seed}"
     table: npt.NDArray[np.float32] = allocate((1, len(rows), len(names)), np.float32, project.folder)
     table[:] = np.nan
-    out_of_fold = Predictions(rows.ids, data.labels, (member,), table, names, data.folds, rows_key=rows.key)
+    out_of_fold = Predictions(rows.ids, data.labels, (member,), table, names, data.parts.units, rows_key=rows.key)
     histories = {}
-    progress.start(member, plan.epochs * len(data.fold_numbers), "epochs")
+    progress.start(member, plan.epochs * len(data.parts.numbers), "epochs")
     try:
-        for fold in data.fold_numbers:
+        for fold in data.parts.numbers:
             if partial.finished(fold) is None:
                 _train_fold(examples, seed, fold, partial, progress)
             else:
                 progress.advance(plan.epochs)
             histories[f"fold{fold}"] = partial.finished(fold)
             # from the stored file: the same whether it was trained now or before a kill
-            network, held_out = load_network(model_path(partial.path, fold)), data.held_out(fold)
+            network, held_out = load_network(model_path(partial.path, fold)), np.flatnonzero(data.parts.scored(fold))
             table[0, held_out] = predict_convnet([network], data.images, held_out)
     finally:
         progress.finish()

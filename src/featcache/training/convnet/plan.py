@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from featcache.dataset import affine_maps
 from featcache.settings import CONVNET_RECIPE, ONE_CYCLE, AugmentPolicy, ConvNetSpec, Phase
+from featcache.training.heads.partition import Partition
 
 CONVNET_VERSION = 2  # raise it when the same settings train to other values
 _RATE, _STEPS, _FEWEST, _MOST = 3e-3, 600, 12, 60  # of the default schedule: steps and epochs
@@ -68,25 +69,12 @@ class TrainingData:
     Attributes:
         images: (n, size, size, channels) uint8; memory-mapped ones stay on the disk.
         labels: (n,) int32 class indices.
-        folds: (n,) int32; -1 for rows that are neither trained nor scored on.
+        parts: the folds.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int32]
-    folds: npt.NDArray[np.int32]
-
-    @property
-    def fold_numbers(self) -> list[int]:
-        """All folds, in ascending order."""
-        return [int(fold) for fold in np.unique(self.folds) if fold >= 0]
-
-    def held_out(self, fold: int) -> npt.NDArray[np.int64]:
-        """The rows of `fold`."""
-        return np.flatnonzero(self.folds == fold)
-
-    def trained(self, fold: int) -> npt.NDArray[np.int64]:
-        """The rows of all other folds."""
-        return np.flatnonzero((self.folds >= 0) & (self.folds != fold))
+    parts: Partition
 
 
 @dataclass(frozen=True, eq=False)

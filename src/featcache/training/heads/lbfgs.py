@@ -41,7 +41,7 @@ class Regressions:
             labels: (n,) class indices; only those of own rows matter.
             own: (H, n) bool, the rows that each regression is fitted to.
             statistics: ``input_mean`` and ``input_variance``, (H, F) float32.
-            classes: outputs of each.
+            classes: how many.
         """
         self._copies = copies
         self._labels = np.where(own.any(axis=0), labels, 0)
