@@ -191,7 +191,7 @@ def test_rates_that_break_the_weights_are_an_error():
 
 def test_one_row_is_too_few():
     folds = np.array([0, 1] + [-1] * (ROWS - 2), np.int32)
-    with pytest.raises(TrainingError, match="folds=2, usable rows=2 leave a part without .* 2 rows to train on"):
+    with pytest.raises(TrainingError, match=r"folds=2, usable rows=2 leave a part without .* 2 rows to train on"):
         by_folds(folds, np.ones(ROWS, bool))
 
 
