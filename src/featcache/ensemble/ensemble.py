@@ -66,9 +66,7 @@ class Ensemble:
     def apply(self, predictions: Predictions, clip: float | None = None) -> Float64s:
         """Return (n, C) probabilities whose rows sum to 1, unless clipped; NaN where a chosen member has none.
 
-        Args:
-            predictions: by any members, the chosen ones among them.
-            clip: another upper bound than the one found; 1 for none.
+        The `predictions` may be by others, too; `clip` is another upper bound than the one found, 1 for none.
 
         Raises:
             CacheMismatchError: a chosen member or class is not there.
@@ -106,9 +104,9 @@ class Ensemble:
             raise CacheMismatchError(f"{what}: these are not the predictions of the ensemble: run TrainHeads")
         return replace(chosen, weights=tuple(weights.get(name, 0.0) for name in predictions.members))
 
-    def save(self, path: Path, record: Mapping[str, object] | None = None) -> None:
-        """Replace `path` by JSON, atomically; `record` says of the stage what enters beside the ensemble, its ``key``."""
-        write_json(path, {"schema": _SCHEMA, **(record or {}), "ensemble": asdict(self)})
+    def save(self, path: Path, record: Mapping[str, object]) -> None:
+        """Replace `path` by JSON, atomically; `record` are the stage's facts beside the ensemble, its ``key`` above all."""
+        write_json(path, {"schema": _SCHEMA, **record, "ensemble": asdict(self)})
 
     @classmethod
     def load(cls, path: Path) -> "Ensemble":

@@ -10,7 +10,7 @@ from typing import Any
 
 from featcache._version import __version__
 from featcache.core.disk import making_folder, replacing
-from featcache.core.formatting import printable, size_text
+from featcache.core.formatting import pluralize, printable, size_text
 from featcache.core.json_records import write_json
 from featcache.core.keras_import import import_keras, plain_keras
 from featcache.core.paths import is_folder
@@ -30,7 +30,7 @@ def export_model(
     """Write backbone, preprocessing, heads, convnets, weights, temperature and clip as one model.
 
     It maps (b, h, w, 3) uint8 RGB to (b, C) float32 probabilities. Beside it, inside the ``.keras`` archive or the SavedModel's
-    folder, `FACTS_NAME` says what the classes are called.
+    folder, are its facts in `FACTS_NAME`, what the classes are called among them.
 
     Args:
         project: whose ensemble, of the settings in force.
@@ -40,7 +40,7 @@ def export_model(
         fixed_size: take only images of the size that all its members look at, and resize nothing inside.
 
     Returns:
-        What `FACTS_NAME` says, JSON-able.
+        The facts, JSON-able.
 
     Raises:
         CacheError: there is no trained ensemble of these settings.
@@ -100,8 +100,7 @@ def exported_lines(path: Path, facts: Mapping[str, Any]) -> list[str]:
     pixels = f"of {side} x {side} pixels" if side else "of any size"
     parts = [f"{facts['backbone']} in {facts['precision']}"] if facts["backbone"] else []
     parts += ["convnets"] if facts["convnet_image_size"] else []
-    members = len(facts["members"])
-    computed = ", ".join([*parts, f"{members} member{'s' * (members != 1)}"])
+    computed = ", ".join([*parts, pluralize(len(facts["members"]), "member")])
     classes = len(facts["class_names"])
     return [printable(f"{path}: {size}, uint8 RGB images {pixels} to probabilities of {classes} classes ({computed})")]
 

@@ -38,11 +38,7 @@ class Prediction:
 
 
 class Predictor:
-    """The ensemble of one project, ready for image files.
-
-    Attributes:
-        class_names: C names, in the order of the probabilities.
-    """
+    """The ensemble of one project, ready for image files; `class_names` are in the order of the probabilities."""
 
     def __init__(self, project: Project, progress: Progress) -> None:
         """Load the ensemble, its members' models, and the backbone if any of them looks at features.
@@ -53,20 +49,14 @@ class Predictor:
         """
         self._served: ServedEnsemble = load_served(project)
         self._backbone: ForwardPass | None = resolved_backbone(project, progress) if self._served.bags else None
-        self._size = project.settings.features.image_size
+        self._size, self._progress = project.settings.features.image_size, progress
         self._sizes = {convnet.image_size for convnet in self._served.convnets}
         if self._backbone:
             self._sizes.add(self._size)
-        self._progress = progress
         self.class_names = self._served.ensemble.class_names
 
     def predict(self, files: Iterable[Path], count: int) -> Iterator[Prediction]:
-        """Yield a prediction for each file, in their order; one that can't be used doesn't stop the others.
-
-        Args:
-            files: image files; read one batch ahead.
-            count: how many they are, for the progress.
-        """
+        """Yield a prediction for each of `count` image files, in order; one that can't be used doesn't stop the others."""
         self._progress.start("predicting", count, "images")
         try:
             size = self._batch_size()

@@ -58,14 +58,7 @@ class ServedConvNet:
 
 @dataclass(frozen=True, eq=False)
 class ServedEnsemble:
-    """An ensemble and all that it needs of the artifacts, in memory.
-
-    Attributes:
-        ensemble: members and their combination.
-        clip: upper bound of a probability, as in the submission; 1 for none.
-        bags: of the chosen members that are heads, only these.
-        convnets: the chosen members that are convnets.
-    """
+    """An ensemble and the models of its chosen members, in memory; `clip` is that of the submission, 1 for none."""
 
     ensemble: Ensemble
     clip: float
@@ -101,9 +94,8 @@ class ServedEnsemble:
 def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
     """Load the ensemble that the settings in force ask for; images and their listing are not looked at.
 
-    Args:
-        project: whose; its keys are derived from the manifest as it was last saved.
-        member: this one alone, without temperature and clip; None for the ensemble.
+    Keys are derived from the manifest as it was last saved. With `member` it is this one alone, without temperature and
+    clip.
 
     Raises:
         CacheError: there is no trained ensemble of these settings, or it is damaged.

@@ -59,7 +59,7 @@ class HeadPlan:
 
 
 def head_types(spec: HeadsSpec) -> tuple[str, ...]:
-    """Return the head types of the settings, in order; known from the settings alone.
+    """Return the head types of the settings, in order.
 
     With `per_group`, each type of trained heads comes a second time, a head for each group and not for each fold; with
     `pseudo_weight` once more, trained on test rows too.
@@ -72,7 +72,7 @@ def head_types(spec: HeadsSpec) -> tuple[str, ...]:
 
 def first_round(spec: HeadsSpec) -> tuple[str, ...]:
     """Return the head types that are trained by folds on labelled rows alone: those that may label others."""
-    return _TYPES_OF[spec.preset]
+    return {"default": ("dense", LINEAR), "fast": ("fast", LINEAR)}.get(spec.preset, (spec.preset,))
 
 
 def head_type_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
@@ -161,11 +161,3 @@ def _scaled_schedule(rate: float, epochs: float, most: int) -> tuple[Phase, ...]
     """About so many epochs, 6 to `most`; the last third at a quarter of the rate."""
     count = min(most, max(6, math.ceil(epochs)))
     return (Phase(rate, count - count // 3), Phase(rate / 4, count // 3))
-
-
-_TYPES_OF = {
-    "default": ("dense", LINEAR),
-    "recipe": ("recipe",),
-    "wide": ("wide",),
-    "fast": ("fast", LINEAR),
-}
