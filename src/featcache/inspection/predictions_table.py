@@ -9,8 +9,7 @@ import numpy as np
 from featcache.core.csv_files import CsvWriter
 from featcache.core.disk import replacing
 from featcache.dataset import Manifest
-from featcache.errors import CacheFormatError
-from featcache.training import Float32s, Predictions, stored_rows_key, table_parts
+from featcache.training import Float32s, Predictions, table_parts
 
 FORMS = ("csv", "parquet")
 
@@ -32,19 +31,12 @@ def export_predictions(record: Path, target: Path, form: str) -> Path:
         CacheFormatError: predictions or the manifest are absent or damaged, or not of the same rows.
         StorageError: the disk is full, read-only or not permitted.
     """
-    predictions = _loaded(record.absolute())
+    record = record.absolute()
+    predictions = Predictions.load(record, *Manifest.load(record.parents[2]).splits.values())
     columns = ["id", "label", *(["fold"] if predictions.folds is not None else []), "member", *predictions.class_names]
     with replacing(target) as temporary:
         (_write_csv if form == "csv" else _write_parquet)(temporary, columns, _parts(predictions))
     return target
-
-
-def _loaded(record: Path) -> Predictions:
-    key = stored_rows_key(record)
-    for rows in Manifest.load(record.parents[2]).splits.values():
-        if rows.key == key:
-            return Predictions.load(record, rows)
-    raise CacheFormatError(f"{record}: its predictions are of other rows than the manifest's: run again to renew them")
 
 
 def _parts(predictions: Predictions) -> Iterator[list[Any]]:

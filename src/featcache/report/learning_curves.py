@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from featcache.project import Project
-from featcache.training import CurveDiagnosis, curves_diagnosis, diagnose, suggestions
+from featcache.training import CurveDiagnosis, diagnose, suggestions
 
 
 def learning_curves(project: Project) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def learning_curves(project: Project) -> list[dict[str, Any]]:
 
 def _bag(project: Project, record: Mapping[str, Any]) -> dict[str, Any]:
     curves = record["curves"]
-    diagnosis = curves_diagnosis(curves)
+    diagnosis = diagnose(curves["seen_loss"], curves["fold_loss"], curves["classes"], curves["kept"])
     hints = suggestions(diagnosis.kind, project.settings.features, record["tap"], curves["hidden"], curves["dropout"])
     name = f"{record['tap']}/{record['shape']}"
     return _record(name, curves["seen_loss"], curves["fold_loss"], diagnosis) | {"suggestions": list(map(list, hints))}

@@ -22,12 +22,12 @@ from featcache.stages.workers.client import connect
 from featcache.stages.workers.job_queue import train_on_workers
 from featcache.stages.workers.worker import ONE_AT_A_TIME, Job
 from featcache.training import (
-    FOLD_SEED,
     ConvNetPlan,
     PartialFolder,
     Predictions,
     TrainingData,
     assign_folds,
+    by_folds,
     model_path,
     resolve_convnet,
 )
@@ -58,7 +58,7 @@ def train_convnets(project: Project, progress: Progress, *, fresh: bool = False)
         todo = [
             (seed, fold)
             for seed in seeds
-            for fold in examples.data.fold_numbers
+            for fold in examples.data.parts.numbers
             if _partial_folder(project, seed).finished(fold) is None
         ]
         jobs = [Job(f"fold {fold} of convnet/seed{seed}", train_fold_on_worker, (seed, fold)) for seed, fold in todo]
@@ -90,9 +90,9 @@ def _examples(project: Project, progress: Progress) -> _Examples:
         lambda row: f"{rows.ids[row]!r}, {rejection_reason(rows, row, load, spec.image_size)}",
     )
     labels = np.where(pixels.usable, rows.labels, -1).astype(np.int32)
-    folds = assign_folds(labels, rows.groups, project.settings.heads.folds, FOLD_SEED, names, rows.digests)
-    data = TrainingData(pixels.images, labels, folds)
-    fewest = min(len(data.trained(fold)) for fold in data.fold_numbers)
+    folds = assign_folds(labels, rows.groups, project.settings.heads.folds, class_names=names, digests=rows.digests)
+    data = TrainingData(pixels.images, labels, by_folds(folds, pixels.usable))
+    fewest = min(int(data.parts.trained(fold).sum()) for fold in data.parts.numbers)
     precision = choose_precision(spec.precision, gpu_capability_of(project)).name
     plan = resolve_convnet(spec, fewest, pixels.images.shape[-1], len(names), precision)
     return _Examples(rows, data, names, plan)
@@ -112,18 +112,18 @@ def _train_member(project: Project, seed: int, examples: _Examples, progress: Pr
     data, rows, names, member = examples.data, examples.rows, examples.class_names, f"convnet/seed{seed}"
     table: npt.NDArray[np.float32] = allocate((1, len(rows), len(names)), np.float32, project.folder)
     table[:] = np.nan
-    out_of_fold = Predictions(rows.ids, data.labels, (member,), table, names, data.folds, rows_key=rows.key)
+    out_of_fold = Predictions(rows.ids, data.labels, (member,), table, names, data.parts.units, rows_key=rows.key)
     histories = {}
-    progress.start(member, plan.epochs * len(data.fold_numbers), "epochs")
+    progress.start(member, plan.epochs * len(data.parts.numbers), "epochs")
     try:
-        for fold in data.fold_numbers:
+        for fold in data.parts.numbers:
             if partial.finished(fold) is None:
                 _train_fold(examples, seed, fold, partial, progress)
             else:
                 progress.advance(plan.epochs)
             histories[f"fold{fold}"] = partial.finished(fold)
             # from the stored file: the same whether it was trained now or before a kill
-            network, held_out = load_network(model_path(partial.path, fold)), data.held_out(fold)
+            network, held_out = load_network(model_path(partial.path, fold)), np.flatnonzero(data.parts.scored(fold))
             table[0, held_out] = predict_convnet([network], data.images, held_out)
     finally:
         progress.finish()

@@ -15,7 +15,6 @@ from featcache.stages.workers.job_queue import train_on_workers
 from featcache.stages.workers.worker import Job
 from featcache.training import (
     BY_GROUP,
-    FOLD_SEED,
     LINEAR,
     PSEUDO,
     Examples,
@@ -48,7 +47,7 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     readers = [checked_cache(project.features("train", copy).path) for copy in copies]
     plain, usable = readers[0], np.logical_and.reduce([reader.status == Status.OK for reader in readers])
     labels, names = np.where(usable, plain.labels, -1), plain.class_names
-    folds = assign_folds(labels, plain.groups, spec.folds, FOLD_SEED, names, plain.digest_column)
+    folds = assign_folds(labels, plain.groups, spec.folds, class_names=names, digests=plain.digest_column)
     parts = by_groups(plain.groups, usable) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
     width = int(np.prod(plain.taps[tap].shape))
     plan = resolve_heads(spec, shape, width, int(usable.sum()), len(names), groups=len(parts.numbers))

@@ -11,7 +11,7 @@ from featcache.dataset import Manifest
 from featcache.ensemble import check_forms, layout_of, match_ids, read_sample
 from featcache.errors import SettingsError, StorageError
 from featcache.project import Project, SplitRows, check_usable
-from featcache.training import FOLD_SEED, assign_folds, by_groups
+from featcache.training import assign_folds, by_groups
 
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
 
@@ -55,7 +55,7 @@ def check_heads(project: Project) -> None:
     heads, manifest = project.settings.heads, Manifest.load(project.folder)
     train = manifest.splits["train"]
     labels = np.where(train.listed, train.labels, -1)
-    assign_folds(labels, train.groups, heads.folds, FOLD_SEED, manifest.class_names, train.digests)
+    assign_folds(labels, train.groups, heads.folds, class_names=manifest.class_names, digests=train.digests)
     if heads.per_group and not train.known_groups:
         advice = "set [Dataset] groups = FILE:COLUMN, or per_group = false"
         raise SettingsError(f"[Heads] per_group: the training rows have no groups: {advice}")

@@ -44,10 +44,11 @@ def write_submission(project: Project, progress: Progress, *, fresh: bool = Fals
     built, predictions = Ensemble.load(project.ensemble().path), split_predictions(project)
     clip, test = submission_clip(spec.clip, built.whole), predictions["test"]
     probabilities, unusable = _final(built, test, clip, project.folder)
-    rejected = [test.ids[row] for row in np.flatnonzero(unusable).tolist()]
     with replacing_folder(artifact.path.parent) as folder:
         path = folder / name
-        report = write_submission_file(path, test.ids, probabilities, built.class_names, spec, sample, rejected)
+        report = write_submission_file(
+            path, test.ids, probabilities, built.class_names, spec, sample, int(unusable.sum())
+        )
         record = {
             **artifact.record_header(project.run),
             "content_digest": file_digest(path),
