@@ -1,6 +1,7 @@
 """`featcache ...`: a shell over the library. It parses, calls, prints; it starts without TensorFlow."""
 
 import argparse
+import logging
 import sys
 import traceback
 from collections.abc import Generator, Sequence
@@ -8,8 +9,7 @@ from contextlib import suppress
 from importlib import import_module
 
 from featcache._version import __version__
-from featcache.cli import output
-from featcache.cli.command import OK, PROBLEM, USAGE, Command
+from featcache.cli.command import OK, PROBLEM, USAGE, Command, print_error
 from featcache.core import console, streams
 from featcache.errors import FeatcacheError, StorageError
 
@@ -32,19 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 ok, 1 a problem (with one line on standard error), 2 a wrong command line, 130 Ctrl-C; docs/cli.md lists the
         other meanings that single commands give these.
     """
-    code = OK
     with streams.guarded():
         try:
-            code = _run(argv)
+            return _run(argv)
         except BrokenPipeError:  # `featcache ls | head` has read enough
-            pass
+            return OK
         except StorageError as error:
-            output.print_error(str(error))
-            code = PROBLEM
+            print_error(str(error))
+            return PROBLEM
         except KeyboardInterrupt:
             console.say("featcache: interrupted", error=True)
-            code = _INTERRUPTED
-    return code
+            return _INTERRUPTED
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -58,7 +56,7 @@ def _run(argv: Sequence[str] | None) -> int:
         parser.print_help(sys.stderr)
         return USAGE
     if arguments.verbose:
-        output.log_to_screen()
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
     try:
         code = int(arguments.command(arguments))
         with suppress(BrokenPipeError):
@@ -66,7 +64,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except FeatcacheError as error:
         if arguments.verbose:
             traceback.print_exc()
-        output.print_error(str(error))
+        print_error(str(error))
         return int(arguments.error_code)
     return code
 
@@ -84,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", help="`featcache COMMAND --help` lists its arguments")
     for names in GROUPS.values():
         for name in names:
-            _command(name).register(commands)
+            _command(name).register(commands, name)
     return parser
 
 
@@ -106,5 +104,5 @@ def _help() -> str:
 
 
 def _command(name: str) -> Command:
-    command: Command = import_module(f"featcache.cli.{name.replace('-', '_')}").COMMAND
+    command: Command = import_module(f"featcache.cli.{name.replace('-', '_')}").run
     return command
