@@ -82,9 +82,9 @@ def nearest_training_rows(
         return {}
     queries = np.stack([np.asarray(readers[split][tap][row], np.float32) for split, row in places])
     own = np.array([row if split == train.split else -1 for split, row in places])
-    found = nearest_rows(train, tap, queries, count, own=own)
-    lines = zip(places, found.rows.tolist(), found.distances.tolist(), strict=True)
-    return {place: list(zip(rows, distances, strict=True)) for place, rows, distances in lines}
+    found, distances = nearest_rows(train, tap, queries, count, own=own)
+    lines = zip(places, found.tolist(), distances.tolist(), strict=True)
+    return {place: list(zip(rows, far, strict=True)) for place, rows, far in lines}
 
 
 def near_duplicates(space: Projected, most: int) -> tuple[list[tuple[int, int, float]], int]:
