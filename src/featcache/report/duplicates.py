@@ -1,54 +1,39 @@
 """Duplicate images in a data set: the same bytes, or so near in feature space that they must be the same picture."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 
-@dataclass(frozen=True)
-class Duplicates:
-    """Rows of the same content.
-
-    Attributes:
-        rows: (split, row) of each, at least two.
-        across: whether they are in more than one split, so that a scored image was trained on.
-        labels: whether their known labels differ: at least one is wrong.
-    """
-
-    rows: tuple[tuple[str, int], ...]
-    across: bool
-    labels: bool
-
-
 def exact_duplicates(
     digests: Mapping[str, npt.NDArray[np.bytes_]], labels: Mapping[str, npt.NDArray[np.integer]]
-) -> list[Duplicates]:
+) -> list[dict[str, Any]]:
     """Return groups of rows with the same digest: labels that differ first, then those across splits, then the others.
 
     Args:
         digests: split -> (n,) digests; empty ones are unknown and equal none.
         labels: split -> (n,) class indices, -1 where unknown.
+
+    Returns:
+        Of each group its ``places``, at least two of (split, row); ``across``: whether they are in more than one split,
+        so that a scored image was trained on; ``labels``: whether their known labels differ: at least one is wrong.
     """
-    splits = [split for split in digests for _ in range(len(digests[split]))]
-    if not splits:
-        return []
+    splits = np.repeat(list(digests), [len(column) for column in digests.values()])
     rows = np.concatenate([np.arange(len(column)) for column in digests.values()])
-    known_labels = np.concatenate([labels[split] for split in digests])
-    _, group, counts = np.unique(np.concatenate(list(digests.values())), return_inverse=True, return_counts=True)
-    known = np.concatenate([column != b"" for column in digests.values()])
-    twice = np.flatnonzero((counts[group] > 1) & known)
-    found: dict[int, list[int]] = {}
-    for place in twice.tolist():
-        found.setdefault(int(group[place]), []).append(place)
-    found_groups = []
-    for places in found.values():
-        where = tuple((splits[place], int(rows[place])) for place in places)
-        across = len({split for split, _ in where}) > 1
-        several = len({int(known_labels[place]) for place in places if known_labels[place] >= 0}) > 1
-        found_groups.append(Duplicates(where, across, several))
-    return sorted(found_groups, key=lambda each: (not each.labels, not each.across))
+    column = np.concatenate(list(digests.values()))
+    _, group, counts = np.unique(column, return_inverse=True, return_counts=True)
+    twice = np.flatnonzero((counts[group] > 1) & (column != b""))
+    members: dict[int, list[tuple[str, int]]] = {}
+    for same, split, row in zip(group[twice].tolist(), splits[twice].tolist(), rows[twice].tolist(), strict=True):
+        members.setdefault(same, []).append((split, row))
+    found = []
+    for places in members.values():
+        across = len({split for split, _ in places}) > 1
+        known = {int(labels[split][row]) for split, row in places} - {-1}
+        found.append({"places": places, "across": across, "labels": len(known) > 1})
+    return sorted(found, key=lambda each: (not each["labels"], not each["across"]))
 
 
 def near_pairs(points: npt.NDArray[np.floating], most: int) -> tuple[list[tuple[int, int, float]], float]:

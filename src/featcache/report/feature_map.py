@@ -37,21 +37,6 @@ class Projected:
     shares: npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class FeatureMap:
-    """Some training rows in two dimensions, each twice.
-
-    Attributes:
-        places: (p,) int64, which of the projected rows they are, ascending.
-        neighbours: (p, 2) by t-SNE: near each other where their features are; distances and axes mean nothing.
-        components: (p, 2) along the first two principal components.
-    """
-
-    places: npt.NDArray[np.int64]
-    neighbours: npt.NDArray[np.float64]
-    components: npt.NDArray[np.float64]
-
-
 def projected(train: Reader, tap: str) -> Projected:
     """Return all usable rows along the first principal components.
 
@@ -104,22 +89,26 @@ def near_duplicates(space: Projected, most: int) -> tuple[list[tuple[int, int, f
     return [(int(rows[i]), int(rows[j]), distance / (usual or 1.0)) for i, j, distance in pairs], len(some)
 
 
-def feature_map(space: Projected, wanted: npt.NDArray[np.integer]) -> FeatureMap:
-    """Lay out at most `MAP_ROWS` rows; the same rows give the same map.
+def feature_map(
+    space: Projected, wanted: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Lay out at most `MAP_ROWS` rows in two dimensions, each twice; the same rows give the same map.
 
     Args:
         space: the rows.
         wanted: which of them, by place, must be on it; at most `MAP_ROWS`.
+
+    Returns:
+        (p,) which of the rows they are, ascending; (p, 2) by t-SNE: near each other where their features are, distances
+        and axes mean nothing; (p, 2) along the first two principal components; both in 0..1.
     """
-    places = np.sort(np.asarray(wanted, np.int64))
-    drawn = sampled(len(space.rows), MAP_ROWS)
-    drawn = drawn[~np.isin(drawn, places)]
-    spare = max(0, MAP_ROWS - len(places))
-    places = np.sort(np.concatenate([places, drawn[sampled(len(drawn), spare)]]))
+    drawn = np.setdiff1d(sampled(len(space.rows), MAP_ROWS), wanted)
+    spare = max(0, MAP_ROWS - len(wanted))
+    places = np.union1d(wanted, drawn[sampled(len(drawn), spare)]).astype(np.int64)
     scores = space.scores[places].astype(np.float64)
     plane = np.zeros((len(places), 2))
     plane[:, : min(2, scores.shape[1])] = scores[:, :2]
-    return FeatureMap(places, _unit(_neighbour_map(scores, plane)), _unit(plane))
+    return places, _unit(_neighbour_map(scores, plane)), _unit(plane)
 
 
 def sampled(rows: int, most: int) -> npt.NDArray[np.int64]:

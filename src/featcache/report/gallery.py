@@ -1,7 +1,6 @@
 """The rows to check: misclassified, uncertain or with a suspected label."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,42 +8,29 @@ import numpy.typing as npt
 
 from featcache.report.label_errors import entropy, label_errors, least_sure, most_wrong
 from featcache.report.predictions import EnsemblePredictions
-from featcache.report.thumbnails import RowRef
 
 WRONG, UNSURE, ERRORS = "wrong", "unsure", "errors"
 MOST = {WRONG: 24, UNSURE: 12, ERRORS: 36}
 """Rows shown of each kind; of the least sure ones in each split."""
 
-
-@dataclass(frozen=True, eq=False)
-class Gallery:
-    """The rows to check, by kind, the first of each first.
-
-    Attributes:
-        cards: `WRONG`, `UNSURE`, `ERRORS` -> at most `MOST` rows as JSON-able values: ``place`` (split and row of the
-            manifest), ``split``, ``id``, ``label`` (None where unknown), ``predicted`` (the ensemble's class, or for a
-            suspected label the suggested one), ``predicted_probability``, ``label_probability``, ``entropy`` (0 certain,
-            1 all classes alike).
-        totals: kind -> how many there are: misclassified rows, and suspected labels.
-    """
-
-    cards: Mapping[str, list[dict[str, Any]]]
-    totals: Mapping[str, int]
-
-    def places(self) -> list[RowRef]:
-        """Each row once."""
-        return list(dict.fromkeys(card["place"] for cards in self.cards.values() for card in cards))
+Cards = dict[str, list[dict[str, Any]]]
 
 
 def gallery(
     predictions: Mapping[str, EnsemblePredictions], rows: Mapping[str, npt.NDArray[np.int64]], names: Sequence[str]
-) -> Gallery:
+) -> tuple[Cards, dict[str, int]]:
     """Choose the rows.
 
     Args:
         predictions: split -> the ensemble's; ``train`` is there.
         rows: split -> (n,) the manifest's rows of these.
         names: the classes.
+
+    Returns:
+        `WRONG`, `UNSURE`, `ERRORS` -> at most `MOST` rows as JSON-able values, the first first: ``place`` (split and row
+        of the manifest), ``split``, ``id``, ``label`` (None where unknown), ``predicted`` (the ensemble's class, or for a
+        suspected label the suggested one), ``predicted_probability``, ``label_probability``, ``entropy`` (0 certain, 1
+        all classes alike); and kind -> how many there are: misclassified rows, and suspected labels.
     """
     wrong, unsure, total = [], [], 0
     for split, each in predictions.items():
@@ -54,12 +40,10 @@ def gallery(
         unsure += _cards(each, rows[split], places, each.predicted[places], names)
         total += int(((each.labels >= 0) & (each.predicted != each.labels)).sum())
     wrong.sort(key=lambda card: card["label_probability"])
-    train = predictions["train"]
-    errors = label_errors(train.probabilities, train.labels)
-    shown = slice(MOST[ERRORS])
-    suspected = _cards(train, rows["train"], errors.rows[shown], errors.suggested[shown], names)
-    cards = {WRONG: wrong[: MOST[WRONG]], UNSURE: unsure, ERRORS: suspected}
-    return Gallery(cards, {WRONG: total, ERRORS: len(errors.rows)})
+    train, shown = predictions["train"], slice(MOST[ERRORS])
+    errors, suggested = label_errors(train.probabilities, train.labels)
+    suspected = _cards(train, rows["train"], errors[shown], suggested[shown], names)
+    return {WRONG: wrong[: MOST[WRONG]], UNSURE: unsure, ERRORS: suspected}, {WRONG: total, ERRORS: len(errors)}
 
 
 def _cards(

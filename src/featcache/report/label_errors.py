@@ -1,7 +1,5 @@
 """Which rows to check: misclassified, uncertain, or with a label that is likely wrong. NumPy only."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
@@ -10,21 +8,6 @@ from featcache.training import row_parts
 Floats = npt.NDArray[np.floating]
 _LEAST = 1e-15
 _SURE = 0.8  # another class with this probability is always suspected, even where models are usually surer
-
-
-@dataclass(frozen=True, eq=False)
-class LabelErrors:
-    """k rows whose labels are likely wrong, the most likely first.
-
-    Attributes:
-        rows: (k,) int64.
-        suggested: (k,) int64, the class that they seem to be of.
-        margins: (k,) how much more probable it is than the label, -1 to 1.
-    """
-
-    rows: npt.NDArray[np.int64]
-    suggested: npt.NDArray[np.int64]
-    margins: Floats
 
 
 def most_wrong(probabilities: Floats, labels: npt.NDArray[np.integer], most: int) -> npt.NDArray[np.int64]:
@@ -57,7 +40,9 @@ def entropy(probabilities: Floats) -> Floats:
     return spread
 
 
-def label_errors(probabilities: Floats, labels: npt.NDArray[np.integer]) -> LabelErrors:
+def label_errors(
+    probabilities: Floats, labels: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Find labels that are likely wrong, by confident learning (Northcutt, Jiang and Chuang 2021).
 
     A row is suspected where another class is more probable than the label, and at least as probable as it is, on average,
@@ -66,6 +51,9 @@ def label_errors(probabilities: Floats, labels: npt.NDArray[np.integer]) -> Labe
     Args:
         probabilities: (n, C), rows sum to 1, by models that weren't trained on the row.
         labels: (n,) class indices.
+
+    Returns:
+        (k,) their rows, the most likely first, and (k,) the classes that they seem to be of.
     """
     classes = probabilities.shape[1]
     of_label = probabilities[np.arange(len(labels)), labels]
@@ -81,4 +69,4 @@ def label_errors(probabilities: Floats, labels: npt.NDArray[np.integer]) -> Labe
         margins[part] = sure[places, suggested[part]] - of_label[part]
     rows = np.flatnonzero(margins > 0)
     rows = rows[np.argsort(-margins[rows], kind="stable")]
-    return LabelErrors(rows, suggested[rows], margins[rows])
+    return rows, suggested[rows]
