@@ -35,8 +35,8 @@ def removal_record(
         StorageError: something can't be removed.
     """
     if not is_folder(project.folder):
-        return {"folder": str(project.folder), "removed": remove, "bytes": 0, "items": []}
-    if not remove:
+        items = []
+    elif not remove:
         items = _surplus(inventory(project), now, keep_bytes)
     else:
         with folder_lock(project.folder, "gc", notice):
@@ -60,15 +60,13 @@ def removal_lines(record: Mapping[str, Any]) -> Lines:
 
 def _surplus(items: Sequence[Item], now: float, keep_bytes: int) -> list[Item]:
     """What is removed, oldest first: all leftovers, and what doesn't fit into `keep_bytes`, filled with the newest."""
-    removable = [item for item in items if item.removable]
-    surplus = [item for item in removable if item.kind == LEFTOVER and now - item.changed >= _SETTLED_SECONDS]
-    unused = [item for item in removable if item.kind != LEFTOVER]
-    kept, full = 0, False
-    for item in sorted(unused, key=lambda item: (-item.changed, str(item.path))):
-        kept += item.size
-        full = full or kept > keep_bytes
-        if full:
-            surplus.append(item)
+    surplus, total = [], 0
+    for item in sorted(items, key=lambda item: (-item.changed, str(item.path))):
+        if item.removable and item.kind == LEFTOVER:
+            surplus += [item] if now - item.changed >= _SETTLED_SECONDS else []
+        elif item.removable:
+            total += item.size  # what is older than something that doesn't fit isn't kept either
+            surplus += [item] if total > keep_bytes else []
     return sorted(surplus, key=lambda item: (item.changed, str(item.path)))
 
 
