@@ -4,19 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from featcache.cache import Status
 from featcache.core.texts import NOT_FOUND
 from featcache.dataset import open_source
-from featcache.report.duplicates import exact_duplicates
-from featcache.report.feature_map import (
-    PAIR_ROWS,
-    Projected,
-    feature_map,
-    near_duplicates,
-    nearest_training_rows,
-    projected,
-)
+from featcache.report.feature_map import Projected, feature_map, near_duplicates, projected
 from featcache.report.gallery import ERRORS, gallery
 from featcache.report.predictions import Run
 from featcache.report.thumbnails import RowRef, thumbnails
@@ -41,7 +34,7 @@ def pictures(run: Run) -> dict[str, Any]:
     checked = list(dict.fromkeys(card["place"] for card in cards))
     suspected = {card["place"][1] for card in kinds[ERRORS]}
     space = projected(run.readers["train"], run.tap)
-    neighbours = nearest_training_rows(run.readers["train"], run.readers, run.tap, checked, NEIGHBOURS)
+    neighbours = _neighbours(run, checked)
     duplicates, pairs = _duplicates(run), _pairs(run, space)
     groups = [*duplicates["groups"], *pairs["pairs"]]
     doubled = [place for group in groups for place in group["places"]]
@@ -61,6 +54,20 @@ def pictures(run: Run) -> dict[str, Any]:
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
     parts = {"duplicates": duplicates, "pairs": pairs, "map": dots}
     return {"tap": run.tap, "cards": kinds, "totals": totals, **parts}
+
+
+def _neighbours(run: Run, places: Sequence[RowRef]) -> dict[RowRef, list[tuple[int, float]]]:
+    """Place -> (row, cosine distance) of the nearest other training rows, nearest first."""
+    from featcache.inspection import nearest_rows
+
+    train = run.readers["train"]
+    if not places or len(train) < 2:
+        return {}
+    queries = np.stack([np.asarray(run.readers[split][run.tap][row], np.float32) for split, row in places])
+    own = np.array([row if split == "train" else -1 for split, row in places])
+    found, distances = nearest_rows(train, run.tap, queries, NEIGHBOURS, own=own)
+    lines = zip(places, found.tolist(), distances.tolist(), strict=True)
+    return {place: list(zip(rows, far, strict=True)) for place, rows, far in lines}
 
 
 def _described(run: Run, place: RowRef, images: Mapping[RowRef, str]) -> dict[str, Any]:
@@ -89,9 +96,38 @@ def _duplicates(run: Run) -> dict[str, Any]:
     }
 
 
+def exact_duplicates(
+    digests: Mapping[str, npt.NDArray[np.bytes_]], labels: Mapping[str, npt.NDArray[np.integer]]
+) -> list[dict[str, Any]]:
+    """Return groups of rows with the same digest: labels that differ first, then those across splits, then the others.
+
+    Args:
+        digests: split -> (n,) digests; empty ones are unknown and equal none.
+        labels: split -> (n,) class indices, -1 where unknown.
+
+    Returns:
+        Of each group its ``places``, at least two of (split, row); ``across``: whether they are in more than one split,
+        so that a scored image was trained on; ``labels``: whether their known labels differ: at least one is wrong.
+    """
+    splits = np.repeat(list(digests), [len(column) for column in digests.values()])
+    rows = np.concatenate([np.arange(len(column)) for column in digests.values()])
+    column = np.concatenate(list(digests.values()))
+    _, group, counts = np.unique(column, return_inverse=True, return_counts=True)
+    twice = np.flatnonzero((counts[group] > 1) & (column != b""))
+    members: dict[int, list[tuple[str, int]]] = {}
+    for same, split, row in zip(group[twice].tolist(), splits[twice].tolist(), rows[twice].tolist(), strict=True):
+        members.setdefault(same, []).append((split, row))
+    found = []
+    for places in members.values():
+        across = len({split for split, _ in places}) > 1
+        known = {int(labels[split][row]) for split, row in places} - {-1}
+        found.append({"places": places, "across": across, "labels": len(known) > 1})
+    return sorted(found, key=lambda each: (not each["labels"], not each["across"]))
+
+
 def _pairs(run: Run, space: Projected) -> dict[str, Any]:
     """The closest pairs of training rows of different bytes."""
-    closest, among = near_duplicates(space, PAIR_ROWS)
+    closest, among = near_duplicates(space)
     digests, labels = run.readers["train"].digest_column, run.readers["train"].labels
     near = [pair for pair in closest if pair[2] < NEAR and digests[pair[0]] != digests[pair[1]]]
     return {
