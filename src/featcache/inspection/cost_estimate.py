@@ -47,7 +47,8 @@ def plan_record(project: Project) -> dict[str, Any]:
     readers = list(_readers(project.folder.parent))
     spec = project.settings.features
     backbone = str(backbone_settings(spec)["backbone"])
-    alike = [reader for reader in readers if _settings(reader, "backbone", "image_size") == [backbone, spec.image_size]]
+    wanted = {("backbone", backbone), ("image_size", spec.image_size)}
+    alike = [reader for reader in readers if wanted <= _settings(reader).items()]
     shapes, run = _shapes(spec, backbone, alike), _largest_run(project.precision(), alike)
     row_bytes = FEATURE_DTYPE.itemsize * sum(map(math.prod, shapes.values())) if shapes else None
     caches = [_cache(project, manifest.splits[s], s, c, readers, row_bytes) for s, c in project.caches()]
@@ -100,12 +101,6 @@ def _readers(artifacts: Path) -> Iterator[Reader]:
         with suppress(CacheError):
             if not path.name.endswith(PARTIAL_SUFFIX):
                 yield open_cache(path)
-
-
-def _settings(reader: Reader, *names: str) -> list[object]:
-    """Settings that all taps of a cache share."""
-    settings = next(iter(reader.taps.values())).settings
-    return [settings.get(name) for name in names]
 
 
 def _cache(
@@ -164,12 +159,17 @@ def _vgg_shape(backbone: str, tap: Tap, size: int) -> tuple[int, ...] | None:
     return (channels,) if tap.pooling else (side, side, channels)
 
 
+def _settings(reader: Reader) -> Mapping[str, Any]:
+    """Those that all taps of a cache share, and the first one's own."""
+    return next(iter(reader.taps.values())).settings
+
+
 def _largest_run(precision: str | None, readers: Sequence[Reader]) -> Mapping[str, Any]:
     """The record of the largest extraction in this precision on this machine; {} for none."""
     runs = [
         {**reader.run, "name": reader.name}
         for reader in readers
-        if precision is None or _settings(reader, "precision") == [precision]
+        if precision in (None, _settings(reader).get("precision"))
     ]
     here = [run for run in runs if run.get("images_per_second") and run.get("host") == platform.node()]
     return max(here, key=lambda run: int(run["computed"]), default={})
