@@ -5,7 +5,6 @@ by the cluster that a `dask.distributed.Client` of this process is connected to.
 module only when it is needed: dask takes a while.
 """
 
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -119,15 +118,13 @@ def _principal_basis(centred: da.Array, width: int) -> npt.NDArray[np.float32]:
 
 
 def component_scores(reader: Reader, tap: str, components: PrincipalComponents) -> npt.NDArray[np.float32]:
-    """Return (m, k) float32: where the rows with status ok lie along the components.
+    """Return (m, k) float32: where the rows with status ok lie along the components of the same tap's features.
 
     Raises:
         CacheError: no row has status ok.
-        CacheMismatchError: the components are of a tap with another number of features.
         UnknownTapError: the file has no such tap.
     """
     features = _features(reader, tap)
-    _check_width(reader, tap, len(components.mean))
     with _computing():
         scores: npt.NDArray[np.float32] = ((features - components.mean) @ components.axes.T).compute()
     return scores
@@ -166,7 +163,9 @@ def nearest_rows(
         )
     features = _features(reader, tap).astype(np.float64)
     wide = np.asarray(queries, np.float64).reshape(len(queries), -1)
-    _check_width(reader, tap, wide.shape[1])
+    if wide.shape[1] != features.shape[1]:
+        found = f"{wide.shape[1]} features a row, but {tap} in {reader.path} has {features.shape[1]}"
+        raise CacheMismatchError(found)
     rows, excluded = usable_rows(reader), np.full(len(wide), -1) if own is None else np.asarray(own)
     count = min(count, len(rows) - bool(np.isin(excluded, rows).any()))
     if not count:
@@ -184,19 +183,15 @@ def nearest_rows(
 
 def _distances(queries: da.Array, rows: da.Array, metric: str) -> da.Array:
     """(q, m) float64, in chunks of queries and rows."""
+    products, (ours, theirs) = queries @ rows.T, ((each**2).sum(axis=1) for each in (queries, rows))
     distances: da.Array
     if metric == "cosine":
-        distances = da.maximum(1 - _directions(queries) @ _directions(rows).T, 0)
+        ours, theirs = (da.sqrt(each) for each in (ours, theirs))
+        ours, theirs = (da.where(each > 0, each, 1) for each in (ours, theirs))
+        distances = da.maximum(1 - products / ours[:, None] / theirs, 0)
     else:
-        squares = (queries**2).sum(axis=1)[:, None] + (rows**2).sum(axis=1) - 2 * (queries @ rows.T)
-        distances = da.sqrt(da.maximum(squares, 0))
+        distances = da.sqrt(da.maximum(ours[:, None] + theirs - 2 * products, 0))
     return distances
-
-
-def _directions(rows: da.Array) -> da.Array:
-    lengths = da.sqrt((rows**2).sum(axis=1))[:, None]
-    directions: da.Array = rows / da.where(lengths > 0, lengths, 1)
-    return directions
 
 
 def _features(reader: Reader, tap: str) -> da.Array:
@@ -204,12 +199,6 @@ def _features(reader: Reader, tap: str) -> da.Array:
     if not len(features):
         raise CacheError(f"{reader.path} has no usable row: all {len(reader)} are rejected or not written")
     return features
-
-
-def _check_width(reader: Reader, tap: str, found: int) -> None:
-    expected = math.prod(reader.taps[reader.tap_name(tap)].shape)
-    if expected != found:
-        raise CacheMismatchError(f"{found} features a row, but {tap} in {reader.path} has {expected}")
 
 
 @contextmanager
