@@ -20,6 +20,10 @@ from featcache.report.predictions import Run, load_run
 from featcache.report.provenance import provenance, settings_text
 
 _REJECTED = 200
+_SHOWN_SETTINGS = {
+    "features": ("backbone", "image_size", "copies"),
+    "heads": ("preset", "folds", "seeds", "pseudo_weight"),
+}
 
 
 def report_content(project: Project, progress: Progress) -> dict[str, Any]:
@@ -63,33 +67,22 @@ def report_content(project: Project, progress: Progress) -> dict[str, Any]:
 def _overview(run: Run) -> dict[str, Any]:
     facts, built, settings = summary(run.project), run.built, run.project.settings
     ensemble, single = run.leaderboard["entries"][:2]
-    kind = facts["weights"].get("kind")
-    setting = Path(str(facts["weights"].get("setting")))
+    weights = facts["weights"]
+    kind, setting = weights.get("kind"), Path(str(weights.get("setting")))
     return {
-        "name": facts["name"],
-        "rows": facts["rows"],
-        "classes": facts["classes"],
-        "rejected": facts["rejected"],
+        **{name: facts[name] for name in ("name", "rows", "classes", "rejected", "seconds", "precision")},
+        **{name: getattr(getattr(settings, spec), name) for spec, names in _SHOWN_SETTINGS.items() for name in names},
         "source": settings.dataset.source,
+        "groups": bool(settings.dataset.groups),
+        "taps": [str(tap) for tap in settings.features.taps],
+        "convnets": settings.convnet.members,
         "scored": run.leaderboard["rows"],
         "ensemble": {**ensemble, "method": built.whole.method, "members": len(built.members)},
         "single": {**single, "name": built.best_single},
         "candidates": len(built.candidates),
         "splits": ensemble["splits"],
-        "seconds": facts["seconds"],
         "weights": kind,
         "weights_name": setting.name if kind == "file" else f"{kind or 'unknown'} weights",
-        "precision": facts["precision"],
-        "backbone": settings.features.backbone,
-        "taps": [str(tap) for tap in settings.features.taps],
-        "image_size": settings.features.image_size,
-        "copies": settings.features.copies,
-        "preset": settings.heads.preset,
-        "folds": settings.heads.folds,
-        "seeds": settings.heads.seeds,
-        "convnets": settings.convnet.members,
-        "pseudo_weight": settings.heads.pseudo_weight,
-        "groups": bool(settings.dataset.groups),
     }
 
 
