@@ -86,11 +86,7 @@ def cache_lines(record: Mapping[str, Any]) -> Lines:
 
 
 def listing(folders: Sequence[Path], now: float) -> list[dict[str, Any]]:
-    """Return one record a cache file found in or below the folders; "error" is why one can't be read.
-
-    Args:
-        folders: folders, or single files.
-        now: seconds since the epoch, for ages.
+    """Return one record a cache file found in or below the folders (or files); "error" is why one can't be read.
 
     Raises:
         CacheError: a folder isn't there.

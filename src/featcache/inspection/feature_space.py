@@ -76,10 +76,7 @@ def feature_statistics(reader: Reader, tap: str) -> dict[str, npt.NDArray[np.flo
 def principal_components(reader: Reader, tap: str, count: int) -> PrincipalComponents:
     """Compute the first principal components of a tap by subspace iteration: some passes, in the memory of some chunks.
 
-    Args:
-        reader: the cache.
-        tap: one of its taps.
-        count: k, how many; fewer come out where there are fewer rows or features.
+    Fewer than `count` come out where there are fewer rows or features.
 
     Raises:
         CacheError: no row has status ok.

@@ -23,12 +23,8 @@ def removal_record(
 ) -> dict[str, Any]:
     """Find what the current settings don't use, oldest first, and with `remove` remove it.
 
-    Args:
-        project: the settings.
-        now: seconds since the epoch.
-        notice: called with the holder of the folder's lock, if there is one.
-        remove: False only lists what would be removed.
-        keep_bytes: the newest unused things up to this size stay; leftovers of killed runs never do.
+    The newest unused things up to `keep_bytes` stay; leftovers of killed runs never do. `now` is in seconds since the
+    epoch, `notice` is called with the holder of the folder's lock, if there is one.
 
     Raises:
         SourceError, SettingsError: what is used isn't known.

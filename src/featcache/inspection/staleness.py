@@ -46,11 +46,7 @@ def manifest_reason(folder: Path, now: Manifest) -> str:
 def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | None) -> str:
     """Return why a feature cache isn't complete: settings that changed, or rows; "" where neither did.
 
-    Args:
-        project: the settings.
-        split: ``train``, ``valid`` or ``test``.
-        copy: 0 for plain images, 1.. for augmented ones.
-        manifest: the rows now; None to leave rows out.
+    `manifest` has the rows now; None leaves rows out.
     """
     path = project.features(split, copy).path
     try:
@@ -75,10 +71,7 @@ def cached_rows_changed(reader: Reader, manifest: Manifest) -> str:
 def record_reason(artifact: Artifact, others: str = "") -> tuple[str, tuple[str, ...]]:
     """Return why the artifact of a record isn't complete.
 
-    Args:
-        artifact: the current one.
-        others: a glob pattern, from where its folder is, of records made with other settings; the newest is compared if
-            there is none of the artifact's kind.
+    If there is no record of its kind, the newest is compared that the pattern `others` finds from where its folder is.
 
     Returns:
         The settings or files that changed ("" for none), and the stages upstream whose results did.

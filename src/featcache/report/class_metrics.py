@@ -16,12 +16,7 @@ _CONFUSIONS = 10
 
 
 def class_table(predictions: EnsemblePredictions, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return confusions, precision and recall.
-
-    Args:
-        predictions: rows, of which at least one has a known label; the others don't count.
-        names: the C classes.
-    """
+    """Return confusions, precision and recall of the rows whose label is known, of which there is one at least."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     known, classes = predictions.labels >= 0, np.arange(len(names))
@@ -76,11 +71,7 @@ def top_confusions(counts: Counts, most: int) -> list[tuple[int, int, int]]:
 
 
 def reliability(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> dict[str, Any]:
-    """Compare the probability of predictions with how often they are right.
-
-    Args:
-        probabilities: (n, C), rows sum to 1, n at least 1.
-        labels: (n,) class indices.
+    """Compare (n, C) probabilities of predictions, n at least 1, with how often they are right by (n,) labels.
 
     Returns:
         ``bins`` of the probability of the predicted class, equally wide, each with ``low`` and ``high`` in %, ``rows``,

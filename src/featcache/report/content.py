@@ -27,11 +27,7 @@ _SHOWN_SETTINGS = {
 
 
 def report_content(project: Project, progress: Progress) -> dict[str, Any]:
-    """Gather the report.
-
-    Args:
-        project: its artifacts but submission and report are complete.
-        progress: counts the report's parts.
+    """Gather the report of a project whose artifacts but submission and report are complete.
 
     Returns:
         JSON-able values with printable texts; the same artifacts give the same content.

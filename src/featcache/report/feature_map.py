@@ -71,15 +71,11 @@ def near_duplicates(space: Projected) -> tuple[list[tuple[int, int, float]], int
 def feature_map(
     space: Projected, wanted: npt.NDArray[np.integer]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Lay out at most `MAP_ROWS` rows in two dimensions, each twice; the same rows give the same map.
-
-    Args:
-        space: the rows.
-        wanted: which of them, by place, must be on it; at most `MAP_ROWS`.
+    """Lay out at most `MAP_ROWS` rows in two dimensions, each twice, the `wanted` ones, by place, among them.
 
     Returns:
         (p,) which of the rows they are, ascending; (p, 2) by t-SNE: near each other where their features are, distances
-        and axes mean nothing; (p, 2) along the first two principal components; both in 0..1.
+        and axes mean nothing; (p, 2) along the first two principal components; both in 0..1. Each time the same.
     """
     drawn = np.setdiff1d(sampled(len(space.rows), MAP_ROWS), wanted)
     spare = max(0, MAP_ROWS - len(wanted))

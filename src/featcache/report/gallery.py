@@ -22,12 +22,7 @@ _SURE = 0.8  # another class with this probability is always suspected, even whe
 def gallery(
     predictions: Mapping[str, EnsemblePredictions], rows: Mapping[str, npt.NDArray[np.int64]], names: Sequence[str]
 ) -> tuple[Cards, dict[str, int]]:
-    """Choose the rows.
-
-    Args:
-        predictions: split -> the ensemble's; ``train`` is there.
-        rows: split -> (n,) the manifest's rows of these.
-        names: the classes.
+    """Choose rows by the ensemble's predictions of each split, ``train`` among them; `rows` are the manifest's of these.
 
     Returns:
         `WRONG`, `UNSURE`, `ERRORS` -> at most `MOST` rows as JSON-able values, the first first: ``place`` (split and row

@@ -101,9 +101,7 @@ def exact_duplicates(
 ) -> list[dict[str, Any]]:
     """Return groups of rows with the same digest: labels that differ first, then those across splits, then the others.
 
-    Args:
-        digests: split -> (n,) digests; empty ones are unknown and equal none.
-        labels: split -> (n,) class indices, -1 where unknown.
+    Empty digests are unknown and equal none; a label of -1 is unknown.
 
     Returns:
         Of each group its ``places``, at least two of (split, row); ``across``: whether they are in more than one split,

@@ -14,12 +14,7 @@ _UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 
 
 def render_page(content: Mapping[str, Any], written: datetime) -> str:
-    """Return the page.
-
-    Args:
-        content: what `featcache.report.content.report_content` gathered.
-        written: the time in its last line; all else depends on `content` alone.
-    """
+    """Return the page of a `report_content`, which decides all of it but the last line, the time when it was `written`."""
     return _environment().get_template("report.html.j2").render(content, written=written)
 
 

@@ -24,13 +24,9 @@ _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 def hardware_checks(
     setting: str, progress: Progress, command: Sequence[str] = _CHILD, seconds: float = _SECONDS
 ) -> Iterator[Check]:
-    """Yield checks of the backend, the device that it computes on, and the precision.
+    """Yield checks of the backend, the device that it computes on, and the precision, of which `setting` is luigi.cfg's.
 
-    Args:
-        setting: ``[Features] precision``.
-        progress: shows that this takes seconds.
-        command: Python's arguments for the child.
-        seconds: its time limit.
+    The child that imports the backend is Python with the arguments `command`; it has so many `seconds`.
     """
     capability, fault = None, keras_fault()
     if fault is not None:
@@ -67,13 +63,7 @@ def _run(command: Sequence[str], seconds: float) -> tuple[str, list[str], list[s
 
 
 def device_check(facts: dict[str, Any], complaints: Sequence[str], driver: Path = _NVIDIA_DRIVER) -> Check:
-    """Check whether the backend uses the GPU, if there is one.
-
-    Args:
-        facts: of the child.
-        complaints: lines of its standard error.
-        driver: exists where NVIDIA's driver is loaded.
-    """
+    """Check whether the backend uses the GPU, if there is one, by what the child found and complained of."""
     if facts["gpus"] or facts["capability"]:
         number = ".".join(map(str, facts["capability"] or ["unknown"]))
         return Check("device", PASS, f"{', '.join(facts['gpus']) or 'GPU'}; compute capability {number}")

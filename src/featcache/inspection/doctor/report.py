@@ -15,10 +15,6 @@ from featcache.inspection.doctor.hardware import hardware_checks
 def doctor_record(overrides: Sequence[str], progress: Progress) -> dict[str, Any]:
     """Run all checks; nothing is changed but for a small file that is written to the disk and removed again.
 
-    Args:
-        overrides: settings beside luigi.cfg's.
-        progress: shows what takes seconds.
-
     Returns:
         ``state``, the worst of all, and ``checks``: name, state, found and fix of each.
     """
