@@ -122,16 +122,13 @@ def _listing_cells(record: Mapping[str, Any]) -> list[str]:
 
 
 def _cache_files(folder: Path) -> Iterator[Path]:
-    what = paths.what_is(folder)
-    if what not in (paths.FOLDER, paths.NOTHING):  # a file, or something that fails when it is opened
-        yield folder
-        return
-    if what == paths.NOTHING:
+    found = paths.what_is(folder)
+    if found == paths.NOTHING:
         raise CacheError(f"there is no folder {str(folder)!r} with feature caches")
+    if found != paths.FOLDER:  # a file, or something that fails when it is opened
+        yield folder
     for place, _, names in sorted(os.walk(folder)):
-        for name in sorted(names):
-            if name.endswith(".h5") and not name.startswith("."):
-                yield Path(place) / name
+        yield from (Path(place) / name for name in sorted(names) if name.endswith(".h5") and not name.startswith("."))
 
 
 def _listed(path: Path, now: float) -> dict[str, Any]:

@@ -74,8 +74,7 @@ def _removed(item: Item) -> bool:
             aside = item.path.with_name(f"{TEMPORARY}gc-{item.path.name.removeprefix(TEMPORARY)}")
             disk.replace(item.path, aside)
             shutil.rmtree(aside)
-            return True
-        if item.kind == PARTIAL and is_file(item.path):
+        elif item.kind == PARTIAL and is_file(item.path):
             descriptor = os.open(item.path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 lock(descriptor, item.path)
@@ -84,7 +83,7 @@ def _removed(item: Item) -> bool:
                 return False
             finally:
                 os.close(descriptor)
-            return True
-        disk.unlink(item.path)
+        else:
+            disk.unlink(item.path)
         return True
     return False

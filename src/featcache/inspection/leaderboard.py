@@ -28,7 +28,7 @@ _NEXT = "run `luigi --module pipeline Submit`"
 
 
 def leaderboard_record(project: Project, manifest: Manifest | None = None) -> dict[str, Any]:
-    """Return the scores of the members of the current settings, as JSON-able values; None loads the project's manifest.
+    """Return the scores of the members of the current settings, as JSON-able values; `manifest` None is loaded.
 
     Returns:
         ``rows`` (scored out of fold), ``entries``: the ensemble and the best single member, both by nested score, then

@@ -126,20 +126,18 @@ def _seconds(project: Project) -> dict[str, float]:
 def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
     """The command to repeat, with at most three additions that fit this run."""
     spec, dataset = project.settings.features, project.settings.dataset
-    hints = []
-    if dataset.source == "digits":
-        hints.append(("own images", "--Dataset-source folder --Dataset-path FOLDER --Dataset-name NAME"))
-    if facts["weights"].get("kind") == "random":
-        hints.append(("trained weights", "--Features-weights imagenet"))
-    if spec.image_size < 224 and dataset.source == "folder":
-        hints.append(("more pixels", "--Features-image-size 224"))
-    if len(spec.taps) == 1 and spec.backbone.lower() in ("vgg16", "vgg19"):
-        hints.append(("another layer", "--Features-taps block4_pool,block5_pool"))
-    if spec.copies == 0 and dataset.source == "folder":
-        hints.append(("augmentation", "--Features-copies 5"))
-    width = max((len(name) for name, _ in hints[:3]), default=0)
-    additions = [f"  {name:<{width}}  {flags}" for name, flags in hints[:3]]
-    return ["luigi --module pipeline Submit, and one of", *additions] if additions else []
+    vgg = spec.backbone.lower() in ("vgg16", "vgg19")
+    additions = [
+        (dataset.source == "digits", "own images", "--Dataset-source folder --Dataset-path FOLDER --Dataset-name NAME"),
+        (facts["weights"].get("kind") == "random", "trained weights", "--Features-weights imagenet"),
+        (spec.image_size < 224 and dataset.source == "folder", "more pixels", "--Features-image-size 224"),
+        (len(spec.taps) == 1 and vgg, "another layer", "--Features-taps block4_pool,block5_pool"),
+        (spec.copies == 0 and dataset.source == "folder", "augmentation", "--Features-copies 5"),
+    ]
+    fitting = [(name, flags) for fits, name, flags in additions if fits][:3]
+    width = max((len(name) for name, _ in fitting), default=0)
+    lines = [f"  {name:<{width}}  {flags}" for name, flags in fitting]
+    return ["luigi --module pipeline Submit, and one of", *lines] if lines else []
 
 
 def _shown(path: str) -> str:

@@ -137,25 +137,26 @@ def _features_reason(project: Project, reader: Reader, copy: int) -> str:
     spec = project.settings.features
     weights, precision = project.weights_digest() or _UNRESOLVED, project.precision() or _UNRESOLVED
     now = row_settings(spec, backbone_settings(spec), weights, precision, copy)
-    stored = [tap.settings for tap in reader.taps.values()]
-    taps = [", ".join(sorted(names)) for names in ({str(each["tap"]) for each in stored}, set(map(str, spec.taps)))]
-    then, current = stored[0], next(iter(now.values()))
-    different = {name for name, value in current.items() if _plain(then.get(name)) != _plain(value)} - {"tap"}
-    parts = [f"taps {taps[0]} -> {taps[1]}"] if taps[0] != taps[1] else []
-    for name in [name for name in current if name in different - _FOLLOWING]:
-        value = spec.precision if name == "precision" and precision == _UNRESOLVED else current[name]
-        parts.append(f"{name} {_text(then.get(name))} -> {_text(value)}")
-    file_changed = False
+    stored, current = [tap.settings for tap in reader.taps.values()], next(iter(now.values()))
+    different = {name for name, value in current.items() if _plain(stored[0].get(name)) != _plain(value)} - {"tap"}
+    shown = [name for name in current if name in different - _FOLLOWING]
+    before: dict[str, Any] = {"taps": ", ".join(sorted({str(each["tap"]) for each in stored}))}
+    after: dict[str, Any] = {"taps": ", ".join(sorted({str(tap) for tap in spec.taps}))}
+    before |= {name: stored[0].get(name) for name in shown}
+    after |= {name: current[name] for name in shown}
+    if after.get("precision") == _UNRESOLVED:
+        after["precision"] = spec.precision
+    same_setting = False
     if "weights" in different and "backbone" not in different:
         recorded = reader.run.get("weights")  # the setting when the file was made; the file behind it may have changed
-        before = recorded.get("setting") if isinstance(recorded, dict) else None
-        file_changed = before in (None, spec.weights)
-        parts += [] if file_changed else [f"weights {before} -> {spec.weights}"]
-    reasons = [f"Features: {', '.join(parts)}"] if parts else []
-    reasons += ["weights file changed"] if file_changed else []
+        setting = recorded.get("setting") if isinstance(recorded, dict) else None
+        same_setting = setting in (None, spec.weights)
+        before["weights"], after["weights"] = spec.weights if same_setting else setting, spec.weights
+    reasons = [_changed("Features", before, after)]
+    reasons += ["weights file changed"] if same_setting else []
     if {"stage", "decoding"} & different:
         reasons.append("another version of featcache decodes or computes differently")
-    return "; ".join(reasons)
+    return "; ".join(filter(None, reasons))
 
 
 def _sibling(folder: Path, split: str, copy: int) -> Reader | None:

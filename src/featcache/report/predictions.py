@@ -1,6 +1,6 @@
 """The finished run that the report is about: its artifacts, and the ensemble's predictions for the rows of each split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -48,14 +48,8 @@ class EnsemblePredictions:
 class Run:
     """A finished run's project and artifacts, each read once.
 
-    Attributes:
-        project: whose run it is.
-        manifest: all rows.
-        built: the ensemble.
-        leaderboard: every member beside the ensemble.
-        predictions: split -> the ensemble's, ``train`` first; only splits that have any.
-        rows: split -> (n,) row of each prediction in the manifest, and so in the cache.
-        readers: split -> its plain cache.
+    `predictions` are the ensemble's, of the splits that have any, ``train`` first; `rows` are the rows of these in the
+    manifest, and so in the split's plain cache, which `readers` has.
     """
 
     project: Project
@@ -98,15 +92,18 @@ def _ensemble_predictions(project: Project, manifest: Manifest, built: Ensemble)
         whole=_uncalibrated(built.whole),
         folds={fold: _uncalibrated(chosen) for fold, chosen in built.folds.items()},
     )
-    members = {"train": out_of_fold(project, manifest).scored()}
-    for split, whole in split_predictions(project, manifest=manifest).items():
-        members[split] = whole.take(np.flatnonzero(whole.predicted()))
     found = {}
-    for split, known in members.items():
+    for split, known in _members_predictions(project, manifest):
         if len(known.ids):
             tables = [_combined(project, each, known) for each in (built, plain)]
             found[split] = EnsemblePredictions(split, known.ids, known.labels, *tables)
     return found
+
+
+def _members_predictions(project: Project, manifest: Manifest) -> Iterator[tuple[str, Predictions]]:
+    yield "train", out_of_fold(project, manifest).scored()
+    for split, whole in split_predictions(project, manifest=manifest).items():
+        yield split, whole.take(np.flatnonzero(whole.predicted()))
 
 
 def _combined(project: Project, built: Ensemble, known: Predictions) -> Float64s:

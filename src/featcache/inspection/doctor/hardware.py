@@ -49,17 +49,17 @@ def hardware_checks(
 
 def _run(command: Sequence[str], seconds: float) -> tuple[str, list[str], list[str]]:
     """How a child failed ("": it didn't), and the lines of its output and of its standard error."""
-    run: subprocess.CompletedProcess[bytes] | subprocess.TimeoutExpired
     try:
-        run = subprocess.run(  # noqa: S603 - this very interpreter
+        done = subprocess.run(  # noqa: S603 - this very interpreter
             [sys.executable, *command], capture_output=True, timeout=seconds, env=environment(), check=False
         )
-        failed = failure(run.returncode) if run.returncode else ""
     except subprocess.TimeoutExpired as error:
-        run, failed = error, f"took longer than {seconds:.0f} s"
-    texts = [(stream or b"").decode("utf-8", "replace") for stream in (run.stdout, run.stderr)]
-    output, errors = ([line for line in text.splitlines() if line.strip()] for text in texts)
-    return failed, output, errors
+        return f"took longer than {seconds:.0f} s", [], _lines(error.stderr)
+    return failure(done.returncode) if done.returncode else "", _lines(done.stdout), _lines(done.stderr)
+
+
+def _lines(stream: bytes | None) -> list[str]:
+    return [line for line in (stream or b"").decode("utf-8", "replace").splitlines() if line.strip()]
 
 
 def device_check(facts: dict[str, Any], complaints: Sequence[str], driver: Path = _NVIDIA_DRIVER) -> Check:
