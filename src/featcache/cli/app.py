@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from importlib import import_module
+from itertools import chain
 
 from featcache._version import __version__
 from featcache.cli.command import OK, PROBLEM, USAGE, Command, print_error
@@ -71,18 +72,22 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
+    width = max(len(name) for names in GROUPS.values() for name in names)
+    groups = [
+        "\n".join([f"{title}:", *(f"  {name:<{width}}  {_command(name).help}" for name in names)])
+        for title, names in GROUPS.items()
+    ]
     parser = argparse.ArgumentParser(
         prog="featcache",
         description="Inspect, check and maintain the results of `luigi --module pipeline Submit`.",
-        epilog=_help(),
+        epilog="\n\n".join(groups),
         formatter_class=_Formatter,
     )
     parser.add_argument("--version", action="version", version=f"featcache {__version__}")
     parser.set_defaults(parser=parser)  # for `featcache completion`
     commands = parser.add_subparsers(metavar="COMMAND", help="`featcache COMMAND --help` lists its arguments")
-    for names in GROUPS.values():
-        for name in names:
-            _command(name).register(commands, name)
+    for name in chain.from_iterable(GROUPS.values()):
+        _command(name).register(commands, name)
     return parser
 
 
@@ -92,15 +97,6 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     def _iter_indented_subactions(self, action: argparse.Action) -> Generator[argparse.Action, None, None]:
         del action
         yield from ()
-
-
-def _help() -> str:
-    """The commands group by group."""
-    width = max(len(name) for names in GROUPS.values() for name in names)
-    lines = []
-    for title, names in GROUPS.items():
-        lines += ["", f"{title}:", *(f"  {name:<{width}}  {_command(name).help}" for name in names)]
-    return "\n".join(lines[1:])
 
 
 def _command(name: str) -> Command:

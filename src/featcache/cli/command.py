@@ -30,12 +30,8 @@ Argument = Callable[[argparse.ArgumentParser], object]
 class Command:
     """One command of `featcache`.
 
-    Attributes:
-        run: takes the parsed arguments, returns the exit code; its docstring is the description in the command's help.
-        help: a few words, for the list of commands.
-        arguments: its own, in the order of the help.
-        project: whether it works on luigi.cfg's project, and so takes further settings.
-        error_code: the exit code of an error.
+    `run` takes the parsed arguments and returns the exit code; its docstring is the description in the command's help.
+    `project`: whether it works on luigi.cfg's project, and so takes further settings. `error_code` is that of an error.
     """
 
     run: Callable[[Arguments], int]

@@ -166,10 +166,7 @@ def _settings(reader: Reader) -> Mapping[str, Any]:
 
 def _largest_run(precision: str | None, readers: Sequence[Reader]) -> Mapping[str, Any]:
     """The record of the largest extraction in this precision on this machine; {} for none."""
-    runs = [
-        {**reader.run, "name": reader.name}
-        for reader in readers
-        if precision in (None, _settings(reader).get("precision"))
-    ]
-    here = [run for run in runs if run.get("images_per_second") and run.get("host") == platform.node()]
+    alike = [reader for reader in readers if precision in (None, _settings(reader).get("precision"))]
+    runs = [{**reader.run, "name": reader.name} for reader in alike if reader.run.get("images_per_second")]
+    here = [run for run in runs if run.get("host") == platform.node()]
     return max(here, key=lambda run: int(run["computed"]), default={})

@@ -1,6 +1,7 @@
 """`featcache du`: what the project's folder holds, and whether the current settings use it."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -23,10 +24,9 @@ TEMPORARY = ".tmp-"
 
 @dataclass(frozen=True)
 class Item:
-    """One thing in the folder that is kept or removed as a whole.
+    """One thing in the folder that is kept or removed as a whole: a file, or the folder of a bag, a convnet or a result.
 
     Attributes:
-        path: a file, or the folder of a bag, a convnet or a result.
         kind: ``cache``, ``partial``, ``bag``, ``convnet`` (a member's networks, finished or not), ``predictions``,
             ``ensemble``, ``submission``, ``report``, ``leftover`` or ``other``.
         size: bytes of all its files.
@@ -92,7 +92,7 @@ def _used_paths(project: Project, caches: Sequence[Artifact]) -> set[Path]:
 def usage_record(project: Project, now: float) -> dict[str, Any]:
     """Return `inventory` as JSON-able values, largest first, with the totals of each kind."""
     items = sorted(inventory(project), key=lambda item: -item.size)
-    kinds = {item.kind: 0 for item in items}
+    kinds = Counter[str]()
     for item in items:
         kinds[item.kind] += item.size
     return {

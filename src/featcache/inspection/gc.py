@@ -30,13 +30,11 @@ def removal_record(
         SourceError, SettingsError: what is used isn't known.
         StorageError: something can't be removed.
     """
-    if not is_folder(project.folder):
-        items = []
-    elif not remove:
-        items = _surplus(inventory(project), now, keep_bytes)
-    else:
+    if remove and is_folder(project.folder):
         with folder_lock(project.folder, "gc", notice):
             items = [item for item in _surplus(inventory(project), now, keep_bytes) if _removed(item)]
+    else:
+        items = _surplus(inventory(project), now, keep_bytes)
     found = [item_record(item, now) for item in items]
     return {"folder": str(project.folder), "removed": remove, "bytes": sum(i.size for i in items), "items": found}
 

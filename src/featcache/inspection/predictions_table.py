@@ -16,7 +16,7 @@ from featcache.training import Predictions, stored_rows_key, table_parts
 
 
 def export_predictions(record: Path, target: Path, form: str) -> Path:
-    """Write predictions as a table: a line for each row and member, with id, label, fold, member and each class.
+    """Write predictions as a table, and return its path: a line a row and member with id, label, fold, member and classes.
 
     Labels are class names, "" where unknown; folds are there for out-of-fold predictions; NaN is left empty in a CSV.
 
@@ -24,9 +24,6 @@ def export_predictions(record: Path, target: Path, form: str) -> Path:
         record: `predictions.json`, or the `bag.json` or `convnet.json` of members, in an artifacts folder.
         target: the file; it is replaced.
         form: ``csv`` or ``parquet``.
-
-    Returns:
-        `target`.
 
     Raises:
         CacheFormatError: predictions or the manifest are absent or damaged, or not of the same rows.

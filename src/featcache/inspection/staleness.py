@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +164,8 @@ def _sibling(folder: Path, split: str, copy: int) -> Reader | None:
     """The newest published cache of the same split and copy, made with other settings."""
     paths = [p for p in folder.glob(f"{split}-copy{copy}-*.h5") if not p.name.endswith(PARTIAL_SUFFIX)]
     for path in sorted(paths, key=modified, reverse=True):
-        try:
+        with suppress(CacheError):
             return open_cache(path)
-        except CacheError:
-            continue
     return None
 
 

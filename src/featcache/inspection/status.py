@@ -19,14 +19,10 @@ COLUMNS = ("stage", "state", "size", "age", "what would make it run")
 
 @dataclass(frozen=True)
 class Finding:
-    """One stage: its artifacts, whether all are complete, and why not.
+    """What one stage makes, whether each artifact has its current key, and if not why.
 
-    Attributes:
-        artifacts: what the stage makes.
-        complete: whether each has its current key.
-        reason: settings, files or rows that changed; "" where only something upstream did.
-        upstream: stages upstream whose results changed.
-        stored: whether the results are there, and only the copies that are shown are not theirs.
+    `reason` is "" where only results of stages `upstream` changed; `stored` means that the results are there, and only
+    the files that are shown are not theirs.
     """
 
     artifacts: Sequence[Artifact]

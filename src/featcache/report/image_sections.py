@@ -52,8 +52,8 @@ def pictures(run: Run) -> dict[str, Any]:
         card |= {"neighbours": described, "image": large.get(card["place"])}
     for group in groups:
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
-    parts = {"duplicates": duplicates, "pairs": pairs, "map": dots}
-    return {"tap": run.tap, "cards": kinds, "totals": totals, **parts}
+    shown = {"cards": kinds, "totals": totals, "duplicates": duplicates, "pairs": pairs, "map": dots}
+    return {"tap": run.tap, **shown}
 
 
 def _neighbours(run: Run, places: Sequence[RowRef]) -> dict[RowRef, list[tuple[int, float]]]:
