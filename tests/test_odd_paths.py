@@ -191,7 +191,7 @@ def test_files_that_settings_name(tmp_path, make):
             resolve_weights(spec, Silent())
     with pytest.raises(FeatcacheError, match=r"given.keras"):
         read_sample(path)
-    with pytest.raises(SettingsError, match=r"\[Dataset\] sample_submission: expected a file"):
+    with pytest.raises(SettingsError, match=r"\[Dataset\] sample_submission: .*, not a file"):
         open_project({"Dataset": {"sample_submission": str(path)}})
     if make is not folder:
         with pytest.raises(SettingsError, match=r"\[Paths\] artifacts: .* is .*: name a folder, existing or new"):
@@ -202,7 +202,7 @@ def test_files_that_settings_name(tmp_path, make):
 
 def test_a_sample_that_lies_with_the_images_is_never_silently_unused(tmp_path):
     os.mkfifo(tmp_path / "sample_submission.csv")
-    with pytest.raises(SettingsError, match=r"sample_submission.csv: a FIFO"):
+    with pytest.raises(SettingsError, match=r"sample_submission.csv is a FIFO"):
         open_project({"Dataset": {"source": "folder", "path": str(tmp_path), "name": "photos"}})
 
 

@@ -118,7 +118,7 @@ def test_schedules_are_phases_of_a_shape():
         ("Dataset", "name", "../up", "letters, digits"),
         ("Dataset", "name", "", "letters, digits"),
         ("Dataset", "groups", "drivers.csv", "FILE:COLUMN"),
-        ("Dataset", "sample_submission", "nowhere.csv", "which is not there"),
+        ("Dataset", "sample_submission", "nowhere.csv", "is not there"),
         ("Heads", "preset", "recipy", "did you mean recipe"),
         ("Heads", "dropout", "1", "0 <= dropout < 1"),
         ("Heads", "dropout", "some", "is not a number"),
