@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from featcache.core.progress import Silent
-from featcache.inspection.doctor import hardware, report, settings, software, storage
-from featcache.inspection.doctor.check import FAIL, PASS, WARN, Check
+from featcache.inspection.doctor import checks, hardware, report
+from featcache.inspection.doctor.checks import FAIL, PASS, WARN, Check
 from featcache.settings.specs import DatasetSpec, FeaturesSpec
 
 
@@ -35,17 +35,17 @@ FACTS = {"backend": "tensorflow", "capability": None, "gpus": []}
     ids=["SIGILL", "abort", "hang", "missing"],
 )
 def test_a_backend_that_crashes_or_hangs_is_a_fault_like_any_other(program, found):
-    checks = list(hardware.hardware_checks("auto", Silent(), python(program), seconds=5.0))
-    assert [(check.name, check.state) for check in checks][:2] == [("backend", FAIL), ("precision", PASS)]
-    assert found in checks[0].found
-    assert checks[0].fix
+    results = list(hardware.hardware_checks("auto", Silent(), python(program), seconds=5.0))
+    assert [(check.name, check.state) for check in results][:2] == [("backend", FAIL), ("precision", PASS)]
+    assert found in results[0].found
+    assert results[0].fix
 
 
 def test_auto_precision_goes_by_the_gpu_that_the_backend_sees():
     facts = json.dumps(FACTS | {"gpus": ["Tesla T4"], "capability": [7, 5]})
-    checks = {c.name: c for c in hardware.hardware_checks("auto", Silent(), python(f"print('{facts}')"))}
-    assert checks["device"] == Check("device", PASS, "Tesla T4; compute capability 7.5")
-    assert checks["precision"].found == "float32: GPU of compute capability 7.5, which lacks bfloat16 units"
+    results = {c.name: c for c in hardware.hardware_checks("auto", Silent(), python(f"print('{facts}')"))}
+    assert results["device"] == Check("device", PASS, "Tesla T4; compute capability 7.5")
+    assert results["precision"].found == "float32: GPU of compute capability 7.5, which lacks bfloat16 units"
 
 
 def test_a_gpu_that_is_not_used_is_a_warning_with_the_reason(tmp_path):
@@ -57,31 +57,31 @@ def test_a_gpu_that_is_not_used_is_a_warning_with_the_reason(tmp_path):
 
 
 def test_the_disk_is_tried_and_left_as_it_was(tmp_path):
-    check = storage.disk_check(tmp_path / "not/there/yet")
+    check = checks.disk_check(tmp_path / "not/there/yet")
     assert f"free in {tmp_path}" in check.found
     assert list(tmp_path.iterdir()) == []
 
 
 def test_low_disk_space_and_locks_that_do_not_work(tmp_path, monkeypatch):
     for free, state in ((10**12, PASS), (5 * 10**9, WARN), (10**6, FAIL)):
-        monkeypatch.setattr(storage.shutil, "disk_usage", lambda path, free=free: type("Usage", (), {"free": free}))
-        assert storage.disk_check(tmp_path).state == state
-    monkeypatch.setattr(storage, "try_lock", lambda *_: True)
-    check = storage.disk_check(tmp_path)
+        monkeypatch.setattr(checks.shutil, "disk_usage", lambda path, free=free: type("Usage", (), {"free": free}))
+        assert checks.disk_check(tmp_path).state == state
+    monkeypatch.setattr(checks, "try_lock", lambda *_: True)
+    check = checks.disk_check(tmp_path)
     assert (check.state, check.found) == (FAIL, f"file locks do not work in {tmp_path}")
 
 
 def test_a_folder_that_cannot_be_written_fails():
-    check = storage.disk_check(Path("/proc/artifacts"))
+    check = checks.disk_check(Path("/proc/artifacts"))
     assert check.state == FAIL
     assert check.found.startswith("/proc can't be written: ")
 
 
 def test_versions_are_held_to_their_ranges(monkeypatch):
-    assert next(check for check in software.software_checks() if check.name == "packages").state == PASS
+    assert checks.packages_check().state == PASS
     version = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "1.0" if name == "keras" else version(name))
-    packages = next(check for check in software.software_checks() if check.name == "packages")
+    packages = checks.packages_check()
     assert packages.state == FAIL
     assert packages.found.startswith("keras 1.0 is not ")
 
@@ -92,9 +92,9 @@ def test_a_missing_installation_is_a_warning(monkeypatch):
 
     monkeypatch.setattr(metadata, "metadata", unknown)
     monkeypatch.setattr(metadata, "requires", unknown)
-    checks = {check.name: check for check in software.software_checks()}
-    assert checks["packages"].state == WARN
-    assert "PYTHONPATH" in checks["packages"].found
+    check = checks.packages_check()
+    assert check.state == WARN
+    assert "PYTHONPATH" in check.found
 
 
 def test_the_luigi_of_another_installation_is_a_warning(tmp_path, monkeypatch):
@@ -102,7 +102,7 @@ def test_the_luigi_of_another_installation_is_a_warning(tmp_path, monkeypatch):
     luigi.write_text("#!/bin/sh\n")
     luigi.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    check = next(check for check in software.software_checks() if check.name == "python")
+    check = checks.python_check()
     assert (check.state, check.found.partition("; ")[2]) == (WARN, f"luigi is {luigi}, of another installation")
 
 
@@ -119,7 +119,7 @@ def test_a_mistake_in_luigi_cfg_is_a_fault_and_the_other_checks_run(tmp_path, mo
     assert "disk" in {check["name"] for check in record["checks"]}
     monkeypatch.setenv("LUIGI_CONFIG_PATH", "gone.cfg")
     (tmp_path / "luigi.cfg").unlink()
-    assert settings.configuration_check([])[0].state == FAIL
+    assert checks.configuration_check([])[0].state == FAIL
 
 
 @pytest.fixture
@@ -146,22 +146,22 @@ def test_weights_are_there_or_can_be_downloaded_or_the_fix_names_their_place(tmp
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     auto, imagenet = FeaturesSpec(), FeaturesSpec(weights="imagenet")
     monkeypatch.setenv("FEATCACHE_WEIGHTS_URL", f"http://{server}")
-    assert settings.weights_check(auto).state == PASS
+    assert checks.weights_check(auto).state == PASS
     monkeypatch.setenv("FEATCACHE_WEIGHTS_URL", f"http://{server}/no")
-    assert "answered 404" in settings.weights_check(auto).found
-    assert [settings.weights_check(spec).state for spec in (auto, imagenet)] == [WARN, FAIL]
-    assert f"into {tmp_path / 'models'}" in settings.weights_check(imagenet).fix
+    assert "answered 404" in checks.weights_check(auto).found
+    assert [checks.weights_check(spec).state for spec in (auto, imagenet)] == [WARN, FAIL]
+    assert f"into {tmp_path / 'models'}" in checks.weights_check(imagenet).fix
     file = tmp_path / "models/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
     file.parent.mkdir()
     file.write_bytes(b"half of it")
-    damaged = settings.weights_check(auto)
+    damaged = checks.weights_check(auto)
     assert (damaged.state, "is damaged" in damaged.found) == (FAIL, True)
-    assert settings.weights_check(FeaturesSpec(weights=str(file))).state == PASS
-    assert settings.weights_check(FeaturesSpec(weights=str(tmp_path / "gone.h5"))).state == FAIL
-    assert settings.weights_check(FeaturesSpec(weights="random")).state == WARN
+    assert checks.weights_check(FeaturesSpec(weights=str(file))).state == PASS
+    assert checks.weights_check(FeaturesSpec(weights=str(tmp_path / "gone.h5"))).state == FAIL
+    assert checks.weights_check(FeaturesSpec(weights="random")).state == WARN
 
 
 def test_the_images_folder_exists(tmp_path):
-    assert settings.images_check(DatasetSpec()).state == PASS
-    assert settings.images_check(DatasetSpec(source="folder", path=tmp_path)).state == PASS
-    assert settings.images_check(DatasetSpec(source="folder", path=tmp_path / "gone")).state == FAIL
+    assert checks.images_check(DatasetSpec()).state == PASS
+    assert checks.images_check(DatasetSpec(source="folder", path=tmp_path)).state == PASS
+    assert checks.images_check(DatasetSpec(source="folder", path=tmp_path / "gone")).state == FAIL

@@ -47,12 +47,11 @@ def test_rejected_rows_are_left_out(reader):
 def test_statistics_are_those_of_the_whole_array(reader):
     _, expected = usable(reader)
     found = feature_statistics(reader, "wide")
-    assert found.rows == len(expected)
-    np.testing.assert_allclose(found.mean, expected.mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(found.deviation, expected.std(axis=0), rtol=1e-6)
-    assert np.array_equal(found.minimum, expected.min(axis=0))
-    assert np.array_equal(found.maximum, expected.max(axis=0))
-    np.testing.assert_allclose(found.zeros, (expected == 0).mean(axis=0))
+    np.testing.assert_allclose(found["mean"], expected.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(found["deviation"], expected.std(axis=0), rtol=1e-6)
+    assert np.array_equal(found["min"], expected.min(axis=0))
+    assert np.array_equal(found["max"], expected.max(axis=0))
+    np.testing.assert_allclose(found["zeros"], (expected == 0).mean(axis=0))
 
 
 @pytest.mark.parametrize("count", [3, 48, 500])
@@ -100,9 +99,9 @@ def test_nearest_rows_are_those_of_a_brute_force_search(reader, metric, count):
     rows, expected = usable(reader)
     queries = np.random.default_rng(0).random((300, 48))  # more than are compared at once
     order, distances = brute_force(queries, expected, metric, count)
-    found = nearest_rows(reader, "wide", queries, count, metric)
-    assert np.array_equal(found.rows, rows[order])
-    np.testing.assert_allclose(found.distances, distances, rtol=1e-9)
+    found, far = nearest_rows(reader, "wide", queries, count, metric)
+    assert np.array_equal(found, rows[order])
+    np.testing.assert_allclose(far, distances, rtol=1e-9)
 
 
 def test_chunks_without_a_usable_row_hold_no_neighbour(tmp_path, monkeypatch):
@@ -110,8 +109,8 @@ def test_chunks_without_a_usable_row_hold_no_neighbour(tmp_path, monkeypatch):
     path = write_cache(tmp_path / "c.h5", make_rows(40), (WIDE,), block_rows=5, rejected=tuple(range(10, 40)))
     reader = featcache.open(path)
     for count in (2, 5, 10):
-        found = nearest_rows(reader, "wide", np.asarray(reader["wide"])[[3]], count)
-        assert (found.rows[0, 0], found.rows.shape) == (3, (1, count))
+        found, _ = nearest_rows(reader, "wide", np.asarray(reader["wide"])[[3]], count)
+        assert (found[0, 0], found.shape) == (3, (1, count))
 
 
 def test_a_row_does_not_find_itself(reader):
@@ -119,10 +118,10 @@ def test_a_row_does_not_find_itself(reader):
     own = rows[[0, 5, 114]]
     queries = np.asarray(reader["wide"])[own]
     order, distances = brute_force(expected[[0, 5, 114]], expected, "cosine", 200, [0, 5, 114])
-    found = nearest_rows(reader, "wide", queries, 200, own=own)
-    assert found.rows.shape == (3, len(rows) - 1)
-    assert np.array_equal(found.rows, rows[order[:, :-1]])
-    np.testing.assert_allclose(found.distances, distances[:, :-1], rtol=1e-9)
+    found, far = nearest_rows(reader, "wide", queries, 200, own=own)
+    assert found.shape == (3, len(rows) - 1)
+    assert np.array_equal(found, rows[order[:, :-1]])
+    np.testing.assert_allclose(far, distances[:, :-1], rtol=1e-9)
 
 
 def test_equally_near_rows_come_in_the_order_of_the_file(tmp_path, monkeypatch):
@@ -133,9 +132,9 @@ def test_equally_near_rows_come_in_the_order_of_the_file(tmp_path, monkeypatch):
     with CacheWriter(path, make_header(rows, taps)) as writer:
         writer.write(np.arange(20), features, np.ones(20, np.uint8))
         writer.publish({})
-    found = nearest_rows(featcache.open(path), "wide", np.array([[1.0, 2.0], [0.0, 0.0]]), 20)
-    assert found.rows.tolist() == [list(range(20))] * 2
-    np.testing.assert_allclose(found.distances, [[0] * 20, [1] * 20], atol=1e-12)
+    found, far = nearest_rows(featcache.open(path), "wide", np.array([[1.0, 2.0], [0.0, 0.0]]), 20)
+    assert found.tolist() == [list(range(20))] * 2
+    np.testing.assert_allclose(far, [[0] * 20, [1] * 20], atol=1e-12)
 
 
 def test_mistakes_are_reported(reader, tmp_path):

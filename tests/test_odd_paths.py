@@ -16,6 +16,7 @@ import odd_trees
 import pytest
 from command import environment
 from images import encoded, greys, make_folder, make_idx, picture, table
+from listings import build_manifest
 
 from featcache.cache.file_lock import is_held
 from featcache.cli import main
@@ -24,7 +25,6 @@ from featcache.core.disk import replacing, storage_errors
 from featcache.core.json_records import read_json
 from featcache.core.progress import Silent
 from featcache.dataset import listing
-from featcache.dataset.listing import build_manifest
 from featcache.dataset.sources.source import open_source
 from featcache.ensemble.ensemble import Ensemble
 from featcache.ensemble.sample_submission import read_sample
@@ -400,12 +400,12 @@ FORBIDDEN = """
 import sys
 from pathlib import Path
 from featcache.cli import main
-from featcache.dataset.listing import build_manifest
+from featcache.dataset.listing import list_images
 from featcache.settings.specs import DatasetSpec
 from featcache.errors import FeatcacheError
 root = Path(sys.argv[1])
 try:
-    manifest = build_manifest(DatasetSpec("x", "folder", root), Path(sys.argv[2]))
+    manifest = list_images(DatasetSpec("x", "folder", root), Path(sys.argv[2]))
     for split, rows in manifest.splits.items():
         for row, reason in zip(rows.ids, rows.reasons):
             print(split, row, reason)

@@ -147,5 +147,5 @@ def test_both_need_what_they_need_and_say_so_before_the_work(tmp_path, capsys):
     assert not project.succeeded
     said = capsys.readouterr()
     text = said.out + said.err
-    assert "[Heads] per_group: expected training rows with groups; got none: set [Dataset] groups" in text
-    assert "[Heads] pseudo_weight: expected test images to label; got none" in text
+    assert "[Heads] per_group: the training rows have no groups: set [Dataset] groups" in text
+    assert "[Heads] pseudo_weight: there are no test images to label" in text

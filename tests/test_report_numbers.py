@@ -7,12 +7,19 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 from featcache.core.rows import Rows
-from featcache.report.class_metrics import BINS, collapse, reliability, top_confusions
-from featcache.report.content import class_table
-from featcache.report.duplicates import exact_duplicates, near_pairs
+from featcache.report.class_metrics import BINS, class_table, collapse, reliability, top_confusions
 from featcache.report.feature_map import MAP_ROWS, Projected, feature_map, near_duplicates, sampled
-from featcache.report.gallery import ERRORS, UNSURE, WRONG, gallery
-from featcache.report.label_errors import entropy, label_errors, least_sure, most_wrong
+from featcache.report.gallery import (
+    ERRORS,
+    UNSURE,
+    WRONG,
+    entropy,
+    gallery,
+    label_errors,
+    least_sure,
+    most_wrong,
+)
+from featcache.report.image_sections import exact_duplicates
 from featcache.report.predictions import EnsemblePredictions
 from featcache.report.provenance import settings_text
 from featcache.report.thumbnails import thumbnails
@@ -55,24 +62,29 @@ def test_of_many_classes_the_most_confused_are_shown_and_no_row_is_lost():
     predicted = labels.copy()
     predicted[labels == 17] = 90
     predicted[np.flatnonzero(labels == 3)[:4]] = 5
-    small = collapse(confusion_matrix(labels, predicted), 4)
-    assert small.classes == [3, 5, 17, 90]
-    assert small.others == 116
-    assert small.counts.tolist() == [
+    classes, counts = collapse(confusion_matrix(labels, predicted), 4)
+    assert classes == [3, 5, 17, 90]
+    assert counts.tolist() == [
         [6, 4, 0, 0, 0], [0, 10, 0, 0, 0], [0, 0, 0, 10, 0], [0, 0, 0, 10, 0], [0, 0, 0, 0, 1160],
     ]  # fmt: skip
-    assert collapse(np.eye(4, dtype=np.int64), 4).others == 0
+    classes, counts = collapse(np.eye(4, dtype=np.int64), 4)
+    assert (classes, counts.tolist()) == ([0, 1, 2, 3], np.eye(4).tolist())
+    probabilities = np.eye(120)[predicted]
+    rows = EnsemblePredictions("train", list(map(str, range(1200))), labels, probabilities, probabilities)
+    matrix = class_table(rows, tuple(f"c{i}" for i in range(120)))["matrix"]
+    assert (matrix["others"], matrix["names"][-1], len(matrix["names"])) == (100, "100 others", 21)
 
 
 def test_reliability_by_the_probability_of_the_predicted_class():
     probabilities = np.array([[0.95, 0.05], [0.05, 0.95], [0.65, 0.35], [0.0, 1.0]])
     found = reliability(probabilities, np.array([0, 0, 0, 1]))
-    assert found.rows.tolist() == [0] * 6 + [1, 0, 0, 3]
-    assert found.confidence[9] == pytest.approx(2.9 / 3)
-    assert found.accuracy[9] == pytest.approx(2 / 3)
-    assert np.isnan(found.accuracy[0])
-    assert found.error == pytest.approx((abs(2.9 - 2) + abs(0.65 - 1)) / 4)
-    assert len(found.rows) == BINS
+    bins = found["bins"]
+    assert [each["rows"] for each in bins] == [0] * 6 + [1, 0, 0, 3]
+    assert bins[9]["confidence"] == pytest.approx(2.9 / 3)
+    assert bins[9]["accuracy"] == pytest.approx(2 / 3)
+    assert bins[0]["accuracy"] is None
+    assert found["error"] == pytest.approx((abs(2.9 - 2) + abs(0.65 - 1)) / 4)
+    assert (len(bins), bins[0]["low"], bins[9]["low"], bins[9]["high"]) == (BINS, 0, 90, 100)
 
 
 def noisy(rows=400, classes=4, wrong=8, seed=0):
@@ -89,19 +101,18 @@ def noisy(rows=400, classes=4, wrong=8, seed=0):
 
 def test_planted_label_errors_come_first_with_the_class_that_they_are_of():
     probabilities, labels, planted, true = noisy()
-    found = label_errors(probabilities, labels)
-    assert set(found.rows[: len(planted)].tolist()) == set(planted.tolist())
-    first = found.rows[:5]
-    assert found.suggested[:5].tolist() == true[first].tolist()
-    assert np.all(np.diff(found.margins) <= 0)
+    rows, suggested = label_errors(probabilities, labels)
+    assert set(rows[: len(planted)].tolist()) == set(planted.tolist())
+    assert suggested[:5].tolist() == true[rows[:5]].tolist()
+    assert np.all(np.diff(probabilities[rows, suggested] - probabilities[rows, labels[rows]]) <= 0)
 
 
 def test_right_labels_are_not_suspected_and_a_class_without_rows_is_never_suggested():
     probabilities, _, _, true = noisy(wrong=0)
     wide = np.hstack([probabilities * 0.5, np.full((len(true), 1), 0.5)])
-    assert 4 not in label_errors(wide, true).suggested
+    assert 4 not in label_errors(wide, true)[1]
     sharp = np.full((6, 3), 0.05) + 0.85 * np.eye(3)[LABELS]
-    assert not len(label_errors(sharp, LABELS).rows)
+    assert not len(label_errors(sharp, LABELS)[0])
 
 
 def test_most_wrong_and_least_sure():
@@ -121,38 +132,35 @@ def test_a_gallery_names_rows_of_the_manifest_and_counts_all():
     )
     unlabelled = EnsemblePredictions("test", ["t"], np.array([-1], np.int32), *[np.array([[0.5, 0.5]])] * 2)
     rows = {"train": np.array([10, 11, 12, 13]), "test": np.array([7])}
-    found = gallery({"train": labelled, "test": unlabelled}, rows, ("a", "b"))
-    assert [card["place"] for card in found.cards[WRONG]] == [("train", 11)]
-    assert found.totals == {WRONG: 1, ERRORS: 1}
-    (suspected,) = found.cards[ERRORS]
+    cards, totals = gallery({"train": labelled, "test": unlabelled}, rows, ("a", "b"))
+    assert [card["place"] for card in cards[WRONG]] == [("train", 11)]
+    assert totals == {WRONG: 1, ERRORS: 1}
+    (suspected,) = cards[ERRORS]
     assert [suspected[name] for name in ("id", "label", "predicted", "label_probability")] == ["r1", "b", "a", 0.2]
-    assert ("test", 7) in [card["place"] for card in found.cards[UNSURE]]
-    assert found.places()[0] == ("train", 11)
+    assert ("test", 7) in [card["place"] for card in cards[UNSURE]]
+    assert next(iter(cards)) == WRONG
 
 
 def test_exact_duplicates_record_whether_labels_differ_and_splits_are_crossed():
     digests = {"train": np.array([b"a", b"b", b"a", b"", b"", b"c", b"c"]), "test": np.array([b"b"])}
     labels = {"train": np.array([0, 1, 1, 0, 1, 2, 2]), "test": np.array([-1])}
     found = exact_duplicates(digests, labels)
-    assert [(each.rows, each.labels, each.across) for each in found] == [
-        ((("train", 0), ("train", 2)), True, False),
-        ((("train", 1), ("test", 0)), False, True),
-        ((("train", 5), ("train", 6)), False, False),
+    assert [(each["places"], each["labels"], each["across"]) for each in found] == [
+        ([("train", 0), ("train", 2)], True, False),
+        ([("train", 1), ("test", 0)], False, True),
+        ([("train", 5), ("train", 6)], False, False),
     ]
     assert exact_duplicates({"train": np.array([b"a", b"b"])}, {"train": np.array([0, 1])}) == []
 
 
 def test_near_pairs_are_named_once_closest_first_beside_the_median_distance():
     points = np.array([[0.0, 0], [10, 0], [10.001, 0], [0, 7], [30, 30]])
-    pairs, usual = near_pairs(points, 2)
-    assert [(i, j) for i, j, _ in pairs] == [(1, 2), (0, 3)]
-    assert pairs[0][2] == pytest.approx(0.001)
-    assert usual == pytest.approx(7)
     space = Projected(np.array([2, 3, 5, 7, 11]), points.astype(np.float32), np.ones(2))
-    found, among = near_duplicates(space, 1)
+    found, among = near_duplicates(space)
     assert among == 5
-    assert found[0][:2] == (3, 5)
-    assert found[0][2] == pytest.approx(0.001 / 7, rel=0.01)
+    assert [(i, j) for i, j, _ in found] == [(3, 5), (2, 7), (5, 11)]
+    assert found[0][2] == pytest.approx(0.001 / 7, rel=0.01), "7 is the median distance"
+    assert found[1][2] == pytest.approx(1)
 
 
 def test_a_map_holds_what_is_wanted_is_bounded_and_comes_out_the_same():
@@ -160,13 +168,13 @@ def test_a_map_holds_what_is_wanted_is_bounded_and_comes_out_the_same():
     centres = random.normal(0, 20, (3, 8))
     kinds = random.integers(0, 3, 60)
     space = Projected(np.arange(60), (centres[kinds] + random.normal(0, 1, (60, 8))).astype(np.float32), np.ones(8))
-    found, again = (feature_map(space, np.array([59])) for _ in range(2))
-    np.testing.assert_array_equal(found.neighbours, again.neighbours)
-    assert found.places.tolist() == list(range(60))
-    assert found.neighbours.min() == 0
-    assert found.neighbours.max() == 1
-    means = np.array([found.neighbours[kinds == kind].mean(axis=0) for kind in range(3)])
-    nearest = np.linalg.norm(found.neighbours[:, None] - means, axis=2).argmin(axis=1)
+    (places, neighbours, _), (_, again, _) = (feature_map(space, np.array([59])) for _ in range(2))
+    np.testing.assert_array_equal(neighbours, again)
+    assert places.tolist() == list(range(60))
+    assert neighbours.min() == 0
+    assert neighbours.max() == 1
+    means = np.array([neighbours[kinds == kind].mean(axis=0) for kind in range(3)])
+    nearest = np.linalg.norm(neighbours[:, None] - means, axis=2).argmin(axis=1)
     assert (nearest == kinds).all(), "clusters stay together"
 
 

@@ -8,7 +8,8 @@ import pytest
 from report_data import HOSTILE, PLANTED
 
 from featcache.core.progress import Silent
-from featcache.report.content import class_table, report_content
+from featcache.report.class_metrics import class_table
+from featcache.report.content import report_content
 from featcache.report.predictions import EnsemblePredictions
 from featcache.report.render import render_page
 from pipeline.config import current_project

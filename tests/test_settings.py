@@ -6,10 +6,10 @@ import pytest
 
 from featcache.errors import SettingsError
 from featcache.project import open_project
-from featcache.settings.cluster_spec import ClusterSpec
 from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.schedules import Phase
 from featcache.settings.specs import (
+    ClusterSpec,
     ConvNetSpec,
     DatasetSpec,
     EnsembleSpec,

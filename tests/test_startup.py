@@ -19,8 +19,8 @@ from featcache.core.progress import Silent
 from featcache.errors import SettingsError, WeightsError, WeightsUnavailableError
 from featcache.features import weights
 from featcache.features.weights import imagenet_file, known_digest, resolve_weights
-from featcache.inspection.doctor import hardware, settings
-from featcache.inspection.doctor.check import FAIL, PASS, WARN
+from featcache.inspection.doctor import checks, hardware
+from featcache.inspection.doctor.checks import FAIL, PASS, WARN
 from featcache.settings.architectures import find_architecture
 from featcache.settings.specs import FeaturesSpec
 
@@ -204,16 +204,16 @@ def test_auto_goes_on_in_any_home_and_imagenet_ends_in_one_line(home, monkeypatc
     with pytest.raises(WeightsUnavailableError) as caught:
         resolve_weights(FeaturesSpec(weights="imagenet"), Silent())
     assert "\n" not in str(caught.value)
-    states = [settings.weights_check(FeaturesSpec(weights=setting)).state for setting in ("auto", "imagenet")]
+    states = [checks.weights_check(FeaturesSpec(weights=setting)).state for setting in ("auto", "imagenet")]
     assert states == [WARN, FAIL]
 
 
 @pytest.mark.parametrize("kind", ["a file", ".keras a file", "models a FIFO", "KERAS_HOME no folder"])
 def test_doctor_does_not_promise_a_download_that_can_not_be_kept(home, monkeypatch, kind):
-    monkeypatch.setattr(settings, "check_reachable", lambda url, limits: None)
-    assert settings.weights_check(FeaturesSpec()).state == PASS
+    monkeypatch.setattr(checks, "check_reachable", lambda url, limits: None)
+    assert checks.weights_check(FeaturesSpec()).state == PASS
     HOMES[kind](home, monkeypatch)
-    told = settings.weights_check(FeaturesSpec())
+    told = checks.weights_check(FeaturesSpec())
     assert (told.state, "can't be written" in told.found, "KERAS_HOME" in told.fix) == (WARN, True, True)
 
 
@@ -286,14 +286,14 @@ def test_a_users_file_that_is_none_is_one_line_and_no_wait(tmp_path, monkeypatch
         resolve_weights(spec, Silent())
     assert str(caught.value).startswith(f"[Features] {key}: ")
     assert "\n" not in str(caught.value)
-    assert settings.weights_check(spec).state == FAIL
+    assert checks.weights_check(spec).state == FAIL
 
 
 def test_a_home_that_nobody_has_is_named(tmp_path):
     for spec in (FeaturesSpec(weights="~no-such-user/w.h5"), FeaturesSpec(backbone="~no-such-user/net.keras")):
         with pytest.raises(SettingsError, match="'~no-such-user' has no home folder"):
             resolve_weights(spec, Silent())
-        assert settings.weights_check(spec).state == FAIL
+        assert checks.weights_check(spec).state == FAIL
 
 
 def test_a_file_of_weights_is_digested_as_it_was(tmp_path):

@@ -1,15 +1,16 @@
 """`featcache ...`: a shell over the library. It parses, calls, prints; it starts without TensorFlow."""
 
 import argparse
+import logging
 import sys
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from importlib import import_module
+from itertools import chain
 
 from featcache._version import __version__
-from featcache.cli import output
-from featcache.cli.command import OK, PROBLEM, USAGE, Command
+from featcache.cli.command import OK, PROBLEM, USAGE, Command, print_error
 from featcache.core import console, streams
 from featcache.errors import FeatcacheError, StorageError
 
@@ -32,19 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 ok, 1 a problem (with one line on standard error), 2 a wrong command line, 130 Ctrl-C; docs/cli.md lists the
         other meanings that single commands give these.
     """
-    code = OK
     with streams.guarded():
         try:
-            code = _run(argv)
+            return _run(argv)
         except BrokenPipeError:  # `featcache ls | head` has read enough
-            pass
+            return OK
         except StorageError as error:
-            output.print_error(str(error))
-            code = PROBLEM
+            print_error(str(error))
+            return PROBLEM
         except KeyboardInterrupt:
             console.say("featcache: interrupted", error=True)
-            code = _INTERRUPTED
-    return code
+            return _INTERRUPTED
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -58,7 +57,7 @@ def _run(argv: Sequence[str] | None) -> int:
         parser.print_help(sys.stderr)
         return USAGE
     if arguments.verbose:
-        output.log_to_screen()
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
     try:
         code = int(arguments.command(arguments))
         with suppress(BrokenPipeError):
@@ -66,25 +65,29 @@ def _run(argv: Sequence[str] | None) -> int:
     except FeatcacheError as error:
         if arguments.verbose:
             traceback.print_exc()
-        output.print_error(str(error))
+        print_error(str(error))
         return int(arguments.error_code)
     return code
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
+    width = max(len(name) for names in GROUPS.values() for name in names)
+    groups = [
+        "\n".join([f"{title}:", *(f"  {name:<{width}}  {_command(name).help}" for name in names)])
+        for title, names in GROUPS.items()
+    ]
     parser = argparse.ArgumentParser(
         prog="featcache",
         description="Inspect, check and maintain the results of `luigi --module pipeline Submit`.",
-        epilog=_help(),
+        epilog="\n\n".join(groups),
         formatter_class=_Formatter,
     )
     parser.add_argument("--version", action="version", version=f"featcache {__version__}")
     parser.set_defaults(parser=parser)  # for `featcache completion`
     commands = parser.add_subparsers(metavar="COMMAND", help="`featcache COMMAND --help` lists its arguments")
-    for names in GROUPS.values():
-        for name in names:
-            _command(name).register(commands)
+    for name in chain.from_iterable(GROUPS.values()):
+        _command(name).register(commands, name)
     return parser
 
 
@@ -96,15 +99,6 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         yield from ()
 
 
-def _help() -> str:
-    """The commands group by group."""
-    width = max(len(name) for names in GROUPS.values() for name in names)
-    lines = []
-    for title, names in GROUPS.items():
-        lines += ["", f"{title}:", *(f"  {name:<{width}}  {_command(name).help}" for name in names)]
-    return "\n".join(lines[1:])
-
-
 def _command(name: str) -> Command:
-    command: Command = import_module(f"featcache.cli.{name.replace('-', '_')}").COMMAND
+    command: Command = import_module(f"featcache.cli.{name.replace('-', '_')}").run
     return command

@@ -1,17 +1,22 @@
 """`featcache export`: a cache as plain files, predictions as one table."""
 
-import argparse
 from pathlib import Path
 
-from featcache.cli.command import Command, argument
-from featcache.cli.output import print_result
+from featcache.cli.command import Arguments, argument, command, print_result
 from featcache.core.formatting import printable
 from featcache.errors import SettingsError
 
 _TABLES = ("csv", "parquet")
 
 
-def _export(arguments: argparse.Namespace) -> int:
+@command(
+    "a cache as plain NumPy files, predictions as a table",
+    argument("file", type=Path, metavar="FILE", help="a finished feature cache, or predictions.json, bag.json"),
+    argument("--to", choices=("npy", *_TABLES), help="the form; default: npy for a cache, csv for predictions"),
+    argument("target", type=Path, metavar="TARGET", help="the new folder, or the table's file"),
+)
+def run(arguments: Arguments) -> int:
+    """Write a cache as .npy files and rows.csv, or predictions as a table with ids."""
     is_predictions = arguments.file.suffix == ".json"
     form = arguments.to or ("csv" if is_predictions else "npy")
     if is_predictions != (form in _TABLES):
@@ -28,16 +33,3 @@ def _export(arguments: argparse.Namespace) -> int:
         paths = export_npy(arguments.file, arguments.target)
     record = {"files": [str(path) for path in paths]}
     return print_result(arguments, record, lambda record: list(map(printable, record["files"])))
-
-
-COMMAND = Command(
-    "export",
-    "a cache as plain NumPy files, predictions as a table",
-    "Write a cache as .npy files and rows.csv, or predictions as a table with ids.",
-    _export,
-    [
-        argument("file", type=Path, metavar="FILE", help="a finished feature cache, or predictions.json, bag.json"),
-        argument("--to", choices=("npy", *_TABLES), help="the form; default: npy for a cache, csv for predictions"),
-        argument("target", type=Path, metavar="TARGET", help="the new folder, or the table's file"),
-    ],
-)

@@ -4,23 +4,9 @@ import argparse
 import re
 import time
 
-from featcache.cli.command import Command, argument, project_of
-from featcache.cli.output import print_result, progress
+from featcache.cli.command import Arguments, argument, command, print_result, progress, project_of
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-
-
-def _gc(arguments: argparse.Namespace) -> int:
-    from featcache.inspection import removal_lines, removal_record
-
-    record = removal_record(
-        project_of(arguments),
-        time.time(),
-        progress(arguments).notice,
-        remove=arguments.yes,
-        keep_bytes=arguments.keep_bytes,
-    )
-    return print_result(arguments, record, removal_lines)
 
 
 def _bytes(text: str) -> int:
@@ -30,20 +16,22 @@ def _bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-COMMAND = Command(
-    "gc",
+@command(
     "remove what the current settings don't use",
-    "List what the current settings don't use, oldest first; with --yes, remove it.",
-    _gc,
-    [
-        argument("--yes", action="store_true", help="really remove; without it nothing is changed"),
-        argument(
-            "--keep-bytes",
-            type=_bytes,
-            default=0,
-            metavar="N",
-            help="keep the newest of it up to this size, e.g. 5000000 or 20GB; default: 0",
-        ),
-    ],
+    argument("--yes", action="store_true", help="really remove; without it nothing is changed"),
+    argument(
+        "--keep-bytes",
+        type=_bytes,
+        default=0,
+        metavar="N",
+        help="keep the newest of it up to this size, e.g. 5000000 or 20GB; default: 0",
+    ),
     project=True,
 )
+def run(arguments: Arguments) -> int:
+    """List what the current settings don't use, oldest first; with --yes, remove it."""
+    from featcache.inspection import removal_lines, removal_record
+
+    project, notice = project_of(arguments), progress(arguments).notice
+    record = removal_record(project, time.time(), notice, remove=arguments.yes, keep_bytes=arguments.keep_bytes)
+    return print_result(arguments, record, removal_lines)

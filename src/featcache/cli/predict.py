@@ -1,20 +1,35 @@
 """`featcache predict`: the class of each image, by the trained ensemble."""
 
-import argparse
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from featcache.cli.command import OK, PROBLEM, Command, argument, project_of
-from featcache.cli.output import print_error, print_json_array, progress
+from featcache.cli.command import (
+    OK,
+    PROBLEM,
+    Arguments,
+    argument,
+    command,
+    print_error,
+    print_json_array,
+    progress,
+    project_of,
+)
 from featcache.core import console
 
 if TYPE_CHECKING:
     from featcache.inference import Prediction
 
 
-def _predict(arguments: argparse.Namespace) -> int:
+@command(
+    "classify images by the trained ensemble",
+    argument("images", type=Path, nargs="+", metavar="IMAGE_OR_FOLDER", help="an image file, or a folder of some"),
+    argument("--csv", type=Path, metavar="FILE", help="write every class's probability to FILE, a CSV"),
+    project=True,
+)
+def run(arguments: Arguments) -> int:
+    """Show the class of each image, by the trained ensemble; starts TensorFlow."""
     from featcache.inference import (
         Predictor,
         count_images,
@@ -51,16 +66,3 @@ def _predict(arguments: argparse.Namespace) -> int:
         if not isinstance(error, BrokenPipeError):
             raise
     return PROBLEM if rejected else OK
-
-
-COMMAND = Command(
-    "predict",
-    "classify images by the trained ensemble",
-    "Show the class of each image, by the trained ensemble; starts TensorFlow.",
-    _predict,
-    [
-        argument("images", type=Path, nargs="+", metavar="IMAGE_OR_FOLDER", help="an image file, or a folder of some"),
-        argument("--csv", type=Path, metavar="FILE", help="write every class's probability to FILE, a CSV"),
-    ],
-    project=True,
-)

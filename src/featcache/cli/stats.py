@@ -1,23 +1,12 @@
 """`featcache stats`: how the features of a cache are distributed."""
 
-import argparse
-
-from featcache.cli.command import FILE_AND_TAP, Command, use_workers
-from featcache.cli.output import print_result
+from featcache.cli.command import FILE_AND_TAP, Arguments, command, print_result, use_workers
 
 
-def _stats(arguments: argparse.Namespace) -> int:
+@command("statistics of a cache's features", *FILE_AND_TAP, project=True)
+def run(arguments: Arguments) -> int:
+    """Show how the features of a cache are distributed: means, deviations, shares of zeros."""
     from featcache.inspection import stats_lines, stats_record
 
     use_workers(arguments)
     return print_result(arguments, stats_record(arguments.file, arguments.tap), stats_lines)
-
-
-COMMAND = Command(
-    "stats",
-    "statistics of a cache's features",
-    "Show how the features of a cache are distributed: means, deviations, shares of zeros.",
-    _stats,
-    FILE_AND_TAP,
-    project=True,
-)

@@ -1,9 +1,8 @@
 from .cache_info import (
-    LISTING_COLUMNS as LISTING_COLUMNS,
     cache_lines as cache_lines,
     cache_record as cache_record,
     listing as listing,
-    listing_cells as listing_cells,
+    listing_lines as listing_lines,
 )
 from .cost_estimate import plan_lines as plan_lines, plan_record as plan_record
 from .disk_usage import usage_lines as usage_lines, usage_record as usage_record

@@ -14,6 +14,8 @@ from featcache.core.formatting import Lines, Table, age_text, printable, size_te
 from featcache.errors import CacheError
 
 FIRST_ROWS = 5
+LISTING_COLUMNS = ("split", "copy", "taps", "shape", "rows", "rejected", "size", "age", "key", "state", "file")
+_NAMES = 8
 
 
 def cache_record(path: Path, *, stats: bool = False) -> dict[str, Any]:
@@ -60,28 +62,23 @@ def cache_lines(record: Mapping[str, Any]) -> Lines:
     state = "complete" if record["complete"] else "unfinished"
     counts = ", ".join(f"{count:,} {text}" for text, count in record["status"].items() if count)
     names = record["class_names"]
-    facts = [
-        ("  key", record["key"]),
-        ("  rows", f"{record['rows']:,}" + (f" ({counts})" if counts else "")),
-        ("  classes", f"{len(names):,}" + (f": {_shortened(names)}" if names else "")),
-    ]
+    shown = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "")
+    facts = {
+        "key": record["key"],
+        "rows": f"{record['rows']:,}" + (f" ({counts})" if counts else ""),
+        "classes": f"{len(names):,}" + (f": {shown}" if names else ""),
+    }
     about = f"{record['name']}: {record['split']}, copy {record['copy']}, {state}, {size_text(record['bytes'])}"
-    parts: list[str | Table] = [printable(record["path"]), printable(f"  {about}"), Table(facts)]
+    parts: list[str | Table] = [printable(record["path"]), printable(f"  {about}"), _facts(facts)]
     for name, tap in record["taps"].items():
         shape = " x ".join(f"{length:,}" for length in tap["shape"])
-        parts += ["", printable(f"tap {name}")]
-        parts.append(
-            Table(
-                [
-                    ("  shape", f"{shape} {tap['dtype']}, {size_text(tap['bytes'])}"),
-                    *([("  statistics", _statistics_text(tap["statistics"]))] if "statistics" in tap else []),
-                    *((f"  {key}", _value_text(value)) for key, value in tap["settings"].items()),
-                ]
-            )
-        )
+        facts = {"shape": f"{shape} {tap['dtype']}, {size_text(tap['bytes'])}"}
+        if "statistics" in tap:
+            facts["statistics"] = _statistics_text(tap["statistics"])
+        parts += ["", printable(f"tap {name}"), _facts(facts | tap["settings"])]
     for title in ("settings", "run"):
         if record[title]:
-            parts += ["", title, Table([(f"  {key}", _value_text(value)) for key, value in record[title].items()])]
+            parts += ["", title, _facts(record[title])]
     if record["first_rows"]:
         rows = [[f"  {row['id']}", row["class"], row["group"], row["status"]] for row in record["first_rows"]]
         parts += ["", "first rows", Table(rows, ("  id", "class", "group", "status"))]
@@ -89,11 +86,7 @@ def cache_lines(record: Mapping[str, Any]) -> Lines:
 
 
 def listing(folders: Sequence[Path], now: float) -> list[dict[str, Any]]:
-    """Return one record a cache file found in or below the folders; "error" is why one can't be read.
-
-    Args:
-        folders: folders, or single files.
-        now: seconds since the epoch, for ages.
+    """Return one record a cache file found in or below the folders (or files); "error" is why one can't be read.
 
     Raises:
         CacheError: a folder isn't there.
@@ -101,15 +94,18 @@ def listing(folders: Sequence[Path], now: float) -> list[dict[str, Any]]:
     return [_listed(path, now) for folder in folders for path in _cache_files(folder)]
 
 
-LISTING_COLUMNS = ("split", "copy", "taps", "shape", "rows", "rejected", "size", "age", "key", "state", "file")
+def listing_lines(records: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> Lines:
+    """Return the `listing` of folders as a table, or a line where there is nothing."""
+    if records:
+        return [Table([_listing_cells(record) for record in records], LISTING_COLUMNS, paths=True)]
+    places = ", ".join(map(str, folders))
+    return [printable(f"no feature caches in {places}; `luigi --module pipeline Submit` makes some")]
 
 
-def listing_cells(record: Mapping[str, Any]) -> list[str]:
-    """Return a `listing` record as the texts of `LISTING_COLUMNS`."""
-    size, age = size_text(record["bytes"]), age_text(record["age_seconds"])
+def _listing_cells(record: Mapping[str, Any]) -> list[str]:
+    size, age, path = size_text(record["bytes"]), age_text(record["age_seconds"]), printable(record["path"])
     if record["error"]:
-        return ["?", "?", "?", "?", "?", "?", size, age, "?", "unreadable", printable(record["path"])]
-    state = "complete" if record["complete"] else f"partial, {record['durable_rows']:,} durable"
+        return [*"??????", size, age, "?", "unreadable", path]
     return [
         record["split"],
         str(record["copy"]),
@@ -120,22 +116,19 @@ def listing_cells(record: Mapping[str, Any]) -> list[str]:
         size,
         age,
         keys.short(record["key"]),
-        state,
-        printable(record["path"]),
+        "complete" if record["complete"] else f"partial, {record['durable_rows']:,} durable",
+        path,
     ]
 
 
 def _cache_files(folder: Path) -> Iterator[Path]:
-    what = paths.what_is(folder)
-    if what not in (paths.FOLDER, paths.NOTHING):  # a file, or something that fails when it is opened
-        yield folder
-        return
-    if what == paths.NOTHING:
+    found = paths.what_is(folder)
+    if found == paths.NOTHING:
         raise CacheError(f"there is no folder {str(folder)!r} with feature caches")
+    if found != paths.FOLDER:  # a file, or something that fails when it is opened
+        yield folder
     for place, _, names in sorted(os.walk(folder)):
-        for name in sorted(names):
-            if name.endswith(".h5") and not name.startswith("."):
-                yield Path(place) / name
+        yield from (Path(place) / name for name in sorted(names) if name.endswith(".h5") and not name.startswith("."))
 
 
 def _listed(path: Path, now: float) -> dict[str, Any]:
@@ -161,33 +154,33 @@ def _listed(path: Path, now: float) -> dict[str, Any]:
 
 
 def _first_rows(reader: Reader, status: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
-    first = slice(FIRST_ROWS)
-    columns = zip(
-        reader.ids[first], reader.labels[first].tolist(), reader.groups[first], reader.digests[first], strict=True
-    )
     rows = []
-    for row, (name, label, group, digest) in enumerate(columns):
-        known = 0 <= label < len(reader.class_names)
-        kind = int(status[row])
-        text = Status(kind).text if kind in tuple(Status) else str(kind)
-        cells = {"id": name, "label": label, "class": reader.class_names[label] if known else "", "group": group}
-        rows.append(cells | {"status": text, "digest": digest})
+    for row, kind in enumerate(status[:FIRST_ROWS].tolist()):
+        label = int(reader.labels[row])
+        rows.append(
+            {
+                "id": reader.ids[row],
+                "label": label,
+                "class": reader.class_names[label] if 0 <= label < len(reader.class_names) else "",
+                "group": reader.groups[row],
+                "status": Status(kind).text if kind in tuple(Status) else str(kind),
+                "digest": reader.digests[row],
+            }
+        )
     return rows
+
+
+def _facts(values: Mapping[str, object]) -> Table:
+    """A line each, indented."""
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in values.items()
+    }
+    return Table([(f"  {name}", text) for name, text in texts.items()])
 
 
 def _statistics_text(found: Mapping[str, Any]) -> str:
     if found["mean"] is None:
         return "no rows"
-    return (
-        f"zeros {found['zeros']:.1%}, mean {found['mean']:.4g}, min {found['min']:.4g}, max {found['max']:.4g}"
-        f" over {found['rows']:,} rows"
-    )
-
-
-def _value_text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _shortened(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:8])
-    return f"{shown}, ..." if len(names) > len(names[:8]) else shown
+    numbers = ", ".join(f"{name} {found[name]:.4g}" for name in ("mean", "min", "max"))
+    return f"zeros {found['zeros']:.1%}, {numbers} over {found['rows']:,} rows"

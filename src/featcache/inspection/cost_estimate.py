@@ -2,8 +2,10 @@
 
 import math
 import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,17 @@ def plan_record(project: Project) -> dict[str, Any]:
         SourceError: the images can't be listed.
         BackboneError: no such backbone or tap.
     """
-    project, manifest = _listed(project)
+    if project.manifest().key is not None:
+        manifest = Manifest.load(project.folder)
+    else:
+        manifest = preview_images(project.settings.dataset, project.folder, project.listing)
+        project = project.assuming(manifest)
     readers = list(_readers(project.folder.parent))
-    shapes, run = _shapes(project.settings.features, readers), _largest_run(project, readers)
+    spec = project.settings.features
+    backbone = str(backbone_settings(spec)["backbone"])
+    wanted = {("backbone", backbone), ("image_size", spec.image_size)}
+    alike = [reader for reader in readers if wanted <= _settings(reader).items()]
+    shapes, run = _shapes(spec, backbone, alike), _largest_run(project.precision(), alike)
     row_bytes = FEATURE_DTYPE.itemsize * sum(map(math.prod, shapes.values())) if shapes else None
     caches = [_cache(project, manifest.splits[s], s, c, readers, row_bytes) for s, c in project.caches()]
     rows, sizes = sum(cache["compute"] for cache in caches), [cache["bytes"] for cache in caches]
@@ -68,17 +78,15 @@ def plan_lines(record: Mapping[str, Any]) -> Lines:
     for cache in record["caches"]:
         size = "?" if cache["bytes"] is None else size_text(cache["bytes"])
         rows.append([cache["split"], str(cache["copy"]), f"{cache['rows']:,}", f"{cache['compute']:,}", size])
-    disk, memory, hours, free = (
-        record[f"{what}"] for what in ("disk_bytes", "memory_bytes", "hours", "disk_free_bytes")
-    )
-    sizes = {what: record[f"{what}_bytes"] for what in ("features", "heads")}
-    parts = [f"{what} {size_text(size)}" for what, size in sizes.items() if size] + [f"{size_text(free)} free"]
+    disk, free, hours = record["disk_bytes"], record["disk_free_bytes"], record["hours"]
+    sizes = [(what, record[f"{what}_bytes"]) for what in ("features", "heads")]
+    parts = [*(f"{what} {size_text(size)}" for what, size in sizes if size), f"{size_text(free)} free"]
     speed = f" at {record['images_per_second']:,.0f} images/s ({record['rate_from']})" if record["rate_from"] else ""
     time = _UNKNOWN if hours is None else f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:,.1f} min"
     facts = [
         ("rows", f"{record['rows_to_compute']:,} forward passes"),
         ("disk", f"{_UNKNOWN if disk is None else size_text(disk)} ({', '.join(parts)})"),
-        ("memory", size_text(memory) if memory else _UNKNOWN),
+        ("memory", size_text(record["memory_bytes"]) if record["memory_bytes"] else _UNKNOWN),
         ("time", time + speed),
     ]
     lines: list[str | Table] = [printable(record["folder"]), Table(rows, _COLUMNS), Table(facts)]
@@ -87,22 +95,12 @@ def plan_lines(record: Mapping[str, Any]) -> Lines:
     return lines
 
 
-def _listed(project: Project) -> tuple[Project, Manifest]:
-    """The manifest as a run would find it, and the project with its keys."""
-    if project.manifest().key is not None:
-        return project, Manifest.load(project.folder)
-    now = preview_images(project.settings.dataset, project.folder, project.listing)
-    return project.assuming(now), now
-
-
 def _readers(artifacts: Path) -> Iterator[Reader]:
     """Every finished cache of all data sets: rate and shapes don't depend on the images."""
     for path in sorted(artifacts.glob("*/features/[!.]*.h5")):
-        try:
+        with suppress(CacheError):
             if not path.name.endswith(PARTIAL_SUFFIX):
                 yield open_cache(path)
-        except CacheError:
-            continue
 
 
 def _cache(
@@ -144,38 +142,31 @@ def _parameters(plan: HeadPlan) -> int:
     return dense + 4 * sum(plan.hidden) + 2 * plan.features * plan.standardize
 
 
-def _shapes(spec: FeaturesSpec, readers: Sequence[Reader]) -> Shapes | None:
+def _shapes(spec: FeaturesSpec, backbone: str, readers: Sequence[Reader]) -> Shapes | None:
     """Each tap's shape from earlier caches, or for VGG by arithmetic; None where one isn't known."""
-    backbone = str(backbone_settings(spec)["backbone"])
-    known = {
-        str(tap.settings.get("tap")): tap.shape
-        for reader in readers
-        for tap in reader.taps.values()
-        if (tap.settings.get("backbone"), tap.settings.get("image_size")) == (backbone, spec.image_size)
-    }
+    known = {str(tap.settings.get("tap")): tap.shape for reader in readers for tap in reader.taps.values()}
     shapes = {tap.name: known.get(str(tap)) or _vgg_shape(backbone, tap, spec.image_size) for tap in spec.taps}
     return {name: shape for name, shape in shapes.items() if shape} if all(shapes.values()) else None
 
 
 def _vgg_shape(backbone: str, tap: Tap, size: int) -> tuple[int, ...] | None:
     """VGG halves height and width after each of its five blocks."""
-    block, _, layer = tap.layer.partition("_")
-    number = block.removeprefix("block")
-    if backbone not in ("vgg16", "vgg19") or number not in tuple("12345") or not layer.startswith(("conv", "pool")):
+    found = re.fullmatch(r"block([1-5])_(conv|pool).*", tap.layer)
+    if backbone not in ("vgg16", "vgg19") or found is None:
         return None
-    channels, side = _VGG_CHANNELS[int(number) - 1], size >> (int(number) - (layer != "pool"))
+    block = int(found[1])
+    channels, side = _VGG_CHANNELS[block - 1], size >> (block - (found[2] != "pool"))
     return (channels,) if tap.pooling else (side, side, channels)
 
 
-def _largest_run(project: Project, readers: Sequence[Reader]) -> Mapping[str, Any]:
-    """The record of the largest extraction with this backbone and image size on this machine; {} for none."""
-    spec, precision = project.settings.features, project.precision()
-    wanted = {"backbone": backbone_settings(spec)["backbone"], "image_size": spec.image_size}
-    wanted |= {"precision": precision} if precision else {}
-    found = []
-    for reader in readers:
-        settings, run = next(iter(reader.taps.values())).settings, reader.run
-        same = all(settings.get(name) == value for name, value in wanted.items())
-        if same and run.get("images_per_second") and run.get("host") == platform.node():
-            found.append({**run, "name": reader.name})
-    return max(found, key=lambda run: int(run["computed"]), default={})
+def _settings(reader: Reader) -> Mapping[str, Any]:
+    """Those that all taps of a cache share, and the first one's own."""
+    return next(iter(reader.taps.values())).settings
+
+
+def _largest_run(precision: str | None, readers: Sequence[Reader]) -> Mapping[str, Any]:
+    """The record of the largest extraction in this precision on this machine; {} for none."""
+    alike = [reader for reader in readers if precision in (None, _settings(reader).get("precision"))]
+    runs = [{**reader.run, "name": reader.name} for reader in alike if reader.run.get("images_per_second")]
+    here = [run for run in runs if run.get("host") == platform.node()]
+    return max(here, key=lambda run: int(run["computed"]), default={})

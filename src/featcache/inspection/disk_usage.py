@@ -1,7 +1,8 @@
 """`featcache du`: what the project's folder holds, and whether the current settings use it."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,24 +14,21 @@ from featcache.core.formatting import Lines, Table, age_text, printable, size_te
 from featcache.core.paths import is_file, is_folder
 from featcache.dataset import preview_images
 from featcache.errors import CacheError, SettingsError
-from featcache.project import Project
+from featcache.project import Artifact, Project
 from featcache.training import PartialFolder
 
-CACHE, PARTIAL, BAG, CONVNET = "cache", "partial", "bag", "convnet"
-PREDICTIONS, ENSEMBLE, SUBMISSION, REPORT = "predictions", "ensemble", "submission", "report"
-LEFTOVER, OTHER = "leftover", "other"
-_RESULTS = {"predictions": PREDICTIONS, "ensembles": ENSEMBLE, "submissions": SUBMISSION, "reports": REPORT}
+CACHE, PARTIAL, LEFTOVER, OTHER = "cache", "partial", "leftover", "other"
+_RESULTS = {"predictions": "predictions", "ensembles": "ensemble", "submissions": "submission", "reports": "report"}
 TEMPORARY = ".tmp-"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing in the folder that is kept or removed as a whole.
+    """One thing in the folder that is kept or removed as a whole: a file, or the folder of a bag, a convnet or a result.
 
     Attributes:
-        path: a file, or the folder of a bag, a convnet or a result.
-        kind: `CACHE`, `PARTIAL`, `BAG`, `CONVNET` (a member's networks, finished or not), `PREDICTIONS`, `ENSEMBLE`,
-            `SUBMISSION`, `REPORT`, `LEFTOVER` or `OTHER`.
+        kind: ``cache``, ``partial``, ``bag``, ``convnet`` (a member's networks, finished or not), ``predictions``,
+            ``ensemble``, ``submission``, ``report``, ``leftover`` or ``other``.
         size: bytes of all its files.
         changed: when it was last written, in seconds since the epoch.
         reached: whether the current settings use it, or can copy rows from it.
@@ -59,14 +57,42 @@ def inventory(project: Project) -> list[Item]:
     """
     if project.manifest().key is None and is_file(project.folder / "manifest.json"):
         project = project.assuming(preview_images(project.settings.dataset, project.folder, project.listing))
-    reach = _Reach(project)
-    return [item for path in _entries(project.folder) if (item := _item(path, reach)) is not None]
+    caches = [(project.features(*cache), project.tap_keys(cache[1])) for cache in project.caches()]
+    if any(cache.key is None for cache, _ in caches):
+        raise SettingsError(
+            "weights or precision are not resolved yet, so what these settings use isn't known: "
+            "run `luigi --module pipeline ExtractFeatures` first"
+        )
+    used = _used_paths(project, [cache for cache, _ in caches])
+    # Rows of missing caches are copied from any cache that has them.
+    taps = {key for cache, found in caches if not cache.is_complete() for key in found.values()}
+
+    def is_reached(path: Path, kind: str) -> bool:
+        if kind == OTHER or not caches or path in used:
+            return kind != LEFTOVER
+        with suppress(CacheError):
+            return kind in (CACHE, PARTIAL) and any(
+                tap.key in taps for tap in open_cache(path, partial=True).taps.values()
+            )
+        return False
+
+    return [item for path in _entries(project.folder) if (item := _item(path, is_reached)) is not None]
+
+
+def _used_paths(project: Project, caches: Sequence[Artifact]) -> set[Path]:
+    """The caches of the current settings, finished or not, and the folders of everything else that they make."""
+    used = {cache.path for cache in caches} | {partial_path(cache.path, cache.key or "") for cache in caches}
+    used |= {PartialFolder(member.path.parent, member.key or "").path for member in project.convnets()}
+    results = [project.ensemble(), project.submission(), project.report()]
+    results += [project.predictions(split) for split in project.scored_splits()]
+    results += [source for sources in project.member_sources().values() for source in sources]
+    return used | {result.path.parent for result in results}
 
 
 def usage_record(project: Project, now: float) -> dict[str, Any]:
     """Return `inventory` as JSON-able values, largest first, with the totals of each kind."""
     items = sorted(inventory(project), key=lambda item: -item.size)
-    kinds = {item.kind: 0 for item in items}
+    kinds = Counter[str]()
     for item in items:
         kinds[item.kind] += item.size
     return {
@@ -86,48 +112,13 @@ def usage_lines(record: Mapping[str, Any]) -> Lines:
         path = os.path.relpath(item["path"], record["folder"])
         rows.append([size_text(item["size"]), age_text(item["age_seconds"]), item["kind"], state, path])
     kinds = ", ".join(f"{kind} {size_text(size)}" for kind, size in record["kinds"].items())
-    lines: list[str | Table] = [
+    unreached = f"{size_text(record['unreached_bytes'])} not used by the current settings; featcache gc removes it"
+    return [
         printable(record["folder"]),
         Table(rows, ("size", "age", "kind", "state", "path"), paths=True),
+        f"{size_text(record['bytes'])} in total ({kinds or 'empty'})",
+        *([unreached] if record["unreached_bytes"] else []),
     ]
-    lines.append(f"{size_text(record['bytes'])} in total ({kinds or 'empty'})")
-    if record["unreached_bytes"]:
-        size = size_text(record["unreached_bytes"])
-        lines.append(f"{size} not used by the current settings; featcache gc removes it")
-    return lines
-
-
-class _Reach:
-    """What the current settings use."""
-
-    def __init__(self, project: Project) -> None:
-        caches = [(project.features(*cache), project.tap_keys(cache[1])) for cache in project.caches()]
-        if any(artifact.key is None for artifact, _ in caches):
-            raise SettingsError(
-                "weights or precision are not resolved yet, so what these settings use isn't known: "
-                "run `luigi --module pipeline ExtractFeatures` first"
-            )
-        self.paths = {artifact.path for artifact, _ in caches}
-        self.paths |= {partial_path(artifact.path, artifact.key or "") for artifact, _ in caches}
-        self.paths |= {source.path.parent for sources in project.member_sources().values() for source in sources}
-        self.paths |= {PartialFolder(member.path.parent, member.key or "").path for member in project.convnets()}
-        results = [project.ensemble(), project.submission(), project.report()]
-        results += [project.predictions(split) for split in project.scored_splits()]
-        self.paths |= {result.path.parent for result in results}
-        # Rows of missing caches are copied from any cache that has them.
-        self.taps = {key for artifact, taps in caches if not artifact.is_complete() for key in taps.values()}
-        self.known = bool(caches)
-
-    def reaches(self, path: Path, kind: str) -> bool:
-        """Whether `path` is used, or holds features that can be copied."""
-        if kind == OTHER or not self.known or path in self.paths:
-            return kind != LEFTOVER
-        if kind not in (CACHE, PARTIAL):
-            return False
-        try:
-            return bool(self.taps & {tap.key for tap in open_cache(path, partial=True).taps.values()})
-        except CacheError:
-            return False
 
 
 def _entries(folder: Path) -> Iterator[Path]:
@@ -140,7 +131,7 @@ def _entries(folder: Path) -> Iterator[Path]:
         yield from inside
 
 
-def _item(path: Path, reach: _Reach) -> Item | None:
+def _item(path: Path, is_reached: Callable[[Path, str], bool]) -> Item | None:
     kind = _kind(path)
     try:
         files = [path, *path.rglob("*")] if is_folder(path) and not path.is_symlink() else [path]
@@ -149,7 +140,7 @@ def _item(path: Path, reach: _Reach) -> Item | None:
     except OSError:
         return None  # gone meanwhile, or without permission to look at it
     size = sum(stat.st_size for file, stat in zip(files, stats, strict=True) if not is_folder(file))
-    return Item(path, kind, size, max(stat.st_mtime for stat in stats), reach.reaches(path, kind), held)
+    return Item(path, kind, size, max(stat.st_mtime for stat in stats), is_reached(path, kind), held)
 
 
 def _kind(path: Path) -> str:
@@ -159,9 +150,9 @@ def _kind(path: Path) -> str:
     if room == "features" and path.suffix == ".h5":
         return PARTIAL if path.name.endswith(PARTIAL_SUFFIX) else CACHE
     if room == "convnets" and is_folder(path):
-        return CONVNET
+        return "convnet"
     if room == "heads" and is_file(path / "bag.json"):
-        return BAG
+        return "bag"
     if room in _RESULTS and (is_folder(path) or path.suffix == ".hdf5"):  # a file: made by featcache 0.1
         return _RESULTS[room]
     return OTHER

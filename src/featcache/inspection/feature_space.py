@@ -5,7 +5,6 @@ by the cluster that a `dask.distributed.Client` of this process is connected to.
 module only when it is needed: dask takes a while.
 """
 
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -28,27 +27,6 @@ _QUERIES = 256  # compared with a chunk at once, so that their distances stay wi
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureStatistics:
-    """Statistics of each of a tap's d features over the m rows with status ok.
-
-    Attributes:
-        rows: m.
-        mean: (d,) float64.
-        deviation: (d,) float64, the standard deviation, by m.
-        minimum: (d,) float32.
-        maximum: (d,) float32.
-        zeros: (d,) float64 in 0..1, the share of rows in which a feature is 0.
-    """
-
-    rows: int
-    mean: npt.NDArray[np.float64]
-    deviation: npt.NDArray[np.float64]
-    minimum: npt.NDArray[np.float32]
-    maximum: npt.NDArray[np.float32]
-    zeros: npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
 class PrincipalComponents:
     """The k directions in which a tap's rows differ most.
 
@@ -65,26 +43,17 @@ class PrincipalComponents:
     shares: npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class Neighbours:
-    """The nearest rows of q queries.
-
-    Attributes:
-        rows: (q, k) int64, rows of the file, nearest first, equally near ones in the file's order.
-        distances: (q, k) float64; cosine: 0..2.
-    """
-
-    rows: npt.NDArray[np.int64]
-    distances: npt.NDArray[np.float64]
-
-
 def usable_rows(reader: Reader) -> npt.NDArray[np.int64]:
     """Return (m,) the rows with status ok: which rows of the file the rows of ``reader.dask(tap, usable=True)`` are."""
     return np.flatnonzero(np.asarray(reader.status) == Status.OK)
 
 
-def feature_statistics(reader: Reader, tap: str) -> FeatureStatistics:
-    """Compute the statistics of each feature of a tap, in one pass.
+def feature_statistics(reader: Reader, tap: str) -> dict[str, npt.NDArray[np.floating]]:
+    """Compute statistics of each of a tap's d features over the m rows with status ok, in one pass.
+
+    Returns:
+        ``mean``, ``deviation`` (by m), ``zeros`` (the share of rows in which a feature is 0): (d,) float64; ``min``,
+        ``max``: (d,) float32.
 
     Raises:
         CacheError: no row has status ok.
@@ -92,24 +61,22 @@ def feature_statistics(reader: Reader, tap: str) -> FeatureStatistics:
     """
     features = _features(reader, tap)
     wide = features.astype(np.float64)
-    wanted = (
-        wide.mean(axis=0),
-        wide.std(axis=0),
-        features.min(axis=0),
-        features.max(axis=0),
-        (features == 0).mean(axis=0),
-    )
+    wanted = {
+        "mean": wide.mean(axis=0),
+        "deviation": wide.std(axis=0),
+        "zeros": (features == 0).mean(axis=0),
+        "min": features.min(axis=0),
+        "max": features.max(axis=0),
+    }
     with _computing():
-        return FeatureStatistics(len(features), *compute(*wanted))
+        (found,) = compute(wanted)
+    return dict(found)
 
 
 def principal_components(reader: Reader, tap: str, count: int) -> PrincipalComponents:
     """Compute the first principal components of a tap by subspace iteration: some passes, in the memory of some chunks.
 
-    Args:
-        reader: the cache.
-        tap: one of its taps.
-        count: k, how many; fewer come out where there are fewer rows or features.
+    Fewer than `count` come out where there are fewer rows or features.
 
     Raises:
         CacheError: no row has status ok.
@@ -124,8 +91,7 @@ def principal_components(reader: Reader, tap: str, count: int) -> PrincipalCompo
         mean = features.mean(axis=0, dtype=np.float64).astype(np.float32).compute()
         centred = features - mean
         width = min(count + _MORE, m, d)
-        whole = np.eye(d, dtype=np.float32)
-        basis = whole if width == d else _principal_basis(centred, width)
+        basis = np.eye(d, dtype=np.float32) if width == d else _principal_basis(centred, width)
         # what is left is tall and skinny, and its decomposition exact
         _, lengths, axes = da.linalg.tsqr(centred @ basis, compute_svd=True)
         total, lengths, axes = compute((centred.astype(np.float64) ** 2).sum(), lengths, axes)
@@ -149,15 +115,13 @@ def _principal_basis(centred: da.Array, width: int) -> npt.NDArray[np.float32]:
 
 
 def component_scores(reader: Reader, tap: str, components: PrincipalComponents) -> npt.NDArray[np.float32]:
-    """Return (m, k) float32: where the rows with status ok lie along the components.
+    """Return (m, k) float32: where the rows with status ok lie along the components of the same tap's features.
 
     Raises:
         CacheError: no row has status ok.
-        CacheMismatchError: the components are of a tap with another number of features.
         UnknownTapError: the file has no such tap.
     """
     features = _features(reader, tap)
-    _check_width(reader, tap, len(components.mean))
     with _computing():
         scores: npt.NDArray[np.float32] = ((features - components.mean) @ components.axes.T).compute()
     return scores
@@ -170,7 +134,7 @@ def nearest_rows(
     count: int,
     metric: str = "cosine",
     own: npt.NDArray[np.integer] | None = None,
-) -> Neighbours:
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Find the rows of a tap that are nearest to each query: all are compared, in float64.
 
     Args:
@@ -180,6 +144,9 @@ def nearest_rows(
         count: k, how many; fewer come out where there are fewer rows.
         metric: ``cosine`` (1 - cosine; a row of zeros is at 1 from everything) or ``euclidean``.
         own: (q,) the row of the file that each query is itself, and doesn't find; -1 for none. None: none is.
+
+    Returns:
+        (q, k) rows of the file, nearest first, equally near ones in the file's order; and (q, k) their distances.
 
     Raises:
         CacheError: no row has status ok.
@@ -191,48 +158,37 @@ def nearest_rows(
         raise SettingsError(
             f"count={count}, metric={metric!r}: count must be at least 1, metric {' or '.join(METRICS)}"
         )
-    features = _features(reader, tap)
+    features = _features(reader, tap).astype(np.float64)
     wide = np.asarray(queries, np.float64).reshape(len(queries), -1)
-    _check_width(reader, tap, wide.shape[1])
-    usable = usable_rows(reader)
-    excluded = np.full(len(wide), -1) if own is None else _positions(np.asarray(own), usable)
-    count = min(count, len(usable) - bool((excluded >= 0).any()))
+    if wide.shape[1] != features.shape[1]:
+        found = f"{wide.shape[1]} features a row, but {tap} in {reader.path} has {features.shape[1]}"
+        raise CacheMismatchError(found)
+    rows, excluded = usable_rows(reader), np.full(len(wide), -1) if own is None else np.asarray(own)
+    count = min(count, len(rows) - bool(np.isin(excluded, rows).any()))
     if not count:
         raise CacheError(f"{reader.path} has no other row with status ok to compare with")
-    # argtopk fails where the last chunks that it merges hold k columns or fewer: no empty chunk, and one column more
-    features = features.rechunk((tuple(rows for rows in features.chunks[0] if rows), -1)).astype(np.float64)
     distances = _distances(da.from_array(wide, chunks=(_QUERIES, -1)), features, metric)
-    numbers = da.arange(len(usable), chunks=features.chunks[0])
+    numbers = da.from_array(rows, chunks=features.chunks[0])
     distances = da.where(numbers[None, :] == excluded[:, None], np.inf, distances)
+    # argtopk fails where the last chunks that it merges hold k columns or fewer: one column more
     distances = da.concatenate([distances, da.full((len(wide), 1), np.inf, chunks=(_QUERIES, 1))], axis=1)
     with _computing():
         found, nearest = compute(da.argtopk(distances, -count, axis=1), da.topk(distances, -count, axis=1))
     order = np.lexsort((found, nearest), axis=1)
-    found, nearest = (np.take_along_axis(each, order, axis=1) for each in (found, nearest))
-    return Neighbours(usable[found], nearest)
+    return rows[np.take_along_axis(found, order, axis=1)], np.take_along_axis(nearest, order, axis=1)
 
 
 def _distances(queries: da.Array, rows: da.Array, metric: str) -> da.Array:
     """(q, m) float64, in chunks of queries and rows."""
+    products, (ours, theirs) = queries @ rows.T, ((each**2).sum(axis=1) for each in (queries, rows))
     distances: da.Array
     if metric == "cosine":
-        distances = da.maximum(1 - _directions(queries) @ _directions(rows).T, 0)
+        ours, theirs = (da.sqrt(each) for each in (ours, theirs))
+        ours, theirs = (da.where(each > 0, each, 1) for each in (ours, theirs))
+        distances = da.maximum(1 - products / ours[:, None] / theirs, 0)
     else:
-        squares = (queries**2).sum(axis=1)[:, None] + (rows**2).sum(axis=1) - 2 * (queries @ rows.T)
-        distances = da.sqrt(da.maximum(squares, 0))
+        distances = da.sqrt(da.maximum(ours[:, None] + theirs - 2 * products, 0))
     return distances
-
-
-def _directions(rows: da.Array) -> da.Array:
-    lengths = da.sqrt((rows**2).sum(axis=1))[:, None]
-    directions: da.Array = rows / da.where(lengths > 0, lengths, 1)
-    return directions
-
-
-def _positions(rows: npt.NDArray[np.integer], usable: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Where each row is among the usable ones, -1 where it isn't."""
-    at = np.minimum(np.searchsorted(usable, rows), len(usable) - 1)
-    return np.where(usable[at] == rows, at, -1)
 
 
 def _features(reader: Reader, tap: str) -> da.Array:
@@ -240,12 +196,6 @@ def _features(reader: Reader, tap: str) -> da.Array:
     if not len(features):
         raise CacheError(f"{reader.path} has no usable row: all {len(reader)} are rejected or not written")
     return features
-
-
-def _check_width(reader: Reader, tap: str, found: int) -> None:
-    expected = math.prod(reader.taps[reader.tap_name(tap)].shape)
-    if expected != found:
-        raise CacheMismatchError(f"{found} features a row, but {tap} in {reader.path} has {expected}")
 
 
 @contextmanager

@@ -26,27 +26,25 @@ def stats_record(path: Path, tap: str | None) -> dict[str, Any]:
     Raises:
         CacheError: the file isn't there, is no finished feature cache, has no such tap, or no row with status ok.
     """
-    reader = open_cache(path)
-    return {"path": str(path), "taps": {name: _tap_statistics(reader, name) for name in _taps(reader, tap)}}
+    from featcache.inspection.feature_space import feature_statistics, usable_rows
 
-
-def _tap_statistics(reader: Reader, tap: str) -> dict[str, Any]:
-    from featcache.inspection.feature_space import feature_statistics
-
-    found = feature_statistics(reader, tap)
-    columns = {"mean": found.mean, "deviation": found.deviation, "zeros": found.zeros}
-    return {
-        "rows": found.rows,
-        "features": len(found.mean),
-        "always_zero": int((found.zeros == 1).sum()),
-        "constant": int((found.minimum == found.maximum).sum()),
-        "min": float(found.minimum.min()),
-        "max": float(found.maximum.max()),
-        "quantiles": {
-            name: dict(zip(map(str, _QUANTILES), np.percentile(column, _QUANTILES).tolist(), strict=True))
-            for name, column in columns.items()
-        },
-    }
+    reader, taps = open_cache(path), {}
+    for name in reader.taps if tap is None else [reader.tap_name(tap)]:
+        found = feature_statistics(reader, name)
+        quantiles = {what: np.percentile(found[what], _QUANTILES) for what in ("mean", "deviation", "zeros")}
+        taps[name] = {
+            "rows": len(usable_rows(reader)),
+            "features": len(found["mean"]),
+            "always_zero": int((found["zeros"] == 1).sum()),
+            "constant": int((found["min"] == found["max"]).sum()),
+            "min": float(found["min"].min()),
+            "max": float(found["max"].max()),
+            "quantiles": {
+                what: dict(zip(map(str, _QUANTILES), values.tolist(), strict=True))
+                for what, values in quantiles.items()
+            },
+        }
+    return {"path": str(path), "taps": taps}
 
 
 def stats_lines(record: Mapping[str, Any]) -> list[str]:
@@ -85,11 +83,11 @@ def pca_record(path: Path, tap: str | None, count: int, csv_path: Path | None) -
 
 def pca_lines(record: Mapping[str, Any]) -> Lines:
     """Return a `pca_record` as a line and a table."""
-    shares = np.cumsum([component["share"] for component in record["components"]])
-    rows = []
-    for component, together in zip(record["components"], shares, strict=True):
-        variance, share = component["variance"], component["share"]
-        rows.append([str(component["component"]), f"{variance:.4g}", f"{share:.1%}", f"{together:.1%}"])
+    together, rows = 0.0, []
+    for component in record["components"]:
+        together += component["share"]
+        cells = str(component["component"]), f"{component['variance']:.4g}", f"{component['share']:.1%}"
+        rows.append([*cells, f"{together:.1%}"])
     head = f"{record['path']}: tap {record['tap']}, {record['features']:,} features"
     return [printable(head), Table(rows, ("component", "variance", "share", "together"))]
 
@@ -98,16 +96,15 @@ def _write_scores(path: Path, reader: Reader, tap: str, components: "PrincipalCo
     """Write row, id, class and a column a component."""
     from featcache.inspection.feature_space import component_scores, usable_rows
 
-    rows, scores = usable_rows(reader), component_scores(reader, tap, components)
-    names = [f"pc{number + 1}" for number in range(scores.shape[1])]
+    rows, scores = usable_rows(reader).tolist(), component_scores(reader, tap, components)
     with (
         replacing(path) as temporary,
         open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
     ):
         lines = CsvWriter(stream)
-        lines.row(("row", "id", "class", *names))
-        for row, values in zip(rows.tolist(), scores.tolist(), strict=True):
-            lines.row((row, reader.ids[row], _class_of(reader, row), *(f"{value:.7g}" for value in values)))
+        lines.row(("row", "id", "class", *(f"pc{number + 1}" for number in range(scores.shape[1]))))
+        for row, values in zip(rows, scores.tolist(), strict=True):
+            lines.row((*_named(reader, row).values(), *(f"{value:.7g}" for value in values)))
 
 
 def neighbours_record(
@@ -129,10 +126,10 @@ def neighbours_record(
     rows = _rows_of(asked, ids)
     own = rows if searched is asked else None
     found = nearest_rows(searched, name, np.asarray(asked[name][rows], np.float64), count, metric, own)
-    records = [
-        {"row": row, "id": asked.ids[row], "class": _class_of(asked, row), "neighbours": near}
-        for row, near in zip(rows.tolist(), _described(searched, found.rows, found.distances), strict=True)
-    ]
+    records = []
+    for row, *near in zip(*(array.tolist() for array in (rows, *found)), strict=True):
+        neighbours = [{**_named(searched, at), "distance": distance} for at, distance in zip(*near, strict=True)]
+        records.append({**_named(asked, row), "neighbours": neighbours})
     return {"path": str(path), "among": str(searched.path), "tap": name, "metric": metric, "rows": records}
 
 
@@ -145,16 +142,9 @@ def neighbours_lines(record: Mapping[str, Any]) -> list[str]:
     return [printable(line) for line in lines]
 
 
-def _described(
-    reader: Reader, rows: npt.NDArray[np.int64], distances: npt.NDArray[np.float64]
-) -> list[list[dict[str, Any]]]:
-    return [
-        [
-            {"row": row, "id": reader.ids[row], "class": _class_of(reader, row), "distance": distance}
-            for row, distance in zip(line, far, strict=True)
-        ]
-        for line, far in zip(rows.tolist(), distances.tolist(), strict=True)
-    ]
+def _named(reader: Reader, row: int) -> dict[str, Any]:
+    label = int(reader.labels[row])
+    return {"row": row, "id": reader.ids[row], "class": reader.class_names[label] if label >= 0 else ""}
 
 
 def _rows_of(reader: Reader, ids: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -187,17 +177,7 @@ def _check_comparable(asked: Reader, searched: Reader, tap: str) -> None:
         )
 
 
-def _taps(reader: Reader, tap: str | None) -> list[str]:
-    return list(reader.taps) if tap is None else [reader.tap_name(tap)]
-
-
 def _one_tap(reader: Reader, tap: str | None) -> str:
-    taps = _taps(reader, tap)
-    if len(taps) > 1:
-        raise SettingsError(f"{reader.path} has several taps ({', '.join(taps)}): name one with --tap")
-    return taps[0]
-
-
-def _class_of(reader: Reader, row: int) -> str:
-    label = int(reader.labels[row])
-    return reader.class_names[label] if label >= 0 else ""
+    if tap is None and len(reader.taps) > 1:
+        raise SettingsError(f"{reader.path} has several taps ({', '.join(reader.taps)}): name one with --tap")
+    return next(iter(reader.taps)) if tap is None else reader.tap_name(tap)

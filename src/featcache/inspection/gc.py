@@ -23,24 +23,18 @@ def removal_record(
 ) -> dict[str, Any]:
     """Find what the current settings don't use, oldest first, and with `remove` remove it.
 
-    Args:
-        project: the settings.
-        now: seconds since the epoch.
-        notice: called with the holder of the folder's lock, if there is one.
-        remove: False only lists what would be removed.
-        keep_bytes: the newest unused things up to this size stay; leftovers of killed runs never do.
+    The newest unused things up to `keep_bytes` stay; leftovers of killed runs never do. `now` is in seconds since the
+    epoch, `notice` is called with the holder of the folder's lock, if there is one.
 
     Raises:
         SourceError, SettingsError: what is used isn't known.
         StorageError: something can't be removed.
     """
-    if not is_folder(project.folder):
-        return {"folder": str(project.folder), "removed": remove, "bytes": 0, "items": []}
-    if not remove:
-        items = _surplus(inventory(project), now, keep_bytes)
-    else:
+    if remove and is_folder(project.folder):
         with folder_lock(project.folder, "gc", notice):
             items = [item for item in _surplus(inventory(project), now, keep_bytes) if _removed(item)]
+    else:
+        items = _surplus(inventory(project), now, keep_bytes)
     found = [item_record(item, now) for item in items]
     return {"folder": str(project.folder), "removed": remove, "bytes": sum(i.size for i in items), "items": found}
 
@@ -60,15 +54,13 @@ def removal_lines(record: Mapping[str, Any]) -> Lines:
 
 def _surplus(items: Sequence[Item], now: float, keep_bytes: int) -> list[Item]:
     """What is removed, oldest first: all leftovers, and what doesn't fit into `keep_bytes`, filled with the newest."""
-    removable = [item for item in items if item.removable]
-    surplus = [item for item in removable if item.kind == LEFTOVER and now - item.changed >= _SETTLED_SECONDS]
-    unused = [item for item in removable if item.kind != LEFTOVER]
-    kept, full = 0, False
-    for item in sorted(unused, key=lambda item: (-item.changed, str(item.path))):
-        kept += item.size
-        full = full or kept > keep_bytes
-        if full:
-            surplus.append(item)
+    surplus, total = [], 0
+    for item in sorted(items, key=lambda item: (-item.changed, str(item.path))):
+        if item.removable and item.kind == LEFTOVER:
+            surplus += [item] if now - item.changed >= _SETTLED_SECONDS else []
+        elif item.removable:
+            total += item.size  # what is older than something that doesn't fit isn't kept either
+            surplus += [item] if total > keep_bytes else []
     return sorted(surplus, key=lambda item: (item.changed, str(item.path)))
 
 
@@ -80,8 +72,7 @@ def _removed(item: Item) -> bool:
             aside = item.path.with_name(f"{TEMPORARY}gc-{item.path.name.removeprefix(TEMPORARY)}")
             disk.replace(item.path, aside)
             shutil.rmtree(aside)
-            return True
-        if item.kind == PARTIAL and is_file(item.path):
+        elif item.kind == PARTIAL and is_file(item.path):
             descriptor = os.open(item.path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 lock(descriptor, item.path)
@@ -90,7 +81,7 @@ def _removed(item: Item) -> bool:
                 return False
             finally:
                 os.close(descriptor)
-            return True
-        disk.unlink(item.path)
+        else:
+            disk.unlink(item.path)
         return True
     return False

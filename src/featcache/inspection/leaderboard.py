@@ -8,7 +8,7 @@ from featcache.core.formatting import Lines, Table
 from featcache.dataset import Manifest
 from featcache.ensemble import Ensemble, judged_members, judged_singles, normalised
 from featcache.errors import TrainingError
-from featcache.project import Artifact, Project, split_predictions
+from featcache.project import Artifact, Project, out_of_fold, split_predictions
 from featcache.training import (
     Float64s,
     Predictions,
@@ -16,18 +16,19 @@ from featcache.training import (
     RowScores,
     Scores,
     bootstrap,
-    joined_members,
     judge_parts,
+    stored_members,
 )
 
 ENSEMBLE = "ensemble"
 BEST_SINGLE = "best single"
 _COLUMNS = ("member", "tap", "accuracy", "95 %", "log-loss", "95 %", "weight", "train")
+_NOTHING = {"tap": None, "seconds": None, "weight": None}
 _NEXT = "run `luigi --module pipeline Submit`"
 
 
-def leaderboard_record(project: Project) -> dict[str, Any]:
-    """Return the scores of the members of the current settings, as JSON-able values.
+def leaderboard_record(project: Project, manifest: Manifest | None = None) -> dict[str, Any]:
+    """Return the scores of the members of the current settings, as JSON-able values; `manifest` None is loaded.
 
     Returns:
         ``rows`` (scored out of fold), ``entries``: the ensemble and the best single member, both by nested score, then
@@ -44,22 +45,28 @@ def leaderboard_record(project: Project) -> dict[str, Any]:
     if missing is not None or not sources:
         where = missing.path.parent if missing else project.folder
         raise TrainingError(f"no trained members of these settings in {where}: {_NEXT}")
-    rows = Manifest.load(project.folder).splits["train"]
-    parts = [Predictions.load(source.path, rows) for source in sources]
-    known = joined_members(parts).scored()
+    manifest = manifest or Manifest.load(project.folder)
+    known = out_of_fold(project, manifest).scored()
     built = Ensemble.load(project.ensemble().path) if project.ensemble().is_complete() else None
     found: dict[str, Scores] = {}
-    intervals = bootstrap(_remembering(_judged(known, built), found), known.groups)
-    on_splits = _on_splits(project, built)
-    about = _about(sources, parts)
-    entries = []
-    for (name, score), interval in zip(found.items(), intervals, strict=True):
-        entry: dict[str, Any] = {"member": name, "tap": None, "seconds": None, "weight": None}
-        entry |= about.get(name, {}) | asdict(score) | {"interval": asdict(interval)}
-        if built is not None and name in about:
-            entry["weight"] = dict(zip(built.members, built.weights, strict=True)).get(name, 0.0)
-        entry["splits"] = {split: found[name] for split, found in on_splits.items() if name in found}
-        entries.append(entry)
+
+    def judged() -> Iterator[RowScores]:
+        for name, each in _judged(known, built):
+            found[name] = each.scores()
+            yield each  # and forget it: one is in memory after the other
+
+    intervals = bootstrap(judged(), known.groups)
+    on_splits, about = _on_splits(project, built, manifest), _about(sources, built)
+    entries: list[dict[str, Any]] = [
+        {
+            "member": name,
+            **about.get(name, _NOTHING),
+            **asdict(score),
+            "interval": asdict(interval),
+            "splits": {split: scores[name] for split, scores in on_splits.items() if name in scores},
+        }
+        for (name, score), interval in zip(found.items(), intervals, strict=True)
+    ]
     summed = (ENSEMBLE, BEST_SINGLE)
     entries.sort(key=lambda entry: (entry["member"] not in summed, entry["member"] != ENSEMBLE, entry["log_loss"]))
     method = built.whole.method if built else None
@@ -70,18 +77,13 @@ def leaderboard_record(project: Project) -> dict[str, Any]:
 def leaderboard_lines(record: Mapping[str, Any]) -> Lines:
     """Return a `leaderboard_record` as lines and a table."""
     splits = list(dict.fromkeys(split for entry in record["entries"] for split in entry["splits"]))
-    columns = [
-        *_COLUMNS[:-2],
-        *(f"{split} {what}" for split in splits for what in ("accuracy", "log-loss")),
-        *_COLUMNS[-2:],
-    ]
-    table = Table([_cells(entry, splits) for entry in record["entries"]], columns)
-    lines: list[str | Table] = [
-        f"{record['rows']:,} rows, each predicted by models that were not trained on its fold",
-        table,
-    ]
+    scores = [f"{split} {what}" for split in splits for what in ("accuracy", "log-loss")]
     chosen = f"ensemble ({record['method']}) and best single ({record['best_single']}) are selected per fold"
-    return [*lines, chosen if record["method"] else f"there is no ensemble of these settings: {_NEXT}"]
+    return [
+        f"{record['rows']:,} rows, each predicted by models that were not trained on its fold",
+        Table([_cells(entry, splits) for entry in record["entries"]], [*_COLUMNS[:-2], *scores, *_COLUMNS[-2:]]),
+        chosen if record["method"] else f"there is no ensemble of these settings: {_NEXT}",
+    ]
 
 
 def _cells(entry: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
@@ -110,18 +112,11 @@ def _judged_parts(known: Predictions, parts: Iterable[tuple[slice | RowNumbers, 
     return judge_parts(((rows, normalised(part)) for rows, part in parts), known.labels)
 
 
-def _remembering(judged: Iterable[tuple[str, RowScores]], found: dict[str, Scores]) -> Iterator[RowScores]:
-    """Yield each, one in memory after the other, and leave its scores in `found`."""
-    for name, each in judged:
-        found[name] = each.scores()
-        yield each
-
-
-def _on_splits(project: Project, built: Ensemble | None) -> dict[str, dict[str, dict[str, float]]]:
+def _on_splits(project: Project, built: Ensemble | None, manifest: Manifest) -> dict[str, dict[str, dict[str, float]]]:
     """Split -> name -> scores, of splits whose predictions are complete and whose labels are known."""
     found = {}
     complete = [split for split in project.scored_splits() if project.predictions(split).is_complete()]
-    for split, predictions in split_predictions(project, complete).items():
+    for split, predictions in split_predictions(project, complete, manifest).items():
         known = predictions.scored()
         if not known.ids:
             continue
@@ -133,11 +128,13 @@ def _on_splits(project: Project, built: Ensemble | None) -> dict[str, dict[str, 
     return found
 
 
-def _about(sources: Sequence[Artifact], parts: Sequence[Predictions]) -> dict[str, dict[str, Any]]:
-    """Member -> its tap, and the seconds that its bag took."""
+def _about(sources: Sequence[Artifact], built: Ensemble | None) -> dict[str, dict[str, Any]]:
+    """Member -> its tap, the seconds that its bag took, and its weight."""
+    weights = dict(zip(built.members, built.weights, strict=True)) if built else {}
     about = {}
-    for source, part in zip(sources, parts, strict=True):
+    for source in sources:
         record = source.record() or {}
-        for name in part.members:
-            about[name] = {"tap": record.get("tap"), "seconds": record.get("seconds")}
+        for name in stored_members(source.path):
+            weight = weights.get(name, 0.0) if built else None
+            about[name] = {"tap": record.get("tap"), "seconds": record.get("seconds"), "weight": weight}
     return about

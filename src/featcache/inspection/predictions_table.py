@@ -1,6 +1,8 @@
 """`featcache export` of predictions: one table with the rows' ids, as CSV or Parquet."""
 
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +11,18 @@ import numpy as np
 from featcache.core.csv_files import CsvWriter
 from featcache.core.disk import replacing
 from featcache.dataset import Manifest
-from featcache.training import Float32s, Predictions, table_parts
-
-FORMS = ("csv", "parquet")
+from featcache.training import Predictions, table_parts
 
 
 def export_predictions(record: Path, target: Path, form: str) -> Path:
-    """Write predictions as a table: a line for each row and member, with id, label, fold, member and each class.
+    """Write predictions as a table, and return its path: a line a row and member with id, label, fold, member and classes.
 
     Labels are class names, "" where unknown; folds are there for out-of-fold predictions; NaN is left empty in a CSV.
 
     Args:
         record: `predictions.json`, or the `bag.json` or `convnet.json` of members, in an artifacts folder.
         target: the file; it is replaced.
-        form: one of `FORMS`.
-
-    Returns:
-        `target`.
+        form: ``csv`` or ``parquet``.
 
     Raises:
         CacheFormatError: predictions or the manifest are absent or damaged, or not of the same rows.
@@ -46,8 +43,7 @@ def _parts(predictions: Predictions) -> Iterator[list[Any]]:
         labels = [names[label] for label in predictions.labels[rows].tolist()]
         folds = [predictions.folds[rows].tolist()] if predictions.folds is not None else []
         for member, probabilities in zip(predictions.members, values, strict=True):
-            known: list[Any] = [predictions.ids[rows], labels, *folds, [member] * len(labels)]
-            yield [*known, *probabilities.T]
+            yield [predictions.ids[rows], labels, *folds, [member] * len(labels), *probabilities.T]
 
 
 def _write_csv(path: Path, columns: Sequence[str], parts: Iterator[list[Any]]) -> None:
@@ -55,24 +51,21 @@ def _write_csv(path: Path, columns: Sequence[str], parts: Iterator[list[Any]]) -
         lines = CsvWriter(stream)
         lines.row(columns)
         for part in parts:
-            texts = [_texts(column) if isinstance(column, np.ndarray) else column for column in part]
+            texts = [map(_text, column.tolist()) if isinstance(column, np.ndarray) else column for column in part]
             lines.rows(zip(*texts, strict=True))
 
 
-def _texts(probabilities: Float32s) -> list[str]:
-    return ["" if np.isnan(value) else f"{value:.7g}" for value in probabilities.tolist()]
+def _text(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.7g}"
 
 
 def _write_parquet(path: Path, columns: Sequence[str], parts: Iterator[list[Any]]) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    writer = None
-    try:
+    with ExitStack() as stack:
+        writer = None
         for part in parts:
             table = pyarrow.table([pyarrow.array(column) for column in part], names=list(columns))
-            writer = writer or parquet.ParquetWriter(path, table.schema)
+            writer = writer or stack.enter_context(parquet.ParquetWriter(path, table.schema))
             writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()

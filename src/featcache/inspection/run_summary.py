@@ -7,7 +7,6 @@ from typing import Any
 from featcache.core.formatting import Lines, Table, pluralize
 from featcache.core.json_records import read_json
 from featcache.ensemble import Ensemble, all_scores
-from featcache.errors import CacheError
 from featcache.project import LOG_NAME, Project, notices, split_predictions
 from featcache.training import curves_lines
 
@@ -18,11 +17,11 @@ def summary(project: Project) -> dict[str, Any]:
     Returns:
         notices, rows per split, scores, seconds per stage, weights, precision and paths; missing parts are empty.
     """
-    listed = project.listed() or {}
+    listed, dataset = project.listed() or {}, project.settings.dataset
     submits = "test" in project.splits()
     record: dict[str, Any] = (read_json(project.submission().path) or {}) if submits else _without_submission(project)
     return {
-        "name": project.settings.dataset.name,
+        "name": dataset.name,
         "notices": [*notices(project), *record.get("notices", [])],
         "classes": len(listed.get("class_names", ())),
         "rows": {split: facts["rows"] for split, facts in listed.get("splits", {}).items()},
@@ -30,11 +29,15 @@ def summary(project: Project) -> dict[str, Any]:
         "scores": record.get("scores", {}),
         "best_single": record.get("best_single"),
         "members": record.get("members"),
-        "bags": _bags(project),
+        "bags": [
+            {name: each[name] for name in ("tap", "shape", "curves")}
+            for each in (project.bag(*bag).record() or {} for bag in project.bags())
+            if "curves" in each
+        ],
         "seconds": _seconds(project),
         "weights": project.resolved("weights") or {},
         "precision": project.precision(),
-        "test": _test_place(project),
+        "test": str((dataset.path or Path("PATH")) / ("test.csv" if dataset.source == "csv" else "test")),
         "submission": str(project.submission().shown) if submits else None,
         "submission_rows": record.get("rows"),
         "report": str(project.report().shown) if project.report().is_complete() else None,
@@ -64,7 +67,10 @@ def summary_parts(project: Project) -> Lines:
     lines.append(("cache", f"{_shown(facts['features'])} (featcache ls, featcache show FILE)"))
     lines.append(("log", _shown(facts["log"])))
     lines += [("try next", hint) for hint in _hints(project, facts)]
-    return ["", Table(_blank_repeats(lines))]
+    return [
+        "",
+        Table([("" if i and lines[i - 1][0] == title else title, text) for i, (title, text) in enumerate(lines)]),
+    ]
 
 
 def _without_submission(project: Project) -> dict[str, Any]:
@@ -79,23 +85,12 @@ def _without_submission(project: Project) -> dict[str, Any]:
     }
 
 
-def _test_place(project: Project) -> str:
-    """Where test images are expected."""
-    dataset = project.settings.dataset
-    return str((dataset.path or Path("PATH")) / ("test.csv" if dataset.source == "csv" else "test"))
-
-
 def _submission(facts: Mapping[str, Any]) -> str:
     if facts["submission"] is None:
         return f"none: no test images; put them into {facts['test']} and run the same command again"
     count, columns = facts["submission_rows"] or 0, ",".join(facts["columns"] or ())
-    return f"{_shown(facts['submission'])} ({pluralize(count, 'row')}: {_shortened(columns)})"
-
-
-def _bags(project: Project) -> list[dict[str, Any]]:
-    """Tap, shape and curves of every bag that has any."""
-    records = [project.bag(*bag).record() or {} for bag in project.bags()]
-    return [{name: each[name] for name in ("tap", "shape", "curves")} for each in records if "curves" in each]
+    columns = columns if len(columns) <= 60 else f"{columns[:57]}..."
+    return f"{_shown(facts['submission'])} ({pluralize(count, 'row')}: {columns})"
 
 
 def _score(score: Mapping[str, Any]) -> str:
@@ -114,58 +109,38 @@ def _weights(weights: Mapping[str, Any], precision: str | None) -> str:
 
 
 def _seconds(project: Project) -> dict[str, float]:
-    """Seconds of each stage's last real run."""
-    seconds = {"index": float((project.listed() or {}).get("seconds", 0))}
-    seconds["features"] = sum(_cache_seconds(project.features(*cache).path) for cache in project.caches())
-    seconds["heads"] = sum(_recorded_seconds(project.bag(*bag).record()) for bag in project.bags())
-    if project.convnets():
-        seconds["convnets"] = sum(_recorded_seconds(member.record()) for member in project.convnets())
-    seconds["predictions"] = sum(_recorded_seconds(project.predictions(s).record()) for s in project.scored_splits())
-    seconds["ensemble"] = _recorded_seconds(project.ensemble().record())
-    return seconds
-
-
-def _cache_seconds(path: Path) -> float:
-    from featcache.cache import open_cache
-
-    try:
-        return float(open_cache(path).run.get("seconds", 0))
-    except CacheError:
-        return 0.0  # removed to save space, after the heads were trained
-
-
-def _recorded_seconds(record: Mapping[str, Any] | None) -> float:
-    return float((record or {}).get("seconds", 0))
+    """Seconds of each stage's last real run; of a cache that was removed to save space, none."""
+    convnets = project.convnets()
+    stages = {
+        "features": [project.features(*cache) for cache in project.caches()],
+        "heads": [project.bag(*bag) for bag in project.bags()],
+        **({"convnets": convnets} if convnets else {}),
+        "predictions": [project.predictions(split) for split in project.scored_splits()],
+        "ensemble": [project.ensemble()],
+    }
+    records = {stage: [artifact.record() or {} for artifact in artifacts] for stage, artifacts in stages.items()}
+    records = {"index": [project.listed() or {}], **records}
+    return {stage: sum(float(str(each.get("seconds", 0))) for each in some) for stage, some in records.items()}
 
 
 def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
     """The command to repeat, with at most three additions that fit this run."""
     spec, dataset = project.settings.features, project.settings.dataset
-    hints = []
-    if dataset.source == "digits":
-        hints.append(("own images", "--Dataset-source folder --Dataset-path FOLDER --Dataset-name NAME"))
-    if facts["weights"].get("kind") == "random":
-        hints.append(("trained weights", "--Features-weights imagenet"))
-    if spec.image_size < 224 and dataset.source == "folder":
-        hints.append(("more pixels", "--Features-image-size 224"))
-    if len(spec.taps) == 1 and spec.backbone.lower() in ("vgg16", "vgg19"):
-        hints.append(("another layer", "--Features-taps block4_pool,block5_pool"))
-    if spec.copies == 0 and dataset.source == "folder":
-        hints.append(("augmentation", "--Features-copies 5"))
-    width = max((len(name) for name, _ in hints[:3]), default=0)
-    additions = [f"  {name:<{width}}  {flags}" for name, flags in hints[:3]]
-    return ["luigi --module pipeline Submit, and one of", *additions] if additions else []
+    vgg = spec.backbone.lower() in ("vgg16", "vgg19")
+    additions = [
+        (dataset.source == "digits", "own images", "--Dataset-source folder --Dataset-path FOLDER --Dataset-name NAME"),
+        (facts["weights"].get("kind") == "random", "trained weights", "--Features-weights imagenet"),
+        (spec.image_size < 224 and dataset.source == "folder", "more pixels", "--Features-image-size 224"),
+        (len(spec.taps) == 1 and vgg, "another layer", "--Features-taps block4_pool,block5_pool"),
+        (spec.copies == 0 and dataset.source == "folder", "augmentation", "--Features-copies 5"),
+    ]
+    fitting = [(name, flags) for fits, name, flags in additions if fits][:3]
+    width = max((len(name) for name, _ in fitting), default=0)
+    lines = [f"  {name:<{width}}  {flags}" for name, flags in fitting]
+    return ["luigi --module pipeline Submit, and one of", *lines] if lines else []
 
 
 def _shown(path: str) -> str:
     """The path relative to the current folder, if it is below it."""
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
-
-
-def _shortened(columns: str) -> str:
-    return columns if len(columns) <= 60 else f"{columns[:57]}..."
-
-
-def _blank_repeats(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [("" if i and lines[i - 1][0] == name else name, text) for i, (name, text) in enumerate(lines)]

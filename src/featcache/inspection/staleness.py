@@ -1,7 +1,8 @@
 """Why an artifact is stale: one line of what changed in settings, files and rows since it was made."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from featcache.settings import backbone_settings
 MISSING = "nothing there yet"
 _UNRESOLVED = "unresolved"
 _NO_ROWS = Rows((), np.empty(0, np.int32), (), (), ())
-# Row settings that follow from others, which are named instead.
-_FOLLOWING = ("preprocessing", "weights", "storage", "augmentation")
+# Row settings that follow from others, which are named instead, or that only a version changes.
+_FOLLOWING = {"preprocessing", "weights", "storage", "augmentation", "stage", "decoding"}
 
 
 def manifest_reason(folder: Path, now: Manifest) -> str:
@@ -31,25 +32,22 @@ def manifest_reason(folder: Path, now: Manifest) -> str:
         before = Manifest.load(folder)
     except CacheError:
         return MISSING if not is_file(folder / "manifest.json") else "the manifest is damaged"
-    changed = _changed("Dataset", before.settings, now.settings)
-    if changed:
+    if changed := _changed("Dataset", before.settings, now.settings):
         return changed
-    if before.class_names != now.class_names:
-        extra, gone = set(now.class_names) - set(before.class_names), set(before.class_names) - set(now.class_names)
-        names = [*(f"class {name!r} added" for name in sorted(extra)), *(f"class {n!r} removed" for n in sorted(gone))]
-        rows = manifests_differ(before, now)
-        return "; ".join(["Manifest: " + ", ".join(names or ["classes changed"]), *([rows] if rows else [])])
-    return manifests_differ(before, now) or "Manifest: listing.json does not match"
+    old, new = before.class_names, now.class_names
+    names = [f"class {name!r} added" for name in sorted({*new} - {*old})]
+    names += [f"class {name!r} removed" for name in sorted({*old} - {*new})]
+    if old != new and not names:
+        names = ["classes changed"]
+    splits = [(before.splits.get(split, _NO_ROWS), now.splits.get(split, _NO_ROWS)) for split in SPLITS]
+    parts = [f"Manifest: {', '.join(names)}" if names else "", _rows_differ(splits, old, new)]
+    return "; ".join(filter(None, parts)) or "Manifest: listing.json does not match"
 
 
 def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | None) -> str:
     """Return why a feature cache isn't complete: settings that changed, or rows; "" where neither did.
 
-    Args:
-        project: the settings.
-        split: ``train``, ``valid`` or ``test``.
-        copy: 0 for plain images, 1.. for augmented ones.
-        manifest: the rows now; None to leave rows out.
+    `manifest` has the rows now; None leaves rows out.
     """
     path = project.features(split, copy).path
     try:
@@ -60,10 +58,8 @@ def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | N
         copies = (project.all_features().record() or {}).get("inputs", {})
         had = copies.get("settings", {}).get("Features", {}).get("copies") if isinstance(copies, dict) else None
         return MISSING if not copy or had is None else f"Features: copies {had} -> {project.settings.features.copies}"
-    changed = features_reason(project, reader, copy)
-    if changed or manifest is None:
-        return changed
-    return cached_rows_changed(reader, manifest)
+    changed = _features_reason(project, reader, copy)
+    return changed if changed or manifest is None else cached_rows_changed(reader, manifest)
 
 
 def cached_rows_changed(reader: Reader, manifest: Manifest) -> str:
@@ -73,46 +69,35 @@ def cached_rows_changed(reader: Reader, manifest: Manifest) -> str:
     return _rows_differ([(stored, listed)], reader.class_names, manifest.class_names)
 
 
-def record_reason(artifact: Artifact, siblings: Iterable[Path] = ()) -> tuple[str, tuple[str, ...]]:
+def record_reason(artifact: Artifact, others: str = "") -> tuple[str, tuple[str, ...]]:
     """Return why the artifact of a record isn't complete.
 
-    Args:
-        artifact: the current one.
-        siblings: records made with other settings; the newest is compared if there is none of the artifact's kind.
+    If there is no record of its kind, the newest is compared that the pattern `others` finds from where its folder is.
 
     Returns:
         The settings or files that changed ("" for none), and the stages upstream whose results did.
     """
+    path = artifact.path
     record = artifact.record()
     if record is None:
-        newest = max(_of_other_keys(artifact.path) or siblings, key=modified, default=None)
+        name, dash, _ = path.parent.name.rpartition("-")
+        patterns = f"{name}{dash}{'?' * SHORT}/{path.name}", others  # not name*: "fast-pseudo" begins with "fast"
+        found = (path.parents[1].glob(pattern) for pattern in patterns if pattern)
+        newest = next((max(paths, key=modified) for each in found if (paths := sorted(each))), None)
         record = Artifact(newest, None).record() if newest else None
     if record is None or not isinstance(record.get("inputs"), dict):
-        damaged = is_file(artifact.path)
-        return (f"{artifact.path.name} is damaged" if damaged else MISSING), ()
+        return f"{path.name} is damaged" if is_file(path) else MISSING, ()
     then: Any = record["inputs"]
     now: Any = _plain(artifact.inputs)
-    reasons = [
-        _changed(section, then.get("settings", {}).get(section, {}), values)
-        for section, values in now.get("settings", {}).items()
-    ]
-    reasons += [
-        f"{name} changed" for name, digest in now.get("files", {}).items() if then.get("files", {}).get(name) != digest
-    ]
+    settings, files = then.get("settings", {}), then.get("files", {})
+    reasons = [_changed(name, settings.get(name, {}), values) for name, values in now.get("settings", {}).items()]
+    reasons += [f"{name} changed" for name, digest in now.get("files", {}).items() if files.get(name) != digest]
     if then.get("version") != now.get("version"):
         reasons.append(f"another version of featcache ({then.get('version')} -> {now.get('version')})")
     upstream = tuple(name for name, key in now["upstream"].items() if then.get("upstream", {}).get(name) != key)
     if not any(reasons) and not upstream and artifact.shown is not None:
         reasons.append(_shown_reason(artifact, artifact.shown))
     return "; ".join(filter(None, reasons)), upstream
-
-
-def _of_other_keys(record: Path) -> list[Path]:
-    """Records of the same kind in the folders that other keys name."""
-    name, dash, _ = record.parent.name.rpartition("-")
-    return sorted(
-        record.parent.parent.glob(f"{name}{dash}{'?' * SHORT}/{record.name}")
-    )  # "fast-pseudo" begins with "fast"
 
 
 def _shown_reason(artifact: Artifact, shown: Path) -> str:
@@ -148,54 +133,40 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def features_reason(project: Project, reader: Reader, copy: int) -> str:
-    """Return which settings changed since a cache was made, without those that only follow from others."""
+def _features_reason(project: Project, reader: Reader, copy: int) -> str:
+    """Which settings changed since a cache was made, without those that only follow from others."""
     spec = project.settings.features
     weights, precision = project.weights_digest() or _UNRESOLVED, project.precision() or _UNRESOLVED
     now = row_settings(spec, backbone_settings(spec), weights, precision, copy)
-    taps, stored = {str(tap) for tap in spec.taps}, [tap.settings for tap in reader.taps.values()]
-    then: Mapping[str, Any] = stored[0]
-    parts = []
-    if {str(settings["tap"]) for settings in stored} != taps:
-        parts.append(f"taps {', '.join(sorted(str(s['tap']) for s in stored))} -> {', '.join(sorted(taps))}")
-    current = next(iter(now.values()))
-    different = [name for name, value in current.items() if _plain(then.get(name)) != _plain(value) and name != "tap"]
-    for name in [name for name in different if name not in (*_FOLLOWING, "stage", "decoding")]:
-        value = spec.precision if name == "precision" and precision == _UNRESOLVED else current[name]
-        parts.append(f"{name} {_text(then.get(name))} -> {_text(value)}")
-    file_changed = False
+    stored, current = [tap.settings for tap in reader.taps.values()], next(iter(now.values()))
+    different = {name for name, value in current.items() if _plain(stored[0].get(name)) != _plain(value)} - {"tap"}
+    shown = [name for name in current if name in different - _FOLLOWING]
+    before: dict[str, Any] = {"taps": ", ".join(sorted({str(each["tap"]) for each in stored}))}
+    after: dict[str, Any] = {"taps": ", ".join(sorted({str(tap) for tap in spec.taps}))}
+    before |= {name: stored[0].get(name) for name in shown}
+    after |= {name: current[name] for name in shown}
+    if after.get("precision") == _UNRESOLVED:
+        after["precision"] = spec.precision
+    same_setting = False
     if "weights" in different and "backbone" not in different:
-        before = _weights_setting(reader)
-        file_changed = before in (None, spec.weights)
-        parts += [] if file_changed else [f"weights {before} -> {spec.weights}"]
-    reasons = [f"Features: {', '.join(parts)}"] if parts else []
-    reasons += ["weights file changed"] if file_changed else []
-    if {"stage", "decoding"} & set(different):
+        recorded = reader.run.get("weights")  # the setting when the file was made; the file behind it may have changed
+        setting = recorded.get("setting") if isinstance(recorded, dict) else None
+        same_setting = setting in (None, spec.weights)
+        before["weights"], after["weights"] = spec.weights if same_setting else setting, spec.weights
+    reasons = [_changed("Features", before, after)]
+    reasons += ["weights file changed"] if same_setting else []
+    if {"stage", "decoding"} & different:
         reasons.append("another version of featcache decodes or computes differently")
-    return "; ".join(reasons)
-
-
-def _weights_setting(reader: Reader) -> object:
-    """``[Features] weights`` when the file was made; the file behind it may have changed."""
-    stored = reader.run.get("weights")
-    return stored.get("setting") if isinstance(stored, dict) else None
+    return "; ".join(filter(None, reasons))
 
 
 def _sibling(folder: Path, split: str, copy: int) -> Reader | None:
     """The newest published cache of the same split and copy, made with other settings."""
     paths = [p for p in folder.glob(f"{split}-copy{copy}-*.h5") if not p.name.endswith(PARTIAL_SUFFIX)]
     for path in sorted(paths, key=modified, reverse=True):
-        try:
+        with suppress(CacheError):
             return open_cache(path)
-        except CacheError:
-            continue
     return None
-
-
-def manifests_differ(before: Manifest, now: Manifest) -> str:
-    """``Manifest: 3 added, 1 changed``; "" when all rows are the same."""
-    splits = [(before.splits.get(split, _NO_ROWS), now.splits.get(split, _NO_ROWS)) for split in SPLITS]
-    return _rows_differ(splits, before.class_names, now.class_names)
 
 
 def _rows_differ(splits: Sequence[tuple[Rows, Rows]], old_names: Sequence[str], new_names: Sequence[str]) -> str:

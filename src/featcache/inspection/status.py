@@ -1,7 +1,7 @@
 """`featcache status`: every stage, complete or not, its size and age, and in one line why it would run."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,14 @@ COLUMNS = ("stage", "state", "size", "age", "what would make it run")
 
 @dataclass(frozen=True)
 class Finding:
-    """One stage: its artifacts, whether all are complete, and why not.
+    """What one stage makes, whether each artifact has its current key, and if not why.
 
-    Attributes:
-        artifacts: what the stage makes.
-        complete: whether each has its current key.
-        reason: settings, files or rows that changed; "" where only something upstream did.
-        upstream: stages upstream whose results changed.
-        stored: whether the results are there, and only the copies that are shown are not theirs.
+    `reason` is "" where only results of stages `upstream` changed; `stored` means that the results are there, and only
+    the files that are shown are not theirs.
     """
 
-    artifacts: list[Artifact]
-    complete: bool
+    artifacts: Sequence[Artifact]
+    complete: bool = False
     reason: str = ""
     upstream: tuple[str, ...] = ()
     stored: bool = False
@@ -45,22 +41,25 @@ def status_record(project: Project) -> dict[str, Any]:
         SettingsError: no run could start with these settings.
     """
     indexed, project = _index(project)
-    findings = _findings(indexed, project)
+    needless = _needless(project)
+    others = {project.bag(tap, shape).path: f"{tap}-*/bag.json" for tap, shape in project.bags()}
+    findings = {"IndexImages": indexed, "ExtractFeatures": _features(project, indexed=indexed.complete)}
+    for stage, artifacts in _results(project).items():
+        findings[stage] = Finding([], reason=needless[stage]) if stage in needless else _recorded(artifacts, others)
     incomplete = {stage for stage, found in findings.items() if not found.complete}
-    stored = {stage for stage in incomplete if findings[stage].stored}
-    running = _running(incomplete, stored, project)
+    running = _running({stage: findings[stage] for stage in incomplete - set(needless)}, project, not needless)
     now = time.time()
     stages = []
     for stage, found in findings.items():
-        files = [path for artifact in found.artifacts for path in _files(artifact)]
-        newest = max((path.stat().st_mtime for path in files), default=None)
+        stats = [path.stat() for artifact in found.artifacts for path in _files(artifact)]
+        newest = max((stat.st_mtime for stat in stats), default=None)
         stages.append(
             {
                 "stage": stage,
                 "complete": found.complete,
                 "would_run": stage in running,
                 "reason": "" if found.complete else _reason(stage, found, incomplete),
-                "bytes": sum(path.stat().st_size for path in files),
+                "bytes": sum(stat.st_size for stat in stats),
                 "age_seconds": None if newest is None else round(now - newest, 3),
                 "paths": [str(artifact.shown or artifact.path) for artifact in found.artifacts],
             }
@@ -83,19 +82,6 @@ def status_lines(record: Mapping[str, Any]) -> Lines:
     return [printable(record["folder"]), Table(rows, COLUMNS)]
 
 
-def _findings(indexed: Finding, project: Project) -> dict[str, Finding]:
-    return {
-        "IndexImages": indexed,
-        "ExtractFeatures": _features(project, indexed=indexed.complete),
-        "TrainHeads": _heads(project),
-        **({"TrainConvNets": _recorded(project.convnets())} if project.convnets() else {}),
-        "PredictRows": _predictions(project),
-        "BuildEnsemble": _recorded([project.ensemble()]),
-        "WriteSubmission": _submission(project),
-        **({"WriteReport": _recorded([project.report()])} if project.settings.report.enabled else {}),
-    }
-
-
 def _index(project: Project) -> tuple[Finding, Project]:
     """What was found of the manifest, and the project with the keys that it would have after indexing."""
     artifact = project.manifest()
@@ -104,9 +90,28 @@ def _index(project: Project) -> tuple[Finding, Project]:
     try:
         now = preview_images(project.settings.dataset, project.folder, project.listing)
     except SourceError as error:
-        return Finding([artifact], complete=False, reason=str(error)), project
-    reason = manifest_reason(project.folder, now)
-    return Finding([artifact], complete=False, reason=reason), project.assuming(now)
+        return Finding([artifact], reason=str(error)), project
+    return Finding([artifact], reason=manifest_reason(project.folder, now)), project.assuming(now)
+
+
+def _results(project: Project) -> dict[str, list[Artifact]]:
+    """The artifacts of each stage that records what it was made of; only of stages that there are."""
+    convnets, report = project.convnets(), project.settings.report.enabled
+    return {
+        "TrainHeads": [project.bag(*bag) for bag in project.bags()],
+        **({"TrainConvNets": convnets} if convnets else {}),
+        "PredictRows": [project.predictions(split) for split in project.scored_splits()],
+        "BuildEnsemble": [project.ensemble()],
+        "WriteSubmission": [project.submission()],
+        **({"WriteReport": [project.report()]} if report else {}),
+    }
+
+
+def _needless(project: Project) -> dict[str, str]:
+    """Stage -> why it has nothing to do, as far as the images are listed."""
+    splits = project.splits()
+    needless = {} if not splits or "test" in splits else {"WriteSubmission": _NO_TEST}
+    return needless if not splits or project.scored_splits() else {**needless, "PredictRows": f"{_NO_TEST} to predict"}
 
 
 def _features(project: Project, *, indexed: bool) -> Finding:
@@ -125,38 +130,18 @@ def _features(project: Project, *, indexed: bool) -> Finding:
         found.remove(MISSING)
     if not found and not upstream:
         found = ["its record is missing or of other features"]
-    return Finding(artifacts, complete=False, reason="; ".join(found), upstream=upstream)
+    return Finding(artifacts, reason="; ".join(found), upstream=upstream)
 
 
-def _heads(project: Project) -> Finding:
-    folder, siblings = project.folder / "heads", {}
-    for tap, shape in project.bags():  # where there is none of this type, those of other types of the same tap
-        siblings[project.bag(tap, shape).path] = sorted(folder.glob(f"{tap}-*/bag.json"))
-    return _recorded([project.bag(*bag) for bag in project.bags()], siblings)
-
-
-def _predictions(project: Project) -> Finding:
-    splits = project.scored_splits()
-    if not splits and project.listed():
-        return Finding([], complete=False, reason=f"{_NO_TEST} to predict")
-    return _recorded([project.predictions(split) for split in splits])
-
-
-def _submission(project: Project) -> Finding:
-    if project.listed() and "test" not in project.splits():
-        return Finding([], complete=False, reason=_NO_TEST)
-    return _recorded([project.submission()])
-
-
-def _recorded(artifacts: list[Artifact], siblings: Mapping[Path, Iterable[Path]] | None = None) -> Finding:
+def _recorded(artifacts: Sequence[Artifact], others: Mapping[Path, str]) -> Finding:
     stale = [artifact for artifact in artifacts if not artifact.is_complete()]
     if artifacts and not stale:
         return Finding(artifacts, complete=True)
-    found = [record_reason(artifact, (siblings or {}).get(artifact.path, ())) for artifact in stale]
+    found = [record_reason(artifact, others.get(artifact.path, "")) for artifact in stale]
     reasons = dict.fromkeys(reason for reason, _ in found if reason)
     upstream = tuple(dict.fromkeys(name for _, names in found for name in names))
     stored = bool(artifacts) and all(artifact.is_stored() for artifact in artifacts)
-    return Finding(artifacts, complete=False, reason="; ".join(reasons), upstream=upstream, stored=stored)
+    return Finding(artifacts, reason="; ".join(reasons), upstream=upstream, stored=stored)
 
 
 def _reason(stage: str, found: Finding, incomplete: set[str]) -> str:
@@ -169,24 +154,20 @@ def _reason(stage: str, found: Finding, incomplete: set[str]) -> str:
     return f"upstream: {waiting[0]}" if waiting else "its record is damaged"
 
 
-def _running(incomplete: set[str], stored: set[str], project: Project) -> set[str]:
+def _running(incomplete: Mapping[str, Finding], project: Project, submits: bool) -> set[str]:
     """The stages that Submit would run: Luigi looks upstream of stages that are neither complete nor stored.
 
     Without a current manifest no key is known, so every incomplete stage runs.
     """
-    running: set[str] = set()
-    splits = project.splits()
-    needless = {"WriteSubmission"} if splits and "test" not in splits else set()
-    needless |= {"PredictRows"} if splits and not project.scored_splits() else set()
-    incomplete = incomplete - needless
     if "IndexImages" in incomplete:
-        return incomplete
-    asked = list(final_stages(test=not needless, report=project.settings.report.enabled))
+        return set(incomplete)
+    running: set[str] = set()
+    asked = list(final_stages(test=submits, report=project.settings.report.enabled))
     while asked:
         stage = asked.pop()
         if stage in incomplete and stage not in running:
             running.add(stage)
-            asked += () if stage in stored else NEEDS[stage]
+            asked += () if incomplete[stage].stored else NEEDS[stage]
     return running
 
 

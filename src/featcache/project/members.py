@@ -7,28 +7,30 @@ from featcache.project.project import Project
 from featcache.training import Predictions, joined_members
 
 
-def out_of_fold(project: Project) -> Predictions:
+def out_of_fold(project: Project, manifest: Manifest | None = None) -> Predictions:
     """Return all members' predictions of the training rows, each row by models that haven't seen its fold.
+
+    Args:
+        project: whose.
+        manifest: its own; None to load it.
 
     Raises:
         CacheFormatError: the predictions or the manifest are absent or damaged.
         CacheMismatchError: they don't belong together.
     """
-    rows = Manifest.load(project.folder).splits["train"]
+    rows = (manifest or Manifest.load(project.folder)).splits["train"]
     sources = [source for stage in project.member_sources().values() for source in stage]
     return joined_members([Predictions.load(source.path, rows) for source in sources])
 
 
-def split_predictions(project: Project, splits: Sequence[str] | None = None) -> dict[str, Predictions]:
-    """Return split -> all members' predictions.
-
-    Args:
-        project: whose.
-        splits: of those that nothing is trained on; None for all of them.
+def split_predictions(
+    project: Project, splits: Sequence[str] | None = None, manifest: Manifest | None = None
+) -> dict[str, Predictions]:
+    """Return split -> all members' predictions, for `splits` or all that nothing is trained on.
 
     Raises:
         CacheFormatError: predictions or the manifest are absent or damaged.
     """
     splits = project.scored_splits() if splits is None else splits
-    rows = Manifest.load(project.folder).splits if splits else {}
+    rows = (manifest or Manifest.load(project.folder)).splits if splits else {}
     return {split: Predictions.load(project.predictions(split).path, rows[split]) for split in splits}

@@ -1,60 +1,64 @@
-"""Confusions between classes, and reliability of probabilities. NumPy only."""
+"""Confusions between classes, their scores, and the reliability of probabilities, as JSON-able values."""
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from featcache.report.predictions import EnsemblePredictions
+
 Counts = npt.NDArray[np.int64]
-Float64s = npt.NDArray[np.float64]
 
 BINS = 10
+MATRIX_CLASSES = 20
+"""The most classes that a confusion matrix shows one by one."""
+_CONFUSIONS = 10
 
 
-@dataclass(frozen=True, eq=False)
-class Reliability:
-    """How often predictions are right, by the probability of the predicted class.
+def class_table(predictions: EnsemblePredictions, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return confusions, precision and recall of the rows whose label is known, of which there is one at least."""
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-    Attributes:
-        rows: (`BINS`,) int64, rows whose probability is in the bin; bins are equally wide, from 0 to 1.
-        confidence: (`BINS`,) their mean probability, NaN in an empty bin.
-        accuracy: (`BINS`,) the share of them predicted correctly, NaN in an empty bin.
-        error: the expected calibration error: the mean distance of the two, weighted by rows.
+    known, classes = predictions.labels >= 0, np.arange(len(names))
+    labels, predicted = predictions.labels[known], predictions.predicted[known]
+    counts = confusion_matrix(labels, predicted, labels=classes)  # of class i (line) predicted as j (column)
+    columns = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=np.nan)
+    kept, small = collapse(counts, MATRIX_CLASSES)
+    others = len(names) - len(kept)
+    table = [
+        {"name": name, "rows": int(rows), "precision": _number(p), "recall": _number(r), "f1": _number(f)}
+        for name, p, r, f, rows in zip(names, *columns, strict=True)
+    ]
+    shown = [names[each] for each in kept] + [f"{others} others"] * bool(others)
+    return {
+        "rows": len(labels),
+        "wrong": int((predicted != labels).sum()),
+        "table": table,
+        "f1": _number(np.nanmean(columns[2])),
+        "matrix": {"names": shown, "counts": small.tolist(), "others": others},
+        "confusions": [
+            [names[i], names[j], rows, int(counts[i].sum())] for i, j, rows in top_confusions(counts, _CONFUSIONS)
+        ],
+    }
+
+
+def collapse(counts: Counts, most: int) -> tuple[list[int], Counts]:
+    """Make a confusion matrix small enough to look at.
+
+    Returns:
+        The `most` classes with the most confusions, of equals the first, ascending; and their int64 counts, with all
+        other classes together as the last row and column, if there are any.
     """
-
-    rows: Counts
-    confidence: Float64s
-    accuracy: Float64s
-    error: float
-
-
-@dataclass(frozen=True, eq=False)
-class Collapsed:
-    """A confusion matrix small enough to look at.
-
-    Attributes:
-        classes: the classes shown, ascending; all others are the last row and column.
-        counts: (k, k) int64 of them, or (k + 1, k + 1) with the others.
-        others: how many classes the last row and column combine; 0: there is no such row.
-    """
-
-    classes: list[int]
-    counts: Counts
-    others: int
-
-
-def collapse(counts: Counts, most: int) -> Collapsed:
-    """Keep the `most` classes with the most confusions, of equals the first, and add up the others."""
     classes = len(counts)
     if classes <= most:
-        return Collapsed(list(range(classes)), counts, 0)
+        return list(range(classes)), counts
     wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
     kept = np.sort(np.argsort(-wrong, kind="stable")[:most])
     place = np.full(classes, most)
     place[kept] = np.arange(most)
     small = np.zeros((most + 1, most + 1), np.int64)
     np.add.at(small, (place[:, None], place[None, :]), counts)
-    return Collapsed(kept.tolist(), small, classes - most)
+    return kept.tolist(), small
 
 
 def top_confusions(counts: Counts, most: int) -> list[tuple[int, int, int]]:
@@ -66,18 +70,33 @@ def top_confusions(counts: Counts, most: int) -> list[tuple[int, int, int]]:
     return [(int(i), int(j), int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
 
 
-def reliability(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Reliability:
-    """Compare the probability of predictions with how often they are right.
+def reliability(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> dict[str, Any]:
+    """Compare (n, C) probabilities of predictions, n at least 1, with how often they are right by (n,) labels.
 
-    Args:
-        probabilities: (n, C), rows sum to 1, n at least 1.
-        labels: (n,) class indices.
+    Returns:
+        ``bins`` of the probability of the predicted class, equally wide, each with ``low`` and ``high`` in %, ``rows``,
+        their mean probability ``confidence``, and the share of them predicted correctly, ``accuracy`` (both None in an
+        empty bin); and ``error``, the expected calibration error: the mean distance of the two, weighted by rows.
     """
     sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    bins = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
-    rows = np.bincount(bins, minlength=BINS)
+    places = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
+    rows = np.bincount(places, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        confidence = np.bincount(bins, sure, minlength=BINS) / rows
-        accuracy = np.bincount(bins, right, minlength=BINS) / rows
-    error = float(np.nansum(np.abs(confidence - accuracy) * rows) / len(labels))
-    return Reliability(rows.astype(np.int64), confidence, accuracy, error)
+        confidence = np.bincount(places, sure, minlength=BINS) / rows
+        accuracy = np.bincount(places, right, minlength=BINS) / rows
+    bins = [
+        {
+            "low": 100 * i // BINS,
+            "high": 100 * (i + 1) // BINS,
+            "rows": int(rows[i]),
+            "confidence": _number(confidence[i]),
+            "accuracy": _number(accuracy[i]),
+        }
+        for i in range(BINS)
+    ]
+    return {"error": float(np.nansum(np.abs(confidence - accuracy) * rows) / len(labels)), "bins": bins}
+
+
+def _number(value: float) -> float | None:
+    """`value`, or None for NaN, which JSON doesn't have."""
+    return None if np.isnan(value) else float(value)

@@ -1,14 +1,11 @@
-"""Training rows in feature space: nearest neighbours, and a map in two dimensions. Out of core."""
+"""Training rows in feature space: near duplicates, and a map in two dimensions. Out of core."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.cache import Reader
-from featcache.report.duplicates import near_pairs
-from featcache.report.thumbnails import RowRef
 
 MAP_ROWS = 2_000
 """Points of the map, sampled from more rows."""
@@ -37,21 +34,6 @@ class Projected:
     shares: npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class FeatureMap:
-    """Some training rows in two dimensions, each twice.
-
-    Attributes:
-        places: (p,) int64, which of the projected rows they are, ascending.
-        neighbours: (p, 2) by t-SNE: near each other where their features are; distances and axes mean nothing.
-        components: (p, 2) along the first two principal components.
-    """
-
-    places: npt.NDArray[np.int64]
-    neighbours: npt.NDArray[np.float64]
-    components: npt.NDArray[np.float64]
-
-
 def projected(train: Reader, tap: str) -> Projected:
     """Return all usable rows along the first principal components.
 
@@ -64,62 +46,44 @@ def projected(train: Reader, tap: str) -> Projected:
     return Projected(usable_rows(train), component_scores(train, tap, components), components.shares)
 
 
-def nearest_training_rows(
-    train: Reader, readers: Mapping[str, Reader], tap: str, places: Sequence[RowRef], count: int
-) -> dict[RowRef, list[tuple[int, float]]]:
-    """Return place -> (row of ``train``, cosine distance) of the nearest other training rows, nearest first.
+def near_duplicates(space: Projected) -> tuple[list[tuple[int, int, float]], int]:
+    """Return (row, other row, share) of each row and its nearest other one, and among how many rows they were searched.
 
-    Args:
-        train: the cache that is searched.
-        readers: split -> the cache that the places' features are in.
-        tap: one of their taps.
-        places: whose neighbours are wanted.
-        count: neighbours of each.
+    Closest pairs come first, and a pair is named once, row < other row. The share is of the median distance to a nearest
+    row, so that it means the same for any features.
     """
-    from featcache.inspection import nearest_rows
+    from sklearn.neighbors import NearestNeighbors
 
-    if not places or len(train) < 2:
-        return {}
-    queries = np.stack([np.asarray(readers[split][tap][row], np.float32) for split, row in places])
-    own = np.array([row if split == train.split else -1 for split, row in places])
-    found = nearest_rows(train, tap, queries, count, own=own)
-    lines = zip(places, found.rows.tolist(), found.distances.tolist(), strict=True)
-    return {place: list(zip(rows, distances, strict=True)) for place, rows, distances in lines}
-
-
-def near_duplicates(space: Projected, most: int) -> tuple[list[tuple[int, int, float]], int]:
-    """Return (row, other row, share) of the closest pairs of training rows, and among how many rows they were searched.
-
-    The share is of the median distance to a nearest row, so that it means the same for any features.
-
-    Args:
-        space: the rows.
-        most: pairs at most.
-    """
     some = sampled(len(space.rows), PAIR_ROWS)
     if len(some) < 2:
         return [], len(some)
-    pairs, usual = near_pairs(space.scores[some], most)
-    rows = space.rows[some]
-    return [(int(rows[i]), int(rows[j]), distance / (usual or 1.0)) for i, j, distance in pairs], len(some)
+    rows, points = space.rows[some].tolist(), space.scores[some].astype(np.float64)
+    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(points)
+    nearest = search.kneighbors(return_distance=False)[:, 0]  # of others: no row is its own neighbour
+    # the search subtracts large sums, which is no distance between equals: compute that of the pair itself
+    distances = np.linalg.norm(points - points[nearest], axis=1)
+    usual = float(np.median(distances)) or 1.0
+    pairs = {(min(i, j), max(i, j)): d for i, (j, d) in enumerate(zip(nearest.tolist(), distances, strict=True))}
+    closest = sorted(pairs.items(), key=lambda pair: (pair[1], pair[0]))
+    return [(rows[i], rows[j], float(distance) / usual) for (i, j), distance in closest], len(some)
 
 
-def feature_map(space: Projected, wanted: npt.NDArray[np.integer]) -> FeatureMap:
-    """Lay out at most `MAP_ROWS` rows; the same rows give the same map.
+def feature_map(
+    space: Projected, wanted: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Lay out at most `MAP_ROWS` rows in two dimensions, each twice, the `wanted` ones, by place, among them.
 
-    Args:
-        space: the rows.
-        wanted: which of them, by place, must be on it; at most `MAP_ROWS`.
+    Returns:
+        (p,) which of the rows they are, ascending; (p, 2) by t-SNE: near each other where their features are, distances
+        and axes mean nothing; (p, 2) along the first two principal components; both in 0..1. Each time the same.
     """
-    places = np.sort(np.asarray(wanted, np.int64))
-    drawn = sampled(len(space.rows), MAP_ROWS)
-    drawn = drawn[~np.isin(drawn, places)]
-    spare = max(0, MAP_ROWS - len(places))
-    places = np.sort(np.concatenate([places, drawn[sampled(len(drawn), spare)]]))
+    drawn = np.setdiff1d(sampled(len(space.rows), MAP_ROWS), wanted)
+    spare = max(0, MAP_ROWS - len(wanted))
+    places = np.union1d(wanted, drawn[sampled(len(drawn), spare)]).astype(np.int64)
     scores = space.scores[places].astype(np.float64)
     plane = np.zeros((len(places), 2))
     plane[:, : min(2, scores.shape[1])] = scores[:, :2]
-    return FeatureMap(places, _unit(_neighbour_map(scores, plane)), _unit(plane))
+    return places, _unit(_neighbour_map(scores, plane)), _unit(plane)
 
 
 def sampled(rows: int, most: int) -> npt.NDArray[np.int64]:
@@ -137,10 +101,8 @@ def _neighbour_map(scores: npt.NDArray[np.float64], plane: npt.NDArray[np.float6
     from threadpoolctl import threadpool_limits
 
     perplexity = min(_PERPLEXITY, (len(scores) - 1) / 3)
-    spread = plane[:, 0].std() or 1.0
-    method = TSNE(
-        init=(plane / spread * 1e-4).astype(np.float32), perplexity=perplexity, max_iter=_ROUNDS, angle=_ANGLE, random_state=_SEED
-    )  # fmt: skip
+    init = (plane / (plane[:, 0].std() or 1.0) * 1e-4).astype(np.float32)
+    method = TSNE(init=init, perplexity=perplexity, max_iter=_ROUNDS, angle=_ANGLE, random_state=_SEED)
     with threadpool_limits(1):  # more threads add in another order, and the map is another one
         return np.asarray(method.fit_transform(scores.astype(np.float32)), np.float64)
 

@@ -1,50 +1,34 @@
 """The rows to check: misclassified, uncertain or with a suspected label."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.report.label_errors import entropy, label_errors, least_sure, most_wrong
 from featcache.report.predictions import EnsemblePredictions
-from featcache.report.thumbnails import RowRef
+from featcache.training import row_parts
 
 WRONG, UNSURE, ERRORS = "wrong", "unsure", "errors"
 MOST = {WRONG: 24, UNSURE: 12, ERRORS: 36}
 """Rows shown of each kind; of the least sure ones in each split."""
 
-
-@dataclass(frozen=True, eq=False)
-class Gallery:
-    """The rows to check, by kind, the first of each first.
-
-    Attributes:
-        cards: `WRONG`, `UNSURE`, `ERRORS` -> at most `MOST` rows as JSON-able values: ``place`` (split and row of the
-            manifest), ``split``, ``id``, ``label`` (None where unknown), ``predicted`` (the ensemble's class, or for a
-            suspected label the suggested one), ``predicted_probability``, ``label_probability``, ``entropy`` (0 certain,
-            1 all classes alike).
-        totals: kind -> how many there are: misclassified rows, and suspected labels.
-    """
-
-    cards: Mapping[str, list[dict[str, Any]]]
-    totals: Mapping[str, int]
-
-    def places(self) -> list[RowRef]:
-        """Each row once."""
-        return list(dict.fromkeys(card["place"] for cards in self.cards.values() for card in cards))
+Cards = dict[str, list[dict[str, Any]]]
+Floats = npt.NDArray[np.floating]
+_LEAST = 1e-15
+_SURE = 0.8  # another class with this probability is always suspected, even where models are usually surer
 
 
 def gallery(
     predictions: Mapping[str, EnsemblePredictions], rows: Mapping[str, npt.NDArray[np.int64]], names: Sequence[str]
-) -> Gallery:
-    """Choose the rows.
+) -> tuple[Cards, dict[str, int]]:
+    """Choose rows by the ensemble's predictions of each split, ``train`` among them; `rows` are the manifest's of these.
 
-    Args:
-        predictions: split -> the ensemble's; ``train`` is there.
-        rows: split -> (n,) the manifest's rows of these.
-        names: the classes.
+    Returns:
+        `WRONG`, `UNSURE`, `ERRORS` -> at most `MOST` rows as JSON-able values, the first first: ``place`` (split and row
+        of the manifest), ``split``, ``id``, ``label`` (None where unknown), ``predicted`` (the ensemble's class, or for a
+        suspected label the suggested one), ``predicted_probability``, ``label_probability``, ``entropy`` (0 certain, 1
+        all classes alike); and kind -> how many there are: misclassified rows, and suspected labels.
     """
     wrong, unsure, total = [], [], 0
     for split, each in predictions.items():
@@ -54,12 +38,10 @@ def gallery(
         unsure += _cards(each, rows[split], places, each.predicted[places], names)
         total += int(((each.labels >= 0) & (each.predicted != each.labels)).sum())
     wrong.sort(key=lambda card: card["label_probability"])
-    train = predictions["train"]
-    errors = label_errors(train.probabilities, train.labels)
-    shown = slice(MOST[ERRORS])
-    suspected = _cards(train, rows["train"], errors.rows[shown], errors.suggested[shown], names)
-    cards = {WRONG: wrong[: MOST[WRONG]], UNSURE: unsure, ERRORS: suspected}
-    return Gallery(cards, {WRONG: total, ERRORS: len(errors.rows)})
+    train, shown = predictions["train"], slice(MOST[ERRORS])
+    errors, suggested = label_errors(train.probabilities, train.labels)
+    suspected = _cards(train, rows["train"], errors[shown], suggested[shown], names)
+    return {WRONG: wrong[: MOST[WRONG]], UNSURE: unsure, ERRORS: suspected}, {WRONG: total, ERRORS: len(errors)}
 
 
 def _cards(
@@ -86,3 +68,59 @@ def _cards(
             }
         )
     return cards
+
+
+def most_wrong(probabilities: Floats, labels: npt.NDArray[np.integer], most: int) -> npt.NDArray[np.int64]:
+    """Return (k,) the misclassified rows, those whose label has the lowest probability first; none of unknown label, -1."""
+    rows = np.flatnonzero((labels >= 0) & (probabilities.argmax(axis=1) != labels))
+    of_label = probabilities[rows, labels[rows]]
+    found: npt.NDArray[np.int64] = rows[np.argsort(of_label, kind="stable")[:most]]
+    return found
+
+
+def least_sure(probabilities: Floats, most: int) -> npt.NDArray[np.int64]:
+    """Return (k,) the rows of the highest entropy, highest first."""
+    found: npt.NDArray[np.int64] = np.argsort(-entropy(probabilities), kind="stable")[:most]
+    return found
+
+
+def entropy(probabilities: Floats) -> Floats:
+    """Return (n,) the entropy of each row, in 0..1: 0 for one class alone, 1 for all C classes alike."""
+    spread: Floats = np.empty(len(probabilities))
+    for rows in row_parts(*probabilities.shape):
+        some = probabilities[rows]
+        spread[rows] = -(some * np.log(np.maximum(some, _LEAST))).sum(axis=1)
+    spread /= np.log(probabilities.shape[1])
+    return spread
+
+
+def label_errors(
+    probabilities: Floats, labels: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Find labels that are likely wrong, by confident learning (Northcutt, Jiang and Chuang 2021).
+
+    A row is suspected where another class is more probable than the label, and at least as probable as it is, on average,
+    for the rows that are labelled with it (capped at `_SURE`), so classes with lower probabilities need less to be suggested.
+
+    Args:
+        probabilities: (n, C), rows sum to 1, by models that weren't trained on the row.
+        labels: (n,) class indices.
+
+    Returns:
+        (k,) their rows, the most likely first, and (k,) the classes that they seem to be of.
+    """
+    classes = probabilities.shape[1]
+    of_label = probabilities[np.arange(len(labels)), labels]
+    counts = np.bincount(labels, minlength=classes)
+    thresholds = np.bincount(labels, of_label, minlength=classes) / np.maximum(counts, 1)
+    thresholds = np.where(counts == 0, np.inf, np.minimum(thresholds, _SURE))
+    suggested, margins = np.empty(len(labels), np.int64), np.empty(len(labels))
+    for part in row_parts(*probabilities.shape):
+        sure = np.where(probabilities[part] >= thresholds, probabilities[part], -np.inf)
+        places = np.arange(len(sure))
+        sure[places, labels[part]] = -np.inf
+        suggested[part] = sure.argmax(axis=1)
+        margins[part] = sure[places, suggested[part]] - of_label[part]
+    rows = np.flatnonzero(margins > 0)
+    rows = rows[np.argsort(-margins[rows], kind="stable")]
+    return rows, suggested[rows]

@@ -1,24 +1,17 @@
 """The parts of the report that show images: rows to check, duplicates, and the map of the features."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from featcache.cache import Status
 from featcache.core.texts import NOT_FOUND
 from featcache.dataset import open_source
-from featcache.report.duplicates import exact_duplicates
-from featcache.report.feature_map import (
-    PAIR_ROWS,
-    Projected,
-    feature_map,
-    near_duplicates,
-    nearest_training_rows,
-    projected,
-)
-from featcache.report.gallery import ERRORS, Gallery, gallery
-from featcache.report.inputs import Run
+from featcache.report.feature_map import Projected, feature_map, near_duplicates, projected
+from featcache.report.gallery import ERRORS, gallery
+from featcache.report.predictions import Run
 from featcache.report.thumbnails import RowRef, thumbnails
 
 NEIGHBOURS = 5
@@ -36,62 +29,103 @@ def pictures(run: Run) -> dict[str, Any]:
         CacheError: a cache is missing or damaged.
         SourceChangedError: an image is no longer what the manifest says.
     """
-    found = gallery(run.predictions, run.rows, run.names)
+    kinds, totals = gallery(run.predictions, run.rows, run.names)
+    cards = [card for each in kinds.values() for card in each]
+    checked = list(dict.fromkeys(card["place"] for card in cards))
+    suspected = {card["place"][1] for card in kinds[ERRORS]}
     space = projected(run.readers["train"], run.tap)
-    neighbours = nearest_training_rows(run.readers["train"], run.readers, run.tap, found.places(), NEIGHBOURS)
+    neighbours = _neighbours(run, checked)
     duplicates, pairs = _duplicates(run), _pairs(run, space)
-    near = [("train", row) for nearest in neighbours.values() for row, _ in nearest]
     groups = [*duplicates["groups"], *pairs["pairs"]]
     doubled = [place for group in groups for place in group["places"]]
-    dots = _map(run, space, found)
+    near = [("train", row) for nearest in neighbours.values() for row, _ in nearest]
+    dots = _map(run, space, [row for split, row in checked if split == "train"])
+    drawn = [("train", row) for row in dots.pop("rows")]
     splits, load = run.manifest.splits, open_source(run.project.settings.dataset).load
-    large = thumbnails(splits, load, found.places() + doubled, _LARGE, _LARGE_BYTES)
+    large = thumbnails(splits, load, checked + doubled, _LARGE, _LARGE_BYTES)
     small = thumbnails(splits, load, near, _SMALL, _SMALL_BYTES)
-    tiny = thumbnails(splits, load, [("train", row) for row in dots.pop("rows")], _DOT, _DOT_BYTES)
-    dots["images"] = list(tiny.values()) + [None] * (len(dots["ids"]) - len(tiny))
-    for card in (card for cards in found.cards.values() for card in cards):
+    tiny = thumbnails(splits, load, drawn, _DOT, _DOT_BYTES)
+    dots |= {"images": [tiny.get(place) for place in drawn], "suspected": [row in suspected for _, row in drawn]}
+    for card in cards:
         nearest = neighbours.get(card["place"], ())
         described = [{**_described(run, ("train", row), small), "distance": distance} for row, distance in nearest]
         card |= {"neighbours": described, "image": large.get(card["place"])}
     for group in groups:
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
-    parts = {"duplicates": duplicates, "pairs": pairs, "map": dots}
-    return {"tap": run.tap, "cards": dict(found.cards), "totals": dict(found.totals), **parts}
+    shown = {"cards": kinds, "totals": totals, "duplicates": duplicates, "pairs": pairs, "map": dots}
+    return {"tap": run.tap, **shown}
+
+
+def _neighbours(run: Run, places: Sequence[RowRef]) -> dict[RowRef, list[tuple[int, float]]]:
+    """Place -> (row, cosine distance) of the nearest other training rows, nearest first."""
+    from featcache.inspection import nearest_rows
+
+    train = run.readers["train"]
+    if not places or len(train) < 2:
+        return {}
+    queries = np.stack([np.asarray(run.readers[split][run.tap][row], np.float32) for split, row in places])
+    own = np.array([row if split == "train" else -1 for split, row in places])
+    found, distances = nearest_rows(train, run.tap, queries, NEIGHBOURS, own=own)
+    lines = zip(places, found.tolist(), distances.tolist(), strict=True)
+    return {place: list(zip(rows, far, strict=True)) for place, rows, far in lines}
 
 
 def _described(run: Run, place: RowRef, images: Mapping[RowRef, str]) -> dict[str, Any]:
     split, row = place
     rows = run.manifest.splits[split]
     label = int(rows.labels[row])
-    return {
-        "split": split,
-        "id": rows.ids[row],
-        "label": run.names[label] if label >= 0 else None,
-        "image": images.get(place),
-    }
+    known = run.names[label] if label >= 0 else None
+    return {"split": split, "id": rows.ids[row], "label": known, "image": images.get(place)}
 
 
 def _duplicates(run: Run) -> dict[str, Any]:
     """Groups of the same bytes, of all splits, among the usable rows."""
+    readers = run.readers
     digests = {
-        split: np.where(reader.status == Status.OK, reader.digest_column, b"") for split, reader in run.readers.items()
+        split: np.where(reader.status == Status.OK, reader.digest_column, b"") for split, reader in readers.items()
     }
-    found = exact_duplicates(digests, {split: reader.labels for split, reader in run.readers.items()})
+    found = exact_duplicates(digests, {split: reader.labels for split, reader in readers.items()})
     return {
         "total": len(found),
-        "rows": sum(len(each.rows) for each in found),
-        "across": sum(each.across for each in found),
-        "labels": sum(each.labels for each in found),
+        "rows": sum(len(each["places"]) for each in found),
+        "across": sum(each["across"] for each in found),
+        "labels": sum(each["labels"] for each in found),
         "groups": [
-            {"places": list(each.rows[:_OF_EACH]), "rows": len(each.rows), "across": each.across, "labels": each.labels}
-            for each in found[:_GROUPS]
+            {**each, "places": each["places"][:_OF_EACH], "rows": len(each["places"])} for each in found[:_GROUPS]
         ],
     }
 
 
+def exact_duplicates(
+    digests: Mapping[str, npt.NDArray[np.bytes_]], labels: Mapping[str, npt.NDArray[np.integer]]
+) -> list[dict[str, Any]]:
+    """Return groups of rows with the same digest: labels that differ first, then those across splits, then the others.
+
+    Empty digests are unknown and equal none; a label of -1 is unknown.
+
+    Returns:
+        Of each group its ``places``, at least two of (split, row); ``across``: whether they are in more than one split,
+        so that a scored image was trained on; ``labels``: whether their known labels differ: at least one is wrong.
+    """
+    splits = np.repeat(list(digests), [len(column) for column in digests.values()])
+    rows = np.concatenate([np.arange(len(column)) for column in digests.values()])
+    column = np.concatenate(list(digests.values()))
+    _, group, counts = np.unique(column, return_inverse=True, return_counts=True)
+    twice = np.flatnonzero((counts[group] > 1) & (column != b""))
+    members: dict[int, list[tuple[str, int]]] = {}
+    for same, split, row in zip(group[twice].tolist(), splits[twice].tolist(), rows[twice].tolist(), strict=True):
+        members.setdefault(same, []).append((split, row))
+    found = []
+    for places in members.values():
+        across = len({split for split, _ in places}) > 1
+        known = {int(labels[split][row]) for split, row in places} - {-1}
+        found.append({"places": places, "across": across, "labels": len(known) > 1})
+    return sorted(found, key=lambda each: (not each["labels"], not each["across"]))
+
+
 def _pairs(run: Run, space: Projected) -> dict[str, Any]:
     """The closest pairs of training rows of different bytes."""
-    closest, among = near_duplicates(space, PAIR_ROWS)
+    closest, among = near_duplicates(space)
     digests, labels = run.readers["train"].digest_column, run.readers["train"].labels
     near = [pair for pair in closest if pair[2] < NEAR and digests[pair[0]] != digests[pair[1]]]
     return {
@@ -105,28 +139,24 @@ def _pairs(run: Run, space: Projected) -> dict[str, Any]:
     }
 
 
-def _map(run: Run, space: Projected, found: Gallery) -> dict[str, Any]:
+def _map(run: Run, space: Projected, wanted: Sequence[int]) -> dict[str, Any]:
     """The map's points, column by column; ``rows`` are those of the manifest."""
-    predictions, rows = run.predictions["train"], run.rows["train"]
-    suspected = {card["place"][1] for card in found.cards[ERRORS]}
-    special = [row for split, row in found.places() if split == "train"]
-    where = np.full(len(run.readers["train"]), NOT_FOUND)
-    where[rows] = np.arange(len(rows))
-    drawn = feature_map(space, np.flatnonzero(np.isin(space.rows, special)))
-    chosen = space.rows[drawn.places]
-    labels, ids = run.manifest.splits["train"].labels, run.manifest.splits["train"].ids
-    scored = where[chosen]
+    predictions, train = run.predictions["train"], run.manifest.splits["train"]
+    places, neighbours, components = feature_map(space, np.flatnonzero(np.isin(space.rows, wanted)))
+    chosen = space.rows[places]
+    scored = np.full(len(train), NOT_FOUND)
+    scored[run.rows["train"]] = np.arange(len(predictions.ids))
+    scored, labels = scored[chosen], train.labels[chosen]
     predicted = np.where(scored == NOT_FOUND, -1, predictions.predicted[scored])
-    probability = np.where(scored == NOT_FOUND, 0.0, predictions.probabilities[scored, labels[chosen]])
+    probability = np.where(scored == NOT_FOUND, 0.0, predictions.probabilities[scored, labels])
     return {
         "rows": chosen.tolist(),
         "of": len(space.rows),
         "shares": space.shares[:2].tolist(),
-        "x": drawn.neighbours.round(4).T.tolist(),
-        "pca": drawn.components.round(4).T.tolist(),
-        "ids": [ids[row] for row in chosen.tolist()],
-        "labels": labels[chosen].tolist(),
+        "x": neighbours.round(4).T.tolist(),
+        "pca": components.round(4).T.tolist(),
+        "ids": [train.ids[row] for row in chosen.tolist()],
+        "labels": labels.tolist(),
         "predicted": predicted.tolist(),
         "probability": probability.round(4).tolist(),
-        "suspected": [row in suspected for row in chosen.tolist()],
     }

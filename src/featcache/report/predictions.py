@@ -1,16 +1,21 @@
-"""The ensemble's predictions for the rows of each split."""
+"""The finished run that the report is about: its artifacts, and the ensemble's predictions for the rows of each split."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from featcache.cache import Reader, open_cache
 from featcache.core.scratch_arrays import allocate
+from featcache.core.texts import index_of
+from featcache.dataset import Manifest
 from featcache.ensemble import Combination, Ensemble, normalised
+from featcache.inspection import leaderboard_record
 from featcache.project import Project, out_of_fold, split_predictions
-from featcache.training import Float64s, Predictions, RowNumbers
+from featcache.training import Float64s, Predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,36 +44,74 @@ class EnsemblePredictions:
         return most
 
 
-def ensemble_predictions(project: Project, built: Ensemble) -> dict[str, EnsemblePredictions]:
-    """Return split -> its rows, ``train`` first.
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished run's project and artifacts, each read once.
+
+    `predictions` are the ensemble's, of the splits that have any, ``train`` first; `rows` are the rows of these in the
+    manifest, and so in the split's plain cache, which `readers` has.
+    """
+
+    project: Project
+    manifest: Manifest
+    built: Ensemble
+    leaderboard: Mapping[str, Any]
+    predictions: Mapping[str, EnsemblePredictions]
+    rows: Mapping[str, npt.NDArray[np.int64]]
+    readers: Mapping[str, Reader]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.built.class_names
+
+    @property
+    def tap(self) -> str:
+        """The tap of the best member that has one; its features define which rows are near each other."""
+        return str(next(entry["tap"] for entry in self.leaderboard["entries"] if entry["tap"]))
+
+
+def load_run(project: Project) -> Run:
+    """Read what a finished run left.
 
     Raises:
-        CacheFormatError: predictions or features are missing or damaged.
-        CacheMismatchError: they are of different rows.
+        CacheError: an artifact is missing, damaged or of other settings.
+        TrainingError: no member is trained.
     """
+    manifest, built = Manifest.load(project.folder), Ensemble.load(project.ensemble().path)
+    leaderboard = leaderboard_record(project, manifest)
+    predictions = _ensemble_predictions(project, manifest, built)
+    rows = {split: index_of(each.ids, manifest.splits[split].ids) for split, each in predictions.items()}
+    readers = {split: open_cache(project.features(split, 0).path) for split in manifest.splits}
+    return Run(project, manifest, built, leaderboard, predictions, rows, readers)
+
+
+def _ensemble_predictions(project: Project, manifest: Manifest, built: Ensemble) -> dict[str, EnsemblePredictions]:
     plain = replace(
         built,
         whole=_uncalibrated(built.whole),
         folds={fold: _uncalibrated(chosen) for fold, chosen in built.folds.items()},
     )
-    known = out_of_fold(project).scored()
-    nested = [_gathered(project, known, each.nested_parts(known)) for each in (built, plain)]
-    found = {"train": EnsemblePredictions("train", known.ids, known.labels, *nested)}
-    for split, whole in split_predictions(project).items():
-        predictions = whole.take(np.flatnonzero(whole.predicted()))
-        applied = [_gathered(project, predictions, each.parts(predictions)) for each in (built, plain)]
-        found[split] = EnsemblePredictions(split, predictions.ids, predictions.labels, *applied)
-    return {split: predictions for split, predictions in found.items() if len(predictions.ids)}
+    found = {}
+    for split, known in _members_predictions(project, manifest):
+        if len(known.ids):
+            tables = [_combined(project, each, known) for each in (built, plain)]
+            found[split] = EnsemblePredictions(split, known.ids, known.labels, *tables)
+    return found
 
 
-def _gathered(
-    project: Project, predictions: Predictions, parts: Iterable[tuple[slice | RowNumbers, Float64s]]
-) -> Float64s:
-    """(n, C) of these parts, rows normalised to sum 1; a large table is in a file without a name."""
-    shape = len(predictions.ids), len(predictions.class_names)
+def _members_predictions(project: Project, manifest: Manifest) -> Iterator[tuple[str, Predictions]]:
+    yield "train", out_of_fold(project, manifest).scored()
+    for split, whole in split_predictions(project, manifest=manifest).items():
+        yield split, whole.take(np.flatnonzero(whole.predicted()))
+
+
+def _combined(project: Project, built: Ensemble, known: Predictions) -> Float64s:
+    """(n, C), rows normalised to sum 1; a large table is in a file without a name."""
+    shape = len(known.ids), len(known.class_names)
     table: Float64s = allocate(shape, np.float64, project.folder)
     table[:] = np.nan
-    for rows, part in parts:
+    for rows, part in built.parts(known) if known.folds is None else built.nested_parts(known):
         table[rows] = normalised(part)
     return table
 

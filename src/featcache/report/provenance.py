@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from featcache.cache import open_cache
@@ -50,6 +49,4 @@ def _text(value: object) -> str:
     if isinstance(value, AugmentPolicy):
         amounts = asdict(value)
         return ", ".join(name if amount is True else f"{name} {amount:g}" for name, amount in amounts.items() if amount)
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    return str(value) if isinstance(value, (str, int, float, Path)) else repr(value)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

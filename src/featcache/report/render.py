@@ -10,15 +10,11 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _ABSENT = "–"
+_UNITS = ((3600, "h"), (60, "min"), (1, "s"))
 
 
 def render_page(content: Mapping[str, Any], written: datetime) -> str:
-    """Return the page.
-
-    Args:
-        content: what `featcache.report.content.report_content` gathered.
-        written: the time in its last line; all else depends on `content` alone.
-    """
+    """Return the page of a `report_content`, which decides all of it but the last line, the time when it was `written`."""
     return _environment().get_template("report.html.j2").render(content, written=written)
 
 
@@ -35,26 +31,20 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
-    environment.filters |= {"percent": _percent, "number": _number, "seconds": _seconds, "thousands": _thousands}
+    environment.filters |= {"percent": _percent, "number": _number, "seconds": _seconds, "thousands": "{:,}".format}
     assets = resources.files("featcache.report") / "assets"
     environment.globals["asset"] = lambda name: Markup((assets / name).read_text("utf-8"))  # noqa: S704 - our own files
     return environment
-
-
-def _percent(share: float | None, digits: int = 1) -> str:
-    return _ABSENT if share is None else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def _number(value: float | None, digits: int = 3) -> str:
     return _ABSENT if value is None else f"{value:.{digits}f}"
 
 
-def _thousands(count: int) -> str:
-    return f"{count:,}"
+def _percent(share: float | None, digits: int = 1) -> str:
+    return _ABSENT if share is None else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def _seconds(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f}\N{NO-BREAK SPACE}s"
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{minutes:.1f}\N{NO-BREAK SPACE}min" if minutes < 60 else f"{hours:.1f}\N{NO-BREAK SPACE}h"
+    unit, name = next((each for each in _UNITS if seconds >= each[0]), _UNITS[-1])
+    return f"{seconds / unit:.1f}\N{NO-BREAK SPACE}{name}"

@@ -27,12 +27,8 @@ def thumbnails(
     All have the highest of four qualities at which their base64 fits into `most_bytes`; if the lowest doesn't fit, the last
     places get none.
 
-    Args:
-        splits: the manifest's rows.
-        load: location, content digest and size -> (size, size, 3) uint8 RGB; called from several threads.
-        places: usable rows, the important ones first; each counts once.
-        size: side of the square in pixels.
-        most_bytes: of all together.
+    Of several equal `places`, which are usable rows, the important ones first, one counts. `load` is called from several
+    threads.
 
     Raises:
         SourceChangedError: an image is no longer what the manifest says.

@@ -72,10 +72,7 @@ def write_submission(project: Project, progress: Progress, *, fresh: bool = Fals
 def _final(built: Ensemble, test: Predictions, clip: float, folder: Path) -> tuple[Float64s, npt.NDArray[np.bool_]]:
     """The (n, C) probabilities of the test rows, and (n,) whether a row has no predictions.
 
-    Such a row gets the classes' shares among the training rows: here and nowhere else.
-
-    Raises:
-        SubmissionError: no row has predictions.
+    Such a row gets the classes' shares among the training rows: here and nowhere else. A `SubmissionError` if all do.
     """
     probabilities: Float64s = allocate((len(test.ids), len(built.class_names)), np.float64, folder)
     unusable = np.zeros(len(test.ids), bool)

@@ -53,15 +53,13 @@ class Fault:
 
 
 def kind_of(path: Path) -> str:
-    """What a file is by its name; "" for what isn't an artifact."""
-    known = {"manifest.json": "manifest", "bag.json": "bag", RECORD_FILE: "convnet", "ensemble.json": "ensemble"}
-    known |= {"predictions.json": "predictions", "submission.json": "submission", "report.json": "report"}
-    return CACHE if path.suffix == ".h5" else known.get(path.name, "")
+    """Return what a file is by its name; "" for what isn't an artifact."""
+    return CACHE if path.suffix == ".h5" else _RECORDS.get(path.name, ("",))[0]
 
 
 def file_faults(path: Path) -> Iterator[Fault]:
     """Yield the faults of a file that `kind_of` knows."""
-    yield from _guarded(path, _CHECKS[kind_of(path)](path))
+    yield from _guarded(path, _cache(path) if path.suffix == ".h5" else _RECORDS[path.name][1](path))
 
 
 def _guarded(path: Path, found: Iterator[Fault]) -> Iterator[Fault]:
@@ -69,20 +67,16 @@ def _guarded(path: Path, found: Iterator[Fault]) -> Iterator[Fault]:
     try:
         yield from found
     except (FeatcacheError, OSError) as error:
-        cause = system_error(error, _DISK_ERRORS)
-        failed = cause or error
+        broken = system_error(error, _DISK_ERRORS)
+        failed = broken or error
         if isinstance(failed, OSError) and failed.errno:
-            reason = f"{path.name} can't be read: {os.strerror(failed.errno)}"
-            yield Fault(UNKNOWN if cause is None else DISK, reason)
+            yield Fault(DISK if broken else UNKNOWN, f"{path.name} can't be read: {os.strerror(failed.errno)}")
         else:
             yield Fault(FILE, str(error).removeprefix(f"{path}: "))
 
 
-# ---- feature caches
-
-
-def cache_faults(path: Path) -> Iterator[Fault]:
-    """Yield every fault of a feature cache, finished or not, in flat memory."""
+def _cache(path: Path) -> Iterator[Fault]:
+    """Every fault of a feature cache, finished or not, in flat memory."""
     for found in check_cache(path):
         cause = FILE if found.error is None else DISK if found.error.errno in _DISK_ERRORS else UNKNOWN
         yield Fault(cause, found.message)
@@ -109,19 +103,6 @@ def _listed_rows(reader: Reader) -> Iterator[Fault]:
         yield Fault(SETTINGS, f"other rows than the manifest lists ({count}); {changed}")
     elif reader.class_names != manifest.class_names:
         yield Fault(FILE, "class_name: not the class names that the file's key was made from")
-
-
-# ---- other artifacts
-
-
-def _loaded(load: Callable[[Path], object]) -> Callable[[Path], Iterator[Fault]]:
-    """A check that has passed when `load` returns."""
-
-    def check(path: Path) -> Iterator[Fault]:
-        load(path)
-        yield from ()
-
-    return check
 
 
 def _bag(path: Path) -> Iterator[Fault]:
@@ -158,27 +139,27 @@ def _predictions(path: Path) -> Iterator[Fault]:
         yield Fault(FILE, f"predictions that are NaN or infinite in {rows} rows")
 
 
-def _published(*names: str) -> Callable[[Path], Iterator[Fault]]:
-    """A check of a record, and of the file with its digest, which has one of these names."""
+def _published(path: Path) -> Iterator[Fault]:
+    """A record, and the file beside it whose digest it has."""
+    digest, names = _record(path).get("content_digest"), _CONTENTS[path.name]
+    files = [file for name in names if is_file(file := path.with_name(name))]
+    if not files:
+        yield Fault(FILE, f"{' or '.join(names)} is missing")
+    elif digest not in {keys.file_digest(file) for file in files}:
+        yield Fault(FILE, f"{files[0].name} was changed after it was written: SHA-256 mismatch")
 
-    def check(path: Path) -> Iterator[Fault]:
-        digest = _record(path).get("content_digest")
-        files = [file for name in names if is_file(file := path.with_name(name))]
-        if not files:
-            yield Fault(FILE, f"{' or '.join(names)} is missing")
-        elif digest not in {keys.file_digest(file) for file in files}:
-            yield Fault(FILE, f"{files[0].name} was changed after it was written: SHA-256 mismatch")
 
-    return check
+def _loaded(path: Path) -> Iterator[Fault]:
+    """A manifest, whose rows are compared with its key, or an ensemble: sound if it can be loaded."""
+    if path.name == "ensemble.json":
+        Ensemble.load(path)
+    else:
+        Manifest.load(path.parent)
+    yield from ()
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """Return a JSON record with a key.
-
-    Raises:
-        CacheFormatError: it is not one.
-        OSError: it can't be read.
-    """
+    """A JSON record with a key; what can't be read is an OSError, anything else a CacheFormatError."""
     open(path, "rb", opener=regular).close()
     record = read_json(path)
     if record is None or not isinstance(record.get("key"), str):
@@ -186,15 +167,16 @@ def _record(path: Path) -> dict[str, Any]:
     return record
 
 
-_CHECKS: dict[str, Callable[[Path], Iterator[Fault]]] = {
-    CACHE: cache_faults,
-    "manifest": _loaded(lambda path: Manifest.load(path.parent)),  # compares its rows with its key
-    "bag": _bag,
-    "convnet": _trained,
-    "predictions": _predictions,
-    "ensemble": _loaded(Ensemble.load),
-    "submission": _published("submission.csv", "submission.csv.gz"),
-    "report": _published("index.html"),
+_CONTENTS = {"submission.json": ("submission.csv", "submission.csv.gz"), "report.json": ("index.html",)}
+# File name -> what it is, and its check.
+_RECORDS: dict[str, tuple[str, Callable[[Path], Iterator[Fault]]]] = {
+    "manifest.json": ("manifest", _loaded),
+    "bag.json": ("bag", _bag),
+    RECORD_FILE: ("convnet", _trained),
+    "predictions.json": ("predictions", _predictions),
+    "ensemble.json": ("ensemble", _loaded),
+    "submission.json": ("submission", _published),
+    "report.json": ("report", _published),
 }
 
 

@@ -24,11 +24,7 @@ _AT_ONCE = 1000  # files a child, whose command line is limited
 
 
 def verify_records(paths: Sequence[Path], *, seconds: float = SECONDS) -> list[dict[str, Any]]:
-    """Check files and everything below folders.
-
-    Args:
-        paths: caches, other artifacts, or folders.
-        seconds: how long the check of a file may take, beside the time that a slow disk takes to read it.
+    """Check files and everything below folders, each for at most `seconds` and the time that a slow disk takes to read it.
 
     Returns:
         One record a file: path, kind, and faults with cause, message and unreadable, as in `Fault`.
