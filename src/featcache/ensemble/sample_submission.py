@@ -85,7 +85,7 @@ def _read(path: Path, lines: CsvLines) -> Sample:
         for row in filled:
             if len(row) != len(header):
                 raise SubmissionError(
-                    f"{path}: line {lines.number} has {len(row)} values, not the header's {len(header)}: correct the file"
+                    f"{path}: line {lines.number} has {len(row)} values, not the header's {len(header)}: correct it"
                 )
             if not row[0]:
                 raise SubmissionError(f"{path}: line {lines.number} has no id: correct the file")
