@@ -135,8 +135,8 @@ def _other_labels(sample: Sample | None, class_names: Sequence[str]) -> list[str
     if sample is None or not strange:
         return []
     notice = (
-        f"{sample.path}: column {shown(sample.columns[1])} holds {_listed(strange, 3)}; the submission has the names of "
-        f"the class folders, {_listed(class_names, 3)}: rename these if the sample's is the right way, or set "
+        f"{sample.path}: column {shown(sample.columns[1])} holds {_listed(strange, 3)}; the submission has the names "
+        f"of the class folders, {_listed(class_names, 3)}: rename these if the sample's is the right way, or set "
         "[Submission] format = probabilities"
     )
     return [notice]
@@ -148,8 +148,8 @@ def _refuse_labels(sample: Sample | None, class_names: Sequence[str]) -> None:
     label = next((each for each in (sample.labels if sample else ()) if composed(each).casefold() in known), None)
     if sample is not None and label is not None and not _NUMBER.fullmatch(label):
         raise SubmissionError(
-            f"{sample.path}: column {shown(sample.columns[1])} holds {shown(label)}, no number for format=probabilities: "
-            "set [Submission] format = labels"
+            f"{sample.path}: column {shown(sample.columns[1])} holds {shown(label)}, no number for format=probabilities"
+            ": set [Submission] format = labels"
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -128,15 +129,13 @@ def find_temperature(probabilities: npt.NDArray[np.floating], labels: npt.NDArra
     The loss has one valley, so steps that halve find it; of equals the one nearest to 1 is kept, as they begin there.
     """
     logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-300))
-    rows, losses = np.arange(len(labels)), {}
+    rows, at = np.arange(len(labels)), len(_TEMPERATURES) // 2
 
+    @cache
     def loss(index: int) -> float:
-        if index not in losses:
-            shares = softmax(logs / _TEMPERATURES[index])[rows, labels]
-            losses[index] = round(float(row_losses(shares).mean()), _PLACES)
-        return losses[index]
+        shares = softmax(logs / _TEMPERATURES[index])[rows, labels]
+        return round(float(row_losses(shares).mean()), _PLACES)
 
-    at = len(_TEMPERATURES) // 2
     for step in (64, 32, 16, 8, 4, 2, 1, 1):
         near = [index for index in (at, at - step, at + step) if 0 <= index < len(_TEMPERATURES)]
         at = min(near, key=loss)  # min takes the first of equals: where it was
@@ -151,13 +150,14 @@ def find_clip(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.in
     classes = probabilities.shape[1]
     distances = [0.0, *np.geomspace(1e-6, min(0.5, 0.98 * (1 - 1 / classes)), 120)]
 
+    @cache
     def loss(index: int) -> float:
         return round(log_loss(normalised(clipped(probabilities, 1 - distances[index])), labels), _PLACES)
 
-    coarse = {index: loss(index) for index in range(0, len(distances), 8)}
-    best = min(coarse, key=lambda index: coarse[index])
-    near = coarse | {index: loss(index) for index in range(max(0, best - 7), min(len(distances), best + 8))}
-    return float(1 - distances[min(sorted(near), key=lambda index: near[index])])
+    coarse = range(0, len(distances), 8)
+    best = min(coarse, key=loss)
+    near = range(max(0, best - 7), min(len(distances), best + 8))
+    return float(1 - distances[min(sorted({*coarse, *near}), key=loss)])
 
 
 def bagged_weights(label_shares: Float64s, bags: int = BAGS, seed: int = 0) -> Float64s:

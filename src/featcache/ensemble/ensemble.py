@@ -105,7 +105,7 @@ class Ensemble:
         return replace(chosen, weights=tuple(weights.get(name, 0.0) for name in predictions.members))
 
     def save(self, path: Path, record: Mapping[str, object]) -> None:
-        """Replace `path` by JSON, atomically; `record` are the stage's facts beside the ensemble, its ``key`` above all."""
+        """Replace `path` by JSON, atomically; `record` are the stage's facts beside it, its ``key`` above all."""
         write_json(path, {"schema": _SCHEMA, **record, "ensemble": asdict(self)})
 
     @classmethod

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core.csv_files import CsvLines, UnreadableError, csv_files_like, opened
-from featcache.core.names import clash, composed, stem
+from featcache.core.names import clash, composed, first_names, stem
 from featcache.core.paths import fault, is_file, what_is
 from featcache.core.texts import NOT_FOUND, PackedTexts, first_duplicate, index_of
 from featcache.errors import SettingsError, SubmissionError
@@ -85,7 +85,7 @@ def _read(path: Path, lines: CsvLines) -> Sample:
         for row in filled:
             if len(row) != len(header):
                 raise SubmissionError(
-                    f"{path}: line {lines.number} has {len(row)} values, not the header's {len(header)}: correct the file"
+                    f"{path}: line {lines.number} has {len(row)} values, not the header's {len(header)}: correct it"
                 )
             if not row[0]:
                 raise SubmissionError(f"{path}: line {lines.number} has no id: correct the file")
@@ -157,8 +157,7 @@ def match_ids(ours: Sequence[str], sample: Sample) -> npt.NDArray[np.int64]:
 
 
 def _few(ids: Sequence[str], rows: Sequence[int]) -> str:
-    shown = ", ".join(repr(ids[row]) for row in rows[:3])
-    return f" ({shown}{', ...' if len(rows) > 3 else ''})" if rows else ""
+    return f" ({first_names([ids[row] for row in rows])})" if rows else ""
 
 
 def _likely(sample: Sample, ours: Sequence[str]) -> str:

@@ -84,8 +84,8 @@ def _check_target(path: Path) -> None:
     if path.suffix not in ("", MODEL_SUFFIX) and not path.suffix[1:].isdigit():
         name = path.name.partition(".")[0]
         raise SettingsError(
-            f"{str(path)!r} is of a format that isn't written: name a file {name}{MODEL_SUFFIX}, or a folder {name} for a "
-            "SavedModel, which TensorFlow Lite's, ONNX's and other converters read"
+            f"{str(path)!r} is of a format that isn't written: name a file {name}{MODEL_SUFFIX}, or a folder {name} "
+            "for a SavedModel, which TensorFlow Lite's, ONNX's and other converters read"
         )
     if is_folder(path) if path.suffix == MODEL_SUFFIX else os.path.lexists(path):
         what = "is a folder" if is_folder(path) else "already exists"
@@ -109,8 +109,8 @@ def _only_size(sizes: Mapping[str, int | None]) -> int:
     wanted = {size for size in sizes.values() if size is not None}
     if len(wanted) > 1:
         raise SettingsError(
-            f"--fixed-size: members look at images of two sizes, [Features] image_size={sizes['image_size']}, [ConvNet] "
-            f"image_size={sizes['convnet_image_size']}: leave it out, or export one member by --member"
+            f"--fixed-size: members look at images of two sizes, [Features] image_size={sizes['image_size']}, "
+            f"[ConvNet] image_size={sizes['convnet_image_size']}: leave it out, or export one member by --member"
         )
     return wanted.pop()
 

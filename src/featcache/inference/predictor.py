@@ -30,7 +30,7 @@ Views = Mapping[int, npt.NDArray[np.uint8]]  # one image: size -> (size, size, 3
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the ensemble predicts for one file: (C,) float64 probabilities, None with a reason where it can't be used."""
+    """What the ensemble predicts for one file: (C,) float64 probabilities, or the reason why it can't be used."""
 
     file: Path
     probabilities: npt.NDArray[np.float64] | None
@@ -56,7 +56,7 @@ class Predictor:
         self.class_names = self._served.ensemble.class_names
 
     def predict(self, files: Iterable[Path], count: int) -> Iterator[Prediction]:
-        """Yield a prediction for each of `count` image files, in order; one that can't be used doesn't stop the others."""
+        """Yield a prediction for each of `count` files, in order; one that can't be used doesn't stop the others."""
         self._progress.start("predicting", count, "images")
         try:
             size = self._batch_size()
@@ -143,7 +143,7 @@ def prediction_record(prediction: Prediction, class_names: Sequence[str]) -> dic
 
 
 def prediction_lines(predictions: Iterable[Prediction], class_names: Sequence[str], width: int) -> Iterator[str]:
-    """Yield a table's lines, each as soon as it is known: file, in `width` columns, class, its probability, the next best."""
+    """Yield a table's lines as they are known: file, in `width` columns, class, its probability, the next best."""
     names = [printable(name) for name in class_names]
     wide = max(len("class"), *map(len, names))
     for place, item in enumerate(predictions):

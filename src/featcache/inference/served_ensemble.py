@@ -25,7 +25,7 @@ _RUN = "run luigi --module pipeline Submit (featcache status says what it would 
 
 @dataclass(frozen=True, eq=False)
 class ServedBag:
-    """The chosen `members` of one bag, in the order of its seeds; `bag` has their heads alone, `tap` is what they see."""
+    """The chosen `members` of one bag, in the order of its seeds; `bag` has only their heads, which see `tap`."""
 
     tap: str
     bag: Bag

@@ -95,7 +95,7 @@ class HeadEvaluator:
         return table
 
     def best_epochs(self, table: npt.NDArray[np.float64]) -> dict[int, int]:
-        """Part -> its best epoch, by (epochs, U) losses of all heads of the bag, by unit of the rows they are evaluated on."""
+        """Part -> its best epoch, by (epochs, U) losses of all heads by unit of the rows they are evaluated on."""
         parts = self._examples.parts
         units = {part: ~np.isin(parts.numbers, np.unique(parts.units[parts.scored(part)])) for part in parts.numbers}
         return {part: int(table[:, mine].sum(axis=1).argmin()) for part, mine in units.items()}

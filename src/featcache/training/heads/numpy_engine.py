@@ -135,19 +135,17 @@ class NumpyEngine:
         flat = [array.reshape(-1) for array in arrays]
         for start in range(0, len(gradient), _ADAM_VALUES):
             values = slice(start, start + _ADAM_VALUES)
-            kernel, first, second = (array[values] for array in flat)
-            self._adam(kernel, first, second, gradient[values], rate, self._plan.weight_decay)
+            self._adam([array[values] for array in flat], gradient[values], rate, self._plan.weight_decay)
 
     def _step_small(self, name: str, gradient: Float32s, rate: float) -> None:
-        self._adam(self.weights[name], *self._moments[name], gradient, rate, 0.0)
+        self._adam([self.weights[name], *self._moments[name]], gradient, rate)
 
-    def _adam(
-        self, values: Float32s, first: Float32s, second: Float32s, gradient: Float32s, rate: float, decay: float
-    ) -> None:
-        """One update in place; `gradient` is used up.
+    def _adam(self, arrays: Sequence[Float32s], gradient: Float32s, rate: float, decay: float = 0.0) -> None:
+        """One update of weights and their two moments in place; `gradient` is used up.
 
         The moments are kept without Keras' factors 1 - beta, which spares two passes over each.
         """
+        values, first, second = arrays
         root = np.sqrt(1 - _BETA_2)
         pace = rate * (np.sqrt(1 - _BETA_2**self._steps) / (1 - _BETA_1**self._steps) * (1 - _BETA_1) / root)
         if decay:
