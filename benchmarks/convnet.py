@@ -19,6 +19,7 @@ from featcache.core.progress import Silent
 from featcache.settings.schedules import ONE_CYCLE, Phase
 from featcache.training.convnet import model, trainer
 from featcache.training.convnet.plan import ConvNetPlan, TrainingData
+from featcache.training.heads.partition import Partition
 
 ROUNDS, BATCH = 4, 128
 FUSED, KERAS = model.ChannelNormalization, keras.layers.BatchNormalization
@@ -37,11 +38,15 @@ def open_variant(precision: str, normal: type, steps: int):
     rows = BATCH * steps
     images = generator.integers(0, 256, (rows + 1, 28, 28, 1)).astype(np.uint8)
     labels = generator.integers(0, 10, rows + 1).astype(np.int32)
-    data = TrainingData(images, labels, np.append(np.ones(rows, np.int32), np.int32(0)))
+    data = TrainingData(
+        images, labels, Partition(np.append(np.ones(rows, np.int32), np.int32(0)), (0, 1), by_group=False)
+    )
     plan = ConvNetPlan(28, 1, 10, (Phase(3e-3, ROUNDS, ONE_CYCLE),), BATCH, precision)
     model.ChannelNormalization = normal  # type: ignore[misc,assignment]  # the variant
     network = trainer._compiled(plan, ([127.0], [74.0]), steps, 0, 0)
-    training = trainer._Training(trainer._Batches(plan, data, data.trained(0), 0, 0), plan, None, Silent())
+    training = trainer._Training(
+        trainer._Batches(plan, data, np.flatnonzero(data.parts.trained(0)), 0, 0), plan, None, Silent()
+    )
 
     def epoch(number: int) -> float:
         begun = time.perf_counter()

@@ -28,7 +28,7 @@ from featcache.training.heads.examples import Examples
 from featcache.training.heads.partition import by_folds
 from featcache.training.heads.presets import HeadPlan, resolve_heads
 from featcache.training.heads.trainer import train_heads
-from featcache.training.metrics import scores
+from featcache.training.metrics import judge
 
 SEED, SEEDS = 1, 3
 CASES = (
@@ -111,7 +111,7 @@ def measure(case: str, folder: Path, change: Callable[[HeadPlan], HeadPlan]) -> 
     examples = Examples([reader[tap]], reader.labels, by_folds(folds, usable))
     plan = resolve_heads(spec, "dense", int(np.prod(reader.taps[tap].shape)), int(usable.sum()), len(names))
     bag = train_heads(examples, change(plan), range(SEEDS), Silent())
-    found = scores(bag.out_of_fold.mean(axis=0)[folds >= 0], reader.labels[folds >= 0])
+    found = judge(bag.out_of_fold.mean(axis=0)[folds >= 0], reader.labels[folds >= 0]).scores()
     return found.log_loss, found.accuracy
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from featcache.core.progress import Silent
 from featcache.core.rows import Rows
-from featcache.dataset.listing import build_manifest
+from featcache.dataset.listing import list_images
 from featcache.dataset.sources.source import open_source
 from featcache.features.backbone import load_backbone
 from featcache.features.extract import extract_copies
@@ -48,7 +48,7 @@ class Case:
         self.dataset = DatasetSpec(name=name, source=source, path=path)
         self.spec = FeaturesSpec(weights=str(WEIGHTS), image_size=size, precision="bfloat16")
         with tempfile.TemporaryDirectory() as folder:
-            self.manifest = build_manifest(self.dataset, Path(folder))
+            self.manifest = list_images(self.dataset, Path(folder))
         self.split = "train"
         rows = self.manifest.splits["train"]
         keep = range(min(limit, len(rows)))

@@ -69,7 +69,7 @@ def project():  # featcache.project.project.Project, imported where it is measur
 
     found = configured_project([])
     weights = {"setting": "auto", "backbone": "vgg16", "kind": "random", "digest": "d" * 64, "note": "", "stat": None}
-    if not found.resolved_path.exists():
+    if not (found.folder / "resolved.json").exists():
         found.record_resolved("weights", weights)
         found.record_resolved("precision", {"setting": "auto", "value": "float32", "reason": "none"})
     return found

@@ -32,7 +32,7 @@ from featcache.ensemble.ensemble import Ensemble
 from featcache.project.members import out_of_fold, split_predictions
 from featcache.project.project import Project
 from featcache.settings.parsing import parse_settings
-from featcache.training.metrics import bootstrap, judge, scores
+from featcache.training.metrics import bootstrap, judge, log_loss
 from featcache.training.predictions import Predictions
 
 SHARED = Path(os.environ["FEATCACHE_SHARED"])
@@ -152,7 +152,7 @@ def kept(folder: Path, name: str, which: str, made: Project, known: Predictions)
         with np.load(path) as stored:
             found.append((stored["told"], stored["on_test"]))
     scored = np.asarray(known.folds) >= 0
-    return min(found, key=lambda each: scores(each[0][scored], known.labels[scored]).log_loss)
+    return min(found, key=lambda each: log_loss(each[0][scored], known.labels[scored]))
 
 
 def compare(name: str, folder: Path) -> list[str]:
@@ -164,9 +164,10 @@ def compare(name: str, folder: Path) -> list[str]:
     known, on_test = train(made)
     stages.build_ensemble(made, Silent())
     built = Ensemble.load(made.ensemble().path)
-    entries: dict[str, tuple[Any, Any]] = {
-        "ensemble": (built.apply_nested(known), built.apply(on_test) if on_test else None)
-    }
+    nested = np.full((len(known.ids), len(built.class_names)), np.nan)
+    for rows, part in built.nested_parts(known):
+        nested[rows] = part
+    entries: dict[str, tuple[Any, Any]] = {"ensemble": (nested, built.apply(on_test) if on_test else None)}
     best = known.members.index(built.best_single)
     entries[f"best member, {built.best_single}"] = (
         known.probabilities[best], on_test.probabilities[best] if on_test else None,
@@ -190,7 +191,8 @@ def row(name: str, who: str, known: Predictions, on_test: Predictions | None, to
 def score_cells(told, labels) -> list[str]:
     """Log-loss and its interval, accuracy and its interval."""
     told = normalised(np.asarray(told, np.float64))
-    score, (span,) = scores(told, labels), bootstrap([judge(told, labels)])
+    judged = judge(told, labels)
+    score, (span,) = judged.scores(), bootstrap([judged])
     spans = ["{:.3f} to {:.3f}".format(*ends) for ends in (span.log_loss, span.accuracy)]
     return [f"{score.log_loss:.4f}", spans[0], f"{score.accuracy:.4f}", spans[1]]
 

@@ -23,11 +23,12 @@ from featcache import stages
 from featcache.cache.reader import open_cache
 from featcache.core.progress import Silent
 from featcache.project.project import Project
-from featcache.settings.cluster_spec import ClusterSpec
 from featcache.settings.parsing import parse_settings
+from featcache.settings.specs import ClusterSpec
 from featcache.stages.workers.client import Cluster, connect, verified_workers
 from featcache.stages.workers.extraction_worker import worker_backbone
-from featcache.stages.workers.job_queue import Job
+from featcache.stages.workers.job_queue import run_jobs
+from featcache.stages.workers.worker import Job
 
 SHARED = Path(os.environ["FEATCACHE_SHARED"])
 ROWS, BLOCK_BYTES, JOBS = 3072, 64 * 1024, 500
@@ -68,7 +69,7 @@ def overhead(project: Project, cluster: Cluster) -> float:
     jobs = [Job(f"nothing {number}", str, ()) for number in range(JOBS)]
     with verified_workers(cluster, project, weights=False) as terms:
         begun = time.perf_counter()
-        assert sum(1 for _ in cluster.run(terms, jobs, Silent())) == JOBS
+        assert sum(1 for _ in run_jobs(cluster, terms, jobs, Silent())) == JOBS
         return (time.perf_counter() - begun) / JOBS
 
 
@@ -101,7 +102,7 @@ def load_backbones(project: Project, cluster: Cluster) -> None:
     """Have every worker load and compile its backbone: more jobs than they do at once."""
     jobs = [Job(f"backbone {number}", compute_nothing, ()) for number in range(4 * len(cluster.workers))]
     with verified_workers(cluster, project, weights=True) as terms:
-        list(cluster.run(terms, jobs, Silent()))
+        list(run_jobs(cluster, terms, jobs, Silent()))
 
 
 def compute_nothing(project: Project) -> None:

@@ -3,37 +3,21 @@
 import sys
 from pathlib import Path
 
-from pipeline import failures  # its event handlers print why a stage failed, in notebooks too
-from pipeline.config import forget_projects
+from pipeline import failures as failures  # its event handlers print why a stage failed, in notebooks too
+from pipeline.config import forget_projects as forget_projects
 from pipeline.tasks import (
-    BuildEnsemble,
-    ExtractFeatures,
-    ExtractSplit,
-    IndexImages,
-    PredictRows,
-    Submit,
-    TrainBag,
-    TrainConvNets,
-    TrainHeads,
-    WriteReport,
-    WriteSubmission,
+    BuildEnsemble as BuildEnsemble,
+    ExtractFeatures as ExtractFeatures,
+    ExtractSplit as ExtractSplit,
+    IndexImages as IndexImages,
+    PredictRows as PredictRows,
+    Submit as Submit,
+    TrainBag as TrainBag,
+    TrainConvNets as TrainConvNets,
+    TrainHeads as TrainHeads,
+    WriteReport as WriteReport,
+    WriteSubmission as WriteSubmission,
 )
-
-__all__ = [
-    "BuildEnsemble",
-    "ExtractFeatures",
-    "ExtractSplit",
-    "IndexImages",
-    "PredictRows",
-    "Submit",
-    "TrainBag",
-    "TrainConvNets",
-    "TrainHeads",
-    "WriteReport",
-    "WriteSubmission",
-    "failures",
-    "forget_projects",
-]
 
 # Luigi imports this package while it parses its command line: the last moment before it schedules anything.
 if Path(sys.argv[0]).stem == "luigi" or Path(sys.argv[0]).parts[-2:] == ("luigi", "__main__.py"):

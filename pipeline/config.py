@@ -11,19 +11,15 @@ from featcache.core import keys
 from featcache.project import Project, open_project
 from featcache.settings import SECTIONS, ClusterSpec
 
-
-def _config(section: str) -> type[luigi.Config]:
-    """Return a Luigi config class with a text parameter per key; featcache parses the texts itself, for one-line errors."""
-    parameters = {
-        key: luigi.Parameter(default=setting.default, description=setting.meaning)
-        for key, setting in SECTIONS[section].items()
-    }
-    return type(
-        section, (luigi.Config,), {"__doc__": f"[{section}] in luigi.cfg.", "__module__": __name__, **parameters}
-    )
-
-
-CONFIGS = {section: _config(section) for section in SECTIONS}
+# A Luigi config class for each section, with a text for each key; featcache parses the texts itself, for one-line errors.
+CONFIGS: dict[str, type[luigi.Config]] = {
+    section: type(section, (luigi.Config,), {
+        "__doc__": f"[{section}] in luigi.cfg.",
+        "__module__": __name__,
+        **{key: luigi.Parameter(default=own.default, description=own.meaning) for key, own in known.items()},
+    })
+    for section, known in SECTIONS.items()
+}  # fmt: skip
 
 
 class output(luigi.Config):  # noqa: N801 - a section of Luigi's kind, as [core] and [worker]
@@ -45,26 +41,19 @@ def keep_project(project: Project) -> None:
 
 
 def current_project() -> Project:
-    """Return the project of the current settings: command line before luigi.cfg before defaults.
-
-    Raises:
-        SettingsError: a value is of the wrong kind or out of range.
-    """
+    """Return the project of the current settings, or raise a `SettingsError`: command line before luigi.cfg before defaults."""
     parser = CmdlineParser.get_instance()
     if parser in _of_command_line:
         return _of_command_line[parser]
     if parser is None and _kept:
         return _kept[0]
-    project = _project(tuple(_texts(section) for section in SECTIONS))
+    configs = {section: config() for section, config in CONFIGS.items()}  # Luigi reads all keys whenever one is made
+    project = _project(
+        tuple(tuple(getattr(configs[section], key) for key in SECTIONS[section]) for section in SECTIONS)
+    )
     if parser is not None:
         _of_command_line[parser] = project
     return project
-
-
-def _texts(section: str) -> tuple[str, ...]:
-    """Return a section's values; Luigi reads all of them whenever a config is made, so one is made for all."""
-    config = CONFIGS[section]()
-    return tuple(getattr(config, key) for key in SECTIONS[section])
 
 
 def forget_projects() -> None:
@@ -76,10 +65,9 @@ def forget_projects() -> None:
 @lru_cache(maxsize=4)
 def _project(values: tuple[tuple[str, ...], ...]) -> Project:
     """One instance for the same values, so that a run lists its source once."""
-    texts = {
-        name: dict(zip(keys, row, strict=True)) for (name, keys), row in zip(SECTIONS.items(), values, strict=True)
-    }
-    return open_project(texts)
+    return open_project(
+        {name: dict(zip(known, row, strict=True)) for (name, known), row in zip(SECTIONS.items(), values, strict=True)}
+    )
 
 
 class Scope(luigi.Parameter):

@@ -6,9 +6,8 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
-from luigi.task_register import Register
-
 from featcache.settings import SECTIONS
+from pipeline.stage import Stage
 
 _HEAD = """\
 usage: luigi --module pipeline STAGE [--rerun] [--Section-key VALUE ...]
@@ -28,7 +27,7 @@ def usage_lines(stages: Sequence[str]) -> list[str]:
     """Return the page: stages with what they do, settings with what they mean and their defaults."""
     lines = _HEAD.splitlines()
     for name in stages:
-        lines += _entry(name, _meaning(Register.get_task_cls(name)), 16)
+        lines += _entry(name, _meaning(Stage.known[name]), 16)
     lines += ["", "settings, in luigi.cfg or as flags"]
     for section, known in SECTIONS.items():
         for key, setting in known.items():

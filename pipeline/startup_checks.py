@@ -18,17 +18,18 @@ import luigi
 from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterException
 from luigi.retcodes import retcode
-from luigi.task_register import Register, TaskClassNotFoundException
+from luigi.task_register import TaskClassNotFoundException
 
 from featcache.core.console import say
 from featcache.core.keras_import import check_keras
 from featcache.core.streams import keep_going
 from featcache.errors import FeatcacheError, SettingsError, StorageError
 from featcache.project import LOG_NAME, NEEDS, configured_sections
-from featcache.settings import ALONE, SECTIONS, Settings
+from featcache.settings import ALONE, SECTIONS, Settings, one_of
 from pipeline.config import current_project, keep_project, output
 from pipeline.failures import SchedulingErrors, print_error, take_interrupts
 from pipeline.help_page import flag_name, usage_lines
+from pipeline.stage import Stage
 
 USAGE_EXIT = 2
 _CONNECT_SECONDS = 3.0
@@ -51,9 +52,6 @@ DEFAULTS = {
 def validate_command_line(arguments: list[str]) -> None:
     """Check everything that the user gave, then let Luigi go on; called while Luigi imports the stages.
 
-    Args:
-        arguments: Luigi's command line without the program's name.
-
     Raises:
         SystemExit: with status 2 after one line on standard error; with 0 after ``--help``.
     """
@@ -71,9 +69,8 @@ def validate_command_line(arguments: list[str]) -> None:
         with parsed(arguments):
             check_luigi_settings()
             if output().quiet and output().verbose:
-                raise SettingsError(
-                    "quiet=true and verbose=true exclude each other: set one of [output] quiet, verbose"
-                )
+                fault = "quiet=true and verbose=true exclude each other"
+                raise SettingsError(f"{fault}: set one of [output] quiet, verbose")
             check_keras()
             keep_project(current_project())
             keep_log(current_project().folder)
@@ -88,7 +85,7 @@ def validate_command_line(arguments: list[str]) -> None:
 
 def stage_names() -> list[str]:
     """The stages that need no parameter, in the order they run."""
-    parameters = {name: Register.get_task_cls(name).get_params() for name in NEEDS}
+    parameters = {name: Stage.known[name].get_params() for name in NEEDS}
     return [name for name, own in parameters.items() if all(value.has_task_value(name, key) for key, value in own)]
 
 
@@ -106,22 +103,17 @@ def set_defaults() -> None:
 
 @contextlib.contextmanager
 def parsed(arguments: list[str]) -> Iterator[None]:
-    """Put the command line in force as Luigi will, with one line in place of its usage page or traceback.
-
-    Raises:
-        SettingsError: no stage, an unknown stage or flag, or a flag without its value.
-    """
+    """Put the command line in force as Luigi will, but raise a `SettingsError` in place of its usage page or traceback."""
     usage = io.StringIO()
     with contextlib.ExitStack() as in_force:
         try:
             with contextlib.redirect_stderr(usage):
                 in_force.enter_context(CmdlineParser.global_instance(arguments, allow_override=True))
             CmdlineParser.get_instance().get_task_obj()
-        except TaskClassNotFoundException:
+        except TaskClassNotFoundException as error:
             stage = next((word for word in arguments if not word.startswith("-") and word != "pipeline"), "")
-            near = difflib.get_close_matches(stage, stage_names(), 1, cutoff=0.5)
-            hint = f", did you mean {near[0]}?" if near else ""
-            raise SettingsError(f"unknown stage {stage!r}{hint}; known: {', '.join(stage_names())}") from None
+            one_of("stage", stage, stage_names())
+            raise SettingsError(str(error)) from None
         except SystemExit as stop:
             raise SettingsError(_usage_fault(usage.getvalue() or str(stop.code))) from None
         except FeatcacheError:
@@ -148,11 +140,7 @@ def _usage_fault(usage: str) -> str:
 
 
 def check_luigi_settings() -> None:
-    """Refuse values of Luigi's own settings that end in a traceback or a run that does nothing.
-
-    Raises:
-        SettingsError: one is of the wrong kind, or below 1 where nothing could run.
-    """
+    """Raise a `SettingsError` for values of Luigi's own settings that end in a traceback or a run that does nothing."""
     for config in (luigi.interface.core, luigi.worker.worker, luigi.scheduler.scheduler, retcode):
         try:
             config()
@@ -185,11 +173,7 @@ def unused_flags(flags: list[str], settings: Settings) -> list[str]:
 
 
 def choose_scheduler(flags: list[str]) -> None:
-    """Use the luigid that a flag names, and check at once that it answers.
-
-    Raises:
-        SettingsError: nothing answers there; Luigi would try for minutes.
-    """
+    """Use the luigid that a flag names; raise a `SettingsError` at once if none answers, where Luigi would try for minutes."""
     named = {"--scheduler-host", "--scheduler-port", "--scheduler-url"}.intersection(flags)
     if named and "--local-scheduler" not in flags:
         luigi.configuration.get_config().set("core", "local_scheduler", "false")

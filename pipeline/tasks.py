@@ -5,113 +5,16 @@ inputs demand now is compared with the key that the artifact carries. Luigi deci
 checks again before it works.
 """
 
-import time
-from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import luigi
 
 from featcache import stages
-from featcache.core.folder_lock import folder_lock
-from featcache.errors import CacheMismatchError
-from featcache.project import NEEDS, Artifact, final_stages
+from featcache.project import Artifact, final_stages
 from featcache.settings import ALONE
-from pipeline.config import Scope, current_project
-from pipeline.parent_death import die_with_parent
+from pipeline.config import current_project
+from pipeline.stage import GPU, ArtifactTarget, Stage
 from pipeline.stage_progress import StageProgress, show_summary
-
-# What stages hold while they work, as Luigi counts it; where luigi.cfg's [resources] doesn't say otherwise there is one of each.
-_CORES = {"cores": 1}
-_GPU = {**_CORES, "gpu": 1}
-
-
-class ArtifactTarget(luigi.Target):
-    """An artifact as Luigi sees it: it exists when it carries the key that settings and inputs demand now."""
-
-    def __init__(self, artifact: Artifact, run: str | None = None) -> None:
-        """Wrap `artifact`; with `run`, only one that this run of the program made counts."""
-        self.artifact = artifact
-        self.run = run
-
-    def exists(self) -> bool:
-        """Whether the artifact is complete; never whether a path exists."""
-        return self.artifact.is_complete(self.run)
-
-    def __str__(self) -> str:
-        """The artifact's path, for Luigi's messages."""
-        return str(self.artifact.path)
-
-
-class Stage(luigi.Task):
-    """Artifacts and the work that makes them. Luigi's `resources` let one stage at a time have the cores."""
-
-    scope = Scope(description="set by featcache: digest of the artifacts folder and all settings")
-    rerun = luigi.BoolParameter(default=False, description="run exactly this stage again")
-    resources = _CORES
-
-    @abstractmethod
-    def artifacts(self) -> list[Artifact]:
-        """The stage's artifacts and the keys that they must carry now."""
-
-    @abstractmethod
-    def work(self, progress: StageProgress) -> str:
-        """Make the artifacts; return the result in one line."""
-
-    def requires(self) -> list[luigi.Task]:
-        """The stages that it needs."""
-        return [_stage(name) for name in NEEDS[self.task_family]]
-
-    def output(self) -> list[ArtifactTarget]:
-        """The artifacts as Luigi sees them; a rerun wants those of this very run."""
-        run = current_project().run if self.rerun else None
-        return [ArtifactTarget(artifact, run) for artifact in self.artifacts()]
-
-    def complete(self) -> bool:
-        """Whether there are artifacts, and each carries the key it must."""
-        targets = self.output()
-        return bool(targets) and all(target.exists() for target in targets)
-
-    @contextmanager
-    def exclusive(self, inputs: list[luigi.Task]) -> Iterator[StageProgress | None]:
-        """Lock the artifacts folder, after waiting for whoever holds it; None if there is nothing left to do by then.
-
-        Raises:
-            CacheMismatchError: another run replaced one of the `inputs` by one of other settings.
-        """
-        die_with_parent()
-        progress = StageProgress(self)
-        try:
-            with folder_lock(current_project().folder, self.task_family, progress.notice):
-                if self.complete():
-                    yield None
-                    return
-                changed = next((task.task_family for task in inputs if not task.complete()), None)
-                if changed:
-                    raise CacheMismatchError(
-                        f"the results of {changed} changed during this run (images, weights, settings, or another run): "
-                        f"run the same command again; finished work is kept"
-                    )
-                progress.begun = time.perf_counter()  # waiting for another run is no work
-                yield progress
-        finally:
-            progress.finish()
-
-    def is_stored(self) -> bool:
-        """Whether the results are there, and only the copies that are shown may not be theirs."""
-        return not self.rerun and all(artifact.is_stored() for artifact in self.artifacts())
-
-    def run(self) -> Iterator[list[luigi.Task]] | None:
-        """Work, unless another run did it since the scheduling."""
-        with self.exclusive(self.deps()) as progress:
-            if progress is not None:
-                progress.result(self.work(progress))
-        return None
-
-
-def _stage(name: str) -> "Stage":
-    stage: Stage = globals()[name]()
-    return stage
 
 
 class IndexImages(Stage):
@@ -127,7 +30,7 @@ class IndexImages(Stage):
 class ExtractSplit(Stage):
     """Extract the features of one split, into one feature cache for each copy."""
 
-    resources = _GPU
+    resources = GPU
     split = luigi.Parameter(description="train, valid or test")
 
     def artifacts(self) -> list[Artifact]:
@@ -162,7 +65,7 @@ class ExtractFeatures(Stage):
 class TrainBag(Stage):
     """Train the heads of one tap and type: folds x seeds, in one pass over the features."""
 
-    resources = _GPU
+    resources = GPU
     tap = luigi.Parameter(description="the tap's name in the feature cache, e.g. block5_pool")
     shape = luigi.Parameter(description="a head type of the preset, e.g. dense")
 
@@ -180,7 +83,7 @@ class TrainBag(Stage):
 class TrainHeads(Stage):
     """Train the heads of every tap and type: one bag after the other, or with [Cluster] in parallel on its workers."""
 
-    resources = _GPU
+    resources = GPU
 
     def requires(self) -> list[luigi.Task]:
         if current_project().settings.cluster.scheduler != ALONE:
@@ -197,7 +100,7 @@ class TrainHeads(Stage):
 class TrainConvNets(Stage):
     """Train convnets end to end, from the images themselves; none by default."""
 
-    resources = _GPU
+    resources = GPU
 
     def artifacts(self) -> list[Artifact]:
         return current_project().convnets()
@@ -213,7 +116,7 @@ class TrainConvNets(Stage):
 class PredictRows(Stage):
     """Predict the valid and test images."""
 
-    resources = _GPU
+    resources = GPU
 
     def artifacts(self) -> list[Artifact]:
         return [current_project().predictions(split) for split in current_project().scored_splits()]
@@ -241,10 +144,6 @@ class WriteSubmission(Stage):
 
     priority = 1  # before the report, so that no failure of the report delays it
 
-    def requires(self) -> list[luigi.Task]:
-        """Nothing where the submission of these settings only has to be shown."""
-        return [] if self.is_stored() else super().requires()
-
     def artifacts(self) -> list[Artifact]:
         return [current_project().submission()]
 
@@ -254,10 +153,6 @@ class WriteSubmission(Stage):
 
 class WriteReport(Stage):
     """Write one page about the run: scores, curves, confusions, likely label errors, a map of the features."""
-
-    def requires(self) -> list[luigi.Task]:
-        """Nothing where the report of these settings only has to be shown."""
-        return [] if self.is_stored() else super().requires()
 
     def artifacts(self) -> list[Artifact]:
         return [current_project().report()]
@@ -281,7 +176,7 @@ class Submit(Stage):
         """The final stages, which are known only once the images are listed."""
         project = current_project()
         names = final_stages(test="test" in project.splits(), report=project.settings.report.enabled)
-        return [_stage(name) for name in names]
+        return [Stage.known[name]() for name in names]
 
     def artifacts(self) -> list[Artifact]:
         if not current_project().splits():

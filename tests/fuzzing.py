@@ -17,6 +17,7 @@ import numpy as np
 from cache_files import make_header, make_rows, write_cache, write_rows
 from hypothesis import HealthCheck, given, settings, strategies as st
 from images import encoded, idx3, make_folder, picture
+from listings import build_manifest
 
 import featcache
 from featcache.cache.row_lookup import find_rows
@@ -24,7 +25,7 @@ from featcache.cache.writer import CacheWriter
 from featcache.core.folder_lock import LOCK_NAME, folder_lock
 from featcache.core.json_records import write_json
 from featcache.core.rows import Rows
-from featcache.dataset.listing import build_manifest, current_key, list_files
+from featcache.dataset.listing import current_key, list_files
 from featcache.dataset.manifest import Manifest
 from featcache.dataset.sources.source import open_source
 from featcache.ensemble.combination import Combination

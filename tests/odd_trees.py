@@ -13,8 +13,9 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from images import encoded, make_folder, picture
+from listings import build_manifest
 
-from featcache.dataset.listing import build_manifest, current_key, list_files
+from featcache.dataset.listing import current_key, list_files
 from featcache.dataset.sources.folder import SUFFIXES
 from featcache.dataset.sources.source import open_source
 from featcache.errors import FeatcacheError, RejectedImageError, SourceError

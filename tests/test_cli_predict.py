@@ -109,13 +109,13 @@ def test_batches_do_not_change_what_is_said(project, capsys, monkeypatch):
 
 def test_mistakes_are_one_line(project, capsys):
     folder = project.folder / "photos/test"
-    assert "there is no '/nowhere'" in predict(project, capsys, "/nowhere", status=1).err
+    assert "'/nowhere' is not there" in predict(project, capsys, "/nowhere", status=1).err
     (project.folder / "empty").mkdir()
-    assert "expected images in" in predict(project, capsys, project.folder / "empty", status=1).err
+    assert "has no images" in predict(project, capsys, project.folder / "empty", status=1).err
     project.set("Heads", dropout="0.7")
     captured = predict(project, capsys, folder, status=1)
     assert captured.out == ""
-    assert "expected an ensemble of these settings" in captured.err
+    assert "has no ensemble of these settings" in captured.err
     assert "luigi --module pipeline Submit" in captured.err
 
 
@@ -132,5 +132,5 @@ def test_another_weights_file_is_refused(project, capsys, tmp_path):
     with open(tmp_path / "notop.weights.h5", "ab") as stream:
         stream.write(b"another")
     captured = predict(project, capsys, folder, status=1)
-    assert "[Features] weights: expected the file of digest" in captured.err
+    assert "[Features] weights: the file's digest is" in captured.err
     assert captured.out == ""

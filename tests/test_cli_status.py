@@ -282,7 +282,7 @@ def test_a_wrong_luigi_cfg_is_one_line(tmp_path, monkeypatch, capsys, content, m
 
 @pytest.mark.parametrize("override", ["image_size=3", "Features=3", "Features.image_size", ".x=1"])
 def test_an_override_needs_section_key_and_value(override):
-    with pytest.raises(SettingsError, match=r"expected Section\.key=value"):
+    with pytest.raises(SettingsError, match=r"is not Section\.key=value"):
         config_file.configured_project([override])
 
 

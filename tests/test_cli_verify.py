@@ -264,7 +264,7 @@ def test_class_names_are_held_to_the_key(project, capsys):
         ("heads/*/*.keras", 100, "is not a Keras model"),
         ("heads/*/out_of_fold.npy", 200, "out_of_fold.npy: checksum mismatch"),
         ("predictions/*/probabilities.npy", 200, "probabilities.npy: checksum mismatch"),
-        ("ensembles/*/ensemble.json", 20, "expected an ensemble"),
+        ("ensembles/*/ensemble.json", 20, "is no sound ensemble"),
         ("submission.csv", 5, "SHA-256 mismatch"),
     ],
 )

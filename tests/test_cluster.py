@@ -21,8 +21,8 @@ from featcache.cache.reader import open_cache
 from featcache.core.progress import Silent
 from featcache.errors import ClusterError, SourceChangedError
 from featcache.project.project import Project
-from featcache.settings.cluster_spec import ClusterSpec
 from featcache.settings.parsing import parse_settings
+from featcache.settings.specs import ClusterSpec
 from featcache.stages.workers import client
 
 HERE = Path(__file__).parent / "numpy_workers"
@@ -219,7 +219,7 @@ def test_a_worker_that_does_not_fit_is_named_with_the_difference(tmp_path, there
     workers = client.connect(there)
     with client.verified_workers(workers, there, weights=True) as terms:
         for other, message in [
-            ({"facts": {**terms.facts, "numpy": "0.9"}}, r"worker at tcp://127.0.0.1:\d+ runs numpy \S+ instead of 0.9: install"),
+            ({"facts": {**terms.facts, "numpy": "0.9"}}, r"worker at tcp://127.0.0.1:\d+: it runs numpy \S+ instead of 0.9: install"),
             ({"probe": tmp_path / "elsewhere/probe"}, r"worker at tcp://\S+: it can't read the artifacts folder \S+elsewhere"),
             ({"probe": tmp_path / "probe"}, r"it sees another folder as .*: workers and this process must share a file sys"),
         ]:  # fmt: skip

@@ -110,7 +110,7 @@ def test_bagged_selection_spreads_weight_over_the_good_and_repeats():
 def test_a_combination_is_no_worse_than_its_parts_on_its_own_rows(method):
     members = np.stack([noisy(seed, strength=1.5)[0] for seed in range(4)])
     labels = noisy(0)[1]
-    found = combine(members, labels, method)
+    found = combine(members, labels, method, np.arange(len(labels)))
     assert (found.method, len(found.weights)) == (method, 4)
     assert sum(found.weights) == pytest.approx(1)
     assert log_loss(normalised(found.apply(members)), labels) < min(log_loss(member, labels) for member in members)
@@ -120,9 +120,9 @@ def test_a_combination_is_no_worse_than_its_parts_on_its_own_rows(method):
 def test_of_many_rows_some_are_enough(monkeypatch):
     members = np.stack([noisy(seed, n=4000, strength=1.5)[0] for seed in range(3)])
     labels = noisy(0, n=4000)[1]
-    every = combine(members, labels, "greedy")
+    every = combine(members, labels, "greedy", np.arange(len(labels)))
     monkeypatch.setattr("featcache.ensemble.combination._ROWS", 2000)
-    some = combine(members, labels, "greedy")
+    some = combine(members, labels, "greedy", np.arange(len(labels)))
     assert some != every
     losses = [log_loss(normalised(each.apply(members)), labels) for each in (every, some)]
     assert losses[1] == pytest.approx(losses[0], rel=0.03)

@@ -142,7 +142,7 @@ def test_a_file_that_luigi_would_pass_over_is_refused(make, words, name, monkeyp
     if name == "other.cfg":
         monkeypatch.setenv("LUIGI_CONFIG_PATH", name)
     make(name)
-    with pytest.raises(SettingsError, match=f"{name}'?: expected a file of settings; got {words}"):
+    with pytest.raises(SettingsError, match=f"{name}'? is not a file of settings but {words}"):
         configured_project()
 
 
@@ -152,7 +152,7 @@ def test_a_named_file_that_is_none_stops_luigis_command_and_featcaches(folder, m
     monkeypatch.setenv("LUIGI_CONFIG_PATH", named)
     assert main(["status"]) == 1
     said = capsys.readouterr().err
-    assert f"LUIGI_CONFIG_PATH={named!r}: expected a file" in said
+    assert f"LUIGI_CONFIG_PATH={named!r} is not a file" in said
     assert words in said
     if named == "gone.cfg":
         outcome = luigi(folder, "Submit")

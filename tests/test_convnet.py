@@ -24,6 +24,7 @@ from featcache.training.convnet.model import (  # noqa: E402
 )
 from featcache.training.convnet.plan import ConvNetPlan, TrainingData, draw_epoch, resolve_convnet  # noqa: E402
 from featcache.training.convnet.trainer import channel_statistics, train_network  # noqa: E402
+from featcache.training.heads.partition import by_folds  # noqa: E402
 
 CLASSES, SIDE, ROWS = 3, 16, 96
 
@@ -44,7 +45,7 @@ def plan(epochs=1, channels=1, precision="float32", rate=3e-3):
 
 def data(images, labels):
     """Fold 0 is rows 0, 3, 6 and so on."""
-    return TrainingData(images, labels, np.arange(ROWS, dtype=np.int32) % 3)
+    return TrainingData(images, labels, by_folds(np.arange(ROWS, dtype=np.int32) % 3, np.ones(ROWS, bool)))
 
 
 def train(of, examples, **more):
@@ -93,7 +94,7 @@ def test_the_fused_normalization_is_that_of_keras():
 def test_it_learns():
     examples = data(*pictures())
     model, history = train(plan(epochs=8, rate=5e-3), examples)
-    held_out = examples.held_out(0)
+    held_out = np.flatnonzero(examples.parts.scored(0))
     predicted = predict_convnet([model], examples.images, held_out)
     right = predicted.argmax(axis=1) == examples.labels[held_out]
     assert right.mean() > 0.9
@@ -105,7 +106,7 @@ def test_it_learns():
 def test_what_is_held_out_is_never_seen(short):
     """Pictures and labels of the convnet's own fold change nothing, and so does the state of Python's generators."""
     images, labels = pictures()
-    held_out = data(images, labels).held_out(0)
+    held_out = np.flatnonzero(data(images, labels).parts.scored(0))
     images[held_out], labels[held_out] = 255 - images[held_out], (labels[held_out] + 1) % CLASSES
     random.seed(99)
     np.random.seed(99)  # noqa: NPY002  # the global state is what must not count
@@ -117,7 +118,7 @@ def test_what_is_held_out_is_never_seen(short):
 
 def test_what_it_is_trained_on_is_seen(short):
     images, labels = pictures()
-    images[data(images, labels).trained(0)[0]] = 0
+    images[np.flatnonzero(data(images, labels).parts.trained(0))[0]] = 0
     assert not same(short, train(plan(), data(images, labels)))
 
 
@@ -194,10 +195,9 @@ def test_rates_that_break_the_weights_are_an_error():
 
 
 def test_one_row_is_too_few():
-    images, labels = pictures()
     folds = np.array([0, 1] + [-1] * (ROWS - 2), np.int32)
-    with pytest.raises(TrainingError, match="rows=1 besides fold 1 are too few to train on"):
-        train_network(plan(), TrainingData(images, labels, folds), 0, 1)
+    with pytest.raises(TrainingError, match=r"folds=2, usable rows=2 leave a part without .* 2 rows to train on"):
+        by_folds(folds, np.ones(ROWS, bool))
 
 
 def test_damaged_networks_say_so(tmp_path):

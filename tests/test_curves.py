@@ -31,7 +31,7 @@ def test_curves_that_diverge_have_an_epoch_and_a_rise():
     margin = 0.05 * GUESS
     assert fold[verdict.parted - 1] - train[verdict.parted - 1] > margin
     assert fold[verdict.parted - 2] - train[verdict.parted - 2] <= margin
-    assert verdict.gap == pytest.approx(fold[-1] - train[-1])
+    assert verdict.fold_loss - verdict.train_loss == pytest.approx(fold[-1] - train[-1])
     assert verdict.rise == pytest.approx(fold[-1] - fold.min())
     assert verdict.rise > 0.1
 

@@ -42,7 +42,7 @@ def add_valid(project):
         ("train/disc/*", 0, ["0 of 8 for class 'disc'", "'disc/0.png', ", "damaged or truncated PNG"]),
         ("train/disc/*", 1, ["1 of 8 for class 'disc'", "'disc/1.png', "]),
         ("train/*/*", 0, ["0 of 8 for class 'disc', 0 of 8 for class 'square', 0 of 8 for class 'triangle'"]),
-        ("test/*", 0, ["expected test images that can be used; got 0 of 9", "'disc-0.png', "]),
+        ("test/*", 0, ["none of 9 test images can be used", "'disc-0.png', "]),
     ],
 )
 def test_too_little_left_is_refused_before_the_training(project, capsys, pattern, keep, words):

@@ -106,7 +106,7 @@ def test_a_body_of_unannounced_length_is_accepted_by_its_digest(tmp_path: Path) 
     [
         (missing, "answered 404 Not Found"),
         (lambda handler: send(handler, CONTENT[:-1]), "cut off after 255,999 of 256,000 bytes"),
-        (lambda handler: send(handler, CONTENT[:-1] + b"?"), f"another file: expected digest {SHA256}, got"),
+        (lambda handler: send(handler, CONTENT[:-1] + b"?"), rf"another file: digest \w+, not {SHA256}"),
         (lambda handler: send(handler, b"", 0), "another file"),
         (lambda handler: time.sleep(3), "fell silent for 0.5 s"),
         (
@@ -201,7 +201,7 @@ def test_name_resolution_that_hangs_is_left_behind(tmp_path: Path, monkeypatch: 
     ids=ascii,
 )  # fmt: skip
 def test_a_mistyped_url_is_one_line(tmp_path: Path, url: str) -> None:
-    with pytest.raises(WeightsUnavailableError, match="expected http://SERVER/") as caught:
+    with pytest.raises(WeightsUnavailableError, match="not of the form http://SERVER/") as caught:
         download(url, tmp_path / "w.h5", digest="", progress=Silent(), limits=LIMITS)
     assert len(str(caught.value).split("\n")) == 1
 

@@ -10,7 +10,7 @@ from featcache.ensemble.combination import COMBINATIONS, apply_temperature, norm
 from featcache.ensemble.ensemble import Ensemble
 from featcache.ensemble.selection import select_ensemble
 from featcache.errors import CacheFormatError, CacheMismatchError, SettingsError, TrainingError
-from featcache.training.metrics import log_loss, scores
+from featcache.training.metrics import judge_parts, log_loss
 from featcache.training.predictions import Predictions
 
 FOLDS = 5
@@ -52,8 +52,8 @@ def test_it_shows_the_best_single_and_is_better(known, method):
 
 def test_nested_scores_are_those_of_each_fold_by_the_combination_of_the_others(known):
     built = select_ensemble(known, "greedy")
-    nested = normalised(built.apply_nested(known))
-    assert scores(nested, known.labels) == built.scores
+    nested = ((rows, normalised(part)) for rows, part in built.nested_parts(known))
+    assert judge_parts(nested, known.labels).scores() == built.scores
     for fold in range(FOLDS):
         # whatever the labels of a fold are, the combination that it is scored by stays as it is
         labels = np.where(known.folds == fold, (known.labels + 1) % 3, known.labels).astype(np.int32)
@@ -97,8 +97,8 @@ def test_apply_takes_members_by_name_and_sums_to_one():
     )
     assert np.allclose(built.apply(swapped), built.apply(predictions(a, b, labels=labels)))
     assert np.allclose(built.apply(swapped, clip=1.0).sum(axis=1), 1)
-    with pytest.raises(CacheMismatchError, match="with folds"):
-        built.apply_nested(swapped)
+    with pytest.raises(CacheMismatchError, match="have no folds"):
+        list(built.nested_parts(swapped))
     with pytest.raises(CacheMismatchError, match="member='m1' is missing"):
         built.apply(predictions(a, labels=labels))
 

@@ -138,10 +138,13 @@ def test_mistakes_are_one_line_and_leave_nothing(project, tmp_path, capsys):
     (tmp_path / "there-1.2").symlink_to("nowhere")
     for words, message in (
         ([str(tmp_path / "there")], "a folder that isn't there yet"),
-        ([str(tmp_path / "there.keras")], "expected a .keras file; got the folder"),
+        ([str(tmp_path / "there.keras")], "there.keras is a folder: remove it"),
         ([str(tmp_path / "there-1.2")], "a folder that isn't there yet"),
         *(
-            ([str(tmp_path / f"m{suffix}")], "expected a file m.keras, or a folder m for a SavedModel")
+            (
+                [str(tmp_path / f"m{suffix}")],
+                "is of a format that isn't written: name a file m.keras, or a folder m for a SavedModel",
+            )
             for suffix in (
                 ".h5",
                 ".hdf5",
@@ -156,7 +159,7 @@ def test_mistakes_are_one_line_and_leave_nothing(project, tmp_path, capsys):
             )
         ),
         ([str(tmp_path / "m.keras"), "--member", "nobody"], "member='nobody'"),
-        ([str(tmp_path / "m.keras"), "--set", "Heads.dropout=0.7"], "expected an ensemble of these settings"),
+        ([str(tmp_path / "m.keras"), "--set", "Heads.dropout=0.7"], "has no ensemble of these settings"),
     ):
         assert main(["export-model", *words[:1], *flags(project), *words[1:]]) == 1
         captured = capsys.readouterr()

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from cache_files import feature_bytes, features_of, make_header, make_rows, write_cache, write_rows
 from images import encoded, make_folder, picture
+from listings import build_manifest
 from PIL import Image
 from test_cache_kill import COUNT, start_child
 
@@ -26,7 +27,7 @@ from featcache.cache.row_lookup import find_rows
 from featcache.cache.writer import CacheWriter
 from featcache.core.progress import Silent
 from featcache.dataset.decoding.decode import decode_rgb
-from featcache.dataset.listing import build_manifest, current_key, list_files
+from featcache.dataset.listing import current_key, list_files
 from featcache.dataset.sources.source import open_source
 from featcache.errors import CacheError, CacheLockedError, CacheMismatchError, StorageError
 from featcache.features import extraction_job

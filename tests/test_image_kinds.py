@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings, strategies as st
 from images import encoded, make_folder, picture
+from listings import build_manifest
 from PIL import GifImagePlugin, Image, ImageFile, PngImagePlugin, TiffImagePlugin
 from written_images import png, tiff
 
 from featcache.core import keys
-from featcache.dataset import decoding, digest_cache
+from featcache.dataset import decoding, listing
 from featcache.dataset.decoding import decode, versions
 from featcache.dataset.decoding.decode import decode_rgb, header_fault, image_digest
-from featcache.dataset.listing import build_manifest
 from featcache.dataset.sources.source import open_source
 from featcache.errors import RejectedImageError, SourceChangedError
 from featcache.settings.specs import DatasetSpec
@@ -487,7 +487,7 @@ def test_a_listing_of_old_is_looked_at_again_and_only_those_rows_change(tmp_path
     spec = DatasetSpec("x", "folder", root)
     with monkeypatch.context() as past:
         past.setattr(decoding, "image_digest", lambda content, _: keys.bytes_digest(content))
-        past.setattr(digest_cache, "LISTING_VERSION", 2)
+        past.setattr(listing, "LISTING_VERSION", 2)
         old = build_manifest(spec, tmp_path / "out").splits["train"]
     new = build_manifest(spec, tmp_path / "out").splits["train"]
     assert list(new.ids) == list(old.ids)
@@ -516,7 +516,7 @@ def test_a_reader_installed_since_has_the_files_looked_at_again(tmp_path, monkey
     (root / "train" / "ants" / "x.heic").write_bytes(HEIC_START)
     spec = DatasetSpec("x", "folder", root)
     with monkeypatch.context() as past:
-        past.setattr(digest_cache, "optional_formats", list)
+        past.setattr(listing, "optional_formats", list)
         past.setattr(decoding, "header_fault", lambda content, _: "install it" if b"heic" in content else "")
         assert "install it" in list(build_manifest(spec, tmp_path / "out").splits["train"].reasons)
     assert "install it" not in list(build_manifest(spec, tmp_path / "out").splits["train"].reasons)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from featcache.errors import ClusterError
-from featcache.settings.cluster_spec import ClusterSpec
+from featcache.settings.specs import ClusterSpec
 from featcache.stages.workers.local_workers import deal_out, visible_gpus
 
 ROOT = Path(__file__).parent.parent

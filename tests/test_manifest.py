@@ -11,10 +11,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 from images import encoded, forge_rows, greys, make_folder, make_idx, picture
+from listings import build_manifest
 
 from featcache.core.rows import Rows
 from featcache.dataset import decoding, digest_cache, listing as index
-from featcache.dataset.listing import build_manifest, list_files, list_images
+from featcache.dataset.listing import list_files, list_images
 from featcache.dataset.manifest import Manifest, stored_manifest
 from featcache.dataset.sources import idx
 from featcache.errors import CacheFormatError, SourceChangedError, SourceError
@@ -357,7 +358,7 @@ def test_a_listing_that_cannot_be_kept_does_not_stop_a_question(root, out, monke
 
 def test_another_version_of_the_code_lists_again(root, out, monkeypatch):
     build_manifest(spec_of(root), out)
-    monkeypatch.setattr(digest_cache, "LISTING_VERSION", digest_cache.LISTING_VERSION + 1)
+    monkeypatch.setattr(index, "LISTING_VERSION", index.LISTING_VERSION + 1)
     assert current_key(spec_of(root), out) is None
 
 

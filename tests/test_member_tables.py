@@ -62,7 +62,10 @@ def test_no_result_depends_on_the_rows_read_at_once(members, monkeypatch, tmp_pa
         scored = known.scored()
         built = select_ensemble(known)
         scored.save(folder)
-        tables = [built.apply(scored), built.apply_nested(scored), scored.probabilities[:, :]]
+        nested = np.empty((len(scored.ids), 3))
+        for rows, part in built.nested_parts(scored):
+            nested[rows] = part
+        tables = [built.apply(scored), nested, scored.probabilities[:, :]]
         return (
             dataclasses.asdict(built),
             [table.tobytes() for table in tables],

@@ -5,8 +5,8 @@ import unicodedata
 
 import pytest
 from images import encoded, make_folder, picture
+from listings import build_manifest
 
-from featcache.dataset.listing import build_manifest
 from featcache.errors import SourceError
 from featcache.inference.predictor import find_images
 from featcache.settings.specs import DatasetSpec

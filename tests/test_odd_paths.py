@@ -16,6 +16,7 @@ import odd_trees
 import pytest
 from command import environment
 from images import encoded, greys, make_folder, make_idx, picture, table
+from listings import build_manifest
 
 from featcache.cache.file_lock import is_held
 from featcache.cli import main
@@ -24,7 +25,6 @@ from featcache.core.disk import replacing, storage_errors
 from featcache.core.json_records import read_json
 from featcache.core.progress import Silent
 from featcache.dataset import listing
-from featcache.dataset.listing import build_manifest
 from featcache.dataset.sources.source import open_source
 from featcache.ensemble.ensemble import Ensemble
 from featcache.ensemble.sample_submission import read_sample
@@ -191,7 +191,7 @@ def test_files_that_settings_name(tmp_path, make):
             resolve_weights(spec, Silent())
     with pytest.raises(FeatcacheError, match=r"given.keras"):
         read_sample(path)
-    with pytest.raises(SettingsError, match=r"\[Dataset\] sample_submission: expected a file"):
+    with pytest.raises(SettingsError, match=r"\[Dataset\] sample_submission: .*, not a file"):
         open_project({"Dataset": {"sample_submission": str(path)}})
     if make is not folder:
         with pytest.raises(SettingsError, match=r"\[Paths\] artifacts: .* is .*: name a folder, existing or new"):
@@ -202,7 +202,7 @@ def test_files_that_settings_name(tmp_path, make):
 
 def test_a_sample_that_lies_with_the_images_is_never_silently_unused(tmp_path):
     os.mkfifo(tmp_path / "sample_submission.csv")
-    with pytest.raises(SettingsError, match=r"sample_submission.csv: a FIFO"):
+    with pytest.raises(SettingsError, match=r"sample_submission.csv is a FIFO"):
         open_project({"Dataset": {"source": "folder", "path": str(tmp_path), "name": "photos"}})
 
 
@@ -400,12 +400,12 @@ FORBIDDEN = """
 import sys
 from pathlib import Path
 from featcache.cli import main
-from featcache.dataset.listing import build_manifest
+from featcache.dataset.listing import list_images
 from featcache.settings.specs import DatasetSpec
 from featcache.errors import FeatcacheError
 root = Path(sys.argv[1])
 try:
-    manifest = build_manifest(DatasetSpec("x", "folder", root), Path(sys.argv[2]))
+    manifest = list_images(DatasetSpec("x", "folder", root), Path(sys.argv[2]))
     for split, rows in manifest.splits.items():
         for row, reason in zip(rows.ids, rows.reasons):
             print(split, row, reason)

@@ -15,11 +15,15 @@ from featcache.training.heads.examples import Examples, PseudoLabels
 from featcache.training.heads.partition import by_folds
 from featcache.training.heads.presets import HeadPlan
 from featcache.training.heads.trainer import train_heads
-from featcache.training.metrics import accuracy
+from featcache.training.metrics import judge
 from featcache.training.predictions import Predictions
 
 CLASSES, ROWS = 3, 150
 PLAN = HeadPlan(16, CLASSES, (64,), (0.0, 0.0), (Phase(1e-2, 25),), 16)
+
+
+def accuracy(probabilities, labels):
+    return judge(probabilities, labels).scores().accuracy
 
 
 @pytest.fixture(scope="module")
@@ -143,5 +147,5 @@ def test_both_need_what_they_need_and_say_so_before_the_work(tmp_path, capsys):
     assert not project.succeeded
     said = capsys.readouterr()
     text = said.out + said.err
-    assert "[Heads] per_group: expected training rows with groups; got none: set [Dataset] groups" in text
-    assert "[Heads] pseudo_weight: expected test images to label; got none" in text
+    assert "[Heads] per_group: the training rows have no groups: set [Dataset] groups" in text
+    assert "[Heads] pseudo_weight: there are no test images to label" in text

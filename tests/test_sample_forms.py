@@ -82,7 +82,7 @@ GOOD = "id,label\n1,0\n2,0\n"
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (zipped(("s.csv", GOOD), flag=1), "got an encrypted zip: unpack it"),
+        (zipped(("s.csv", GOOD), flag=1), "an encrypted zip: unpack it"),
         (zipped(("a.csv", GOOD), ("b.csv", GOOD)), "a zip with 2 CSV files inside, not one"),
         (zipped(("a.txt", GOOD)), "a zip with 0 CSV files inside"),
         (zipped(("s.csv", GOOD))[:-30], "a zip that can't be unpacked"),
@@ -90,13 +90,13 @@ GOOD = "id,label\n1,0\n2,0\n"
         (gzip.compress(GOOD.encode(), mtime=0)[:-9], "damaged data"),
         ("id,label\ncaf\u00e9,0\n".encode("latin-1"), "text that is not UTF-8 .*: save it as UTF-8"),
         (GOOD.encode("utf-16-le"), "text that is not UTF-8 .*NUL.*: save it as UTF-8"),
-        (b"id,label\n1,0\n,0\n", "expected an id in each line; got none in line 3"),
-        (b"id,label,\n1,0,\n", "expected a name for every column; column 3 has none"),
-        ("id,caf\u00e9,cafe\u0301\n1,0,0\n".encode(), "expected each column once; got 'caf.xe9' and 'cafe.u0301'"),
+        (b"id,label\n1,0\n,0\n", "line 3 has no id"),
+        (b"id,label,\n1,0,\n", "column 3 has no name"),
+        ("id,caf\u00e9,cafe\u0301\n1,0,0\n".encode(), "columns 'caf.xe9' and 'cafe.u0301' have the same name"),
         ("id,label\ncaf\u00e9,0\ncafe\u0301,0\n".encode(), "'caf.xe9' and 'cafe.u0301' are one name in two"),
-        (b"\n\nid,label\n1,0\n\n2\n", "expected 2 values in each line; got 1 in line 6"),
-        (b"id|label\n1|0\n", "comma-separated, and rows; got lines=2, columns=1"),
-        (b'id,label\n"1,0\n2,0\n', "expected 2 values in each line; got 1"),
+        (b"\n\nid,label\n1,0\n\n2\n", "line 6 has 1 values, not the header's 2"),
+        (b"id|label\n1|0\n", "lines=2, columns=1: it needs .* comma-separated, and rows"),
+        (b'id,label\n"1,0\n2,0\n', "has 1 values, not the header's 2"),
     ],
 )
 def test_what_is_wrong_with_a_sample_is_one_line(tmp_path, content, message):
@@ -206,7 +206,7 @@ def test_labels_that_are_written_otherwise_than_the_classes_are_told(tmp_path, l
 
 
 def test_class_names_where_probabilities_shall_be_written_are_refused(tmp_path):
-    with pytest.raises(SubmissionError, match=r"got Dog: set .Submission. format = labels"):
+    with pytest.raises(SubmissionError, match=r"holds Dog, no number .*: set .Submission. format = labels"):
         layout_of(PROBABILITIES, ("cat", "dog"), sample_of(tmp_path, "id,label\n1,Dog\n2,Dog\n"))
     assert layout_of(PROBABILITIES, ("0", "1"), sample_of(tmp_path, "id,label\n1,0\n2,0.5\n")).classes == (1,)
 
@@ -308,7 +308,7 @@ def test_any_sample_is_followed_or_refused_in_one_line(tmp_path, data):
 def test_a_sample_that_is_no_file_is_said_to_be_what_it_is(tmp_path):
     os.mkfifo(tmp_path / "sample_submission.csv")
     for named in (None, tmp_path / "sample_submission.csv"):
-        with pytest.raises(SettingsError, match=r"expected a file; got .*sample_submission.csv: a FIFO"):
+        with pytest.raises(SettingsError, match=r"sample_submission.csv is a FIFO.*, not a file"):
             find_sample(named, tmp_path)
-    with pytest.raises(SettingsError, match=r"sample_submission='no.csv', which is not there"):
+    with pytest.raises(SettingsError, match=r"sample_submission='no.csv' is not there"):
         find_sample(Path("no.csv"), tmp_path)

@@ -5,14 +5,14 @@ import pytest
 
 from featcache.errors import TrainingError
 from featcache.training import metrics
-from featcache.training.metrics import accuracy, bootstrap, judge, log_loss, scores
+from featcache.training.metrics import bootstrap, judge, judge_parts, log_loss
 
 LABELS = np.array([0, 1, 1, 0], np.int32)
 GOOD = np.array([[0.8, 0.2], [0.4, 0.6], [0.1, 0.9], [0.5, 0.5]])
 
 
 def test_scores_of_a_small_case():
-    assert accuracy(GOOD, LABELS) == 1.0
+    assert judge(GOOD, LABELS).scores().accuracy == 1.0
     assert log_loss(GOOD, LABELS) == pytest.approx(-np.log([0.8, 0.6, 0.9, 0.5]).mean())
     assert log_loss(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(36.0436533891)
 
@@ -20,8 +20,8 @@ def test_scores_of_a_small_case():
 @pytest.mark.parametrize(
     ("values", "labels", "message"),
     [
-        ([[np.nan, 1]], [0], "NaN or infinity in 1 rows"),
-        ([[0.5, 0.5]], [2], r"labels in 0\.\.1"),
+        ([[np.nan, 1]], [0], "NaN or infinite in 1 rows"),
+        ([[0.5, 0.5]], [2], r"labels from 2 to 2 are outside 0\.\.1"),
         (np.empty((0, 2)), [], "at least one row"),
     ],
 )
@@ -41,7 +41,7 @@ def drawn(n, right, seed=0):
 def test_an_interval_is_as_wide_as_the_binomials():
     probabilities, labels = drawn(1000, 0.7)
     (found,) = bootstrap([judge(probabilities, labels)])
-    score = scores(probabilities, labels)
+    score = judge(probabilities, labels).scores()
     half = 1.96 * np.sqrt(score.accuracy * (1 - score.accuracy) / 1000)
     assert found.accuracy == pytest.approx((score.accuracy - half, score.accuracy + half), abs=0.005)
     assert found.log_loss[0] < score.log_loss < found.log_loss[1]
@@ -74,8 +74,7 @@ def test_very_many_rows_are_drawn_in_bunches(monkeypatch):
 
 
 def test_rows_that_nobody_told_are_not_scored():
-    judged = metrics.RowScores.blank(3)
-    judged.put(slice(0, 2), np.eye(2), np.array([0, 1]))
-    with pytest.raises(TrainingError, match="rows=3, of them without=1"):
+    judged = judge_parts([(slice(0, 2), np.eye(2))], np.array([0, 1, 1]))
+    with pytest.raises(TrainingError, match="rows=3, of them without a prediction=1"):
         judged.scores()
     assert judged.scores(np.array([True, True, False])).accuracy == 1.0

@@ -42,7 +42,7 @@ def test_piped_output_has_no_escape_codes(tmp_path):
     assert "IndexImages      listing: 33 files ..." in outcome.out
     failed = luigi(tmp_path, "Sumbit")
     assert "\x1b" not in outcome.out + outcome.err + failed.out + failed.err
-    assert failed.err.startswith("featcache: unknown stage")
+    assert failed.err.startswith("featcache: stage=")
 
 
 def test_quiet_says_nothing_and_verbose_what_is_logged(tmp_path):

@@ -100,8 +100,8 @@ def export(project, path, *arguments, status=0):
 def test_the_exported_model_says_the_same_where_featcache_is_not(project, stored, ensemble, tmp_path, capsys):
     paths = [export(project, tmp_path / "photos.keras"), export(project, tmp_path / "alone", "--member", CONVNET)]
     whole, alone = capsys.readouterr().out.splitlines()
-    assert "(vgg16 in float32, small CNNs, 4 members)" in whole
-    assert "(small CNNs, 1 member)" in alone
+    assert "(vgg16 in float32, convnets, 4 members)" in whole
+    assert "(convnets, 1 member)" in alone
     files = [project.folder / "photos/test" / row for row in stored.ids]
     words = [sys.executable, "-c", ELSEWHERE, *map(str, [*paths, *files])]
     done = subprocess.run(words, capture_output=True, text=True, timeout=500, cwd=tmp_path)
@@ -117,7 +117,7 @@ def test_the_exported_model_says_the_same_where_featcache_is_not(project, stored
 def test_a_fixed_size_needs_members_that_look_at_one_size(project, stored, tmp_path, capsys):
     export(project, tmp_path / "both.keras", "--fixed-size", status=1)
     error = capsys.readouterr().err
-    assert "got [Features] image_size=32, [ConvNet] image_size=16" in error
+    assert "[Features] image_size=32, [ConvNet] image_size=16" in error
     assert "--member" in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

@@ -6,10 +6,10 @@ import pytest
 
 from featcache.errors import SettingsError
 from featcache.project import open_project
-from featcache.settings.cluster_spec import ClusterSpec
 from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.schedules import Phase
 from featcache.settings.specs import (
+    ClusterSpec,
     ConvNetSpec,
     DatasetSpec,
     EnsembleSpec,
@@ -118,7 +118,7 @@ def test_schedules_are_phases_of_a_shape():
         ("Dataset", "name", "../up", "letters, digits"),
         ("Dataset", "name", "", "letters, digits"),
         ("Dataset", "groups", "drivers.csv", "FILE:COLUMN"),
-        ("Dataset", "sample_submission", "nowhere.csv", "which is not there"),
+        ("Dataset", "sample_submission", "nowhere.csv", "is not there"),
         ("Heads", "preset", "recipy", "did you mean recipe"),
         ("Heads", "dropout", "1", "0 <= dropout < 1"),
         ("Heads", "dropout", "some", "is not a number"),

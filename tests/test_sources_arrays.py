@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from images import greys, idx1, idx3, make_idx, table
+from listings import build_manifest
 
 from featcache.dataset.decoding.decode import resize_rgb
-from featcache.dataset.listing import build_manifest, list_files, list_images
+from featcache.dataset.listing import list_files, list_images
 from featcache.dataset.sources.source import open_source
 from featcache.errors import SourceChangedError, SourceError
 from featcache.settings.specs import DatasetSpec

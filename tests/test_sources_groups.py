@@ -1,7 +1,7 @@
 import pytest
 from images import greys, make_folder, make_idx
+from listings import build_manifest
 
-from featcache.dataset.listing import build_manifest
 from featcache.dataset.manifest import stored_manifest
 from featcache.errors import SourceError
 from featcache.settings.specs import DatasetSpec
@@ -83,7 +83,7 @@ def test_one_name_with_two_groups(root):
         (
             "drivers.csv:subjct",
             "subject,img\np1,a\n",
-            "has no column 'subjct', but subject, img; did you mean subject",
+            "has no column 'subjct', but subject, img, did you mean subject",
         ),
         ("drivers.csv:subject", "subject,img\np1\n", "line 2 has 1 fields, line 1 has 2"),
         ("drivers.csv:subject", "", "has no column 'subject'"),

@@ -5,8 +5,8 @@ import zipfile
 import numpy as np
 import pytest
 from images import greys, table
+from listings import build_manifest
 
-from featcache.dataset.listing import build_manifest
 from featcache.dataset.sources.source import open_source
 from featcache.errors import SourceError
 from featcache.settings.specs import DatasetSpec

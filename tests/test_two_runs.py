@@ -18,7 +18,7 @@ from featcache.cli import main
 from featcache.core import disk
 from featcache.core.folder_lock import LOCK_NAME, folder_lock, holder_record
 from featcache.errors import CacheLockedError
-from pipeline import tasks
+from pipeline import stage
 
 
 def wait_for(path, seconds=60):
@@ -208,7 +208,7 @@ def test_a_lock_file_with_nonsense_inside_is_no_obstacle(tmp_path):
 
 def test_what_another_run_replaced_while_one_waited_is_not_worked_on(tmp_path, monkeypatch, capfd):
     project = small_project(tmp_path)
-    real = tasks.folder_lock
+    real = stage.folder_lock
 
     @contextlib.contextmanager
     def after_waiting(folder, stage, notice):
@@ -218,7 +218,7 @@ def test_what_another_run_replaced_while_one_waited_is_not_worked_on(tmp_path, m
         with real(folder, stage, notice):
             yield
 
-    monkeypatch.setattr(tasks, "folder_lock", after_waiting)
+    monkeypatch.setattr(stage, "folder_lock", after_waiting)
     project.run()
     assert not project.succeeded
     assert "the results of BuildEnsemble changed during this run" in capfd.readouterr().err

@@ -4,6 +4,7 @@ Classes, header columns, groups and ids all go by this rule. Case and punctuatio
 header's columns are found among the classes whatever their case and blanks, as a table writes ``red_car`` for ``Red car``.
 """
 
+import difflib
 import re
 import unicodedata
 from collections import Counter
@@ -44,6 +45,13 @@ def shown(name: str) -> str:
 def first_names(names: Sequence[str], most: int = 3, form: Callable[[str], str] = repr) -> str:
     """Return the first names of a list for a message: ``'a', 'b', 'c', ... (12 in all)``."""
     return ", ".join(map(form, names[:most])) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 1, form: str = "{}") -> str:
+    """Return ``, did you mean A, B or C?`` for the nearest known names, whatever the case; "" where none is near."""
+    lowered = {each.lower(): form.format(each) for each in known}
+    near = [lowered[each] for each in difflib.get_close_matches(name.lower().replace("-", "_"), lowered, most)]
+    return f", did you mean {' or '.join(filter(None, (', '.join(near[:-1]), near[-1])))}?" if near else ""
 
 
 def stem(name: str) -> str:

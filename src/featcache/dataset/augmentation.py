@@ -17,15 +17,8 @@ def augment(
 ) -> npt.NDArray[np.uint8]:
     """Return one augmented copy of an image.
 
-    Args:
-        image: (h, w, 3) uint8 RGB; not changed.
-        policy: how far it may be changed.
-        seed: of the whole run.
-        digest: the image's content digest, so that a row's copy doesn't depend on its place or its neighbours.
-        copy: the copy's number, from 1.
-
-    Returns:
-        (h, w, 3) uint8 RGB, a pure function of all arguments.
+    `image`, which isn't changed, and the result are (h, w, 3) uint8 RGB; the result is a pure function of all arguments,
+    with the image's content `digest` so that it doesn't depend on the row's place or its neighbours. `copy` is from 1.
 
     Example:
         >>> image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
@@ -74,11 +67,8 @@ def affine_maps(
 ) -> npt.NDArray[np.float64]:
     """Return the affine maps of many images at once, in the form that ``keras.ops.image.affine_transform`` takes.
 
-    Args:
-        policy: rotation, shifts, shear and zoom; channel shift and flip are not affine.
-        draws: (b, 6) in -1..1, how much of each amount: rotation, down, right, shear, zoom by y, zoom by x.
-        height: of the images, in pixels.
-        width: of the images, in pixels.
+    `draws` is (b, 6) in -1..1, how much of each amount: rotation, down, right, shear, zoom by y, zoom by x; `height` and
+    `width` of the images are in pixels. Channel shift and flip are not affine.
 
     Returns:
         (b, 8) float64: a0, a1, a2, b0, b1, b2, 0, 0. The result's pixel (x, y), counted from the upper left one's

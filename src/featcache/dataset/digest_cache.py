@@ -5,29 +5,25 @@ An unchanged data set costs a stat a file; a touched one costs a read of what wa
 """
 
 import csv
-import json
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.core import keys, paths
-from featcache.core.disk import SETTLE_NS, replacing, write_text
-from featcache.core.json_records import read_json
-from featcache.core.progress import Progress, Silent
+from featcache.core.disk import SETTLE_NS, replacing
+from featcache.core.progress import Progress
 from featcache.core.texts import NOT_FOUND, index_of
-from featcache.dataset.decoding.versions import optional_formats
 from featcache.dataset.file_stats import MOST_BYTES, FileStat, FileStats
 from featcache.errors import SourceChangedError
 
-LISTING_VERSION = 3  # raise it when the same files would be listed, checked or digested differently
 _THREADS = 8  # reading waits for the disk more than for a core
 _CHUNK = 32
 _AHEAD = 64
@@ -49,8 +45,7 @@ class Examined(NamedTuple):
     def settled(self) -> bool:
         """False while a later change could hide in the clock tick in which the file was read ("racy git").
 
-        Only the neighbourhood of the reading counts: a time stamp far in the future is as good as any other, because a
-        change would replace it.
+        A time stamp far in the future is as good as any other, because a change would replace it.
         """
         return bool(self.digest) and abs(self.read_ns - self.stat.ctime_ns) >= SETTLE_NS
 
@@ -65,23 +60,14 @@ class FileChecks:
         self.reasons: dict[int, str] = {}
 
     def append(self, stat: FileStat, read_ns: int, digest: str, reason: str) -> None:
-        """Add a file, and what was found in it.
-
-        Raises:
-            ValueError: `digest` isn't a SHA-256.
-            OverflowError: a number has more than 64 bits.
-        """
+        """Add a file, and what was found in it; an `OverflowError` for a number of more than 64 bits, else as `put`."""
         self.files.append(stat)
         self.read_ns.append(0)
         self.digests += bytes(_DIGEST_BYTES)
         self.put(len(self.files) - 1, read_ns, digest, reason)
 
     def put(self, row: int, read_ns: int, digest: str, reason: str) -> None:
-        """Record what was found in one file. Thread-safe.
-
-        Raises:
-            ValueError: `digest` isn't a SHA-256.
-        """
+        """Record what was found in one file; a `ValueError` where `digest` isn't a SHA-256. Thread-safe."""
         raw = bytes.fromhex(digest) or bytes(_DIGEST_BYTES)
         if len(raw) != _DIGEST_BYTES:
             raise ValueError(f"digest={digest!r} is not a SHA-256")
@@ -95,21 +81,18 @@ class FileChecks:
         raw = self.digests[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES]
         return raw.hex() if any(raw) else ""
 
-    def __len__(self) -> int:
-        return len(self.files)
+    def examined(self) -> npt.NDArray[np.bool_]:
+        """(n,) bool: which files were looked at."""
+        looked_at: npt.NDArray[np.bool_] = np.frombuffer(self.read_ns, np.int64) != 0
+        return looked_at
 
-    def __getitem__(self, row: int) -> Examined:
-        return self._at(row, self.files[row])
-
-    def __iter__(self) -> Iterator[Examined]:
-        return (self._at(row, stat) for row, stat in enumerate(self.files))
-
-    def _at(self, row: int, stat: FileStat) -> Examined:
+    def at(self, row: int, stat: FileStat) -> Examined:
+        """Return what was found in the file of this row and stat."""
         return Examined(stat, self.read_ns[row], self.digest(row), self.reasons.get(row, ""))
 
-    def missing(self) -> npt.NDArray[np.int64]:
-        """The rows that aren't examined yet."""
-        return np.flatnonzero(np.frombuffer(self.read_ns, np.int64) == 0)
+    def __iter__(self) -> Iterator[Examined]:
+        """Yield what was found, but for files that nobody got to."""
+        return (self.at(row, stat) for row, stat in enumerate(self.files) if self.read_ns[row])
 
 
 class DigestCache:
@@ -134,15 +117,6 @@ class DigestCache:
             return cls()
         return cache
 
-    def digest(self, path: Path, stat: FileStat) -> None:
-        """Digest one file in flat memory, reading it only if its stat is new.
-
-        Args:
-            path: where the file is now.
-            stat: from before this call.
-        """
-        self.digest_all(FileStats([stat]), lambda _: path, None, Silent())
-
     def digest_all(
         self,
         files: FileStats,
@@ -162,7 +136,7 @@ class DigestCache:
         self.used.append(found)
         progress.start("listing", len(files), "files")
         self._recall(found)
-        unknown = found.missing()
+        unknown = np.flatnonzero(~found.examined())
         progress.advance(len(files) - len(unknown))
 
         stopped = Event()
@@ -194,90 +168,33 @@ class DigestCache:
             rows = start + np.flatnonzero(places[start : start + _RECALLED] != NOT_FOUND)
             rows = rows[(now[rows] == then[places[rows]]).all(axis=1)]
             for row, place in zip(rows.tolist(), places[rows].tolist(), strict=True):
-                item = known[place]
+                item = known.at(place, known.files[place])
                 if item.settled:
                     found.put(row, *item[1:])
 
     def save(self, path: Path, *, unused: bool = False) -> None:
-        """Write what this listing used as `listing.csv`; with `unused`, what it didn't get to as well.
-
-        Raises:
-            StorageError: the disk is full, read-only or not permitted.
-        """
+        """Write what this listing used as `listing.csv`; with `unused`, what it didn't get to as well."""
         with (
             replacing(path) as temporary,
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
         ):
             lines = csv.writer(stream)
             lines.writerow(_COLUMNS)
-            lines.writerows((*item.stat, *item[1:]) for item in self._found(unused=unused))
+            for item in chain(*self.used, self._unused() if unused else ()):
+                lines.writerow((*item.stat, *item[1:]))
 
-    def _found(self, *, unused: bool) -> Iterator[Examined]:
-        yield from found_in(self.used)
-        if unused:
-            kept = np.ones(len(self._known), bool)
-            for part in self.used:
-                places = index_of(part.files.locations, self._known.files.locations)
-                came = np.frombuffer(part.read_ns, np.int64) != 0
-                kept[places[came & (places != NOT_FOUND)]] = False
-            yield from (self._known[row] for row in np.flatnonzero(kept).tolist())
-
-
-def found_in(parts: Iterable[FileChecks]) -> Iterator[Examined]:
-    """Yield what was found, file by file."""
-    return (item for part in parts for item in part if item.read_ns)
-
-
-class Listing(NamedTuple):
-    """`listing.json`: the last listing in short, so that an unchanged one needs no CSV.
-
-    Attributes:
-        asked: the settings that were asked for.
-        root: where the files were; a moved data set is read again.
-        stats: digest of all stats.
-        contents: digest of all locations and contents, which decide the manifest.
-        settled: no file was changed in the clock tick in which it was read.
-        key: the manifest's key.
-    """
-
-    asked: dict[str, str]
-    root: str
-    stats: str
-    contents: str
-    settled: bool
-    key: str
-
-    @classmethod
-    def of(cls, asked: dict[str, str], root: str, stats: str, used: list[FileChecks], key: str) -> "Listing":
-        """Return the record of a listing that used these files and led to `key`."""
-        settled = all(item.settled or item.stat.size < 0 for item in found_in(used))
-        return cls(asked, root, stats, contents_digest(used), settled, key)
-
-    @classmethod
-    def load(cls, path: Path) -> "Listing | None":
-        """Read it; None when it is absent, damaged, of another version, or made where other formats are read."""
-        stored: dict[str, Any] | None = read_json(path)
-        if stored is None or stored.pop("version", None) != [LISTING_VERSION, *optional_formats()]:
-            return None
-        try:
-            return cls(**stored)
-        except TypeError:  # other fields
-            return None
-
-    def save(self, path: Path) -> None:
-        """Write it.
-
-        Raises:
-            StorageError: the disk is full, read-only or not permitted.
-        """
-        version = [LISTING_VERSION, *optional_formats()]
-        write_text(path, json.dumps({"version": version, **self._asdict()}, indent=1) + "\n")
+    def _unused(self) -> Iterator[Examined]:
+        known, kept = self._known, np.ones(len(self._known.files), bool)
+        for part in self.used:
+            places = index_of(part.files.locations, known.files.locations)
+            kept[places[part.examined() & (places != NOT_FOUND)]] = False
+        return (known.at(row, known.files[row]) for row in np.flatnonzero(kept).tolist())
 
 
 def contents_digest(used: Iterable[FileChecks]) -> str:
     """Return one digest for every location, content and reason, in any order; equal ones give equal manifests."""
     records = bytearray()
-    for item in found_in(used):
+    for item in chain(*used):
         texts = (item.stat.location, item.digest, item.reason)
         records += bytes.fromhex(keys.sequence_digest(texts))[:_RECORD_BYTES]
     np.frombuffer(records, f"S{_RECORD_BYTES}").sort()  # in place: the order that the files came in doesn't count

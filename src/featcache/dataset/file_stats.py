@@ -33,16 +33,11 @@ class FileStat(NamedTuple):
 
 
 class FileStats:
-    """The files of a data set, in no particular order.
-
-    Attributes:
-        locations: n unique texts by which the source finds its files.
-        groups: the stat of the table that groups are joined from; it is none of the n files. None where there is none.
-    """
+    """The n files of a data set, in no particular order."""
 
     def __init__(self, files: Iterable[FileStat] = ()) -> None:
-        self.locations = PackedTexts()
-        self.groups: FileStat | None = None
+        self.locations = PackedTexts()  #: n unique texts by which the source finds its files
+        self.groups: FileStat | None = None  #: the table that groups are joined from, where there is one; none of the n
         self._numbers = array("q")
         for file in files:
             self.append(file)
@@ -73,8 +68,8 @@ def stat_file(location: str, path: "Path | os.DirEntry[str]") -> FileStat:
     try:
         status = path.stat()
     except OSError:
-        return FileStat(location, -1, 0, 0)
-    if not stat.S_ISREG(status.st_mode):
+        status = None
+    if status is None or not stat.S_ISREG(status.st_mode):
         return FileStat(location, -1, 0, 0)
     times = (max(-_LARGEST, min(_LARGEST, time)) for time in (status.st_mtime_ns, status.st_ctime_ns))
     return FileStat(location, status.st_size, *times)

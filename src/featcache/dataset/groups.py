@@ -1,6 +1,5 @@
 """Groups joined to training rows by file name, e.g. State Farm's drivers (``driver_imgs_list.csv:subject``)."""
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from featcache.core import paths
 from featcache.core.csv_files import UnreadableError, opened
-from featcache.core.names import clash, composed, first_names, shown, stem
+from featcache.core.names import clash, composed, did_you_mean, first_names, shown, stem
 from featcache.dataset.manifest import Manifest
 from featcache.errors import SourceError
 
@@ -78,11 +77,9 @@ def _columns(path: Path, names: Sequence[str], rows: Sequence[Sequence[str]], co
         raise SourceError(f"{path} has columns {same[0]!a} and {same[1]!a}, which are the same name: rename one")
     places = {composed(name): place for place, name in enumerate(names)}
     if composed(column) not in places:
-        near = difflib.get_close_matches(column, names, 1)
-        hint = f"; did you mean {shown(near[0])}?" if near else ""
-        raise SourceError(
-            f"[Dataset] groups: {path} has no column {column!r}, but {', '.join(map(shown, names))}{hint}"
-        )
+        known = list(map(shown, names))
+        hint = did_you_mean(column, known)
+        raise SourceError(f"[Dataset] groups: {path} has no column {column!r}, but {', '.join(known)}{hint}")
     table = {name: [composed(row[place]) for row in rows] for name, place in places.items()}
     written: dict[str, str] = {}
     group = places[composed(column)]
@@ -144,7 +141,8 @@ def _lookup(
             conflict = name
     if not twice and not conflict:
         return {(name, of): lines.get((name, ""), "") for name, of in zip(row_names, classes, strict=True)}
-    class_column = _class_column(table, {column, name_column}, set(classes))
+    others = (name for name in table if name not in (column, name_column))
+    class_column = next((name for name in others if set(classes) <= set(table[name])), None)
     if class_column is None:
         name = conflict or min(twice)
         fix = "add a column of class names or rename the files"
@@ -155,7 +153,3 @@ def _lookup(
             both = f"{exact[name, of]!r} and {group!r}"
             raise SourceError(f"{path}: {name!r} of class {of!r} has two groups, {both}: correct the table")
     return exact
-
-
-def _class_column(table: _Table, taken: set[str], classes: set[str]) -> str | None:
-    return next((name for name in table if name not in taken and classes <= set(table[name])), None)

@@ -2,14 +2,18 @@
 
 import contextlib
 import os
+from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from featcache.core import paths
 from featcache.core.disk import storage_errors
+from featcache.core.json_records import read_json, write_json
 from featcache.core.progress import Progress, Silent
-from featcache.dataset.digest_cache import DigestCache, Listing, contents_digest
+from featcache.dataset.decoding.versions import optional_formats
+from featcache.dataset.digest_cache import DigestCache, contents_digest
 from featcache.dataset.file_stats import FileStats, stat_file, stats_digest
 from featcache.dataset.groups import group_file, with_groups
 from featcache.dataset.manifest import Manifest, stored_manifest
@@ -17,25 +21,36 @@ from featcache.dataset.sources.source import open_source
 from featcache.errors import SourceError
 from featcache.settings import DatasetSpec
 
+LISTING_VERSION = 3  # raise it when the same files would be listed, checked or digested differently
 LISTING_CSV = "listing.csv"
 LISTING_JSON = "listing.json"
 _GROUPS = "groups:"  # no image's location starts with it
 
 
-def build_manifest(spec: DatasetSpec, folder: Path, progress: Progress | None = None) -> Manifest:
-    """List every image of a data set and save the manifest in `folder`: `list_images` and `Manifest.save` in one.
+class Listing(NamedTuple):
+    """`listing.json`: the last listing in short, so that an unchanged one needs no CSV."""
 
-    Raises:
-        SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
-        StorageError: `folder` can't be written.
-    """
-    manifest = list_images(spec, folder, progress)
-    manifest.save(folder)
-    return manifest
+    asked: dict[str, str]  #: the settings that were asked for
+    root: str  #: where the files were; a moved data set is read again
+    stats: str  #: digest of all stats
+    contents: str  #: digest of all locations and contents, which decide the manifest
+    settled: bool  #: no file was changed in the clock tick in which it was read
+    key: str  #: the manifest's key
+
+    @classmethod
+    def load(cls, folder: Path) -> "Listing | None":
+        """Read it; None when it is absent, damaged, of another version, or made where other formats are read."""
+        stored: dict[str, Any] | None = read_json(folder / LISTING_JSON)
+        if stored is None or stored.pop("version", None) != [LISTING_VERSION, *optional_formats()]:
+            return None
+        try:
+            return cls(**stored)
+        except TypeError:  # other fields
+            return None
 
 
 def list_files(spec: DatasetSpec) -> FileStats | None:
-    """Return the stats of all files that a listing is based on, without reading any; None when the data set can't be listed."""
+    """Return the stats of all files that a listing is based on, without reading any; None where that can't be done."""
     try:
         return _files(spec)
     except SourceError:
@@ -47,13 +62,9 @@ def list_images(
 ) -> Manifest:
     """List every image of a data set, and keep in `folder` what the listing is based on (but not the manifest).
 
-    Only files whose size or time stamps are new since the last listing in `folder` are read.
-
-    Args:
-        spec: where the images are.
-        folder: of the data set's artifacts.
-        progress: counts the files, and gets a notice of what is left out or rejected.
-        files: what `list_files` saw, so that a run sees one state of the data set; None to look now.
+    Only files whose size or time stamps are new since the last listing in `folder` are read; `progress` counts them, and
+    gets a notice of what is left out or rejected. `files` is what `list_files` saw, so that a run sees one state of the
+    data set; None to look now.
 
     Raises:
         SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
@@ -70,69 +81,50 @@ def list_images(
         _keep_digests(digests, spec, folder, files)
         raise
     digests.save(folder / LISTING_CSV)
-    _listing(spec, files, digests, manifest.key).save(folder / LISTING_JSON)
+    _save_listing(folder, spec, files, digests, manifest.key)
     _notify(manifest, progress)
     return manifest
 
 
 def preview_images(spec: DatasetSpec, folder: Path, files: FileStats | None = None) -> Manifest:
-    """Return the manifest that `list_images` would, and write nothing.
-
-    Raises:
-        SourceError: the data set is missing, empty, damaged or not laid out as its source expects.
-    """
-    return _listed(spec, _known_digests(spec, folder), Silent(), files)
+    """Return the manifest that `list_images` would, or raise what it would, and write nothing."""
+    return _listed(spec, _known_digests(spec, folder), Silent(), _files(spec) if files is None else files)
 
 
-def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: FileStats | None) -> Manifest:
-    source = open_source(spec)
-    files = _files(spec) if files is None else files
-    manifest = source.list_rows(files, digests, progress)
+def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: FileStats) -> Manifest:
+    manifest = open_source(spec).list_rows(files, digests, progress)
     if spec.groups:
         _examine_groups(spec, files, digests)
         manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
     return manifest
 
 
-def current_key(
-    spec: DatasetSpec, folder: Path, files: FileStats | None, progress: Progress | None = None
-) -> str | None:
+def current_key(spec: DatasetSpec, folder: Path, files: FileStats | None) -> str | None:
     """Return the key of the manifest in `folder` if listing the data set now would give the same.
 
-    While nothing changed, nothing is read but two short JSON files. Files with a new stat are read, and if their
-    contents are the old ones, the key holds and the listing is updated, as far as `folder` can be written.
-
-    Args:
-        spec: where the images are.
-        folder: of the data set's artifacts.
-        files: what `list_files` saw.
-        progress: counts the files that must be read.
-
-    Returns:
-        The key; None if there is no manifest, if it would change, or if the data set can't be listed (`list_images`
-        then raises).
+    While nothing changed, nothing is read but two short JSON files. Of `files`, which `list_files` saw, those with a new
+    stat are read, and if their contents are the old ones, the key holds and the listing is updated, as far as `folder`
+    can be written. None if there is no manifest, if it would change, or if the data set can't be listed.
     """
-    stored, listing = stored_manifest(folder), Listing.load(folder / LISTING_JSON)
-    if files is None or stored is None or listing is None:
+    stored, listing = stored_manifest(folder), Listing.load(folder)
+    if files is None or stored is None or listing is None or listing.key != stored["key"]:
         return None
-    if listing.asked != _asked(spec) or listing.key != stored["key"]:
+    if listing.asked != _asked(spec):
         return None
     if listing.root == _root(spec) and listing.settled and listing.stats == stats_digest(files):
         return listing.key
     digests = _known_digests(spec, folder)
     try:
-        open_source(spec).examine(files, digests, Silent() if progress is None else progress)
+        open_source(spec).examine(files, digests, Silent())
         _examine_groups(spec, files, digests)
     except SourceError:
         return None
     if contents_digest(digests.used) != listing.contents:
         _keep_digests(digests, spec, folder, files)
         return None
-    with contextlib.suppress(
-        OSError
-    ):  # a listing that can't be kept costs another reading, and must not stop a question
+    with contextlib.suppress(OSError):  # what can't be kept costs another reading, and must not stop a question
         digests.save(folder / LISTING_CSV)
-        _listing(spec, files, digests, listing.key).save(folder / LISTING_JSON)
+        _save_listing(folder, spec, files, digests, listing.key)
     return listing.key
 
 
@@ -145,30 +137,37 @@ def _files(spec: DatasetSpec) -> FileStats:
 
 def _examine_groups(spec: DatasetSpec, files: FileStats, digests: DigestCache) -> None:
     if files.groups is not None:
-        digests.digest(group_file(spec.groups, spec.path)[0], files.groups)
+        path = group_file(spec.groups, spec.path)[0]
+        digests.digest_all(FileStats([files.groups]), lambda _: path, None, Silent())
 
 
 def _known_digests(spec: DatasetSpec, folder: Path) -> DigestCache:
-    listing = Listing.load(folder / LISTING_JSON)
-    if listing is None or listing.root != _root(spec):
-        return DigestCache()
-    return DigestCache.load(folder / LISTING_CSV)
+    listing = Listing.load(folder)
+    there = listing is not None and listing.root == _root(spec)
+    return DigestCache.load(folder / LISTING_CSV) if there else DigestCache()
 
 
 def _keep_digests(digests: DigestCache, spec: DatasetSpec, folder: Path, files: FileStats | None) -> None:
     # What was read needn't be read again, though no manifest came of it. The stored listing stays with its manifest, as
     # another process may be using both.
-    listing = Listing.load(folder / LISTING_JSON)
-    if files is None or not any(map(len, digests.used)) or (listing is not None and listing.root != _root(spec)):
+    listing = Listing.load(folder)
+    if (
+        files is None
+        or not any(len(part.files) for part in digests.used)
+        or (listing is not None and listing.root != _root(spec))
+    ):
         return
     with contextlib.suppress(OSError):
         digests.save(folder / LISTING_CSV, unused=True)
         if listing is None:
-            _listing(spec, files, digests, key="").save(folder / LISTING_JSON)
+            _save_listing(folder, spec, files, digests, key="")
 
 
-def _listing(spec: DatasetSpec, files: FileStats, digests: DigestCache, key: str) -> Listing:
-    return Listing.of(_asked(spec), _root(spec), stats_digest(files), digests.used, key)
+def _save_listing(folder: Path, spec: DatasetSpec, files: FileStats, digests: DigestCache, key: str) -> None:
+    settled = all(item.settled or item.stat.size < 0 for item in chain(*digests.used))
+    contents = contents_digest(digests.used)
+    listing = Listing(_asked(spec), _root(spec), stats_digest(files), contents, settled, key)
+    write_json(folder / LISTING_JSON, {"version": [LISTING_VERSION, *optional_formats()], **listing._asdict()})
 
 
 def _asked(spec: DatasetSpec) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -28,19 +28,12 @@ _AGAIN = "run IndexImages again (luigi --module pipeline IndexImages --rerun)"
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """Every row of a data set.
+    """Every row of a data set."""
 
-    Attributes:
-        class_names: the classes in natural order; labels are indices into it.
-        splits: the rows of every split that has some; ``train`` is always there.
-        settings: the source's name and what else decides the listing; never a path.
-        left_out: how many files were not listed, by suffix or by what is wrong with them.
-    """
-
-    class_names: tuple[str, ...]
-    splits: Mapping[str, Rows]
-    settings: Mapping[str, object]
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    class_names: tuple[str, ...]  #: in natural order; labels are indices into it
+    splits: Mapping[str, Rows]  #: the rows of every split that has some; ``train`` is always there
+    settings: Mapping[str, object]  #: the source's name and what else decides the listing; never a path
+    left_out: Mapping[str, int] = field(default_factory=dict)  #: files not listed, by suffix or what is wrong with them
 
     def __post_init__(self) -> None:
         """Put the splits in their order and leave out empty ones."""
@@ -54,11 +47,7 @@ class Manifest:
         return keys.digest([MANIFEST_VERSION, list(self.class_names), self.settings, splits])
 
     def save(self, folder: Path, record: Mapping[str, object] | None = None) -> None:
-        """Write `manifest.arrow`, then `manifest.json`, which has its checksum, each atomically.
-
-        Args:
-            folder: of the data set's artifacts.
-            record: what else to put into `manifest.json`; it doesn't enter the key.
+        """Write `manifest.arrow`, then `manifest.json`, which has its checksum and `record` too, each atomically.
 
         Raises:
             StorageError: the disk is full, read-only or not permitted.
@@ -87,9 +76,8 @@ class Manifest:
             if manifest.key != stored["key"]:
                 raise ValueError(f"their key is {keys.short(manifest.key)}, not {keys.short(stored['key'])}")
         except (OSError, ValueError, SourceError) as error:
-            raise CacheFormatError(
-                f"{path} doesn't hold the rows that {JSON_NAME} lists ({error}): {_AGAIN}"
-            ) from error
+            fault = f"{path} doesn't hold the rows that {JSON_NAME} lists ({error})"
+            raise CacheFormatError(f"{fault}: {_AGAIN}") from error
         return manifest
 
     def summary(self) -> dict[str, object]:
@@ -109,9 +97,9 @@ class Manifest:
 
 
 def stored_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return `manifest.json` alone: schema, key, class_names, settings, left_out and per split rows, key, rejected.
+    """Return `manifest.json` alone, as `Manifest.summary` has it, without reading any rows.
 
-    No rows are read. None when it is absent, damaged or of another schema, or `manifest.arrow` is gone or of another length.
+    None when it is absent, damaged or of another schema, or `manifest.arrow` is gone or of another length.
     """
     stored = _stored_summary(folder)
     try:
@@ -121,32 +109,31 @@ def stored_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _stored_summary(folder: Path) -> dict[str, Any] | None:
+    """What `Manifest.save` wrote; None where anything hasn't the form that it gives it."""
     stored: dict[str, Any] | None = read_json(folder / JSON_NAME)
-    return stored if stored is not None and stored.get("schema") == SCHEMA and _is_summary(stored) else None
+    kinds = {
+        "schema": int,
+        "key": str,
+        "class_names": list,
+        "settings": dict,
+        "left_out": dict,
+        "splits": dict,
+        "arrow": dict,
+    }
+    if not _has(stored, kinds) or stored["schema"] != SCHEMA or not set(stored["splits"]) <= set(SPLITS):
+        return None
+    sound = _has(stored["arrow"], {"bytes": int, "xxh3_128": str})
+    sound &= all(isinstance(name, str) for name in stored["class_names"])
+    sound &= all(_has(split, {"rows": int, "key": str, "rejected": int}) for split in stored["splits"].values())
+    return stored if sound else None
 
 
-def _is_summary(stored: Mapping[str, Any]) -> bool:
-    """Whether everything has the form that `Manifest.save` gives it."""
-    kinds = {"key": str, "class_names": list, "settings": dict, "left_out": dict, "splits": dict, "arrow": dict}
-    return (
-        _has(stored, kinds)
-        and all(isinstance(name, str) for name in stored["class_names"])
-        and _has(stored["arrow"], {"bytes": int, "xxh3_128": str})
-        and set(stored["splits"]) <= set(SPLITS)
-        and all(_has(split, {"rows": int, "key": str, "rejected": int}) for split in stored["splits"].values())
-    )
-
-
-def _has(record: object, kinds: Mapping[str, type]) -> bool:
+def _has(record: object, kinds: Mapping[str, type]) -> TypeGuard[dict[str, Any]]:
     return isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in kinds.items())
 
 
 def check_training(where: str, class_names: tuple[str, ...], rows: Rows) -> None:
-    """Refuse training rows that can't have out-of-fold predictions.
-
-    Raises:
-        SourceError: there are fewer than two classes, or a class has fewer than two usable images.
-    """
+    """Raise a `SourceError` where there are fewer than two classes, or a class has fewer than two usable images."""
     if len(rows) == 0:
         raise SourceError(f"{where} has no training images: put them there and run again")
     if len(class_names) < 2:

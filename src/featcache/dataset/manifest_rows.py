@@ -27,19 +27,17 @@ def write_rows(path: Path, class_names: Sequence[str], splits: Mapping[str, Rows
     Columns: split, id, label (a class name, null where unknown), group, digest, status (ok or rejected), reason, and
     location as the bytes of the file's name. All others are texts; where one isn't UTF-8, the column type is binary.
     """
-    import pyarrow as pa
-
+    texts, binary = _schemas()
     try:
-        _write(path, class_names, splits, pa.string())
+        _write(path, class_names, splits, texts)
     except UnicodeEncodeError:
-        _write(path, class_names, splits, pa.binary())
+        _write(path, class_names, splits, binary)
     return _fingerprint(_mapped(path))
 
 
-def _write(path: Path, class_names: Sequence[str], splits: Mapping[str, Rows], text: Any) -> None:
+def _write(path: Path, class_names: Sequence[str], splits: Mapping[str, Rows], schema: Any) -> None:
     import pyarrow as pa
 
-    schema = _schema(text)
     with open(path, "wb") as stream, pa.ipc.new_file(stream, schema) as file:
         for split, rows in splits.items():
             for start in range(0, len(rows), _BATCH):
@@ -47,12 +45,14 @@ def _write(path: Path, class_names: Sequence[str], splits: Mapping[str, Rows], t
                 file.write_batch(_batch(schema, SPLITS.index(split), class_names, rows, part))
 
 
-def _schema(text: Any) -> Any:
+def _schemas() -> Iterator[Any]:
+    """Yield the file's schema where all texts are UTF-8, and else."""
     import pyarrow as pa
 
     one_of = pa.dictionary(pa.int32(), pa.string())
-    fields = {"split": one_of, "id": text, "label": one_of, "group": text, "digest": text, "status": one_of}
-    return pa.schema({**fields, "reason": text, "location": pa.binary()})
+    for text in (pa.string(), pa.binary()):
+        fields = {"split": one_of, "id": text, "label": one_of, "group": text, "digest": text, "status": one_of}
+        yield pa.schema({**fields, "reason": text, "location": pa.binary()})
 
 
 def _batch(schema: Any, split: int, class_names: Sequence[str], rows: Rows, part: slice) -> Any:
@@ -81,9 +81,7 @@ def _encoded(texts: Sequence[str], kind: Any) -> Any:
 def read_rows(path: Path, stored: Mapping[str, Any]) -> dict[str, Rows]:
     """Return the rows of every split; their texts stay in the file, which may be replaced meanwhile, but not changed.
 
-    Args:
-        path: of the file.
-        stored: the content of `manifest.json`.
+    `stored` is the content of `manifest.json`.
 
     Raises:
         OSError: it can't be read.
@@ -91,14 +89,14 @@ def read_rows(path: Path, stored: Mapping[str, Any]) -> dict[str, Rows]:
     """
     import pyarrow as pa
 
-    buffer = _mapped(path)
+    buffer, (texts, binary) = _mapped(path), _schemas()
     if _fingerprint(buffer) != stored["arrow"]:
         raise ValueError("checksum mismatch")
     try:
         with pa.ipc.open_file(pa.py_buffer(buffer), options=pa.ipc.IpcReadOptions(use_threads=False)) as file:
-            if file.schema not in (_schema(pa.string()), _schema(pa.binary())):
+            if file.schema not in (texts, binary):
                 raise ValueError("it has other columns")
-            table = file.read_all().cast(_schema(pa.binary()))  # a view
+            table = file.read_all().cast(binary)  # a view
         table.validate(full=True)
         return dict(_split_rows(table, stored["splits"]))
     except pa.ArrowException as error:

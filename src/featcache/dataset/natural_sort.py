@@ -10,24 +10,17 @@ _NUMBER = re.compile(r"([0-9]+)")
 _LONGER_THAN_END = 256  # a number's length begins with a byte above the zero that ends a part
 
 
-def natural(name: str) -> tuple[list[str | int], str]:
-    """Return a sort key by which ``img_2`` comes before ``img_10``, whatever the case."""
-    pieces = _NUMBER.split(name.casefold())
-    return [int(piece) if index % 2 else piece for index, piece in enumerate(pieces)], name
-
-
-def sort_key(location: str) -> bytes:
-    """Return bytes that ascend as the `natural` keys of a path's parts do."""
-    return b"".join([_part_key(part) for part in location.split("/")])
-
-
-def _part_key(part: str) -> bytes:
-    pieces = _NUMBER.split(part.casefold())
-    raw = [piece.encode("utf-8", "surrogatepass") + b"\0" for piece in pieces]
-    for index in range(1, len(pieces), 2):
-        digits = pieces[index].lstrip("0").encode("ascii")
-        raw[index] = (len(digits) + _LONGER_THAN_END).to_bytes(2, "big") + digits
-    return b"%b\0%b\0" % (b"".join(raw), part.encode("utf-8", "surrogatepass"))
+def natural(path: str) -> bytes:
+    """Return a sort key by which ``img_2`` comes before ``img_10`` whatever the case, part by part of a path."""
+    keys = []
+    for part in path.split("/"):
+        pieces = _NUMBER.split(part.casefold())
+        raw = [piece.encode("utf-8", "surrogatepass") + b"\0" for piece in pieces]
+        for index in range(1, len(pieces), 2):
+            digits = pieces[index].lstrip("0").encode("ascii")
+            raw[index] = (len(digits) + _LONGER_THAN_END).to_bytes(2, "big") + digits
+        keys.append(b"%b\0%b\0" % (b"".join(raw), part.encode("utf-8", "surrogatepass")))
+    return b"".join(keys)
 
 
 def natural_order(locations: Sequence[str]) -> npt.NDArray[np.uint32]:
@@ -35,6 +28,6 @@ def natural_order(locations: Sequence[str]) -> npt.NDArray[np.uint32]:
     import pyarrow as pa
     from pyarrow.compute import array_sort_indices
 
-    sort_keys = pa.array(map(sort_key, locations), pa.large_binary(), size=len(locations))
+    sort_keys = pa.array(map(natural, locations), pa.large_binary(), size=len(locations))
     order: npt.NDArray[np.uint32] = array_sort_indices(sort_keys).to_numpy().astype(np.uint32)
     return order

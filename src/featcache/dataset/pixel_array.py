@@ -1,8 +1,7 @@
 """A split's images as one array, decoded once, for what is trained on pixels: small images, many passes. NumPy only."""
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,15 +27,10 @@ LUMA = np.array([299, 587, 114])
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """The n images of a split.
+    """The n images of a split."""
 
-    Attributes:
-        images: (n, size, size, channels) uint8, 0 to 255; rows that can't be used are black.
-        usable: (n,) bool, False for rows that listing or decoding rejected.
-    """
-
-    images: Images
-    usable: npt.NDArray[np.bool_]
+    images: Images  #: (n, size, size, channels) uint8, 0 to 255; rows that can't be used are black
+    usable: npt.NDArray[np.bool_]  #: (n,), False for rows that listing or decoding rejected
 
 
 def load_pixels(
@@ -45,7 +39,7 @@ def load_pixels(
     """Decode the images of a split by several threads.
 
     Args:
-        rows: the split's rows.
+        rows: of the split.
         load: location, content digest and size -> (size, size, 3) uint8 RGB; called from several threads.
         size: side of the square in pixels.
         scratch: the folder for the scratch file, which has no name and goes with the array; the images are in
@@ -59,15 +53,28 @@ def load_pixels(
         StorageError: there is no room for the scratch file.
     """
     images, usable = allocate((len(rows), size, size, 3), np.uint8, scratch, MEMORY_BYTES), rows.listed.copy()
+
+    def decode(first: int) -> tuple[int, bool]:
+        """Fill a block of rows; return how many, and whether all of them are grey."""
+        part = range(first, min(first + _BLOCK, len(rows)))
+        for row in part:
+            if usable[row]:
+                try:
+                    images[row] = load(rows.locations[row], rows.digests[row], size)
+                except RejectedImageError:
+                    usable[row] = False
+        block = images[part.start : part.stop]
+        return len(part), bool((block == block[..., :1]).all())
+
     grey = True
     progress.start(name, len(rows), "images")
+    pool = ThreadPoolExecutor(len(core_numbers()), thread_name_prefix="featcache-decode")
     try:
-        for start, block, sound in _decoded(rows, load, size):
-            images[start : start + len(block)] = block
-            usable[start : start + len(block)] &= sound
-            grey = grey and bool((block == block[..., :1]).all())
-            progress.advance(len(block))
+        for count, block_is_grey in pool.map(decode, range(0, len(rows), _BLOCK)):
+            grey = grey and block_is_grey
+            progress.advance(count)
     finally:
+        pool.shutdown(cancel_futures=True)
         progress.finish()
     return Pixels(_with_channels(images, channels or (1 if grey else 3), grey), usable)
 
@@ -87,34 +94,3 @@ def _with_channels(images: Images, channels: int, grey: bool) -> Images:
             block[..., :1] = luminance(block)
     single = images[..., :1]
     return single if isinstance(images, np.memmap) else np.ascontiguousarray(single)
-
-
-def _decoded(rows: Rows, load: Loader, size: int) -> Iterator[tuple[int, Images, npt.NDArray[np.bool_]]]:
-    """Yield (first row, (b, size, size, 3) images, (b,) bool) in order, decoded some blocks ahead."""
-    threads = len(core_numbers())
-    starts = iter(range(0, len(rows), _BLOCK))
-    queue: deque[tuple[int, Future[tuple[Images, npt.NDArray[np.bool_]]]]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="featcache-decode") as pool:
-        try:
-            while True:
-                while len(queue) <= threads and (start := next(starts, None)) is not None:
-                    queue.append((start, pool.submit(_decode, rows, range(start, start + _BLOCK), load, size)))
-                if not queue:
-                    return
-                start, future = queue.popleft()
-                yield start, *future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _decode(rows: Rows, part: range, load: Loader, size: int) -> tuple[Images, npt.NDArray[np.bool_]]:
-    part = range(part.start, min(part.stop, len(rows)))
-    images, sound = np.zeros((len(part), size, size, 3), np.uint8), np.ones(len(part), bool)
-    for i, row in enumerate(part):
-        if not rows.listed[row]:
-            continue
-        try:
-            images[i] = load(rows.locations[row], rows.digests[row], size)
-        except RejectedImageError:
-            sound[i] = False
-    return images, sound

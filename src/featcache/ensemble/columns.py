@@ -1,7 +1,7 @@
 """The submission's header, and which class each of its columns takes: by name, or as the settings say. No Keras."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featcache.core.names import composed, first_names, match_columns, shown
@@ -41,13 +41,15 @@ def layout_of(spec: SubmissionSpec, class_names: Sequence[str], sample: Sample |
         SubmissionError: the columns of the sample or of the settings don't fit each other, the format or the classes.
     """
     where = str(sample.path) if sample else "[Submission] columns"
-    notices = [] if sample is None else _other_delimiter(sample)
+    notices = []
+    if sample is not None and sample.delimiter != ",":
+        notices.append(f"{where}: its fields are separated by {sample.delimiter!r}, the submission's by commas")
     if spec.format == "labels":
         pair = _header(spec.columns, sample) or ("id", "label")
         if len(pair) != 2:
             raise SubmissionError(
-                f"{where}: expected 2 columns for format=labels; got {len(pair)}: {_listed(pair)}: "
-                "set [Submission] format = probabilities"
+                f"{where}: columns={len(pair)}, {_listed(pair)}, are not the 2 of format=labels: set [Submission] "
+                "format = probabilities"
             )
         return Layout(pair, None, (*notices, *_other_labels(sample, class_names)))
     names, meant = _assigned(spec.columns, class_names, sample)
@@ -61,10 +63,10 @@ def _header(columns: tuple[str, ...], sample: Sample | None) -> tuple[str, ...]:
     """The sample's columns, to which those of the settings must be equal where there are any."""
     if sample is None:
         return columns
-    if columns and not _same(columns, sample.columns):
+    if columns and [*map(composed, columns)] != [*map(composed, sample.columns)]:
         raise SubmissionError(
-            f"{sample.path}: expected the columns of [Submission] columns, {_listed(columns)}; "
-            f"got {_listed(sample.columns)}: drop the setting, the sample has them"
+            f"{sample.path} has the columns {_listed(sample.columns)}, and [Submission] columns is {_listed(columns)}: "
+            "drop the setting, the sample has them"
         )
     return sample.columns
 
@@ -87,17 +89,18 @@ def _assigned(
 def _classes(
     columns: tuple[str, ...], meant: Sequence[str], class_names: Sequence[str], where: str
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Which class each column takes, and what to say of it.
+    """Which class each column takes, and a notice about it, if any.
 
     Raises:
         SubmissionError: that is unclear for one of them, or a class is left over.
     """
     found = match_columns(meant, class_names)
     one_of_two = len(meant) == 1 and len(class_names) == 2
-    if one_of_two and found == [None] and _is_generic(meant[0], class_names):
+    plain = tuple(name.casefold() for name in class_names) in _NO_OR_YES
+    if one_of_two and found == [None] and (plain or _GENERIC.fullmatch(meant[0])):
         head, column, first, second = map(shown, (columns[0], meant[0], *class_names))
-        fault = f"{where}: column {column} holds the probability of class {second}"
-        return (1,), (f"{fault}; for the other: [Submission] columns = {head}, {column} = {first}",)
+        notice = f"{where}: column {column} holds the probability of class {second}"
+        return (1,), (f"{notice}; for the other: [Submission] columns = {head}, {column} = {first}",)
     if None in found or not (one_of_two or len(found) == len(class_names)):
         raise SubmissionError(_unmatched(columns, meant, found, class_names, where))
     classes = tuple(place for place in found if place is not None)
@@ -105,10 +108,6 @@ def _classes(
              if composed(name) != composed(class_names[place])]  # fmt: skip
     notice = f"{where}: columns that are written otherwise than their classes: {_listed(pairs)}"
     return classes, (notice,) if pairs else ()
-
-
-def _is_generic(column: str, class_names: Sequence[str]) -> bool:
-    return _GENERIC.fullmatch(column) is not None or tuple(name.casefold() for name in class_names) in _NO_OR_YES
 
 
 def _unmatched(
@@ -124,22 +123,23 @@ def _unmatched(
         which = f"{shown(columns[0])}, {shown(strange[0]) if strange else 'COLUMN'} = CLASS, ..."
         what += f": name the class folders like the columns, or say which is which by [Submission] columns = {which}"
     return (
-        f"{where}: expected one column for each of {len(class_names)} classes, {_listed(class_names)}; "
-        f"got {len(meant)}: {_listed(meant)}{what}"
+        f"{where}: columns={len(meant)}, {_listed(meant)}, are not one for each of {len(class_names)} classes, "
+        f"{_listed(class_names)}{what}"
     )
 
 
 def _other_labels(sample: Sample | None, class_names: Sequence[str]) -> list[str]:
-    """What to say where a sample's labels aren't written like the classes."""
+    """A notice where a sample's labels aren't written like the classes."""
     known = set(map(composed, class_names))
     strange = [label for label in (sample.labels if sample else ()) if label and composed(label) not in known]
     if sample is None or not strange:
         return []
-    held = f"{sample.path}: column {shown(sample.columns[1])} holds {_listed(strange, 3)}"
-    ours = f"the submission has the names of the class folders, {_listed(class_names, 3)}"
-    return [
-        f"{held}; {ours}: rename these if the sample's is the right way, or set [Submission] format = probabilities"
-    ]
+    notice = (
+        f"{sample.path}: column {shown(sample.columns[1])} holds {_listed(strange, 3)}; the submission has the names of "
+        f"the class folders, {_listed(class_names, 3)}: rename these if the sample's is the right way, or set "
+        "[Submission] format = probabilities"
+    )
+    return [notice]
 
 
 def _refuse_labels(sample: Sample | None, class_names: Sequence[str]) -> None:
@@ -148,19 +148,9 @@ def _refuse_labels(sample: Sample | None, class_names: Sequence[str]) -> None:
     label = next((each for each in (sample.labels if sample else ()) if composed(each).casefold() in known), None)
     if sample is not None and label is not None and not _NUMBER.fullmatch(label):
         raise SubmissionError(
-            f"{sample.path}: expected numbers in column {shown(sample.columns[1])} for format=probabilities; "
-            f"got {shown(label)}: set [Submission] format = labels"
+            f"{sample.path}: column {shown(sample.columns[1])} holds {shown(label)}, no number for format=probabilities: "
+            "set [Submission] format = labels"
         )
-
-
-def _other_delimiter(sample: Sample) -> list[str]:
-    if sample.delimiter == ",":
-        return []
-    return [f"{sample.path}: its fields are separated by {sample.delimiter!r}, the submission's by commas"]
-
-
-def _same(some: Iterable[str], others: Iterable[str]) -> bool:
-    return [*map(composed, some)] == [*map(composed, others)]
 
 
 def _listed(names: Sequence[str], most: int = _SHOWN) -> str:

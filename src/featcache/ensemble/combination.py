@@ -8,13 +8,12 @@ import numpy.typing as npt
 
 from featcache.settings import AUTO, METHODS
 from featcache.training import (
-    Float32s as Floats32,
+    Float32s,
     Float64s,
     Tables,
     label_probabilities,
     log_loss,
     row_losses,
-    row_parts,
     table_parts,
 )
 
@@ -44,7 +43,7 @@ class Combination:
     temperature: float
     clip: float
 
-    def apply(self, probabilities: Floats32, clip: float | None = None) -> Float64s:
+    def apply(self, probabilities: Float32s, clip: float | None = None) -> Float64s:
         """Return (n, C) of (m, n, C): rows sum to 1, unless clipped; `clip` replaces the bound that was found.
 
         Example:
@@ -53,15 +52,12 @@ class Combination:
             >>> mean.apply(members).round(3).tolist()
             [[0.6, 0.4]]
         """
-        combined = np.empty(probabilities[0].shape)
-        for rows in row_parts(len(combined), len(probabilities) * combined.shape[1]):
-            mixed = apply_temperature(mix(probabilities[:, rows], self.method, self.weights), self.temperature)
-            combined[rows] = clipped(mixed, self.clip if clip is None else clip)
-        return combined
+        mixed = apply_temperature(mix(probabilities, self.method, self.weights), self.temperature)
+        return clipped(mixed, self.clip if clip is None else clip)
 
 
 def combine(
-    probabilities: Tables, labels: npt.NDArray[np.integer], method: str, rows: npt.NDArray[np.integer] | None = None
+    probabilities: Tables, labels: npt.NDArray[np.integer], method: str, rows: npt.NDArray[np.integer]
 ) -> Combination:
     """Find weights, temperature and clip by the log-loss of some rows.
 
@@ -69,23 +65,20 @@ def combine(
         probabilities: (m, n, C) out of fold.
         labels: (n,) class indices.
         method: one of `COMBINATIONS`.
-        rows: those to look at, None for all; of more than 20,000, or where there are many classes than eight million
-            values, evenly spaced ones are used.
+        rows: those to look at; of more than 20,000, or where there are many classes than eight million values, evenly
+            spaced ones are used.
 
     Raises:
         TrainingError: no rows, or NaN in a row.
     """
-    rows = np.arange(len(labels)) if rows is None else rows
     count, members = min(_ROWS, max(_LEAST_ROWS, _VALUES // probabilities.shape[2])), probabilities.shape[0]
     if len(rows) > count:
         rows = rows[np.linspace(0, len(rows) - 1, count).astype(np.intp)]
     labels = labels[rows]
-    weights = (
-        bagged_weights(label_probabilities(probabilities, rows, labels))
-        if method == "greedy"
-        else np.full(members, 1 / members)
-    )
-    chosen = tuple(float(weight) for weight in weights)
+    weights = np.full(members, 1 / members)
+    if method == "greedy":
+        weights = bagged_weights(label_probabilities(probabilities, rows, labels))
+    chosen = tuple(weights.tolist())
     mixed = np.empty((len(rows), probabilities.shape[2]))
     for place, table in table_parts(probabilities, rows):
         mixed[place] = mix(table, method, chosen)
@@ -104,9 +97,7 @@ def mix(probabilities: npt.NDArray[np.floating], method: str, weights: Sequence[
 
 def softmax(logits: Float64s) -> Float64s:
     """Return the (n, C) probabilities of `logits`."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares: Float64s = powers / powers.sum(axis=1, keepdims=True)
-    return shares
+    return normalised(np.exp(logits - logits.max(axis=1, keepdims=True)))
 
 
 def apply_temperature(probabilities: npt.NDArray[np.floating], temperature: float) -> Float64s:
@@ -128,8 +119,7 @@ def clipped(probabilities: npt.NDArray[np.floating], highest: float) -> Float64s
 
 def normalised(probabilities: Float64s) -> Float64s:
     """Return the rows of (n, C) brought to sum 1, as who scores log-loss does."""
-    shares: Float64s = probabilities / probabilities.sum(axis=1, keepdims=True)
-    return shares
+    return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
 
 
 def find_temperature(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
@@ -185,18 +175,12 @@ def greedy_weights(label_shares: Float64s) -> Float64s:
     """Choose members one by one, with replacement, each time the one that lowers the mean's log-loss most (Caruana).
 
     Of equal ones a member that is already in is preferred, then the one that is better alone, then the first; the
-    choice is cut at its best round, the shortest among equals.
-
-    Args:
-        label_shares: (m, n) each member's probability of each row's label, out of fold: the mean's log-loss needs no more.
-
-    Returns:
-        (m,) weights, sum 1.
+    choice is cut at its best round, the shortest among equals. Returns (m,) weights, sum 1, by the (m, n) probabilities
+    of each row's label, out of fold: the mean's log-loss needs no more.
     """
     alone = np.round(row_losses(label_shares).mean(axis=1), _PLACES)
     counts, total = np.zeros(len(label_shares), np.int64), np.zeros(label_shares.shape[1])
-    lowest, best = np.inf, counts
-    since = 0
+    lowest, best, since = np.inf, counts, 0
     for chosen in range(1, ROUNDS + 1):
         losses = np.round(row_losses((total + label_shares) / chosen).mean(axis=1), _PLACES)
         pick = int(np.lexsort((alone, counts == 0, losses))[0])  # the first of equals in all three
@@ -207,8 +191,7 @@ def greedy_weights(label_shares: Float64s) -> Float64s:
             lowest, best, since = losses[pick], counts.copy(), 0
         if since == _PATIENCE:
             break
-    weights: Float64s = best / best.sum()
-    return weights
+    return np.asarray(best / best.sum())
 
 
 def submission_clip(setting: str | float, chosen: Combination) -> float:

@@ -48,8 +48,8 @@ def read_sample(path: Path) -> Sample:
         with opened(path) as lines:
             return _read(path, lines)
     except (UnreadableError, OSError) as error:
-        got = fault(error) if isinstance(error, OSError) else error
-        raise SubmissionError(f"{path}: expected a sample submission as CSV, .gz or .zip; got {got}") from error
+        reason = fault(error) if isinstance(error, OSError) else error
+        raise SubmissionError(f"{path} is no sample submission as CSV, .gz or .zip: {reason}") from error
 
 
 def find_sample(named: Path | None, folder: Path | None) -> Path | None:
@@ -58,25 +58,22 @@ def find_sample(named: Path | None, folder: Path | None) -> Path | None:
     Raises:
         SettingsError: the named one isn't there or is no file, or several lie there, none of them called ``sample_submission``.
     """
-    candidates = _lying_in(folder) if named is None else [named, *([folder / named] if folder else [])]
-    found = next(filter(is_file, candidates), None)
-    if found is None and candidates:
+    if named is None:
+        found = csv_files_like(folder, _LIKE_SAMPLE) if folder else {}
+        if len(found) > 1 and _USUAL not in found:
+            names = ", ".join(sorted(path.name for path in found.values()))
+            raise SettingsError(
+                f"{folder} has several sample submissions, {names}: set it to one of them, [Dataset] sample_submission"
+            )
+        candidates = [found[_USUAL]] if _USUAL in found else [*found.values()]
+    else:
+        candidates = [named, *([folder / named] if folder else [])]
+    sample = next(filter(is_file, candidates), None)
+    if sample is None and candidates:
         there = next(filter(os.path.lexists, candidates), None)
-        absent = f"sample_submission={str(named)!r}, which is not there"
-        got = absent if there is None else f"{there}: {what_is(there)}"
-        raise SettingsError(f"[Dataset] sample_submission: expected a file; got {got}")
-    return found
-
-
-def _lying_in(folder: Path | None) -> list[Path]:
-    """The one sample submission in a folder; none at all where there is none."""
-    found = csv_files_like(folder, _LIKE_SAMPLE) if folder else {}
-    if len(found) > 1 and _USUAL not in found:
-        names = ", ".join(sorted(path.name for path in found.values()))
-        raise SettingsError(
-            f"[Dataset] sample_submission: expected one in {folder}; got {names}: set it to one of them"
-        )
-    return [found[_USUAL]] if _USUAL in found else [*found.values()]
+        problem = f"={str(named)!r} is not there" if there is None else f": {there} is {what_is(there)}, not a file"
+        raise SettingsError(f"[Dataset] sample_submission{problem}: correct the path or leave it out")
+    return sample
 
 
 def _read(path: Path, lines: CsvLines) -> Sample:
@@ -87,14 +84,11 @@ def _read(path: Path, lines: CsvLines) -> Sample:
     def first_column() -> Iterator[str]:
         for row in filled:
             if len(row) != len(header):
-                got = f"{len(row)} in line {lines.number}"
                 raise SubmissionError(
-                    f"{path}: expected {len(header)} values in each line; got {got}: correct the file"
+                    f"{path}: line {lines.number} has {len(row)} values, not the header's {len(header)}: correct the file"
                 )
             if not row[0]:
-                raise SubmissionError(
-                    f"{path}: expected an id in each line; got none in line {lines.number}: correct the file"
-                )
+                raise SubmissionError(f"{path}: line {lines.number} has no id: correct the file")
             if len(row) == 2 and len(labels) < _MOST_LABELS:
                 labels[row[1].strip()] = None
             yield row[0]
@@ -102,25 +96,20 @@ def _read(path: Path, lines: CsvLines) -> Sample:
     ids = PackedTexts(first_column())
     if not len(ids) or len(header) < 2:
         raise SubmissionError(
-            f"{path}: expected a header of an id column and more, comma-separated, and rows; got lines={lines.number}, "
-            f"columns={len(header)}"
+            f"{path} has lines={lines.number}, columns={len(header)}: it needs a header of an id column and more, "
+            "comma-separated, and rows"
         )
     twice = first_duplicate(ids)
     if twice is not None:
-        raise SubmissionError(f"{path}: expected unique ids; id={twice!r} is there twice")
+        raise SubmissionError(f"{path}: id={twice!r} is there twice: correct the file")
     check_forms(ids, str(path))
     columns = tuple(name.strip().strip("\ufeff") for name in header)
-    _check_header(path, columns)
-    return Sample(path, columns, ids, tuple(labels), lines.delimiter)
-
-
-def _check_header(path: Path, columns: Sequence[str]) -> None:
     if not all(columns[1:]):
-        place = columns.index("", 1) + 1
-        raise SubmissionError(f"{path}: expected a name for every column; column {place} has none: remove it")
+        raise SubmissionError(f"{path}: column {columns.index('', 1) + 1} has no name: remove it")
     same = clash(columns)
     if same is not None:
-        raise SubmissionError(f"{path}: expected each column once; got {same[0]!a} and {same[1]!a}: correct the file")
+        raise SubmissionError(f"{path}: columns {same[0]!a} and {same[1]!a} have the same name: correct the file")
+    return Sample(path, columns, ids, tuple(labels), lines.delimiter)
 
 
 def check_forms(ids: Sequence[str], where: str) -> None:
@@ -134,22 +123,20 @@ def check_forms(ids: Sequence[str], where: str) -> None:
     twice = first_duplicate(PackedTexts(map(composed, ids)))
     if twice is not None:
         first, second, *_ = (ascii(name) for name in ids if composed(name) == twice)
-        raise SubmissionError(
-            f"{where}: expected unique ids; {first} and {second} are one name in two Unicode forms: rename one"
-        )
+        raise SubmissionError(f"{where}: {first} and {second} are one name in two Unicode forms: rename one")
 
 
 def match_ids(ours: Sequence[str], sample: Sample) -> npt.NDArray[np.int64]:
     """Return (k,) the index into `ours` of each of the sample's k ids.
 
-    Ids are compared as they stand, else as file names, else as file names without an image's suffix, else as paths below
+    Ids are compared as they are, else as file names, else as file names without an image's suffix, else as paths below
     ``test/``, with it or without: the first way by which both sides name the same rows, each once. But for the first way,
     it doesn't matter how a letter and its accent are encoded: archives made on macOS have them apart (NFD).
 
     Raises:
         SubmissionError: none does; the message counts missing and extra ids for the way that matches most.
     """
-    best: tuple[int, list[int], list[int]] | None = None
+    best = (len(sample.ids) + len(ours), [*range(len(sample.ids))], [*range(len(ours))])
     for of_theirs, of_mine in _WAYS:
         theirs, mine = _named(sample.ids, of_theirs), _named(ours, of_mine)
         if first_duplicate(theirs) is not None or first_duplicate(mine) is not None:
@@ -160,11 +147,10 @@ def match_ids(ours: Sequence[str], sample: Sample) -> npt.NDArray[np.int64]:
         missing, extra = np.flatnonzero(places == NOT_FOUND), np.flatnonzero(~named)
         if not len(missing) and not len(extra):
             return places
-        if best is None or len(missing) + len(extra) < best[0]:
-            best = len(missing) + len(extra), missing.tolist(), extra.tolist()
-    _, missing_rows, extra_rows = best or (0, [*range(len(sample.ids))], [*range(len(ours))])
+        best = min(best, (len(missing) + len(extra), missing.tolist(), extra.tolist()), key=lambda each: each[0])
+    _, missing_rows, extra_rows = best
     raise SubmissionError(
-        f"{sample.path}: expected the ids of the test images; {len(missing_rows)} of {len(sample.ids)} have no image"
+        f"{sample.path} has other ids than the test images: {len(missing_rows)} of {len(sample.ids)} have no image"
         f"{_few(sample.ids, missing_rows)} and {len(extra_rows)} of {len(ours)} images are not in the sample"
         f"{_few(ours, extra_rows)}{_likely(sample, ours)}: correct [Dataset] path or sample_submission"
     )
@@ -179,19 +165,20 @@ def _likely(sample: Sample, ours: Sequence[str]) -> str:
     """What probably became of the ids, in some words; no ids are ever matched by it."""
     if sample.columns[0] in _NO_NAME:
         return "; its first column has no name, like an index that pandas wrote (index=False leaves it out): remove it"
-    if NOT_FOUND not in index_of(_named(sample.ids, _without_zeros), _named(ours, _without_zeros)):
+
+    def equal(form: Callable[[str], str]) -> bool:
+        theirs, mine = (_named(ids, lambda row_id: form(_stem(row_id))) for ids in (sample.ids, ours))
+        return NOT_FOUND not in index_of(theirs, mine)
+
+    if equal(lambda name: name.lstrip("0")):
         return "; they differ in leading zeros, which a spreadsheet drops: take the sample as it was downloaded"
-    if NOT_FOUND not in index_of(_named(sample.ids, _caseless), _named(ours, _caseless)):
+    if equal(str.casefold):
         return "; they differ in upper and lower case, which counts in ids: rename the images"
     return ""
 
 
-def _named(ids: Sequence[str], name: Callable[[str], str]) -> Sequence[str]:
-    return ids if name is _exact else PackedTexts(map(name, ids))
-
-
-def _exact(row_id: str) -> str:
-    return row_id
+def _named(ids: Sequence[str], name: Callable[[str], str] | None) -> Sequence[str]:
+    return ids if name is None else PackedTexts(map(name, ids))
 
 
 def _file_name(row_id: str) -> str:
@@ -212,16 +199,9 @@ def _stem_below(row_id: str) -> str:
     return stem(_below(row_id))
 
 
-def _without_zeros(row_id: str) -> str:
-    return _stem(row_id).lstrip("0")
-
-
-def _caseless(row_id: str) -> str:
-    return _stem(row_id).casefold()
-
-
-_WAYS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
-    (_exact, _exact),
+# of their ids, and of ours; None: as they are
+_WAYS: tuple[tuple[Callable[[str], str] | None, Callable[[str], str] | None], ...] = (
+    (None, None),
     (_file_name, _file_name),
     (_file_name, _stem),  # an id that ends in .jpg for a file that ends in .jpg.png
     (_stem, _stem),

@@ -16,7 +16,17 @@ from featcache.ensemble.combination import Combination, combine, normalised
 from featcache.ensemble.ensemble import Ensemble
 from featcache.errors import TrainingError
 from featcache.settings import AUTO, METHODS, one_of
-from featcache.training import Predictions, RowScores, Scores, bootstrap, judge_parts, row_parts, table_parts
+from featcache.training import (
+    Float64s,
+    Predictions,
+    RowNumbers,
+    RowScores,
+    Scores,
+    bootstrap,
+    judge_parts,
+    row_parts,
+    table_parts,
+)
 
 _MEMORY_BYTES = 1 << 26  # members' tables up to this size are read once
 
@@ -35,36 +45,25 @@ def select_ensemble(out_of_fold: Predictions, method: str = AUTO) -> Ensemble:
     """
     one_of("[Ensemble] method", method, METHODS)
     known = out_of_fold.scored()
-    numbers = [] if known.folds is None else [int(fold) for fold in np.unique(known.folds) if fold >= 0]
-    if not known.members or len(numbers) < 2:
-        counts = f"members={len(known.members)}, rows={len(known.ids)}, folds={len(numbers)}"
-        raise TrainingError(f"expected out-of-fold predictions to build an ensemble on; got {counts}: run TrainHeads")
     search = _Search(known, combination.COMBINATIONS if method == AUTO else (method,))
-    singles = {fold: search.best_member(fold) for fold in numbers}
-    folds = {fold: search.combined(search.method(fold), fold) for fold in numbers}
-    whole = search.combined(search.method())
+    singles = {fold: search.best_member(fold) for fold in search.folds}
+    folds = {fold: search.combined(search.method(fold), fold) for fold in search.folds}
     nested = search.nested(folds.__getitem__)
-    by_method = {name: search.nested(partial(search.combined, name)) for name in search.methods}
+    labels = out_of_fold.labels[(out_of_fold.labels >= 0) & (np.asarray(out_of_fold.folds) >= 0)]
     return Ensemble(
         candidates=known.members,
         class_names=known.class_names,
-        whole=whole,
+        whole=search.combined(search.method()),
         folds=folds,
         scores=nested.scores(),
         interval=bootstrap([nested], known.groups)[0],
-        method_scores={name: each.scores() for name, each in by_method.items()},
+        method_scores={name: search.nested(partial(search.combined, name)).scores() for name in search.methods},
         member_scores=dict(zip(known.members, search.member_scores, strict=True)),
         best_single=known.members[search.best_member()],
         single_folds={fold: known.members[member] for fold, member in singles.items()},
         single_scores=judged_singles(known, singles).scores(),
-        class_shares=_class_shares(out_of_fold),
+        class_shares=tuple((np.bincount(labels, minlength=len(known.class_names)) / len(labels)).tolist()),
     )
-
-
-def _class_shares(out_of_fold: Predictions) -> tuple[float, ...]:
-    labels = out_of_fold.labels[(out_of_fold.labels >= 0) & (np.asarray(out_of_fold.folds) >= 0)]
-    counts = np.bincount(labels, minlength=len(out_of_fold.class_names))
-    return tuple((counts / counts.sum()).tolist())
 
 
 def all_scores(built: Ensemble, predictions: Mapping[str, Predictions], clip: float | None = None) -> dict[str, Any]:
@@ -80,17 +79,20 @@ def all_scores(built: Ensemble, predictions: Mapping[str, Predictions], clip: fl
     """
     found: dict[str, Any] = {}
     for split, own in predictions.items():
-        scores = RowScores.blank(len(own.ids))
-        for part, values in built.parts(own, clip):
-            known = (own.labels[part] >= 0) & ~np.isnan(values).any(axis=1)
-            rows = part.start + np.flatnonzero(known)
-            scores.put(rows, normalised(values[known]), own.labels[rows])
-        known = ~np.isnan(scores.losses)
+        judged = judge_parts(_known_parts(built, own, clip), own.labels)
+        known = ~np.isnan(judged.losses)
         if known.any():
             unusable = int(((own.labels >= 0) & ~known).sum())
-            counts = {"rows": int(known.sum()), "unusable": unusable, "right": int(scores.right[known].sum())}
-            found[split] = {**counts, **vars(scores.scores(known))}
+            counts = {"rows": int(known.sum()), "unusable": unusable, "right": int(judged.right[known].sum())}
+            found[split] = {**counts, **vars(judged.scores(known))}
     return {**found, "out of fold": {**vars(built.scores), "interval": vars(built.interval)}}
+
+
+def _known_parts(built: Ensemble, own: Predictions, clip: float | None) -> Iterator[tuple[RowNumbers, Float64s]]:
+    """Yield (rows, (r, C)) of the rows with a label and predictions."""
+    for part, values in built.parts(own, clip):
+        known = np.flatnonzero((own.labels[part] >= 0) & ~np.isnan(values).any(axis=1))
+        yield part.start + known, normalised(values[known])
 
 
 def judged_members(known: Predictions) -> Iterator[RowScores]:
@@ -102,33 +104,31 @@ def judged_members(known: Predictions) -> Iterator[RowScores]:
 
 def judged_singles(known: Predictions, singles: Mapping[int, int]) -> RowScores:
     """Each fold's rows scored with the one member that `singles` names for it."""
-    judged = RowScores.blank(len(known.ids))
-    for fold, member in singles.items():
-        own = np.flatnonzero(known.folds == fold)
-        for place in row_parts(len(own), len(known.class_names)):
-            rows = own[place]
-            judged.put(rows, known.probabilities[member, rows], known.labels[rows])
-    return judged
+    own = ((member, np.flatnonzero(known.folds == fold)) for fold, member in singles.items())
+    parts = ((member, rows[some]) for member, rows in own for some in row_parts(len(rows), len(known.class_names)))
+    return judge_parts(((rows, known.probabilities[member, rows]) for member, rows in parts), known.labels)
 
 
 class _Search:
-    """Combinations fitted to the rows of all folds but some, each once."""
+    """Combinations fitted to the rows of all `folds` but some, each once."""
 
     def __init__(self, known: Predictions, methods: Sequence[str]) -> None:
         members, rows, classes = known.probabilities.shape
+        self._known, self._folds = known, np.full(rows, -1) if known.folds is None else known.folds
+        self.methods, self.folds = methods, [int(fold) for fold in np.unique(self._folds) if fold >= 0]
+        if not members or len(self.folds) < 2:
+            counts = f"members={members}, rows={rows}, folds={len(self.folds)}"
+            raise TrainingError(f"there is nothing to build an ensemble on, {counts} out of fold: run TrainHeads")
         if 4 * members * rows * classes <= _MEMORY_BYTES:  # each fold's rows are read some hundred times
-            known = replace(known, probabilities=known.probabilities[:, :])
-        self.methods = methods
-        self._known, self._folds = known, np.asarray(known.folds)
-        self._parts = [int(fold) for fold in np.unique(self._folds) if fold >= 0]
+            self._known = replace(known, probabilities=known.probabilities[:, :])
         self._combinations: dict[tuple[str | int, ...], Combination] = {}
-        apart = {without: ~np.isin(self._folds, without) for without in [(), *((fold,) for fold in self._parts)]}
+        apart = {without: ~np.isin(self._folds, without) for without in [(), *((fold,) for fold in self.folds)]}
         self.member_scores: list[Scores] = []
         self._losses: dict[tuple[int, ...], list[float]] = {without: [] for without in apart}
-        for judged in judged_members(known):
+        for judged in judged_members(self._known):
             self.member_scores.append(judged.scores())
-            for without, rows in apart.items():
-                self._losses[without].append(judged.scores(rows).log_loss)
+            for without, rest in apart.items():
+                self._losses[without].append(judged.scores(rest).log_loss)
 
     def combined(self, method: str, *without: int) -> Combination:
         """The combination fitted to the rows of all folds but these."""
@@ -140,26 +140,27 @@ class _Search:
 
     def method(self, *without: int) -> str:
         """The method of the lowest log-loss on each of the other folds, fitted to the rest of them."""
-        if len(self.methods) == 1 or len(self._parts) - len(without) < 2:
+        if len(self.methods) == 1 or len(self.folds) - len(without) < 2:
             return self.methods[0]
-        rows = np.isin(self._folds, self._parts) & ~np.isin(self._folds, without)
+        rows = np.isin(self._folds, self.folds) & ~np.isin(self._folds, without)
 
         def loss(name: str) -> float:
-            return (
-                self.nested(lambda fold: self.combined(name, *sorted({*without, fold})), without).scores(rows).log_loss
-            )
+            nested = self.nested(lambda fold: self.combined(name, *sorted({*without, fold})), without)
+            return nested.scores(rows).log_loss
 
         return min(self.methods, key=loss)
 
     def nested(self, chosen: Callable[[int], Combination], without: Sequence[int] = ()) -> RowScores:
         """Each fold's rows scored with what `chosen` gives for it; NaN for the folds `without`."""
-        judged, known = RowScores.blank(len(self._folds)), self._known
-        for fold in self._parts:
-            if fold not in without:
-                own, fitted = np.flatnonzero(self._folds == fold), chosen(fold)
-                for place, table in table_parts(known.probabilities, own):
-                    judged.put(own[place], normalised(fitted.apply(table)), known.labels[own[place]])
-        return judged
+
+        def parts() -> Iterator[tuple[RowNumbers, Float64s]]:
+            for fold in self.folds:
+                if fold not in without:
+                    own, fitted = np.flatnonzero(self._folds == fold), chosen(fold)
+                    for place, table in table_parts(self._known.probabilities, own):
+                        yield own[place], normalised(fitted.apply(table))
+
+        return judge_parts(parts(), self._known.labels)
 
     def best_member(self, *without: int) -> int:
         """The member of the lowest log-loss on all rows but those of one fold; the first of equals."""

@@ -3,7 +3,7 @@
 import csv
 import gzip
 import io
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -27,20 +27,10 @@ _TEXT_VALUES = 16  # a number as text takes so much more memory than as float32
 
 @dataclass(frozen=True)
 class SubmissionReport:
-    """What was written.
+    """What was written: rows, the header, and what a person should look at, a line each."""
 
-    Attributes:
-        path: the file.
-        rows: how many.
-        columns: the header.
-        rejected: rows without a usable image among them; theirs is what the caller filled in.
-        notices: what a person should look at, a line each.
-    """
-
-    path: Path
     rows: int
     columns: tuple[str, ...]
-    rejected: int
     notices: tuple[str, ...]
 
 
@@ -51,7 +41,7 @@ def write_submission_file(
     class_names: Sequence[str],
     spec: SubmissionSpec,
     sample: Path | None = None,
-    rejected: Collection[str] = (),
+    rejected: int = 0,
 ) -> SubmissionReport:
     """Replace `path` by the submission; the same predictions give the same bytes.
 
@@ -62,7 +52,7 @@ def write_submission_file(
         class_names: C names.
         spec: format, columns, gzip. A clip is already applied.
         sample: a sample submission, which fixes ids, columns and order.
-        rejected: ids of rows whose image could not be used.
+        rejected: how many rows' images could not be used.
 
     Raises:
         SubmissionError: the sample has other ids or columns, or a value isn't a probability.
@@ -82,25 +72,24 @@ def write_submission_file(
     table = partial(_table, names, order, probabilities, class_names, layout)
     _write(path, table(), spec.gzip)
     _read_back(path, table())
-    used = set(rejected)
-    filled = sum(row_id in used for row_id in ids) if used else 0
     notices = list(layout.notices)
-    if filled:
+    if rejected:
         notices.append(
-            f"{filled} of {len(ids)} test images could not be used; their rows hold the classes' shares in training"
+            f"{rejected} of {len(ids)} test images could not be used; their rows hold the classes' shares in training"
         )
-    return SubmissionReport(path, len(names), layout.columns, filled, tuple(notices))
+    return SubmissionReport(len(names), layout.columns, tuple(notices))
 
 
 def _check(ids: Sequence[str], probabilities: npt.NDArray[np.floating], class_names: Sequence[str]) -> None:
     if probabilities.shape != (len(ids), len(class_names)):
-        expected = f"({len(ids)}, {len(class_names)})"
-        raise SubmissionError(f"expected probabilities of shape {expected}; got shape={probabilities.shape}")
+        raise SubmissionError(
+            f"probabilities{probabilities.shape} are not of {len(ids)} rows, {len(class_names)} classes"
+        )
     if not len(ids):
-        raise SubmissionError("expected test images to submit predictions for; got rows=0: add PATH/test")
+        raise SubmissionError("there are no test images to submit predictions for: add PATH/test")
     twice = first_duplicate(ids)
     if twice is not None:
-        raise SubmissionError(f"expected unique row ids; {twice!r} is there twice")
+        raise SubmissionError(f"row id {twice!r} is there twice: rename one")
     check_forms(ids, "test images")
     bad = [
         part.start + row
@@ -109,7 +98,7 @@ def _check(ids: Sequence[str], probabilities: npt.NDArray[np.floating], class_na
     ]
     if bad:
         raise SubmissionError(
-            f"expected probabilities in [0, 1]; {len(bad)} rows have others, first id={ids[bad[0]]!r}: run BuildEnsemble"
+            f"{len(bad)} rows have probabilities outside [0, 1], first id={ids[bad[0]]!r}: run BuildEnsemble"
         )
 
 
@@ -123,26 +112,22 @@ def _table(
     """Yield the lines of the submission, the header first; some rows at a time are made into texts."""
     yield list(layout.columns)
     for part in row_parts(len(names), _TEXT_VALUES * len(class_names)):
-        values = _values(probabilities[order[part]], class_names, layout)
-        yield from ([name, *row] for name, row in zip(names[part], values, strict=True))
-
-
-def _values(probabilities: npt.NDArray[np.floating], class_names: Sequence[str], layout: Layout) -> list[list[str]]:
-    if layout.classes is None:
-        return [[class_names[index]] for index in probabilities.argmax(axis=1)]
-    chosen = probabilities[:, list(layout.classes)].astype(np.float64)
-    # seven digits are all that float32 has; "g" keeps them for the small ones too, where log-loss looks
-    return [[f"{value:.7g}" for value in row] for row in chosen.tolist()]
+        own = probabilities[order[part]]
+        if layout.classes is None:
+            yield from ([name, class_names[best]] for name, best in zip(names[part], own.argmax(axis=1), strict=True))
+            continue
+        values = own[:, list(layout.classes)].astype(np.float64).tolist()
+        for name, row in zip(names[part], values, strict=True):
+            # seven digits are all that float32 has; "g" keeps them for the small ones too, where log-loss looks
+            yield [name, *(f"{value:.7g}" for value in row)]
 
 
 def _write(path: Path, table: Iterable[Sequence[str]], compress: bool) -> None:
     with replacing(path) as temporary, open(temporary, "wb") as stream, ExitStack() as inner:
         # no name and no time in the header: same predictions, same bytes
-        packed = (
-            inner.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0)) if compress else stream
-        )
-        text = inner.enter_context(io.TextIOWrapper(packed, "utf-8", "surrogateescape", newline=""))
-        CsvWriter(text).rows(table)
+        zipped = gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0) if compress else None
+        packed = inner.enter_context(zipped) if zipped else stream
+        CsvWriter(inner.enter_context(io.TextIOWrapper(packed, "utf-8", "surrogateescape", newline=""))).rows(table)
 
 
 def _read_back(path: Path, table: Iterable[Sequence[str]]) -> None:
@@ -152,6 +137,4 @@ def _read_back(path: Path, table: Iterable[Sequence[str]]) -> None:
     with opener(path, "rt", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         for number, (stored, meant) in enumerate(zip_longest(csv.reader(stream), table), 1):
             if stored != meant:
-                raise SubmissionError(
-                    f"{path}: expected the lines just written; line {number} is another: run WriteSubmission"
-                )
+                raise SubmissionError(f"{path}: line {number} is not what was just written: run WriteSubmission again")

@@ -4,14 +4,13 @@ from .batch_pipeline import (
     Features as Features,
     ForwardPass as ForwardPass,
     Images as Images,
-    Loader as Loader,
+    TimeSpent as TimeSpent,
     compute as compute,
 )
 from .download import Limits as Limits, check_reachable as check_reachable
 from .extract import (
     CopyJob as CopyJob,
     ExtractionEngine as ExtractionEngine,
-    compute_here as compute_here,
     extract_copies as extract_copies,
 )
 from .extraction_job import Extraction as Extraction, row_settings as row_settings

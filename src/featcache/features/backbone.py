@@ -44,23 +44,12 @@ class Backbone:
     Attributes:
         taps: tap name -> shape of one row, (h, w, c) or (c,), in the order of the settings.
         batch_size: rows of the compiled shape; halves itself when a GPU runs out of memory.
-        image_size: side of the images in pixels.
-        preprocessing: mode that is applied inside, see `architectures`.
-        precision: ``float32`` or ``bfloat16``.
-        weights: what was loaded.
-        parameters: number of weights up to the deepest tap.
     """
 
-    def __init__(self, network: Any, spec: FeaturesSpec, weights: ResolvedWeights, precision: str, batch_size: int):
-        self.taps: dict[str, tuple[int, ...]] = {
-            tap.name: tuple(network.output[tap.name].shape[1:]) for tap in spec.taps
-        }
-        self.image_size = spec.image_size
-        self.preprocessing = str(backbone_settings(spec)["preprocessing"])
-        self.precision = precision
-        self.weights = weights
-        self.parameters = int(network.count_params())
-        self._network = network
+    def __init__(self, network: Any, batch_size: int) -> None:
+        """Compile what `build_network` returned."""
+        self.taps: dict[str, tuple[int, ...]] = {name: tuple(out.shape[1:]) for name, out in network.output.items()}
+        self._network, self._image_shape = network, tuple(network.input.shape[1:])
         self._program = self._compile(batch_size)
         self._lock = threading.Lock()
         self._seconds = 0.0
@@ -72,26 +61,20 @@ class Backbone:
         return self._program.batch_size
 
     def _compile(self, batch_size: int, *, constant: bool = False) -> _Program:
-        shape = (batch_size, *self._network.input.shape[1:])
-        return _Program(batch_size, *_compiled(self._network, shape, constant=constant))
+        return _Program(batch_size, *_compiled(self._network, (batch_size, *self._image_shape), constant=constant))
 
     @plain_keras()
     def forward(self, images: npt.NDArray[np.uint8]) -> Features:
-        """Compute the taps of a batch.
+        """Map (b, size, size, 3) uint8 RGB to tap name -> (b, ...) float16; what exceeds float16's range is infinite.
 
-        Args:
-            images: (b, size, size, 3) uint8 RGB, any b. It is computed in pieces of `batch_size`, the last one padded,
-                so that a row's features do not depend on b.
-
-        Returns:
-            Tap name -> (b, ...) float16; what exceeds float16's range is infinite.
+        It is computed in pieces of `batch_size`, the last one padded, so that a row's features do not depend on b.
 
         Raises:
             BackboneError: `images` has another shape or dtype.
         """
-        self._check(images)
-        if not len(images):
-            return {name: np.zeros((0, *shape), np.float16) for name, shape in self.taps.items()}
+        if images.dtype != np.uint8 or images.shape[1:] != self._image_shape:
+            found = f"images of shape={images.shape}, dtype={images.dtype}"
+            raise BackboneError(f"{found} are not (b, {', '.join(map(str, self._image_shape))}) uint8")
         pieces: list[Features] = []
         start = 0
         while start < len(images):
@@ -100,14 +83,19 @@ class Backbone:
             try:
                 pieces.append(self._forward_piece(program, piece))
             except program.out_of_memory as error:
-                if not _is_out_of_memory(error) or program.batch_size == 1:
+                # JAX has one exception for everything that fails while running
+                other = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" not in str(error)
+                if other or program.batch_size == 1:
                     raise
-                self._halve(program)
+                with self._lock:
+                    if self._program.batch_size == program.batch_size:  # else another thread has done it
+                        self._program = self._compile(program.batch_size // 2)
             else:
                 start += len(piece)
         if len(pieces) == 1:
             return pieces[0]
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in self.taps}
+        empty = {name: np.zeros((0, *shape), np.float16) for name, shape in self.taps.items()}
+        return {name: np.concatenate([piece[name] for piece in pieces or [empty]]) for name in self.taps}
 
     def _forward_piece(self, program: _Program, images: npt.NDArray[np.uint8]) -> Features:
         begun, count = time.perf_counter(), len(images)
@@ -123,11 +111,6 @@ class Backbone:
             self.settle()
         return features
 
-    def _halve(self, program: _Program) -> None:
-        with self._lock:
-            if self._program.batch_size == program.batch_size:  # else another thread has done it
-                self._program = self._compile(program.batch_size // 2)
-
     @plain_keras()
     def settle(self) -> None:
         """Spend some seconds on compiling a program that is a little faster; other threads go on meanwhile.
@@ -140,16 +123,10 @@ class Backbone:
             self._settled = True
         if due and _constants_pay(self._network):
             faster = self._compile(program.batch_size, constant=True)
-            faster.run(np.zeros((program.batch_size, self.image_size, self.image_size, 3), np.uint8))
+            faster.run(np.zeros((program.batch_size, *self._image_shape), np.uint8))
             with self._lock:
                 if self._program is program:
                     self._program = faster
-
-    def _check(self, images: npt.NDArray[np.uint8]) -> None:
-        expected = (self.image_size, self.image_size, 3)
-        if images.dtype != np.uint8 or images.shape[1:] != expected:
-            found = f"images of shape={images.shape}, dtype={images.dtype}"
-            raise BackboneError(f"{found} are not (b, {', '.join(map(str, expected))}) uint8")
 
 
 def load_backbone(
@@ -165,8 +142,7 @@ def load_backbone(
     """
     backbone_settings(spec)
     _grow_memory()
-    network = build_network(spec, weights, precision)
-    return Backbone(network, spec, weights, precision, batch_size or _batch_size(spec.image_size))
+    return Backbone(build_network(spec, weights, precision), batch_size or _batch_size(spec.image_size))
 
 
 def gpu_capability() -> tuple[int, int] | None:
@@ -249,8 +225,3 @@ def _with_constants(network: Any) -> Callable[[Any], Mapping[str, Any]]:
     trained = [keras.ops.convert_to_numpy(variable) for variable in network.trainable_variables]
     frozen = [keras.ops.convert_to_numpy(variable) for variable in network.non_trainable_variables]
     return lambda images: network.stateless_call(trained, frozen, images, training=False)[0]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """JAX has one exception for everything that fails while running; the other backends have one for this."""
-    return type(error).__name__ != "JaxRuntimeError" or "RESOURCE_EXHAUSTED" in str(error)

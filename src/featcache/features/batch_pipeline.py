@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from featcache.core.texts import texts_at
 from featcache.dataset import augment
 from featcache.errors import RejectedImageError
 from featcache.features.extraction_job import AUGMENT_SEED
-from featcache.settings import AugmentPolicy, FeaturesSpec
+from featcache.settings import FeaturesSpec
 
 _AHEAD = 3  # batches made ready before they are needed; more only costs memory
 _STREAMS = 2  # forward passes at once; with one, a core waits whenever the other does something serial
@@ -31,6 +31,7 @@ _STREAMS = 2  # forward passes at once; with one, a core waits whenever the othe
 Loader = Callable[[str, str, int], npt.NDArray[np.uint8]]
 Features = Mapping[str, npt.NDArray[Any]]
 Images = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 
 class ForwardPass(Protocol):
@@ -63,7 +64,20 @@ class CopySink:
     write: Callable[[npt.NDArray[np.intp], Features, npt.NDArray[np.uint8]], None]
 
 
-class TimeBreakdown:
+class TimeSpent(NamedTuple):
+    """Wall-clock seconds of a computation, and decode, forward and write as fractions of its work, in 0..1, sum 1."""
+
+    seconds: float
+    shares: dict[str, float]
+
+    @classmethod
+    def of(cls, seconds: float, parts: Mapping[str, float]) -> "TimeSpent":
+        """With the shares that the seconds in `parts` have of their sum."""
+        whole = sum(parts.values()) or 1.0
+        return cls(seconds, {what: round(part / whole, 4) for what, part in parts.items()})
+
+
+class _Clock:
     """Where the time goes, as shares of the machine that the three steps take.
 
     Decoding and writing count by the processor time of their threads, as they share the cores with the forward pass, or
@@ -72,7 +86,6 @@ class TimeBreakdown:
 
     def __init__(self) -> None:
         self._begun = time.perf_counter()
-        self._end: float | None = None
         self._cores = len(core_numbers())
         self._busy = {"decode": 0.0, "write": 0.0}
         self._stalled = {"decode": 0.0, "write": 0.0}
@@ -80,42 +93,37 @@ class TimeBreakdown:
 
     def work(self, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call, and count this thread's processor time as `what`."""
-        begun = time.thread_time()
-        try:
-            return call(*arguments)
-        finally:
-            with self._lock:
-                self._busy[what] += time.thread_time() - begun
+        begun, result = time.thread_time(), call(*arguments)
+        with self._lock:
+            self._busy[what] += time.thread_time() - begun
+        return result
 
-    def stall(self, what: str, future: "Future[Any]") -> Any:
-        """Wait for a result; everything else waits meanwhile."""
+    def stall(self, what: str, future: "Future[None]") -> None:
+        """Wait for an end; everything else waits meanwhile."""
         begun = time.perf_counter()
-        try:
-            return future.result()
-        finally:
-            self._stalled[what] += time.perf_counter() - begun
+        future.result()
+        self._stalled[what] += time.perf_counter() - begun
 
-    def close(self) -> None:
-        """The work is done: `seconds` and `shares` stay what they are."""
-        self._end = time.perf_counter()
+    def wait_for(self, parts: "Sequence[Future[None]]", running: "Sequence[Future[Any]]") -> None:
+        """Wait for images; it is a stall only where no forward pass is under way."""
+        for part in parts:
+            under_way = [future for future in running if not future.done()]
+            while under_way and not part.done():
+                wait([part, *under_way], return_when=FIRST_COMPLETED)
+                under_way = [future for future in under_way if not future.done()]
+            self.stall("decode", part)
 
-    @property
-    def seconds(self) -> float:
-        """Wall-clock seconds so far."""
-        return max((self._end or time.perf_counter()) - self._begun, 1e-9)
-
-    def shares(self) -> dict[str, float]:
-        """Decode, forward and write as fractions of the whole, in 0..1, sum 1."""
-        taken = {what: max(busy / self._cores, self._stalled[what]) for what, busy in self._busy.items()}
-        forward = max(0.0, self.seconds - sum(taken.values()))
-        parts = {"decode": taken["decode"], "forward": forward, "write": taken["write"]}
-        whole = sum(parts.values())
-        return {what: round(seconds / whole, 4) for what, seconds in parts.items()}
+    def spent(self) -> TimeSpent:
+        """Since it was made."""
+        seconds = max(time.perf_counter() - self._begun, 1e-9)
+        decode, write = (max(busy / self._cores, self._stalled[what]) for what, busy in self._busy.items())
+        forward = max(0.0, seconds - decode - write)
+        return TimeSpent.of(seconds, {"decode": decode, "forward": forward, "write": write})
 
     def __str__(self) -> str:
         """For the progress bar: ``forward 92 % · decode 6 % · write 2 %``."""
-        ordered = sorted(self.shares().items(), key=lambda item: -item[1])
-        return " · ".join(f"{what} {share:.0%}".replace("%", " %") for what, share in ordered)
+        ordered = sorted(self.spent().shares.items(), key=lambda item: -item[1])
+        return " · ".join(f"{what} {100 * share:.0f} %" for what, share in ordered)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +137,6 @@ class _Batch:
     parts: "list[Future[None]]"
 
 
-_Running = deque[tuple[_Batch, "Future[Features]"]]
-
-
 def compute(
     rows: Rows,
     targets: Sequence[CopySink],
@@ -140,56 +145,58 @@ def compute(
     backbone: ForwardPass,
     progress: Progress,
     what: str,
-) -> TimeBreakdown:
+) -> TimeSpent:
     """Compute every target's rows; what is computed is written, also when a later batch or image fails.
 
     `load` maps location, content digest and size to (size, size, 3) uint8 RGB; several threads call it. `what` is the work's
-    name for `progress`. Returns where the time went.
+    name for `progress`.
 
     Raises:
         FeatureValueError: a feature is not finite or beyond float16.
         SourceChangedError: an image is no longer the one in the manifest.
         StorageError: the disk is full, read-only or not permitted.
     """
-    time_spent, running = TimeBreakdown(), _Running()
+    clock = _Clock()
+    prefetcher = _Prefetcher(rows, load, spec, clock)
     progress.start(what, sum(len(target.todo) for target in targets), "images")
     forward = ThreadPoolExecutor(_STREAMS, thread_name_prefix="featcache-forward")
     sink = ThreadPoolExecutor(1, thread_name_prefix="featcache-write")
-    writes: deque[Future[None]] = deque()
+    running: deque[tuple[_Batch, Future[Features]]] = deque()
 
-    def write_oldest() -> None:
-        batch, future = running.popleft()
-        writes.append(sink.submit(time_spent.work, "write", _write, batch, future.result()))
-        while len(writes) > _AHEAD:
-            time_spent.stall("write", writes.popleft())
-        progress.advance(len(batch.rows), str(time_spent))
+    def started() -> Iterator[tuple[_Batch, "Future[Features]"]]:
+        for batch in _ahead(prefetcher.batches(targets, backbone.batch_size), _AHEAD, deque()):
+            clock.wait_for(batch.parts, [future for _, future in running])
+            yield batch, forward.submit(backbone.forward, batch.images)
+
+    def written() -> Iterator["Future[None]"]:
+        for batch, future in _ahead(started(), _STREAMS, running):
+            write = sink.submit(clock.work, "write", _write, batch, future.result())
+            progress.advance(len(batch.rows), str(clock))
+            yield write
 
     try:
-        for batch in _Prefetcher(rows, load, spec.image_size, spec.augmentation, time_spent).batches(
-            targets, backbone.batch_size, running
-        ):
-            running.append((batch, forward.submit(backbone.forward, batch.images)))
-            while len(running) > _STREAMS:
-                write_oldest()
-        while running:
-            write_oldest()
-        while writes:
-            time_spent.stall("write", writes.popleft())
+        for write in _ahead(written(), _AHEAD, deque()):
+            clock.stall("write", write)
     finally:
-        _save(running, sink, time_spent)
-        forward.shutdown(wait=True)
-        sink.shutdown(wait=True)
+        prefetcher.close()
+        wait([future for _, future in running])
+        for batch, future in running:  # what was still being computed when something failed
+            if future.exception() is None:
+                sink.submit(_write, batch, future.result())
+        forward.shutdown()
+        sink.shutdown()
         progress.finish()
-    time_spent.close()
-    return time_spent
+    return clock.spent()
 
 
-def _save(running: _Running, sink: ThreadPoolExecutor, time_spent: TimeBreakdown) -> None:
-    """Write what was still being computed when something failed, as far as it succeeds."""
-    wait([future for _, future in running])
-    for batch, future in running:
-        if future.exception() is None:
-            sink.submit(time_spent.work, "write", _write, batch, future.result())
+def _ahead(items: Iterator[T], count: int, waiting: deque[T]) -> Iterator[T]:
+    """Yield items in order, each once `count` more are made and `waiting`: what they stand for goes on meanwhile."""
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
 
 
 def _write(batch: _Batch, features: Features) -> None:
@@ -202,64 +209,38 @@ def _write(batch: _Batch, features: Features) -> None:
 class _Prefetcher:
     """Makes images ready: decoded once for all copies, augmented, some batches ahead of the forward pass."""
 
-    def __init__(self, rows: Rows, load: Loader, size: int, policy: AugmentPolicy, time_spent: TimeBreakdown) -> None:
-        self._rows = rows
-        self._policy = policy
-        self._load = load
-        self._size = size
-        self._time_spent = time_spent
+    def __init__(self, rows: Rows, load: Loader, spec: FeaturesSpec, clock: _Clock) -> None:
+        self._rows, self._load, self._clock = rows, load, clock
+        self._size, self._policy = spec.image_size, spec.augmentation
         self._threads = len(core_numbers())
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="featcache-decode")
 
-    def batches(self, targets: Sequence[CopySink], batch_size: int, running: _Running) -> Iterator[_Batch]:
-        """Yield batch after batch, each when its images are ready."""
-        queue: deque[_Batch] = deque()
-        try:
-            for batch in self._coming(targets, batch_size):
-                queue.append(batch)
-                if len(queue) > _AHEAD:
-                    yield self._finished(queue.popleft(), running)
-            while queue:
-                yield self._finished(queue.popleft(), running)
-        finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
-    def _finished(self, batch: _Batch, running: _Running) -> _Batch:
-        for part in batch.parts:
-            under_way: list[Future[Any]] = [future for _, future in running if not future.done()]
-            while under_way and not part.done():
-                wait([part, *under_way], return_when=FIRST_COMPLETED)
-                under_way = [future for future in under_way if not future.done()]
-            self._time_spent.stall("decode", part)  # nothing is computed meanwhile
-        return batch
-
-    def _coming(self, targets: Sequence[CopySink], batch_size: int) -> Iterator[_Batch]:
+    def batches(self, targets: Sequence[CopySink], batch_size: int) -> Iterator[_Batch]:
         """Hand the work to the threads: a stretch of rows is decoded once, then each copy is made of it."""
         wanted = np.unique(np.concatenate([target.todo for target in targets]))
         for start in range(0, len(wanted), batch_size):
             rows = wanted[start : start + batch_size]
             images = np.zeros((len(rows), self._size, self._size, 3), np.uint8)
             status = np.full(len(rows), Status.OK, np.uint8)
-            plain = _Batch(CopySink(0, rows, _nowhere), rows, images, status, [])
-            plain.parts.extend(self._spread(len(rows), self._decode, plain))
+            plain = _Batch(targets[0], rows, images, status, [])
+            self._spread(plain, self._decode)
             for target in targets:
                 mine = np.flatnonzero(np.isin(rows, target.todo, assume_unique=True))
                 if len(mine) == len(rows) and not target.copy:
                     yield replace(plain, target=target)
                 elif len(mine):
-                    yield self._made_of(plain, mine, target)
+                    copied = np.zeros((len(mine), *images.shape[1:]), np.uint8)
+                    batch = _Batch(target, rows[mine], copied, np.zeros(len(mine), np.uint8), [*plain.parts])
+                    self._spread(batch, self._augment, plain, mine)
+                    yield batch
 
-    def _made_of(self, plain: _Batch, mine: npt.NDArray[np.intp], target: CopySink) -> _Batch:
-        """Return the batch of the rows `mine` of `plain`, augmented where the target is an augmented copy."""
-        images = np.zeros((len(mine), *plain.images.shape[1:]), np.uint8)
-        batch = _Batch(target, plain.rows[mine], images, np.zeros(len(mine), np.uint8), [*plain.parts])
-        batch.parts.extend(self._spread(len(mine), self._augment, batch, plain, mine))
-        return batch
-
-    def _spread(self, count: int, call: Callable[..., None], *arguments: object) -> "list[Future[None]]":
-        """Let the threads `call` for parts of 0..count-1, and count their time as decoding."""
-        parts = np.array_split(np.arange(count), min(self._threads, count))
-        return [self._pool.submit(self._time_spent.work, "decode", call, part, *arguments) for part in parts]
+    def _spread(self, batch: _Batch, call: Callable[..., None], *arguments: object) -> None:
+        """Let the threads `call` for parts of a batch, and count their time as decoding."""
+        for part in np.array_split(np.arange(len(batch.rows)), min(self._threads, len(batch.rows))):
+            batch.parts.append(self._pool.submit(self._clock.work, "decode", call, part, batch, *arguments))
 
     def _decode(self, part: npt.NDArray[np.intp], batch: _Batch) -> None:
         """Fill in a part of the images; one that can't be decoded stays black and is marked as rejected."""
@@ -284,7 +265,3 @@ class _Prefetcher:
             if batch.target.copy and batch.status[i] == Status.OK:
                 image = augment(image, self._policy, AUGMENT_SEED, digest, batch.target.copy)
             batch.images[i] = image
-
-
-def _nowhere(*_: object) -> None:
-    """Decoded images alone are not written."""

@@ -58,17 +58,14 @@ def download(
         WeightsUnavailableError: no connection, no or another answer, too slow, cut off, other content. Nothing is left.
         StorageError: `target` can't be written.
     """
-    limits = limits or Limits()
-    pace = _Pace(url, limits)
-    algorithm = "md5" if len(digest) == _MD5_DIGITS else "sha256"
-    with _found(url, limits) as response, replacing(target) as temporary:
-        found = _save(response, temporary, url, pace, progress, algorithm)
+    with _found(url, limits := limits or Limits()) as response, replacing(target) as temporary:
+        found = _save(response, temporary, url, limits, progress, "md5" if len(digest) == _MD5_DIGITS else "sha256")
         with open(temporary, "rb") as stream:
             first = stream.read(len(begin))
         if first != begin:
-            raise WeightsUnavailableError(f"{url} sent another file: it begins with {first!r} instead of {begin!r}")
+            raise WeightsUnavailableError(f"{url} sent another file: it begins with {first!r}, not with {begin!r}")
         if digest and found != digest:
-            raise WeightsUnavailableError(f"{url} sent another file: expected digest {digest}, got {found}")
+            raise WeightsUnavailableError(f"{url} sent another file: digest {found}, not {digest}")
 
 
 def check_reachable(url: str, limits: Limits) -> None:
@@ -83,20 +80,23 @@ def check_reachable(url: str, limits: Limits) -> None:
 
 @contextmanager
 def _found(url: str, limits: Limits) -> "Iterator[requests.Response]":
-    """The server's answer, if it is 200 OK, closed afterwards."""
-    response = _answer(url, limits)
-    try:
-        if response.status_code != 200:
-            raise WeightsUnavailableError(f"{url} answered {response.status_code} {response.reason}; expected 200 OK")
-        yield response
-    finally:
-        response.close()
+    """The server's answer, if it is 200 OK, closed afterwards.
 
-
-def _answer(url: str, limits: Limits) -> "requests.Response":
-    """Send the request in a thread that may be left behind: name resolution can't be given a limit of its own."""
+    It is awaited in a thread that may be left behind: name resolution can't be given a limit of its own.
+    """
     answers: queue.SimpleQueue[requests.Response | Exception] = queue.SimpleQueue()
-    threading.Thread(target=_request, args=(url, limits, answers), daemon=True).start()
+
+    def request() -> None:
+        import requests
+
+        try:
+            # identity: the digest is of the file as it lies there, not of a transport encoding
+            headers = {"Accept-Encoding": "identity"}
+            answers.put(requests.get(url, stream=True, timeout=(limits.connect, limits.read), headers=headers))
+        except Exception as error:  # noqa: BLE001 - proxies and certificates of the environment, too: raised below
+            answers.put(error)
+
+    threading.Thread(target=request, daemon=True).start()
     patience = limits.connect + limits.read
     try:
         answer = answers.get(timeout=patience)
@@ -104,43 +104,32 @@ def _answer(url: str, limits: Limits) -> "requests.Response":
         raise WeightsUnavailableError(f"{url}: no answer within {patience:g} s") from None
     if isinstance(answer, Exception):
         raise WeightsUnavailableError(f"{url}: {_reason(answer, limits)}") from answer
-    return answer
-
-
-def _request(url: str, limits: Limits, answers: "queue.SimpleQueue[requests.Response | Exception]") -> None:
-    import requests
-
-    try:
-        # identity: the digest is of the file as it lies there, not of a transport encoding
-        headers = {"Accept-Encoding": "identity"}
-        answers.put(requests.get(url, stream=True, timeout=(limits.connect, limits.read), headers=headers))
-    except Exception as error:  # noqa: BLE001 - whatever it is, proxies and certificates of the environment: the waiting thread raises it
-        answers.put(error)
+    with answer:
+        if answer.status_code != 200:
+            raise WeightsUnavailableError(f"{url} answered {answer.status_code} {answer.reason}, not 200 OK")
+        yield answer
 
 
 def _save(
-    response: "requests.Response", path: Path, url: str, pace: "_Pace", progress: Progress, algorithm: str
+    response: "requests.Response", path: Path, url: str, limits: Limits, progress: Progress, algorithm: str
 ) -> str:
     """Write the body to `path` and return its digest."""
     import urllib3
 
-    state = hashlib.new(algorithm, usedforsecurity=False)
     announced = response.headers.get("Content-Length", "")
     expected = int(announced) if announced.isdigit() else None
-    received = 0
+    state, received = hashlib.new(algorithm, usedforsecurity=False), 0
     progress.start(f"download: {url.rsplit('/', 1)[-1]}", (expected or 0) // _KILOBYTE, "kB")
     try:
         with open(path, "wb") as stream:
-            # read1 returns what is there: read would wait for a whole piece and so never look at the clock
-            while piece := response.raw.read1(_PIECE):
+            for piece in _pieces(response, url, limits):
                 stream.write(piece)
                 state.update(piece)
                 progress.advance((received + len(piece)) // _KILOBYTE - received // _KILOBYTE)
                 received += len(piece)
-                pace.check(len(piece))
     except (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError) as error:
         after = f"after {received:,} of {'an unknown number of' if expected is None else f'{expected:,}'} bytes"
-        raise WeightsUnavailableError(f"{url}: {_reason(error, pace.limits)} {after}") from error
+        raise WeightsUnavailableError(f"{url}: {_reason(error, limits)} {after}") from error
     finally:
         progress.finish()
     if expected is not None and received != expected:
@@ -148,27 +137,21 @@ def _save(
     return state.hexdigest()
 
 
-class _Pace:
-    """Gives up on a download that is too slow or takes too long."""
-
-    def __init__(self, url: str, limits: Limits) -> None:
-        self.url = url
-        self.limits = limits
-        self.deadline = time.monotonic() + limits.total
-        self.window_end = time.monotonic() + limits.window
-        self.in_window = 0
-
-    def check(self, count: int) -> None:
-        """Take note of `count` more bytes."""
+def _pieces(response: "requests.Response", url: str, limits: Limits) -> Iterator[bytes]:
+    """The body as it comes, given up where it is too slow or takes too long."""
+    begun = window_begun = time.monotonic()
+    in_window = 0
+    # read1 returns what is there: read would wait for a whole piece and so never look at the clock
+    while piece := response.raw.read1(_PIECE):
+        yield piece
         now = time.monotonic()
-        self.in_window += count
-        if now > self.deadline:
-            raise WeightsUnavailableError(f"{self.url}: not finished within {self.limits.total:g} s")
-        if now > self.window_end:
-            if self.in_window < self.limits.pace:
-                slow = f"{self.in_window:,} bytes in {self.limits.window:g} s"
-                raise WeightsUnavailableError(f"{self.url}: too slow, {slow}")
-            self.window_end, self.in_window = now + self.limits.window, 0
+        in_window += len(piece)
+        if now > begun + limits.total:
+            raise WeightsUnavailableError(f"{url}: not finished within {limits.total:g} s")
+        if now > window_begun + limits.window:
+            if in_window < limits.pace:
+                raise WeightsUnavailableError(f"{url}: too slow, {in_window:,} bytes in {limits.window:g} s")
+            window_begun, in_window = now, 0
 
 
 def _reason(error: Exception, limits: Limits) -> str:
@@ -178,13 +161,15 @@ def _reason(error: Exception, limits: Limits) -> str:
 
     no_url = requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL
     silent = requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError
-    address = (
-        "http://SERVER/... or https://SERVER/..., here and in the proxies of the environment (http_proxy, https_proxy)"
-    )
+    where = "here or in the proxies of the environment (http_proxy, https_proxy)"
     reasons: list[tuple[tuple[type[Exception], ...], str, str]] = [
         ((requests.exceptions.ConnectTimeout,), "", f"no connection within {limits.connect:g} s"),
         (silent, "", f"the server fell silent for {limits.read:g} s"),
-        ((*no_url, urllib3.exceptions.LocationValueError), "", f"expected {address}"),
+        (
+            (*no_url, urllib3.exceptions.LocationValueError),
+            "",
+            f"not of the form http://SERVER/... or https://SERVER/..., {where}",
+        ),
         ((Exception,), "NameResolutionError", "the server's name can't be resolved (no network?)"),
         ((Exception,), "gaierror", "the server's name can't be resolved (no network?)"),
         ((requests.exceptions.ProxyError,), "", "the proxy of the environment can't be used"),

@@ -20,11 +20,8 @@ class Extraction:
 
     Attributes:
         dataset: the data set's name, for people who look into the file.
-        split: ``train``, ``valid`` or ``test``.
         copy: 0 for plain images, 1.. for augmented ones.
         rows: the split's rows, rejected ones included.
-        class_names: label index -> name.
-        spec: backbone, taps and image size.
         tap_settings: tap name -> everything that decides a row's values but its content (`row_settings`).
     """
 
@@ -52,12 +49,7 @@ def row_settings(
 ) -> dict[str, dict[str, object]]:
     """Return, per tap name, everything but the image's content that decides a row's values.
 
-    Args:
-        spec: taps, image size and augmentation.
-        backbone: canonical name and preprocessing, from `backbone_settings`.
-        weights: SHA-256 of the weights.
-        precision: ``float32`` or ``bfloat16``.
-        copy: 0 for plain images, 1.. for augmented ones.
+    `backbone` is from `backbone_settings`, `weights` the SHA-256 of the weights, `precision` ``float32`` or ``bfloat16``.
     """
     augmentation = {**spec.augmentation.settings(), "seed": AUGMENT_SEED, "copy": copy} if copy else None
     common = {

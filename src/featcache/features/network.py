@@ -9,10 +9,11 @@ from typing import Any
 import keras
 
 from featcache.core.keras_import import plain_keras
+from featcache.core.names import did_you_mean
 from featcache.errors import BackboneError
-from featcache.features.network_weights import draw_he_normal, load_weights_file, settle_normalisations
-from featcache.features.weights import ResolvedWeights
-from featcache.settings import Architecture, FeaturesSpec, Tap, find_architecture, is_model_file, near_names
+from featcache.features.network_weights import draw_he_normal, load_weights_file, preprocessed, settle_normalisations
+from featcache.features.weights import SEED, ResolvedWeights
+from featcache.settings import Architecture, FeaturesSpec, Tap, find_architecture, is_model_file
 
 _SHOWN = 6
 _SETTLING_SIDE = 96  # pixels; every architecture allows it
@@ -44,7 +45,7 @@ def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) 
         if weights.path is not None:
             load_weights_file(weights.path, model, title)
         else:
-            _fill_randomly(layers, architecture, weights)
+            _fill_randomly(layers, architecture)
     outputs = [_tap_output(tap, layers, title) for tap in spec.taps]
     if precision == "bfloat16":
         for layer in _leaves(model):
@@ -56,42 +57,32 @@ def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) 
 def _with_ends(trunk: Any, spec: FeaturesSpec, preprocessing: str) -> Any:
     """Put preprocessing before `trunk` and pooling and the cast to the storage dtype behind it."""
     images = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8", name="images")
-    pixels = keras.ops.cast(images, "float32")
-    if preprocessing != "none":
-        pixels = keras.applications.imagenet_utils.preprocess_input(
-            pixels, data_format="channels_last", mode=preprocessing
-        )
-    features = trunk(pixels)
+    features = trunk(preprocessed(keras.ops.cast(images, "float32"), preprocessing))
     features = features if isinstance(features, (list, tuple)) else [features]
-    pooled = {tap.name: _pool(tap, feature) for tap, feature in zip(spec.taps, features, strict=True)}
-    return keras.Model(images, {name: keras.ops.cast(feature, "float16") for name, feature in pooled.items()})
-
-
-def _pool(tap: Tap, feature: Any) -> Any:
-    feature = keras.ops.cast(feature, "float32")
-    if tap.pooling == "avg":
-        return keras.ops.mean(feature, axis=(1, 2))
-    return keras.ops.max(feature, axis=(1, 2)) if tap.pooling == "max" else feature
+    pooling = {"avg": keras.ops.mean, "max": keras.ops.max}
+    outputs = {}
+    for tap, feature in zip(spec.taps, features, strict=True):
+        values = keras.ops.cast(feature, "float32")
+        values = pooling[tap.pooling](values, axis=(1, 2)) if tap.pooling else values
+        outputs[tap.name] = keras.ops.cast(values, "float16")
+    return keras.Model(images, outputs)
 
 
 def _tap_output(tap: Tap, layers: dict[str, Any], title: str) -> Any:
     if tap.layer not in layers:
-        hint = near_names(tap.layer, list(layers)) or f"; its last ones are {', '.join(list(layers)[-_SHOWN:])}"
+        hint = did_you_mean(tap.layer, layers, 3) or f"; its last ones are {', '.join(list(layers)[-_SHOWN:])}"
         raise BackboneError(f"[Features] taps: {tap.layer!r} is no layer of {title}{hint}")
     try:
         output = layers[tap.layer].output
     except (AttributeError, ValueError) as error:
         raise BackboneError(f"[Features] taps: layer {tap.layer!r} of {title} has no single output") from error
-    rank = len(getattr(output, "shape", ()))
-    if rank not in (2, 4) or (tap.pooling and rank != 4):
-        expected = "(h, w, c)" if tap.pooling else "(h, w, c) or (c,)"
-        raise BackboneError(f"[Features] taps: {str(tap)!r} has shape {_shape(output)}, not {expected}")
-    return output
-
-
-def _shape(output: Any) -> str:
     shape = getattr(output, "shape", None)
-    return str(tuple(shape[1:])) if shape is not None else "none, it has several outputs"
+    rank = len(shape or ())
+    if rank not in (2, 4) or (tap.pooling and rank != 4):
+        found = f"shape {tuple(shape[1:])}" if shape is not None else "several outputs"
+        expected = "(h, w, c)" if tap.pooling else "(h, w, c) or (c,)"
+        raise BackboneError(f"[Features] taps: {str(tap)!r} has {found}, not {expected}")
+    return output
 
 
 def _application(architecture: Architecture, side: int) -> Any:
@@ -99,14 +90,12 @@ def _application(architecture: Architecture, side: int) -> Any:
     return network(include_top=False, weights=None, input_shape=(side, side, 3))
 
 
-def _fill_randomly(layers: dict[str, Any], architecture: Architecture, weights: ResolvedWeights) -> None:
+def _fill_randomly(layers: dict[str, Any], architecture: Architecture) -> None:
     """Fill by way of a model of one fixed size, so that the weights are the same at every image size."""
-    if weights.seed is None:
-        raise BackboneError(f"expected weights with a path or a seed; got kind={weights.kind!r} with neither")
     settled = _application(architecture, _SETTLING_SIDE)
     sources = _named_layers(settled)
-    draw_he_normal(sources, weights.seed)
-    settle_normalisations(settled, weights.seed, architecture.preprocessing)
+    draw_he_normal(sources, SEED)
+    settle_normalisations(settled, SEED, architecture.preprocessing)
     for name, layer in layers.items():
         if layer.weights:
             layer.set_weights(sources[name].get_weights())

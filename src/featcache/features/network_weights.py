@@ -41,10 +41,8 @@ def settle_normalisations(model: Any, seed: int, preprocessing: str) -> None:
     Identity would do for VGG, which has none; but activations double with every residual block and vanish with every
     squeeze: a random ResNet50 overflows float16, a random EfficientNet underflows it.
 
-    Args:
-        model: filled by `draw_he_normal`, of any image size; its dropout layers are switched off for good.
-        seed: of the images: coarse random patches, coloured like nothing in particular.
-        preprocessing: mode of `keras.applications.imagenet_utils.preprocess_input`, or ``none``.
+    The model is of any image size; its dropout layers are switched off for good. The images are coarse random patches,
+    `preprocessed`.
     """
     normalisations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     if not normalisations:
@@ -57,20 +55,20 @@ def settle_normalisations(model: Any, seed: int, preprocessing: str) -> None:
     side = model.input.shape[1]
     patches = np.random.default_rng(seed).integers(0, 256, (_SETTLING_IMAGES, -(-side // 8), -(-side // 8), 3))
     images = patches.repeat(8, axis=1).repeat(8, axis=2)[:, :side, :side].astype(np.float32)
-    if preprocessing != "none":
-        images = keras.applications.imagenet_utils.preprocess_input(
-            images, data_format="channels_last", mode=preprocessing
-        )
-    model(images, training=True)
+    model(preprocessed(images, preprocessing), training=True)
+
+
+def preprocessed(pixels: Any, mode: str) -> Any:
+    """Return (b, h, w, 3) float32 RGB pixels as a network of `keras.applications` wants them; in mode ``none`` as they are."""
+    if mode == "none":
+        return pixels
+    return keras.applications.imagenet_utils.preprocess_input(pixels, data_format="channels_last", mode=mode)
 
 
 def load_weights_file(path: Path, model: Any, title: str) -> None:
-    """Load a Keras HDF5 weights file into `model`.
+    """Load what Keras 1 and 2 and `keras.applications` write (any name), or ``*.weights.h5`` of Keras 3.
 
-    Args:
-        path: what Keras 1 and 2 and `keras.applications` write (any name), or ``*.weights.h5`` of Keras 3.
-        model: without top, in float32.
-        title: the architecture's name, for messages.
+    `model` is without top, in float32; `title` its architecture's name, for messages.
 
     Raises:
         WeightsError: not HDF5, no Keras weights, damaged, or of another architecture (the first difference is named).
@@ -80,7 +78,10 @@ def load_weights_file(path: Path, model: Any, title: str) -> None:
             group = file.get("model_weights", file)
             layers = _texts(group, "layer_names")
             if layers:
-                _assign(_saved_layers(group, layers), model, path, title)
+                saved = {
+                    name: [np.asarray(group[name][w]) for w in _texts(group[name], "weight_names")] for name in layers
+                }
+                _assign([(name, arrays) for name, arrays in saved.items() if arrays], model, path, title)
                 return
             keras_3 = any(name in file for name in _SAVED_BY_KERAS_3)
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -109,12 +110,6 @@ def _texts(group: Any, name: str) -> list[str]:
             pieces.append(group.attrs[f"{name}{len(pieces)}"])
         found = [text for piece in pieces for text in piece]
     return [text.decode("utf-8") if isinstance(text, bytes) else str(text) for text in found]
-
-
-def _saved_layers(group: Any, names: list[str]) -> list[tuple[str, list[Any]]]:
-    """Return (layer name, arrays) of the layers that have any, in the file's order."""
-    saved = [(name, [group[name][weight] for weight in _texts(group[name], "weight_names")]) for name in names]
-    return [(name, [np.asarray(weight) for weight in weights]) for name, weights in saved if weights]
 
 
 def _assign(saved: list[tuple[str, list[Any]]], model: Any, path: Path, title: str) -> None:

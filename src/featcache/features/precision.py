@@ -1,5 +1,6 @@
 """What the convolutions compute in: float32, or bfloat16 where the hardware multiplies it natively."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,8 @@ def choose_precision(setting: str, gpu_capability: tuple[int, int] | None = None
 
     Args:
         setting: ``auto``, ``float32`` or ``bfloat16``.
-        gpu_capability: CUDA compute capability (major, minor) of the GPU in use (`backbone.gpu_capability`), None
-            on a CPU. It is handed in because asking for it needs a deep-learning framework.
-        cpuinfo: where Linux lists the processor's flags. Elsewhere it is missing and float32 is taken, as emulated
-            bfloat16 is several times slower.
+        gpu_capability: CUDA compute capability (major, minor) of the GPU in use (`backbone.gpu_capability`), None on a CPU.
+        cpuinfo: where Linux lists the processor's flags; where it is missing float32 is taken.
 
     Raises:
         SettingsError: the setting is none of these.
@@ -42,23 +41,13 @@ def choose_precision(setting: str, gpu_capability: tuple[int, int] | None = None
         name, verdict = ("bfloat16", "has") if gpu_capability >= _AMPERE else ("float32", "lacks")
         capability = ".".join(map(str, gpu_capability))
         return Precision(name, f"GPU of compute capability {capability}, which {verdict} bfloat16 units")
-    flags = cpu_flags(cpuinfo)
+    try:
+        flags = re.search(r"^flags\s*:(.*)", cpuinfo.read_text("utf-8", "replace"), re.MULTILINE)
+    except OSError:
+        flags = None
     if flags is None:
         return Precision("float32", f"the processor's flags can't be read from {cpuinfo}")
-    native_flags = [flag for flag in _CPU_FLAGS if flag in flags]
-    if native_flags:
-        return Precision("bfloat16", f"the processor has {native_flags[0]}")
+    native = next((flag for flag in _CPU_FLAGS if flag in flags[1].split()), None)
+    if native:
+        return Precision("bfloat16", f"the processor has {native}")
     return Precision("float32", f"the processor has neither {' nor '.join(_CPU_FLAGS)}")
-
-
-def cpu_flags(cpuinfo: Path) -> frozenset[str] | None:
-    """Return what the processor can, in the kernel's words, e.g. ``avx512_bf16``; None where that can't be read."""
-    try:
-        with open(cpuinfo, encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                name, _, value = line.partition(":")
-                if name.strip() == "flags":
-                    return frozenset(value.split())
-    except OSError:
-        return None
-    return None

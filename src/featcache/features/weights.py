@@ -4,33 +4,36 @@ Weights are resolved once, inside extraction (`resolve_weights`), and recorded; 
 that record (`known_digest`) without network, Keras or a second look at anything but the user's own file.
 """
 
-import difflib
 import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from featcache.core import keys
+from featcache.core.disk import system_error
 from featcache.core.keras_import import home_folder, keras_folder
+from featcache.core.names import did_you_mean
 from featcache.core.paths import expanded, fault, is_file, regular, what_is
 from featcache.core.progress import Progress
-from featcache.errors import StorageError, WeightsError, WeightsUnavailableError
+from featcache.errors import WeightsError, WeightsUnavailableError
 from featcache.features.download import download
 from featcache.settings import Architecture, FeaturesSpec, backbone_settings, find_architecture, is_model_file
 
 URL_VARIABLE = "FEATCACHE_WEIGHTS_URL"
 SEED = 0
+"""Of random weights."""
 RANDOM_VERSION = 1
 _NAMED = ("auto", "imagenet", "random")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-# How files begin that people take for weights or a network, and what they are.
-_OTHERS = {
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run git lfs pull",
-    b"<": "a page of HTML or XML, perhaps a server's answer: download it again",
-}
-_ARCHIVE = b"PK"
+# What people take for weights ("file") or a network ("model") or either (""): how it begins, and what it is.
+_OTHERS = (
+    ("file", b"PK", "an archive, as .keras files are: a whole network goes into [Features] backbone"),
+    ("model", _HDF5, "HDF5: load it in Keras and save it as .keras"),
+    ("", b"version https://git-lfs", "a pointer of Git LFS, not the file itself: run git lfs pull"),
+    ("", b"<", "a page of HTML or XML, perhaps a server's answer: download it again"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,12 @@ class ResolvedWeights:
         kind: ``imagenet``, ``file`` (a notop HDF5 file), ``model`` (the backbone is a ``.keras`` file) or ``random``.
         digest: SHA-256 of the file, or the key of what makes random weights; 64 hexadecimal digits.
         path: the file; None for ``random``.
-        seed: of ``random``; None otherwise.
         note: one line for people, e.g. why ``auto`` took random weights; "" where there is none.
     """
 
     kind: str
     digest: str
     path: Path | None
-    seed: int | None
     note: str = ""
 
     def record(self, spec: FeaturesSpec) -> dict[str, object]:
@@ -63,7 +64,7 @@ class ResolvedWeights:
             "kind": self.kind,
             "digest": self.digest,
             "note": self.note,
-            "stat": list(_stat(self.path)) if self.path is not None else None,
+            "stat": _stat(self.path) if self.path is not None else None,
         }
 
 
@@ -81,50 +82,48 @@ def resolve_weights(spec: FeaturesSpec, progress: Progress) -> ResolvedWeights:
     backbone_settings(spec)
     if named := named_file(spec):
         return _from_file(spec, *named)
-    architecture = find_architecture(spec.backbone)
-    if spec.weights == "random":
-        return _random(architecture, "random weights: enough to try things, not to compete")
-    if spec.weights == "imagenet":
-        return _imagenet(architecture, progress)
-    return _imagenet_or_random(architecture, progress)
+    architecture, note = find_architecture(spec.backbone), "random weights: enough to try things, not to compete"
+    if spec.weights != "random":
+        try:
+            return _imagenet(architecture, progress)
+        except WeightsUnavailableError as error:
+            if spec.weights == "imagenet":
+                raise
+            note = (
+                f"RANDOM WEIGHTS: {error}. Going on with random weights: enough to try things, but on photos far behind "
+                "trained ones; then set [Features] weights = imagenet (or the path of a weights file)"
+            )
+            progress.notice(note)
+    return ResolvedWeights("random", _random_digest(architecture), None, note)
 
 
 def named_file(spec: FeaturesSpec) -> tuple[Path, str] | None:
-    """Return the user's own file and the setting that names it; None where there is none.
-
-    Raises:
-        SettingsError: its path begins with a ``~user`` that has no home folder.
-    """
+    """Return the user's own file and the setting that names it, None without one; `SettingsError` for a ``~user`` without home."""
     key = "backbone" if is_model_file(spec.backbone) else "weights"
     text = getattr(spec, key)
     return None if text in _NAMED else (expanded(Path(text), f"[Features] {key}"), f"[Features] {key}")
 
 
-def known_digest(spec: FeaturesSpec, recorded: Mapping[str, object] | None) -> str | None:
+def known_digest(spec: FeaturesSpec, recorded: Mapping[str, Any] | None) -> str | None:
     """Return the digest of the weights as far as it is known without network; None means: resolve them.
 
-    Random weights are known at once. A user's file counts by its content: another one under the same name has another
-    digest, a touched one the same (the record's size and time only save reading it); where it is gone, the record
-    counts. ``imagenet`` and ``auto`` are as recorded, as long as the settings are the recorded ones.
-    `recorded` is `ResolvedWeights.record` of an earlier run.
+    Random weights are known at once. A user's file counts by its content (the record's size and time only save reading
+    it); where it is gone, the record counts. ``imagenet`` and ``auto`` are as recorded, as long as the settings are the
+    recorded ones. `recorded` is `ResolvedWeights.record` of an earlier run.
 
     Raises:
-        BackboneError: as `backbone_settings`.
-        SettingsError: as `named_file`.
+        BackboneError, SettingsError: as `backbone_settings` and `named_file`.
     """
     backbone_settings(spec)
-    same = recorded is not None and (recorded.get("setting"), recorded.get("backbone")) == _settings(spec)
-    digest = str(recorded["digest"]) if recorded is not None and same and "digest" in recorded else None
     if spec.weights == "random":
         return _random_digest(find_architecture(spec.backbone))
-    named = named_file(spec)
-    if named is None:
+    if recorded is None or (recorded.get("setting"), recorded.get("backbone")) != _settings(spec):
+        recorded = {}
+    digest: str | None = recorded.get("digest")
+    if (named := named_file(spec)) is None:
         return digest
     try:
-        size, mtime_ns = _stat(named[0])
-        if digest is not None and recorded is not None and recorded.get("stat") == [size, mtime_ns]:
-            return digest
-        return _file_digest(named[0], size, mtime_ns)
+        return digest if digest and recorded.get("stat") == _stat(named[0]) else keys.file_digest_once(named[0])
     except OSError:
         return digest
 
@@ -132,10 +131,6 @@ def known_digest(spec: FeaturesSpec, recorded: Mapping[str, object] | None) -> s
 def _settings(spec: FeaturesSpec) -> tuple[str, str]:
     """What a record is valid for; a network's name counts in any case, a path as it is written."""
     return spec.weights, spec.backbone if is_model_file(spec.backbone) else spec.backbone.lower()
-
-
-def _random(architecture: Architecture, note: str) -> ResolvedWeights:
-    return ResolvedWeights("random", _random_digest(architecture), None, SEED, note)
 
 
 def _random_digest(architecture: Architecture) -> str:
@@ -146,73 +141,46 @@ def _random_digest(architecture: Architecture) -> str:
 def _from_file(spec: FeaturesSpec, path: Path, setting: str) -> ResolvedWeights:
     kind = "model" if is_model_file(spec.backbone) else "file"
     try:
-        digest = _file_digest(path, *_stat(path))
+        digest = keys.file_digest_once(path)
+        with open(path, "rb", opener=regular) as stream:
+            begin = stream.read(64)
     except FileNotFoundError as error:
-        near = difflib.get_close_matches(str(path), _NAMED, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(str(path), _NAMED)
         others = f": give {', '.join(_NAMED)} or the path of a file" if kind == "file" else ""
         raise WeightsError(f"{setting}: there is no {path}{hint}{others}") from error
     except OSError as error:
         if is_file(path):
             raise WeightsError(f"{setting}: {path} can't be read: {fault(error)}") from error
         raise WeightsError(f"{setting}: {path} is {what_is(path)}, not a file") from error
-    with open(path, "rb", opener=regular) as stream:
-        if other := _other_kind(stream.read(64), kind):
-            raise WeightsError(f"{setting}: {path} is {other}")
-    return ResolvedWeights(kind, digest, path, None)
-
-
-def _other_kind(begin: bytes, kind: str) -> str:
-    """What a file is that begins so and is neither weights nor a network; "" where that isn't known."""
     if not begin:
-        return "empty"
-    if kind == "file" and begin.startswith(_ARCHIVE):
-        return "an archive, as .keras files are: a whole network goes into [Features] backbone"
-    if kind == "model" and begin.startswith(_HDF5):
-        return "HDF5: load it in Keras and save it as .keras"
-    return next((what for start, what in _OTHERS.items() if begin.lstrip().startswith(start)), "")
-
-
-def _imagenet_or_random(architecture: Architecture, progress: Progress) -> ResolvedWeights:
-    try:
-        return _imagenet(architecture, progress)
-    except WeightsUnavailableError as error:
-        note = (
-            f"RANDOM WEIGHTS: {error}. Going on with random weights: enough to try things, but on photos far behind "
-            "trained ones; then set [Features] weights = imagenet (or the path of a weights file)"
-        )
-        progress.notice(note)
-        return _random(architecture, note)
+        raise WeightsError(f"{setting}: {path} is empty")
+    for taken_for, start, other in _OTHERS:
+        if taken_for in ("", kind) and begin.lstrip().startswith(start):
+            raise WeightsError(f"{setting}: {path} is {other}")
+    return ResolvedWeights(kind, digest, path)
 
 
 def _imagenet(architecture: Architecture, progress: Progress) -> ResolvedWeights:
     path = imagenet_file(architecture)
     if is_file(path):
         check_cached(path, architecture)
-    else:
-        _fetch(path, architecture, progress)
-    return ResolvedWeights("imagenet", _file_digest(path, *_stat(path)), path, None)
-
-
-def _fetch(path: Path, architecture: Architecture, progress: Progress) -> None:
+        return ResolvedWeights("imagenet", keys.file_digest_once(path), path)
     url, begin = imagenet_url(architecture), b"" if architecture.digest else _HDF5
     try:
         download(url, path, digest=architecture.digest, begin=begin, progress=progress)
     except (WeightsUnavailableError, OSError) as error:
+        reason = str(error).removeprefix(f"{url}: ")
+        if isinstance(error, OSError):
+            cause = fault(system_error(error) or error).lower()
+            reason = f"{path.parent} can't be written ({cause}): set KERAS_HOME to a folder that can"
         kind = "SHA-256" if len(architecture.digest) == 64 else "MD5"
         which = f" ({kind} {architecture.digest})" if architecture.digest else ""
         place = path.parent if architecture.url.endswith(f"/{architecture.file}") else path
-        reason = _unwritable(error, path) if isinstance(error, OSError) else str(error).removeprefix(f"{url}: ")
         raise WeightsUnavailableError(
             f"the ImageNet weights of {architecture.name} are not on this machine and can't be downloaded: {reason}; "
             f"put {architecture.url}{which} into {place}"
         ) from error
-
-
-def _unwritable(error: OSError, path: Path) -> str:
-    """Return in words that the folder of `path` can't be written, and what to do."""
-    cause = error.__cause__ if isinstance(error, StorageError) and isinstance(error.__cause__, OSError) else error
-    return f"{path.parent} can't be written ({fault(cause).lower()}): set KERAS_HOME to a folder that can"
+    return ResolvedWeights("imagenet", keys.file_digest_once(path), path)
 
 
 def imagenet_file(architecture: Architecture) -> Path:
@@ -251,13 +219,7 @@ def check_cached(path: Path, architecture: Architecture) -> None:
         raise WeightsError(f"{path} is damaged: {damage}; {advice}")
 
 
-def _stat(path: Path) -> tuple[int, int]:
+def _stat(path: Path) -> list[int]:
+    """Size and time of change, by which a file counts as the recorded one."""
     stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
-
-
-@lru_cache(maxsize=32)
-def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
-    """SHA-256 of the file, read once per process as long as size and time stay (they are the memo's key)."""
-    del size, mtime_ns
-    return keys.file_digest(path)
+    return [stat.st_size, stat.st_mtime_ns]

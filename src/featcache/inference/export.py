@@ -10,7 +10,7 @@ from typing import Any
 
 from featcache._version import __version__
 from featcache.core.disk import making_folder, replacing
-from featcache.core.formatting import printable, size_text
+from featcache.core.formatting import pluralize, printable, size_text
 from featcache.core.json_records import write_json
 from featcache.core.keras_import import import_keras, plain_keras
 from featcache.core.paths import is_folder
@@ -27,10 +27,10 @@ FACTS_NAME = "featcache.json"
 def export_model(
     project: Project, path: Path, progress: Progress, *, member: str | None = None, fixed_size: bool = False
 ) -> dict[str, Any]:
-    """Write backbone, preprocessing, heads, small CNNs, weights, temperature and clip as one model.
+    """Write backbone, preprocessing, heads, convnets, weights, temperature and clip as one model.
 
     It maps (b, h, w, 3) uint8 RGB to (b, C) float32 probabilities. Beside it, inside the ``.keras`` archive or the SavedModel's
-    folder, `FACTS_NAME` says what the classes are called.
+    folder, are its facts in `FACTS_NAME`, what the classes are called among them.
 
     Args:
         project: whose ensemble, of the settings in force.
@@ -40,7 +40,7 @@ def export_model(
         fixed_size: take only images of the size that all its members look at, and resize nothing inside.
 
     Returns:
-        What `FACTS_NAME` says, JSON-able.
+        The facts, JSON-able.
 
     Raises:
         CacheError: there is no trained ensemble of these settings.
@@ -50,18 +50,23 @@ def export_model(
         WeightsError: the weights are missing, or others than the heads were trained by.
     """
     _check_target(path)
-    served = load_served(project, member)
-    sizes = _sizes(project, served)
+    served, settings = load_served(project, member), project.settings
+    sizes = {
+        "image_size": settings.features.image_size if served.bags else None,
+        "convnet_image_size": settings.convnet.image_size if served.convnets else None,
+    }
     side = _only_size(sizes) if fixed_size else None
     import_keras(project.folder / LOG_NAME)
     from featcache.features import build_network
     from featcache.inference.keras_model import join_model
 
-    network, facts = None, _facts(project, served, sizes, side)
-    if served.bags:
-        spec = _seen(project, served)
+    seen = {bag.tap for bag in served.bags}  # those taps alone that heads of the model see
+    spec = dataclasses.replace(settings.features, taps=tuple(tap for tap in settings.features.taps if tap.name in seen))
+    facts, network = _facts(project, served, spec if seen else None) | sizes, None
+    facts["input"] = {"shape": [None, side, side, 3], "dtype": "uint8", "channels": "RGB"}
+    if seen:
         network = build_network(spec, resolved_weights(project, progress), project.precision() or "float32")
-    model = join_model(network, served, project.settings.dataset.name, side)
+    model = join_model(network, served, settings.dataset.name, side)
     if path.suffix == MODEL_SUFFIX:
         with plain_keras(), replacing(path) as temporary:
             model.save(temporary)
@@ -79,15 +84,12 @@ def _check_target(path: Path) -> None:
     if path.suffix not in ("", MODEL_SUFFIX) and not path.suffix[1:].isdigit():
         name = path.name.partition(".")[0]
         raise SettingsError(
-            f"expected a file {name}{MODEL_SUFFIX}, or a folder {name} for a SavedModel, which TensorFlow Lite's, "
-            f"ONNX's and other converters read; got {str(path)!r}, a format that isn't written"
+            f"{str(path)!r} is of a format that isn't written: name a file {name}{MODEL_SUFFIX}, or a folder {name} for a "
+            "SavedModel, which TensorFlow Lite's, ONNX's and other converters read"
         )
-    if path.suffix == MODEL_SUFFIX and is_folder(path):
-        raise StorageError(f"expected a {MODEL_SUFFIX} file; got the folder {path}: remove it or name another")
-    if path.suffix != MODEL_SUFFIX and os.path.lexists(path):
-        raise StorageError(
-            f"expected {MODEL_SUFFIX} or a folder that isn't there yet; got {path}: remove it or name another"
-        )
+    if is_folder(path) if path.suffix == MODEL_SUFFIX else os.path.lexists(path):
+        what = "is a folder" if is_folder(path) else "already exists"
+        raise StorageError(f"{path} {what}: remove it, or name a {MODEL_SUFFIX} file or a folder that isn't there yet")
 
 
 def exported_lines(path: Path, facts: Mapping[str, Any]) -> list[str]:
@@ -97,47 +99,29 @@ def exported_lines(path: Path, facts: Mapping[str, Any]) -> list[str]:
     side = facts["input"]["shape"][1]
     pixels = f"of {side} x {side} pixels" if side else "of any size"
     parts = [f"{facts['backbone']} in {facts['precision']}"] if facts["backbone"] else []
-    parts += ["small CNNs"] if facts["convnet_image_size"] else []
-    members = len(facts["members"])
-    computed = ", ".join([*parts, f"{members} member{'s' * (members != 1)}"])
+    parts += ["convnets"] if facts["convnet_image_size"] else []
+    computed = ", ".join([*parts, pluralize(len(facts["members"]), "member")])
     classes = len(facts["class_names"])
     return [printable(f"{path}: {size}, uint8 RGB images {pixels} to probabilities of {classes} classes ({computed})")]
-
-
-def _seen(project: Project, served: ServedEnsemble) -> FeaturesSpec:
-    """The settings of features with those taps alone that heads of the model see."""
-    seen, spec = {bag.tap for bag in served.bags}, project.settings.features
-    return dataclasses.replace(spec, taps=tuple(tap for tap in spec.taps if tap.name in seen))
-
-
-def _sizes(project: Project, served: ServedEnsemble) -> dict[str, int | None]:
-    """Sides of the images that the backbone and the small CNNs look at; None for what the model hasn't."""
-    settings = project.settings
-    return {
-        "image_size": settings.features.image_size if served.bags else None,
-        "convnet_image_size": settings.convnet.image_size if served.convnets else None,
-    }
 
 
 def _only_size(sizes: Mapping[str, int | None]) -> int:
     wanted = {size for size in sizes.values() if size is not None}
     if len(wanted) > 1:
         raise SettingsError(
-            "--fixed-size: expected members that look at images of one size; "
-            f"got [Features] image_size={sizes['image_size']}, [ConvNet] image_size={sizes['convnet_image_size']}: "
-            "leave it out, or export one member by --member"
+            f"--fixed-size: members look at images of two sizes, [Features] image_size={sizes['image_size']}, [ConvNet] "
+            f"image_size={sizes['convnet_image_size']}: leave it out, or export one member by --member"
         )
     return wanted.pop()
 
 
-def _facts(
-    project: Project, served: ServedEnsemble, sizes: Mapping[str, int | None], side: int | None
-) -> dict[str, Any]:
-    built, spec = served.ensemble, _seen(project, served) if served.bags else None
+def _facts(project: Project, served: ServedEnsemble, spec: FeaturesSpec | None) -> dict[str, Any]:
+    built = served.ensemble
     return {
         "class_names": list(built.class_names),
-        "input": {"shape": [None, side, side, 3], "dtype": "uint8", "channels": "RGB"},
-        **sizes,
+        "input": {},
+        "image_size": None,
+        "convnet_image_size": None,
         "backbone": backbone_settings(spec)["backbone"] if spec else None,
         "taps": [str(tap) for tap in spec.taps] if spec else [],
         "weights": project.weights_digest() if spec else None,

@@ -1,4 +1,4 @@
-"""Backbone, chosen heads and small CNNs as one Keras model, from pixels to probabilities. [Keras]
+"""Backbone, chosen heads and convnets as one Keras model, from pixels to probabilities. [Keras]
 
 It is made of Keras' own layers and operations alone, so that it can be loaded where featcache is not.
 """
@@ -34,20 +34,20 @@ def join_model(network: keras.Model | None, served: ServedEnsemble, name: str, s
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
     sizes = {convnet.image_size for convnet in served.convnets} | ({network.input.shape[1]} if network else set())
     views = {wanted: images if wanted == size else resizing_model(wanted)(images) for wanted in sorted(sizes)}
-    members = _heads(network, served.bags, views[network.input.shape[1]]) if network else {}
-    members |= {convnet.member: _convnet(convnet, views[convnet.image_size]) for convnet in served.convnets}
-    whole = served.ensemble.whole
-    mixed = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.method)
-    combined = _clipped(_tempered(mixed, whole.temperature), served.clip, len(served.ensemble.class_names))
-    return keras.Model(images, keras.layers.Identity(name="probabilities")(combined), name=name)
-
-
-def _heads(network: keras.Model, bags: Sequence[ServedBag], images: Any) -> dict[str, Any]:
-    """Member -> (b, C), of all heads."""
-    trunk = keras.Model(network.input, network.output, name="backbone")
-    trunk.trainable = False
-    features = trunk(images)
-    return {member: outputs for bag in bags for member, outputs in _members(bag, features[bag.tap]).items()}
+    members = {convnet.member: _convnet(convnet, views[convnet.image_size]) for convnet in served.convnets}
+    if network:
+        trunk = keras.Model(network.input, network.output, name="backbone")
+        trunk.trainable = False
+        features = trunk(views[network.input.shape[1]])
+        for bag in served.bags:
+            members |= _heads(bag, features[bag.tap])
+    whole, classes = served.ensemble.whole, len(served.ensemble.class_names)
+    outputs = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.method)
+    if whole.temperature != 1:
+        outputs = ops.softmax(_logarithm(outputs) / whole.temperature)
+    if served.clip != 1:  # as `combination.clipped`
+        outputs = ops.clip(outputs, min((1 - served.clip) / (classes - 1), served.clip), served.clip)
+    return keras.Model(images, keras.layers.Identity(name="probabilities")(outputs), name=name)
 
 
 def _convnet(served: ServedConvNet, images: Any) -> Any:
@@ -64,7 +64,7 @@ def _convnet(served: ServedConvNet, images: Any) -> Any:
     return keras.layers.Average(name=layer_name)(outputs)
 
 
-def _members(served: ServedBag, features: Any) -> dict[str, Any]:
+def _heads(served: ServedBag, features: Any) -> dict[str, Any]:
     """Member -> (b, C), the mean over its heads."""
     inputs = ops.cast(features, "float32")  # float16, as it would come out of the cache
     outputs = {}
@@ -101,18 +101,5 @@ def _mixed(members: Sequence[Any], weights: Sequence[float], method: str) -> Any
     return ops.softmax(mixed) if method == "geometric" else mixed
 
 
-def _tempered(probabilities: Any, temperature: float) -> Any:
-    if temperature == 1:
-        return probabilities
-    return ops.softmax(_logarithm(probabilities) / temperature)
-
-
 def _logarithm(probabilities: Any) -> Any:
     return ops.log(ops.maximum(probabilities, _SMALLEST))
-
-
-def _clipped(probabilities: Any, highest: float, classes: int) -> Any:
-    """As `ensemble.clipped`."""
-    if highest == 1:
-        return probabilities
-    return ops.clip(probabilities, min((1 - highest) / (classes - 1), highest), highest)

@@ -48,25 +48,18 @@ def _down(pixels: Any, weights: Any) -> Any:
 
 
 def _direction(line: Any, size: int) -> tuple[Any, Any]:
-    """Return how many pixels the `line` (n,) has, and the (n, size) weights that bring it to `size`.
-
-    The count is summed up, as what a model is made of knows no shapes yet.
-    """
-    ones = ops.ones_like(line, dtype="float64")
+    """Return how many pixels the `line` (n,) has, and the (n, size) weights that bring it to `size`."""
+    ones = ops.ones_like(line, dtype="float64")  # summed up, as what a model is made of knows no shapes yet
     count, place = ops.sum(ones), ops.expand_dims(ops.cumsum(ones) - 1, 1)
     scale = count / size
     stretch = ops.maximum(scale, 1)
     centre = ops.convert_to_tensor(np.arange(size)[None] + 0.5) * scale  # (1, size)
     first = ops.floor(centre - _REACH * stretch + 0.5)
     end = ops.floor(centre + _REACH * stretch + 0.5)
-    weights = _bicubic(ops.abs(place - centre + 0.5) / stretch)
+    distance = ops.abs(place - centre + 0.5) / stretch
+    near = (1.5 * distance - 2.5) * distance * distance + 1  # Keys' kernel with a = -1/2
+    far = -0.5 * (((distance - 5) * distance + 8) * distance - 4)
+    weights = ops.where(distance < 1, near, ops.where(distance < _REACH, far, 0.0))
     weights = ops.where(ops.logical_and(place >= first, place < end), weights, 0.0)
     scaled = weights / ops.sum(weights, axis=0, keepdims=True) * _PLACES
     return count, ops.sign(scaled) * ops.floor(ops.abs(scaled) + 0.5)  # rounded half away from zero
-
-
-def _bicubic(distance: Any) -> Any:
-    """Keys' kernel with a = -1/2."""
-    near = (1.5 * distance - 2.5) * distance * distance + 1
-    far = -0.5 * (((distance - 5) * distance + 8) * distance - 4)
-    return ops.where(distance < 1, near, ops.where(distance < _REACH, far, 0.0))

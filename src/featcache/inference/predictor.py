@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,7 @@ Views = Mapping[int, npt.NDArray[np.uint8]]  # one image: size -> (size, size, 3
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What the ensemble says of one file.
-
-    Attributes:
-        file: as it was named, or found below a folder that was.
-        probabilities: (C,) float64; None where the file can't be used.
-        reason: why it can't; "" where it can.
-    """
+    """What the ensemble predicts for one file: (C,) float64 probabilities, None with a reason where it can't be used."""
 
     file: Path
     probabilities: npt.NDArray[np.float64] | None
@@ -43,11 +38,7 @@ class Prediction:
 
 
 class Predictor:
-    """The ensemble of one project, ready for image files.
-
-    Attributes:
-        class_names: C names, in the order of the probabilities.
-    """
+    """The ensemble of one project, ready for image files; `class_names` are in the order of the probabilities."""
 
     def __init__(self, project: Project, progress: Progress) -> None:
         """Load the ensemble, its members' models, and the backbone if any of them looks at features.
@@ -58,30 +49,21 @@ class Predictor:
         """
         self._served: ServedEnsemble = load_served(project)
         self._backbone: ForwardPass | None = resolved_backbone(project, progress) if self._served.bags else None
-        self._size = project.settings.features.image_size
+        self._size, self._progress = project.settings.features.image_size, progress
         self._sizes = {convnet.image_size for convnet in self._served.convnets}
         if self._backbone:
             self._sizes.add(self._size)
-        self._progress = progress
         self.class_names = self._served.ensemble.class_names
 
     def predict(self, files: Iterable[Path], count: int) -> Iterator[Prediction]:
-        """Yield a prediction for each file, in their order; one that can't be used doesn't stop the others.
-
-        Args:
-            files: image files; read one batch ahead.
-            count: how many they are, for the progress.
-        """
+        """Yield a prediction for each of `count` image files, in order; one that can't be used doesn't stop the others."""
         self._progress.start("predicting", count, "images")
         try:
-            batch: list[tuple[Path, Views | str]] = []
             size = self._batch_size()
-            for decoded in _decoded(files, self._sizes, _AHEAD * size):
-                batch.append(decoded)
-                if len(batch) == size:
-                    yield from self._tell(batch)
-                    batch = []
-            yield from self._tell(batch)
+            decoded = _decoded(files, self._sizes, _AHEAD * size)
+            while batch := list(islice(decoded, size)):
+                yield from self._classified(batch)
+                self._progress.advance(len(batch))
         finally:
             self._progress.finish()
 
@@ -94,20 +76,17 @@ class Predictor:
         size = self._backbone.batch_size if self._backbone else PREDICT_BATCH
         return size * max(1, PREDICT_BATCH // size)
 
-    def _tell(self, batch: Sequence[tuple[Path, Views | str]]) -> Iterator[Prediction]:
+    def _classified(self, batch: Sequence[tuple[Path, Views | str]]) -> Iterator[Prediction]:
         usable = [views for _, views in batch if not isinstance(views, str)]
         images = {size: np.stack([views[size] for views in usable]) for size in self._sizes} if usable else {}
-        rows: Iterator[npt.NDArray[np.float64]] = iter(self._probabilities(images, len(usable)) if usable else [])
+        rows: Iterator[Any] = iter(self._probabilities(images, len(usable)) if usable else ())
         for file, views in batch:
             if isinstance(views, str):
                 yield Prediction(file, None, views)
-                continue
-            probabilities = next(rows)
-            if np.isfinite(probabilities).all():
+            elif np.isfinite(probabilities := next(rows)).all():
                 yield Prediction(file, probabilities)
             else:
                 yield Prediction(file, None, "its features are beyond float16's range")
-        self._progress.advance(len(batch))
 
     def _probabilities(self, images: Mapping[int, Images], count: int) -> npt.NDArray[np.float64]:
         """(count, C) of size -> (count, size, size, 3), NaN for rows whose features aren't finite."""
@@ -131,25 +110,20 @@ def find_images(paths: Sequence[Path]) -> Iterator[Path]:
         SourceError: nothing is there, or a folder without images.
     """
     for path in paths:
+        if what_is(path) == NOTHING:
+            raise SourceError(f"{str(path)!r} is not there: name an image or a folder of images")
         if not is_folder(path):
-            if what_is(path) == NOTHING:
-                raise SourceError(f"expected an image or a folder of images; there is no {str(path)!r}")
             yield path
             continue
-        found = False
+        file = None
         for file in image_files(path):
-            found = True
             yield file
-        if not found:
-            raise SourceError(f"expected images in {str(path)!r}; got none: name a folder that has some")
+        if file is None:
+            raise SourceError(f"{str(path)!r} has no images: name a folder that has some")
 
 
 def count_images(paths: Sequence[Path]) -> tuple[int, int]:
-    """Return how many files `find_images` finds, and the longest shown name's length.
-
-    Raises:
-        SourceError: as `find_images`.
-    """
+    """Return how many files `find_images` finds, and the longest shown name's length; raises what it raises."""
     count = longest = 0
     for file in find_images(paths):
         count, longest = count + 1, max(longest, len(printable(str(file))))
@@ -159,22 +133,17 @@ def count_images(paths: Sequence[Path]) -> tuple[int, int]:
 def prediction_record(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
     """Return one file's prediction as JSON-able values; without class and probabilities where it can't be used."""
     record: dict[str, Any] = {"file": printable(str(prediction.file)), "error": printable(prediction.reason) or None}
-    if prediction.probabilities is None:
-        return {**record, "class": None, "probability": None, "probabilities": None}
-    best = int(prediction.probabilities.argmax())
-    values = [float(f"{value:.7g}") for value in prediction.probabilities]  # as in the submission
-    chosen = {"class": class_names[best], "probability": values[best]}
-    return {**record, **chosen, "probabilities": dict(zip(class_names, values, strict=True))}
+    record |= dict.fromkeys(("class", "probability", "probabilities"))
+    if prediction.probabilities is not None:
+        best = int(prediction.probabilities.argmax())
+        values = [float(f"{value:.7g}") for value in prediction.probabilities]  # as in the submission
+        record |= {"class": class_names[best], "probability": values[best]}
+        record["probabilities"] = dict(zip(class_names, values, strict=True))
+    return record
 
 
 def prediction_lines(predictions: Iterable[Prediction], class_names: Sequence[str], width: int) -> Iterator[str]:
-    """Yield a table's lines, each as soon as it is known: file, class, its probability, the next best.
-
-    Args:
-        predictions: from `Predictor.predict`.
-        class_names: C names.
-        width: of the column of files.
-    """
+    """Yield a table's lines, each as soon as it is known: file, in `width` columns, class, its probability, the next best."""
     names = [printable(name) for name in class_names]
     wide = max(len("class"), *map(len, names))
     for place, item in enumerate(predictions):

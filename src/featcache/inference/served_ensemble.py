@@ -1,7 +1,8 @@
-"""What it takes to tell images that no run has seen: the ensemble of the settings in force, and its chosen members' models."""
+"""What it takes to classify new images: the ensemble of the settings in force, and its chosen members' models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from featcache.core.keras_import import import_keras
 from featcache.dataset import luminance
 from featcache.ensemble import Combination, Ensemble, submission_clip
 from featcache.errors import CacheMismatchError, SettingsError, WeightsError
-from featcache.project import LOG_NAME, Artifact, Project
+from featcache.project import LOG_NAME, Project
 from featcache.training import Bag, Predictions, load_bag, stored_members
 
 if TYPE_CHECKING:
@@ -24,13 +25,7 @@ _RUN = "run luigi --module pipeline Submit (featcache status says what it would 
 
 @dataclass(frozen=True, eq=False)
 class ServedBag:
-    """The chosen members of one bag.
-
-    Attributes:
-        tap: the tap that they see.
-        bag: their heads alone.
-        members: their names, in the order of the bag's seeds.
-    """
+    """The chosen `members` of one bag, in the order of its seeds; `bag` has their heads alone, `tap` is what they see."""
 
     tap: str
     bag: Bag
@@ -39,12 +34,7 @@ class ServedBag:
 
 @dataclass(frozen=True, eq=False)
 class ServedConvNet:
-    """A chosen member of small CNNs.
-
-    Attributes:
-        member: its name.
-        networks: one a fold, (b, size, size, channels) of 0 to 255 -> (b, C) probabilities.
-    """
+    """A chosen convnet member: a network a fold, (b, size, size, channels) of 0 to 255 -> (b, C) probabilities."""
 
     member: str
     networks: Sequence["keras.Model"]
@@ -68,14 +58,7 @@ class ServedConvNet:
 
 @dataclass(frozen=True, eq=False)
 class ServedEnsemble:
-    """An ensemble and all that it needs of the artifacts, in memory.
-
-    Attributes:
-        ensemble: members and their combination.
-        clip: upper bound of a probability, as in the submission; 1 for none.
-        bags: of the chosen members that are heads, only these.
-        convnets: the chosen members that are small CNNs.
-    """
+    """An ensemble and the models of its chosen members, in memory; `clip` is that of the submission, 1 for none."""
 
     ensemble: Ensemble
     clip: float
@@ -85,7 +68,7 @@ class ServedEnsemble:
     def probabilities(
         self, features: Mapping[str, npt.NDArray[Any]], images: Mapping[int, Images]
     ) -> npt.NDArray[np.float64]:
-        """Return (n, C), what the pipeline says of rows with these features and images.
+        """Return (n, C), what the pipeline predicts for rows with these features and images.
 
         Args:
             features: tap name -> (n, h, w, c) or (n, c) float16, of each tap of `bags`.
@@ -102,18 +85,17 @@ class ServedEnsemble:
         )
         members = tuple(name for served in self.bags for name in served.members)
         members += tuple(served.member for served in self.convnets)
-        rows = tuple(map(str, range(tables.shape[1])))
+        rows = range(tables.shape[1])
         unknown = np.full(len(rows), -1, np.int32)
-        predictions = Predictions(rows, unknown, members, tables, self.ensemble.class_names)
+        predictions = Predictions([*map(str, rows)], unknown, members, tables, self.ensemble.class_names)
         return self.ensemble.apply(predictions, self.clip)
 
 
 def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
     """Load the ensemble that the settings in force ask for; images and their listing are not looked at.
 
-    Args:
-        project: whose; its keys are derived from the manifest as it was last saved.
-        member: this one alone, without temperature and clip; None for the ensemble.
+    Keys are derived from the manifest as it was last saved. With `member` it is this one alone, without temperature and
+    clip.
 
     Raises:
         CacheError: there is no trained ensemble of these settings, or it is damaged.
@@ -121,65 +103,46 @@ def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
         WeightsError: the weights file is another than the one that the features were computed with.
     """
     project = project.as_stored()
-    _check_weights(project)
+    recorded, digest = project.resolved("weights"), project.weights_digest()
+    # a user's weights file counts by its content; another one would make features that the heads don't know
+    if recorded is not None and recorded.get("digest") != digest:
+        raise WeightsError(
+            f"[Features] weights: the file's digest is {digest}, not {recorded.get('digest')}, by which the heads were "
+            f"trained: put that file back, or {_RUN}"
+        )
     artifact = project.ensemble()
     if not artifact.is_complete():
-        raise CacheMismatchError(f"expected an ensemble of these settings in {project.folder}; got none: {_RUN}")
+        raise CacheMismatchError(f"{project.folder} has no ensemble of these settings: {_RUN}")
     built = Ensemble.load(artifact.path)
     clip = submission_clip(project.settings.submission.clip, built.whole)
     if member is not None:
         built, clip = _alone(built, member), 1.0
-    sources = project.member_sources()
-    bags = [bag for source in sources["TrainHeads"] if (bag := _served_bag(source, built.members))]
-    convnets = [
-        convnet
-        for source in sources.get("TrainConvNets", [])
-        if (convnet := _served_convnet(project, source, built.members))
-    ]
+    bags, convnets = [], []
+    for stage, sources in project.member_sources().items():
+        for source in sources:
+            folder = source.path.parent
+            if not source.is_complete():
+                raise CacheMismatchError(f"{folder} has no trained members of the ensemble: {_RUN}")
+            names = stored_members(source.path)
+            chosen = tuple(name for name in names if name in built.members)
+            if chosen and stage == "TrainHeads":
+                bag = load_bag(folder)
+                seeds = [seed for seed, name in zip(bag.seeds, names, strict=True) if name in chosen]
+                bags.append(ServedBag(str((source.record() or {}).get("tap")), bag.of_seeds(seeds), chosen))
+            elif chosen:
+                convnets.append(ServedConvNet(chosen[0], _load_networks(project, folder)))
     return ServedEnsemble(built, clip, tuple(bags), tuple(convnets))
 
 
-def _check_weights(project: Project) -> None:
-    """A user's weights file counts by its content; another one would make features that the heads don't know."""
-    recorded, digest = project.resolved("weights"), project.weights_digest()
-    if recorded is not None and recorded.get("digest") != digest:
-        raise WeightsError(
-            f"[Features] weights: expected the file of digest {recorded.get('digest')}, by which the heads were trained; "
-            f"got {digest}: put that file back, or {_RUN}"
-        )
+def _load_networks(project: Project, folder: Path) -> list["keras.Model"]:
+    import_keras(project.folder / LOG_NAME)
+    from featcache.training import load_networks
+
+    return load_networks(folder)
 
 
 def _alone(built: Ensemble, member: str) -> Ensemble:
     if member not in built.candidates:
-        known = ", ".join(built.candidates)
-        raise SettingsError(f"--member: expected one of {known}; got member={member!r}")
+        raise SettingsError(f"--member: {member=} is none of the members: name one of {', '.join(built.candidates)}")
     alone = tuple(float(name == member) for name in built.candidates)
     return replace(built, whole=Combination("mean", alone, temperature=1.0, clip=1.0))
-
-
-def _member_names(source: Artifact) -> tuple[str, ...]:
-    if not source.is_complete():
-        raise CacheMismatchError(f"expected members of the ensemble in {source.path.parent}; got none: {_RUN}")
-    return stored_members(source.path)
-
-
-def _served_convnet(project: Project, source: Artifact, chosen: tuple[str, ...]) -> ServedConvNet | None:
-    """One member of small CNNs; None where it isn't chosen."""
-    (member,) = _member_names(source)
-    if member not in chosen:
-        return None
-    import_keras(project.folder / LOG_NAME)
-    from featcache.training import load_networks
-
-    return ServedConvNet(member, load_networks(source.path.parent))
-
-
-def _served_bag(source: Artifact, chosen: tuple[str, ...]) -> ServedBag | None:
-    """The chosen members of one bag; None where there are none."""
-    names = _member_names(source)
-    members = tuple(name for name in names if name in chosen)
-    if not members:
-        return None
-    bag = load_bag(source.path.parent)
-    seeds = [seed for seed, name in zip(bag.seeds, names, strict=True) if name in members]
-    return ServedBag(str((source.record() or {}).get("tap")), bag.of_seeds(seeds), members)

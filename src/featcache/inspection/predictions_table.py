@@ -11,8 +11,7 @@ import numpy as np
 from featcache.core.csv_files import CsvWriter
 from featcache.core.disk import replacing
 from featcache.dataset import Manifest
-from featcache.errors import CacheFormatError
-from featcache.training import Predictions, stored_rows_key, table_parts
+from featcache.training import Predictions, table_parts
 
 
 def export_predictions(record: Path, target: Path, form: str) -> Path:
@@ -30,13 +29,7 @@ def export_predictions(record: Path, target: Path, form: str) -> Path:
         StorageError: the disk is full, read-only or not permitted.
     """
     record = record.absolute()
-    key = stored_rows_key(record)
-    rows = next((rows for rows in Manifest.load(record.parents[2]).splits.values() if rows.key == key), None)
-    if rows is None:
-        raise CacheFormatError(
-            f"{record}: its predictions are of other rows than the manifest's: run again to renew them"
-        )
-    predictions = Predictions.load(record, rows)
+    predictions = Predictions.load(record, *Manifest.load(record.parents[2]).splits.values())
     columns = ["id", "label", *(["fold"] if predictions.folds is not None else []), "member", *predictions.class_names]
     with replacing(target) as temporary:
         (_write_csv if form == "csv" else _write_parquet)(temporary, columns, _parts(predictions))

@@ -16,17 +16,13 @@ from featcache.core.json_records import read_json
 class Artifact:
     """What a stage makes: where it is, and the key it must carry to be complete.
 
-    Attributes:
-        path: a JSON record, or a feature cache, which carries its own key.
-        key: what settings and inputs demand now; None while something upstream isn't there.
-        inputs: what the key was made of, for the record: what of it changed is why the stage runs again.
-        shown: for a file that people look for under one name: a copy of the file of that name beside `path`. The record
-            holds the SHA-256 of both as ``content_digest``, and is copied beside `shown`, last.
+    A file that people look for under one name is `shown`: a copy of the file of that name beside `path`. The record holds
+    the SHA-256 of both as ``content_digest``, and is copied beside `shown`, last.
     """
 
-    path: Path
-    key: str | None
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    path: Path  #: a JSON record, or a feature cache, which carries its own key
+    key: str | None  #: what settings and inputs demand now; None while something upstream isn't there
+    inputs: Mapping[str, Any] = field(default_factory=dict)  #: what the key was made of, for the record
     shown: Path | None = None
 
     @property
@@ -51,7 +47,9 @@ class Artifact:
     def is_complete(self, run: str | None = None) -> bool:
         """Whether it carries the key and is shown; with `run`, also whether that run of the program made it."""
         record = self._keyed_record(run)
-        return record is not None and (self.shown is None or self._is_shown(record))
+        if record is None or self.shown is None:
+            return record is not None
+        return self.shown_key() == self.key and _digest(self.shown) == record.get("content_digest")
 
     def is_stored(self) -> bool:
         """Whether it carries the key, whatever is shown: then only `show` is left to do."""
@@ -78,12 +76,12 @@ class Artifact:
         record = self.record() if self.key else None
         if record is None or record.get("key") != self.key or run not in (None, record.get("run")):
             return None
-        return record if _are_there(self.path.parent, record.get("files", {})) else None
-
-    def _is_shown(self, record: Mapping[str, object]) -> bool:
-        """Whether what is shown is of this key, and equal to it."""
-        shown = self.shown or self.path
-        return self.shown_key() == self.key and _digest(shown) == record.get("content_digest")
+        files, folder = record.get("files", {}), self.path.parent
+        try:
+            there = isinstance(files, Mapping) and all((folder / name).stat().st_size == files[name] for name in files)
+        except OSError:
+            return None
+        return record if there else None
 
 
 def _digest(path: Path) -> str:
@@ -92,16 +90,6 @@ def _digest(path: Path) -> str:
         return keys.file_digest_once(path)  # Luigi asks several times whether a stage is complete
     except OSError:
         return ""
-
-
-def _are_there(folder: Path, files: object) -> bool:
-    """Whether the files that a record names (name -> bytes) are there in their length; a stat each."""
-    if not isinstance(files, Mapping):
-        return False
-    try:
-        return all((folder / str(name)).stat().st_size == size for name, size in files.items())
-    except OSError:
-        return False
 
 
 @lru_cache(maxsize=64)

@@ -36,7 +36,7 @@ def configured_project(overrides: Sequence[str] = ()) -> Project:
         name, equals, value = override.partition("=")
         section, dot, key = name.partition(".")
         if not (equals and dot and section and key):
-            raise SettingsError(f"--set: expected Section.key=value, e.g. Features.image_size=96; got {override!r}")
+            raise SettingsError(f"--set {override!r} is not Section.key=value: e.g. Features.image_size=96")
         sections.setdefault(section.strip(), {})[key.strip().replace("-", "_")] = value
     check_names(sections)
     return open_project(sections)
@@ -50,12 +50,16 @@ def configured_sections() -> dict[str, dict[str, str]]:
             there, or a setting is in ``[DEFAULT]``.
     """
     if os.environ.get(_PARSER_VARIABLE, "cfg") == "toml":
-        raise SettingsError(f"expected luigi.cfg; got {_PARSER_VARIABLE}=toml, which only Luigi reads: unset it")
+        raise SettingsError(f"{_PARSER_VARIABLE}=toml is for Luigi alone, featcache reads luigi.cfg: unset it")
     files = config_files()
     parser = _parser()
     for name in files:
         _read(parser, name)
-    _refuse_defaults(parser)
+    # [DEFAULT] is for what values name as %(key)s; a setting would count only in sections that are there
+    for key in parser.defaults():
+        home = next((section for section, known in SECTIONS.items() if key.replace("-", "_") in known), None)
+        if home:
+            raise SettingsError(f"[DEFAULT] has the setting {key!r}: put it into its section, e.g. [{home}]")
     sections = {
         section: {key: _value(parser, section, key, files) for key in parser[section] if key not in parser.defaults()}
         for section in parser.sections()
@@ -76,9 +80,9 @@ def config_files() -> list[str]:
     for name in files:
         where = f"{PATH_VARIABLE}={name!r}" if name == named else name
         if not paths.is_file(Path(name)):
-            raise SettingsError(f"{where}: expected a file of settings; got {paths.what_is(Path(name))}")
+            raise SettingsError(f"{where} is not a file of settings but {paths.what_is(Path(name))}")
         if name == named and Path(name).suffix == ".toml":
-            raise SettingsError(f"{where}: expected a file like luigi.cfg; got TOML, which isn't read")
+            raise SettingsError(f"{where} is not a file like luigi.cfg but TOML, which isn't read")
     return files
 
 
@@ -89,37 +93,22 @@ def _parser(**options: Any) -> ConfigParser:
 
 
 def _read(parser: ConfigParser, name: str) -> None:
-    """Add what a file says.
-
-    Raises:
-        SettingsError: it can't be read, isn't UTF-8 without a byte order mark, or no luigi.cfg.
-    """
+    """Add a file's settings, or raise a `SettingsError`."""
     try:
         content = paths.read_bytes(Path(name))
     except OSError as error:
-        raise SettingsError(f"{name}: can't be read: {paths.fault(error)}") from error
+        raise SettingsError(f"{name} can't be read: {paths.fault(error)}") from error
     advice = "save it as UTF-8 without a byte order mark, which is what Luigi reads"
     if content.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise SettingsError(f"{name}: expected text; it begins with a byte order mark: {advice}")
+        raise SettingsError(f"{name} begins with a byte order mark: {advice}")
     try:
         parser.read_file(io.StringIO(content.decode("utf-8"), newline=None), source=name)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise SettingsError(
-            f"{name}, line {line}: expected UTF-8; got the byte 0x{content[error.start]:02x}: {advice}"
-        ) from error
+        byte = f"0x{content[error.start]:02x}"
+        raise SettingsError(f"{name}, line {line}: the byte {byte} is not UTF-8: {advice}") from error
     except ConfigError as error:
         raise SettingsError(f"{name}: {' '.join(str(error).split())}") from error
-
-
-def _refuse_defaults(parser: ConfigParser) -> None:
-    """``[DEFAULT]`` may hold what values name as ``%(key)s``; a setting there would count only in sections that are there."""
-    for key in parser.defaults():
-        section = next((name for name, known in SECTIONS.items() if key.replace("-", "_") in known), None)
-        if section:
-            raise SettingsError(
-                f"[DEFAULT]: expected no setting; got {key!r}: put it into its section, e.g. [{section}]"
-            )
 
 
 def _value(parser: ConfigParser, section: str, key: str, files: Sequence[str]) -> str:
@@ -135,7 +124,7 @@ def _value(parser: ConfigParser, section: str, key: str, files: Sequence[str]) -
         missing_key = isinstance(error, InterpolationMissingOptionError)
         why = f"there is no key {error.args[-1]!r}" if missing_key else " ".join(str(error).split())
         fault = f"{why}: write %% for a % itself"
-    raise SettingsError(f"{_place(section, key, files)}: [{section}] {key}: got {key}={written!r}; {fault}")
+    raise SettingsError(f"{_place(section, key, files)}: [{section}] {key}={written!r}: {fault}")
 
 
 def _place(section: str, key: str, files: Sequence[str]) -> str:

@@ -10,9 +10,7 @@ from featcache.training import Predictions, joined_members
 def out_of_fold(project: Project, manifest: Manifest | None = None) -> Predictions:
     """Return all members' predictions of the training rows, each row by models that haven't seen its fold.
 
-    Args:
-        project: whose.
-        manifest: its own; None to load it.
+    `manifest` is the project's own; None loads it.
 
     Raises:
         CacheFormatError: the predictions or the manifest are absent or damaged.
@@ -26,12 +24,9 @@ def out_of_fold(project: Project, manifest: Manifest | None = None) -> Predictio
 def split_predictions(
     project: Project, splits: Sequence[str] | None = None, manifest: Manifest | None = None
 ) -> dict[str, Predictions]:
-    """Return split -> all members' predictions.
+    """Return split -> all members' predictions, for `splits` or all that nothing is trained on.
 
-    Args:
-        project: whose.
-        splits: of those that nothing is trained on; None for all of them.
-        manifest: the project's own; None to load it.
+    `manifest` is the project's own; None loads it.
 
     Raises:
         CacheFormatError: predictions or the manifest are absent or damaged.

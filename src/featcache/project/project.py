@@ -33,6 +33,7 @@ from featcache.training import (
 )
 
 LOG_NAME = "luigi.log"
+_RESOLVED = "resolved.json"  # where `auto` settings are recorded once they are resolved
 
 # Raised when the same settings and inputs would give other values than before.
 PREDICT_VERSION = 2
@@ -49,7 +50,7 @@ class Project:
     """
 
     def __init__(self, settings: Settings, manifest: Mapping[str, Any] | None = None) -> None:
-        """Know the settings; derive all keys from the summary of a `manifest` in place of a look at source and artifacts."""
+        """Derive all keys from the settings and from the source, or from the summary of a `manifest` in its place."""
         self.settings = settings
         self.folder = settings.folder
         self.run = secrets.token_hex(8)
@@ -66,8 +67,7 @@ class Project:
     def manifest(self) -> Artifact:
         """The listed rows; its key is the stored one while the source is as it was listed, else unknown.
 
-        Once a stored manifest is found true it stays so for this run: an image that changes later is found by its digest
-        when it is decoded, and is the next run's.
+        Once a stored manifest is found true it stays so for this run; a later change is found when the image is decoded.
         """
         stored = stored_manifest(self.folder)
         if self._confirmed is None or stored is None or stored["key"] != self._confirmed:
@@ -85,10 +85,7 @@ class Project:
         return Project(self.settings, manifest.summary())
 
     def as_stored(self) -> "Project":
-        """Return this project with the manifest as it was last saved, without a look at the images.
-
-        For those who apply what was trained: they need no image of the source, and must not wait for a listing.
-        """
+        """Return this project with the manifest as it was last saved: who applies what was trained needs no image."""
         return Project(self.settings, stored_manifest(self.folder))
 
     def splits(self) -> Mapping[str, Mapping[str, Any]]:
@@ -98,20 +95,16 @@ class Project:
 
     # ---- features
 
-    @property
-    def resolved_path(self) -> Path:
-        """Where ``auto`` settings are recorded once they are resolved."""
-        return self.folder / "resolved.json"
-
     def resolved(self, what: str) -> Mapping[str, Any] | None:
         """What ``weights`` or ``precision`` was resolved to, if the setting is still the one it was resolved for."""
-        recorded = (read_json(self.resolved_path) or {}).get(what)
+        recorded = (read_json(self.folder / _RESOLVED) or {}).get(what)
         setting = getattr(self.settings.features, what)
         return recorded if isinstance(recorded, dict) and recorded.get("setting") == setting else None
 
     def record_resolved(self, what: str, record: Mapping[str, Any]) -> None:
         """Keep what a setting was resolved to; the file travels with the artifacts."""
-        write_json(self.resolved_path, {**(read_json(self.resolved_path) or {}), what: record})
+        path = self.folder / _RESOLVED
+        write_json(path, {**(read_json(path) or {}), what: record})
 
     def weights_digest(self) -> str | None:
         """SHA-256 of the weights, or None while they aren't resolved."""
@@ -120,7 +113,9 @@ class Project:
     def precision(self) -> str | None:
         """``float32`` or ``bfloat16``; None while ``auto`` isn't resolved."""
         setting, recorded = self.settings.features.precision, self.resolved("precision")
-        return str(recorded["value"]) if setting == "auto" and recorded else None if setting == "auto" else setting
+        if setting != "auto":
+            return setting
+        return str(recorded["value"]) if recorded else None
 
     def caches(self) -> list[tuple[str, int]]:
         """(split, copy) of every feature cache that the settings ask for."""
@@ -161,29 +156,29 @@ class Project:
     # ---- heads
 
     def bags(self) -> list[tuple[str, str]]:
-        """(tap, shape) of every bag that the settings ask for, tap by tap."""
-        return [(tap.name, shape) for tap in self.settings.features.taps for shape in head_types(self.settings.heads)]
+        """(tap, head type) of every bag that the settings ask for, tap by tap."""
+        return [(tap.name, kind) for tap in self.settings.features.taps for kind in head_types(self.settings.heads)]
 
-    def bag(self, tap: str, shape: str) -> Artifact:
-        """Heads of one tap and shape: they depend on training rows, that tap's features of all copies, and their settings."""
+    def bag(self, tap: str, kind: str) -> Artifact:
+        """Heads of one tap and head type: they depend on training rows, that tap's features of all copies, and their settings."""
         taps = [self.tap_keys(copy).get(tap) for copy in range(self.settings.features.copies + 1)]
         rows = self.splits().get("train", {}).get("key")
-        settings: dict[str, Any] = {"Heads": head_type_settings(self.settings.heads, shape)}
+        settings: dict[str, Any] = {"Heads": head_type_settings(self.settings.heads, kind)}
         features: dict[str, Any] = {"taps": taps, "rows": rows}
         upstream: dict[str, Any] = {"ExtractFeatures": features}
-        if shape.endswith(PSEUDO):
+        if kind.endswith(PSEUDO):
             settings["Ensemble"] = asdict(self.settings.ensemble)
             features["test"] = self.features("test", 0).key
-            upstream["TrainHeads"] = [self.bag(*bag).key for bag in self.labelling_bags(shape)]
-        inputs = {"version": training_version(shape), "settings": settings, "upstream": upstream}
-        return self._keyed("heads", keys.short_name(f"{tap}-{shape}", keys.SHORT + 1), "bag.json", inputs)
+            upstream["TrainHeads"] = [self.bag(*bag).key for bag in self.labelling_bags(kind)]
+        inputs = {"version": training_version(kind), "settings": settings, "upstream": upstream}
+        return self._keyed("heads", keys.short_name(f"{tap}-{kind}", keys.SHORT + 1), "bag.json", inputs)
 
-    def labelling_bags(self, shape: str) -> list[tuple[str, str]]:
-        """(tap, shape) of the bags whose ensemble labels test rows for bags of `shape`; none for most shapes."""
-        shapes = first_round(self.settings.heads) if shape.endswith(PSEUDO) else ()
-        return [(tap.name, labelling) for tap in self.settings.features.taps for labelling in shapes]
+    def labelling_bags(self, kind: str) -> list[tuple[str, str]]:
+        """(tap, head type) of the bags whose ensemble labels test rows for bags of type `kind`; none for most."""
+        types = first_round(self.settings.heads) if kind.endswith(PSEUDO) else ()
+        return [(tap.name, labelling) for tap in self.settings.features.taps for labelling in types]
 
-    # ---- small convolutional networks, and all members
+    # ---- convnets, and all members
 
     def convnet(self, seed: int) -> Artifact:
         """One member's networks, one a fold: they depend on training images, classes and settings, and on no features."""
@@ -199,10 +194,7 @@ class Project:
         return [self.convnet(seed) for seed in range(self.settings.convnet.members)]
 
     def member_sources(self) -> dict[str, list[Artifact]]:
-        """Stage -> its artifacts that members come from, each with out-of-fold predictions; only stages that have any.
-
-        Ensemble and predictions take members from here and from nowhere else.
-        """
+        """Stage -> its artifacts that members come from, each with out-of-fold predictions; only stages that have any."""
         stages = {"TrainHeads": [self.bag(*bag) for bag in self.bags()], "TrainConvNets": self.convnets()}
         return {stage: artifacts for stage, artifacts in stages.items() if artifacts}
 
@@ -221,13 +213,13 @@ class Project:
         inputs = {"version": PREDICT_VERSION, "split": split, "upstream": upstream}
         return self._keyed("predictions", split, "predictions.json", inputs)
 
+    def _prediction_keys(self) -> dict[str, str | None]:
+        return {split: self.predictions(split).key for split in self.scored_splits()}
+
     def ensemble(self) -> Artifact:
         """Members, weights, temperature and clip, chosen on the members' out-of-fold predictions."""
-        inputs = {
-            "version": ENSEMBLE_VERSION,
-            "settings": {"Ensemble": asdict(self.settings.ensemble)},
-            "upstream": self._member_keys(),
-        }
+        settings = {"Ensemble": asdict(self.settings.ensemble)}
+        inputs = {"version": ENSEMBLE_VERSION, "settings": settings, "upstream": self._member_keys()}
         return self._keyed("ensembles", "", "ensemble.json", inputs)
 
     def submission(self) -> Artifact:
@@ -241,7 +233,7 @@ class Project:
             "files": {"sample submission": _sample_digest(sample) if sample else None},
             "upstream": {
                 "BuildEnsemble": self.ensemble().key,
-                "PredictRows": {split: self.predictions(split).key for split in self.scored_splits()},
+                "PredictRows": self._prediction_keys(),
                 "IndexImages": keys.sequence_digest(names) if names is not None else None,
             },
         }
@@ -250,15 +242,13 @@ class Project:
 
     def report(self) -> Artifact:
         """The report's record; the page itself is its content. It needs no submission, and no rows beside `train`."""
-        predictions = {split: self.predictions(split).key for split in self.scored_splits()}
-        inputs = {
-            "version": REPORT_VERSION,
-            "upstream": {
-                "ExtractFeatures": {split: self.features(split, 0).key for split in self.splits()},
-                "BuildEnsemble": self.ensemble().key,
-                **({"PredictRows": predictions} if predictions else {}),
-            },
+        upstream: dict[str, object] = {
+            "ExtractFeatures": {split: self.features(split, 0).key for split in self.splits()},
+            "BuildEnsemble": self.ensemble().key,
         }
+        if predictions := self._prediction_keys():
+            upstream["PredictRows"] = predictions
+        inputs = {"version": REPORT_VERSION, "upstream": upstream}
         return self._keyed("reports", "", "report.json", inputs, self.folder / "report" / "index.html")
 
     def _keyed(
@@ -271,10 +261,9 @@ class Project:
 
 
 def open_project(sections: Mapping[str, Mapping[str, str]]) -> Project:
-    """Return the project of settings as text; where none names a sample submission, it is the one beside the images.
+    """Return the project of settings as text: section -> key -> text, as in luigi.cfg.
 
-    Args:
-        sections: section -> key -> text, as in luigi.cfg.
+    Where none names a sample submission, it is the one beside the images.
 
     Raises:
         SettingsError: an unknown name, a value of the wrong kind or out of range, or no such sample submission.
@@ -289,9 +278,8 @@ def _sample_digest(sample: Path) -> str:
     try:
         return keys.file_digest(sample)
     except OSError as error:
-        raise SubmissionError(
-            f"[Dataset] sample_submission: {sample} can't be read: {fault(error)}: correct the path or its permissions"
-        ) from error
+        cause = f"[Dataset] sample_submission: {sample} can't be read: {fault(error)}"
+        raise SubmissionError(f"{cause}: correct the path or its permissions") from error
 
 
 def _key(inputs: Mapping[str, Any]) -> str | None:

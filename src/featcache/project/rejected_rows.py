@@ -13,6 +13,7 @@ from featcache.cache import Reader, Status, open_cache
 from featcache.core.disk import storage_errors
 from featcache.core.formatting import pluralize
 from featcache.core.rows import Rows
+from featcache.dataset import Loader
 from featcache.errors import CacheError, RejectedImageError, SourceChangedError, SubmissionError, TrainingError
 from featcache.project.project import Project
 
@@ -22,22 +23,14 @@ LEAST = 2  # usable images of a class: one to train on and one to score
 _NAMED = 3
 _COMPARED = 64  # rows of a tap, evenly spaced
 
-Loader = Callable[[str, str, int], npt.NDArray[np.uint8]]
-
 
 @dataclass(frozen=True, eq=False)
 class SplitRows:
-    """Which rows of one split can be used.
+    """Which of the n rows of one split can be used."""
 
-    Attributes:
-        split: ``train``, ``valid`` or ``test``.
-        labels: (n,) class indices, -1 where unknown.
-        usable: (n,) bool.
-    """
-
-    split: str
-    labels: npt.NDArray[np.integer]
-    usable: npt.NDArray[np.bool_]
+    split: str  #: ``train``, ``valid`` or ``test``
+    labels: npt.NDArray[np.integer]  #: (n,) class indices, -1 where unknown
+    usable: npt.NDArray[np.bool_]  #: (n,)
 
     @classmethod
     def of(cls, cache: Reader) -> "SplitRows":
@@ -94,21 +87,15 @@ def rejection_reason(rows: Rows, row: int, load: Loader, size: int) -> str:
 def check_usable(found: SplitRows, class_names: Sequence[str], describe: Callable[[int], str], where: str = "") -> None:
     """Refuse a class that can't be trained on and scored, and test images of which none is usable.
 
-    Args:
-        found: the rows of one split.
-        class_names: C names.
-        describe: row -> its id and why it was rejected, for one row of those that are missed.
-        where: what else says why, for the message.
+    Messages give one row that is missed as `describe` has it (its id and why it was rejected), then `where`.
 
     Raises:
         TrainingError: a class of the training images has fewer than two usable ones.
         SubmissionError: no test image is usable: a submission would hold nothing but the classes' shares.
     """
     if found.split == "test" and not found.usable.any():
-        first = f"the first: {describe(0)}{where}"
-        raise SubmissionError(
-            f"expected test images that can be used; got 0 of {len(found.usable):,}, {first}: repair or remove them"
-        )
+        count, first = f"{len(found.usable):,}", f"{describe(0)}{where}"
+        raise SubmissionError(f"none of {count} test images can be used, the first: {first}: repair or remove them")
     if found.split != "train":
         return
     listed, usable = found.by_class(len(class_names))
@@ -119,7 +106,7 @@ def check_usable(found: SplitRows, class_names: Sequence[str], describe: Callabl
         missed = np.flatnonzero(~found.usable & (found.labels == scarce[0])).tolist()
         first = f"; the first: {describe(missed[0])}{where}" if missed else ""
         raise TrainingError(
-            f"expected at least {LEAST} usable images of each class; got {', '.join(counts)}{more}{first}: "
+            f"too few usable images: {', '.join(counts)}{more}, each needs at least {LEAST}{first}: "
             "repair these images, add others, or remove the class"
         )
 
@@ -129,8 +116,8 @@ def losses(splits: Iterable[SplitRows], class_names: Sequence[str]) -> list[str]
     lines = []
     for found in splits:
         rows, usable = len(found.usable), int(found.usable.sum())
-        kept = "" if usable or found.split != "valid" else ", so it has no score"
         if 2 * usable < rows:
+            kept = "" if usable or found.split != "valid" else ", so it has no score"
             lines.append(f"{found.split}: {rows - usable:,} of {rows:,} images could not be used{kept}")
         listed, left = found.by_class(len(class_names))
         lost = np.flatnonzero(2 * left < listed).tolist() if usable else []
@@ -147,15 +134,11 @@ def alike(cache: Reader) -> list[str]:
     rows = usable[np.unique(np.linspace(0, len(usable) - 1, _COMPARED).astype(np.intp))] if len(usable) else usable
     if len(np.unique(cache.digest_column[rows])) < 2:
         return []
-    same = [
-        tap
-        for tap in cache.taps
-        if (features := cache[tap][rows].view(np.uint16))[1:].tobytes() == features[:-1].tobytes()
-    ]
     return [
         f"tap {tap}: the features of {len(rows)} images, evenly spaced, are all the same, so heads can't tell them apart: "
         "another layer or other weights"
-        for tap in same
+        for tap in cache.taps
+        if (features := cache[tap][rows].view(np.uint16))[1:].tobytes() == features[:-1].tobytes()
     ]
 
 

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featcache.core import keys
 from featcache.core.keras_import import import_keras
 from featcache.core.progress import Progress
 from featcache.errors import WeightsError
@@ -57,8 +58,8 @@ def resolved_weights(project: Project, progress: Progress) -> ResolvedWeights:
     weights = resolve_weights(settled, progress)
     if weights.digest != project.weights_digest():
         raise WeightsError(
-            f"expected weights of digest {project.weights_digest()}, got {weights.digest} ({weights.path}): "
-            "they changed since they were settled: put that file back, or run luigi --module pipeline Submit"
+            f"the weights {weights.path} changed since they were resolved (digest {keys.short(weights.digest)}, not "
+            f"{keys.short(str(project.weights_digest()))}): put that file back, or run luigi --module pipeline Submit"
         )
     return weights
 

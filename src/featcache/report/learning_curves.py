@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from featcache.project import Project
-from featcache.training import CurveDiagnosis, curves_diagnosis, diagnose, suggestions
+from featcache.training import CurveDiagnosis, diagnose, suggestions
 
 
 def learning_curves(project: Project) -> list[dict[str, Any]]:
@@ -21,7 +21,8 @@ def learning_curves(project: Project) -> list[dict[str, Any]]:
     for record in (project.bag(*bag).record() or {} for bag in project.bags()):
         if "curves" in record:
             curves: Any = record["curves"]
-            diagnosis, tap = curves_diagnosis(curves), str(record["tap"])
+            diagnosis = diagnose(curves["seen_loss"], curves["fold_loss"], curves["classes"], curves["kept"])
+            tap = str(record["tap"])
             hints = suggestions(diagnosis.kind, project.settings.features, tap, curves["hidden"], curves["dropout"])
             one = _record(f"{tap}/{record['shape']}", curves["seen_loss"], curves["fold_loss"], diagnosis)
             found.append(one | {"suggestions": list(map(list, hints))})

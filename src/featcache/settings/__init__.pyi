@@ -4,10 +4,8 @@ from .architectures import (
     backbone_settings as backbone_settings,
     find_architecture as find_architecture,
     is_model_file as is_model_file,
-    near_names as near_names,
 )
 from .augment_policy import CONVNET_RECIPE as CONVNET_RECIPE, AugmentPolicy as AugmentPolicy
-from .cluster_spec import ALONE as ALONE, LOCAL as LOCAL, ClusterSpec as ClusterSpec
 from .parsing import (
     SECTIONS as SECTIONS,
     Settings as Settings,
@@ -16,9 +14,12 @@ from .parsing import (
 )
 from .schedules import ONE_CYCLE as ONE_CYCLE, Phase as Phase, rates as rates
 from .specs import (
+    ALONE as ALONE,
     AUTO as AUTO,
+    LOCAL as LOCAL,
     METHODS as METHODS,
     PRECISIONS as PRECISIONS,
+    ClusterSpec as ClusterSpec,
     ConvNetSpec as ConvNetSpec,
     DatasetSpec as DatasetSpec,
     FeaturesSpec as FeaturesSpec,

@@ -7,12 +7,12 @@ compares the table with the installed Keras.
 """
 
 import csv
-import difflib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from featcache.core.names import did_you_mean
 from featcache.errors import BackboneError
 from featcache.settings.specs import FeaturesSpec
 
@@ -21,15 +21,9 @@ MODEL_SUFFIX = ".keras"
 
 @dataclass(frozen=True)
 class Architecture:
-    """One network of `keras.applications`.
+    """One network of `keras.applications`, a row of the table.
 
-    Attributes:
-        name: as Keras spells it, e.g. ``VGG16``.
-        minimum: smallest image side in pixels.
-        preprocessing: ``caffe`` (BGR, 0-255 minus means), ``tf`` (-1 to 1), ``torch`` (0-1, standardised) or ``none``.
-        file: name of the notop ImageNet weights in Keras' cache.
-        digest: SHA-256 (64 digits) or MD5 (32 digits) of that file; "" where Keras publishes none.
-        url: where Keras downloads it from.
+    `preprocessing` is ``caffe`` (BGR, 0-255 minus means), ``tf`` (-1 to 1), ``torch`` (0-1, standardised) or ``none``.
     """
 
     name: str
@@ -72,18 +66,10 @@ def find_architecture(backbone: str) -> Architecture:
     known = architectures()
     if backbone.lower() in known:
         return known[backbone.lower()]
-    hint = near_names(backbone.lower(), known, {key: item.name for key, item in known.items()})
+    hint = did_you_mean(backbone, (item.name for item in known.values()), 3)
     raise BackboneError(
         f"[Features] backbone={backbone!r} is neither a keras.applications network nor a {MODEL_SUFFIX} file{hint}"
     )
-
-
-def near_names(name: str, known: "dict[str, Architecture] | list[str]", spelling: dict[str, str] | None = None) -> str:
-    """Return ``; did you mean A, B or C?`` for the nearest `known` names, "" where none is near."""
-    near = [(spelling or {}).get(item, item) for item in difflib.get_close_matches(name, list(known), 3)]
-    if not near:
-        return ""
-    return f"; did you mean {', '.join(near[:-1])}{' or ' if near[1:] else ''}{near[-1]}?"
 
 
 def backbone_settings(spec: FeaturesSpec) -> dict[str, object]:

@@ -11,28 +11,17 @@ _LIMITS = {"rotation": 180, "height_shift": 1, "width_shift": 1, "shear": 1.5, "
 
 @dataclass(frozen=True)
 class AugmentPolicy:
-    """How far an image may be changed; every amount is drawn evenly from minus to plus its value.
+    """How far an image may be changed; every amount is drawn evenly from minus to plus its value."""
 
-    Attributes:
-        rotation: degrees.
-        height_shift: part of the height.
-        width_shift: part of the width.
-        shear: radians.
-        zoom: each side is scaled by a factor of its own from 1 - zoom to 1 + zoom, below 1.
-        channel_shift: added to each channel by itself, in units of 0 to 255, then clipped.
-        flip: mirror left to right every other time.
-    """
-
-    rotation: float = 0
-    height_shift: float = 0
-    width_shift: float = 0
-    shear: float = 0
-    zoom: float = 0
-    channel_shift: float = 0
-    flip: bool = False
+    rotation: float = 0  #: degrees
+    height_shift: float = 0  #: part of the height
+    width_shift: float = 0  #: part of the width
+    shear: float = 0  #: radians
+    zoom: float = 0  #: each side is scaled by a factor of its own from 1 - zoom to 1 + zoom, below 1
+    channel_shift: float = 0  #: added to each channel by itself, in units of 0 to 255, then clipped
+    flip: bool = False  #: mirror left to right every other time
 
     def __post_init__(self) -> None:
-        """Refuse amounts that make no image."""
         for name, high in _LIMITS.items():
             value = getattr(self, name)
             if not 0 <= value <= high:

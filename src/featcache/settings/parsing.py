@@ -4,22 +4,21 @@
 parses values by it, and a test compares luigi.cfg with it.
 """
 
-import difflib
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from featcache.core import paths
+from featcache.core.names import did_you_mean
 from featcache.errors import SettingsError
 from featcache.settings import specs
 from featcache.settings.architectures import backbone_settings
 from featcache.settings.augment_policy import AugmentPolicy
-from featcache.settings.cluster_spec import ClusterSpec
 from featcache.settings.luigi_sections import LOGGING, LUIGI_SECTIONS
 from featcache.settings.schedules import CONSTANT, SHAPES, Phase
 
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _OUTPUT = ("quiet", "verbose")  # how much a run prints; no settings of a project
 
 
@@ -34,7 +33,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Settings:
-    """All specs of one project, and the folder of artifacts."""
+    """All specs of one project, each of the class that its section's texts make, and the folder of artifacts."""
 
     dataset: specs.DatasetSpec
     features: specs.FeaturesSpec
@@ -43,7 +42,7 @@ class Settings:
     ensemble: specs.EnsembleSpec
     submission: specs.SubmissionSpec
     report: specs.ReportSpec
-    cluster: ClusterSpec
+    cluster: specs.ClusterSpec
     artifacts: Path
 
     @property
@@ -52,128 +51,106 @@ class Settings:
         return self.artifacts / self.dataset.name
 
 
-class _ExpectedError(ValueError):
-    """What a text isn't; `parse_settings` adds section, key and text."""
-
-
-def _text(text: str) -> str:
-    return text.strip()
-
-
 def _word(text: str) -> str:
     return text.strip().lower()
 
 
-def _integer(text: str) -> int:
-    if not re.fullmatch(r"[+-]?\d+", text.strip()):
-        raise _ExpectedError("a whole number")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise _ExpectedError("a number") from None
-
-
 def _boolean(text: str) -> bool:
-    known = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-    if text.strip().lower() not in known:
-        raise _ExpectedError("true or false")
-    return known[text.strip().lower()]
+    if _word(text) not in (*_TRUE, *_FALSE):
+        raise ValueError
+    return _word(text) in _TRUE
 
 
 def _path(text: str) -> Path | None:
     return Path(text.strip()).expanduser() if text.strip() else None
 
 
-def _optional(read: Callable[[str], object]) -> Callable[[str], object]:
-    return lambda text: read(text) if text.strip() else None
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _taps(text: str) -> tuple[specs.Tap, ...]:
-    return tuple(specs.Tap.parse(part) for part in _parts(text))
+    return tuple(map(specs.Tap.parse, _parts(text)))
+
+
+def _integer_or_none(text: str) -> int | None:
+    return int(text) if text.strip() else None
+
+
+def _number_or_none(text: str) -> float | None:
+    return float(text) if text.strip() else None
 
 
 def _widths(text: str) -> tuple[int, ...] | None:
-    try:
-        return tuple(_integer(part) for part in _parts(text)) or None
-    except _ExpectedError:
-        raise _ExpectedError("a list of widths such as 128, 128") from None
+    return tuple(map(int, _parts(text))) or None
 
 
 def _schedule(text: str) -> tuple[Phase, ...] | None:
     phases = []
     for part in _parts(text.lower()):
         shape, _, step = part.rpartition(" ")
-        rate, x, epochs = step.partition("x")
-        try:
-            if not x or shape.strip() not in ("", *SHAPES):
-                raise _ExpectedError
-            phases.append(Phase(_number(rate), _integer(epochs), shape.strip() or CONSTANT))
-        except _ExpectedError:
-            expected = "a list of RATExEPOCHS phases such as 1e-3x1, 1e-2x2 or cosine 3e-3x20 or one-cycle 1e-2x20"
-            raise _ExpectedError(expected) from None
+        rate, _, epochs = step.partition("x")
+        phases.append(Phase(float(rate), int(epochs), SHAPES[SHAPES.index(shape.strip() or CONSTANT)]))
     return tuple(phases) or None
 
 
 def _clip(text: str) -> str | float:
-    try:
-        return _word(text) if _word(text) in ("auto", "none") else _number(text)
-    except _ExpectedError:
-        raise _ExpectedError("auto, none or a number in (0, 1]") from None
+    return _word(text) if _word(text) in ("auto", "none") else float(text)
 
 
 def _scheduler(text: str) -> str:
-    word = text.strip()
-    return word.lower() if "://" not in word else word
+    return text.strip() if "://" in text else _word(text)
 
 
-def _columns(text: str) -> tuple[str, ...]:
-    return tuple(_parts(text))
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
+_PHASES = "a list of RATExEPOCHS phases such as 1e-3x1, 1e-2x2 or cosine 3e-3x20 or one-cycle 1e-2x20"
+# What a text isn't where one of these raises a `ValueError`.
+_FORMS: Mapping[Callable[[str], object], str] = {
+    int: "a whole number",
+    _integer_or_none: "a whole number",
+    float: "a number",
+    _number_or_none: "a number",
+    _boolean: "true or false",
+    _widths: "a list of widths such as 128, 128",
+    _schedule: _PHASES,
+    _clip: specs.CLIP,
+}
 
 SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     "Dataset": {
-        "name": Setting("digits", _text, "the data set's name, and the folder of its results below artifacts/"),
+        "name": Setting("digits", str.strip, "the data set's name, and the folder of its results below artifacts/"),
         "source": Setting("digits", _word, "where images come from: digits (embedded), folder, csv or idx"),
         "path": Setting("", _path, "the data set's folder; not used by digits"),
-        "groups": Setting("", _text, "FILE:COLUMN; images that share a value stay in one fold, e.g. driver_imgs_list.csv:subject"),
+        "groups": Setting("", str.strip, "FILE:COLUMN; images that share a value stay in one fold, e.g. driver_imgs_list.csv:subject"),
         "sample_submission": Setting("", _path, "fixes the submission's ids, columns and order; empty: PATH/sample_submission.csv, sampleSubmission.csv or similar, if it exists"),
     },
     "Features": {
-        "backbone": Setting("vgg16", _text, "a keras.applications name or the path of your own .keras file"),
-        "weights": Setting("auto", _text, "auto (imagenet if available, else random), imagenet, random or the path of a notop HDF5 file"),
+        "backbone": Setting("vgg16", str.strip, "a keras.applications name or the path of your own .keras file"),
+        "weights": Setting("auto", str.strip, "auto (imagenet if available, else random), imagenet, random or the path of a notop HDF5 file"),
         "taps": Setting("block5_pool", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools one to a value a channel"),
-        "image_size": Setting("48", _integer, "side of the square every image is resized to, in pixels"),
+        "image_size": Setting("48", int, "side of the square every image is resized to, in pixels"),
         "precision": Setting("auto", _word, "what convolutions compute in: auto, float32 or bfloat16; storage is float16"),
-        "copies": Setting("0", _integer, "augmented copies of the training split beside the plain one"),
+        "copies": Setting("0", int, "augmented copies of the training split beside the plain one"),
         "augmentation": Setting("rotation 15, height_shift 0.05, width_shift 0.1, shear 0.1, channel_shift 20", AugmentPolicy.parse, "how far copies are changed: rotation, height_shift, width_shift, shear, zoom, channel_shift, flip"),
     },
     "Heads": {
         "preset": Setting("default", _word, "default, recipe (the fast.ai head to the letter), wide or fast"),
         "hidden": Setting("", _widths, "widths of the dense layers, e.g. 128, 128; empty: the preset's"),
-        "dropout": Setting("", _optional(_number), "the recipe's p, 0 <= p < 1; empty: the preset's"),
+        "dropout": Setting("", _number_or_none, "the recipe's p, 0 <= p < 1; empty: the preset's"),
         "schedule": Setting("", _schedule, "learning rates and epochs, e.g. 1e-3x1, 1e-2x2, or cosine 3e-3x20, or one-cycle 1e-2x20; empty: the preset's"),
-        "weight_decay": Setting("", _optional(_number), "decoupled weight decay, as in AdamW; empty: the preset's"),
-        "label_smoothing": Setting("", _optional(_number), "share of each label that is spread evenly over all classes; empty: the preset's"),
-        "early_stop": Setting("", _optional(_integer), "end after this many epochs without a better out-of-fold loss, 0: never; empty: the preset's"),
-        "batch_size": Setting("64", _integer, "rows a training step"),
-        "seeds": Setting("3", _integer, "heads per fold, tap and head type"),
-        "folds": Setting("5", _integer, "cross-validation folds of the training rows"),
-        "pseudo_weight": Setting("0", _number, "weight of test rows with soft labels in a second round of heads; 0: no second round"),
+        "weight_decay": Setting("", _number_or_none, "decoupled weight decay, as in AdamW; empty: the preset's"),
+        "label_smoothing": Setting("", _number_or_none, "share of each label that is spread evenly over all classes; empty: the preset's"),
+        "early_stop": Setting("", _integer_or_none, "end after this many epochs without a better out-of-fold loss, 0: never; empty: the preset's"),
+        "batch_size": Setting("64", int, "rows a training step"),
+        "seeds": Setting("3", int, "heads per fold, tap and head type"),
+        "folds": Setting("5", int, "cross-validation folds of the training rows"),
+        "pseudo_weight": Setting("0", float, "weight of test rows with soft labels in a second round of heads; 0: no second round"),
         "per_group": Setting("false", _boolean, "also train heads on each group alone, as further members"),
     },
     "ConvNet": {
-        "members": Setting("0", _integer, "convnets per fold, trained end to end on augmented images; 0: none"),
-        "image_size": Setting("28", _integer, "side of the square every image is resized to for convnets, in pixels"),
+        "members": Setting("0", int, "convnets per fold, trained end to end on augmented images; 0: none"),
+        "image_size": Setting("28", int, "side of the square every image is resized to for convnets, in pixels"),
         "schedule": Setting("", _schedule, "learning rates and epochs, e.g. one-cycle 3e-3x12, or the notebook's 1e-3x1, 1e-1x4, 1e-2x12, 1e-3x18; empty: one cycle, by the number of rows"),
-        "batch_size": Setting("128", _integer, "rows a training step"),
+        "batch_size": Setting("128", int, "rows a training step"),
         "precision": Setting("auto", _word, "what training computes in: auto, float32 or bfloat16; predictions are float32"),
     },
     "Ensemble": {
@@ -181,7 +158,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     },
     "Submission": {
         "format": Setting("labels", _word, "labels (one class a row) or probabilities"),
-        "columns": Setting("", _columns, "header names, the id first, others as NAME or NAME = CLASS; empty: the sample submission's, or id and label / the class names"),
+        "columns": Setting("", _parts, "header names, the id first, others as NAME or NAME = CLASS; empty: the sample submission's, or id and label / the class names"),
         "clip": Setting("auto", _clip, "probabilities' upper bound: auto (best for out-of-fold log-loss), none or a number"),
         "gzip": Setting("false", _boolean, "write submission.csv.gz"),
     },
@@ -190,9 +167,9 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     },
     "Cluster": {
         "scheduler": Setting("none", _scheduler, "where to compute: none (this process), local (worker processes on this machine) or tcp://HOST:PORT of a Dask scheduler"),
-        "workers": Setting("0", _integer, "of local: worker processes, 0: one a GPU or every four cores; of an address: how many must be connected, 0: one"),
-        "threads": Setting("0", _integer, "of local: the cores of each worker; 0: all cores, evenly divided"),
-        "gpus_per_worker": Setting("0", _integer, "of local: GPUs of each worker"),
+        "workers": Setting("0", int, "of local: worker processes, 0: one a GPU or every four cores; of an address: how many must be connected, 0: one"),
+        "threads": Setting("0", int, "of local: the cores of each worker; 0: all cores, evenly divided"),
+        "gpus_per_worker": Setting("0", int, "of local: GPUs of each worker"),
     },
     "Paths": {
         "artifacts": Setting("artifacts", _path, "folder of all results"),
@@ -215,13 +192,13 @@ def check_names(sections: Mapping[str, Mapping[str, str]], others: Collection[st
         if known is None and (section in LUIGI_SECTIONS or section.startswith(LOGGING)):
             continue
         if known is None:
-            near = _near(section, [*SECTIONS, "output", *others, *LUIGI_SECTIONS])
-            raise SettingsError(f"unknown section [{section}]{_hint(near, '[{}]')}; known: {', '.join(SECTIONS)}")
+            hint = did_you_mean(section, [*SECTIONS, "output", *others, *LUIGI_SECTIONS], form="[{}]")
+            raise SettingsError(f"unknown section [{section}]{hint}; known: {', '.join(SECTIONS)}")
         for key in values:
             name = key.replace("-", "_")
             if name not in known or key not in (name, name.replace("_", "-")):  # Luigi finds no key of both kinds
-                hint = _hint(_near(key, known), "{}")
-                raise SettingsError(f"[{section}]: unknown key {key!r}{hint}; known: {', '.join(known)}")
+                fault = f"unknown key {key!r}{did_you_mean(key, known)}"
+                raise SettingsError(f"[{section}]: {fault}; known: {', '.join(known)}")
             if name in values and key != name:
                 raise SettingsError(f"[{section}] has both {name} and {key}: remove one")
 
@@ -243,24 +220,14 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     """
     check_names(sections)
     values = {name: _parse_section(name, sections.get(name, {})) for name in SECTIONS}
-    dataset = specs.DatasetSpec(**values["Dataset"])
-    _refuse_half_a_demo(dataset)
-    artifacts = values["Paths"]["artifacts"]
+    artifacts = values.pop("Paths")["artifacts"]
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(Settings)}
+    made: dict[str, Any] = {name.lower(): kinds[name.lower()](**texts) for name, texts in values.items()}
+    _refuse_half_a_demo(made["dataset"])
     if artifacts is None:
         raise SettingsError("[Paths] artifacts='' names no folder")
-    features = specs.FeaturesSpec(**values["Features"])
-    backbone_settings(features)
-    return Settings(
-        dataset=dataset,
-        features=features,
-        heads=specs.HeadsSpec(**values["Heads"]),
-        convnet=specs.ConvNetSpec(**values["ConvNet"]),
-        ensemble=specs.EnsembleSpec(**values["Ensemble"]),
-        submission=specs.SubmissionSpec(**values["Submission"]),
-        report=specs.ReportSpec(**values["Report"]),
-        cluster=ClusterSpec(**values["Cluster"]),
-        artifacts=paths.to_be_made(artifacts, dataset.name, "[Paths] artifacts"),
-    )
+    backbone_settings(made["features"])
+    return Settings(**made, artifacts=paths.to_be_made(artifacts, made["dataset"].name, "[Paths] artifacts"))
 
 
 def _refuse_half_a_demo(dataset: specs.DatasetSpec) -> None:
@@ -283,20 +250,12 @@ def _parse_section(section: str, texts: Mapping[str, str]) -> dict[str, Any]:
     values = {}
     for key, setting in SECTIONS[section].items():
         text = given.get(key, setting.default)
-        if setting.read in (_path, _text):  # a text may be a path, too
+        if setting.read in (_path, str.strip):  # a text may be a path, too
             paths.expanded(Path(text.strip()), f"[{section}] {key}")
         try:
             values[key] = setting.read(text)
-        except _ExpectedError as expected:
-            raise SettingsError(f"[{section}] {key}={text!r} is not {expected}") from None
+        except SettingsError:
+            raise
+        except ValueError:
+            raise SettingsError(f"[{section}] {key}={text!r} is not {_FORMS[setting.read]}") from None
     return values
-
-
-def _near(name: str, known: Iterable[str]) -> str | None:
-    lowered = {candidate.lower(): candidate for candidate in known}
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), lowered, 1)
-    return lowered[near[0]] if near else None
-
-
-def _hint(near: str | None, form: str) -> str:
-    return f", did you mean {form.format(near)}?" if near else ""

@@ -13,15 +13,12 @@ _START, _END = 25.0, 1e4  # what its peak is divided by, at both ends
 class Phase(NamedTuple):
     """Some epochs of one schedule.
 
-    Attributes:
-        rate: the learning rate; of a cosine phase the first, of a one-cycle phase the highest.
-        epochs: passes over the training rows.
-        shape: one of `SHAPES`: ``constant``; ``cosine``, falling to 0; ``one-cycle``, rising for a third of the steps
-            from a 25th of `rate`, then falling by a cosine to a ten-thousandth, at constant momentum.
+    `shape` is ``constant``; ``cosine``, falling to 0; or ``one-cycle``, rising for a third of the steps from a 25th of
+    `rate`, then falling by a cosine to a ten-thousandth, at constant momentum.
     """
 
-    rate: float
-    epochs: int
+    rate: float  #: the learning rate; of a cosine phase the first, of a one-cycle phase the highest
+    epochs: int  #: passes over the training rows
     shape: str = CONSTANT
 
     def at(self, share: float) -> float:

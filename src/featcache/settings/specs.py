@@ -1,44 +1,41 @@
 """The settings of each part as frozen value objects, checked once when they are made and never again.
 
-No Keras and no Luigi here: notebooks make these directly, `pipeline.config` makes them from luigi.cfg.
+What each attribute means is in `featcache.settings.SECTIONS`, which makes them from luigi.cfg's texts; notebooks make them
+directly. No Keras and no Luigi here.
 """
 
-import difflib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featcache.core.names import did_you_mean
 from featcache.errors import SettingsError
 from featcache.settings.augment_policy import RECIPE, AugmentPolicy
 from featcache.settings.schedules import SHAPES, Phase
 
-SOURCES = ("digits", "folder", "csv", "idx")
 PRECISIONS = ("auto", "float32", "bfloat16")
-POOLINGS = ("avg", "max")
-PRESETS = ("default", "recipe", "wide", "fast")
 AUTO = "auto"
 METHODS = (AUTO, "mean", "geometric", "greedy")
-FORMATS = ("labels", "probabilities")
 SMALLEST_CONVNET_IMAGE = 16  # below it two rounds of convolutions and pooling leave nothing
+CLIP = "auto, none or a number in (0, 1]"
+ALONE, LOCAL = "none", "local"
+_ADDRESS = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5}")
 _LONGEST = 255  # what file systems take
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def one_of(setting: str, value: str, known: Iterable[str]) -> None:
+def one_of(setting: str, value: str, known: Sequence[str]) -> None:
     """Raise a `SettingsError` that names the nearest, unless `value` is `known`."""
-    known = list(known)
     if value not in known:
-        near = difflib.get_close_matches(value, known, 1)
-        hint = f", did you mean {near[0]}?" if near else ""
-        raise SettingsError(f"{setting}={value!r} is unknown{hint}; known: {', '.join(known)}")
+        raise SettingsError(f"{setting}={value!r} is unknown{did_you_mean(value, known)}; known: {', '.join(known)}")
 
 
-def at_least(setting: str, value: float, low: float) -> None:
-    """Raise a `SettingsError` if `value` is below `low`."""
-    _check_range(setting, value, ok=value >= low, allowed=f"at least {low}")
+def at_least(setting: str, value: float | None, low: float) -> None:
+    """Raise a `SettingsError` if `value` is below `low`; None is not."""
+    _check_range(setting, value, ok=value is None or value >= low, allowed=f"at least {low}")
 
 
 def _check_range(setting: str, value: object, *, ok: bool, allowed: str) -> None:
@@ -47,7 +44,6 @@ def _check_range(setting: str, value: object, *, ok: bool, allowed: str) -> None
 
 
 def _phases(setting: str, schedule: Sequence[tuple[Any, ...]] | None) -> tuple[Phase, ...] | None:
-    """Return plain tuples as phases, checked."""
     if schedule is None:
         return None
     phases = tuple(Phase(*phase) for phase in schedule)
@@ -62,15 +58,7 @@ def _phases(setting: str, schedule: Sequence[tuple[Any, ...]] | None) -> tuple[P
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Where images come from ([Dataset] in luigi.cfg).
-
-    Attributes:
-        name: folder below the artifacts folder; letters, digits, ``._-``.
-        source: one of `SOURCES`.
-        path: the data set's folder; None for `digits`, which is embedded.
-        groups: ``FILE:COLUMN``, joined to training rows by file name; "" for none.
-        sample_submission: a CSV (.gz, .zip) that fixes ids, columns and order; None for none.
-    """
+    """Where images come from ([Dataset] in luigi.cfg)."""
 
     name: str = "digits"
     source: str = "digits"
@@ -79,11 +67,10 @@ class DatasetSpec:
     sample_submission: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST:
             allowed = f"at most {_LONGEST} letters, digits, '.', '_' and '-'"
             raise SettingsError(f"[Dataset] name={self.name!r} can't name a folder: {allowed}")
-        one_of("[Dataset] source", self.source, SOURCES)
+        one_of("[Dataset] source", self.source, ("digits", "folder", "csv", "idx"))
         if self.source != "digits" and self.path is None:
             raise SettingsError(f"[Dataset] path is missing: source={self.source!r} needs the folder of the images")
         if self.groups and ":" not in self.groups:
@@ -112,7 +99,7 @@ class Tap:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", layer):
             raise SettingsError(f"[Features] taps={text!r} is not a layer's name, LAYER:avg or LAYER:max")
         if pooling or text.strip().endswith(":"):
-            one_of("[Features] taps", pooling, POOLINGS)
+            one_of("[Features] taps", pooling, ("avg", "max"))
         return cls(layer, pooling)
 
     @property
@@ -127,17 +114,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class FeaturesSpec:
-    """What is cached ([Features] in luigi.cfg).
-
-    Attributes:
-        backbone: a `keras.applications` name in any case (``VGG16``, ``resnet50``) or the path of a ``.keras`` file.
-        weights: ``auto``, ``imagenet``, ``random`` or the path of a notop HDF5 weights file.
-        taps: the layers whose outputs are cached, all from one forward pass.
-        image_size: side of the square every image is resized to, in pixels.
-        precision: ``auto``, ``float32`` or ``bfloat16``: what the convolutions compute in; storage is float16.
-        copies: augmented copies of the training split beside the plain one.
-        augmentation: how far images are changed in them.
-    """
+    """What is cached ([Features] in luigi.cfg); `backbone` is a `keras.applications` name in any case, or a path."""
 
     backbone: str = "vgg16"
     weights: str = "auto"
@@ -148,7 +125,7 @@ class FeaturesSpec:
     augmentation: AugmentPolicy = RECIPE
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings; the backbone checks the names of the taps."""
+        # the backbone checks the names of the taps
         if not self.taps:
             raise SettingsError("[Features] taps='' names no layer")
         names = [tap.name for tap in self.taps]
@@ -163,19 +140,7 @@ class FeaturesSpec:
 class HeadsSpec:
     """How heads are trained ([Heads] in luigi.cfg). None means the preset's value.
 
-    Attributes:
-        preset: one of `PRESETS`.
-        hidden: widths of the dense layers, e.g. (128, 128).
-        dropout: the recipe's p, 0 <= p < 1.
-        schedule: phases in order; plain (learning rate, epochs) pairs are constant ones.
-        weight_decay: decoupled weight decay of the kernels, as in AdamW.
-        label_smoothing: the share of each label that is spread over all classes, 0 <= label_smoothing < 1.
-        early_stop: epochs without improvement after which training ends, 0: never.
-        batch_size: rows a step.
-        seeds: heads per fold, seeded 0..seeds-1.
-        folds: out-of-fold parts of the training rows, at least 2.
-        pseudo_weight: the weight of a test row with soft labels beside a training row, in a second round; 0: no such round.
-        per_group: also train heads on each group alone.
+    Plain (learning rate, epochs) pairs of `schedule` are constant phases. The seeds are 0 to ``seeds - 1``.
     """
 
     preset: str = "default"
@@ -192,8 +157,7 @@ class HeadsSpec:
     per_group: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        one_of("[Heads] preset", self.preset, PRESETS)
+        one_of("[Heads] preset", self.preset, ("default", "recipe", "wide", "fast"))
         for width in self.hidden or ():
             at_least("[Heads] hidden", width, 1)
         for name in ("dropout", "label_smoothing"):
@@ -202,25 +166,15 @@ class HeadsSpec:
         object.__setattr__(self, "schedule", _phases("[Heads] schedule", self.schedule))
         decay = self.weight_decay
         _check_range("[Heads] weight_decay", decay, ok=decay is None or 0 <= decay < math.inf, allowed="0 or more")
-        at_least("[Heads] early_stop", self.early_stop or 0, 0)
-        at_least("[Heads] batch_size", self.batch_size, 2)
-        at_least("[Heads] seeds", self.seeds, 1)
-        at_least("[Heads] folds", self.folds, 2)
+        for name, low in (("early_stop", 0), ("batch_size", 2), ("seeds", 1), ("folds", 2)):
+            at_least(f"[Heads] {name}", getattr(self, name), low)
         allowed = "0 (off) to 1 (as much as a labelled row)"
         _check_range("[Heads] pseudo_weight", self.pseudo_weight, ok=0 <= self.pseudo_weight <= 1, allowed=allowed)
 
 
 @dataclass(frozen=True)
 class ConvNetSpec:
-    """How convnets are trained end to end ([ConvNet] in luigi.cfg).
-
-    Attributes:
-        members: seeds 0..members-1, each with a convnet a fold; 0 trains none.
-        image_size: side of the square every image is resized to, in pixels; at least `SMALLEST_CONVNET_IMAGE`.
-        schedule: phases in order; None for one cycle whose epochs the number of rows decides.
-        batch_size: rows a step.
-        precision: ``auto``, ``float32`` or ``bfloat16``: what training computes in; predictions are float32.
-    """
+    """How convnets are trained end to end ([ConvNet] in luigi.cfg): a convnet a fold of each of the seeds 0 to `members` - 1."""
 
     members: int = 0
     image_size: int = 28
@@ -229,7 +183,6 @@ class ConvNetSpec:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
         at_least("[ConvNet] members", self.members, 0)
         at_least("[ConvNet] image_size", self.image_size, SMALLEST_CONVNET_IMAGE)
         object.__setattr__(self, "schedule", _phases("[ConvNet] schedule", self.schedule))
@@ -244,7 +197,6 @@ class EnsembleSpec:
     method: str = AUTO
 
     def __post_init__(self) -> None:
-        """Refuse an unknown method."""
         one_of("[Ensemble] method", self.method, METHODS)
 
 
@@ -257,15 +209,10 @@ class ReportSpec:
 
 @dataclass(frozen=True)
 class SubmissionSpec:
-    """How the submission is written ([Submission] in luigi.cfg).
+    """How the submission is written ([Submission] in luigi.cfg); 1/classes < `clip` <= 1 where it is a number.
 
-    Attributes:
-        format: ``labels`` (one class a row) or ``probabilities``.
-        columns: header names, the id column first; () means: from the sample submission, or ``id, label`` /
-            ``id, <class names>``. With ``probabilities`` each is the class of its name, or CLASS as
-            ``COLUMN = CLASS``; a single one for two classes, of a name like ``label``, for the second.
-        clip: ``auto`` (found on out-of-fold log-loss), ``none``, or the upper bound mx, 1/classes < mx <= 1.
-        gzip: write ``submission.csv.gz``, without a time stamp inside.
+    With ``probabilities`` each of `columns` is the class of its name, or CLASS as ``COLUMN = CLASS``; a single one for two
+    classes, of a name like ``label``, is the second.
     """
 
     format: str = "labels"
@@ -274,15 +221,36 @@ class SubmissionSpec:
     gzip: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        one_of("[Submission] format", self.format, FORMATS)
+        one_of("[Submission] format", self.format, ("labels", "probabilities"))
         if len(self.columns) == 1:
             raise SettingsError(
                 f"[Submission] columns={self.columns[0]!r}: the id column needs at least one more beside it"
             )
         if isinstance(self.clip, str):
             one_of("[Submission] clip", self.clip, ("auto", "none"))
-        else:
-            _check_range(
-                "[Submission] clip", self.clip, ok=0 < self.clip <= 1, allowed="auto, none or a number in (0, 1]"
-            )
+        elif not 0 < self.clip <= 1:
+            raise SettingsError(f"[Submission] clip={self.clip!r} is out of range: {CLIP}")
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """Where to compute ([Cluster] in luigi.cfg), in no key.
+
+    Local workers listen on the loopback only, and no two of them see the same GPU.
+    """
+
+    scheduler: str = ALONE
+    workers: int = 0
+    threads: int = 0
+    gpus_per_worker: int = 0
+
+    def __post_init__(self) -> None:
+        if self.scheduler not in (ALONE, LOCAL) and not _ADDRESS.fullmatch(self.scheduler):
+            allowed = "none, local, tcp://HOST:PORT or tls://HOST:PORT"
+            raise SettingsError(f"[Cluster] scheduler={self.scheduler!r} is not {allowed}")
+        for name in ("workers", "threads", "gpus_per_worker"):
+            at_least(f"[Cluster] {name}", getattr(self, name), 0)
+        if self.scheduler not in (ALONE, LOCAL) and (self.threads or self.gpus_per_worker):
+            name = "threads" if self.threads else "gpus_per_worker"
+            advice = "set it where these workers are started"
+            raise SettingsError(f"[Cluster] {name} must be 0 for scheduler={self.scheduler!r}: {advice}")

@@ -1,9 +1,10 @@
 """Convnets from the manifest alone, without features: `TrainConvNets`, and what they predict."""
 
-import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +18,16 @@ from featcache.dataset import Manifest, Pixels, load_pixels, open_source
 from featcache.ensemble import judged_members
 from featcache.features import choose_precision
 from featcache.project import LOG_NAME, Artifact, Project, SplitRows, check_usable, gpu_capability_of, rejection_reason
-from featcache.stages.workers.client import Cluster, connect, verified_workers
-from featcache.stages.workers.job_queue import Job
-from featcache.stages.workers.worker import ONE_AT_A_TIME
+from featcache.stages.workers.client import connect
+from featcache.stages.workers.job_queue import train_on_workers
+from featcache.stages.workers.worker import ONE_AT_A_TIME, Job
 from featcache.training import (
-    FOLD_SEED,
     ConvNetPlan,
     PartialFolder,
     Predictions,
     TrainingData,
     assign_folds,
+    by_folds,
     model_path,
     resolve_convnet,
 )
@@ -39,10 +40,7 @@ _PREDICT_ROWS = 1 << 14  # a multiple of the convnets' batch
 def train_convnets(project: Project, progress: Progress, *, fresh: bool = False) -> str:
     """Train every member's convnets, one for each fold; a killed run's finished folds and checkpoints are used.
 
-    Args:
-        project: whose members.
-        progress: counts images, then epochs.
-        fresh: train complete members too, and every fold from its beginning.
+    With `fresh`, complete members are trained too, and every fold from its beginning.
 
     Raises:
         SourceChangedError: an image changed since it was indexed.
@@ -57,7 +55,14 @@ def train_convnets(project: Project, progress: Progress, *, fresh: bool = False)
         _partial_folder(project, seed).begin(fresh=fresh)
     cluster = connect(project)
     if cluster is not None:
-        _train_on_workers(cluster, project, seeds, examples.data.fold_numbers, progress)
+        todo = [
+            (seed, fold)
+            for seed in seeds
+            for fold in examples.data.parts.numbers
+            if _partial_folder(project, seed).finished(fold) is None
+        ]
+        jobs = [Job(f"fold {fold} of convnet/seed{seed}", train_fold_on_worker, (seed, fold)) for seed, fold in todo]
+        train_on_workers(cluster, project, "convnets", "folds", jobs, progress)
     parts = [_train_member(project, seed, examples, progress) for seed in seeds]
     parts += [cluster.summary()] if cluster is not None else []
     return " · ".join([f"{pluralize(examples.plan.epochs, 'epoch')} in {examples.plan.precision}", *parts])
@@ -85,9 +90,9 @@ def _examples(project: Project, progress: Progress) -> _Examples:
         lambda row: f"{rows.ids[row]!r}, {rejection_reason(rows, row, load, spec.image_size)}",
     )
     labels = np.where(pixels.usable, rows.labels, -1).astype(np.int32)
-    folds = assign_folds(labels, rows.groups, project.settings.heads.folds, FOLD_SEED, names, rows.digests)
-    data = TrainingData(pixels.images, labels, folds)
-    fewest = min(len(data.trained(fold)) for fold in data.fold_numbers)
+    folds = assign_folds(labels, rows.groups, project.settings.heads.folds, class_names=names, digests=rows.digests)
+    data = TrainingData(pixels.images, labels, by_folds(folds, pixels.usable))
+    fewest = min(int(data.parts.trained(fold).sum()) for fold in data.parts.numbers)
     precision = choose_precision(spec.precision, gpu_capability_of(project)).name
     plan = resolve_convnet(spec, fewest, pixels.images.shape[-1], len(names), precision)
     return _Examples(rows, data, names, plan)
@@ -107,18 +112,18 @@ def _train_member(project: Project, seed: int, examples: _Examples, progress: Pr
     data, rows, names, member = examples.data, examples.rows, examples.class_names, f"convnet/seed{seed}"
     table: npt.NDArray[np.float32] = allocate((1, len(rows), len(names)), np.float32, project.folder)
     table[:] = np.nan
-    out_of_fold = Predictions(rows.ids, data.labels, (member,), table, names, data.folds, rows_key=rows.key)
+    out_of_fold = Predictions(rows.ids, data.labels, (member,), table, names, data.parts.units, rows_key=rows.key)
     histories = {}
-    progress.start(member, plan.epochs * len(data.fold_numbers), "epochs")
+    progress.start(member, plan.epochs * len(data.parts.numbers), "epochs")
     try:
-        for fold in data.fold_numbers:
+        for fold in data.parts.numbers:
             if partial.finished(fold) is None:
                 _train_fold(examples, seed, fold, partial, progress)
             else:
                 progress.advance(plan.epochs)
             histories[f"fold{fold}"] = partial.finished(fold)
             # from the stored file: the same whether it was trained now or before a kill
-            network, held_out = load_network(model_path(partial.path, fold)), data.held_out(fold)
+            network, held_out = load_network(model_path(partial.path, fold)), np.flatnonzero(data.parts.scored(fold))
             table[0, held_out] = predict_convnet([network], data.images, held_out)
     finally:
         progress.finish()
@@ -139,32 +144,14 @@ def _train_fold(examples: _Examples, seed: int, fold: int, partial: PartialFolde
 
 # ---- on workers
 
-_KEPT: dict[str, _Examples] = {}
+_kept_examples = lru_cache(maxsize=1)(_examples)
+_SILENT = Silent()
 
 
 def train_fold_on_worker(project: Project, seed: int, fold: int) -> None:
     """Train one fold's convnet on a worker, into the member's unfinished folder."""
-    key = f"{project.folder} {project.convnet(seed).inputs['upstream']}"
     with ONE_AT_A_TIME:  # Keras has state of its own
-        if key not in _KEPT:
-            _KEPT.clear()
-            _KEPT[key] = _examples(project, Silent())
-        _train_fold(_KEPT[key], seed, fold, _partial_folder(project, seed), Silent())
-
-
-def _train_on_workers(
-    cluster: Cluster, project: Project, seeds: Sequence[int], folds: Sequence[int], progress: Progress
-) -> None:
-    """Have workers train every fold that isn't finished, a job each."""
-    todo = [(seed, fold) for seed in seeds for fold in folds if _partial_folder(project, seed).finished(fold) is None]
-    jobs = [Job(f"fold {fold} of convnet/seed{seed}", train_fold_on_worker, (seed, fold)) for seed, fold in todo]
-    progress.start("convnets", len(jobs), "folds")
-    try:
-        with verified_workers(cluster, project, weights=False) as contract:
-            for job, _ in cluster.run(contract, jobs, progress, one_each=True):
-                progress.advance(1, job.name)
-    finally:
-        progress.finish()
+        _train_fold(_kept_examples(project, _SILENT), seed, fold, _partial_folder(project, seed), _SILENT)
 
 
 # ---- predictions
@@ -178,23 +165,22 @@ def predict_convnets(project: Project, members: Sequence[Artifact], rows: Rows) 
         SourceChangedError: an image changed since it was indexed.
     """
     import_keras(project.folder / LOG_NAME)
-    from featcache.training import load_networks, predict_convnet
+    from featcache.training import load_networks
 
     pixels: Pixels | None = None
     for member in members:
         networks = load_networks(member.path.parent)
-        if pixels is None:
-            pixels = _pixels(project, rows, Silent(), channels=networks[0].input_shape[-1])
-        yield _row_parts(functools.partial(predict_convnet, networks, pixels.images), pixels.usable)
+        pixels = pixels or _pixels(project, rows, Silent(), channels=networks[0].input_shape[-1])
+        yield _row_parts(networks, pixels)
 
 
-def _row_parts(
-    predict: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]], usable: npt.NDArray[np.bool_]
-) -> RowParts:
-    for start in range(0, len(usable), _PREDICT_ROWS):
-        part = np.arange(start, min(start + _PREDICT_ROWS, len(usable)))
-        probabilities = predict(part)
-        probabilities[~usable[part]] = np.nan
+def _row_parts(networks: Sequence[Any], pixels: Pixels) -> RowParts:
+    from featcache.training import predict_convnet
+
+    for start in range(0, len(pixels.usable), _PREDICT_ROWS):
+        part = np.arange(start, min(start + _PREDICT_ROWS, len(pixels.usable)))
+        probabilities = predict_convnet(networks, pixels.images, part)
+        probabilities[~pixels.usable[part]] = np.nan
         yield slice(start, start + len(part)), probabilities[None]
 
 

@@ -22,7 +22,6 @@ from featcache.features import (
     ExtractionEngine,
     ForwardPass,
     choose_precision,
-    compute_here,
     extract_copies,
     resolve_weights,
 )
@@ -105,7 +104,7 @@ def extract_split(
     """
     manifest = Manifest.load(project.folder)
     if split not in manifest.splits:
-        raise SourceError(f"expected a split that has images ({', '.join(manifest.splits)}); got split={split!r}")
+        raise SourceError(f"split={split!r} has no images, only {', '.join(manifest.splits)}")
     if copies is None:
         asked = [copy for name, copy in project.caches() if name == split]
         copies = [copy for copy in asked if fresh or not project.features(split, copy).is_complete()]
@@ -115,7 +114,7 @@ def extract_split(
     load, cluster = keeping_reasons(project.folder, open_source(project.settings.dataset).load), connect(project)
     with ExitStack() as stack:
         load_backbone: Callable[[], ForwardPass] = partial(resolved_backbone, project, progress)
-        engine: ExtractionEngine = compute_here
+        engine: ExtractionEngine | None = None
         if cluster is not None:
             contract = stack.enter_context(verified_workers(cluster, project, weights=True))
             load_backbone = partial(remote_backbone, cluster, contract, progress)

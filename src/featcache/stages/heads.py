@@ -1,7 +1,6 @@
 """From features to heads: `TrainBag`, and all bags at once where there are workers: `TrainHeads`."""
 
 import time
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,11 +10,11 @@ from featcache.core.keras_import import import_keras
 from featcache.core.progress import Progress, Silent
 from featcache.project import LOG_NAME, Project
 from featcache.stages.pseudo_labels import pseudo_labels
-from featcache.stages.workers.client import Cluster, connect, verified_workers
-from featcache.stages.workers.job_queue import Job
+from featcache.stages.workers.client import connect
+from featcache.stages.workers.job_queue import train_on_workers
+from featcache.stages.workers.worker import Job
 from featcache.training import (
     BY_GROUP,
-    FOLD_SEED,
     LINEAR,
     PSEUDO,
     Examples,
@@ -48,7 +47,7 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     readers = [checked_cache(project.features("train", copy).path) for copy in copies]
     plain, usable = readers[0], np.logical_and.reduce([reader.status == Status.OK for reader in readers])
     labels, names = np.where(usable, plain.labels, -1), plain.class_names
-    folds = assign_folds(labels, plain.groups, spec.folds, FOLD_SEED, names, plain.digest_column)
+    folds = assign_folds(labels, plain.groups, spec.folds, class_names=names, digests=plain.digest_column)
     parts = by_groups(plain.groups, usable) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
     width = int(np.prod(plain.taps[tap].shape))
     plan = resolve_heads(spec, shape, width, int(usable.sum()), len(names), groups=len(parts.numbers))
@@ -67,25 +66,17 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     save_bag(bag, artifact.path.parent, record, out_of_fold)
     steps = pluralize(plan.epochs, "epoch") if shape != LINEAR else pluralize(len(bag.history.loss), "strength")
     units = pluralize(len(parts.numbers), "group" if parts.by_group else "fold")
-    return (
-        f"{tap}/{shape}: {pluralize(len(bag.seeds), 'seed')} x {units}, {steps} · {_mean_scores(out_of_fold.scored())}"
-    )
-
-
-def _mean_scores(known: Predictions) -> str:
-    """Scores of the mean over the bag's members."""
-    means = ((rows, table.mean(axis=0)) for rows, table in table_parts(known.probabilities))
+    known = out_of_fold.scored()
+    means = ((rows, table.mean(axis=0)) for rows, table in table_parts(known.probabilities))  # over the bag's members
     scores = judge_parts(means, known.labels).scores()
-    return f"out of fold: accuracy {scores.accuracy:.4f}, log-loss {scores.log_loss:.4f}"
+    result = f"out of fold: accuracy {scores.accuracy:.4f}, log-loss {scores.log_loss:.4f}"
+    return f"{tap}/{shape}: {pluralize(len(bag.seeds), 'seed')} x {units}, {steps} · {result}"
 
 
 def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> str:
     """Train the bags that aren't complete, one after the other or by workers a job each; a second round after the first.
 
-    Args:
-        project: whose bags.
-        progress: counts epochs, or bags where workers train them.
-        fresh: train complete bags too, unless this run of the program trained them.
+    With `fresh`, complete bags are trained too, unless this run of the program trained them.
 
     Raises:
         ClusterError: there are no workers, they don't fit, or they die.
@@ -94,25 +85,11 @@ def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> 
     cluster, run = connect(project), project.run if fresh else None
     todo = [bag for bag in project.bags() if not project.bag(*bag).is_complete(run)]
     todo.sort(key=lambda bag: bag[1].endswith(PSEUDO))
-    if cluster is not None:
-        return _train_on_workers(cluster, project, todo, progress)
-    return " · ".join(train_bag(project, *bag, progress) for bag in todo) or "every bag is trained"
-
-
-def _train_on_workers(cluster: Cluster, project: Project, todo: Sequence[tuple[str, str]], progress: Progress) -> str:
-    progress.start("bags of heads", len(todo), "bags")
-    try:
-        with verified_workers(cluster, project, weights=False) as contract:
-            for second in (False, True):
-                bags = [bag for bag in todo if bag[1].endswith(PSEUDO) == second]
-                jobs = [Job(f"bag {tap}/{shape}", train_bag_on_worker, (tap, shape)) for tap, shape in bags]
-                for _, line in cluster.run(contract, jobs, progress, one_each=True):
-                    progress.advance(1, line)
-    finally:
-        progress.finish()
+    if cluster is None:
+        return " · ".join(train_bag(project, *bag, progress) for bag in todo) or "every bag is trained"
+    for second in (False, True):
+        bags = [bag for bag in todo if bag[1].endswith(PSEUDO) == second]
+        jobs = [Job(f"bag {tap}/{shape}", train_bag, (tap, shape, Silent())) for tap, shape in bags]
+        if jobs:
+            train_on_workers(cluster, project, "bags of heads", "bags", jobs, progress)
     return f"{len(todo)} bags · {cluster.summary()}"
-
-
-def train_bag_on_worker(project: Project, tap: str, shape: str) -> str:
-    """Train a bag on a worker, whose artifacts folder is that of all."""
-    return train_bag(project, tap, shape, Silent())

@@ -1,7 +1,7 @@
 """The members' predictions of the rows that nothing is trained on: `PredictRows`."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def _predict_split(
 
     def parts() -> Iterator[tuple[int, slice, Float32s]]:
         first = 0
-        predicted = (each for stage, some in sources.items() for each in _PREDICT[stage](project, some, reader, rows))
+        predicted = (each for stage, some in sources.items() for each in _predicted(project, stage, some, reader, rows))
         for own, found in zip(members, predicted, strict=True):
             for place, values in found:
                 if len(values) != len(own):
@@ -83,22 +83,14 @@ def _predict_split(
         write_json(folder / artifact.path.name, {**record, RECORDED: recorded, "files": files})
 
 
-def _predict_bags(project: Project, bags: Sequence[Artifact], reader: Reader, rows: Rows) -> Iterator[RowParts]:
-    """Yield for each bag (rows, (members, r, C)) of the cache's rows, members in the order of its out-of-fold predictions."""
-    del project, rows
-    for source in bags:
-        tap = str((source.record() or {}).get("tap"))
-        yield load_bag(source.path.parent).member_parts(reader[tap])
+def _predicted(
+    project: Project, stage: str, members: Sequence[Artifact], reader: Reader, rows: Rows
+) -> Iterator[RowParts]:
+    """Yield for each artifact of a stage (rows, (members, r, C)), members in the order of its out-of-fold predictions.
 
-
-def _predict_convnets(project: Project, members: Sequence[Artifact], reader: Reader, rows: Rows) -> Iterator[RowParts]:
-    """The same for convnets, which look at the images themselves."""
-    del reader
-    return predict_convnets(project, members, rows)
-
-
-# Stage of `Project.member_sources` -> how its artifacts predict the rows of a cache; NaN for a row that they can't.
-_PREDICT: Mapping[str, Callable[[Project, Sequence[Artifact], Reader, Rows], Iterator[RowParts]]] = {
-    "TrainHeads": _predict_bags,
-    "TrainConvNets": _predict_convnets,
-}
+    Bags predict the cache's rows; convnets look at the images themselves, and give NaN for one that can't be decoded.
+    """
+    if stage == "TrainConvNets":
+        return predict_convnets(project, members, rows)
+    taps = [str((bag.record() or {}).get("tap")) for bag in members]
+    return (load_bag(bag.path.parent).member_parts(reader[tap]) for bag, tap in zip(members, taps, strict=True))

@@ -3,7 +3,6 @@
 import math
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from featcache.dataset import Manifest
 from featcache.ensemble import check_forms, layout_of, match_ids, read_sample
 from featcache.errors import SettingsError, StorageError
 from featcache.project import Project, SplitRows, check_usable
-from featcache.training import FOLD_SEED, assign_folds, by_groups
+from featcache.training import assign_folds, by_groups
 
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
 
@@ -38,16 +37,12 @@ def check_submission(project: Project) -> None:
 
 
 def check_clip(project: Project) -> None:
-    """Refuse a clip by which no class could be more probable than the others.
-
-    Raises:
-        SettingsError: the clip isn't above one over the number of classes.
-    """
+    """Raise a `SettingsError` for a clip by which no class could be more probable than the others."""
     clip, listed = project.settings.submission.clip, project.listed()
     classes = len(listed["class_names"]) if listed else 0
     if classes and not isinstance(clip, str) and clip * classes <= 1:
-        expected = f"expected auto, none or a number above 1/{classes} for {classes} classes"
-        raise SettingsError(f"[Submission] clip: {expected}; got clip={clip!r}")
+        advice = "give auto, none or a larger number"
+        raise SettingsError(f"[Submission] clip={clip!r} is not above 1/{classes} for {classes} classes: {advice}")
 
 
 def check_heads(project: Project) -> None:
@@ -60,34 +55,28 @@ def check_heads(project: Project) -> None:
     heads, manifest = project.settings.heads, Manifest.load(project.folder)
     train = manifest.splits["train"]
     labels = np.where(train.listed, train.labels, -1)
-    assign_folds(labels, train.groups, heads.folds, FOLD_SEED, manifest.class_names, train.digests)
+    assign_folds(labels, train.groups, heads.folds, class_names=manifest.class_names, digests=train.digests)
     if heads.per_group and not train.known_groups:
         advice = "set [Dataset] groups = FILE:COLUMN, or per_group = false"
-        raise SettingsError(f"[Heads] per_group: expected training rows with groups; got none: {advice}")
+        raise SettingsError(f"[Heads] per_group: the training rows have no groups: {advice}")
     if heads.per_group:
         by_groups(train.groups, train.listed)
     if heads.pseudo_weight and "test" not in project.splits():
         advice = "put images into PATH/test, or set pseudo_weight = 0"
-        raise SettingsError(f"[Heads] pseudo_weight: expected test images to label; got none: {advice}")
+        raise SettingsError(f"[Heads] pseudo_weight: there are no test images to label: {advice}")
 
 
 def check_space(project: Project, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare what all caches that are still to be made need with what is free.
-
-    Args:
-        project: whose caches.
-        shapes: tap name -> shape of one row.
-
-    Raises:
-        StorageError: it isn't enough; the message says how much is needed and how much is free.
-    """
+    """Raise a `StorageError` if all caches that are still to be made need more than is free; `shapes` are of each tap's rows."""
     row = np.dtype(FEATURE_DTYPE).itemsize * sum(math.prod(shape) for shape in shapes.values())
     rows = {split: int(facts["rows"]) for split, facts in project.splits().items()}
     caches = {cache: project.features(*cache) for cache in project.caches()}
     open_caches = {cache: artifact.path for cache, artifact in caches.items() if not artifact.is_complete()}
     folder = project.all_features().path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    needed = sum(rows[split] * row for split, _ in open_caches) - sum(map(_reserved, open_caches.values()))
+    partials = [partial for path in open_caches.values() for partial in partials_of(path)]
+    reserved = sum(partial.stat().st_blocks * _STAT_BLOCK for partial in partials)
+    needed = sum(rows[split] * row for split, _ in open_caches) - reserved
     free = shutil.disk_usage(folder).free
     if needed > free:
         parts = ", ".join(f"{split}{f' copy {copy}' * bool(copy)}" for split, copy in open_caches)
@@ -95,8 +84,3 @@ def check_space(project: Project, shapes: Mapping[str, tuple[int, ...]]) -> None
             f"{folder}: the features of {parts} need {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; make room, "
             "put [Paths] artifacts on another disk, or cache less (LAYER:avg, a smaller image_size, fewer copies)"
         )
-
-
-def _reserved(path: Path) -> int:
-    """Bytes that an unfinished try has on the disk already."""
-    return sum(partial.stat().st_blocks * _STAT_BLOCK for partial in partials_of(path))

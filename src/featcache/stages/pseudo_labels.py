@@ -27,12 +27,8 @@ _LEAST_ROWS = 256  # each part takes the weights of all bags once more
 def pseudo_labels(project: Project, tap: str, parts: Partition) -> PseudoLabels:
     """Label the test rows, for each fold by heads and weights that haven't seen it.
 
-    Labels of the whole ensemble would carry each fold's own labels to the head that is scored on it.
-
-    Args:
-        project: whose first round is trained.
-        tap: what the second round's heads see.
-        parts: the folds.
+    Labels of the whole ensemble would carry each fold's own labels to the head that is scored on it. The second round's
+    heads see `tap`; `parts` are the folds.
 
     Raises:
         CacheFormatError: a bag is absent or damaged, or the test images' features are.
@@ -41,7 +37,7 @@ def pseudo_labels(project: Project, tap: str, parts: Partition) -> PseudoLabels:
     reader = checked_cache(project.features("test", 0).path)
     usable = reader.status == Status.OK
     if not usable.any():
-        raise TrainingError("expected test images to label for [Heads] pseudo_weight; got none: set pseudo_weight = 0")
+        raise TrainingError("no usable test images to label for [Heads] pseudo_weight: set pseudo_weight = 0")
     labelling = project.labelling_bags(PSEUDO)
     records, taps = [project.bag(*bag).path for bag in labelling], [name for name, _ in labelling]
     rows = Manifest.load(project.folder).splits["train"]

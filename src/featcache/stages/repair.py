@@ -18,17 +18,10 @@ _RUN = "luigi --module pipeline Submit"
 
 
 def repair_records(paths: Sequence[Path], overrides: Sequence[str], progress: Progress) -> list[dict[str, Any]]:
-    """Verify files, and repair the damaged feature caches of the current settings.
+    """Verify caches, and folders of them, and repair the damaged ones of the current settings (`overrides` beside luigi.cfg's).
 
-    A published file is never changed: extraction writes a new one, which replaces it.
-
-    Args:
-        paths: caches, or folders with some.
-        overrides: settings beside luigi.cfg's.
-        progress: follows the extraction.
-
-    Returns:
-        One record a file: path, outcome and detail.
+    A published file is never changed: extraction writes a new one, which replaces it. Returns a record for each file:
+    path, outcome and detail.
 
     Raises:
         SettingsError: luigi.cfg is wrong.

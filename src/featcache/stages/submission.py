@@ -44,10 +44,11 @@ def write_submission(project: Project, progress: Progress, *, fresh: bool = Fals
     built, predictions = Ensemble.load(project.ensemble().path), split_predictions(project)
     clip, test = submission_clip(spec.clip, built.whole), predictions["test"]
     probabilities, unusable = _final(built, test, clip, project.folder)
-    rejected = [test.ids[row] for row in np.flatnonzero(unusable).tolist()]
     with replacing_folder(artifact.path.parent) as folder:
         path = folder / name
-        report = write_submission_file(path, test.ids, probabilities, built.class_names, spec, sample, rejected)
+        report = write_submission_file(
+            path, test.ids, probabilities, built.class_names, spec, sample, int(unusable.sum())
+        )
         record = {
             **artifact.record_header(project.run),
             "content_digest": file_digest(path),
@@ -71,10 +72,7 @@ def write_submission(project: Project, progress: Progress, *, fresh: bool = Fals
 def _final(built: Ensemble, test: Predictions, clip: float, folder: Path) -> tuple[Float64s, npt.NDArray[np.bool_]]:
     """The (n, C) probabilities of the test rows, and (n,) whether a row has no predictions.
 
-    Such a row gets the classes' shares among the training rows: here and nowhere else.
-
-    Raises:
-        SubmissionError: no row has predictions.
+    Such a row gets the classes' shares among the training rows: here and nowhere else. A `SubmissionError` if all do.
     """
     probabilities: Float64s = allocate((len(test.ids), len(built.class_names)), np.float64, folder)
     unusable = np.zeros(len(test.ids), bool)

@@ -17,7 +17,7 @@ from .convnet.plan import (
     resolve_convnet as resolve_convnet,
 )
 from .convnet.trainer import train_network as train_network
-from .folds import FOLD_SEED as FOLD_SEED, assign_folds as assign_folds
+from .folds import assign_folds as assign_folds
 from .heads.bag import Bag as Bag, load_bag as load_bag
 from .heads.examples import Examples as Examples, PseudoLabels as PseudoLabels
 from .heads.keras_engine import KerasEngine as KerasEngine, accelerated as accelerated
@@ -25,7 +25,6 @@ from .heads.keras_models import head_model as head_model, save_bag as save_bag
 from .heads.logistic_regression import train_linear as train_linear
 from .heads.overfitting import (
     CurveDiagnosis as CurveDiagnosis,
-    curves_diagnosis as curves_diagnosis,
     curves_lines as curves_lines,
     curves_record as curves_record,
     diagnose as diagnose,
@@ -69,6 +68,5 @@ from .predictions import (
     joined_members as joined_members,
     stored_members as stored_members,
     stored_probabilities as stored_probabilities,
-    stored_rows_key as stored_rows_key,
     write_predictions as write_predictions,
 )

@@ -10,15 +10,17 @@ import numpy.typing as npt
 from featcache.errors import TrainingError
 
 NO_FOLD = -1
-FOLD_SEED = 0  # of every stage: rows are in the same folds for all members
 _DRAWS = 20
+
+Labels = npt.NDArray[np.integer]
+Numbers = npt.NDArray[np.intp]
 
 
 def assign_folds(
-    labels: npt.NDArray[np.integer],
+    labels: Labels,
     groups: Sequence[str],
     folds: int,
-    seed: int,
+    seed: int = 0,
     class_names: Sequence[str] = (),
     digests: Sequence[str] | npt.NDArray[np.bytes_] = (),
 ) -> npt.NDArray[np.int32]:
@@ -29,7 +31,8 @@ def assign_folds(
         groups: n texts; rows of one non-empty group share a fold. A row with "" is a group of its own where any
             other row has a group.
         folds: the number of parts, at least 2.
-        seed: decides the shuffling; the same seed, rows and order give the same folds.
+        seed: decides the shuffling; the same seed, rows and order give the same folds. Every stage has the same: rows
+            are in the same folds for all members.
         class_names: names for errors, of the classes that must have rows; empty: indices, of those that occur.
         digests: n texts, equal where the images are the same bytes: duplicates, like rows of one group, share a
             fold, or rows would be scored that were seen in training. Empty: all images differ.
@@ -44,36 +47,32 @@ def assign_folds(
 
     Example:
         >>> labels = np.array([0, 0, 1, 1, -1])
-        >>> folds = assign_folds(labels, [""] * 5, folds=2, seed=0)
+        >>> folds = assign_folds(labels, [""] * 5, folds=2)
         >>> sorted(folds[:2].tolist()), sorted(folds[2:4].tolist()), int(folds[4])
         ([0, 1], [0, 1], -1)
     """
     labels = np.asarray(labels)
     known = np.flatnonzero(labels >= 0)
-    images = _by_first(_column(digests)[known]) if len(digests) else np.arange(len(known))
-    every = list(groups)  # a manifest's texts are read in their order many times as fast as one by one
+    own, every = (
+        labels[known],
+        list(groups),
+    )  # a manifest's texts are read in their order many times as fast as one by one
+    images = np.arange(len(known))
+    if len(digests):  # as bytes, which take a quarter of the memory of texts
+        column = digests if isinstance(digests, np.ndarray) else np.fromiter(digests, "S64", len(digests))
+        images = _by_first(column[known])
     units = _units([every[row] for row in known.tolist()], images)
-    _check(labels[known], images, units, folds, class_names)
-    assigned = np.full(len(labels), NO_FOLD, np.int32)
+    _check(own, images, units, folds, class_names)
+    assigned, fault = np.full(len(labels), NO_FOLD, np.int32), ""
     for draw in range(seed, seed + _DRAWS):
-        if units is None:
-            assigned[known] = _stratified(labels[known], images, folds, draw)
-        else:
-            assigned[known] = _grouped(labels[known], units, folds, draw)
-        fault = _fault(labels[known], assigned[known], folds, class_names)
+        assigned[known] = _stratified(own, images, folds, draw) if units is None else _grouped(own, units, folds, draw)
+        fault = _fault(own, assigned[known], folds, class_names)
         if not fault:
             return assigned
     raise TrainingError(fault)
 
 
-def _column(digests: Sequence[str] | npt.NDArray[np.bytes_]) -> npt.NDArray[np.bytes_]:
-    """Texts of 64 characters as bytes, which take a quarter of the memory."""
-    return digests if isinstance(digests, np.ndarray) else np.fromiter(digests, "S64", len(digests))
-
-
-def _fault(
-    labels: npt.NDArray[np.integer], assigned: npt.NDArray[np.int32], folds: int, class_names: Sequence[str]
-) -> str:
+def _fault(labels: Labels, assigned: npt.NDArray[np.int32], folds: int, class_names: Sequence[str]) -> str:
     """What is wrong with these folds: one is empty, or has all rows of a class, which is untrained when it is scored."""
     if len(np.unique(assigned)) < folds:
         return f"a fold has no rows, as the groups are too uneven for folds={folds}: lower [Heads] folds"
@@ -81,21 +80,20 @@ def _fault(
     classes, counts = np.unique(pairs // folds, return_counts=True)
     if (counts > 1).all():
         return ""
-    name = _name(class_names, int(classes[counts.argmin()]))
     return (
-        f"class {name} is in one fold alone, as its images are joined by groups or by duplicates in other classes: add "
-        "images of it or lower [Heads] folds"
+        f"class {_name(class_names, int(classes[counts.argmin()]))} is in one fold alone, as its images are joined by "
+        "groups or by duplicates in other classes: add images of it or lower [Heads] folds"
     )
 
 
-def _by_first(values: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+def _by_first(values: npt.NDArray[Any]) -> Numbers:
     """(k,) the number of each value, in the order in which they first appear."""
     _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
-    numbers: npt.NDArray[np.intp] = np.argsort(np.argsort(first))[inverse]
+    numbers: Numbers = np.argsort(np.argsort(first))[inverse]
     return numbers
 
 
-def _units(groups: Sequence[str], images: npt.NDArray[np.intp]) -> npt.NDArray[np.intp] | None:
+def _units(groups: Sequence[str], images: Numbers) -> Numbers | None:
     """(k,) the number of what must stay together: rows joined by group or image; None where no row has a group."""
     if not any(groups):
         return None
@@ -111,13 +109,7 @@ def _units(groups: Sequence[str], images: npt.NDArray[np.intp]) -> npt.NDArray[n
     return _by_first(connected_components(edges, directed=False)[1][images])
 
 
-def _check(
-    labels: npt.NDArray[np.integer],
-    images: npt.NDArray[np.intp],
-    units: npt.NDArray[np.intp] | None,
-    folds: int,
-    class_names: Sequence[str],
-) -> None:
+def _check(labels: Labels, images: Numbers, units: Numbers | None, folds: int, class_names: Sequence[str]) -> None:
     rows, different = len(labels), len(np.unique(images))
     if not rows:
         raise TrainingError("no training row has a label and a usable image: add images")
@@ -131,25 +123,21 @@ def _check(
             f"add images{_or_fewer(most)}"
         )
     for label in range(len(class_names)) if class_names else np.unique(labels).tolist():
-        of_class = labels == label
-        _check_class(images[of_class], units if units is None else units[of_class], _name(class_names, label))
+        own, name = labels == label, _name(class_names, label)
+        if len(np.unique(images[own])) < 2:
+            count = int(own.sum())
+            raise TrainingError(
+                f"class {name} has usable images={count}{', all duplicates of one' if count > 1 else ''}; one is "
+                "trained on and another scored: add images of it or remove its folder"
+            )
+        if units is not None and len(np.unique(units[own])) < 2:
+            raise TrainingError(
+                f"class {name} is in one group alone, so never trained on when it is scored: add rows of it from "
+                "another group or set [Dataset] groups to none"
+            )
     if different < folds:
         raise TrainingError(
             f"labelled images={different} (duplicates count once) are fewer than folds={folds}: add images{_or_fewer(different)}"
-        )
-
-
-def _check_class(images: npt.NDArray[np.intp], units: npt.NDArray[np.intp] | None, name: str) -> None:
-    if len(np.unique(images)) < 2:
-        duplicates = ", all duplicates of one" if len(images) > 1 else ""
-        raise TrainingError(
-            f"class {name} has usable images={len(images)}{duplicates}; one is trained on and another scored: add "
-            "images of it or remove its folder"
-        )
-    if units is not None and len(np.unique(units)) < 2:
-        raise TrainingError(
-            f"class {name} is in one group alone, so never trained on when it is scored: add rows of it from another "
-            "group or set [Dataset] groups to none"
         )
 
 
@@ -161,9 +149,7 @@ def _name(class_names: Sequence[str], label: int) -> str:
     return repr(class_names[label]) if class_names else str(label)
 
 
-def _grouped(
-    labels: npt.NDArray[np.integer], units: npt.NDArray[np.intp], folds: int, seed: int
-) -> npt.NDArray[np.int32]:
+def _grouped(labels: Labels, units: Numbers, folds: int, seed: int) -> npt.NDArray[np.int32]:
     from sklearn.model_selection import StratifiedGroupKFold
 
     assigned = np.full(len(labels), NO_FOLD, np.int32)
@@ -176,9 +162,7 @@ def _grouped(
     return assigned
 
 
-def _stratified(
-    labels: npt.NDArray[np.integer], images: npt.NDArray[np.intp], folds: int, seed: int
-) -> npt.NDArray[np.int32]:
+def _stratified(labels: Labels, images: Numbers, folds: int, seed: int) -> npt.NDArray[np.int32]:
     """Shuffle each class and deal on where the class before stopped: class and fold sizes differ by at most one image.
 
     scikit-learn's StratifiedKFold refuses what this must allow: every class with fewer rows than folds.

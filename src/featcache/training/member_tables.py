@@ -16,14 +16,10 @@ _PART_VALUES = 4_000_000  # about 16 MB of float32 at a time
 
 @dataclass(frozen=True, eq=False)
 class JoinedTables:
-    """The members of several tables of the same rows side by side, or some of the rows.
+    """The members of several tables, (m_i, N, C) float32 each, of the same rows side by side, or of n `rows` of them.
 
     It is indexed as an (m, n, C) array is, by a member, or by ``[member, rows]`` and ``[:, rows]``; nothing is read
     before.
-
-    Attributes:
-        tables: (m_i, N, C) float32 each, in memory or in a mapped file.
-        rows: (n,) the rows that are meant, or None for all N.
     """
 
     tables: tuple[Float32s, ...]
@@ -91,10 +87,7 @@ def row_parts(rows: int, values: int, least: int = 1) -> Iterator[slice]:
 
 
 def table_parts(tables: Tables, rows: RowNumbers | None = None) -> Iterator[tuple[slice, Float32s]]:
-    """Yield (place, (m, r, C) float32): a part of `rows` of all members after the other; None for all rows.
-
-    The place counts within `rows`.
-    """
+    """Yield (place in `rows`, (m, r, C) float32): a part of the rows, or of all, of all members after the other."""
     members, count, classes = tables.shape
     for place in row_parts(count if rows is None else len(rows), members * classes):
         yield place, tables[:, place if rows is None else rows[place]]

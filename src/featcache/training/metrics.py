@@ -1,4 +1,4 @@
-"""How well probabilities tell known labels, and how far chance alone would move that. NumPy only."""
+"""How well probabilities predict known labels, and how far chance alone would move that. NumPy only."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,12 @@ UNITS = 100_000
 """More rows than this are drawn in so many bunches: the interval is the same but for its own noise, 0.2 % of its width."""
 _CHUNK_VALUES = 4_000_000
 _EPSILON = float(np.finfo(np.float64).eps)
+_ALL = slice(None)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How well probabilities tell known labels."""
+    """How well probabilities predict known labels."""
 
     accuracy: float
     log_loss: float
@@ -40,60 +41,25 @@ class RowScores:
 
     Attributes:
         losses: (n,) float64, -log of the label's probability; NaN for a row that isn't judged.
-        right: (n,) bool, whether the label is the most probable class.
+        right: (n,) bool, whether the label is the most probable class; the first of equals counts as that.
     """
 
     losses: Float64s
     right: npt.NDArray[np.bool_]
 
-    @classmethod
-    def blank(cls, rows: int) -> "RowScores":
-        """No row is scored yet."""
-        return cls(np.full(rows, np.nan), np.zeros(rows, bool))
-
-    def put(
-        self,
-        rows: slice | npt.NDArray[np.integer],
-        probabilities: npt.NDArray[np.floating],
-        labels: npt.NDArray[np.integer],
-    ) -> None:
-        """Judge `rows` by (r, C) probabilities and their (r,) labels.
-
-        Raises:
-            TrainingError: NaN in a row, or a label that is no class.
-        """
-        if len(labels):
-            _check(probabilities, labels)
-            self.losses[rows] = row_losses(probabilities[np.arange(len(labels)), labels])
-            self.right[rows] = probabilities.argmax(axis=1) == labels
-
-    def scores(self, rows: npt.NDArray[np.bool_] | None = None) -> Scores:
+    def scores(self, rows: npt.NDArray[np.bool_] | slice = _ALL) -> Scores:
         """The mean of both over all rows, or some.
 
         Raises:
             TrainingError: no rows, or one that wasn't judged.
         """
-        losses, right = (self.losses, self.right) if rows is None else (self.losses[rows], self.right[rows])
-        if not len(losses) or np.isnan(losses).any():
-            counts = f"rows={len(losses)}, of them without={int(np.isnan(losses).sum())}"
+        losses, right = self.losses[rows], self.right[rows]
+        absent = int(np.isnan(losses).sum())
+        if not len(losses) or absent:
             raise TrainingError(
-                f"expected a prediction for each row, to score them; got {counts}: train the members again"
+                f"rows={len(losses)}, of them without a prediction={absent}, can't be scored: train the members again"
             )
         return Scores(float(right.mean()), float(losses.mean()))
-
-
-def accuracy(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
-    """Share of rows whose largest probability is the label's; the first of equals counts as the largest.
-
-    Args:
-        probabilities: (n, C), n at least 1.
-        labels: (n,) class indices.
-
-    Raises:
-        TrainingError: no rows, or NaN in a row.
-    """
-    _check(probabilities, labels)
-    return float((probabilities.argmax(axis=1) == labels).mean())
 
 
 def log_loss(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
@@ -116,34 +82,26 @@ def log_loss(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.int
     return float(row_losses(probabilities[np.arange(len(labels)), labels]).mean())
 
 
-def scores(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Scores:
-    """Both scores of (n, C) `probabilities`."""
-    return judge(probabilities, labels).scores()
-
-
 def judge(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> RowScores:
-    """How (n, C) `probabilities` tell each of n rows.
-
-    Raises:
-        TrainingError: no rows, or NaN in a row.
-    """
-    _check(probabilities, labels)
-    return judge_parts([(slice(None), probabilities)], labels)
+    """`judge_parts` of (n, C) probabilities in one."""
+    return judge_parts([(_ALL, probabilities)], labels)
 
 
 def judge_parts(
     parts: Iterable[tuple[slice | npt.NDArray[np.integer], npt.NDArray[np.floating]]], labels: npt.NDArray[np.integer]
 ) -> RowScores:
-    """Score n rows with these `labels` in parts, (rows, (r, C) probabilities) each.
-
-    Rows in no part stay unscored.
+    """Score n rows with these `labels` in parts, (rows, (r, C) probabilities) each; rows in no part stay unscored.
 
     Raises:
-        TrainingError: NaN in a row.
+        TrainingError: NaN in a row, or a label that is no class.
     """
-    judged = RowScores.blank(len(labels))
+    judged = RowScores(np.full(len(labels), np.nan), np.zeros(len(labels), bool))
     for rows, probabilities in parts:
-        judged.put(rows, probabilities, labels[rows])
+        own = labels[rows]
+        if len(own):
+            _check(probabilities, own)
+            judged.losses[rows] = row_losses(probabilities[np.arange(len(own)), own])
+            judged.right[rows] = probabilities.argmax(axis=1) == own
     return judged
 
 
@@ -169,7 +127,7 @@ def bootstrap(several: Iterable[RowScores], groups: Sequence[str] = (), seed: in
 
     Example:
         >>> probabilities, labels = np.array([[0.8, 0.2]] * 10), np.array([0] * 9 + [1])
-        >>> interval = bootstrap([judge_parts([(slice(None), probabilities)], labels)])[0]
+        >>> interval = bootstrap([judge(probabilities, labels)])[0]
         >>> interval.accuracy[0] < 0.9 <= interval.accuracy[1]
         True
     """
@@ -192,11 +150,8 @@ def _drawn(sums: npt.NDArray[Any], counts: npt.NDArray[np.integer], seed: int) -
     summed = np.concatenate([sums, counts[None].astype(np.float64)])
     chunk = max(1, _CHUNK_VALUES // count)
     for start in range(0, DRAWS, chunk):
-        draws = [
-            np.bincount(generator.integers(0, count, count), minlength=count)
-            for _ in range(start, min(start + chunk, DRAWS))
-        ]
-        drawn = summed @ np.array(draws, np.float64).T
+        draws = (generator.integers(0, count, count) for _ in range(min(chunk, DRAWS - start)))
+        drawn = summed @ np.array([np.bincount(draw, minlength=count) for draw in draws], np.float64).T
         means.append(drawn[:-1] / drawn[-1])
     return np.concatenate(means, axis=1)
 
@@ -214,11 +169,10 @@ def _units(groups: Sequence[str], rows: int, seed: int) -> npt.NDArray[np.intp]:
 
 def _check(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> None:
     if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
-        shapes = f"probabilities{probabilities.shape}, labels{labels.shape}"
-        raise TrainingError(f"expected (n, C) probabilities and (n,) labels of at least one row; got {shapes}")
-    bad = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
-    if len(bad):
-        raise TrainingError(f"expected finite probabilities; got NaN or infinity in {len(bad)} rows")
+        shapes = f"probabilities{probabilities.shape} and labels{labels.shape}"
+        raise TrainingError(f"{shapes} are not (n, C) and (n,) of at least one row")
+    bad = int((~np.isfinite(probabilities).all(axis=1)).sum())
+    if bad:
+        raise TrainingError(f"probabilities are NaN or infinite in {bad} rows")
     if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
-        low, high, top = labels.min(), labels.max(), probabilities.shape[1] - 1
-        raise TrainingError(f"expected labels in 0..{top}; got labels from {low} to {high}")
+        raise TrainingError(f"labels from {labels.min()} to {labels.max()} are outside 0..{probabilities.shape[1] - 1}")

@@ -49,7 +49,7 @@ class Predictions:
     rows_key: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse parts that don't fit together."""
+        """Refuse parts that don't fit together, by `CacheMismatchError`."""
         shape = (len(self.members), len(self.ids), len(self.class_names))
         if self.probabilities.shape != shape or self.labels.shape != (len(self.ids),):
             got = f"probabilities{self.probabilities.shape} and labels{self.labels.shape}"
@@ -97,18 +97,19 @@ class Predictions:
         return record
 
     @classmethod
-    def load(cls, record: Path, rows: Rows) -> "Predictions":
+    def load(cls, record: Path, *candidates: Rows) -> "Predictions":
         """Map what is recorded in a JSON file; the probabilities are not read, but for their checksum once a process.
 
         Args:
             record: of a bag, a convnet or `PredictRows`.
-            rows: of the manifest, the same that were predicted.
+            candidates: rows of the manifest, those that were predicted among them.
 
         Raises:
             CacheFormatError: something is absent or damaged, or of other rows.
         """
         with _reading(record) as stored:
-            if stored["rows"] != rows.key:
+            rows = next((each for each in candidates if each.key == stored["rows"]), None)
+            if rows is None:
                 raise ValueError("they are of other rows than the manifest's")
             probabilities, *folds = _arrays(record, stored)
             if any(each.dtype != np.int32 for each in folds):
@@ -128,16 +129,6 @@ def stored_members(record: Path) -> tuple[str, ...]:
         return tuple(map(str, stored["members"]))
 
 
-def stored_rows_key(record: Path) -> str:
-    """Return the `Rows.key` of the rows that recorded predictions are of.
-
-    Raises:
-        CacheFormatError: it is absent or damaged.
-    """
-    with _reading(record) as stored:
-        return str(stored["rows"])
-
-
 def stored_probabilities(record: Path) -> Float32s:
     """Return the recorded (m, n, C) float32 alone, for which no rows are needed.
 
@@ -149,11 +140,7 @@ def stored_probabilities(record: Path) -> Float32s:
 
 
 def check_members(members: Sequence[str]) -> None:
-    """Refuse a member's name that is there twice.
-
-    Raises:
-        CacheMismatchError: one is.
-    """
+    """Raise `CacheMismatchError` for a member's name that is there twice."""
     twice = first_duplicate(members)
     if twice is not None:
         raise CacheMismatchError(f"two members are called {twice!r}: {_AGAIN}")
@@ -186,12 +173,8 @@ def write_predictions(
             for member, probabilities in enumerate(values, first):
                 stream.seek(start + row_bytes * (member * shape[1] + place.start))
                 stream.write(np.ascontiguousarray(probabilities, "<f4").data)
-    return {
-        "members": list(members),
-        "class_names": list(class_names),
-        "rows": rows[1],
-        "files": {path.name: file_digest(path)},
-    }
+    files = {path.name: file_digest(path)}
+    return {"members": list(members), "class_names": list(class_names), "rows": rows[1], "files": files}
 
 
 def joined_members(several: Sequence[Predictions]) -> Predictions:
@@ -201,14 +184,16 @@ def joined_members(several: Sequence[Predictions]) -> Predictions:
         CacheMismatchError: a part is of other rows or classes, or scored a row in another fold.
     """
     first, *rest = several
-    if not rest:
-        return first
-    if any(part.ids is not first.ids and part.ids != first.ids for part in rest):
-        raise CacheMismatchError(f"the members of {len(several)} bags predicted different rows: {_AGAIN}")
-    if any(part.class_names != first.class_names for part in rest):
-        raise CacheMismatchError(f"the members of {len(several)} bags predicted different classes: {_AGAIN}")
-    if not all(_same_folds(first.folds, part.folds) for part in rest):
-        raise CacheMismatchError(f"the members of {len(several)} bags have different folds: {_AGAIN}")
+    for part in rest:
+        if part.ids is not first.ids and part.ids != first.ids:
+            differ = "predicted different rows"
+        elif part.class_names != first.class_names:
+            differ = "predicted different classes"
+        elif not _same_folds(first.folds, part.folds):
+            differ = "have different folds"
+        else:
+            continue
+        raise CacheMismatchError(f"the members of {len(several)} bags {differ}: {_AGAIN}")
     members = tuple(member for part in several for member in part.members)
     return replace(first, members=members, probabilities=joined([part.probabilities for part in several]))
 
@@ -249,5 +234,5 @@ def _arrays(record: Path, stored: dict[str, Any]) -> list[npt.NDArray[Any]]:
         # as a plain array: each slice of a np.memmap would be one, too, at some microseconds each
         arrays.append(np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)))
     if not arrays or arrays[0].dtype != np.float32 or arrays[0].ndim != 3:
-        raise TypeError(f"expected (m, n, C) float32; got {[(each.shape, str(each.dtype)) for each in arrays]}")
+        raise TypeError(f"{[(each.shape, str(each.dtype)) for each in arrays]} are not (m, n, C) float32")
     return arrays

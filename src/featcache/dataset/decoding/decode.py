@@ -29,7 +29,7 @@ def decode_rgb(content: bytes, size: int | None, rules: list[str] | None = None)
     RGB. A JPEG much larger than `size` is decoded at a fraction of its size.
 
     Args:
-        content: the bytes of a JPEG, PNG, GIF, BMP, WEBP, TIFF, AVIF or HEIC file; its name doesn't matter.
+        content: the bytes of a JPEG, PNG, GIF, BMP, WEBP, TIFF, AVIF or HEIC file.
         size: side of the result in pixels; None keeps height and width.
         rules: the image's `decoding_rules`, where the caller knows them already.
 
@@ -110,9 +110,8 @@ def _flattened(image: Image.Image, rules: list[str], transparent: Image.Image | 
         return Image.composite(Image.new("RGB", image.size, "white"), image.convert("RGB"), transparent)
     if image.has_transparency_data:
         straight = image.convert("LA") if image.mode == "La" else image
-        opaque = straight.convert("RGBA")
-        white = Image.new("RGBA", opaque.size, "white")
-        return Image.alpha_composite(white, opaque).convert("RGB")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, straight.convert("RGBA")).convert("RGB")
     if image.mode == "1":
         return image.convert("L")
     return image if image.mode in ("L", "RGB") else image.convert("RGB")

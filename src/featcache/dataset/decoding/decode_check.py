@@ -6,6 +6,7 @@ is printed before it is decoded, and at last how many there were.
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from featcache.dataset.sources.source import open_source
@@ -17,19 +18,15 @@ def main() -> None:
     """Read the task, decode."""
     task = json.loads(sys.stdin.read())
     path = Path(task["path"]) if task["path"] is not None else None
+    say = partial(print, flush=True)
     load = open_source(DatasetSpec(source=task["source"], path=path)).load
     for number, (location, digest) in enumerate(task["images"]):
-        _say(number)
+        say(number)
         try:
             load(location, digest, task["size"])
         except FeatcacheError:
             continue
-    _say(len(task["images"]))
-
-
-def _say(number: int) -> None:
-    sys.stdout.write(f"{number}\n")
-    sys.stdout.flush()
+    say(len(task["images"]))
 
 
 if __name__ == "__main__":

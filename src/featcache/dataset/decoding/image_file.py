@@ -40,15 +40,7 @@ def decoding_rules(content: bytes) -> list[str]:
 
 
 def opened(content: bytes, rules: list[str]) -> Image.Image:
-    """Open an image file as far as its header goes.
-
-    Args:
-        content: the file.
-        rules: its `decoding_rules`.
-
-    Raises:
-        RejectedImageError: it can't be used, judging by its header.
-    """
+    """Open an image file as far as its header goes, by its `decoding_rules`; a `RejectedImageError` says why it can't be."""
     if not content:
         raise RejectedImageError("the file is empty (0 bytes)")
     name, opener = _reader(content)
@@ -63,8 +55,7 @@ def opened(content: bytes, rules: list[str]) -> Image.Image:
     if min(width, height) < 1:
         raise RejectedImageError(f"an image of {width}x{height} pixels has none")
     if width * height > MAX_PIXELS:
-        claim = f"{width}x{height} pixels, more than {MAX_PIXELS:,}"
-        raise RejectedImageError(f"possible decompression bomb: {claim}")
+        raise RejectedImageError(f"possible decompression bomb: {width}x{height} pixels, more than {MAX_PIXELS:,}")
     return image
 
 

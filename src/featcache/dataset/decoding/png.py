@@ -4,10 +4,10 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
 START = b"\x89PNG\r\n\x1a\n"
@@ -32,13 +32,11 @@ def rules(content: bytes) -> list[str]:
     """Return the rules by which a PNG is decoded that the first version of decoding got wrong or refused."""
     if len(content) < 33:
         return []
-    found, texts = [], []
-    for chunk in _chunks(content):
-        if chunk.name == b"tRNS" and (content[24], content[25]) in _WRONG:
-            found.append(TRANSPARENT)
-        elif chunk.name in _TEXTS:
-            texts.append(chunk)
-    return [*dict.fromkeys(found), *([LONG_TEXTS] if _too_long(content, texts) else [])]
+    chunks = list(_chunks(content))
+    transparent = (content[24], content[25]) in _WRONG and any(chunk.name == b"tRNS" for chunk in chunks)
+    lengths = accumulate(_length(content, chunk) for chunk in chunks if chunk.name in _TEXTS)
+    applying = {TRANSPARENT: transparent, LONG_TEXTS: any(length > _MOST_ALL for length in lengths)}
+    return [rule for rule, applies in applying.items() if applies]
 
 
 def without_texts(content: bytes) -> bytes:
@@ -48,28 +46,18 @@ def without_texts(content: bytes) -> bytes:
 
 
 def see_through(content: bytes, image: Image.Image) -> Image.Image:
-    """Return where the transparent colour of a grey or RGB PNG is, as an image of mode 1.
-
-    Args:
-        content: the file.
-        image: what was read of it.
-    """
+    """Return where the transparent colour of a grey or RGB PNG is, as an image of mode 1; `image` was read of `content`."""
     colour, bits = image.info.pop("transparency"), content[24]
     if bits in _LEVELS:  # Pillow spreads the values, but not the colour, to 0 to 255
         same = np.asarray(image) == (colour & 2**bits - 1) * _LEVELS[bits]
     else:
-        same = _same_colour(content, np.asarray(image), colour)
+        # Pillow keeps the high bytes alone; read as if the low bytes were the high ones, the file gives the others.
+        other = PngImagePlugin.PngImageFile(io.BytesIO(without_texts(content)))
+        other.tile = [tile._replace(args="RGB;16L") for tile in other.tile]
+        other.load()
+        high, low, wanted = np.asarray(image), np.asarray(other), np.array(colour)
+        same = ((high == wanted >> 8) & (low == wanted & 255)).all(axis=-1)
     return Image.fromarray(same)
-
-
-def _same_colour(content: bytes, high: npt.NDArray[np.uint8], colour: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    # Pillow keeps the high bytes alone; read as if the low bytes were the high ones, the file gives the others.
-    other = PngImagePlugin.PngImageFile(io.BytesIO(without_texts(content)))
-    other.tile = [tile._replace(args="RGB;16L") for tile in other.tile]
-    other.load()
-    low, wanted = np.asarray(other), np.array(colour)
-    same: npt.NDArray[np.bool_] = ((high == wanted >> 8) & (low == wanted & 255)).all(axis=-1)
-    return same
 
 
 def _chunks(content: bytes) -> Iterator[_Chunk]:
@@ -81,15 +69,6 @@ def _chunks(content: bytes) -> Iterator[_Chunk]:
         whole = name.isalpha() and end <= len(content) and name != b"IEND"
         yield _Chunk(name, at, end if whole else len(content))
         at = end if whole else len(content)
-
-
-def _too_long(content: bytes, texts: list[_Chunk]) -> bool:
-    total = 0
-    for chunk in texts:
-        total += _length(content, chunk)
-        if total > _MOST_ALL:
-            return True
-    return False
 
 
 def _length(content: bytes, chunk: _Chunk) -> int:

@@ -2,6 +2,7 @@
 
 import ctypes
 import io
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -70,6 +71,9 @@ def rules(content: bytes) -> list[str]:
     except DAMAGE:  # opening it raises the same
         return []
     of_16 = layout.bits == (16,) and layout.sample == 1
+    eights = set(layout.bits) == {8} and layout.extra in ((), (2,))
+    planes = layout.apart and len(layout.bits) > 1 and not eights
+    subsampled = layout.photometric == _YCBCR and (layout.apart or layout.subsampling not in (None, (1, 1)))
     found = {
         _RAW: layout.raw,
         _OF_SIGNED: layout.sample == _SIGNED and set(layout.bits) == {8},  # wider ones are refused by their mode
@@ -77,7 +81,7 @@ def rules(content: bytes) -> list[str]:
         TWELVE_BITS: layout.bits == (12,),
         WHITE_IS_ZERO: of_16 and layout.photometric == _WHITE_IS_ZERO,
         DARK_PALETTE: layout.photometric == _PALETTE and 0 < max(layout.colours, default=0) < 256,
-        BY_LIBTIFF: layout.compression == _UNCOMPRESSED and _needs_libtiff(layout),
+        BY_LIBTIFF: layout.compression == _UNCOMPRESSED and (planes or subsampled),
         PREMULTIPLIED: layout.photometric == _BLACK_IS_ZERO and layout.extra == (_PREMULTIPLIED,),
     }
     return [rule for rule, applies in found.items() if applies]
@@ -107,24 +111,12 @@ def open_tiff(content: bytes, applying: list[str]) -> Image.Image:
 
 
 def grey_levels(wide: npt.NDArray[np.uint32], applying: list[str]) -> npt.NDArray[np.uint8]:
-    """Return 12- or 16-bit greys as (h, w) uint8, 0 black and 255 white, rounded.
-
-    Args:
-        wide: (h, w) uint32, up to 4095 or 65535.
-        applying: the `rules` of the image.
-    """
+    """Return 12- or 16-bit greys, (h, w) uint32 up to 4095 or 65535, as (h, w) uint8, 0 black and 255 white, rounded."""
     if TWELVE_BITS in applying:
         return ((wide * 255 + 2047) // 4095).astype(np.uint8)
     if WHITE_IS_ZERO in applying:
         wide = 65535 - wide
     return ((wide + 128) // 257).astype(np.uint8)
-
-
-def _needs_libtiff(layout: _Layout) -> bool:
-    if layout.photometric == _YCBCR and (layout.apart or layout.subsampling not in (None, (1, 1))):
-        return True
-    eights = set(layout.bits) == {8} and layout.extra in ((), (2,))
-    return layout.apart and len(layout.bits) > 1 and not eights
 
 
 def _layout(content: bytes) -> _Layout:
@@ -181,15 +173,10 @@ def _unknown(content: bytes, words: str) -> str:
 
 @cache
 def _silence() -> None:
-    """Keep the lines about damaged files, which libtiff writes to stderr itself, off the screen.
-
-    The libtiff is the one that Pillow brought along or is linked to; where it can't be reached, the lines stay.
-    """
-    try:
+    """Keep the lines that libtiff itself writes to stderr off the screen, where Pillow's libtiff can be reached."""
+    with suppress(OSError, AttributeError):
         library = ctypes.CDLL(_imaging.__file__)
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             handler = getattr(library, name)
             handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
             handler(None)
-    except (OSError, AttributeError):
-        return

@@ -22,19 +22,12 @@ from featcache.errors import SourceChangedError, SourceError
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """The images of one split.
+    """The n images of one split."""
 
-    Attributes:
-        images: (n, h, w) uint8, grey, 0 to 255.
-        labels: (n,) int64 class numbers; None where unknown.
-        ids: n unique row ids.
-        where: the file that the labels are in, for messages.
-    """
-
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64] | None
-    ids: Sequence[str]
-    where: str
+    images: npt.NDArray[np.uint8]  #: (n, h, w) grey, 0 to 255
+    labels: npt.NDArray[np.int64] | None  #: (n,) class numbers; None where unknown
+    ids: Sequence[str]  #: n unique row ids
+    where: str  #: the file that the labels are in, for messages
 
 
 class ArraySource:
@@ -59,24 +52,14 @@ class ArraySource:
         return FileStats(stat_file(location, path) for location, path in self.paths.items())
 
     def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> FileChecks:
-        """Digest `files` as far as `digests` doesn't know them.
-
-        Raises:
-            SourceChangedError: files came or went since they were looked at.
-        """
-        seen = list(files.locations)
-        if seen != list(self.paths):
-            now = f"now {', '.join(self.paths)}; were {', '.join(seen)}"
+        """Digest `files` as far as `digests` doesn't know them; a `SourceChangedError` where any came or went."""
+        if files.locations != list(self.paths):
+            now = f"now {', '.join(self.paths)}; were {', '.join(files.locations)}"
             raise SourceChangedError(f"files came or went during the listing ({now}): run again")
         return digests.digest_all(files, self.paths.__getitem__, None, progress)
 
     def list_rows(self, files: FileStats, digests: DigestCache, progress: Progress) -> Manifest:
-        """Read the files and list every image with its label and content digest.
-
-        Raises:
-            SourceError: a file is damaged, or the labels can't be trained on.
-            SourceChangedError: a file changed meanwhile.
-        """
+        """Read the files and list every image with its label and content digest; errors are those of a `FolderSource`."""
         self.examine(files, digests, progress)
         splits = self._read()
         changed = [now.location for now, before in zip(self.files(), files, strict=True) if now != before]
@@ -94,12 +77,7 @@ class ArraySource:
         return Manifest(names, rows, {"source": self.name}, self._left_out)
 
     def load(self, location: str, digest: str, size: int) -> npt.NDArray[np.uint8]:
-        """Return one image as (size, size, 3) uint8 RGB. Thread-safe.
-
-        Raises:
-            SourceChangedError: the image is not what was listed.
-            SourceError: the files can't be read.
-        """
+        """Return one image as (size, size, 3) uint8 RGB; errors are those of a `FolderSource`. Thread-safe."""
         with self._lock:
             if self._splits is None:
                 self._splits = self._read()
@@ -119,17 +97,14 @@ def pixels_digest(image: npt.NDArray[np.uint8]) -> str:
 
 def _rows(name: str, split: ArraySplit, numbers: npt.NDArray[np.int64]) -> Rows:
     n = len(split.images)
-    if split.labels is None:
-        labels = np.full(n, UNKNOWN_LABEL, np.int32)
-    else:
+    labels = np.full(n, UNKNOWN_LABEL, np.int32)
+    if split.labels is not None:
         unseen = np.setdiff1d(split.labels, numbers)
         if len(unseen):
             seen = first_names(list(map(str, numbers)), 12, str)
-            raise SourceError(
-                f"{split.where}: label={unseen[0]} does not occur in training, which has {seen}: "
-                "remove its rows or add training images"
-            )
-        labels = np.searchsorted(numbers, split.labels).astype(np.int32)
+            fault = f"label={unseen[0]} does not occur in training, which has {seen}"
+            raise SourceError(f"{split.where}: {fault}: remove its rows or add training images")
+        labels[:] = np.searchsorted(numbers, split.labels)
     digests = PackedTexts(map(pixels_digest, split.images))
     nothing, locations = ConstantText("", n), ComputedTexts(n, lambda row: f"{name}:{row}")
     return Rows(split.ids, labels, nothing, digests, nothing, locations)

@@ -1,9 +1,7 @@
 """scikit-learn's 1,797 handwritten digits, 8x8: real images on every machine without a download."""
 
-import gzip
 import hashlib
 import importlib.util
-import io
 import zlib
 from pathlib import Path
 
@@ -18,11 +16,7 @@ _DARKEST = 16
 
 
 def open_digits() -> ArraySource:
-    """Return the source of the embedded digits; a fifth of each class is the test split, with known labels.
-
-    Raises:
-        SourceError: scikit-learn or its data file isn't there.
-    """
+    """Return the source of the embedded digits; a fifth of each class is the test split, with known labels."""
     path = _data_file()
     return ArraySource("digits", {path.name: path}, lambda: _read(path))
 
@@ -40,8 +34,7 @@ def _data_file() -> Path:
 
 def _read(path: Path) -> dict[str, ArraySplit]:
     try:
-        text = gzip.decompress(path.read_bytes()).decode("ascii")
-        table = np.loadtxt(io.StringIO(text), delimiter=",", dtype=np.uint8, ndmin=2)  # (n, 64 pixels + label)
+        table = np.loadtxt(path, delimiter=",", dtype=np.uint8, ndmin=2)  # (n, 64 pixels + label); unpacks by itself
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise SourceError(f"{path} is damaged ({error!r}): reinstall scikit-learn") from error
     if table.shape[1] != _SIDE * _SIDE + 1 or table[:, :-1].max() > _DARKEST:
@@ -49,8 +42,11 @@ def _read(path: Path) -> dict[str, ArraySplit]:
     grey = (table[:, :-1].astype(np.uint16) * 255 + _DARKEST // 2) // _DARKEST
     images = grey.astype(np.uint8).reshape(-1, _SIDE, _SIDE)
     labels = table[:, -1].astype(np.int64)
-    test = _test_rows(labels)
-    return {"train": _split(images, labels, ~test, path), "test": _split(images, labels, test, path)}
+    splits, test = {}, _test_rows(labels)
+    for name, chosen in (("train", ~test), ("test", test)):
+        ids = [f"digit-{row + 1:04d}" for row in np.flatnonzero(chosen).tolist()]
+        splits[name] = ArraySplit(images[chosen], labels[chosen], ids, str(path))
+    return splits
 
 
 def _test_rows(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -61,10 +57,3 @@ def _test_rows(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         rows = sorted(np.flatnonzero(labels == label).tolist(), key=lambda row: draw[row])
         test[rows[: round(len(rows) / 5)]] = True
     return test
-
-
-def _split(
-    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_], path: Path
-) -> ArraySplit:
-    ids = [f"digit-{row + 1:04d}" for row in np.flatnonzero(chosen).tolist()]
-    return ArraySplit(images[chosen], labels[chosen], ids, str(path))

@@ -18,18 +18,8 @@ from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import MOST_BYTES, FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
 from featcache.dataset.natural_sort import natural, natural_order
+from featcache.dataset.sources import walk
 from featcache.dataset.sources.misplaced import count_images, empty_classes, look_alikes, no_training_folder
-from featcache.dataset.sources.walk import (
-    Above,
-    Entry,
-    below,
-    entries,
-    files_below,
-    is_folder,
-    is_hidden,
-    is_system,
-    suffix,
-)
 from featcache.errors import SourceChangedError, SourceError
 
 # Whatever has an image's name is a row, readable or not: a test image that can't be read keeps its row of the submission.
@@ -58,7 +48,8 @@ class FolderSource:
         """List every image with its label and content digest.
 
         Raises:
-            SourceError: the layout or the classes can't be what the user meant.
+            SourceError: layout or labels can't be what the user meant, or a file is damaged.
+            SourceChangedError: a file changed meanwhile.
         """
         scan, layout = _Scan(self.path, keep=False), _Layout(files)
         classes = tuple(sorted(layout.classes["train"] | scan.empty, key=natural))
@@ -119,29 +110,22 @@ class FolderSource:
             unexpected = sorted(folders - classes.keys(), key=natural)
             if unexpected and (split == "valid" or folders & classes.keys()):
                 fix = "rename or remove what is no class" + ", or give test no class folders" * (split == "test")
-                raise SourceError(
-                    f"{self.path / split}: folders {first_names(unexpected)} are no classes of train: {fix}"
-                )
+                fault = f"folders {first_names(unexpected)} are no classes of train"
+                raise SourceError(f"{self.path / split}: {fault}: {fix}")
         flat = layout.flat_test
         if flat and layout.classes["test"] & classes.keys():
-            raise SourceError(
-                f"{self.path / 'test'} has {len(flat)} images beside its class folders, e.g. {flat[0]!r}: "
-                "move them into their class's folder or into a folder of their own data set"
-            )
+            fault = f"{self.path / 'test'} has {len(flat)} images beside its class folders, e.g. {flat[0]!r}"
+            raise SourceError(f"{fault}: move them into their class's folder or into a folder of their own data set")
 
 
 def image_files(path: Path) -> Iterator[Path]:
-    """Yield every image file in and below a folder, folder by folder in natural order; hidden ones are left out.
-
-    Raises:
-        SourceError: a folder can't be listed.
-    """
-    yield from files_below(path, is_image)
+    """Yield every image file in and below a folder, as `files_below` has it."""
+    return walk.files_below(path, is_image)
 
 
 def is_image(name: str) -> bool:
     """Whether a file has an image's suffix."""
-    return suffix(name) in SUFFIXES
+    return walk.suffix(name) in SUFFIXES
 
 
 def _looked_at(content: bytes) -> tuple[str, str]:
@@ -150,17 +134,12 @@ def _looked_at(content: bytes) -> tuple[str, str]:
 
 
 class _Layout:
-    """Files by split, in natural order, and the folders that they are in.
-
-    Attributes:
-        rows: split -> positions of its files.
-        classes: split -> names of the folders below it that hold images.
-        flat_test: names of test images in no class folder.
-    """
+    """Files by split."""
 
     def __init__(self, files: FileStats) -> None:
+        #: split -> names of the folders below it that hold images
         self.classes: dict[str, set[str]] = {split: set() for split in SPLITS}
-        self.flat_test = PackedTexts()
+        self.flat_test = PackedTexts()  #: names of test images in no class folder
         order = natural_order(files.locations)
         splits = np.empty(len(files), np.uint8)
         for place, row in enumerate(map(int, order)):
@@ -170,22 +149,17 @@ class _Layout:
                 self.classes[split].add(name)
             elif split == "test":
                 self.flat_test.append(name)
+        #: split -> positions of its files, in natural order
         self.rows = {split: order[splits == number] for number, split in enumerate(SPLITS)}
 
 
 class _Scan:
-    """One walk over the folder: what is an image by its name, the class folders, and what was left out.
-
-    Attributes:
-        files: the images, unless `keep` is False.
-        empty: the class folders of ``train`` without images.
-        left_out: how many files aren't listed, by suffix or reason.
-    """
+    """One walk over the folder: what is an image by its name, the class folders, and what was left out."""
 
     def __init__(self, path: Path, *, keep: bool = True):
-        self.files = FileStats()
-        self.empty: set[str] = set()
-        self.left_out: Counter[str] = Counter()
+        self.files = FileStats()  #: the images, if `keep`
+        self.empty: set[str] = set()  #: the class folders of ``train`` without images
+        self.left_out: Counter[str] = Counter()  #: how many files aren't listed, by suffix or reason
         self._keep = keep
         found = {split: paths.what_is(path / split) for split in SPLITS}
         for split, what in found.items():
@@ -202,15 +176,15 @@ class _Scan:
             self.left_out.update(look_alikes(path))
 
     def _split(self, path: Path, split: str) -> None:
-        for entry in entries(path):
-            if is_folder(entry):
+        for entry in walk.entries(path):
+            if walk.is_folder(entry):
                 if not self._is_skipped(entry, split):
                     filled = self._class(Path(entry.path), f"{split}/{entry.name}")
                     if split == "train" and not filled:
                         self.empty.add(entry.name)
-            elif is_image(entry.name) and not is_hidden(entry):
+            elif is_image(entry.name) and not walk.is_hidden(entry):
                 self.left_out["images outside a class folder"] += 1
-            elif entry.is_symlink() and not is_hidden(entry) and not paths.is_file(Path(entry.path)):
+            elif entry.is_symlink() and not walk.is_hidden(entry) and not paths.is_file(Path(entry.path)):
                 # a class whose folder is elsewhere, and can't be reached
                 what = paths.what_is(Path(entry.path))
                 raise SourceError(f"{entry.path!r} is not a class folder but {what}: correct or remove the link")
@@ -219,8 +193,8 @@ class _Scan:
 
     def _class(self, path: Path, location: str) -> bool:
         filled = False
-        for entry in entries(path):
-            folder = is_folder(entry)
+        for entry in walk.entries(path):
+            folder = walk.is_folder(entry)
             if not folder or is_image(entry.name):  # a folder called like an image is an image that can't be read
                 filled |= self._file(f"{location}/{entry.name}", entry)
             if folder and not self._is_skipped(entry) and not self._keep:
@@ -232,43 +206,43 @@ class _Scan:
         return filled
 
     def _tree(self, top: Path) -> None:
-        waiting: list[tuple[Path, str, Above]] = [(top, "test", frozenset())]
+        waiting: list[tuple[Path, str, walk.Above]] = [(top, "test", frozenset())]
         while waiting:
             path, location, above = waiting.pop()
-            here = below(path, above)
+            here = walk.below(path, above)
             if here is None:
                 continue
-            for entry in entries(path):
-                if not is_folder(entry) or (is_image(entry.name) and not any(entries(Path(entry.path)))):
+            for entry in walk.entries(path):
+                if not walk.is_folder(entry) or (is_image(entry.name) and not any(walk.entries(Path(entry.path)))):
                     self._file(f"{location}/{entry.name}", entry)
                 elif not self._is_skipped(entry, "" if above else "test"):
                     waiting.append((Path(entry.path), f"{location}/{entry.name}", here))
 
-    def _is_skipped(self, folder: Entry, split: str = "") -> bool:
+    def _is_skipped(self, folder: walk.Entry, split: str = "") -> bool:
         """Whether a folder is hidden or a system's; one right in a split that holds images might be meant as a class."""
-        if is_hidden(folder):
+        if walk.is_hidden(folder):
             if split and not self._keep and count_images(Path(folder.path), is_image):
                 self.left_out[f"folder {split}/{readable_name(folder.name)}/, as its name begins with a dot"] += 1
             return True
-        if is_system(folder):
+        if walk.is_system(folder):
             self.left_out[f"system folders ({folder.name})"] += 1
             return True
         return False
 
-    def _file(self, location: str, entry: Entry) -> bool:
-        if not is_image(entry.name) or is_hidden(entry):
+    def _file(self, location: str, entry: walk.Entry) -> bool:
+        if not is_image(entry.name) or walk.is_hidden(entry):
             self._leave_out(entry)
             return False
         if self._keep:
             self.files.append(stat_file(location, entry))
         return True
 
-    def _leave_out(self, entry: Entry) -> None:
-        if not is_hidden(entry):
+    def _leave_out(self, entry: walk.Entry) -> None:
+        if not walk.is_hidden(entry):
             if entry.is_symlink() and not paths.is_file(Path(entry.path)):
                 self.left_out["links that lead to no file"] += 1
                 return
-            self.left_out[readable_name(suffix(entry.name)) or "no suffix"] += 1
+            self.left_out[readable_name(walk.suffix(entry.name)) or "no suffix"] += 1
         elif is_image(entry.name) and not entry.name.startswith("._"):  # macOS keeps a file's attributes there
             self.left_out["images whose names begin with a dot"] += 1
 

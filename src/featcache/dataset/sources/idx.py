@@ -1,6 +1,7 @@
 """MNIST's idx files: ``train-*`` is the training split, ``t10k-*`` or ``test-*`` the test split."""
 
 import gzip
+import math
 import re
 import zlib
 from collections import Counter
@@ -21,11 +22,7 @@ _AGAIN = "download it again"
 
 
 def open_idx(path: Path) -> ArraySource:
-    """Return the source of the idx files in a folder.
-
-    Raises:
-        SourceError: there are no training images, or several files of one kind.
-    """
+    """Return the source of the idx files in a folder; a `SourceError` where one is missing or there twice."""
     found, left_out = _found(path)
     for rank in (3, 1):
         if ("train", rank) not in found:
@@ -67,34 +64,28 @@ def _read(found: Mapping[tuple[str, int], Path]) -> dict[str, ArraySplit]:
 
 
 def _images(path: Path) -> npt.NDArray[np.uint8]:
-    content = _content(path)
-    n, height, width = _header(path, content, _IMAGES, 4)[1:]
-    expected = 16 + n * height * width
-    if len(content) != expected or height * width == 0:
-        needed = f"{n} images of {height}x{width} pixels take {expected}"
-        raise SourceError(f"{path} has {len(content)} bytes; {needed}: {_AGAIN}")
-    return np.frombuffer(content, np.uint8, offset=16).reshape(n, height, width)
+    return _array(path, _IMAGES, 3)
 
 
 def _labels(path: Path, n_images: int) -> npt.NDArray[np.int64]:
-    content = _content(path)
-    n = _header(path, content, _LABELS, 2)[1]
-    if len(content) != 8 + n:
-        raise SourceError(f"{path} has {len(content)} bytes; {n} labels take {8 + n}: {_AGAIN}")
-    if n != n_images:
-        raise SourceError(f"{path} has {n} labels for {n_images} images: {_AGAIN}")
-    return np.frombuffer(content, np.uint8, offset=8).astype(np.int64)
+    labels = _array(path, _LABELS, 1)
+    if len(labels) != n_images:
+        raise SourceError(f"{path} has {len(labels)} labels for {n_images} images: {_AGAIN}")
+    return labels.astype(np.int64)
 
 
-def _header(path: Path, content: bytes, magic: int, words: int) -> list[int]:
-    if len(content) < 4 * words:
-        raise SourceError(f"{path} has {len(content)} bytes; an idx header takes {4 * words}: {_AGAIN}")
-    header = [int(word) for word in np.frombuffer(content, ">u4", count=words)]
-    if header[0] != magic:
-        raise SourceError(
-            f"{path} is no idx file of its kind: magic={header[0]:#010x} instead of {magic:#010x}: {_AGAIN}"
-        )
-    return header
+def _array(path: Path, magic: int, rank: int) -> npt.NDArray[np.uint8]:
+    content, begin = _content(path), 4 + 4 * rank
+    if len(content) < begin:
+        raise SourceError(f"{path} has {len(content)} bytes; an idx header takes {begin}: {_AGAIN}")
+    found, *shape = (int(word) for word in np.frombuffer(content, ">u4", count=1 + rank))
+    if found != magic:
+        raise SourceError(f"{path} is no idx file of its kind: magic={found:#010x} instead of {magic:#010x}: {_AGAIN}")
+    expected = begin + math.prod(shape)
+    if len(content) != expected or not all(shape[1:]):
+        needed = f"{shape[0]} labels" if rank == 1 else f"{shape[0]} images of {shape[1]}x{shape[2]} pixels"
+        raise SourceError(f"{path} has {len(content)} bytes; {needed} take {expected}: {_AGAIN}")
+    return np.frombuffer(content, np.uint8, offset=begin).reshape(shape)
 
 
 def _content(path: Path) -> bytes:

@@ -3,12 +3,13 @@
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 from featcache.core.formatting import printable
 from featcache.core.names import first_names
-from featcache.dataset.sources.walk import Entry, entries, files_below, is_folder, is_hidden, is_system, suffix
+from featcache.dataset.sources.walk import entries, files_below, is_folder, is_hidden, is_system, suffix
 from featcache.errors import SourceError
 
 IsImage = Callable[[str], bool]
@@ -29,16 +30,16 @@ def look_alikes(path: Path) -> Iterator[str]:
     for name in _folders(path):
         for split, known in _LOOK_ALIKES.items():
             # where case doesn't count it may be the split's own folder
-            if name != split and name.lower() in known and not _same(path / name, path / split):
-                yield f"folder {name}/, as it isn't called {split}"
+            if name == split or name.lower() not in known:
+                continue
+            with suppress(OSError):
+                if (path / name).samefile(path / split):
+                    continue
+            yield f"folder {name}/, as it isn't called {split}"
 
 
 def no_training_folder(path: Path, is_image: IsImage) -> str:
-    """Return the message for a data set without a folder ``train``: what is there instead, and the fix.
-
-    Raises:
-        SourceError: the folder can't be listed.
-    """
+    """Return the message for a data set without a folder ``train``: what is there instead, and the fix."""
     return f"{_shown(path)} has no folder train/<class>/{_instead(path, list(_folders(path)), is_image)}"
 
 
@@ -70,14 +71,7 @@ def _instead(path: Path, folders: Sequence[str], is_image: IsImage) -> str:
 
 
 def empty_classes(train: Path, names: Sequence[str], n_classes: int, is_image: IsImage) -> str:
-    """Return the message for class folders that hold no image.
-
-    Args:
-        train: the folder that they are in.
-        names: theirs.
-        n_classes: how many class folders there are in all.
-        is_image: whether a file of that name is an image.
-    """
+    """Return the message for class folders of `train`, some of `n_classes`, that hold no image."""
     deeper = next(filter(None, (_first_image(train / name, is_image) for name in names[:_MOST])), None)
     if deeper is not None:
         where = deeper.relative_to(train).parts[0]
@@ -116,14 +110,11 @@ def _content(folder: Path) -> str:
 def _folders(path: Path, *, quiet: bool = False) -> Iterator[str]:
     """Yield the names of a folder's visible folders, sorted; none with `quiet` where it can't be listed."""
     try:
-        yield from sorted(entry.name for entry in entries(path) if _counts(entry))
+        found = (entry for entry in entries(path) if is_folder(entry))
+        yield from sorted(entry.name for entry in found if not is_hidden(entry) and not is_system(entry))
     except SourceError:
         if not quiet:
             raise
-
-
-def _counts(entry: Entry) -> bool:
-    return is_folder(entry) and not is_hidden(entry) and not is_system(entry)
 
 
 def _first_image(folder: Path, is_image: IsImage, *, deep: bool = True) -> Path | None:
@@ -139,10 +130,3 @@ def _first_image(folder: Path, is_image: IsImage, *, deep: bool = True) -> Path 
 def _shown(path: Path) -> str:
     """A path in one line, whatever its names hold."""
     return printable(str(path))
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False

@@ -25,11 +25,7 @@ _PACKED = (".gz", ".zip")
 
 
 def open_csv(path: Path) -> ArraySource:
-    """Return the source of the tables in a folder; ``test.csv`` may be absent.
-
-    Raises:
-        SourceError: there is no training table.
-    """
+    """Return the source of the tables in a folder; a `SourceError` without ``train.csv``, ``test.csv`` may be absent."""
     found = csv_files_like(path, re.compile("train|test"))
     if "train" not in found:
         names = "train.csv, train.csv.gz or train.csv.zip"
@@ -112,11 +108,8 @@ def _parse(
 
 
 def _explain(path: Path, header: Header) -> None:
-    """Find the first row that is wrong, slowly.
-
-    Raises:
-        SourceError: names line and column.
-    """
+    """Raise a `SourceError` that names line and column of the first wrong value, slowly."""
+    pixels = frozenset(header.pixels)
     with _opened(path) as stream:
         text = io.TextIOWrapper(stream, "utf-8-sig", errors="backslashreplace", newline="")
         lines = csv.reader(text, delimiter=header.delimiter)
@@ -128,11 +121,8 @@ def _explain(path: Path, header: Header) -> None:
                     f"{where} has {len(fields)} fields, line 1 has {len(header.columns)}: correct this row"
                 )
             for place, field in enumerate(map(str.strip, fields)):
-                kind = "a whole number" if place == header.label else "a whole number from 0 to 255"
-                if place != header.row_id and not _is_number(field, is_label=place == header.label):
+                right = place == header.row_id or _WHOLE.fullmatch(field)
+                if not right or (place in pixels and not 0 <= int(field) <= 255):
+                    kind = "a whole number from 0 to 255" if place in pixels else "a whole number"
                     column = header.columns[place]
                     raise SourceError(f"{where}, column {column}: {field[:40]!r} is not {kind}: correct this row")
-
-
-def _is_number(field: str, *, is_label: bool) -> bool:
-    return bool(_WHOLE.fullmatch(field)) and (is_label or 0 <= int(field) <= 255)

@@ -18,37 +18,18 @@ _GRID = re.compile(r"(?:(?:pixel|px)[ _-]?)?([0-9]{1,4})x([0-9]{1,4})", re.IGNOR
 
 @dataclass(frozen=True)
 class Header:
-    """The columns of a table.
+    """The columns of a table, which are numbered from 0."""
 
-    Attributes:
-        columns: their names.
-        delimiter: what separates them.
-        label: the number of the label's column, from 0; None where there is none.
-        row_id: that of the row ids; None where there are none.
-        pixels: those of h * w pixels, row by row.
-        shape: (h, w).
-    """
-
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  #: their names
     delimiter: str
-    label: int | None
-    row_id: int | None
-    pixels: tuple[int, ...]
-    shape: tuple[int, int]
+    label: int | None  #: the label's column; None where there is none
+    row_id: int | None  #: that of the row ids; None where there are none
+    pixels: tuple[int, ...]  #: those of h * w pixels, row by row
+    shape: tuple[int, int]  #: (h, w)
 
 
 def read_header(path: Path, line: bytes, *, labelled: bool) -> Header:
-    """Parse a table's first line.
-
-    Args:
-        path: of the table, for messages.
-        line: its first line.
-        labelled: whether it must have a label, or mustn't.
-
-    Raises:
-        SourceError: it is no such header.
-        csv.Error: it is no CSV.
-    """
+    """Parse a table's first line, which must have a label, or mustn't; a `SourceError` or `csv.Error` where it isn't right."""
     columns, sign = _columns(path, line)
     where = f"{path}, line 1"
     if len(set(columns)) != len(columns):
@@ -95,10 +76,8 @@ def _by_number(where: str, found: dict[int, int]) -> tuple[tuple[int, ...], tupl
         raise SourceError(f"{where}: column pixel{missing} is missing of pixel{first} to pixel{last}")
     side = math.isqrt(len(found))
     if side**2 != len(found):
-        example = "as 784 columns are for 28x28"
-        raise SourceError(
-            f"{where}: {len(found)} pixel columns are no square image, {example}: is the last one missing?"
-        )
+        fault = f"{len(found)} pixel columns are no square image, as 784 columns are for 28x28"
+        raise SourceError(f"{where}: {fault}: is the last one missing?")
     return tuple(found[number] for number in sorted(found)), (side, side)
 
 

@@ -18,11 +18,7 @@ _SYSTEM = frozenset(
 
 
 def entries(path: Path) -> Iterator[Entry]:
-    """Yield what lies in a folder, hidden entries included.
-
-    Raises:
-        SourceError: it can't be listed.
-    """
+    """Yield what lies in a folder, hidden entries included; a `SourceError` where it can't be listed."""
     try:
         with os.scandir(path) as found:
             yield from found
@@ -54,31 +50,18 @@ def suffix(name: str) -> str:
 
 
 def below(path: Path, above: Above) -> Above | None:
-    """Return `above` with the folder itself; None where it is one of them, as a link to a folder above would never end.
-
-    Raises:
-        SourceError: it can't be looked at.
-    """
+    """Return `above` with the folder itself; None where it is one of them, as a link to a folder above would never end."""
     try:
         status = path.stat()
     except OSError as error:
-        raise SourceError(
-            f"{str(path)!r} can't be looked at: {paths.fault(error)}: correct this and run again"
-        ) from error
+        cause = paths.fault(error)
+        raise SourceError(f"{str(path)!r} can't be looked at: {cause}: correct this and run again") from error
     here = (status.st_dev, status.st_ino)
     return None if here in above else above | {here}
 
 
 def files_below(path: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
-    """Yield what isn't a folder, in and below a folder, in natural order; without hidden entries and system folders.
-
-    Args:
-        path: the folder.
-        wanted: whether a file of that name is yielded.
-
-    Raises:
-        SourceError: a folder can't be listed.
-    """
+    """Yield the files of `wanted` names in and below a folder, in natural order; without hidden entries and system folders."""
     waiting: list[tuple[Path, Above | None]] = [(path, frozenset())]  # None for a file; the next one is the last
     while waiting:
         place, above = waiting.pop()

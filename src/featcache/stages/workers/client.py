@@ -1,4 +1,4 @@
-"""The client's half of work on dask.distributed: connect, verify the workers, give them jobs, survive their death.
+"""The client's half of work on dask.distributed: connect, verify the workers, and connect again.
 
 dask.distributed is imported here alone, and only inside functions: without [Cluster] nothing pays for it.
 """
@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.util import Finalize
@@ -23,13 +23,14 @@ from featcache.errors import ClusterError
 from featcache.project import LOG_NAME, Project
 from featcache.settings import ALONE, LOCAL, ClusterSpec
 from featcache.stages.workers import worker
-from featcache.stages.workers.job_queue import PATIENCE_SECONDS, POLL_SECONDS, Job, JobQueue
 from featcache.stages.workers.local_workers import start_workers
 from featcache.stages.workers.worker import TOPIC, WorkerContract
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+PATIENCE_SECONDS = 120.0  # how long a scheduler or all workers may be gone
+POLL_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
 _NOISY = ("distributed", "tornado", "bokeh", "asyncio")
 
@@ -53,7 +54,7 @@ class Cluster:
         folder.mkdir(parents=True, exist_ok=True)
         _silence(folder / LOG_NAME)
         self._local = start_workers(spec, folder / LOG_NAME) if spec.scheduler == LOCAL else None
-        self._client = self._connect(self._local or spec.scheduler, max(1, spec.workers))
+        self._client = self._connect(max(1, spec.workers))
 
     def close(self) -> None:
         """Let go of the workers; those of our own end."""
@@ -67,39 +68,6 @@ class Cluster:
         """Whether it can still be used."""
         return str(self._client.status) == "running"
 
-    def run(
-        self, contract: WorkerContract, jobs: Iterable[Job], progress: Progress, *, one_each: bool = False
-    ) -> Iterator[tuple[Job, Any]]:
-        """Have workers do the jobs, and yield each with what came of it, in the order they end.
-
-        With `one_each`, no worker gets a second job beside its first: for jobs that take all its cores and memory.
-
-        A job whose worker dies is retried, as often as Dask's ``allowed-failures`` allows; one that kills that many waits
-        until all others are done, and is examined.
-
-        Raises:
-            ClusterError: a job kills its workers (everything else was yielded before), or scheduler or workers are gone.
-            Exception: what a job raised, once what was under way has been yielded.
-        """
-        self.begun.clear()
-        jobs_queue = JobQueue(self, contract, progress, one_each=one_each)
-        yield from jobs_queue.run(jobs)
-        faults = [self._examined(jobs_queue, job) for job in jobs_queue.fatal]
-        yield from jobs_queue.finished
-        if any(faults):
-            raise ClusterError("; ".join(filter(None, faults)) + ". Everything else is done and saved")
-
-    def _examined(self, jobs_queue: JobQueue, job: Job) -> str:
-        """Why a job kills its workers; "" where it doesn't when it runs alone."""
-        if job.examine is not None:
-            examination = replace(job, name=f"{job.name}, examined", call=job.examine)
-            culprit = next((found for _, found in jobs_queue.run([examination])), "")
-            if culprit:
-                return f"{culprit} crashes the decoder: remove that image, then run again"
-        jobs_queue.fatal = []
-        jobs_queue.finished += jobs_queue.run([job])  # others may have died beside it
-        return f"{job.name}: every worker that was given it died (out of memory?)" if jobs_queue.fatal else ""
-
     def summary(self) -> str:
         """The last run in words: workers, and what went wrong with them."""
         retried = sum(self.begun.values()) - len(self.begun)
@@ -111,27 +79,19 @@ class Cluster:
         return ", ".join(parts)
 
     def refresh(self) -> dict[str, int]:
-        """Return the workers that are there now, address -> jobs at once, and note who is gone.
-
-        Raises:
-            OSError: the scheduler doesn't answer.
-        """
+        """Return the workers that are there now, address -> jobs at once, and note who is gone; `OSError` without a scheduler."""
         now: dict[str, int] = dict(self._client.nthreads())
         self.lost |= set(self.workers) - set(now)
         self.workers = now
         return now
 
-    def submit(self, contract: WorkerContract, job: Job) -> "Future[Any]":
+    def submit(self, contract: WorkerContract, job: worker.Job) -> "Future[Any]":
         """Hand over a job."""
         key = f"featcache-{secrets.token_hex(4)}-{job.name}"
-        return self._client.submit(worker.run_job, contract, job.name, job.call, *job.arguments, key=key, pure=False)
+        return self._client.submit(worker.run_job, contract, job, key=key, pure=False)
 
     def reconnect(self, progress: Progress) -> None:
-        """Connect again after the scheduler was gone.
-
-        Raises:
-            ClusterError: it doesn't come back, or it was our own.
-        """
+        """Connect again after the scheduler was gone; a `ClusterError` if it doesn't come back, or was our own."""
         with suppress(Exception):  # the connection is lost already
             self._client.close(timeout=1)
         if self._local is not None:
@@ -140,21 +100,16 @@ class Cluster:
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                self._client = self._connect(self.spec.scheduler, 1)
+                self._client = self._connect(1)
+                return
             except ClusterError:
                 if time.monotonic() > end:
                     raise
-                time.sleep(POLL_SECONDS)
-            else:
-                return
+            time.sleep(POLL_SECONDS)
 
     def verify(self, contract: WorkerContract) -> None:
-        """Check that every worker fits: its versions, its view of the artifacts folder, the images and the weights.
-
-        Raises:
-            ClusterError: one doesn't; it is named, with the difference.
-        """
-        for call, argument in ((worker.differences, dict(contract.facts)), (worker.agree, contract)):
+        """Raise a `ClusterError` that names a worker whose versions, artifacts folder, images or weights are others."""
+        for call, argument in ((worker.check_versions, dict(contract.facts)), (worker.agree, contract)):
             for address, answer in self._client.run(call, argument, on_error="return").items():
                 if isinstance(answer, ClusterError):
                     raise ClusterError(f"worker at {address}: {answer}")
@@ -163,15 +118,13 @@ class Cluster:
                     raise ClusterError(
                         f"worker at {address} can't run featcache {contract.facts['featcache']} ({what})"
                     )
-                if isinstance(answer, str) and answer:
-                    raise ClusterError(f"worker at {address} runs {answer}: install the same versions everywhere")
 
-    def _connect(self, scheduler: Any, count: int) -> "Client":
+    def _connect(self, count: int) -> "Client":
         from distributed import Client
 
         place = self.spec.scheduler
         try:
-            client = Client(scheduler, timeout=_ANSWER_SECONDS, set_as_default=True)
+            client = Client(self._local or place, timeout=_ANSWER_SECONDS, set_as_default=True)
         except (OSError, ValueError, TypeError) as error:
             why = " ".join(str(error).split())
             raise ClusterError(
@@ -236,23 +189,7 @@ def verified_workers(cluster: Cluster, project: Project, *, weights: bool) -> It
         probe.unlink(missing_ok=True)
 
 
-class _Log(logging.FileHandler):
-    """A log file that stays closed: Python's own opens again for a record that another thread brings late."""
-
-    _over = False
-
-    def close(self) -> None:
-        """Write no more."""
-        self._over = True
-        super().close()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, unless it comes too late."""
-        if not self._over:
-            super().emit(record)
-
-
-_HANDLERS: list[_Log] = []
+_HANDLERS: list[logging.FileHandler] = []
 
 
 def _silence(log: Path) -> None:
@@ -261,7 +198,8 @@ def _silence(log: Path) -> None:
 
     for old in _HANDLERS:
         old.close()
-    handler = _Log(log, encoding="utf-8")
+    handler = logging.FileHandler(log, encoding="utf-8")
+    handler.mode = "w"  # else it would open again, once closed, for a record that another thread brings late
     handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
     _HANDLERS[:] = [handler]
     for name in [*_NOISY, *logging.root.manager.loggerDict]:

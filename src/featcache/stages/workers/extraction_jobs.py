@@ -1,59 +1,49 @@
 """The client's half of extraction: a block of rows is a job for a worker, and the journal is written here."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from featcache.cache import block_range
 from featcache.core.progress import Progress
-from featcache.features import CopyJob, ExtractionEngine, ForwardPass, Loader
+from featcache.features import CopyJob, ExtractionEngine, ForwardPass, TimeSpent
 from featcache.stages.workers.client import Cluster
-from featcache.stages.workers.extraction_worker import (
-    BlockDone,
-    BlockRows,
-    RemoteBackbone,
-    compute_block,
-    describe_backbone,
-    examine_block,
-)
-from featcache.stages.workers.job_queue import Job
-from featcache.stages.workers.worker import WorkerContract
+from featcache.stages.workers.extraction_worker import BlockRows, compute_block, describe_backbone, examine_block
+from featcache.stages.workers.job_queue import run_jobs
+from featcache.stages.workers.worker import Job, WorkerContract
 
 
-def remote_backbone(cluster: Cluster, contract: WorkerContract, progress: Progress) -> RemoteBackbone:
-    """Have a worker load the backbone, and return its description.
+def remote_backbone(cluster: Cluster, contract: WorkerContract, progress: Progress) -> ForwardPass:
+    """Have a worker load the backbone, and return its `BackboneFacts`: enough where an engine computes there.
 
     Raises:
         BackboneError, WeightsError: the worker can't load it.
         ClusterError: the workers are gone.
     """
     jobs = [Job("the backbone", describe_backbone, ())]
-    found: list[RemoteBackbone] = [value for _, value in cluster.run(contract, jobs, progress)]
+    found: list[ForwardPass] = [value for _, value in run_jobs(cluster, contract, jobs, progress)]
     return found[0]
 
 
 def remote_engine(cluster: Cluster, contract: WorkerContract) -> ExtractionEngine:
     """Return an engine for `featcache.features.extract.extract_copies` that computes on the workers."""
 
-    def compute_there(
-        copies: Sequence[CopyJob], load: Loader, backbone: ForwardPass, progress: Progress, what: str
-    ) -> "_WorkersTime":
-        del load, backbone  # the workers have their own
-        time_spent = _WorkersTime()
+    def compute_there(copies: Sequence[CopyJob], progress: Progress, what: str) -> TimeSpent:
+        begun, spent = time.perf_counter(), Counter({"decode": 0.0, "forward": 0.0, "write": 0.0})
         writers = {copy.writer.partial.absolute(): copy.writer for copy in copies}
         progress.start(what, sum(len(copy.target.todo) for copy in copies), "images")
         try:
-            for job, done in cluster.run(contract, _block_jobs(copies), progress):
+            for job, (checksums, seconds) in run_jobs(cluster, contract, _block_jobs(copies), progress):
                 _, pieces = job.arguments
-                for piece, checksum in zip(pieces, done.checksums, strict=True):
+                for piece, checksum in zip(pieces, checksums, strict=True):
                     writers[piece.path].accept_block(piece.rows, checksum)
-                time_spent.add(done)
+                spent.update(seconds)
                 progress.advance(sum(len(piece.rows) for piece in pieces), cluster.summary())
         finally:
             progress.finish()
-        time_spent.close()
-        return time_spent
+        return TimeSpent.of(time.perf_counter() - begun, spent)
 
     return compute_there
 
@@ -76,25 +66,3 @@ def _block_jobs(copies: Sequence[CopyJob]) -> Iterator[Job]:
             yield Job(
                 f"rows {start:,} to {stop - 1:,} of {split}{several}", compute_block, (split, pieces), examine_block
             )
-
-
-class _WorkersTime:
-    """Where the workers' time went, as shares of it, and the seconds that passed here."""
-
-    def __init__(self) -> None:
-        self._begun, self.seconds = time.perf_counter(), 0.0
-        self._spent = {"decode": 0.0, "forward": 0.0, "write": 0.0}
-
-    def add(self, done: BlockDone) -> None:
-        """Count a block."""
-        for what, share in done.shares.items():
-            self._spent[what] += share * done.seconds
-
-    def close(self) -> None:
-        """The work is done: `seconds` of wall-clock time have passed."""
-        self.seconds = max(time.perf_counter() - self._begun, 1e-9)
-
-    def shares(self) -> dict[str, float]:
-        """Decode, forward and write as fractions of the workers' time, in 0..1, sum 1."""
-        whole = sum(self._spent.values()) or 1.0
-        return {what: round(seconds / whole, 4) for what, seconds in self._spent.items()}

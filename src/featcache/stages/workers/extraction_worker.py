@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from featcache.cache import write_block
 from featcache.core.progress import Silent
 from featcache.dataset import open_source
-from featcache.features import CopySink, Features, ForwardPass, Images, compute
+from featcache.features import CopySink, Features, ForwardPass, compute
 from featcache.project import Project, keeping_reasons, resolved_backbone
 from featcache.stages.workers.worker import ONE_AT_A_TIME, manifest_of
 
@@ -36,35 +37,23 @@ class BlockRows:
     rows: npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
-class BlockDone:
-    """What a worker returns of a block: the checksum of each piece's block as read back, and where the time went."""
-
-    checksums: list[bytes]
-    seconds: float
-    shares: Mapping[str, float]
-
-
-@dataclass(frozen=True, eq=False)
-class RemoteBackbone:
-    """A backbone on the workers, as far as the process that holds the file must know it."""
+class BackboneFacts(NamedTuple):
+    """What the process that holds the files must know of the workers' backbone, which alone has a forward pass."""
 
     taps: Mapping[str, tuple[int, ...]]
     batch_size: int
 
-    def forward(self, images: Images) -> Features:
-        """Never called: the workers compute."""
-        raise NotImplementedError(f"expected workers to compute these {len(images)} images")
 
-
-def describe_backbone(project: Project) -> RemoteBackbone:
+def describe_backbone(project: Project) -> BackboneFacts:
     """Load the backbone, if it isn't yet, and describe it."""
     backbone = worker_backbone(project)
-    return RemoteBackbone(dict(backbone.taps), backbone.batch_size)
+    return BackboneFacts(dict(backbone.taps), backbone.batch_size)
 
 
-def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> BlockDone:
+def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> tuple[list[bytes], dict[str, float]]:
     """Decode and compute the rows of all pieces, an image that several copies need once, and write them durably.
+
+    Returns the checksum of each piece's block as read back, and the seconds of decode, forward and write.
 
     Raises:
         FeatureValueError: a feature is not finite or beyond float16.
@@ -72,26 +61,22 @@ def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> 
         StorageError: the disk refused.
     """
     rows, spec = manifest_of(project).splits[split], project.settings.features
-    batches: list[list[Batch]] = [[] for _ in pieces]
-    sinks = [
-        CopySink(piece.copy, piece.rows, partial(_keep, kept)) for piece, kept in zip(pieces, batches, strict=True)
-    ]
+    kept: list[list[Batch]] = [[] for _ in pieces]
+    sinks = [CopySink(piece.copy, piece.rows, partial(_keep, own)) for piece, own in zip(pieces, kept, strict=True)]
     load = keeping_reasons(project.folder, open_source(project.settings.dataset).load)
-    time_spent = compute(rows, sinks, load, spec, worker_backbone(project), Silent(), "")
+    spent = compute(rows, sinks, load, spec, worker_backbone(project), Silent(), "")
     begun, checksums = time.perf_counter(), []
-    for piece, kept in zip(pieces, batches, strict=True):  # in one go, as each write waits for the disk
-        features = {name: np.concatenate([part[name] for part, _ in kept]) for name in kept[0][0]}
-        status = np.concatenate([part for _, part in kept])
+    for piece, batches in zip(pieces, kept, strict=True):  # in one go, as each write waits for the disk
+        features = {name: np.concatenate([part[name] for part, _ in batches]) for name in batches[0][0]}
+        status = np.concatenate([part for _, part in batches])
         checksums.append(write_block(piece.path, piece.holder, rows.ids, piece.rows, features, status))
-    written, shares = time.perf_counter() - begun, time_spent.shares()
-    seconds = time_spent.seconds + written
-    parts = {name: share * time_spent.seconds / seconds for name, share in shares.items()}
-    return BlockDone(checksums, seconds, parts | {"write": parts["write"] + written / seconds})
+    seconds = {what: share * spent.seconds for what, share in spent.shares.items()}
+    seconds["write"] += time.perf_counter() - begun
+    return checksums, seconds
 
 
-def _keep(batches: list[Batch], _: npt.NDArray[np.intp], features: Features, status: npt.NDArray[np.uint8]) -> None:
-    """Keep a batch in memory; they come in the order of their rows."""
-    batches.append((features, status))
+def _keep(kept: list[Batch], _: npt.NDArray[np.intp], features: Features, status: npt.NDArray[np.uint8]) -> None:
+    kept.append((features, status))
 
 
 def examine_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> str:

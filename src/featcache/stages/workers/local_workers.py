@@ -23,12 +23,7 @@ _GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 def start_workers(spec: ClusterSpec, log: Path) -> "SpecCluster":
     """Start a scheduler in this process, and worker processes that a nanny each starts again when they die.
 
-    Args:
-        spec: how many, with how many cores and GPUs each.
-        log: where what they print goes.
-
-    Raises:
-        ClusterError: fewer GPUs are visible than asked for.
+    What they print goes to `log`. A `ClusterError` if fewer GPUs are visible than asked for.
     """
     import dask.config
     from distributed import Nanny, Scheduler, SpecCluster
@@ -56,11 +51,7 @@ def start_workers(spec: ClusterSpec, log: Path) -> "SpecCluster":
 
 
 def deal_out(spec: ClusterSpec, cores: list[int], gpus: list[str]) -> list[dict[str, str]]:
-    """Return each worker's environment: its cores, and its GPUs where it is to have some.
-
-    Raises:
-        ClusterError: there are too few GPUs.
-    """
+    """Return each worker's environment, its cores and any GPUs, or raise a `ClusterError` if there are too few of these."""
     each = spec.gpus_per_worker
     count = spec.workers or (max(1, len(gpus) // each) if each else max(1, len(cores) // _CORES))
     if count * each > len(gpus):

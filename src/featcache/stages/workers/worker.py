@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,35 +50,46 @@ class WorkerContract:
     weights: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One piece of work for one worker.
+
+    Attributes:
+        name: what people call it, e.g. ``rows 0 to 8,191 of train``; unique in its run.
+        call: an importable function; it gets the project, then the arguments.
+        arguments: small ones: everything large is on the shared file system.
+        examine: called like `call` where the job killed its workers; returns what of it does so, "" if that can't be found.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    examine: Callable[..., str] | None = None
+
+
 def deciding_facts() -> dict[str, str]:
     """Return the versions of whatever decides values: features must not depend on which worker computed them."""
     from PIL import features
 
     backend = keras_backend()
-    names = {
-        "keras": "keras",
-        backend: backend,
-        "numpy": "numpy",
-        "pillow": "pillow",
-        "pillow-heif": "pillow-heif",
-        "dask": "distributed",
-    }
-    found = {
+    return {
         "featcache": __version__,
         "Python": ".".join(platform.python_version_tuple()[:2]),
         "Keras backend": backend,
+        **versions(("keras", backend, "numpy", "pillow", "pillow-heif", "distributed")),
+        "libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg")),
+        "libavif": str(features.version("avif")),
     }
-    there = versions(names.values())  # of the others both sides lack it, or the comparison finds it
-    found |= {name: there[package] for name, package in names.items() if package in there}
-    libjpeg = features.version("libjpeg_turbo") or features.version("jpg")
-    return found | {"libjpeg": str(libjpeg), "libavif": str(features.version("avif"))}
 
 
-def differences(facts: Mapping[str, str]) -> str:
-    """Return what of a sender's facts is different here, "" for nothing; the first thing that a worker is asked."""
+def check_versions(facts: Mapping[str, str]) -> None:
+    """Raise a `ClusterError` that names what is different here; the first thing that a worker is asked."""
     mine = deciding_facts()
-    differing = [name for name in facts if mine.get(name) != facts[name]]
-    return ", ".join(f"{name} {mine.get(name, 'absent')} instead of {facts[name]}" for name in differing)
+    differing = [
+        f"{name} {mine.get(name, 'absent')} instead of {facts[name]}" for name in facts if mine.get(name) != facts[name]
+    ]
+    if differing:
+        raise ClusterError(f"it runs {', '.join(differing)}: install the same versions everywhere")
 
 
 def agree(contract: WorkerContract) -> Project:
@@ -88,71 +100,54 @@ def agree(contract: WorkerContract) -> Project:
     """
     with ONE_AT_A_TIME:
         if contract.token not in _AGREED:
+            _AGREED.clear()
             try:
-                project = _agreed(contract)
+                _AGREED[contract.token] = _agreed(contract)
             except (FeatcacheError, OSError) as error:
                 raise ClusterError(str(error)) from error
-            _AGREED.clear()
-            _AGREED[contract.token] = project
         return _AGREED[contract.token]
 
 
 def _agreed(contract: WorkerContract) -> Project:
-    if differing := differences(contract.facts):
-        raise ClusterError(f"it runs {differing}: install the same versions everywhere")
+    check_versions(contract.facts)
     folder = contract.probe.parent
     share = "workers and this process must share a file system, under the same paths (docs/scaling.md)"
     try:
         seen = contract.probe.read_text()
     except OSError as error:
         raise ClusterError(f"it can't read the artifacts folder {folder} ({error.strerror}): {share}") from error
-    if seen != contract.token or not os.access(folder, os.W_OK):
-        what = "sees another folder as" if seen != contract.token else "may not write to"
-        raise ClusterError(f"it {what} {folder}: {share}")
+    if seen != contract.token:
+        raise ClusterError(f"it sees another folder as {folder}: {share}")
+    if not os.access(folder, os.W_OK):
+        raise ClusterError(f"it may not write to {folder}: {share}")
     project = Project(contract.settings).as_stored()
     project.run = contract.run
-    _see_images(project)
+    rows = manifest_of(project).splits["train"]
+    first = int(rows.listed.argmax())
+    with suppress(RejectedImageError):  # its bytes are the right ones, which is enough here
+        open_source(project.settings.dataset).load(rows.locations[first], rows.digests[first], 1)
     if contract.weights:
         resolved_weights(project, Silent())
     return project
 
 
-def _see_images(project: Project) -> None:
-    """Load one image, and so hold it to its digest."""
-    rows = manifest_of(project).splits["train"]
-    row = int(rows.listed.argmax())
-    with suppress(RejectedImageError):  # its bytes are the right ones, which is enough here
-        open_source(project.settings.dataset).load(rows.locations[row], rows.digests[row], 1)
-
-
-_MANIFESTS: dict[tuple[Path, str], Manifest] = {}
-
-
+@lru_cache(maxsize=1)
 def manifest_of(project: Project) -> Manifest:
-    """The project's manifest, read once a process as long as it stays the same."""
-    key = project.folder, str((project.listed() or {}).get("key"))
-    with ONE_AT_A_TIME:
-        if key not in _MANIFESTS:
-            _MANIFESTS.clear()
-            _MANIFESTS[key] = Manifest.load(project.folder)
-        return _MANIFESTS[key]
+    """The manifest of a contract's project, whose folder is locked against another."""
+    return Manifest.load(project.folder)
 
 
-def run_job(contract: WorkerContract, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
-    """Do one job: ``call(project, *arguments)``, and log with the scheduler that it begins.
-
-    Raises:
-        ClusterError: as `agree`.
-    """
+def run_job(contract: WorkerContract, job: Job) -> Any:
+    """Do one job, once this worker agrees, and log with the scheduler that it begins."""
     from distributed import get_worker
 
     worker = get_worker()
-    worker.log_event(TOPIC, name)
+    worker.log_event(TOPIC, job.name)
     try:
         project = agree(contract)
     except ClusterError as error:  # it joined after all were asked
         raise ClusterError(f"worker at {worker.address}: {error}") from error
-    return call(project, *arguments)
+    return job.call(project, *job.arguments)
 
 
 def dask_setup(worker: object) -> None:

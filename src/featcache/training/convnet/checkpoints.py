@@ -44,9 +44,7 @@ def model_paths(folder: Path) -> list[Path]:
 class Checkpoint:
     """A training that is not finished, as one file: all variables, optimizer included, and the epochs so far.
 
-    Attributes:
-        path: of the file.
-        key: the member's; a checkpoint of another key does not count.
+    A checkpoint of another `key` than the member's does not count.
     """
 
     path: Path
@@ -77,19 +75,14 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class PartialFolder:
-    """A member's folder until it is complete.
-
-    Attributes:
-        folder: its final name.
-        key: the member's; folds of another key do not count.
-    """
+    """A member's `folder`, by its final name, until it is complete; folds of another `key` do not count."""
 
     folder: Path
     key: str
 
     @property
     def path(self) -> Path:
-        """Its name until then."""
+        """Where it is until then."""
         return self.folder.with_name(self.folder.name + PARTIAL_SUFFIX)
 
     def begin(self, *, fresh: bool) -> None:
@@ -104,8 +97,8 @@ class PartialFolder:
 
     def finished(self, fold: int) -> dict[str, list[float]] | None:
         """The history of a finished fold, None for any other."""
-        record: dict[str, Any] = read_json(self._record(fold)) or {}
         model = model_path(self.path, fold)
+        record: dict[str, Any] = read_json(model.with_suffix(".json")) or {}
         sound = record.get("key") == self.key and is_file(model) and model.stat().st_size == record.get("bytes")
         return dict(record["history"]) if sound else None
 
@@ -118,7 +111,7 @@ class PartialFolder:
         path = model_path(self.path, fold)
         with replacing(path) as temporary:
             model.save(temporary)
-        write_json(self._record(fold), {"key": self.key, "bytes": path.stat().st_size, "history": history})
+        write_json(path.with_suffix(".json"), {"key": self.key, "bytes": path.stat().st_size, "history": history})
         self.checkpoint(fold).path.unlink(missing_ok=True)
 
     def publish(self, record: Mapping[str, object], out_of_fold: Predictions) -> None:
@@ -136,6 +129,3 @@ class PartialFolder:
             # only now: a kill in between must find the records of the finished folds
             for path in set(self.folder.iterdir()) - {self.folder / name for name in (RECORD_FILE, *files)}:
                 path.unlink()
-
-    def _record(self, fold: int) -> Path:
-        return self.path / f"fold{fold}.json"

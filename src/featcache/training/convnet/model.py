@@ -95,21 +95,15 @@ def _layers(plan: ConvNetPlan, seed: int, momentum: float, *, training: bool) ->
     fused = training and keras.backend.backend() == "tensorflow"
     normal = ChannelNormalization if fused else layers.BatchNormalization
     drawn = [keras.initializers.GlorotUniform(int(s) >> 1) for s in np.random.SeedSequence(seed).generate_state(6)]
+    of_images: dict[str, Any] = {"data_format": "channels_last", "dtype": dtype}
     for number, width in enumerate((32, 32, 64, 64)):
-        yield layers.Conv2D(
-            width,
-            3,
-            activation="relu",
-            kernel_initializer=drawn[number],
-            data_format="channels_last",
-            dtype=dtype,
-            name=f"conv_{number}",
-        )
+        kernel = drawn[number]
+        yield layers.Conv2D(width, 3, activation="relu", kernel_initializer=kernel, name=f"conv_{number}", **of_images)
         if number % 2:
-            yield layers.MaxPooling2D(data_format="channels_last", dtype=dtype, name=f"pool_{number // 2}")
+            yield layers.MaxPooling2D(name=f"pool_{number // 2}", **of_images)
         if number < 3:
             yield normal(momentum=momentum, dtype=dtype, name=f"normal_{number}")
-    yield layers.Flatten(data_format="channels_last", dtype=dtype, name="flatten")
+    yield layers.Flatten(name="flatten", **of_images)
     yield layers.BatchNormalization(momentum=momentum, dtype="float32", name="normal_3")
     yield layers.Dense(512, "relu", kernel_initializer=drawn[4], dtype=dtype, name="dense")
     yield layers.BatchNormalization(momentum=momentum, dtype="float32", name="normal_4")

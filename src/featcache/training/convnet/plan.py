@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from featcache import dataset
 from featcache.settings import CONVNET_RECIPE, ONE_CYCLE, AugmentPolicy, ConvNetSpec, Phase
+from featcache.training.heads.partition import Partition
 
 CONVNET_VERSION = 2  # raise it when the same settings train to other values
 _RATE, _STEPS, _FEWEST, _MOST = 3e-3, 600, 12, 60  # of the default schedule: steps and epochs
@@ -18,9 +19,7 @@ class ConvNetPlan:
     """Everything that decides what a convnet becomes, besides its seed, its fold and the rows.
 
     Attributes:
-        image_size: side of the images in pixels.
-        channels: 1 for grey images, 3 for RGB.
-        classes: outputs of the softmax.
+        image_size: side of the images in pixels; they have 1 channel (grey) or 3 (RGB).
         schedule: learning rates and epochs, in order.
         batch_size: rows a step.
         precision: ``float32`` or ``bfloat16``, what the training steps compute in; predictions are float32.
@@ -56,15 +55,7 @@ def member_settings(spec: ConvNetSpec, seed: int, folds: int) -> dict[str, dict[
 
 
 def resolve_convnet(spec: ConvNetSpec, rows: int, channels: int, classes: int, precision: str) -> ConvNetPlan:
-    """Fill in what the rows decide; what the user set wins.
-
-    Args:
-        spec: the settings.
-        rows: usable training rows, the largest fold left out.
-        channels: 1 for grey images, 3 for RGB.
-        classes: number of classes.
-        precision: ``float32`` or ``bfloat16``.
-    """
+    """Fill in what the `rows` decide, usable training rows, the largest fold left out; what the user set wins."""
     size = max(1, min(spec.batch_size, rows))
     epochs = min(_MOST, max(_FEWEST, math.ceil(_STEPS / max(1, rows // size))))
     schedule = spec.schedule or (Phase(_RATE, epochs, ONE_CYCLE),)
@@ -78,25 +69,12 @@ class TrainingData:
     Attributes:
         images: (n, size, size, channels) uint8; memory-mapped ones stay on the disk.
         labels: (n,) int32 class indices.
-        folds: (n,) int32; -1 for rows that are neither trained nor scored on.
+        parts: the folds.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int32]
-    folds: npt.NDArray[np.int32]
-
-    @property
-    def fold_numbers(self) -> list[int]:
-        """All folds, in ascending order."""
-        return [int(fold) for fold in np.unique(self.folds) if fold >= 0]
-
-    def held_out(self, fold: int) -> npt.NDArray[np.int64]:
-        """The rows of `fold`."""
-        return np.flatnonzero(self.folds == fold)
-
-    def trained(self, fold: int) -> npt.NDArray[np.int64]:
-        """The rows of all other folds."""
-        return np.flatnonzero((self.folds >= 0) & (self.folds != fold))
+    parts: Partition
 
 
 @dataclass(frozen=True, eq=False)

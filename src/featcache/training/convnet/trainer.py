@@ -37,13 +37,13 @@ def train_network(
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> tuple[keras.Model, EpochRecord]:
-    """Train one convnet.
+    """Train one convnet of member `seed`, which must not see `fold`.
 
     Args:
         plan: from `featcache.training.convnet.plan.resolve_convnet`.
         data: the rows of all folds.
         seed: the member's.
-        fold: the fold that it must not see.
+        fold: the one that is left out.
         checkpoint: where training resumes from, if there is anything, and is saved to; None: neither.
         progress: counts epochs, those before the checkpoint included.
 
@@ -53,19 +53,15 @@ def train_network(
         `_SCORED_ROWS` rows of `fold`).
 
     Raises:
-        TrainingError: fewer than 2 rows to train on, or the loss became NaN or infinite.
+        TrainingError: the loss became NaN or infinite.
         StorageError: a checkpoint could not be written.
     """
-    progress, rows = progress or Silent(), data.trained(fold)
-    if len(rows) < 2:
-        raise TrainingError(
-            f"rows={len(rows)} besides fold {fold} are too few to train on: add images or lower [Heads] folds"
-        )
+    progress, rows = progress or Silent(), np.flatnonzero(data.parts.trained(fold))
     moments = channel_statistics(data.images, rows)
     model = _compiled(plan, moments, len(rows) // plan.batch_size, seed, fold)
     training = _Training(_Batches(plan, data, rows, seed, fold), plan, checkpoint, progress)
     training.resume(model)
-    held_out = data.held_out(fold)
+    held_out = np.flatnonzero(data.parts.scored(fold))
     scored = held_out[:: -(-len(held_out) // _SCORED_ROWS)]
     model.fit(
         training.batches,

@@ -36,18 +36,14 @@ class HeadId:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """Scores of each epoch, (epochs, H) float32 each, but for `best_epoch`.
+    """Mean losses and accuracies of each epoch, (epochs, H) float32 each, but for `best_epoch`.
 
     Attributes:
-        loss: mean loss over the epoch's training batches, as the weights were at each step: with dropout, and with
+        loss, accuracy: over the epoch's training batches, as the weights were at each step: with dropout, and with
             label smoothing where there is any.
-        accuracy: the share of those rows that are classified correctly.
-        seen_loss: mean cross-entropy after the epoch, without dropout, on some of the plain training rows
-            (`featcache.training.heads.evaluation.SEEN_ROWS`): what to compare `fold_loss` with.
-        seen_accuracy: the accuracy on them.
-        fold_loss: mean cross-entropy after the epoch, without dropout, on rows of the head's own fold, or of other
-            groups.
-        fold_accuracy: the accuracy on them.
+        seen_loss, seen_accuracy: after the epoch, without dropout, on some of the plain training rows
+            (`featcache.training.heads.evaluation.SEEN_ROWS`): what to compare those of the fold with.
+        fold_loss, fold_accuracy: after the epoch, without dropout, on rows of the head's own fold, or of other groups.
         best_epoch: (H,) int32, the epoch whose weights the head has, from 0.
     """
 
@@ -105,26 +101,17 @@ class Bag:
         """Return (H, n, C) float32 probabilities of `features` (n, h, w, c) or (n, c), read block by block.
 
         Raises:
-            TrainingError: the features have another shape than those trained on.
+            TrainingError: the features have another shape than those trained on; from the other methods, too.
         """
-        probabilities = np.empty((len(self.heads), len(features), self.plan.classes), np.float32)
-        for rows, block in self._parts(features):
-            probabilities[:, rows] = block
-        return probabilities
+        return self._joined(self._parts(features), len(self.heads), len(features))
 
     def member_predictions(self, features: npt.NDArray[Any]) -> Float32s:
         """Return (seeds, n, C) float32: the mean over each seed's heads, one of each fold or group.
 
         The probability of a class that some heads have never seen is the mean over the others, and all are brought to
         the sum 1 again.
-
-        Raises:
-            TrainingError: the features have another shape than those trained on.
         """
-        means = np.empty((len(self.seeds), len(features), self.plan.classes), np.float32)
-        for rows, block in self.member_parts(features):
-            means[:, rows] = block
-        return means
+        return self._joined(self.member_parts(features), len(self.seeds), len(features))
 
     def member_parts(self, features: npt.NDArray[Any]) -> Iterator[tuple[slice, Float32s]]:
         """Yield (rows, (seeds, b, C)): what `member_predictions` returns, some rows at a time."""
@@ -143,22 +130,25 @@ class Bag:
         for start, block in blocks(features, width):
             yield slice(start, start + len(block)), forward(self.weights, block, len(self.plan.hidden))
 
+    def _joined(self, parts: Iterator[tuple[slice, Float32s]], count: int, rows: int) -> Float32s:
+        whole = np.empty((count, rows, self.plan.classes), np.float32)
+        for some, block in parts:
+            whole[:, some] = block
+        return whole
+
     @staticmethod
     def _mean(probabilities: Float32s, seen: npt.NDArray[np.bool_]) -> Float32s:
         if seen.all():
             mean: Float32s = probabilities.mean(axis=0, dtype=np.float64).astype(np.float32)
             return mean
-        shares = seen / np.maximum(seen.sum(axis=0), 1)
-        return normalize(np.einsum("hnc,hc->nc", probabilities, shares))
+        return normalize(np.einsum("hnc,hc->nc", probabilities, seen / np.maximum(seen.sum(axis=0), 1)))
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedBag(Bag):
-    """A bag as it comes from training.
+    """A bag as it comes from training, with (seeds, n, C) `out_of_fold`.
 
-    Attributes:
-        out_of_fold: (seeds, n, C) float32: each training row by the heads that haven't seen its fold (or group); NaN
-            for rows without one.
+    Each training row by the heads that haven't seen its fold (or group); NaN for rows without one.
     """
 
     out_of_fold: Float32s

@@ -119,11 +119,8 @@ class Batches:
         self._dropouts = plan.dropouts
         self._smooth = np.full((plan.classes, plan.classes), plan.label_smoothing / plan.classes, np.float32)
         self._smooth += (1 - plan.label_smoothing) * np.eye(plan.classes, dtype=np.float32)
-        self._batch = self._buffers(len(heads), plan)
-
-    def _buffers(self, heads: int, plan: HeadPlan) -> Batch:
-        shape, widths = (heads, self.size), (plan.features, *plan.hidden)
-        return Batch(
+        shape, widths = (len(heads), self.size), (plan.features, *plan.hidden)
+        self._batch = Batch(
             np.empty((*shape, plan.features), self._copies[0].dtype),
             [np.ones((*shape, width), bool) if p else None for width, p in zip(widths, plan.dropouts, strict=True)],
             np.empty((*shape, plan.classes), np.float32),
@@ -141,30 +138,25 @@ class Batches:
             yield self._batch
 
     def _draw(self, head: int, stream: HeadStream) -> None:
-        batch, mine = self._batch, self._rows[head]
+        batch, mine, pseudo = self._batch, self._rows[head], self._examples.pseudo
         copy, place = np.divmod(stream.rows(self.size), len(mine))
         known = copy < len(self._copies)
         rows = mine[np.where(known, place, 0)]
         self._gather(self._copies, copy, rows, batch.values[head], known)
         batch.truth[head] = self._examples.labels[rows]
-        if self._soft:
+        if pseudo is not None and batch.weights is not None:
             # labelled rows of all copies come first, then the pseudo-labelled ones
+            number = np.where(known, 0, (copy - len(self._copies)) * len(mine) + place)
+            copy, rows = np.divmod(number, pseudo.labels.shape[1])
+            self._gather(self._soft, copy, rows, batch.values[head], ~known)
             batch.targets[head] = self._smooth[batch.truth[head]]
-            self._draw_soft(head, (copy - len(self._copies)) * len(mine) + place, ~known)
+            labels = pseudo.labels[self._parts[head], rows[~known]]
+            batch.targets[head, ~known] = labels
+            batch.truth[head, ~known] = labels.argmax(axis=1)
+            batch.weights[head] = np.where(known, 1, pseudo.weight)
         for mask, dropout in zip(batch.masks, self._dropouts, strict=True):
             if mask is not None:
                 stream.mask(mask[head], dropout)
-
-    def _draw_soft(self, head: int, number: npt.NDArray[Any], soft: npt.NDArray[np.bool_]) -> None:
-        """Fill in the rows that are `soft`; `number` counts them over all copies."""
-        batch, pseudo = self._batch, self._examples.pseudo
-        assert pseudo is not None and batch.weights is not None  # noqa: PT018, S101  # as `_soft` isn't empty
-        copy, rows = np.divmod(np.where(soft, number, 0), pseudo.labels.shape[1])
-        self._gather(self._soft, copy, rows, batch.values[head], soft)
-        labels = pseudo.labels[self._parts[head], rows[soft]]
-        batch.targets[head, soft] = labels
-        batch.truth[head, soft] = labels.argmax(axis=1)
-        batch.weights[head] = np.where(soft, pseudo.weight, 1)
 
     @staticmethod
     def _gather(

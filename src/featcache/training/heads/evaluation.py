@@ -5,7 +5,6 @@ scored on: chosen by its own, its out-of-fold score would be biased.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,39 +21,30 @@ _BLOCK_VALUES = 4_000_000  # about 16 MB of float32 at a time, for each thread
 _LEAST = 1e-7  # what a probability is raised to before its logarithm
 
 
-@dataclass(frozen=True, eq=False)
-class EpochScores:
-    """One head after one epoch.
-
-    Attributes:
-        seen: loss and accuracy on some of its training rows.
-        fold: the same on the rows that it is evaluated on.
-        losses: (U,) float64, the sum of the latter's losses by the rows' unit.
-    """
-
-    seen: tuple[float, float]
-    fold: tuple[float, float]
-    losses: npt.NDArray[np.float64]
-
-
 class HeadEvaluator:
     """Scores the heads of one bag."""
 
     def __init__(self, examples: Examples, layers: int) -> None:
-        """Choose the rows that each part is evaluated on, by heads of `layers` hidden layers."""
+        """Choose the rows that heads of `layers` hidden layers are evaluated on."""
         self._examples, self._layers = examples, layers
         parts = examples.parts
         self._evaluated = {part: np.flatnonzero(parts.evaluated(part)) for part in parts.numbers}
         self._seen = {part: _some(np.flatnonzero(parts.trained(part))) for part in parts.numbers}
 
-    def scores(self, weights: Weights, head: HeadId) -> EpochScores:
-        """Score one head, whose `weights` have no head axis."""
-        seen_losses, seen_right = self._losses(weights, self._seen[head.fold])
+    def scores(self, weights: Weights, head: HeadId) -> tuple[list[float], npt.NDArray[np.float64]]:
+        """Score one head after an epoch; its `weights` have no head axis.
+
+        Returns:
+            Loss and accuracy on some of its training rows, the same on the rows that it is evaluated on, and (U,)
+            float64, the sum of the latter's losses by the rows' unit.
+        """
         evaluated = self._evaluated[head.fold]
-        losses, right = self._losses(weights, evaluated)
+        (seen, seen_right), (losses, right) = (
+            self._losses(weights, rows) for rows in (self._seen[head.fold], evaluated)
+        )
         units = self._examples.parts.unit_of_rows(evaluated)
         by_unit = np.bincount(units, losses, len(self._examples.parts.numbers)).astype(np.float64)
-        return EpochScores((seen_losses.mean(), seen_right.mean()), (losses.mean(), right.mean()), by_unit)
+        return [seen.mean(), seen_right.mean(), losses.mean(), right.mean()], by_unit
 
     def _losses(
         self, weights: Weights, rows: npt.NDArray[np.intp]
@@ -74,21 +64,16 @@ class HeadEvaluator:
         step = max(1, _BLOCK_VALUES // (features[0].size + max(array.shape[-1] for array in weights.values())))
         for start in range(0, len(rows), step):
             block = features[rows[start : start + step]]
-            yield (
-                slice(start, start + len(block)),
-                forward(stacked, as_float32(block.reshape(len(block), -1)), self._layers)[0],
-            )
+            values = as_float32(block.reshape(len(block), -1))
+            yield slice(start, start + len(block)), forward(stacked, values, self._layers)[0]
 
     def out_of_fold(
         self, weights: Weights, heads: Sequence[HeadId], seen_classes: npt.NDArray[np.bool_], scratch: Path | None
     ) -> Float32s:
         """Return (seeds, n, C) float32: each row by the heads that are scored on it; NaN for rows that none is.
 
-        Args:
-            weights: the stacked weights.
-            heads: H ids.
-            seen_classes: (H, C) bool; a class' probability is the mean over the heads that have seen it.
-            scratch: the folder for the file without a name that holds a large table.
+        By `seen_classes`, (H, C) bool, a class' probability is the mean over the heads that have seen it. A large table
+        is in a file without a name in `scratch`.
 
         Raises:
             StorageError: there is no room for it.
@@ -102,23 +87,15 @@ class HeadEvaluator:
             for place, probabilities in self._predictions(own, rows):
                 table[seeds.index(head.seed), rows[place]] += probabilities if seen.all() else probabilities * seen
         if parts.by_group or not seen_classes.all():
-            self._average(table, seen_classes[: len(parts.numbers)])
+            counts = seen_classes[: len(parts.numbers)].astype(np.float32)  # (P, C)
+            for some in row_parts(table.shape[1], table.shape[0] * table.shape[2]):
+                mine = counts[parts.unit_of_rows(some)]
+                summed = counts.sum(axis=0) - mine if parts.by_group else mine
+                table[:, some] = normalize(table[:, some] / np.maximum(summed, 1))
         return table
 
-    def _average(self, table: Float32s, seen_classes: npt.NDArray[np.bool_]) -> None:
-        """Turn sums into means, in place, of each class over the parts that have seen it, (P, C) `seen_classes`."""
-        parts, counts = self._examples.parts, seen_classes.astype(np.float32)
-        for rows in row_parts(table.shape[1], table.shape[0] * table.shape[2]):
-            own = counts[parts.unit_of_rows(np.arange(rows.start, rows.stop))]
-            summed = counts.sum(axis=0) - own if parts.by_group else own
-            table[:, rows] = normalize(table[:, rows] / np.maximum(summed, 1))
-
     def best_epochs(self, table: npt.NDArray[np.float64]) -> dict[int, int]:
-        """Part -> its best epoch.
-
-        Args:
-            table: (epochs, U) float64, the losses of all heads of the bag by unit of the rows they are evaluated on.
-        """
+        """Part -> its best epoch, by (epochs, U) losses of all heads of the bag, by unit of the rows they are evaluated on."""
         parts = self._examples.parts
         units = {part: ~np.isin(parts.numbers, np.unique(parts.units[parts.scored(part)])) for part in parts.numbers}
         return {part: int(table[:, mine].sum(axis=1).argmin()) for part, mine in units.items()}

@@ -49,29 +49,25 @@ class Examples:
 
     def check(self, plan: HeadPlan) -> None:
         """Raise `TrainingError` for features, labels or soft labels of another shape or range than the plan's."""
-        self._check_features(self.copies, len(self.labels), plan)
+        pseudo = self.pseudo
+        sets = [(self.copies, len(self.labels))] + ([(pseudo.copies, pseudo.labels.shape[1])] if pseudo else [])
+        for copies, rows in sets:
+            shapes = [tuple(copy.shape) for copy in copies]
+            if len(set(shapes)) != 1 or shapes[0][0] != rows or np.prod(shapes[0][1:]) != plan.features:
+                raise TrainingError(
+                    f"features of shapes={shapes} don't fit: every copy needs {rows} rows of {plan.features} values"
+                )
         known = self.labels[self.parts.units >= 0]
         if len(known) and not (known.min() >= 0 and known.max() < plan.classes):
-            low, high = known.min(), known.max()
-            raise TrainingError(f"labels from {low} to {high} are outside 0..{plan.classes - 1}")
-        if self.pseudo is not None:
-            parts, rows, classes = self.pseudo.labels.shape
-            self._check_features(self.pseudo.copies, rows, plan)
-            if (parts, classes) != (len(self.parts.numbers), plan.classes):
+            raise TrainingError(f"labels from {known.min()} to {known.max()} are outside 0..{plan.classes - 1}")
+        if pseudo is not None:
+            if pseudo.labels.shape[::2] != (len(self.parts.numbers), plan.classes):
                 raise TrainingError(
-                    f"soft labels of shape={self.pseudo.labels.shape} don't fit {len(self.parts.numbers)} parts and "
+                    f"soft labels of shape={pseudo.labels.shape} don't fit {len(self.parts.numbers)} parts and "
                     f"{plan.classes} classes"
                 )
-            if not self.pseudo.weight > 0:
-                raise TrainingError(f"weight={self.pseudo.weight} of soft labels is not above 0")
-
-    @staticmethod
-    def _check_features(copies: Sequence[npt.NDArray[Any]], rows: int, plan: HeadPlan) -> None:
-        shapes = [tuple(copy.shape) for copy in copies]
-        if len(set(shapes)) != 1 or shapes[0][0] != rows or np.prod(shapes[0][1:]) != plan.features:
-            raise TrainingError(
-                f"features of shapes={shapes} don't fit: every copy needs {rows} rows of {plan.features} values"
-            )
+            if not pseudo.weight > 0:
+                raise TrainingError(f"weight={pseudo.weight} of soft labels is not above 0")
 
     def count(self, part: int) -> int:
         """The number of rows that heads of `part` are trained on, copies and pseudo-labelled ones included."""
@@ -80,10 +76,9 @@ class Examples:
 
     def seen_classes(self, classes: int) -> npt.NDArray[np.bool_]:
         """(P, C) bool: whether heads of each part are trained on any row of each of C `classes`."""
-        seen = [
-            np.bincount(self.labels[self.parts.trained(part)], minlength=classes) > 0 for part in self.parts.numbers
-        ]
-        return np.stack(seen) | (self.pseudo.labels.any(axis=1) if self.pseudo else False)
+        labels = (self.labels[self.parts.trained(part)] for part in self.parts.numbers)
+        seen = np.stack([np.bincount(own, minlength=classes) > 0 for own in labels])
+        return seen | (self.pseudo.labels.any(axis=1) if self.pseudo else False)
 
 
 def input_statistics(copies: Sequence[npt.NDArray[Any]], parts: Partition) -> dict[int, Weights]:
@@ -93,9 +88,8 @@ def input_statistics(copies: Sequence[npt.NDArray[Any]], parts: Partition) -> di
         Part -> ``input_mean`` and ``input_variance``, (F,) float32. Variances are raised to a thousandth of their
         mean, so that a feature which is almost always zero is not blown up where it isn't.
     """
-    width = copies[0][0].size
-    shape = (len(parts.numbers), width)
-    count, total, squares = np.zeros(len(parts.numbers)), np.zeros(shape), np.zeros(shape)
+    width, units = copies[0][0].size, len(parts.numbers)
+    count, total, squares = np.zeros(units), np.zeros((units, width)), np.zeros((units, width))
     for copy in copies:
         for start, block in blocks(copy, 4 * width):
             here = parts.units[start : start + len(block)]
@@ -106,13 +100,10 @@ def input_statistics(copies: Sequence[npt.NDArray[Any]], parts: Partition) -> di
                 squares[number] += np.square(rows).sum(axis=0)
     statistics = {}
     for number, part in enumerate(parts.numbers):
-        trained = (np.arange(len(parts.numbers)) == number) == parts.by_group
-        statistics[part] = _statistics(*(sums[trained].sum(axis=0) for sums in (count, total, squares)))
+        trained = (np.arange(units) == number) == parts.by_group
+        rows_of, mean, square = (sums[trained].sum(axis=0) for sums in (count, total, squares))
+        mean /= rows_of
+        variance = np.maximum(square / rows_of - mean**2, 0)
+        variance = np.maximum(variance, _VARIANCE_FLOOR * variance.mean() + 1e-12)
+        statistics[part] = {"input_mean": mean.astype(np.float32), "input_variance": variance.astype(np.float32)}
     return statistics
-
-
-def _statistics(count: float, total: npt.NDArray[np.float64], squares: npt.NDArray[np.float64]) -> Weights:
-    mean = total / count
-    variance = np.maximum(squares / count - mean**2, 0)
-    variance = np.maximum(variance, _VARIANCE_FLOOR * variance.mean() + 1e-12)
-    return {"input_mean": mean.astype(np.float32), "input_variance": variance.astype(np.float32)}

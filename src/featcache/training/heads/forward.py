@@ -50,7 +50,11 @@ def normalize(probabilities: npt.NDArray[np.floating]) -> Float32s:
 
 def forward(weights: Weights, rows: Float32s, layers: int) -> Float32s:
     """Return every head's probabilities of the same `rows` (b, F), without dropout: (H, b, C) float32."""
-    return _softmax(_dense(weights, layers, _hidden(weights, rows, layers)))
+    shares = _dense(weights, layers, _hidden(weights, rows, layers))
+    shares -= shares.max(axis=-1, keepdims=True)
+    np.exp(shares, out=shares)
+    shares /= shares.sum(axis=-1, keepdims=True)
+    return shares
 
 
 def recompute_statistics(
@@ -61,10 +65,10 @@ def recompute_statistics(
     Layer after layer, as the inputs of the second depend on the first one's statistics.
 
     Args:
-        weights: the stacked weights.
+        weights: the stacked weights, of `layers` hidden layers.
         copies: (n, ...) features each, the same rows in every copy.
         trained: for each head (n,), the rows that it was trained on.
-        layers: number of hidden layers.
+        layers: how many.
     """
     count = np.array([[rows.sum() * len(copies)] for rows in trained], np.float64)
     for layer in range(layers):
@@ -105,10 +109,3 @@ def _dense(weights: Weights, layer: int, inputs: Float32s) -> Float32s:
     outputs: Float32s = np.matmul(inputs, kernel)
     outputs += bias[:, None, :]
     return outputs
-
-
-def _softmax(logits: Float32s) -> Float32s:
-    logits -= logits.max(axis=-1, keepdims=True)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(axis=-1, keepdims=True)
-    return logits

@@ -41,7 +41,7 @@ class Regressions:
             labels: (n,) class indices; only those of own rows matter.
             own: (H, n) bool, the rows that each regression is fitted to.
             statistics: ``input_mean`` and ``input_variance``, (H, F) float32.
-            classes: outputs of each.
+            classes: how many.
         """
         self._copies = copies
         self._labels = np.where(own.any(axis=0), labels, 0)
@@ -94,9 +94,11 @@ class Regressions:
             gradient = turned(by_kernel + penalties * kernels)
             return loss, np.concatenate([gradient.ravel(), by_bias.ravel()])
 
+        pass_work = 4.0 * len(self._labels) * len(self._copies) * features * heads * classes
+        passes = int(np.clip(_WORK / pass_work, _FEWEST_PASSES, _PASSES))
         found = minimize(
             objective, self._start(start, penalty), jac=True, method="L-BFGS-B",
-            options={"maxiter": self._passes(), "maxfun": self._passes(), "maxcor": _MEMORY, "gtol": tolerance, "ftol": 0},
+            options={"maxiter": passes, "maxfun": passes, "maxcor": _MEMORY, "gtol": tolerance, "ftol": 0},
         )  # fmt: skip
         self.passes = found.nfev
         inner, bias = found.x[: -heads * classes].reshape(features, -1), found.x[-heads * classes :]
@@ -105,11 +107,6 @@ class Regressions:
             "kernel_0": np.ascontiguousarray(kernels, np.float32),
             "bias_0": bias.reshape(heads, classes).astype(np.float32),
         }
-
-    def _passes(self) -> int:
-        heads, features, classes = self.shape
-        pass_work = 4.0 * len(self._labels) * len(self._copies) * features * heads * classes
-        return int(np.clip(_WORK / pass_work, _FEWEST_PASSES, _PASSES))
 
     def _start(self, start: Weights | None, penalty: float) -> Doubles:
         heads, features, classes = self.shape
@@ -156,10 +153,9 @@ class Regressions:
         sample = np.sort(np.random.default_rng(0).choice(rows, min(_SAMPLE, len(rows)), replace=False))
         values = np.asarray(self._copies[0][sample]).reshape(len(sample), -1).astype(np.float64)
         values = (values - values.mean(axis=0)) / self._deviation.mean(axis=0)
-        if len(values) >= values.shape[1]:
-            spread, directions = np.linalg.eigh(values.T @ values / len(values))
-            keep = spread > spread[-1] * 1e-9
-            return directions[:, keep], spread[keep]
-        spread, mixed = np.linalg.eigh(values @ values.T / len(values))
+        tall = len(values) >= values.shape[1]
+        spread, mixed = np.linalg.eigh((values.T @ values if tall else values @ values.T) / len(values))
         keep = spread > spread[-1] * 1e-9
+        if tall:
+            return mixed[:, keep], spread[keep]
         return values.T @ (mixed[:, keep] / np.sqrt(spread[keep] * len(values))), spread[keep]

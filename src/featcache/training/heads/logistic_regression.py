@@ -22,46 +22,42 @@ from featcache.training.heads.presets import HeadPlan
 # A logit's variance if every feature were independent and its weight as large as the penalty expects: scikit-learn's
 # C times the features. In these units one path serves 245 rows x 25,088 features as well as 60,000 x 512.
 VARIANCES = tuple(float(value) for value in 10 ** np.arange(-0.5, 4.1, 0.5))
-_TOLERANCE = (
-    1e-3  # ten times finer takes a quarter more passes and moves no out-of-fold loss by more than 2e-4 near its lowest
-)
+# ten times finer takes a quarter more passes and moves no out-of-fold loss by more than 2e-4 near its lowest
+_TOLERANCE = 1e-3
 _WORSE = 1.05  # the path ends where out-of-fold loss is so much above its lowest
 
 
 def train_linear(
-    examples: Examples,
-    plan: HeadPlan,
-    progress: Progress,
-    name: str = "linear",
-    scratch: Path | None = None,
+    examples: Examples, plan: HeadPlan, progress: Progress, name: str = "linear", scratch: Path | None = None
 ) -> TrainedBag:
     """Fit one regression a fold for each strength of a path, warm-started, and keep each fold's best by the others.
 
     Args:
         examples: the training rows, by folds; their features are read block by block.
-        plan: of shape ``linear``, from `featcache.training.heads.presets.resolve_heads`.
-        progress: counts strengths.
+        plan: of type ``linear``, from `featcache.training.heads.presets.resolve_heads`.
+        progress: counts strengths, under `name`.
         name: what `progress` calls it.
-        scratch: the folder for the file without a name that holds large out-of-fold probabilities; None: memory.
+        scratch: the folder for a file without a name that holds large out-of-fold probabilities; None: memory.
 
     Returns:
         A bag of one seed whose history has a row for each strength that was tried.
     """
-    copies, labels, parts = examples.copies, examples.labels, examples.parts
+    copies, parts = examples.copies, examples.parts
     own = np.stack([parts.trained(fold) for fold in parts.numbers])
     by_fold = input_statistics(copies, parts)
     statistics = {key: np.stack([by_fold[fold][key] for fold in parts.numbers]) for key in by_fold[parts.numbers[0]]}
-    regressions = Regressions(copies, labels, own, statistics, plan.classes)
+    regressions = Regressions(copies, examples.labels, own, statistics, plan.classes)
     counts = [int(parts.scored(fold).sum()) for fold in parts.numbers]
     path: list[Weights] = []
     steps: list[_StepScores] = []
+    losses: list[float] = []
     progress.start(name, len(VARIANCES), "strengths")
     try:
         for variance in VARIANCES:
             fitted = regressions.fit(variance / plan.features, path[-1] if path else None, _TOLERANCE)
             path.append(fitted | statistics)
-            steps.append(_StepScores(path[-1], copies[0], labels, own, parts))
-            losses = [step.mean_loss(counts) for step in steps]
+            steps.append(_StepScores(path[-1], examples, own))
+            losses.append(float(np.average(steps[-1].fold_loss, weights=counts)))
             progress.advance(1, f"C {variance / plan.features:.2g}, out of fold {losses[-1]:.3f}")
             if losses[-1] > _WORSE * min(losses):
                 break
@@ -71,17 +67,18 @@ def train_linear(
     weights = {key: np.stack([path[step][key][head] for head, step in enumerate(chosen)]) for key in path[0]}
     out_of_fold = _out_of_fold(weights, copies[0], parts, plan.classes, scratch)
     heads = tuple(HeadId(0, fold) for fold in parts.numbers)
+    curves = {key: np.array([vars(step)[key] for step in steps], np.float32) for key in vars(steps[0])}
+    # nothing is dropped in training, so scores in it and after it are the same
+    seen = {"seen_loss": curves["loss"], "seen_accuracy": curves["accuracy"]}
+    history = History(**curves, **seen, best_epoch=np.array(chosen, np.int32))
     seen_classes = examples.seen_classes(plan.classes)
-    history = _history(steps, chosen)
     return TrainedBag(plan, tuple(copies[0].shape[1:]), heads, weights, seen_classes, history, out_of_fold)
 
 
 def chosen_steps(fold_loss: npt.NDArray[np.floating], counts: Sequence[int]) -> list[int]:
     """Return for each of H folds the step of the lowest loss over all *other* folds' rows.
 
-    Args:
-        fold_loss: (steps, H) mean loss of each fold's rows, out of fold.
-        counts: H, each fold's rows.
+    `fold_loss` are the (steps, H) mean losses of each fold's rows, out of fold; there are `counts` of them.
     """
     sums = fold_loss * np.asarray(counts)
     return [int(np.argmin(sums.sum(axis=1) - sums[:, fold])) for fold in range(len(counts))]
@@ -90,14 +87,8 @@ def chosen_steps(fold_loss: npt.NDArray[np.floating], counts: Sequence[int]) -> 
 class _StepScores:
     """Loss and accuracy of one strength's regressions: on their fold, and on the rows they were fitted to; (H,) each."""
 
-    def __init__(
-        self,
-        weights: Weights,
-        features: npt.NDArray[Any],
-        labels: npt.NDArray[np.integer],
-        own: npt.NDArray[np.bool_],
-        parts: Partition,
-    ) -> None:
+    def __init__(self, weights: Weights, examples: Examples, own: npt.NDArray[np.bool_]) -> None:
+        features, labels, parts = examples.copies[0], examples.labels, examples.parts
         heads, classes = weights["bias_0"].shape
         apart = np.stack([parts.scored(fold) for fold in parts.numbers])
         loss, right = np.zeros((2, heads)), np.zeros((2, heads))  # of own rows, of the fold's
@@ -111,10 +102,6 @@ class _StepScores:
             right += (mine & rights).sum(axis=2)
         counts = np.stack([own.sum(axis=1), apart.sum(axis=1)])
         (self.loss, self.fold_loss), (self.accuracy, self.fold_accuracy) = loss / counts, right / counts
-
-    def mean_loss(self, counts: Sequence[int]) -> float:
-        """Mean loss over all folds' rows, of which there are `counts`."""
-        return float(np.average(self.fold_loss, weights=counts))
 
 
 def _out_of_fold(
@@ -130,12 +117,3 @@ def _out_of_fold(
             mine = np.flatnonzero(apart[start : start + len(block)])
             table[0, start + mine] = probabilities[head, mine]
     return table
-
-
-def _history(steps: Sequence[_StepScores], chosen: Sequence[int]) -> History:
-    """A row for each strength; nothing is dropped in training, so what is seen in it and after it is the same."""
-    loss, accuracy, fold_loss, fold_accuracy = (
-        np.array([getattr(step, name) for step in steps], np.float32)
-        for name in ("loss", "accuracy", "fold_loss", "fold_accuracy")
-    )
-    return History(loss, accuracy, loss, accuracy, fold_loss, fold_accuracy, np.array(chosen, np.int32))

@@ -7,7 +7,6 @@ Keras.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,8 @@ import numpy.typing as npt
 from featcache.training.heads.batches import Batch, keep_probability
 from featcache.training.heads.forward import EPSILON, Float32s, Weights, as_float32
 from featcache.training.heads.presets import HeadPlan
+
+Needed = tuple[Float32s, Float32s, npt.NDArray[np.bool_]]
 
 _BETA_1, _BETA_2, _ADAM_EPSILON = 0.9, 0.999, 1e-7  # Keras' Adam
 _GRADIENT_VALUES = 1 << 20  # of a kernel's gradient that are alive at once: 4 MB
@@ -42,13 +43,20 @@ class NumpyEngine:
         """Take one Adam step of every head; return (2, g), each head's loss and accuracy before it."""
         self._steps += 1
         inputs, normal = [], []
-        active = self._inputs(batch.values)
+        if self._values.shape != batch.values.shape:
+            self._values = np.empty(batch.values.shape, np.float32)
+        active = as_float32(batch.values, self._values)
+        if self._plan.standardize:
+            active -= self.weights["input_mean"][:, None, :]
+            active *= self._inverse
         for layer in range(self._layers + 1):
             mask = batch.masks[layer]
             if mask is not None:
                 np.multiply(active, mask, out=active)
             inputs.append(active)
-            outputs = self._dense(layer, active)
+            outputs: Float32s = np.matmul(active, self.weights[f"kernel_{layer}"])
+            outputs *= self._scales[layer]
+            outputs += self.weights[f"bias_{layer}"][:, None, :]
             if layer < self._layers:
                 active, needed = self._normalize(layer, np.maximum(outputs, 0, out=outputs))
                 normal.append(needed)
@@ -56,27 +64,10 @@ class NumpyEngine:
         for layer in reversed(range(self._layers + 1)):
             below = self._dense_backward(layer, inputs[layer], slope, rate, batch.masks[layer])
             if below is not None:
-                slope = self._normalize_backward(layer - 1, below, *normal[layer - 1], rate)
+                slope = self._normalize_backward(layer - 1, below, normal[layer - 1], rate)
         return scores
 
-    def _inputs(self, values: npt.NDArray[Any]) -> Float32s:
-        if self._values.shape != values.shape:
-            self._values = np.empty(values.shape, np.float32)
-        active = as_float32(values, self._values)
-        if self._plan.standardize:
-            active -= self.weights["input_mean"][:, None, :]
-            active *= self._inverse
-        return active
-
-    def _dense(self, layer: int, inputs: Float32s) -> Float32s:
-        outputs: Float32s = np.matmul(inputs, self.weights[f"kernel_{layer}"])
-        outputs *= self._scales[layer]
-        outputs += self.weights[f"bias_{layer}"][:, None, :]
-        return outputs
-
-    def _normalize(
-        self, layer: int, values: Float32s
-    ) -> tuple[Float32s, tuple[Float32s, Float32s, npt.NDArray[np.bool_]]]:
+    def _normalize(self, layer: int, values: Float32s) -> tuple[Float32s, Needed]:
         """Batch normalisation of (g, b, w), in place; also what its way back needs."""
         positive = values > 0
         mean = values.mean(axis=1, keepdims=True)
@@ -93,16 +84,9 @@ class NumpyEngine:
         outputs += self.weights[f"beta_{layer}"][:, None, :]
         return outputs, (values, inverse, positive)
 
-    def _normalize_backward(
-        self,
-        layer: int,
-        slope: Float32s,
-        values: Float32s,
-        inverse: Float32s,
-        positive: npt.NDArray[np.bool_],
-        rate: float,
-    ) -> Float32s:
+    def _normalize_backward(self, layer: int, slope: Float32s, needed: Needed, rate: float) -> Float32s:
         """From the loss' slope after normalisation and relu to that before both; steps scale and offset."""
+        values, inverse, positive = needed
         beta = slope.sum(axis=1, keepdims=True)
         gamma = (slope * values).sum(axis=1, keepdims=True)
         rows = np.float32(slope.shape[1])

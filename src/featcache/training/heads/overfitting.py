@@ -19,8 +19,6 @@ _HIGH = 0.5  # of the same: a higher loss on training rows is underfitting
 _COPIES = 5  # the State Farm notebook's
 _DROPOUTS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 
-Floats = npt.NDArray[np.floating]
-
 
 @dataclass(frozen=True)
 class CurveDiagnosis:
@@ -29,10 +27,8 @@ class CurveDiagnosis:
     Attributes:
         kind: `OVERFITS`, `UNDERFITS` or `SOUND`.
         parted: the epoch from which on the out-of-fold loss stays above the training loss; None where they don't diverge.
-        kept: the epoch whose weights the heads have; the mean over heads.
+        kept: the epoch whose weights the heads have, the mean over heads; of it are `train_loss` and `fold_loss`.
         epochs: how many there were.
-        train_loss: at `kept`.
-        fold_loss: at `kept`, out of fold.
         rise: how far the out-of-fold loss is above its lowest at the last epoch.
     """
 
@@ -45,11 +41,6 @@ class CurveDiagnosis:
     rise: float
 
     @property
-    def gap(self) -> float:
-        """Out-of-fold loss less training loss, of the weights that were kept."""
-        return self.fold_loss - self.train_loss
-
-    @property
     def summary(self) -> str:
         """One line, e.g. ``overfits from epoch 1 of 20: out-of-fold loss 0.246 above its best; loss ...``."""
         losses = f"loss {self.train_loss:.3f} in training, {self.fold_loss:.3f} out of fold at epoch {self.kept}"
@@ -59,7 +50,9 @@ class CurveDiagnosis:
         return f"overfits from epoch {self.parted or self.kept} of {self.epochs}{rise}; {losses}"
 
 
-def diagnose(train_loss: Floats, fold_loss: Floats, classes: int, kept: int | None = None) -> CurveDiagnosis:
+def diagnose(
+    train_loss: npt.ArrayLike, fold_loss: npt.ArrayLike, classes: int, kept: int | None = None
+) -> CurveDiagnosis:
     """Decide whether heads overfit, underfit, or neither.
 
     Losses count as different where they differ by more than a twentieth of log(classes), the loss of guessing.
@@ -67,7 +60,7 @@ def diagnose(train_loss: Floats, fold_loss: Floats, classes: int, kept: int | No
     Args:
         train_loss: (epochs,) mean cross-entropy of training rows, best without dropout.
         fold_loss: (epochs,) the same out of fold.
-        classes: number of classes, at least 2.
+        classes: at least 2.
         kept: the epoch whose weights count, from 1; None for the last.
 
     Raises:
@@ -103,8 +96,8 @@ def suggestions(
     Args:
         kind: of the `CurveDiagnosis`.
         features: the settings that the heads were trained with.
-        tap: the name of the bag's tap.
-        hidden: its heads' dense layers.
+        tap: what they see.
+        hidden: their dense layers.
         dropout: their p.
     """
     if kind == SOUND:
@@ -143,14 +136,18 @@ def curves_record(bag: Bag) -> dict[str, Any]:
 def curves_lines(bags: Sequence[Mapping[str, Any]], features: FeaturesSpec) -> list[str]:
     """Return one or two lines about the bag that overfits most, or else the one with the highest out-of-fold loss.
 
-    Args:
-        bags: records of bags; those without epochs are left out.
-        features: the settings that they were trained with.
+    Of the records of `bags` those without epochs are left out; `features` are what they were trained with.
     """
-    found = [(curves_diagnosis(bag["curves"]), bag) for bag in bags if "curves" in bag]
+    found = [
+        (diagnose(curves["seen_loss"], curves["fold_loss"], curves["classes"], curves["kept"]), bag)
+        for bag in bags
+        if (curves := bag.get("curves"))
+    ]
     if not found:
         return []
-    diagnosis, bag = max(found, key=lambda each: (each[0].kind == OVERFITS, each[0].gap, each[0].fold_loss))
+    diagnosis, bag = max(
+        found, key=lambda each: (each[0].kind == OVERFITS, each[0].fold_loss - each[0].train_loss, each[0].fold_loss)
+    )
     lines, curves = [f"{bag['tap']}/{bag['shape']}: {diagnosis.summary}"], bag["curves"]
     hints = suggestions(diagnosis.kind, features, bag["tap"], curves["hidden"], curves["dropout"])
     if diagnosis.kind == OVERFITS:
@@ -158,8 +155,3 @@ def curves_lines(bags: Sequence[Mapping[str, Any]], features: FeaturesSpec) -> l
     if hints:
         lines.append("to try: " + " · ".join(f"{name} {flags}".strip() for name, flags in hints))
     return lines
-
-
-def curves_diagnosis(curves: Mapping[str, Any]) -> CurveDiagnosis:
-    """Diagnose the curves of a bag's record."""
-    return diagnose(np.array(curves["seen_loss"]), np.array(curves["fold_loss"]), curves["classes"], curves["kept"])

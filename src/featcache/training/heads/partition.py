@@ -50,18 +50,13 @@ class Partition:
             scored &= (place + turn) % count == self.numbers.index(part)
         return scored
 
-    def unit_of_rows(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
+    def unit_of_rows(self, rows: npt.NDArray[np.integer] | slice) -> npt.NDArray[np.intp]:
         """(r,) the place in `numbers` of each row's unit; all units are parts."""
-        places: npt.NDArray[np.intp] = np.searchsorted(self.numbers, self.units[rows])
-        return places
+        return np.searchsorted(self.numbers, self.units[rows])
 
 
 def by_folds(folds: npt.NDArray[np.integer], usable: npt.NDArray[np.bool_]) -> Partition:
-    """Return a part for each fold.
-
-    Args:
-        folds: (n,) from `featcache.training.folds.assign_folds`, -1 for rows to leave out.
-        usable: (n,) bool, False for rows without features.
+    """Return a part for each of the (n,) `folds`, which are -1 for rows to leave out, as those are not `usable`, too.
 
     Raises:
         TrainingError: fewer than 2 folds, or one that leaves fewer than 2 rows to train on.
@@ -75,12 +70,8 @@ def by_groups(groups: Sequence[str], usable: npt.NDArray[np.bool_]) -> Partition
     A group may lack classes: its heads give them no probability, and are left out where those classes' probabilities
     are averaged (`featcache.training.heads.bag.Bag.member_predictions`).
 
-    Args:
-        groups: n texts; no usable row may be without one.
-        usable: (n,) bool, False for rows without features.
-
     Raises:
-        TrainingError: fewer than 2 groups, one with fewer than 2 usable rows, or rows without a group.
+        TrainingError: fewer than 2 groups, one with fewer than 2 `usable` rows, or usable rows without a group.
     """
     rows = np.flatnonzero(usable).tolist()
     numbers = {name: number for number, name in enumerate(dict.fromkeys(groups[row] for row in rows))}

@@ -21,7 +21,6 @@ class HeadPlan:
 
     Attributes:
         features: values a row has, flattened.
-        classes: outputs of the softmax.
         hidden: widths of the dense layers, each followed by relu and batch normalisation.
         dropouts: the share dropped before each dense layer, the softmax layer included; len(hidden) + 1 values.
         schedule: learning rates and epochs, in order.
@@ -60,7 +59,7 @@ class HeadPlan:
 
 
 def head_types(spec: HeadsSpec) -> tuple[str, ...]:
-    """Return the head types of the settings, in order; known from the settings alone.
+    """Return the head types of the settings, in order.
 
     With `per_group`, each type of trained heads comes a second time, a head for each group and not for each fold; with
     `pseudo_weight` once more, trained on test rows too.
@@ -73,7 +72,7 @@ def head_types(spec: HeadsSpec) -> tuple[str, ...]:
 
 def first_round(spec: HeadsSpec) -> tuple[str, ...]:
     """Return the head types that are trained by folds on labelled rows alone: those that may label others."""
-    return _TYPES_OF[spec.preset]
+    return {"default": ("dense", LINEAR), "fast": ("fast", LINEAR)}.get(spec.preset, (spec.preset,))
 
 
 def head_type_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
@@ -97,7 +96,7 @@ def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes
         shape: the head type, one of `head_types(spec)`.
         features: values of one row, flattened.
         rows: usable training rows of one copy, all folds together.
-        classes: number of classes.
+        classes: at least 2.
         groups: how many groups have `rows`, for types that are trained by group.
 
     Raises:
@@ -107,89 +106,58 @@ def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes
         raise TrainingError(f"classes={classes} are too few to train on: add a class folder")
     if features < 1:
         raise TrainingError(f"features={features} are none to train on")
-    in_training = rows // max(1, groups) if shape.endswith(BY_GROUP) else rows - rows // spec.folds
-    resolve = _PLANS[shape.removesuffix(BY_GROUP).removesuffix(PSEUDO)]
-    plan = resolve(spec, features, max(1, in_training), classes)
+    in_training = max(1, rows // max(1, groups) if shape.endswith(BY_GROUP) else rows - rows // spec.folds)
+    kind = shape.removesuffix(BY_GROUP).removesuffix(PSEUDO)
+    plan = HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, standardize=True)
+    if (
+        kind != LINEAR
+    ):  # which `featcache.training.heads.logistic_regression` fits, and finds its one free number itself
+        plan = _trained(spec, kind, plan, in_training)
     # what every type means the same by
     wanted = {name: getattr(spec, name) for name in ("weight_decay", "label_smoothing", "early_stop")}
     plan = replace(plan, **{name: value for name, value in wanted.items() if value is not None})
     return replace(plan, keep_best=plan.keep_best or plan.early_stop > 0)
 
 
-def _dropouts(rate: float, layers: int, everywhere: bool = False) -> tuple[float, ...]:
-    """The recipe halves p before every layer but the last; its wider form doesn't."""
-    return (rate if everywhere else rate / 2,) * layers + (rate,)
+def _trained(spec: HeadsSpec, kind: str, plan: HeadPlan, rows: int) -> HeadPlan:
+    """The plan of heads that are trained step by step, on `rows`.
 
-
-def _recipe(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
-    hidden = (128, 128) if spec.hidden is None else spec.hidden
-    dropout = 0.8 if spec.dropout is None else spec.dropout
-    schedule = spec.schedule or (Phase(1e-3, 1), Phase(1e-2, 2))
-    return HeadPlan(features, classes, hidden, _dropouts(dropout, len(hidden)), schedule, spec.batch_size)
-
-
-def _wide(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
-    hidden = (256, 256) if spec.hidden is None else spec.hidden
-    dropout = 0.8 if spec.dropout is None else spec.dropout
-    schedule = spec.schedule or (Phase(1e-3, 1), Phase(1e-2, 4), Phase(1e-4, 4))
-    return HeadPlan(features, classes, hidden, _dropouts(dropout, len(hidden), True), schedule, spec.batch_size)
-
-
-def _dense(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
-    """Steps enough for many rows, weight decay and dropout enough for few.
-
+    Dense has steps enough for many rows, weight decay and dropout enough for few; fast is narrower, with fewer steps.
     The ratio of features to rows measures how easily a head memorises the rows: weight decay in proportion to it is
     near the best from 0.1 (a tenth of MNIST) to 23 (small sets of photos). With a thousand rows and more, half of that
     decay and a dropout of 0.2 do better, with some hundreds both are too little: the best out of fold on five sets and
     ten kinds of their features (benchmarks/defaults.py).
     """
-    hidden = ((128,) if features <= 1024 else (64,)) if spec.hidden is None else spec.hidden
     plenty = min(1.0, max(0.0, math.log2(rows / 500)))
-    dropout = 0.5 - 0.3 * plenty if spec.dropout is None else spec.dropout
-    schedule = spec.schedule or _scaled_schedule(
-        3e-3, rows, spec.batch_size, steps=2400, most=40 if features <= 1024 else 20
+    hidden, dropout, schedule = _defaults(kind, plan.features, rows, plan.batch_size, plenty)
+    hidden = hidden if spec.hidden is None else spec.hidden
+    dropout = dropout if spec.dropout is None else spec.dropout
+    before = dropout if kind == "wide" else dropout / 2  # the recipe halves p before every layer but the last
+    plan = replace(
+        plan, hidden=hidden, dropouts=(before,) * len(hidden) + (dropout,), schedule=spec.schedule or schedule
     )
-    return HeadPlan(
-        features,
-        classes,
-        hidden,
-        _dropouts(dropout, len(hidden)),
-        schedule,
-        spec.batch_size,
-        standardize=True,
-        momentum=0.9,
-        recompute_statistics=True,
-        weight_decay=min(60.0, (2.0 - plenty) * features / rows),
-    )
+    if kind in ("recipe", "wide"):
+        return replace(plan, standardize=False)
+    decay = min(60.0, (2.0 - plenty) * plan.features / rows)
+    return replace(plan, momentum=0.9, recompute_statistics=True, weight_decay=decay)
 
 
-def _fast(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
-    """Like dense, but narrower and with fewer steps."""
-    hidden = (32,) if spec.hidden is None else spec.hidden
-    schedule = spec.schedule or _scaled_schedule(4e-3, rows, spec.batch_size, steps=150, most=10)
-    return replace(
-        _dense(spec, features, rows, classes),
-        hidden=hidden,
-        schedule=schedule,
-        dropouts=_dropouts(0.2 if spec.dropout is None else spec.dropout, len(hidden)),
-    )
+def _defaults(
+    kind: str, features: int, rows: int, batch_size: int, plenty: float
+) -> tuple[tuple[int, ...], float, tuple[Phase, ...]]:
+    """Widths of the hidden layers, dropout and schedule; `plenty` is 0 for few rows, 1 for many."""
+    if kind == "recipe":
+        return (128, 128), 0.8, (Phase(1e-3, 1), Phase(1e-2, 2))
+    if kind == "wide":
+        return (256, 256), 0.8, (Phase(1e-3, 1), Phase(1e-2, 4), Phase(1e-4, 4))
+    steps = math.ceil(rows / batch_size)
+    if kind == "fast":
+        return (32,), 0.2, _scaled_schedule(4e-3, 150 / steps, most=10)
+    small = features <= 1024
+    return (128 if small else 64,), 0.5 - 0.3 * plenty, _scaled_schedule(3e-3, 2400 / steps, 40 if small else 20)
 
 
-def _scaled_schedule(rate: float, rows: int, batch_size: int, steps: int, most: int) -> tuple[Phase, ...]:
-    """Epochs for about `steps` steps, 6 to `most` of them; the last third at a quarter of the rate."""
-    epochs = min(most, max(6, math.ceil(steps / math.ceil(rows / batch_size))))
-    return (Phase(rate, epochs - epochs // 3), Phase(rate / 4, epochs // 3))
-
-
-def _linear(spec: HeadsSpec, features: int, rows: int, classes: int) -> HeadPlan:
-    """No hidden layer, no schedule: `featcache.training.heads.logistic_regression` fits it, and finds its one free number itself."""
-    return HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, standardize=True)
-
-
-_PLANS = {"linear": _linear, "dense": _dense, "recipe": _recipe, "wide": _wide, "fast": _fast}
-_TYPES_OF = {
-    "default": ("dense", LINEAR),
-    "recipe": ("recipe",),
-    "wide": ("wide",),
-    "fast": ("fast", LINEAR),
-}
+def _scaled_schedule(rate: float, epochs: float, most: int) -> tuple[Phase, ...]:
+    """About so many epochs, 6 to `most`; the last third at a quarter of the rate."""
+    count = min(most, max(6, math.ceil(epochs)))
+    return (Phase(rate, count - count // 3), Phase(rate / 4, count // 3))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from featcache.errors import TrainingError
 from featcache.settings import rates
 from featcache.training.heads.bag import HeadId, History, TrainedBag
 from featcache.training.heads.batches import Batch, Batches, HeadStream
-from featcache.training.heads.evaluation import EpochScores, HeadEvaluator
+from featcache.training.heads.evaluation import HeadEvaluator
 from featcache.training.heads.examples import Examples, input_statistics
 from featcache.training.heads.forward import Float32s, Weights, recompute_statistics
 from featcache.training.heads.numpy_engine import NumpyEngine
@@ -50,18 +50,17 @@ def train_heads(
     accelerator: MakeEngine | None = None,
     scratch: Path | None = None,
 ) -> TrainedBag:
-    """Train one head for each seed and part, all side by side.
+    """Train one head for each seed, a member, and part, all side by side.
 
     Args:
         examples: the training rows and which of them each part is trained and scored on.
         plan: from `featcache.training.heads.presets.resolve_heads`.
         seeds: one member each.
-        progress: counts epochs.
+        progress: counts epochs, under `name`.
         name: what `progress` calls it.
         accelerator: `featcache.training.heads.keras_engine.KerasEngine` to train all heads at once in Keras; None:
             NumPy on all cores.
-        scratch: the folder for the file without a name that holds out-of-fold probabilities of more than
-            `featcache.core.scratch_arrays.MEMORY_BYTES`; None: memory.
+        scratch: the folder for a file without a name that holds large out-of-fold probabilities; None: memory.
 
     Raises:
         TrainingError: examples and plan don't fit together, or weights became NaN or infinite.
@@ -102,14 +101,14 @@ class _Group:
         self._engine = make(plan, initial_weights(plan, heads, streams, inputs))
         self._best: list[Weights | None] = [None] * len(heads)
 
-    def epoch(self, number: int, evaluator: HeadEvaluator) -> tuple[Float32s, list[EpochScores]]:
-        """Train one epoch; return (2, g) loss and accuracy in training, and each head's scores after it."""
+    def epoch(self, number: int, evaluator: HeadEvaluator) -> tuple[Float32s, list[Any], list[Any]]:
+        """Train one epoch; return (2, g) loss and accuracy in training, and what each head's `evaluator.scores` are."""
         paces, engine = rates(self._plan.schedule, number, self._batches.steps), self._engine
         with np.errstate(all="ignore"):  # weights that become infinite are reported at the end, once
             steps = [engine.train_step(batch, rate) for batch, rate in zip(self._batches.epoch(), paces, strict=True)]
             separate = _separate(engine.weights)
             scores = [evaluator.scores(weights, head) for weights, head in zip(separate, self.heads, strict=True)]
-        return np.mean(steps, axis=0), scores
+        return np.mean(steps, axis=0), [score for score, _ in scores], [losses for _, losses in scores]
 
     def remember(self, parts: set[int]) -> None:
         """Copy the weights that heads of `parts` have now: their best."""
@@ -174,10 +173,10 @@ def _epochs(
     with one_each, ThreadPoolExecutor(threads) as pool:
         for epoch in range(plan.epochs):
             done = list(pool.map(lambda group: group.epoch(epoch, evaluator), groups))  # noqa: B023  # used up at once
-            scores = [score for _, each in done for score in each]
-            table.append(np.sum([score.losses for score in scores], axis=0))
-            seen, fold = np.array([score.seen for score in scores]).T, np.array([score.fold for score in scores]).T
-            columns.append(np.concatenate([*(np.concatenate([loss for loss, _ in done], axis=1), seen, fold)]))
+            table.append(np.sum([losses for *_, each in done for losses in each], axis=0))
+            trained = np.concatenate([loss for loss, *_ in done], axis=1)
+            evaluated = np.array([score for _, each, _ in done for score in each]).T
+            columns.append(np.concatenate([trained, evaluated]))
             progress.advance(1, f"loss {columns[-1][0].mean():.3f}, out of fold {columns[-1][4].mean():.3f}")
             if plan.keep_best:
                 before, best = best, evaluator.best_epochs(np.array(table))
