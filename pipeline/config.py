@@ -41,7 +41,7 @@ def keep_project(project: Project) -> None:
 
 
 def current_project() -> Project:
-    """Return the project of the current settings, or raise a `SettingsError`: command line before luigi.cfg before defaults."""
+    """Return the current settings' project, or raise a `SettingsError`: command line before luigi.cfg before defaults."""
     parser = CmdlineParser.get_instance()
     if parser in _of_command_line:
         return _of_command_line[parser]

@@ -103,7 +103,7 @@ def set_defaults() -> None:
 
 @contextlib.contextmanager
 def parsed(arguments: list[str]) -> Iterator[None]:
-    """Put the command line in force as Luigi will, but raise a `SettingsError` in place of its usage page or traceback."""
+    """Put the command line in force as Luigi will; a `SettingsError` in place of its usage page or traceback."""
     usage = io.StringIO()
     with contextlib.ExitStack() as in_force:
         try:
@@ -173,7 +173,7 @@ def unused_flags(flags: list[str], settings: Settings) -> list[str]:
 
 
 def choose_scheduler(flags: list[str]) -> None:
-    """Use the luigid that a flag names; raise a `SettingsError` at once if none answers, where Luigi would try for minutes."""
+    """Use the luigid that a flag names; a `SettingsError` at once if none answers: Luigi would try for minutes."""
     named = {"--scheduler-host", "--scheduler-port", "--scheduler-url"}.intersection(flags)
     if named and "--local-scheduler" not in flags:
         luigi.configuration.get_config().set("core", "local_scheduler", "false")

@@ -3,7 +3,6 @@ from .batch_pipeline import (
     CopySink as CopySink,
     Features as Features,
     ForwardPass as ForwardPass,
-    Images as Images,
     TimeSpent as TimeSpent,
     compute as compute,
 )

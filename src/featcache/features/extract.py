@@ -89,7 +89,6 @@ def extract_copies(
                 targets = [copy.target for copy in copies]
                 spent = compute(job.rows, targets, load, job.spec, backbone, progress, _title(copies))
         run = {
-            "started": started,
             "batch_size": backbone.batch_size if backbone is not None else None,
             "peak_bytes": peak_bytes(),
             "host": platform.node(),
@@ -98,7 +97,8 @@ def extract_copies(
         }
         seconds = time.perf_counter() - begun
         for copy in copies:
-            copy.writer.publish({**copy.counts, **_times(copy, copies, seconds, spent), **run})
+            times = {"started": started, **_times(copy, copies, seconds, spent)}
+            copy.writer.publish({**copy.counts, **times, **run})
 
 
 def _copy_job(

@@ -98,7 +98,7 @@ def resolve_weights(spec: FeaturesSpec, progress: Progress) -> ResolvedWeights:
 
 
 def named_file(spec: FeaturesSpec) -> tuple[Path, str] | None:
-    """Return the user's own file and the setting that names it, None without one; `SettingsError` for a ``~user`` without home."""
+    """Return the user's own file and the setting that names it, or None; a `SettingsError` for a ``~user`` without home."""
     key = "backbone" if is_model_file(spec.backbone) else "weights"
     text = getattr(spec, key)
     return None if text in _NAMED else (expanded(Path(text), f"[Features] {key}"), f"[Features] {key}")

@@ -10,7 +10,9 @@ from featcache.training import Predictions, joined_members
 def out_of_fold(project: Project, manifest: Manifest | None = None) -> Predictions:
     """Return all members' predictions of the training rows, each row by models that haven't seen its fold.
 
-    `manifest` is the project's own; None loads it.
+    Args:
+        project: whose.
+        manifest: its own; None to load it.
 
     Raises:
         CacheFormatError: the predictions or the manifest are absent or damaged.
@@ -25,8 +27,6 @@ def split_predictions(
     project: Project, splits: Sequence[str] | None = None, manifest: Manifest | None = None
 ) -> dict[str, Predictions]:
     """Return split -> all members' predictions, for `splits` or all that nothing is trained on.
-
-    `manifest` is the project's own; None loads it.
 
     Raises:
         CacheFormatError: predictions or the manifest are absent or damaged.

@@ -21,8 +21,8 @@ def learning_curves(project: Project) -> list[dict[str, Any]]:
     for record in (project.bag(*bag).record() or {} for bag in project.bags()):
         if "curves" in record:
             curves: Any = record["curves"]
-            diagnosis = diagnose(curves["seen_loss"], curves["fold_loss"], curves["classes"], curves["kept"])
             tap = str(record["tap"])
+            diagnosis = diagnose(curves["seen_loss"], curves["fold_loss"], curves["classes"], curves["kept"])
             hints = suggestions(diagnosis.kind, project.settings.features, tap, curves["hidden"], curves["dropout"])
             one = _record(f"{tap}/{record['shape']}", curves["seen_loss"], curves["fold_loss"], diagnosis)
             found.append(one | {"suggestions": list(map(list, hints))})

@@ -67,7 +67,7 @@ def check_heads(project: Project) -> None:
 
 
 def check_space(project: Project, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise a `StorageError` if all caches that are still to be made need more than is free; `shapes` are of each tap's rows."""
+    """Raise a `StorageError` if the caches that are still to be made need more than is free; a tap's row has its shape."""
     row = np.dtype(FEATURE_DTYPE).itemsize * sum(math.prod(shape) for shape in shapes.values())
     rows = {split: int(facts["rows"]) for split, facts in project.splits().items()}
     caches = {cache: project.features(*cache) for cache in project.caches()}

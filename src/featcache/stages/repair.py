@@ -18,7 +18,7 @@ _RUN = "luigi --module pipeline Submit"
 
 
 def repair_records(paths: Sequence[Path], overrides: Sequence[str], progress: Progress) -> list[dict[str, Any]]:
-    """Verify caches, and folders of them, and repair the damaged ones of the current settings (`overrides` beside luigi.cfg's).
+    """Verify caches and folders, and repair the damaged caches of the current settings (`overrides` beside luigi.cfg's).
 
     A published file is never changed: extraction writes a new one, which replaces it. Returns a record for each file:
     path, outcome and detail.

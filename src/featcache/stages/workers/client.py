@@ -79,7 +79,7 @@ class Cluster:
         return ", ".join(parts)
 
     def refresh(self) -> dict[str, int]:
-        """Return the workers that are there now, address -> jobs at once, and note who is gone; `OSError` without a scheduler."""
+        """Return the workers that are there, address -> jobs at once, and note who is gone; `OSError` without scheduler."""
         now: dict[str, int] = dict(self._client.nthreads())
         self.lost |= set(self.workers) - set(now)
         self.workers = now
