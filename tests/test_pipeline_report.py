@@ -9,6 +9,7 @@ from projects import copied_project, write_image
 from report_data import COPY, PLANTED
 
 from featcache.core.progress import Silent
+from featcache.dataset.manifest import Manifest
 from featcache.errors import SourceChangedError
 from featcache.inspection import status
 from featcache.inspection.run_summary import summary
@@ -141,6 +142,14 @@ def test_its_content_is_json(project):
     with project.in_force():
         content = report_content(current_project(), Silent())
     assert json.loads(json.dumps(content, allow_nan=False))["overview"]["scored"] == 34
+
+
+def test_it_reads_the_manifest_once(project, monkeypatch):
+    load, loaded = Manifest.load, []
+    monkeypatch.setattr(Manifest, "load", lambda folder: loaded.append(folder) or load(folder))
+    with project.in_force():
+        report_content(current_project(), Silent())
+    assert len(loaded) == 1
 
 
 def test_it_finds_what_was_planted(project):
