@@ -34,8 +34,9 @@ def run_jobs(
     cluster.begun.clear()
     under_way = _JobQueue(cluster, contract, progress, one_each=one_each)
     yield from under_way.run(jobs)
-    faults, fatal = [], under_way.fatal
-    for job in fatal:
+    killers, under_way.fatal = under_way.fatal, []
+    faults = []
+    for job in killers:
         if job.examine is not None:
             examination = replace(job, name=f"{job.name}, examined", call=job.examine)
             culprit = next((found for _, found in under_way.run([examination])), "")
