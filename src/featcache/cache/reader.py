@@ -4,10 +4,10 @@ import json
 import math
 import os
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +56,13 @@ class Reader:
     def __init__(self, path: Path, *, partial: bool = False) -> None:
         """Open `path`; see `open_cache`."""
         self.path = path
-        with _opened(path) as stream:
+        try:
+            stream = open(path, "rb", opener=paths.regular)  # noqa: SIM115  # closed below
+        except OSError as error:
+            reason = paths.fault(error)
+            reason = reason[:1].lower() + reason[1:]
+            raise CacheError(f"no feature cache at {path}: {reason}; `featcache ls` lists what is there") from error
+        with stream:
             structure = read_structure(stream, path)
             self._bytes = np.memmap(stream, mode="r", dtype=np.uint8)
             self._descriptor = os.dup(stream.fileno())
@@ -190,7 +196,7 @@ class Reader:
         rows, zeros, total, low, high = int(ok.sum()), 0, 0.0, math.inf, -math.inf
         if not rows:
             return {"rows": 0, "zeros": None, "min": None, "max": None, "mean": None}
-        for first, piece in pieces(self._descriptor, self._structure, layout, 0, len(self)):
+        for first, piece in pieces(self._descriptor, self._structure, layout.name, 0, len(self)):
             wide = widen(piece[ok[first : first + len(piece)]])
             if wide.size:
                 low, high = min(low, float(wide.min())), max(high, float(wide.max()))
@@ -220,8 +226,8 @@ class Reader:
         """
         from featcache.cache import dask_arrays
 
-        taken = self._structure, self.taps[self.tap_name(tap)]
-        return dask_arrays.finite_rows(*taken, self.status) if usable else dask_arrays.dask_array(*taken)
+        layout = self.taps[self.tap_name(tap)]
+        return dask_arrays.dask_array(self._structure, layout, self.status if usable else None)
 
     def to_xarray(self) -> "xr.Dataset":
         """Return all taps, lazily and as float32, with id, label, group, digest and status as coordinates of ``row``."""
@@ -233,21 +239,18 @@ class Reader:
         """Return one line a row: id, label, class (None where unknown), group, status (a word) and digest."""
         import pandas as pd
 
-        def texts(values: Iterable[str | None]) -> "pd.Series[Any]":
-            return pd.Series(list(values), dtype=object)  # pandas' own texts must be UTF-8, names of files need not be
-
         names = np.array([*self.class_names, None], dtype=object)
-        labels = np.asarray(self.labels)
         words = np.array([status.text for status in Status], dtype=object)
         columns = {
-            "id": texts(self.ids),
-            "label": labels.copy(),
-            "class": texts(names[np.where((labels >= 0) & (labels < len(self.class_names)), labels, -1)]),
-            "group": texts(self.groups),
-            "status": texts(words[np.minimum(self.status, len(words) - 1)]),
-            "digest": texts(self.digests),
+            "id": list(self.ids),
+            "label": np.array(self.labels),
+            "class": names[np.where((self.labels >= 0) & (self.labels < len(self.class_names)), self.labels, -1)],
+            "group": list(self.groups),
+            "status": words[np.minimum(self.status, len(words) - 1)],
+            "digest": list(self.digests),
         }
-        return pd.DataFrame(columns)
+        # pandas' own texts must be UTF-8, names of files need not be
+        return pd.DataFrame(columns, dtype=object).astype({"label": np.int32})
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         place = self._structure.places[name]
@@ -296,12 +299,3 @@ def stored_record(path: Path) -> dict[str, Any] | None:
         return {**reader.run, "key": reader.key}
     except CacheError:
         return None
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return open(path, "rb", opener=paths.regular)
-    except OSError as error:
-        reason = paths.fault(error)
-        reason = reason[:1].lower() + reason[1:]
-        raise CacheError(f"no feature cache at {path}: {reason}; `featcache ls` lists what is there") from error
