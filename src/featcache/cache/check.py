@@ -57,13 +57,11 @@ def checked_cache(path: Path) -> Reader:
     """
     reader = open_cache(path)
     file = reader.identity
-    if file is None or file not in _SOUND:
-        damaged = int((~reader.durable).sum())
-        if damaged:
-            fault = f"{damaged} rows are in blocks that do not match their checksums"
-            raise CacheFormatError(f"{path}: {fault}: run featcache repair {path}")
-        if file is not None:
-            _SOUND.add(file)
+    if file not in _SOUND and (damaged := int((~reader.durable).sum())):
+        fault = f"{damaged} rows are in blocks that do not match their checksums"
+        raise CacheFormatError(f"{path}: {fault}: run featcache repair {path}")
+    if file is not None:
+        _SOUND.add(file)
     return reader
 
 
@@ -82,12 +80,8 @@ def _reading_fault(error: Exception, path: Path, where: str = "") -> CacheFault:
     return CacheFault(where + str(error).removeprefix(f"{path}: "))
 
 
-def _is_partial(structure: Structure) -> bool:
-    return structure.path.name.endswith(PARTIAL_SUFFIX)
-
-
 def _header(descriptor: int, structure: Structure) -> Iterator[str]:
-    partial = _is_partial(structure)
+    partial = structure.path.name.endswith(PARTIAL_SUFFIX)
     if not partial and os.pread(descriptor, 1, structure.places["journal/complete"].offset) != b"\1":
         yield "journal/complete is not 1, as it is in a finished file"
     for tap in structure.taps:
@@ -111,7 +105,8 @@ def _columns(descriptor: int, structure: Structure) -> Iterator[str]:
 def _block(descriptor: int, structure: Structure, block: int) -> Iterator[str]:
     stored = read_rows(descriptor, structure, "journal/checksum", block, block + 1).tobytes()
     if not any(stored):
-        yield from () if _is_partial(structure) else ("no checksum",)
+        if not structure.path.name.endswith(PARTIAL_SUFFIX):
+            yield "no checksum"
         return
     start, stop = block_range(block, structure.block_rows, structure.n)
     if block_checksum(descriptor, structure, block) != stored:

@@ -63,19 +63,6 @@ def stored_rows(
         FeatureValueError: an ok row holds NaN, infinity or a value beyond float16's range.
         ValueError: arrays that don't fit each other or the file.
     """
-    _check_arrays(structure, rows, features, status)
-    places, status = rows.astype(np.int64), np.array(status, dtype=np.uint8)
-    ok = status == Status.OK
-    stored = {tap.name: stored_features(tap, np.asarray(features[tap.name]), ok, places, ids) for tap in structure.taps}
-    return StoredRows(places, stored, status)
-
-
-def _check_arrays(
-    structure: Structure,
-    rows: npt.NDArray[np.integer],
-    features: Mapping[str, npt.NDArray[np.floating]],
-    status: npt.NDArray[np.uint8],
-) -> None:
     taps = {tap.name: tap for tap in structure.taps}
     if set(features) != set(taps):
         raise ValueError(f"features are of the taps {sorted(features)}, not of {sorted(taps)}")
@@ -91,6 +78,10 @@ def _check_arrays(
         shape, found = (len(rows), *taps[name].shape), np.asarray(array)
         if found.shape != shape or found.dtype not in (np.float16, np.float32):
             raise ValueError(f"{name} is {found.dtype} {found.shape}, not float16 or float32 {shape}")
+    places, status = rows.astype(np.int64), np.array(status, dtype=np.uint8)
+    ok = status == Status.OK
+    stored = {tap.name: stored_features(tap, np.asarray(features[tap.name]), ok, places, ids) for tap in structure.taps}
+    return StoredRows(places, stored, status)
 
 
 def stored_features(

@@ -28,11 +28,10 @@ def take(
 ) -> tuple[int, Structure, list[int]]:
     """Lock the partial file `path`, recreate it unless it is a sound one of `header`, and verify its blocks.
 
+    Returns the locked descriptor, the file's structure, and its durable blocks.
+
     With `shared` other machines write rows, too. Then each write goes to the disk by itself, no byte more than was
     written: an NFS client would otherwise round it up to whole pages, and put back what it had seen of its neighbours.
-
-    Returns:
-        The locked descriptor, the file's structure, and its durable blocks.
 
     Raises:
         CacheLockedError: another process, or another writer of this one, holds it.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from featcache.cache.block_checksums import pieces, sound_blocks
 from featcache.cache.encoding import widen
-from featcache.cache.file_parser import Structure, read_structure
+from featcache.cache.file_parser import read_structure
 from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range
 from featcache.core import paths
 from featcache.core.disk import settled
@@ -37,8 +37,7 @@ class Reader:
         path: the file.
         split: ``train``, ``valid`` or ``test``.
         copy: 0 for the plain pass, 1.. for augmented ones.
-        key: the file key.
-        name: the data set's name.
+        key, name: the file key, and the data set's name.
         settings: what the file was made with.
         class_names: what `labels` index into.
         taps: tap name -> `TapLayout`.
@@ -47,6 +46,8 @@ class Reader:
 
     Example:
         >>> reader = open_cache("train.h5")
+        >>> len(reader), reader.class_names
+        (4, ('cat', 'dog'))
         >>> reader["block5_pool"].shape, str(reader["block5_pool"].dtype)
         ((4, 2, 2, 3), 'float16')
         >>> reader.ids[:2], reader.labels.tolist()
@@ -67,7 +68,7 @@ class Reader:
             self._bytes = np.memmap(stream, mode="r", dtype=np.uint8)
             self._descriptor = os.dup(stream.fileno())
             weakref.finalize(self, os.close, self._descriptor)
-            self._structure: Structure = structure
+            self._structure = structure
             self.complete = bool(self._array("journal/complete") == 1) and not path.name.endswith(PARTIAL_SUFFIX)
         self.split, self.copy, self.key, self.name = structure.split, structure.copy, structure.key, structure.name
         self.settings: Mapping[str, object] = structure.settings
@@ -90,10 +91,8 @@ class Reader:
     def __getitem__(self, tap: str) -> npt.NDArray[np.float16]:
         """Return a tap's features, (n, h, w, c) or (n, c) float16, as a read-only memory map.
 
-        float16 ends at 65504, so sums, variances and norms of features overflow in it: compute in float32.
-
-        Raises:
-            UnknownTapError: as `tap_name`.
+        float16 ends at 65504, so sums, variances and norms of features overflow in it: compute in float32. Raises
+        `UnknownTapError` as `tap_name`.
         """
         return self._array(self.tap_name(tap))
 
@@ -161,10 +160,8 @@ class Reader:
             CacheFormatError: it is no JSON.
         """
         raw = bytes(self._array("record/run")).rstrip(b"\0")
-        if not raw and not self.complete:
-            return {}
         try:
-            return dict(json.loads(raw))
+            return dict(json.loads(raw if raw or self.complete else b"{}"))
         except (ValueError, TypeError, RecursionError) as error:
             fault = f"record/run is not JSON: {raw[:40]!r}"
             raise CacheFormatError(f"{self.path}: {fault}; delete it and run again") from error
@@ -188,11 +185,9 @@ class Reader:
         """Compute a tap's rows, zeros (a share), min, max and mean over the rows with status ok; None where there are none.
 
         Reads all of the tap's features, in flat memory; of an unfinished file, the whole file first, for its durable rows.
-
-        Raises:
-            UnknownTapError: as `tap_name`.
+        Raises `UnknownTapError` as `tap_name`.
         """
-        layout, ok = self.taps[self.tap_name(tap)], np.asarray(self.status) == Status.OK
+        layout, ok = self.taps[self.tap_name(tap)], self.status == Status.OK
         rows, zeros, total, low, high = int(ok.sum()), 0, 0.0, math.inf, -math.inf
         if not rows:
             return {"rows": 0, "zeros": None, "min": None, "max": None, "mean": None}
@@ -210,19 +205,14 @@ class Reader:
 
         Only the blocks that hold these rows are read, each once, in flat memory.
         """
-        wanted = np.unique(np.asarray(rows, dtype=np.int64) // self.block_rows)
-        sound = np.zeros(self._structure.blocks, dtype=bool)
-        sound[self._verified(wanted[np.isin(wanted, self._journaled)])] = True
-        return sound[np.asarray(rows, dtype=np.int64) // self.block_rows]
+        blocks = np.asarray(rows, dtype=np.int64) // self.block_rows
+        return np.isin(blocks, self._verified(np.intersect1d(blocks, self._journaled)))
 
     def dask(self, tap: str, *, usable: bool = False) -> "dask.array.Array":
         """Return a tap as a lazy dask array of float32, in chunks of about 32 MiB of the file along the rows.
 
         Each task maps the file for itself, so the array also works with processes and other machines that see the path.
-        With `usable` it is (m, d): only the m rows with status ok, d numbers each.
-
-        Raises:
-            UnknownTapError: as `tap_name`.
+        With `usable` it is (m, d): only the m rows with status ok, d numbers each. Raises `UnknownTapError` as `tap_name`.
         """
         from featcache.cache import dask_arrays
 
@@ -231,9 +221,9 @@ class Reader:
 
     def to_xarray(self) -> "xr.Dataset":
         """Return all taps, lazily and as float32, with id, label, group, digest and status as coordinates of ``row``."""
-        from featcache.cache.dask_arrays import dataset
+        from featcache.cache import dask_arrays
 
-        return dataset(self)
+        return dask_arrays.dataset(self)
 
     def frame(self) -> "pd.DataFrame":
         """Return one line a row: id, label, class (None where unknown), group, status (a word) and digest."""
@@ -276,18 +266,11 @@ class Reader:
 def open_cache(path: str | os.PathLike[str], *, partial: bool = False) -> Reader:
     """Open a feature cache for reading; this is `featcache.open`.
 
-    Args:
-        path: the file.
-        partial: also open an unfinished one (``*.partial.h5``); `Reader.status` then has which rows are there.
+    With `partial` also an unfinished one (``*.partial.h5``); `Reader.status` then has which rows are there.
 
     Raises:
         CacheFormatError: not a feature cache, a damaged or forged one, or an unfinished one without `partial`.
         CacheError: there is no such file, or it may not be read.
-
-    Example:
-        >>> reader = open_cache("train.h5")
-        >>> len(reader), reader.class_names
-        (4, ('cat', 'dog'))
     """
     return Reader(Path(path), partial=partial)
 

@@ -196,14 +196,13 @@ def _machine() -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` (same suffix); on success it is synced and renamed over `path`.
 
-    Whatever raises inside, an interrupt included, removes the temporary file and leaves `path` as it was.
-    A killed process leaves at most a hidden file that starts with ``.tmp-`` and is never read.
+    Whatever raises inside removes the temporary file and leaves `path` as it was; a killed process leaves at most a hidden
+    file that starts with ``.tmp-`` and is never read.
 
     Raises:
         StorageError: the disk is full, read-only or not permitted, or `path` is a FIFO, a socket or a device.
     """
-    what = what_is(path)
-    if what in SPECIAL:  # /dev/stdout must stay what it is
+    if (what := what_is(path)) in SPECIAL:  # /dev/stdout must stay what it is
         raise StorageError(f"could not write {path}: it is {what}, not a file: name another")
     with storage_errors(path, "could not write"):
         path.parent.mkdir(parents=True, exist_ok=True)
