@@ -89,9 +89,9 @@ def stage(name: str, *arguments: str) -> Callable[[], None]:
 
 def index() -> None:
     """List the images: stat, read, digest; whether PIL could decode them isn't asked."""
-    from featcache.dataset.sources import folder
+    from featcache.dataset import decoding
 
-    folder.header_fault = lambda *_: ""  # type: ignore[attr-defined]
+    decoding.header_fault = lambda *_: ""
     stage("index_images")()
 
 

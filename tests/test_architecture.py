@@ -2,9 +2,9 @@
 
 import ast
 import configparser
-import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -81,17 +81,21 @@ EACH_MODULE = pytest.mark.parametrize(
 )
 
 
+@cache
 def imports(path, top_level_only=False):
+    """Every module and every name of a module that is imported, also `face.name` of a face imported as a module."""
     tree = ast.parse(path.read_text())
-    nodes = ast.walk(tree)
-    if top_level_only:
-        nodes = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    for node in nodes:
+    found, faces = [], set()
+    for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            faces |= {alias.name for alias in node.names} if node.module == "featcache" else set()
+    for node in ast.walk(tree) if not top_level_only else ():
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in faces:
+            found.append(f"featcache.{node.value.id}.{node.attr}")
+    return found
 
 
 def face(package):
@@ -135,7 +139,6 @@ def test_what_a_package_exports_is_there_and_is_used(package):
     """A name that nobody else takes is no business of the face; [Keras] modules are not loaded for this."""
     others = [path for path, mine, _ in MODULES if mine != package]
     taken = {module for path in others for module in imports(path)}
-    taken |= {f"featcache.{called}" for path in others for called in re.findall(r"\bstages\.\w+", path.read_text())}
     unused = {name for name in face(package) if f"featcache.{package}.{name}" not in taken}
     assert not unused - PUBLIC.get(package, set())
     for node in ast.parse((ROOT / "src/featcache" / package / "__init__.pyi").read_text()).body:

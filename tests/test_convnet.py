@@ -133,12 +133,17 @@ class Killed(Silent):
             raise KeyboardInterrupt
 
 
+@pytest.fixture(scope="module")
+def whole():
+    """Four epochs in one go."""
+    return train(plan(4), data(*pictures()))
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 3])
-def test_a_killed_training_resumes_to_the_same_weights(epochs, tmp_path, monkeypatch):
+def test_a_killed_training_resumes_to_the_same_weights(whole, epochs, tmp_path, monkeypatch):
     """The kill comes after the epoch's steps and before its checkpoint, of which the one before is left."""
     monkeypatch.setattr(trainer, "_CHECKPOINT_SECONDS", 0)
     examples, checkpoint = data(*pictures()), Checkpoint(tmp_path / "checkpoint0.npz", "key")
-    whole = train(plan(4), examples)
     with pytest.raises(KeyboardInterrupt):
         train(plan(4), examples, checkpoint=checkpoint, progress=Killed(epochs))
     found = checkpoint.load()

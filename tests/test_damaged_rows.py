@@ -10,6 +10,7 @@ from featcache.cache.reader import Reader
 from featcache.core import disk
 from featcache.core.formatting import plain
 from featcache.core.progress import Silent
+from featcache.dataset.sources.folder import FolderSource
 from featcache.inspection.leaderboard import leaderboard_record
 from featcache.inspection.run_summary import summary, summary_parts
 from featcache.project.project import Project
@@ -95,6 +96,27 @@ def test_a_split_without_a_usable_image_has_no_score(project):
     assert list(facts["scores"]) == ["out of fold"]
     assert lines[1].endswith("valid: 6 of 6 images could not be used, so it has no score")
     assert not any(entry["splits"] for entry in board["entries"])
+
+
+def test_reasons_are_kept_when_they_arise_and_found_again_where_they_were_not(project, monkeypatch):
+    damage(project, "train/disc/*", keep=6)
+    project.run()
+    assert project.succeeded
+    before = (project.artifacts / "rejected.csv").read_bytes()
+    assert before.count(b"damaged or truncated PNG") == 2
+    kept = project.artifacts / "rejections.jsonl"
+    assert len(kept.read_bytes().splitlines()) == 2
+    with project.in_force():
+        mine = Project(current_project().settings)
+        with monkeypatch.context() as patch:
+            patch.setattr(FolderSource, "load", lambda *_: pytest.fail("an image was decoded again"))
+            stages.finish_features(mine, Silent())
+        assert (project.artifacts / "rejected.csv").read_bytes() == before
+        stages.extract_split(mine, "train", Silent(), fresh=True)
+        assert len(kept.read_bytes().splitlines()) == 2, "a reason that is known was written again"
+        kept.write_bytes(b"torn line\n[1]\n[[], [], 2]\n" + kept.read_bytes()[:40])  # or an older version's cache: none
+        stages.finish_features(mine, Silent())
+    assert (project.artifacts / "rejected.csv").read_bytes() == before
 
 
 def test_without_workers_the_stage_trains_the_bags_that_are_missing(project):

@@ -9,7 +9,8 @@ from images import encoded, picture
 from PIL import Image
 
 from featcache.core import keys
-from featcache.dataset.decoding.decode import DECODE_SETTINGS, decode_rgb, header_fault, resize_rgb
+from featcache.dataset.decoding.decode import decode_rgb, header_fault, resize_rgb
+from featcache.dataset.decoding.versions import DECODE_SETTINGS
 from featcache.errors import RejectedImageError
 
 LOSSLESS = ["PNG", "BMP", "TIFF"]

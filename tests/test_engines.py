@@ -4,6 +4,7 @@ The measure is plain Keras: the same weights, batches and masks give the same tr
 """
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -76,8 +77,36 @@ def plain_head(of, weights, head):
     model = keras.Model([values, *masks], active)
     optimizer = keras.optimizers.Adam(RATE, weight_decay=of.weight_decay or None)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), jit_compile=False)
+    model.compile(
+        optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), jit_compile=False, run_eagerly=True
+    )
     return model, layers
+
+
+@cache
+def plain_trajectory(of, with_pseudo):
+    """Each variable after three epochs, as a model of stock layers for each head has it: (H, ...), the same for every engine."""
+    weights, batches, _ = setting(of, examples=data(pseudo=soft_labels() if with_pseudo else None))
+    plain = [plain_head(of, weights, head) for head in range(len(HEADS))]
+    for batch in (batch for _ in range(3) for batch in batches.epoch()):
+        for head, (model, _) in enumerate(plain):
+            masks = [
+                mask[head].astype(np.float32) / keep_probability(dropout)
+                for mask, dropout in zip(batch.masks, of.dropouts, strict=True)
+                if mask is not None
+            ]
+            weight = None if batch.weights is None else batch.weights[head]
+            inputs = [batch.values[head].astype(np.float32), *masks]
+            model.train_on_batch(inputs, batch.targets[head], sample_weight=weight)
+    found = {}
+    for name in plain[0][1]:
+        kind, _, number = name.partition("_")
+        parts = ("kernel", "bias") if kind == "dense" else ("gamma", "beta", "mean", "variance")
+        for part, arrays in zip(
+            parts, zip(*(layers[name].get_weights() for _, layers in plain), strict=True), strict=True
+        ):
+            found[f"{part}_{number}"] = np.stack(arrays)
+    return found
 
 
 class EngineContract:
@@ -114,30 +143,12 @@ class EngineContract:
         monkeypatch.setattr(numpy_engine, "_GRADIENT_VALUES", 20)
         monkeypatch.setattr(numpy_engine, "_ADAM_VALUES", 7)
         weights, batches, stacked = setting(of, self.engine, data(pseudo=pseudo))
-        plain = [plain_head(of, weights, head) for head in range(len(HEADS))]
         for _ in range(3):
             for batch in batches.epoch():
                 stacked.train_step(batch, RATE)
-                for head, (model, _) in enumerate(plain):
-                    masks = [
-                        mask[head].astype(np.float32) / keep_probability(dropout)
-                        for mask, dropout in zip(batch.masks, of.dropouts, strict=True)
-                        if mask is not None
-                    ]
-                    weight = None if batch.weights is None else batch.weights[head]
-                    inputs = [batch.values[head].astype(np.float32), *masks]
-                    model.train_on_batch(inputs, batch.targets[head], sample_weight=weight)
-        for head, (_, layers) in enumerate(plain):
-            for name, layer in layers.items():
-                kind, _, number = name.partition("_")
-                names = ("kernel", "bias") if kind == "dense" else ("gamma", "beta", "mean", "variance")
-                for expected, part in zip(layer.get_weights(), names, strict=True):
-                    # rounding, which Adam's division by a small moment enlarges
-                    assert np.allclose(stacked.weights[f"{part}_{number}"][head], expected, atol=3e-4), (
-                        head,
-                        name,
-                        part,
-                    )
+        for name, expected in plain_trajectory(of, pseudo is not None).items():
+            # rounding, which Adam's division by a small moment enlarges
+            assert np.allclose(stacked.weights[name], expected, atol=3e-4), name
         assert not np.allclose(stacked.weights["kernel_0"], weights["kernel_0"], atol=1e-2)
 
     def test_a_heads_training_does_not_depend_on_its_neighbours(self):

@@ -13,11 +13,10 @@ from PIL import GifImagePlugin, Image, ImageFile, PngImagePlugin, TiffImagePlugi
 from written_images import png, tiff
 
 from featcache.core import keys
-from featcache.dataset import digest_cache
-from featcache.dataset.decoding import decode, image_file
+from featcache.dataset import decoding, digest_cache
+from featcache.dataset.decoding import decode, versions
 from featcache.dataset.decoding.decode import decode_rgb, header_fault, image_digest
 from featcache.dataset.listing import build_manifest
-from featcache.dataset.sources import folder
 from featcache.dataset.sources.source import open_source
 from featcache.errors import RejectedImageError, SourceChangedError
 from featcache.settings.specs import DatasetSpec
@@ -487,7 +486,7 @@ def test_a_listing_of_old_is_looked_at_again_and_only_those_rows_change(tmp_path
         (root / "train" / "ants" / f"changed_{number}.tif").write_bytes(content)
     spec = DatasetSpec("x", "folder", root)
     with monkeypatch.context() as past:
-        past.setattr(folder, "image_digest", lambda content, _: keys.bytes_digest(content))
+        past.setattr(decoding, "image_digest", lambda content, _: keys.bytes_digest(content))
         past.setattr(digest_cache, "LISTING_VERSION", 2)
         old = build_manifest(spec, tmp_path / "out").splits["train"]
     new = build_manifest(spec, tmp_path / "out").splits["train"]
@@ -518,10 +517,10 @@ def test_a_reader_installed_since_has_the_files_looked_at_again(tmp_path, monkey
     spec = DatasetSpec("x", "folder", root)
     with monkeypatch.context() as past:
         past.setattr(digest_cache, "optional_formats", list)
-        past.setattr(folder, "header_fault", lambda content, _: "install it" if b"heic" in content else "")
+        past.setattr(decoding, "header_fault", lambda content, _: "install it" if b"heic" in content else "")
         assert "install it" in list(build_manifest(spec, tmp_path / "out").splits["train"].reasons)
     assert "install it" not in list(build_manifest(spec, tmp_path / "out").splits["train"].reasons)
-    assert image_file.optional_formats() in (["AVIF"], ["AVIF", "HEIC"])
+    assert versions.optional_formats() in (["AVIF"], ["AVIF", "HEIC"])
 
 
 # ---- nothing outside decides, nothing gets out

@@ -13,10 +13,10 @@ from hypothesis import assume, given, settings, strategies as st
 from images import encoded, forge_rows, greys, make_folder, make_idx, picture
 
 from featcache.core.rows import Rows
-from featcache.dataset import digest_cache, listing as index
+from featcache.dataset import decoding, digest_cache, listing as index
 from featcache.dataset.listing import build_manifest, list_files, list_images
 from featcache.dataset.manifest import Manifest, stored_manifest
-from featcache.dataset.sources import folder, idx
+from featcache.dataset.sources import idx
 from featcache.errors import CacheFormatError, SourceChangedError, SourceError
 from featcache.settings.specs import DatasetSpec
 
@@ -328,7 +328,7 @@ def test_an_interrupt_ends_the_listing_soon(root, out, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folder, "header_fault", interrupted)
+    monkeypatch.setattr(decoding, "header_fault", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build_manifest(spec_of(root), out)
     assert not (out / "manifest.json").exists()

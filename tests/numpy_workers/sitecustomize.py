@@ -3,9 +3,9 @@
 import os
 import signal
 
-import featcache.dataset.sources.folder
+from featcache.dataset import decoding
 
-real_decode = featcache.dataset.sources.folder.decode_rgb
+real_decode = decoding.decode_rgb
 
 
 def decode_or_die(content, *rest):
@@ -14,4 +14,4 @@ def decode_or_die(content, *rest):
     return real_decode(content, *rest)
 
 
-featcache.dataset.sources.folder.decode_rgb = decode_or_die
+decoding.decode_rgb = decode_or_die

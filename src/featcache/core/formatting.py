@@ -51,6 +51,8 @@ def aligned(table: Sequence[Sequence[str]]) -> list[str]:
 
 def printable(text: str) -> str:
     """Return text that any terminal can take: control characters and bytes that aren't UTF-8 become escapes."""
+    if text.isprintable():  # nearly always, and an image inside the report's page has a hundred thousand characters
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in readable_name(text)
     )

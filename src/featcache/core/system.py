@@ -29,9 +29,14 @@ def _version(package: str) -> str | None:
     """None where it isn't installed, or its metadata is damaged."""
     # here, as every command imports this module and few ask for versions
     from importlib.metadata import PackageNotFoundError, packages_distributions, version
+    from importlib.util import find_spec
 
     try:
         return version(package)
     except PackageNotFoundError:
+        if (
+            find_spec(package) is None
+        ):  # most often; the next line reads the file list of every distribution, for a second
+            return None
         others = packages_distributions().get(package)
         return version(others[0]) if others else None

@@ -23,7 +23,7 @@ from featcache.core.disk import SETTLE_NS, replacing, write_text
 from featcache.core.json_records import read_json
 from featcache.core.progress import Progress, Silent
 from featcache.core.texts import NOT_FOUND, index_of
-from featcache.dataset.decoding.image_file import optional_formats
+from featcache.dataset.decoding.versions import optional_formats
 from featcache.dataset.file_stats import MOST_BYTES, FileStat, FileStats
 from featcache.errors import SourceChangedError
 

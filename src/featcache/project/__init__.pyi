@@ -15,6 +15,8 @@ from .rejected_rows import (
     SplitRows as SplitRows,
     check_usable as check_usable,
     found_notices as found_notices,
+    keeping_reasons as keeping_reasons,
+    kept_reasons as kept_reasons,
     notices as notices,
     rejected_csv as rejected_csv,
     rejection_reason as rejection_reason,

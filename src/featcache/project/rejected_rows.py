@@ -1,6 +1,8 @@
 """What rejected images leave of each class, split and tap: too little is an error, much less a notice."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,15 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.cache import Reader, Status, open_cache
+from featcache.core.disk import storage_errors
 from featcache.core.formatting import pluralize
 from featcache.core.rows import Rows
 from featcache.errors import CacheError, RejectedImageError, SourceChangedError, SubmissionError, TrainingError
 from featcache.project.project import Project
 
 REJECTED_CSV = "rejected.csv"
+_REASONS = "rejections.jsonl"
 LEAST = 2  # usable images of a class: one to train on and one to score
 _NAMED = 3
 _COMPARED = 64  # rows of a tap, evenly spaced
+
+Loader = Callable[[str, str, int], npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +51,38 @@ class SplitRows:
         return listed, usable
 
 
-def rejection_reason(rows: Rows, row: int, load: Callable[[str, str, int], object], size: int) -> str:
-    """Return why a row was rejected; decoding it again gives the same reason after any kill."""
+def keeping_reasons(folder: Path, load: Loader) -> Loader:
+    """Return `load`, which first writes down why it rejects an image: in the file before its row is in a cache.
+
+    So neither a kill nor a later run has to decode the image again to say why. Thread-safe; several processes may append.
+    """
+    known, path = kept_reasons(folder), folder / _REASONS
+
+    def load_and_keep(location: str, digest: str, size: int) -> npt.NDArray[np.uint8]:
+        try:
+            return load(location, digest, size)
+        except RejectedImageError as error:
+            if known.get((location, digest)) != str(error):
+                line = json.dumps([location, digest, str(error)]).encode() + b"\n"
+                with storage_errors(path, "could not write"), open(path, "ab", buffering=0) as stream:
+                    stream.write(line)
+            raise
+
+    return load_and_keep
+
+
+def kept_reasons(folder: Path) -> dict[tuple[str, str], str]:
+    """Return (location, digest) -> why it was rejected, as `keeping_reasons` wrote it; a damaged line is left out."""
+    found, path = {}, folder / _REASONS
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with suppress(ValueError, TypeError):
+            location, digest, reason = json.loads(line)
+            found[location, digest] = reason
+    return found
+
+
+def rejection_reason(rows: Rows, row: int, load: Loader, size: int) -> str:
+    """Return why a row was rejected, by decoding it again: the reason doesn't change, and no kept one is needed."""
     try:
         if not rows.reasons[row]:
             load(rows.locations[row], rows.digests[row], size)

@@ -33,6 +33,8 @@ from featcache.project import (
     check_usable,
     found_notices,
     gpu_capability_of,
+    keeping_reasons,
+    kept_reasons,
     rejected_csv,
     rejection_reason,
     resolved_backbone,
@@ -110,7 +112,7 @@ def extract_split(
     jobs = {project.features(split, copy).path: _job(project, manifest, split, copy) for copy in copies}
     about = {"run": project.run, "weights": project.resolved("weights"), "precision": project.precision()}
 
-    load, cluster = open_source(project.settings.dataset).load, connect(project)
+    load, cluster = keeping_reasons(project.folder, open_source(project.settings.dataset).load), connect(project)
     with ExitStack() as stack:
         load_backbone: Callable[[], ForwardPass] = partial(resolved_backbone, project, progress)
         engine: ExtractionEngine = compute_here
@@ -181,13 +183,18 @@ def finish_features(project: Project, progress: Progress) -> str:
 
 
 def _rejected_rows(project: Project, manifest: Manifest, plain: Sequence[Reader]) -> dict[tuple[str, int], str]:
-    """(split, row) -> why, of every row that was rejected, by listing or by decoding; caches hold no reasons."""
+    """(split, row) -> why, of every row that was rejected, by listing or by decoding.
+
+    An image is decoded again only where no reason was kept: an older version filled the cache, or the power failed.
+    """
     load, size = open_source(project.settings.dataset).load, project.settings.features.image_size
-    return {
-        (reader.split, row): rejection_reason(manifest.splits[reader.split], row, load, size)
-        for reader in plain
-        for row in np.flatnonzero(reader.status == Status.REJECTED).tolist()
-    }
+    kept, rejected = kept_reasons(project.folder), {}
+    for reader in plain:
+        rows = manifest.splits[reader.split]
+        for row in np.flatnonzero(reader.status == Status.REJECTED).tolist():
+            reason = kept.get((rows.locations[row], rows.digests[row]))
+            rejected[reader.split, row] = reason or rejection_reason(rows, row, load, size)
+    return rejected
 
 
 def _check_usable(project: Project, plain: Reader, rejected: Mapping[tuple[str, int], str]) -> None:

@@ -10,20 +10,6 @@ from featcache.dataset.decoding.image_file import decoding_rules, one_line, open
 from featcache.dataset.decoding.pillow import DAMAGE, as_it_came
 from featcache.errors import RejectedImageError
 
-DECODE_VERSION = 1  # raise it when all bytes would give other pixels; for one kind of image, see `image_digest`
-DECODE_SETTINGS: dict[str, object] = {
-    "version": DECODE_VERSION,
-    "decoder": "Pillow",
-    "filter": "bicubic, antialiased",
-    "fit": "stretch",
-    "scaled_decode": "JPEG, smallest of 1/8, 1/4, 1/2 with both sides >= 2 x image_size",
-    "exif_orientation": "applied",
-    "alpha": "on white",
-    "icc_profile": "ignored",
-    "sixteen_bit": "grey: value / 257, rounded; colour: high byte",
-    "frame": "first",
-}
-
 _ORIENTATION = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

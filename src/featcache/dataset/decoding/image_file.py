@@ -5,7 +5,6 @@ Reasons enter the keys of splits, and so of feature caches: their wording must n
 
 import io
 from collections.abc import Callable
-from importlib.util import find_spec
 
 from PIL import (
     AvifImagePlugin,
@@ -72,12 +71,6 @@ def opened(content: bytes, rules: list[str]) -> Image.Image:
 def one_line(error: BaseException) -> str:
     """Return an exception's message in one line of bounded length."""
     return " ".join(str(error).split())[:_LONGEST] or type(error).__name__
-
-
-def optional_formats() -> list[str]:
-    """Return the formats that are read here but not in every installation: elsewhere their rows are rejected."""
-    found = {"AVIF": AvifImagePlugin.SUPPORTED, "HEIC": find_spec("pillow_heif") is not None}
-    return [name for name, there in found.items() if there]
 
 
 def _reader(content: bytes) -> tuple[str, _Opener]:

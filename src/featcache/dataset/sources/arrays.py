@@ -13,7 +13,7 @@ from featcache.core.names import first_names
 from featcache.core.progress import Progress
 from featcache.core.rows import UNKNOWN_LABEL, Rows
 from featcache.core.texts import ComputedTexts, ConstantText, PackedTexts
-from featcache.dataset.decoding.decode import resize_rgb
+from featcache.dataset import decoding
 from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
@@ -108,7 +108,7 @@ class ArraySource:
         if split is None or int(row) >= len(split.images) or pixels_digest(split.images[int(row)]) != digest:
             places = ", ".join(map(str, self.paths.values()))
             raise SourceChangedError(f"{places}: image {location} changed after indexing: run again")
-        return resize_rgb(split.images[int(row)], size)
+        return decoding.resize_rgb(split.images[int(row)], size)
 
 
 def pixels_digest(image: npt.NDArray[np.uint8]) -> str:

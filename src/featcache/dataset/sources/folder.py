@@ -13,8 +13,7 @@ from featcache.core.names import IMAGE_SUFFIXES, clash, composed, first_names
 from featcache.core.progress import Progress
 from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
 from featcache.core.texts import ComputedTexts, ConstantText, PackedTexts
-from featcache.dataset.decoding.decode import decode_rgb, header_fault, image_digest
-from featcache.dataset.decoding.image_file import decoding_rules
+from featcache.dataset import decoding
 from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import MOST_BYTES, FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
@@ -95,10 +94,10 @@ class FolderSource:
         except OSError as error:
             fix = "correct this or remove the file, then run again"
             raise SourceError(f"{str(path)!r} can't be read: {paths.fault(error)}: {fix}") from error
-        rules = decoding_rules(content)
-        if image_digest(content, rules) != digest:
+        rules = decoding.decoding_rules(content)
+        if decoding.image_digest(content, rules) != digest:
             raise SourceChangedError(f"{str(path)!r} changed after indexing: run again")
-        return decode_rgb(content, size, rules)
+        return decoding.decode_rgb(content, size, rules)
 
     def _labels(self, layout: "_Layout", classes: Sequence[str]) -> dict[str, int]:
         """The label of every folder of any split that is called like a class, whichever way accents are encoded."""
@@ -146,8 +145,8 @@ def is_image(name: str) -> bool:
 
 
 def _looked_at(content: bytes) -> tuple[str, str]:
-    rules = decoding_rules(content)
-    return image_digest(content, rules), header_fault(content, rules)
+    rules = decoding.decoding_rules(content)
+    return decoding.image_digest(content, rules), decoding.header_fault(content, rules)
 
 
 class _Layout:

@@ -20,7 +20,7 @@ from featcache.cache import write_block
 from featcache.core.progress import Silent
 from featcache.dataset import open_source
 from featcache.features import CopySink, Features, ForwardPass, Images, compute
-from featcache.project import Project, resolved_backbone
+from featcache.project import Project, keeping_reasons, resolved_backbone
 from featcache.stages.workers.worker import ONE_AT_A_TIME, manifest_of
 
 Batch = tuple[Features, npt.NDArray[np.uint8]]  # features of some rows, and their status
@@ -76,7 +76,7 @@ def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> 
     sinks = [
         CopySink(piece.copy, piece.rows, partial(_keep, kept)) for piece, kept in zip(pieces, batches, strict=True)
     ]
-    load = open_source(project.settings.dataset).load
+    load = keeping_reasons(project.folder, open_source(project.settings.dataset).load)
     time_spent = compute(rows, sinks, load, spec, worker_backbone(project), Silent(), "")
     begun, checksums = time.perf_counter(), []
     for piece, kept in zip(pieces, batches, strict=True):  # in one go, as each write waits for the disk

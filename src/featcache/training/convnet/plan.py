@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from featcache.dataset import affine_maps
+from featcache import dataset
 from featcache.settings import CONVNET_RECIPE, ONE_CYCLE, AugmentPolicy, ConvNetSpec, Phase
 
 CONVNET_VERSION = 2  # raise it when the same settings train to other values
@@ -120,5 +120,5 @@ def draw_epoch(plan: ConvNetPlan, rows: npt.NDArray[np.int64], seed: int, fold: 
     steps = len(rows) // plan.batch_size
     order = generator.permutation(rows)[: steps * plan.batch_size].reshape(steps, plan.batch_size)
     draws = generator.uniform(-1, 1, (order.size, 6))
-    maps = affine_maps(plan.policy, draws, plan.image_size, plan.image_size).astype(np.float32)
+    maps = dataset.affine_maps(plan.policy, draws, plan.image_size, plan.image_size).astype(np.float32)
     return Epoch(order, maps.reshape(steps, plan.batch_size, 8), int(generator.integers(1 << 31)))
