@@ -40,22 +40,18 @@ class Journal:
     def submit(self, block: int, checksum: bytes | None = None) -> None:
         """Hand over a block whose bytes are all in the file; returns at once.
 
-        With `checksum`, its writer has made it durable and read it back. Otherwise a thread begins to read it at once, while
+        Without the `checksum` of a writer that made it durable and read it back, a thread begins to read it at once, while
         the disk still syncs the blocks before it.
 
         Raises:
             RuntimeError: the journal is closed.
             StorageError: the disk refused an earlier block.
         """
-        if checksum is None:
-            try:
-                found = self._readers.submit(self._read_back, block)
-            except RuntimeError:
-                self.check()
-                raise
-        else:
-            found = Future()
-            found.set_result(checksum)
+        try:
+            found = self._readers.submit(self._checksum, block, checksum)
+        except RuntimeError:
+            self.check()
+            raise
         self._blocks.put((block, found))
 
     def check(self) -> None:
@@ -82,7 +78,9 @@ class Journal:
             self._readers.shutdown(cancel_futures=self._error is not None)
             os.close(self._descriptor)
 
-    def _read_back(self, block: int) -> bytes:
+    def _checksum(self, block: int, known: bytes | None) -> bytes:
+        if known is not None:
+            return known
         with storage_errors(self._structure.path, "could not read back"):
             return block_checksum(self._descriptor, self._structure, block)
 

@@ -35,13 +35,13 @@ class Reader:
 
     Attributes:
         path: the file.
-        split: ``train``, ``valid`` or ``test``.
-        copy: 0 for the plain pass, 1.. for augmented ones.
+        split, copy: ``train``, ``valid`` or ``test``, and 0 for the plain pass, 1.. for augmented ones.
         key, name: the file key, and the data set's name.
         settings: what the file was made with.
         class_names: what `labels` index into.
         taps: tap name -> `TapLayout`.
         block_rows: rows of a journal block.
+        size: bytes of the file.
         complete: False for an unfinished file.
 
     Example:
@@ -55,7 +55,6 @@ class Reader:
     """
 
     def __init__(self, path: Path, *, partial: bool = False) -> None:
-        """Open `path`; see `open_cache`."""
         self.path = path
         try:
             stream = open(path, "rb", opener=paths.regular)  # noqa: SIM115  # closed below
@@ -74,7 +73,7 @@ class Reader:
         self.settings: Mapping[str, object] = structure.settings
         self.class_names: tuple[str, ...] = structure.class_names
         self.taps: Mapping[str, TapLayout] = {tap.name: tap for tap in structure.taps}
-        self.block_rows = structure.block_rows
+        self.block_rows, self.size = structure.block_rows, structure.size
         if not self.complete and not partial:
             advice = "run again to resume, or open it with partial=True"
             done = f"{self.journaled_rows} of {len(self)} rows are durable"
@@ -170,11 +169,6 @@ class Reader:
     def identity(self) -> tuple[int, ...] | None:
         """What distinguishes the open file, as it is now, from any other; None while a change could hide in a tick of the clock."""
         return settled(os.fstat(self._descriptor))
-
-    @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return self._structure.size
 
     @property
     def journaled_rows(self) -> int:

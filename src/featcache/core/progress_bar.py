@@ -12,7 +12,7 @@ from featcache.core.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress as RichBar, TaskID
+    from rich.progress import Progress as RichBar
 
 _LINE_SECONDS = 30.0
 _WIDE = 120  # columns in which everything about the work fits beside its bar
@@ -30,7 +30,6 @@ class ProgressBar(Progress):
         """Give lines to `print_line` where no bar can be drawn; with `shown` False print notices alone."""
         self._print_line, self._shown = print_line or partial(console.say, error=True), shown
         self._bar: RichBar | None = None
-        self._bar_task: TaskID | None = None
         self._what = self._unit = ""
         self.facts: list[str] = []
         self.count = self.total = 0
@@ -58,7 +57,7 @@ class ProgressBar(Progress):
             self._print_line(f"{self.line} ...")
             return
         self._bar = bar(screen)
-        self._bar_task = self._bar.add_task(what, total=total, speed="", status="", short="")
+        self._bar.add_task(what, total=total, speed="", status="", short="")
         self._bar.start()
 
     def advance(self, count: int, status: str = "") -> None:
@@ -69,9 +68,9 @@ class ProgressBar(Progress):
         speed = f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s"
         done = f"{self.count:,} of {self.total:,} {self._unit}"
         self.facts = [self._what, done, speed, *([status] if status else [])]
-        if self._bar is not None and self._bar_task is not None:
+        if self._bar is not None:
             short = re.split(" · |, ", status, maxsplit=1)[0]
-            self._bar.update(self._bar_task, advance=count, speed=speed, status=status, short=short)
+            self._bar.update(self._bar.task_ids[0], advance=count, speed=speed, status=status, short=short)
         elif self._shown and now - self._printed >= _LINE_SECONDS:
             self._printed = now
             self._print_line(self.line)
