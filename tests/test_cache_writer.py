@@ -12,11 +12,12 @@ import pytest
 from cache_files import TAPS, feature_bytes, features_of, make_header, make_rows, write_cache, write_rows
 
 import featcache
-from featcache.cache import block_checksums, partial_file
+from featcache.cache import block_checksums
 from featcache.cache.encoding import stored_features, widen
 from featcache.cache.file_lock import hold, is_held
 from featcache.cache.layout import CHECKSUM_BYTES, TapLayout, default_block_rows
 from featcache.cache.writer import CacheWriter
+from featcache.core import folder_lock
 from featcache.core.disk import disk
 from featcache.errors import CacheError, CacheLockedError, FeatureValueError, StorageError
 
@@ -227,15 +228,15 @@ def test_values_just_beyond_float16_are_refused_before_they_are_rounded(tmp_path
 @pytest.mark.parametrize(
     ("rows", "features", "status", "message"),
     [
-        ([0, 0], {}, [1, 1], "every row once"),
-        ([1], {}, [1], "every row once"),
-        ([4], {}, [1], "rows from 0 to 3; got 4"),
-        ([0], {}, [0], r"status 1 \(ok\) or 2"),
-        ([0], {}, [1, 1], "as many statuses"),
-        ([0.0], {}, [1], "integer rows"),
-        ([0], {"x": np.zeros((1, 5))}, [1], "features of the taps"),
+        ([0, 0], {}, [1, 1], "write every row once"),
+        ([1], {}, [1], "write every row once"),
+        ([4], {}, [1], "rows 4 to 4 are not all from 0 to 3"),
+        ([0], {}, [0], r"status=\[0\] is not only 1"),
+        ([0], {}, [1, 1], "one status each"),
+        ([0.0], {}, [1], "not integer rows"),
+        ([0], {"x": np.zeros((1, 5))}, [1], "features are of the taps"),
         ([0], {"block5_pool_avg": np.zeros((1, 4), np.float16)}, [1], r"float16 or float32 \(1, 5\)"),
-        ([0], {"block5_pool_avg": np.zeros((1, 5), np.int8)}, [1], "got int8"),
+        ([0], {"block5_pool_avg": np.zeros((1, 5), np.int8)}, [1], "is int8"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, rows, features, status, message):
@@ -249,11 +250,11 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, rows, features, status, me
 def test_a_writer_is_closed_after_publish_and_before_with(tmp_path):
     rows = make_rows(0)
     writer = CacheWriter(tmp_path / "c.h5", make_header(rows))
-    with pytest.raises(ValueError, match="inside its with block"):
+    with pytest.raises(ValueError, match="write inside its with block"):
         writer.publish({})
     with writer:
         writer.publish({})
-        with pytest.raises(ValueError, match="not yet published"):
+        with pytest.raises(ValueError, match="before it is published"):
             writer.publish({})
 
 
@@ -367,14 +368,14 @@ def test_a_file_is_let_go_where_its_writer_cannot_begin(tmp_path, monkeypatch):
 def test_a_file_published_between_open_and_lock_is_not_taken(tmp_path, monkeypatch):
     path = tmp_path / "c.partial.h5"
     path.write_bytes(b"old")
-    real, moved = partial_file.lock, []
+    real, moved = folder_lock.try_lock, []
 
     def lock_after_rename(descriptor, where):
         if not moved:
             moved.append(path.rename(tmp_path / "c.h5"))
-        real(descriptor, where)
+        return real(descriptor, where)
 
-    monkeypatch.setattr("featcache.cache.file_lock.lock", lock_after_rename)
+    monkeypatch.setattr(folder_lock, "try_lock", lock_after_rename)
     descriptor = hold(path)
     assert os.path.sameopenfile(descriptor, descriptor)
     assert os.fstat(descriptor).st_ino == path.stat().st_ino

@@ -188,7 +188,7 @@ def test_what_the_disk_refused_counts_as_never_written_and_may_come_again(tmp_pa
                 write_rows(writer, ROWS, [3, 4])
         with pytest.raises(CacheError, match=r"21 of 23 rows are missing, the first is id='ünï/0\.jpg'"):
             writer.publish({})  # 5 and 4 wait still: their block isn't whole
-        with pytest.raises(ValueError, match="every row once"):
+        with pytest.raises(ValueError, match="write every row once"):
             write_rows(writer, ROWS, [4])
         write_rows(writer, ROWS, [3, 2, 1, 0])
         write_rows(writer, ROWS, range(6, 23))

@@ -123,9 +123,9 @@ def test_what_a_live_process_is_writing_outlasts_the_clean_up_after_a_dead_one(f
     """As `featcache predict --csv` into the artifacts folder does it, while a run was killed and the next one begins."""
     folder = copied_project(finished, tmp_path / "project").artifacts
     writes = (
-        "import sys, pathlib\nfrom featcache.core.disk import making_folder, replacing\n"
+        "import sys, pathlib\nfrom featcache.core.disk import replacing, replacing_folder\n"
         "folder = pathlib.Path(sys.argv[1])\n"
-        "with replacing(folder / 'out.csv') as path, making_folder(folder / 'features/arrays') as arrays:\n"
+        "with replacing(folder / 'out.csv') as path, replacing_folder(folder / 'features/arrays', new=True) as arrays:\n"
         "    path.write_text('whole')\n    (arrays / 'x.npy').write_text('whole')\n"
         "    print('begun', flush=True)\n    sys.stdin.read()\n"
     )

@@ -15,5 +15,5 @@ from .layout import (
 )
 from .npy_export import export_npy as export_npy
 from .reader import Reader as Reader, open_cache as open_cache, stored_record as stored_record
-from .row_lookup import DigestIndex as DigestIndex, RowFinder as RowFinder, find_rows as find_rows
+from .row_lookup import RowFinder as RowFinder, find_rows as find_rows, rows_of_digests as rows_of_digests
 from .writer import CacheWriter as CacheWriter

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from featcache.cache.block_checksums import block_checksum
 from featcache.cache.encoding import put_rows, stored_rows
-from featcache.cache.file_parser import Structure, read_structure
+from featcache.cache.file_parser import read_structure
 from featcache.cache.layout import HOLDER_BYTES
 from featcache.cache.partial_file import SHARED_FLAGS
 from featcache.core.disk import disk, storage_errors
@@ -24,7 +24,7 @@ def write_block(
     features: Mapping[str, npt.NDArray[np.floating]],
     status: npt.NDArray[np.uint8],
 ) -> bytes:
-    """Write the rows that a block still lacks, make them durable, and read the whole block back.
+    """Write the rows that a block still lacks, make them durable, read the whole block back and return its checksum.
 
     Never a byte of anyone else's is written. The journal is the holder's alone: the rows count once it has put the block's
     checksum there (`CacheWriter.accept_block`). The file is opened for each block, so that an NFS client sees what others wrote.
@@ -36,9 +36,6 @@ def write_block(
         rows: (k,) ascending, all of one block.
         features: every tap's (k, ...) float16 or float32; of rejected rows zeros are stored.
         status: (k,), 1 ok or 2 rejected.
-
-    Returns:
-        The block's checksum, 16 bytes.
 
     Raises:
         CacheFormatError: the file is damaged.
@@ -53,18 +50,14 @@ def write_block(
         except FileNotFoundError as error:
             raise CacheMismatchError(f"{path} is gone: its run has ended or was replaced") from error
     try:
-        with open(os.dup(descriptor), "rb") as stream:
+        with open(descriptor, "rb", closefd=False) as stream:
             structure = read_structure(stream, path)
         stored = stored_rows(structure, rows, features, status, ids)
-        _check_holder(descriptor, structure, holder)
+        if os.pread(descriptor, HOLDER_BYTES, structure.places["journal/holder"].offset) != holder:
+            raise CacheMismatchError(f"another run took over {path}: stop this one")
         put_rows(descriptor, structure, [stored])
         with storage_errors(path, "could not write"):
             disk.fsync(descriptor)
         return block_checksum(descriptor, structure, int(rows[0]) // structure.block_rows)
     finally:
         os.close(descriptor)
-
-
-def _check_holder(descriptor: int, structure: Structure, holder: bytes) -> None:
-    if os.pread(descriptor, HOLDER_BYTES, structure.places["journal/holder"].offset) != holder:
-        raise CacheMismatchError(f"another run took over this file: {structure.path}")

@@ -24,16 +24,9 @@ _SOUND: set[tuple[int, ...]] = set()
 
 @dataclass(frozen=True)
 class CacheFault:
-    """One thing that is wrong with a cache file.
-
-    Attributes:
-        message: one line, without the file's path.
-        block: the damaged journal block, if it is one.
-        error: what the operating system reported, where the file could not be read.
-    """
+    """One thing that is wrong with a cache file: a line without its path, and the system's error if it can't be read."""
 
     message: str
-    block: int | None = None
     error: OSError | None = None
 
 
@@ -47,11 +40,13 @@ def check_cache(path: Path) -> Iterator[CacheFault]:
             os.pread(stream.fileno(), 1, 0)  # HDF5 would report a failing disk as something else
             structure = read_structure(stream, path)
             for check in (_header, _columns):
-                yield from _attempted(structure, None, check(stream.fileno(), structure))
+                yield from _attempted(path, check(stream.fileno(), structure))
             for block in range(structure.blocks):
-                yield from _attempted(structure, block, _block(stream.fileno(), structure, block))
+                start, stop = block_range(block, structure.block_rows, structure.n)
+                where = f"block {block} (rows {start} to {stop - 1}): "
+                yield from _attempted(path, _block(stream.fileno(), structure, block), where)
     except (CacheFormatError, OSError) as error:
-        yield _reading_fault(error, path, None)
+        yield _reading_fault(error, path)
 
 
 def checked_cache(path: Path) -> Reader:
@@ -62,41 +57,31 @@ def checked_cache(path: Path) -> Reader:
     """
     reader = open_cache(path)
     file = reader.identity
-    if file is None or file not in _SOUND:
-        damaged = int((~reader.durable).sum())
-        if damaged:
-            fault = f"{damaged} rows are in blocks that do not match their checksums"
-            raise CacheFormatError(f"{path}: {fault}: run featcache repair {path}")
-        if file is not None:
-            _SOUND.add(file)
+    if file not in _SOUND and (damaged := int((~reader.durable).sum())):
+        fault = f"{damaged} rows are in blocks that do not match their checksums"
+        raise CacheFormatError(f"{path}: {fault}: run featcache repair {path}")
+    if file is not None:
+        _SOUND.add(file)
     return reader
 
 
-def _attempted(structure: Structure, block: int | None, found: Iterator[str]) -> Iterator[CacheFault]:
+def _attempted(path: Path, found: Iterator[str], where: str = "") -> Iterator[CacheFault]:
     """Make faults of messages; a check that can't read the file yields that, and the next one follows."""
-    where = ""
-    if block is not None:
-        start, stop = block_range(block, structure.block_rows, structure.n)
-        where = f"block {block} (rows {start} to {stop - 1}): "
     try:
-        yield from (CacheFault(where + message, block) for message in found)
+        yield from (CacheFault(where + message) for message in found)
     except (CacheFormatError, OSError) as error:
-        yield _reading_fault(error, structure.path, block, where)
+        yield _reading_fault(error, path, where)
 
 
-def _reading_fault(error: Exception, path: Path, block: int | None, where: str = "") -> CacheFault:
+def _reading_fault(error: Exception, path: Path, where: str = "") -> CacheFault:
     cause = system_error(error)
     if cause is not None and cause.errno:
-        return CacheFault(f"{where}{path.name} can't be read: {os.strerror(cause.errno)}", block, cause)
-    return CacheFault(where + str(error).removeprefix(f"{path}: "), block)
-
-
-def _is_partial(structure: Structure) -> bool:
-    return structure.path.name.endswith(PARTIAL_SUFFIX)
+        return CacheFault(f"{where}{path.name} can't be read: {os.strerror(cause.errno)}", cause)
+    return CacheFault(where + str(error).removeprefix(f"{path}: "))
 
 
 def _header(descriptor: int, structure: Structure) -> Iterator[str]:
-    partial = _is_partial(structure)
+    partial = structure.path.name.endswith(PARTIAL_SUFFIX)
     if not partial and os.pread(descriptor, 1, structure.places["journal/complete"].offset) != b"\1":
         yield "journal/complete is not 1, as it is in a finished file"
     for tap in structure.taps:
@@ -120,7 +105,8 @@ def _columns(descriptor: int, structure: Structure) -> Iterator[str]:
 def _block(descriptor: int, structure: Structure, block: int) -> Iterator[str]:
     stored = read_rows(descriptor, structure, "journal/checksum", block, block + 1).tobytes()
     if not any(stored):
-        yield from () if _is_partial(structure) else ("no checksum",)
+        if not structure.path.name.endswith(PARTIAL_SUFFIX):
+            yield "no checksum"
         return
     start, stop = block_range(block, structure.block_rows, structure.n)
     if block_checksum(descriptor, structure, block) != stored:
@@ -128,7 +114,7 @@ def _block(descriptor: int, structure: Structure, block: int) -> Iterator[str]:
     for tap in structure.taps:
         rows = sum(
             int(((piece.view(np.uint16).reshape(len(piece), -1) & _EXPONENT) == _EXPONENT).any(axis=1).sum())
-            for _, piece in pieces(descriptor, structure, tap, start, stop)
+            for _, piece in pieces(descriptor, structure, tap.name, start, stop)
         )
         if rows:
             yield f"NaN or infinity in {rows} rows of {tap.name}"

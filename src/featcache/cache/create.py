@@ -29,7 +29,6 @@ from featcache.errors import StorageError
 
 _ATTRIBUTE_LIMIT = 60_000  # HDF5 keeps an attribute in an object header message of at most 64 KiB
 _ALIGNMENT = 64  # a cache line: memmaps of every dataset are aligned whatever the lengths before them
-_NUMBERS = 1 << 16  # row numbers written at once
 _COORDINATES = "id label group digest status"
 
 DESCRIPTIONS: Mapping[str, str] = {
@@ -69,9 +68,7 @@ def create(path: Path, header: CacheHeader) -> None:
 
 def _create_all(file: h5py.File, header: CacheHeader) -> None:
     n = len(header.rows)
-    row = _dataset(file, "row", (n,), np.dtype("<i4"))
-    for start in range(0, n, _NUMBERS):
-        _write(row, start, np.arange(start, min(start + _NUMBERS, n), dtype="<i4"))
+    row = _dataset(file, "row", (n,), np.dtype("<i4"), np.arange(n, dtype="<i4"))
     row.make_scale("row")
     names = text_column(header.class_names)
     _dataset(file, "class_name", names.shape, _utf8(names.itemsize), names).make_scale("class_name")
@@ -135,7 +132,6 @@ def _dataset(
 ) -> h5py.Dataset:
     """Create a contiguous dataset that is allocated now, never filled and carries no time."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     properties.set_obj_track_times(False)
@@ -151,11 +147,10 @@ def _dataset(
 
 
 def _write(dataset: h5py.Dataset, start: int, piece: npt.NDArray[Any]) -> None:
-    """Write rows of a column, from `start` on."""
+    """Write rows of a column, from `start` on; of their bytes' type, as HDF5 makes no UTF-8 of texts."""
     space = dataset.id.get_space()
     space.select_hyperslab((start,), piece.shape)
-    kind = dataset.id.get_type()
-    dataset.id.write(h5py.h5s.create_simple(piece.shape), space, np.ascontiguousarray(piece), mtype=kind)
+    dataset.id.write(h5py.h5s.create_simple(piece.shape), space, piece, mtype=dataset.id.get_type())
 
 
 def _attribute(target: h5py.Group | h5py.Dataset, name: str, text: str) -> None:

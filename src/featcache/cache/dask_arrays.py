@@ -3,7 +3,6 @@
 import math
 import os
 import platform
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -25,36 +24,23 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 32 * 1024 * 1024  # between a scheduler's overhead a task and a worker's memory
 
 
-_Stamp = tuple[int, int]  # a file's size and mtime_ns
-
-
-def dask_array(structure: Structure, tap: TapLayout) -> da.Array:
+def dask_array(structure: Structure, tap: TapLayout, status: npt.NDArray[np.uint8] | None = None) -> da.Array:
     """Return a tap as (n, h, w, c) or (n, c), in chunks along the rows, each a task that maps its slice of the file itself.
 
     float32: sums and squares of features that reach thousands overflow float16, and dask adds up in an array's own dtype.
+    With `status` only the m rows with status ok, in the file's order, as (m, d): d numbers an image.
     """
-    counts = [stop - start for start, stop in _chunks(structure, tap)]
-    return _from_slices(structure, tap, counts, tap.shape, usable=False)
-
-
-def finite_rows(structure: Structure, tap: TapLayout, status: npt.NDArray[np.uint8]) -> da.Array:
-    """Return the m rows with status ok of one tap, in the file's order, as (m, d) float32: d numbers an image."""
-    counts = [int(np.count_nonzero(status[start:stop] == Status.OK)) for start, stop in _chunks(structure, tap)]
-    return _from_slices(structure, tap, counts, (math.prod(tap.shape),), usable=True)
-
-
-def _from_slices(
-    structure: Structure, tap: TapLayout, counts: Sequence[int], shape: tuple[int, ...], *, usable: bool
-) -> da.Array:
-    """Join a task for each chunk that gives rows: nothing of the file travels, and memory stays flat."""
     path, stamp = str(structure.path.absolute()), (structure.size, structure.mtime_ns)
-    token, slices = tokenize(path, stamp, tap.name, usable), []
-    for (start, stop), count in zip(_chunks(structure, tap), counts, strict=True):
+    shape = tap.shape if status is None else (math.prod(tap.shape),)
+    token, step, slices = tokenize(path, stamp, tap.name, status is None), max(1, _CHUNK_BYTES // tap.row_bytes), []
+    for start in range(0, structure.n, step):
+        stop = min(structure.n, start + step)
+        count = stop - start if status is None else int(np.count_nonzero(status[start:stop] == Status.OK))
         if count:
-            parts = [_rows_of(structure, name, start, stop) for name in (tap.name, *["status"] * usable)]
-            task = delayed(_wide_slice)(
-                path, stamp, shape, *parts, dask_key_name=f"featcache-{tap.name}-{token}-{start}"
-            )
+            names = (tap.name,) if status is None else (tap.name, "status")
+            parts = [_rows_of(structure.places[name], start, stop) for name in names]
+            key = f"featcache-{tap.name}-{token}-{start}"
+            task = delayed(_wide_slice)(path, stamp, shape, *parts, dask_key_name=key)
             slices.append(da.from_delayed(task, (count, *shape), dtype=np.float32))  # type: ignore[no-untyped-call]  # dask has few types
     if not slices:  # left to choose chunks for no rows of more than some thousand numbers, dask divides by zero
         slices = [da.zeros((0, *shape), dtype=np.float32, chunks=(0, *shape))]
@@ -77,24 +63,14 @@ def dataset(reader: "Reader") -> xr.Dataset:
     return xr.Dataset(features, coordinates, {**attributes, "class_names": list(reader.class_names)})
 
 
-def _chunks(structure: Structure, tap: TapLayout) -> Iterator[tuple[int, int]]:
-    """Yield the rows [start, stop) of each chunk."""
-    step = max(1, _CHUNK_BYTES // tap.row_bytes)
-    for start in range(0, structure.n, step):
-        yield start, min(structure.n, start + step)
-
-
-def _rows_of(structure: Structure, name: str, start: int, stop: int) -> Extent:
-    """Where rows [start, stop) of a dataset lie."""
-    place = structure.places[name]
-    row_bytes = place.nbytes // structure.n
-    return Extent(place.offset + start * row_bytes, (stop - start, *place.shape[1:]), place.dtype)
+def _rows_of(place: Extent, start: int, stop: int) -> Extent:
+    return Extent(place.offset + start * place.row_bytes, (stop - start, *place.shape[1:]), place.dtype)
 
 
 def _wide_slice(
-    path: str, stamp: _Stamp, shape: tuple[int, ...], features: Extent, status: Extent | None = None
+    path: str, stamp: tuple[int, int], shape: tuple[int, ...], features: Extent, status: Extent | None = None
 ) -> npt.NDArray[np.float32]:
-    """One chunk as float32, only the rows with status ok where `status` is given."""
+    """One chunk as float32, only the rows with status ok where the place of their `status` is given."""
     rows = _mapped_slice(path, stamp, features)
     if status is None:
         return rows.astype(np.float32)  # maybe of a damaged file: infinity stays infinity
@@ -102,7 +78,7 @@ def _wide_slice(
     return widen(rows if ok.all() else rows[ok]).reshape(-1, *shape)
 
 
-def _mapped_slice(path: str, stamp: _Stamp, part: Extent) -> npt.NDArray[Any]:
+def _mapped_slice(path: str, stamp: tuple[int, int], part: Extent) -> npt.NDArray[Any]:
     """Map one chunk.
 
     Raises:

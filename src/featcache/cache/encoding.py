@@ -22,13 +22,7 @@ _SHIFTED_SIGN = np.uint32(0x8000 << _SHIFT)
 
 @dataclass(frozen=True, eq=False)
 class StoredRows:
-    """Rows as they go to the file.
-
-    Attributes:
-        rows: (k,) int64, their positions.
-        stored: of each tap (k, ...), from `stored_features`.
-        status: (k,) u1.
-    """
+    """Rows as they go to the file: (k,) positions, of each tap (k, ...) from `stored_features`, and (k,) status."""
 
     rows: npt.NDArray[np.int64]
     stored: Mapping[str, npt.NDArray[np.float16]]
@@ -69,34 +63,25 @@ def stored_rows(
         FeatureValueError: an ok row holds NaN, infinity or a value beyond float16's range.
         ValueError: arrays that don't fit each other or the file.
     """
-    _check_arrays(structure, rows, features, status)
+    taps = {tap.name: tap for tap in structure.taps}
+    if set(features) != set(taps):
+        raise ValueError(f"features are of the taps {sorted(features)}, not of {sorted(taps)}")
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or status.shape != rows.shape:
+        raise ValueError(
+            f"{rows.dtype} {rows.shape} and status {status.shape} are not integer rows and one status each"
+        )
+    if len(rows) and not (rows.min() >= 0 and rows.max() < structure.n):
+        raise ValueError(f"rows {rows.min()} to {rows.max()} are not all from 0 to {structure.n - 1}")
+    if not np.isin(status, (Status.OK, Status.REJECTED)).all():
+        raise ValueError(f"status={sorted(set(status.tolist()))} is not only 1 (ok) and 2 (rejected)")
+    for name, array in features.items():
+        shape, found = (len(rows), *taps[name].shape), np.asarray(array)
+        if found.shape != shape or found.dtype not in (np.float16, np.float32):
+            raise ValueError(f"{name} is {found.dtype} {found.shape}, not float16 or float32 {shape}")
     places, status = rows.astype(np.int64), np.array(status, dtype=np.uint8)
     ok = status == Status.OK
     stored = {tap.name: stored_features(tap, np.asarray(features[tap.name]), ok, places, ids) for tap in structure.taps}
     return StoredRows(places, stored, status)
-
-
-def _check_arrays(
-    structure: Structure,
-    rows: npt.NDArray[np.integer],
-    features: Mapping[str, npt.NDArray[np.floating]],
-    status: npt.NDArray[np.uint8],
-) -> None:
-    taps = {tap.name: tap for tap in structure.taps}
-    if set(features) != set(taps):
-        raise ValueError(f"expected features of the taps {sorted(taps)}; got {sorted(features)}")
-    if rows.ndim != 1 or rows.dtype.kind not in "iu" or status.shape != rows.shape:
-        raise ValueError(
-            f"expected integer rows (k,) and as many statuses; got {rows.dtype} {rows.shape}, {status.shape}"
-        )
-    if len(rows) and not (rows.min() >= 0 and rows.max() < structure.n):
-        raise ValueError(f"expected rows from 0 to {structure.n - 1}; got {rows.min()} to {rows.max()}")
-    if not ((status == Status.OK) | (status == Status.REJECTED)).all():
-        raise ValueError(f"expected status 1 (ok) or 2 (rejected); got {sorted(set(status.tolist()))}")
-    for name, array in features.items():
-        expected, found = (len(rows), *taps[name].shape), np.asarray(array)
-        if found.shape != expected or found.dtype not in (np.float16, np.float32):
-            raise ValueError(f"expected float16 or float32 {expected} for {name}; got {found.dtype} {found.shape}")
 
 
 def stored_features(
@@ -106,14 +91,9 @@ def stored_features(
     rows: npt.NDArray[np.int64],
     ids: Sequence[str],
 ) -> npt.NDArray[np.float16]:
-    """Return (k, ...) little-endian float16, contiguous, with zeros in rows that aren't ok.
+    """Return (k, ...) features as little-endian float16, contiguous, with zeros in rows that aren't ok.
 
-    Args:
-        tap: for the message.
-        features: (k, ...) float16 or float32.
-        ok: (k,), rows whose values count.
-        rows: (k,), their positions in `ids`.
-        ids: every row id of the file, for the message.
+    The message names the tap and the row, whose id is at its position, of (k,) `rows`, in `ids`.
 
     Raises:
         FeatureValueError: an ok row holds NaN, infinity or a value outside -65504 to 65504.
@@ -122,11 +102,10 @@ def stored_features(
         features = features.copy()
         features[~ok] = 0
     if not _storable(features):
-        bad = next(i for i in range(len(features)) if not _storable(features[i]))
-        value = features[bad][_unstorable(features[bad])][0]
+        at = tuple(np.argwhere(~(np.abs(features.astype(np.float64)) <= FLOAT16_MAX))[0])
         beyond = f"is outside -{FLOAT16_MAX:.0f} to {FLOAT16_MAX:.0f}, which float16 holds"
         advice = "look at this image and at the weights"
-        raise FeatureValueError(f"tap {tap.name}: {value} for id={ids[int(rows[bad])]!r} {beyond}: {advice}")
+        raise FeatureValueError(f"tap {tap.name}: {features[at]} for id={ids[int(rows[at[0]])]!r} {beyond}: {advice}")
     return np.ascontiguousarray(features, dtype=FEATURE_DTYPE)
 
 
@@ -150,33 +129,28 @@ def put_rows(descriptor: int, structure: Structure, pieces: Sequence[StoredRows]
     Raises:
         StorageError: the disk refused.
     """
-    widths = {tap.name: tap.row_bytes for tap in structure.taps} | {"status": 1}
     with storage_errors(structure.path, "could not write"):
-        for stretch in _stretches(pieces):
-            first, part = stretch[0]
-            for name, row_bytes in widths.items():
-                offset = structure.places[name].offset + int(first.rows[part.start]) * row_bytes
-                disk.pwritev(descriptor, [_bytes(piece, name, part) for piece, part in stretch], offset)
+        for first, stretch in _stretches(pieces):
+            for name in (*(tap.name for tap in structure.taps), "status"):
+                columns = [(piece.status if name == "status" else piece.stored[name])[part] for piece, part in stretch]
+                place = structure.places[name]
+                views = [column.reshape(-1).view(np.uint8).data for column in columns]
+                disk.pwritev(descriptor, views, place.offset + first * place.row_bytes)
 
 
-def _bytes(piece: StoredRows, name: str, part: slice) -> memoryview:
-    column = piece.status if name == "status" else piece.stored[name]
-    return column[part].reshape(-1).view(np.uint8).data
-
-
-def _stretches(pieces: Sequence[StoredRows]) -> list[list[tuple[StoredRows, slice]]]:
-    """Return the parts of pieces that follow each other in the file, stretch by stretch."""
+def _stretches(pieces: Sequence[StoredRows]) -> list[tuple[int, list[tuple[StoredRows, slice]]]]:
+    """Return the parts of pieces that follow each other in the file, and each stretch's first row."""
     runs = [
         (int(piece.rows[start]), piece, slice(start, stop))
         for piece in pieces
         for start, stop in _runs(piece.rows, step=1)
     ]
-    found: list[list[tuple[StoredRows, slice]]] = []
+    found: list[tuple[int, list[tuple[StoredRows, slice]]]] = []
     following = -1
     for first, piece, part in sorted(runs, key=itemgetter(0)):
         if first != following:
-            found.append([])
-        found[-1].append((piece, part))
+            found.append((first, []))
+        found[-1][1].append((piece, part))
         following = first + part.stop - part.start
     return found
 
@@ -199,7 +173,3 @@ def _storable(features: npt.NDArray[np.floating]) -> bool:
         return bool(highest < _EXPONENT) or (bool(highest > _MAGNITUDE) and int((bits & _MAGNITUDE).max()) < _EXPONENT)
     low, high = features.min(), features.max()  # NaN comes through both, and fails both comparisons
     return bool(low >= -FLOAT16_MAX and high <= FLOAT16_MAX)
-
-
-def _unstorable(features: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    return ~(np.abs(features.astype(np.float64)) <= FLOAT16_MAX)

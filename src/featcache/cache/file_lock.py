@@ -4,12 +4,12 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from featcache.cache.file_parser import read_structure
 from featcache.cache.layout import HOLDER_BYTES
-from featcache.core.disk import storage_errors
-from featcache.core.folder_lock import HELD, holder_record, holder_words, same_file, try_lock
+from featcache.core.folder_lock import HELD, held_file, holder_record, holder_words, try_lock
 from featcache.core.paths import regular
 from featcache.errors import CacheFormatError, CacheLockedError
 
@@ -25,34 +25,31 @@ def hold(path: Path, flags: int = 0) -> int:
         CacheLockedError: another process, or another writer of this one, holds it; the message names it.
         StorageError: the file can't be opened, or its file system has no locks.
     """
-    while True:
-        with storage_errors(path, "could not open"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o666)
-        try:
-            lock(descriptor, path)
-            # between opening and locking the file may have been published or replaced: then this lock guards nothing
-            if same_file(descriptor, path):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+    return held_file(path, _patience(path), flags)
 
 
 def lock(descriptor: int, path: Path) -> None:
-    """Lock an open file; retry for as long as somebody may take who only looks whether it is held.
+    """Lock an open file.
 
     Raises:
         CacheLockedError: someone else holds it.
         StorageError: the file system has no locks.
     """
-    end = time.monotonic() + _LOOK_SECONDS
+    wait = _patience(path)
     while not try_lock(descriptor, path):
-        if time.monotonic() < end:
-            time.sleep(_LOOK_SECONDS / 50)
-            continue
-        raise CacheLockedError(f"{path} is being written by {holder(path)}; wait for it or stop it, then run again")
+        wait()
+
+
+def _patience(path: Path) -> Callable[[], None]:
+    """Return what waits a little, and raises after as long as somebody may take who only looks whether it is held."""
+    end = time.monotonic() + _LOOK_SECONDS
+
+    def wait() -> None:
+        if time.monotonic() >= end:
+            raise CacheLockedError(f"{path} is being written by {holder(path)}; wait for it or stop it, then run again")
+        time.sleep(_LOOK_SECONDS / 50)
+
+    return wait
 
 
 def is_held(path: Path) -> bool:

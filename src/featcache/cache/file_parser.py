@@ -5,6 +5,7 @@ thread, and what a forged file could make HDF5 follow (links, outside storage, v
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,28 +18,15 @@ import numpy as np
 
 from featcache.cache.layout import (
     CHECKSUM_BYTES,
-    COLUMNS,
-    FEATURE_DTYPE,
     FORMAT,
     HOLDER_BYTES,
     RUN_BYTES,
     SCHEMA,
     TapLayout,
     block_count,
-    texts_of,
 )
+from featcache.core.texts import FixedTexts
 from featcache.errors import CacheFormatError
-
-_FIXED = {
-    "row": np.dtype("<i4"),
-    "label": np.dtype("<i4"),
-    "digest": np.dtype("S64"),
-    "status": np.dtype("u1"),
-    "journal/checksum": np.dtype("u1"),
-    "journal/complete": np.dtype("u1"),
-    "journal/holder": np.dtype(f"S{HOLDER_BYTES}"),
-    "record/run": np.dtype(f"S{RUN_BYTES}"),
-}
 
 
 @dataclass(frozen=True)
@@ -52,7 +40,12 @@ class Extent:
     @property
     def nbytes(self) -> int:
         """Length in bytes."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,18 +72,9 @@ class Structure:
         """The number of journal blocks."""
         return block_count(self.block_rows, self.n)
 
-    @property
-    def feature_bytes(self) -> int:
-        """Bytes of all features."""
-        return self.n * sum(tap.row_bytes for tap in self.taps)
-
 
 def read_structure(stream: BinaryIO, path: Path) -> Structure:
-    """Return where everything lies in an open file; HDF5 is closed again before this returns.
-
-    Args:
-        stream: the file, open for reading; HDF5 reads through it, so both see one inode even if `path` is replaced.
-        path: its name, for messages.
+    """Return where everything lies in an open file; HDF5 reads through it, and is closed again before this returns.
 
     Raises:
         CacheFormatError: not a feature cache, of another schema, or damaged or forged (links, outside storage,
@@ -99,7 +83,7 @@ def read_structure(stream: BinaryIO, path: Path) -> Structure:
     stat = os.fstat(stream.fileno())
     with _format_errors(path), h5py.File(stream, "r") as file:
         _check_kind(file)
-        texts = json.loads(_scalar_text(file, "record/settings"))
+        texts = json.loads(_texts(file, "record/settings", 0))
         taps = tuple(_tap(file, name, texts[name]) for name in _text(file, "taps").split())
         n, block_rows = len(_dataset(file, "row")), _integer(file, "block_rows")
         if block_rows < 1:
@@ -113,7 +97,7 @@ def read_structure(stream: BinaryIO, path: Path) -> Structure:
             key=_text(file, "key"),
             name=_text(file, "name"),
             settings=json.loads(texts[""]),
-            class_names=_class_names(file),
+            class_names=tuple(FixedTexts(_texts(file, "class_name", 1))[:]),
             taps=taps,
             n=n,
             block_rows=block_rows,
@@ -167,53 +151,56 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def _text(target: h5py.Group | h5py.Dataset, name: str) -> str:
+    return bytes(_attribute(target, name, "S")).decode("utf-8", "surrogateescape")
+
+
+def _integer(file: h5py.File, name: str) -> int:
+    return int(_attribute(file, name, "i"))
+
+
+def _attribute(target: h5py.Group | h5py.Dataset, name: str, kind: str) -> Any:
     attribute = target.attrs.get_id(name)
-    if attribute.shape != () or attribute.dtype.kind != "S":
-        raise CacheFormatError(f"attribute {name!r} is {attribute.dtype}, not a text of fixed length")
-    return bytes(target.attrs[name]).decode("utf-8", "surrogateescape")
+    if attribute.shape != () or attribute.dtype.kind != kind:
+        wanted = {"S": "a text of fixed length", "i": "an integer"}[kind]
+        raise CacheFormatError(f"attribute {name!r} is {attribute.dtype}, not {wanted}")
+    return target.attrs[name]
 
 
-def _integer(target: h5py.Group, name: str) -> int:
-    attribute = target.attrs.get_id(name)
-    if attribute.shape != () or attribute.dtype.kind != "i":
-        raise CacheFormatError(f"attribute {name!r} is {attribute.dtype}, not an integer")
-    return int(target.attrs[name])
-
-
-def _scalar_text(file: h5py.File, name: str) -> str:
+def _texts(file: h5py.File, name: str, ndim: int) -> Any:
+    """Return the bytes of a dataset of fixed-length texts."""
     dataset = _dataset(file, name)
-    if dataset.shape != () or dataset.dtype.kind != "S":
-        raise CacheFormatError(f"{name!r} is {dataset.dtype} {dataset.shape}, not one text of fixed length")
-    return bytes(dataset[()]).decode("utf-8")
-
-
-def _class_names(file: h5py.File) -> tuple[str, ...]:
-    dataset = _dataset(file, "class_name")
-    if dataset.dtype.kind != "S" or dataset.ndim != 1:
-        raise CacheFormatError(f"'class_name' is {dataset.dtype}, not fixed-length texts")
-    return tuple(texts_of(np.asarray(dataset[()])))
+    if dataset.ndim != ndim or dataset.dtype.kind != "S":
+        raise CacheFormatError(f"{name!r} is {dataset.dtype} {dataset.shape}, not texts of fixed length")
+    return dataset[()]
 
 
 def _tap(file: h5py.File, name: str, settings: str) -> TapLayout:
     dataset = _dataset(file, name)
-    if dataset.dtype != FEATURE_DTYPE:
-        raise CacheFormatError(f"{name!r} has {dataset.dtype} features, not {FEATURE_DTYPE}")
     return TapLayout(name, tuple(dataset.shape[1:]), _text(dataset, "key"), json.loads(settings))
 
 
 def _places(file: h5py.File, taps: tuple[TapLayout, ...], n: int, block_rows: int, size: int) -> dict[str, Extent]:
     """Return the place of every dataset that is read or written raw, each checked against what it must be."""
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("row", *COLUMNS, "status"), (n,))
-    shapes |= {tap.name: (n, *tap.shape) for tap in taps}
-    shapes |= {"journal/complete": (), "journal/holder": (), "record/run": ()}
-    shapes["journal/checksum"] = (block_count(block_rows, n), CHECKSUM_BYTES)
+    wanted: dict[str, tuple[str, tuple[int, ...]]] = {
+        "row": ("<i4", (n,)),
+        "id": ("S", (n,)),  # of any length
+        "label": ("<i4", (n,)),
+        "group": ("S", (n,)),
+        "digest": ("S64", (n,)),
+        "status": ("u1", (n,)),
+        **{tap.name: ("<f2", (n, *tap.shape)) for tap in taps},
+        "journal/checksum": ("u1", (block_count(block_rows, n), CHECKSUM_BYTES)),
+        "journal/complete": ("u1", ()),
+        "journal/holder": (f"S{HOLDER_BYTES}", ()),
+        "record/run": (f"S{RUN_BYTES}", ()),
+    }
     places = {}
-    for name, shape in shapes.items():
+    for name, (kind, shape) in wanted.items():
         dataset = _dataset(file, name)
-        kind = _FIXED.get(name, FEATURE_DTYPE if name not in COLUMNS else dataset.dtype)
-        if dataset.shape != shape or dataset.dtype != kind or kind.kind not in "Sifu":
-            raise CacheFormatError(f"{name!r} is {dataset.dtype} {dataset.shape}, not {kind} {shape}")
-        place = Extent(dataset.id.get_offset() or 0, shape, np.dtype(kind))
+        dtype = np.dtype(dataset.dtype.str)  # without what HDF5 knows beyond it
+        if dataset.shape != shape or (dtype.kind if kind == "S" else dtype) != kind:
+            raise CacheFormatError(f"{name!r} is {dataset.dtype} {dataset.shape}, not {np.dtype(kind)} {shape}")
+        place = Extent(dataset.id.get_offset() or 0, shape, dtype)
         if place.nbytes and not 0 < place.offset <= size - place.nbytes:
             raise CacheFormatError(f"{name!r} at offset={place.offset} is not inside the file of {size} bytes")
         places[name] = place

@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from featcache.cache.block_checksums import block_checksum
 from featcache.cache.file_parser import Structure
-from featcache.cache.layout import CHECKSUM_BYTES
 from featcache.core.disk import disk, storage_errors
 from featcache.core.system import core_numbers
 
@@ -28,7 +27,6 @@ class Journal:
     """
 
     def __init__(self, descriptor: int, structure: Structure) -> None:
-        """Journal into the file behind `descriptor`."""
         self._structure = structure
         self._blocks: queue.SimpleQueue[tuple[int, Future[bytes]] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
@@ -42,22 +40,18 @@ class Journal:
     def submit(self, block: int, checksum: bytes | None = None) -> None:
         """Hand over a block whose bytes are all in the file; returns at once.
 
-        With `checksum`, its writer has made it durable and read it back. Otherwise a thread begins to read it at once, while
+        Without the `checksum` of a writer that made it durable and read it back, a thread begins to read it at once, while
         the disk still syncs the blocks before it.
 
         Raises:
             RuntimeError: the journal is closed.
             StorageError: the disk refused an earlier block.
         """
-        if checksum is None:
-            try:
-                found = self._readers.submit(self._read_back, block)
-            except RuntimeError:
-                self.check()
-                raise
-        else:
-            found = Future()
-            found.set_result(checksum)
+        try:
+            found = self._readers.submit(self._checksum, block, checksum)
+        except RuntimeError:
+            self.check()
+            raise
         self._blocks.put((block, found))
 
     def check(self) -> None:
@@ -72,35 +66,30 @@ class Journal:
 
     def _work(self) -> None:
         try:
-            while (first := self._blocks.get()) is not None:
-                waiting, last = self._waiting(first)
-                self._make_durable(waiting)
-                if last:
-                    return
+            waiting: list[tuple[int, Future[bytes]] | None] = []
+            while None not in waiting:
+                waiting = [self._blocks.get()]
+                while not self._blocks.empty():  # one fsync serves all that wait
+                    waiting.append(self._blocks.get())
+                self._make_durable(dict(filter(None, waiting)))
         except BaseException as error:  # noqa: BLE001 - it is raised where the user's call is, by `check`
             self._error = error
         finally:  # here, as a Ctrl-C may end the waiting in `close`: whoever holds a descriptor holds the file's lock
             self._readers.shutdown(cancel_futures=self._error is not None)
             os.close(self._descriptor)
 
-    def _read_back(self, block: int) -> bytes:
+    def _checksum(self, block: int, known: bytes | None) -> bytes:
+        if known is not None:
+            return known
         with storage_errors(self._structure.path, "could not read back"):
             return block_checksum(self._descriptor, self._structure, block)
 
-    def _waiting(self, first: tuple[int, Future[bytes]]) -> tuple[dict[int, Future[bytes]], bool]:
-        """Return `first` and all that wait behind it (one fsync serves them all), and whether the end was among them."""
-        waiting = dict([first])
-        while not self._blocks.empty():
-            following = self._blocks.get()
-            if following is None:
-                return waiting, True
-            waiting.update([following])
-        return waiting, False
-
     def _make_durable(self, waiting: dict[int, Future[bytes]]) -> None:
-        offset = self._structure.places["journal/checksum"].offset
+        if not waiting:
+            return
+        place = self._structure.places["journal/checksum"]
         with storage_errors(self._structure.path, "could not write"):
             disk.fsync(self._descriptor)
             checksums = {block: found.result() for block, found in waiting.items()}
             for block, checksum in checksums.items():
-                disk.pwrite(self._descriptor, checksum, offset + block * CHECKSUM_BYTES)
+                disk.pwrite(self._descriptor, checksum, place.offset + block * place.row_bytes)

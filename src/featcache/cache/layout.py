@@ -1,6 +1,7 @@
 """What a feature cache is made of: names, shapes, keys and blocks. No HDF5 here; docs/cache-format.md is the same in words."""
 
 import enum
+import glob
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from featcache.core import keys
 from featcache.core.rows import Rows
-from featcache.core.texts import CHUNK, FixedTexts
+from featcache.core.texts import CHUNK
 from featcache.errors import SettingsError, SourceError
 
 SCHEMA = 2
@@ -72,7 +73,7 @@ class TapLayout:
         if not _TAP_NAME.fullmatch(self.name):
             raise SettingsError(f"a tap can't be called {self.name!r}: only letters, digits, '_', '.' and '-'")
         if len(self.shape) not in AXES or min(self.shape) < 1:
-            raise ValueError(f"tap {self.name}: expected a row of shape (h, w, c) or (c,); got shape={self.shape}")
+            raise ValueError(f"shape={self.shape} of tap {self.name} is not (h, w, c) or (c,) of at least 1 each")
 
     @property
     def row_bytes(self) -> int:
@@ -90,10 +91,8 @@ class CacheHeader:
     """What is known before the first feature and never changes afterwards.
 
     Attributes:
-        split: ``train``, ``valid`` or ``test``.
-        copy: 0 for the plain pass, 1.. for augmented ones.
-        key: the file key, see `file_key`.
-        name: the data set's name.
+        split, copy: ``train``, ``valid`` or ``test``, and 0 for the plain pass, 1.. for augmented ones.
+        key, name: the file key, see `file_key`, and the data set's name.
         settings: settings and upstream keys, for people and `featcache status` to read; JSON-able.
         class_names: what labels index into.
         taps: at least one.
@@ -122,9 +121,9 @@ class CacheHeader:
             fault = f"{', '.join(twice)} of {taps} would be in the file twice, or is reserved"
             raise SettingsError(f"[Features] taps: {fault}: choose others, or LAYER:avg")
         if self.block_rows < 1 or self.copy < 0:
-            raise ValueError(f"expected block_rows >= 1 and copy >= 0; got {self.block_rows} and {self.copy}")
+            raise ValueError(f"block_rows={self.block_rows} is below 1, or copy={self.copy} below 0")
         if not re.fullmatch(r"[0-9a-f]{64}", self.key):
-            raise ValueError(f"expected a key of 64 hexadecimal digits; got key={self.key!r}")
+            raise ValueError(f"key={self.key!r} is not 64 hexadecimal digits")
 
     @cached_property
     def column_dtypes(self) -> dict[str, np.dtype[np.generic]]:
@@ -132,7 +131,7 @@ class CacheHeader:
         widths = {"id": 1, "group": 1, "digest": _DIGEST_WIDTH}
         for start in range(0, len(self.rows), CHUNK):  # side by side: columns of one file read it once
             for name, column in (("id", self.rows.ids), ("group", self.rows.groups)):
-                widths[name] = max(widths[name], text_width(column[start : start + CHUNK]))
+                widths[name] = text_column(column[start : start + CHUNK], widths[name]).itemsize
         return {name: np.dtype(f"S{widths[name]}" if name in widths else "<i4") for name in COLUMNS}
 
     def column_pieces(self, name: str) -> Iterator[tuple[int, npt.NDArray[np.generic]]]:
@@ -162,12 +161,13 @@ class CacheHeader:
 
     @property
     def texts(self) -> dict[str, str]:
-        """The settings as JSON: of the file under "", of each tap under its name."""
-        return {"": settings_json(self.settings), **{tap.name: settings_json(tap.settings) for tap in self.taps}}
+        """The settings as ASCII JSON in one fixed order: of the file under "", of each tap under its name."""
+        settings = {"": self.settings, **{tap.name: tap.settings for tap in self.taps}}
+        return {name: json.dumps(each, sort_keys=True, ensure_ascii=True) for name, each in settings.items()}
 
 
 def text_column(texts: Sequence[str], width: int = 1) -> npt.NDArray[np.bytes_]:
-    """Return (n,) fixed-length bytes, UTF-8; undecodable bytes of file names come through unchanged.
+    """Return (n,) fixed-length bytes, UTF-8, at least `width`; undecodable bytes of file names come through unchanged.
 
     Raises:
         SourceError: a text holds a NUL character, which fixed-length strings can't keep.
@@ -179,30 +179,10 @@ def text_column(texts: Sequence[str], width: int = 1) -> npt.NDArray[np.bytes_]:
     return np.array(raw, dtype=f"S{max([width, *map(len, raw)])}")
 
 
-def text_width(texts: Sequence[str]) -> int:
-    """Return the bytes of the longest text, 0 for none."""
-    return max((len(text.encode("utf-8", "surrogateescape")) for text in texts), default=0)
-
-
-def texts_of(column: npt.NDArray[np.bytes_]) -> list[str]:
-    """Return the texts of a fixed-length column, the inverse of `text_column`."""
-    return FixedTexts(column)[:]
-
-
-def settings_json(settings: Mapping[str, object]) -> str:
-    """Return settings as ASCII JSON in one fixed order, so that equal settings give equal bytes."""
-    return json.dumps(settings, sort_keys=True, ensure_ascii=True)
-
-
 def file_key(tap_keys: Mapping[str, str], rows_key: str, class_names: Sequence[str], split: str, copy: int) -> str:
     """Return the key of one split and copy: everything that decides the file's rows and their values.
 
-    Args:
-        tap_keys: tap name -> row settings key; their order doesn't count.
-        rows_key: `Rows.key` of the split.
-        class_names: what the labels index into.
-        split: ``train``, ``valid`` or ``test``.
-        copy: 0 for the plain pass.
+    `tap_keys` are row settings keys by tap name, in any order; `rows_key` is the `Rows.key` of the split.
     """
     names = keys.sequence_digest(class_names)
     return keys.digest(["feature cache", SCHEMA, dict(tap_keys), rows_key, names, split, copy])
@@ -229,10 +209,7 @@ def partial_path(path: Path, key: str) -> Path:
 
 def partials_of(path: Path) -> Iterator[Path]:
     """Yield the unfinished files of `path`, of any key."""
-    pattern = re.compile(re.escape(path.stem) + r"\.[0-9a-f]{8}" + re.escape(PARTIAL_SUFFIX))
-    for candidate in sorted(path.parent.iterdir()):
-        if pattern.fullmatch(candidate.name):
-            yield candidate
+    yield from sorted(path.parent.glob(f"{glob.escape(path.stem)}.{'[0-9a-f]' * keys.SHORT}{PARTIAL_SUFFIX}"))
 
 
 def block_range(block: int, block_rows: int, n: int) -> tuple[int, int]:
@@ -253,5 +230,5 @@ def run_bytes(run: Mapping[str, object]) -> bytes:
     """
     raw = json.dumps(run, ensure_ascii=True, allow_nan=False).encode("ascii")
     if len(raw) > RUN_BYTES:
-        raise ValueError(f"expected a run record of at most {RUN_BYTES} bytes as JSON; got {len(raw)} bytes")
+        raise ValueError(f"the run record has {len(raw)} bytes as JSON; it can have at most {RUN_BYTES} bytes")
     return raw.ljust(RUN_BYTES, b"\0")

@@ -10,7 +10,7 @@ from featcache.cache.layout import Status
 from featcache.cache.reader import Reader
 from featcache.core import keys
 from featcache.core.csv_files import CsvWriter
-from featcache.core.disk import making_folder
+from featcache.core.disk import replacing_folder
 from featcache.core.texts import CHUNK
 
 _PIECE_BYTES = 16 << 20
@@ -33,7 +33,7 @@ def export_npy(path: Path, folder: Path) -> list[Path]:
         ['block5_pool.npy', 'label.npy', 'rows.csv', 'status.npy']
     """
     reader = checked_cache(path)
-    with making_folder(folder) as temporary:
+    with replacing_folder(folder, new=True) as temporary:
         for tap in reader.taps:
             _write_npy(temporary / f"{keys.short_name(tap)}.npy", reader[tap])
         _write_npy(temporary / "label.npy", reader.labels)

@@ -14,7 +14,7 @@ from featcache.cache.block_checksums import columns_sha256, read_journal, sound_
 from featcache.cache.create import create
 from featcache.cache.file_lock import hold, holder_json, lock
 from featcache.cache.file_parser import Structure, read_structure
-from featcache.cache.layout import CHECKSUM_BYTES, CacheHeader, partials_of
+from featcache.cache.layout import CacheHeader, partials_of
 from featcache.core.disk import disk, replacing, storage_errors
 from featcache.core.paths import is_file
 from featcache.errors import CacheFormatError, CacheLockedError, StorageError
@@ -28,11 +28,10 @@ def take(
 ) -> tuple[int, Structure, list[int]]:
     """Lock the partial file `path`, recreate it unless it is a sound one of `header`, and verify its blocks.
 
+    Returns the locked descriptor, the file's structure, and its durable blocks.
+
     With `shared` other machines write rows, too. Then each write goes to the disk by itself, no byte more than was
     written: an NFS client would otherwise round it up to whole pages, and put back what it had seen of its neighbours.
-
-    Returns:
-        The locked descriptor, the file's structure, and its durable blocks.
 
     Raises:
         CacheLockedError: another process, or another writer of this one, holds it.
@@ -45,9 +44,8 @@ def take(
         if structure is None:
             descriptor = _recreate(descriptor, path, header, flags)
             structure = _structure(descriptor, path)
-            _reserve(descriptor, structure, fresh=True)
         else:
-            _reserve(descriptor, structure, fresh=False)
+            _allocate(descriptor, structure.size, path)
             durable = _verify(descriptor, structure)
         with storage_errors(path, "could not write"):
             disk.pwrite(descriptor, holder_json(), structure.places["journal/holder"].offset)
@@ -81,7 +79,7 @@ def remove_superseded(path: Path) -> None:
 
 
 def _structure(descriptor: int, path: Path) -> Structure:
-    with open(os.dup(descriptor), "rb") as stream:
+    with open(descriptor, "rb", closefd=False) as stream:
         return read_structure(stream, path)
 
 
@@ -121,6 +119,7 @@ def _recreate(descriptor: int, path: Path, header: CacheHeader, flags: int) -> i
             create(temporary, header)
             fresh = os.open(temporary, os.O_RDWR | os.O_CLOEXEC | flags)
             lock(fresh, temporary)
+            _allocate(fresh, os.fstat(fresh).st_size, path)
     except BaseException:
         if fresh >= 0:
             os.close(fresh)
@@ -132,17 +131,8 @@ def _recreate(descriptor: int, path: Path, header: CacheHeader, flags: int) -> i
     return fresh
 
 
-def _reserve(descriptor: int, structure: Structure, *, fresh: bool) -> None:
-    """Reserve the whole file's space; a fresh partial that doesn't fit is removed."""
-    try:
-        _allocate(descriptor, structure.size, structure.path)
-    except StorageError:
-        if fresh:
-            disk.unlink(structure.path)
-        raise
-
-
 def _allocate(descriptor: int, size: int, path: Path) -> None:
+    """Reserve the whole file's space."""
     try:
         with storage_errors(path, "could not reserve space for"):
             disk.allocate(descriptor, size)
@@ -158,13 +148,12 @@ def _verify(descriptor: int, structure: Structure) -> list[int]:
     """Return the blocks whose bytes match their checksum, and take the other checksums out of the journal."""
     journaled = np.flatnonzero(read_journal(descriptor, structure).any(axis=1)).tolist()
     sound = sound_blocks(descriptor, structure, journaled)
-    damaged = sorted(set(journaled) - set(sound))
-    places = structure.places
+    damaged, checksums = sorted(set(journaled) - set(sound)), structure.places["journal/checksum"]
     with storage_errors(structure.path, "could not write"):
         for block in damaged:
             _LOG.warning("%s: block %d does not match its checksum and is computed again", structure.path, block)
-            disk.pwrite(descriptor, bytes(CHECKSUM_BYTES), places["journal/checksum"].offset + block * CHECKSUM_BYTES)
-        disk.pwrite(descriptor, b"\0", places["journal/complete"].offset)
+            disk.pwrite(descriptor, bytes(checksums.row_bytes), checksums.offset + block * checksums.row_bytes)
+        disk.pwrite(descriptor, b"\0", structure.places["journal/complete"].offset)
         if damaged:
             disk.fsync(descriptor)
     return sound

@@ -4,17 +4,17 @@ import json
 import math
 import os
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.cache.block_checksums import pieces, sound_blocks
 from featcache.cache.encoding import widen
-from featcache.cache.file_parser import Structure, read_structure
+from featcache.cache.file_parser import read_structure
 from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range
 from featcache.core import paths
 from featcache.core.disk import settled
@@ -35,18 +35,19 @@ class Reader:
 
     Attributes:
         path: the file.
-        split: ``train``, ``valid`` or ``test``.
-        copy: 0 for the plain pass, 1.. for augmented ones.
-        key: the file key.
-        name: the data set's name.
+        split, copy: ``train``, ``valid`` or ``test``, and 0 for the plain pass, 1.. for augmented ones.
+        key, name: the file key, and the data set's name.
         settings: what the file was made with.
         class_names: what `labels` index into.
         taps: tap name -> `TapLayout`.
         block_rows: rows of a journal block.
+        size: bytes of the file.
         complete: False for an unfinished file.
 
     Example:
         >>> reader = open_cache("train.h5")
+        >>> len(reader), reader.class_names
+        (4, ('cat', 'dog'))
         >>> reader["block5_pool"].shape, str(reader["block5_pool"].dtype)
         ((4, 2, 2, 3), 'float16')
         >>> reader.ids[:2], reader.labels.tolist()
@@ -54,20 +55,25 @@ class Reader:
     """
 
     def __init__(self, path: Path, *, partial: bool = False) -> None:
-        """Open `path`; see `open_cache`."""
         self.path = path
-        with _opened(path) as stream:
+        try:
+            stream = open(path, "rb", opener=paths.regular)  # noqa: SIM115  # closed below
+        except OSError as error:
+            reason = paths.fault(error)
+            reason = reason[:1].lower() + reason[1:]
+            raise CacheError(f"no feature cache at {path}: {reason}; `featcache ls` lists what is there") from error
+        with stream:
             structure = read_structure(stream, path)
             self._bytes = np.memmap(stream, mode="r", dtype=np.uint8)
             self._descriptor = os.dup(stream.fileno())
             weakref.finalize(self, os.close, self._descriptor)
-            self._structure: Structure = structure
+            self._structure = structure
             self.complete = bool(self._array("journal/complete") == 1) and not path.name.endswith(PARTIAL_SUFFIX)
         self.split, self.copy, self.key, self.name = structure.split, structure.copy, structure.key, structure.name
         self.settings: Mapping[str, object] = structure.settings
         self.class_names: tuple[str, ...] = structure.class_names
         self.taps: Mapping[str, TapLayout] = {tap.name: tap for tap in structure.taps}
-        self.block_rows = structure.block_rows
+        self.block_rows, self.size = structure.block_rows, structure.size
         if not self.complete and not partial:
             advice = "run again to resume, or open it with partial=True"
             done = f"{self.journaled_rows} of {len(self)} rows are durable"
@@ -84,10 +90,8 @@ class Reader:
     def __getitem__(self, tap: str) -> npt.NDArray[np.float16]:
         """Return a tap's features, (n, h, w, c) or (n, c) float16, as a read-only memory map.
 
-        float16 ends at 65504, so sums, variances and norms of features overflow in it: compute in float32.
-
-        Raises:
-            UnknownTapError: as `tap_name`.
+        float16 ends at 65504, so sums, variances and norms of features overflow in it: compute in float32. Raises
+        `UnknownTapError` as `tap_name`.
         """
         return self._array(self.tap_name(tap))
 
@@ -155,10 +159,8 @@ class Reader:
             CacheFormatError: it is no JSON.
         """
         raw = bytes(self._array("record/run")).rstrip(b"\0")
-        if not raw and not self.complete:
-            return {}
         try:
-            return dict(json.loads(raw))
+            return dict(json.loads(raw if raw or self.complete else b"{}"))
         except (ValueError, TypeError, RecursionError) as error:
             fault = f"record/run is not JSON: {raw[:40]!r}"
             raise CacheFormatError(f"{self.path}: {fault}; delete it and run again") from error
@@ -169,11 +171,6 @@ class Reader:
         return settled(os.fstat(self._descriptor))
 
     @property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return self._structure.size
-
-    @property
     def journaled_rows(self) -> int:
         """Rows of blocks with a checksum, taken on trust; `durable` verifies."""
         return int(self._mask(self._journaled).sum())
@@ -182,15 +179,13 @@ class Reader:
         """Compute a tap's rows, zeros (a share), min, max and mean over the rows with status ok; None where there are none.
 
         Reads all of the tap's features, in flat memory; of an unfinished file, the whole file first, for its durable rows.
-
-        Raises:
-            UnknownTapError: as `tap_name`.
+        Raises `UnknownTapError` as `tap_name`.
         """
-        layout, ok = self.taps[self.tap_name(tap)], np.asarray(self.status) == Status.OK
+        layout, ok = self.taps[self.tap_name(tap)], self.status == Status.OK
         rows, zeros, total, low, high = int(ok.sum()), 0, 0.0, math.inf, -math.inf
         if not rows:
             return {"rows": 0, "zeros": None, "min": None, "max": None, "mean": None}
-        for first, piece in pieces(self._descriptor, self._structure, layout, 0, len(self)):
+        for first, piece in pieces(self._descriptor, self._structure, layout.name, 0, len(self)):
             wide = widen(piece[ok[first : first + len(piece)]])
             if wide.size:
                 low, high = min(low, float(wide.min())), max(high, float(wide.max()))
@@ -204,50 +199,42 @@ class Reader:
 
         Only the blocks that hold these rows are read, each once, in flat memory.
         """
-        wanted = np.unique(np.asarray(rows, dtype=np.int64) // self.block_rows)
-        sound = np.zeros(self._structure.blocks, dtype=bool)
-        sound[self._verified(wanted[np.isin(wanted, self._journaled)])] = True
-        return sound[np.asarray(rows, dtype=np.int64) // self.block_rows]
+        blocks = np.asarray(rows, dtype=np.int64) // self.block_rows
+        return np.isin(blocks, self._verified(np.intersect1d(blocks, self._journaled)))
 
     def dask(self, tap: str, *, usable: bool = False) -> "dask.array.Array":
         """Return a tap as a lazy dask array of float32, in chunks of about 32 MiB of the file along the rows.
 
         Each task maps the file for itself, so the array also works with processes and other machines that see the path.
-        With `usable` it is (m, d): only the m rows with status ok, d numbers each.
-
-        Raises:
-            UnknownTapError: as `tap_name`.
+        With `usable` it is (m, d): only the m rows with status ok, d numbers each. Raises `UnknownTapError` as `tap_name`.
         """
         from featcache.cache import dask_arrays
 
-        taken = self._structure, self.taps[self.tap_name(tap)]
-        return dask_arrays.finite_rows(*taken, self.status) if usable else dask_arrays.dask_array(*taken)
+        layout = self.taps[self.tap_name(tap)]
+        return dask_arrays.dask_array(self._structure, layout, self.status if usable else None)
 
     def to_xarray(self) -> "xr.Dataset":
         """Return all taps, lazily and as float32, with id, label, group, digest and status as coordinates of ``row``."""
-        from featcache.cache.dask_arrays import dataset
+        from featcache.cache import dask_arrays
 
-        return dataset(self)
+        return dask_arrays.dataset(self)
 
     def frame(self) -> "pd.DataFrame":
         """Return one line a row: id, label, class (None where unknown), group, status (a word) and digest."""
         import pandas as pd
 
-        def texts(values: Iterable[str | None]) -> "pd.Series[Any]":
-            return pd.Series(list(values), dtype=object)  # pandas' own texts must be UTF-8, names of files need not be
-
         names = np.array([*self.class_names, None], dtype=object)
-        labels = np.asarray(self.labels)
         words = np.array([status.text for status in Status], dtype=object)
         columns = {
-            "id": texts(self.ids),
-            "label": labels.copy(),
-            "class": texts(names[np.where((labels >= 0) & (labels < len(self.class_names)), labels, -1)]),
-            "group": texts(self.groups),
-            "status": texts(words[np.minimum(self.status, len(words) - 1)]),
-            "digest": texts(self.digests),
+            "id": list(self.ids),
+            "label": np.array(self.labels),
+            "class": names[np.where((self.labels >= 0) & (self.labels < len(self.class_names)), self.labels, -1)],
+            "group": list(self.groups),
+            "status": words[np.minimum(self.status, len(words) - 1)],
+            "digest": list(self.digests),
         }
-        return pd.DataFrame(columns)
+        # pandas' own texts must be UTF-8, names of files need not be
+        return pd.DataFrame(columns, dtype=object).astype({"label": np.int32})
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         place = self._structure.places[name]
@@ -273,18 +260,11 @@ class Reader:
 def open_cache(path: str | os.PathLike[str], *, partial: bool = False) -> Reader:
     """Open a feature cache for reading; this is `featcache.open`.
 
-    Args:
-        path: the file.
-        partial: also open an unfinished one (``*.partial.h5``); `Reader.status` then has which rows are there.
+    With `partial` also an unfinished one (``*.partial.h5``); `Reader.status` then has which rows are there.
 
     Raises:
         CacheFormatError: not a feature cache, a damaged or forged one, or an unfinished one without `partial`.
         CacheError: there is no such file, or it may not be read.
-
-    Example:
-        >>> reader = open_cache("train.h5")
-        >>> len(reader), reader.class_names
-        (4, ('cat', 'dog'))
     """
     return Reader(Path(path), partial=partial)
 
@@ -296,12 +276,3 @@ def stored_record(path: Path) -> dict[str, Any] | None:
         return {**reader.run, "key": reader.key}
     except CacheError:
         return None
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return open(path, "rb", opener=paths.regular)
-    except OSError as error:
-        reason = paths.fault(error)
-        reason = reason[:1].lower() + reason[1:]
-        raise CacheError(f"no feature cache at {path}: {reason}; `featcache ls` lists what is there") from error

@@ -25,12 +25,13 @@ class RowFinder:
     """
 
     def __init__(self, places: Mapping[str, "_TapRows"], count: int) -> None:
-        self.found: npt.NDArray[np.bool_] = np.zeros(count, dtype=bool)
-        self.shapes: Mapping[str, tuple[int, ...]] = {}
         self._places = places
-        if all(place.shape is not None for place in places.values()):
-            self.shapes = {name: place.shape for name, place in places.items() if place.shape is not None}
+        self.found: npt.NDArray[np.bool_] = np.zeros(count, dtype=bool)
+        self.shapes = {name: place.shape for name, place in places.items() if place.shape is not None}
+        if len(self.shapes) == len(places):
             self.found = np.logical_and.reduce([place.found for place in places.values()])
+        else:
+            self.shapes = {}
 
     def copy(self, indices: npt.NDArray[np.integer]) -> dict[str, npt.NDArray[np.float16]]:
         """Return the features of k found rows, tap name -> (k, h, w, c) or (k, c) float16.
@@ -39,9 +40,11 @@ class RowFinder:
             ValueError: a row was not found.
         """
         wanted = np.asarray(indices, dtype=np.int64)
-        if not self.found[wanted].all():
-            missing = wanted[~self.found[wanted]]
-            raise ValueError(f"expected found rows; got {len(missing)} that were not, the first is row={missing[0]}")
+        missing = wanted[~self.found[wanted]]
+        if len(missing):
+            raise ValueError(
+                f"row={missing[0]} was not found, nor were {len(missing) - 1} others: they can't be copied"
+            )
         return {name: place.gather(wanted) for name, place in self._places.items()}
 
 
@@ -64,10 +67,10 @@ def find_rows(folder: Path, tap_keys: Mapping[str, str], digests: Sequence[str])
         >>> finder.copy(np.array([0]))["block5_pool"].shape
         (1, 2, 2, 3)
     """
-    wanted, places = DigestIndex(digests), {name: _TapRows(key, len(digests)) for name, key in tap_keys.items()}
+    places = {name: _TapRows(key, len(digests)) for name, key in tap_keys.items()}
     for reader in _readers(folder):
         try:
-            _look_into(reader, wanted, list(places.values()))
+            _look_into(reader, digests, list(places.values()))
         except CacheError as error:
             _LOG.warning("not reused: %s", error)
     return RowFinder(places, len(digests))
@@ -80,8 +83,7 @@ class _TapRows:
         self.key = key
         self.shape: tuple[int, ...] | None = None
         self.found: npt.NDArray[np.bool_] = np.zeros(count, bool)
-        self._source: npt.NDArray[np.int32] = np.empty(0, np.int32)  # made when a cache with the tap is found
-        self._row: npt.NDArray[np.int32] = np.empty(0, np.int32)
+        self._source = self._row = np.empty(0, np.int32)  # made when a cache with the tap is found
         self._sources: list[npt.NDArray[np.float16]] = []
 
     def tap_in(self, reader: Reader) -> TapLayout | None:
@@ -111,52 +113,38 @@ class _TapRows:
         return features
 
 
-def _look_into(reader: Reader, wanted: "DigestIndex", places: list[_TapRows]) -> None:
+def _look_into(reader: Reader, digests: Sequence[str], places: Sequence[_TapRows]) -> None:
+    """Note which rows of `reader` hold wanted digests that some tap still lacks, in blocks that are as they were written."""
     shared = [(place, tap) for place in places if (tap := place.tap_in(reader)) is not None]
-    if shared:
-        lacking = ~np.logical_and.reduce([place.found for place, _ in shared])
-        rows = _verified_rows(reader, wanted, lacking)
-        for place, tap in shared:
-            place.take(reader, tap, rows)
-
-
-class DigestIndex:
-    """Digests to be looked up in caches."""
-
-    def __init__(self, digests: Sequence[str]) -> None:
-        self._digests = digests
-
-    def rows_in(self, column: npt.NDArray[np.bytes_], usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """Return (n,) where each digest is in `column` (S64), -1 where it isn't or the row there isn't usable."""
-        rows = index_of(self._digests, FixedTexts(column))
-        found = np.flatnonzero(rows != NOT_FOUND)
-        there = rows[found]
-        rows[found[~(usable[there] & (column[there] != b""))]] = NOT_FOUND
-        return rows
-
-
-def _verified_rows(reader: Reader, wanted: DigestIndex, lacking: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Return (n,) rows of `reader` that hold the lacking wanted digests, verified, -1 elsewhere."""
-    usable = np.asarray(reader.stored_status) == Status.OK
-    rows = wanted.rows_in(reader.digest_column, usable)
-    rows[~lacking] = NOT_FOUND
+    if not shared:
+        return
+    rows = rows_of_digests(reader, digests)
+    rows[np.logical_and.reduce([place.found for place, _ in shared])] = NOT_FOUND
     hits = np.flatnonzero(rows != NOT_FOUND)
     sound = reader.verified_rows(rows[hits])
     if not sound.all() and reader.complete:
         _LOG.warning("%s: %d rows lie in damaged blocks and are computed again", reader.path, int((~sound).sum()))
     rows[hits[~sound]] = NOT_FOUND
+    for place, tap in shared:
+        place.take(reader, tap, rows)
+
+
+def rows_of_digests(reader: Reader, digests: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return (n,) the row of each of n digests in a cache, -1 where there is none, or it was not written or rejected."""
+    column = reader.digest_column
+    rows = index_of(digests, FixedTexts(column))
+    found = np.flatnonzero(rows != NOT_FOUND)
+    there = rows[found]
+    usable = (reader.stored_status[there] == Status.OK) & (column[there] != b"")
+    rows[found[~usable]] = NOT_FOUND
     return rows
 
 
 def _readers(folder: Path) -> Iterator[Reader]:
-    paths = sorted(folder.glob("*.h5"), key=lambda path: (path.name.endswith(PARTIAL_SUFFIX), path.name))
-    for path in paths:
-        if path.name.startswith("."):
-            continue
+    for path in sorted(folder.glob("[!.]*.h5"), key=lambda path: (path.name.endswith(PARTIAL_SUFFIX), path.name)):
+        partial = path.name.endswith(PARTIAL_SUFFIX)
         try:
-            if not path.name.endswith(PARTIAL_SUFFIX):
-                yield open_cache(path)
-            elif not is_held(path):
-                yield open_cache(path, partial=True)
+            if not partial or not is_held(path):
+                yield open_cache(path, partial=partial)
         except (CacheError, OSError) as error:
             _LOG.warning("not reused: %s", error)

@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,6 @@ import numpy.typing as npt
 from featcache.cache import partial_file
 from featcache.cache.block_checksums import read_rows
 from featcache.cache.encoding import StoredRows, put_rows, stored_rows
-from featcache.cache.file_parser import Structure
 from featcache.cache.journal import Journal
 from featcache.cache.layout import (
     BLOCK_BYTES,
@@ -22,7 +21,6 @@ from featcache.cache.layout import (
     PARTIAL_SUFFIX,
     CacheHeader,
     Status,
-    block_range,
     partial_path,
     run_bytes,
 )
@@ -56,7 +54,7 @@ class CacheWriter:
 
     def __init__(self, path: Path, header: CacheHeader, *, fresh: bool = False, shared: bool = False) -> None:
         if path.suffix != ".h5" or path.name.endswith(PARTIAL_SUFFIX):
-            raise ValueError(f"expected the path of a finished cache, *.h5; got path={str(path)!r}")
+            raise ValueError(f"path={str(path)!r} is not the path of a finished cache: name it *.h5")
         self.path = path
         self.partial = partial_path(path, header.key)
         self.durable: npt.NDArray[np.bool_] = np.zeros(len(header.rows), dtype=bool)
@@ -75,28 +73,21 @@ class CacheWriter:
             StorageError: not enough space, no permission, a failing disk.
         """
         taken = partial_file.take(self.partial, self._header, fresh=self._fresh, shared=self._shared)
-        self._descriptor = taken[0]
+        self._descriptor, structure, durable = taken
         try:
-            self._begin(taken[0], taken[1], frozenset(taken[2]))
+            self._structure, self.block_rows = structure, structure.block_rows
+            self.holder = os.pread(self._descriptor, HOLDER_BYTES, structure.places["journal/holder"].offset)
+            blocks = np.arange(structure.n) // self.block_rows
+            self.durable = np.isin(blocks, durable)
+            self._missing = np.bincount(blocks[~self.durable], minlength=structure.blocks)
+            self._claimed = self.durable.copy()
+            # other processes read whole blocks back, and need what is in them
+            self._held = WriteBuffer(self.block_rows, self._missing, 0 if self._shared else _HELD_BYTES)
+            self._journal = Journal(self._descriptor, structure)
         except BaseException:
             self._release()
             raise
         return self
-
-    def _begin(self, descriptor: int, structure: Structure, durable: Collection[int]) -> None:
-        self._structure, self.block_rows = structure, structure.block_rows
-        self.holder = os.pread(descriptor, HOLDER_BYTES, structure.places["journal/holder"].offset)
-        self._missing = np.zeros(structure.blocks, np.int64)
-        for block in range(structure.blocks):
-            start, stop = block_range(block, structure.block_rows, structure.n)
-            if block in durable:
-                self.durable[start:stop] = True
-            else:
-                self._missing[block] = stop - start
-        self._claimed = self.durable.copy()
-        # other processes read whole blocks back, and need what is in them
-        self._held = WriteBuffer(self.block_rows, self._missing, 0 if self._shared else _HELD_BYTES)
-        self._journal = Journal(descriptor, structure)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -163,18 +154,15 @@ class CacheWriter:
         self._journal.check()
         block = int(rows[0]) // self.block_rows
         if (rows // self.block_rows != block).any() or int(self._missing[block]) != len(rows):
-            raise ValueError(f"expected all rows that block {block} lacks ({self._missing[block]}); got {len(rows)}")
+            raise ValueError(f"{len(rows)} rows are not the {self._missing[block]} that block {block} lacks")
         self._claim(rows.astype(np.int64))
         self._count_down([rows], checksum)
 
     def publish(self, run: Mapping[str, object]) -> Path:
-        """Give the finished file its name; afterwards it is never changed.
+        """Give the finished file its name, and return that; afterwards it is never changed.
 
         Args:
             run: JSON-able facts about how the file was made; `rows` is added.
-
-        Returns:
-            `path`.
 
         Raises:
             CacheError: a row was never written.
@@ -217,10 +205,8 @@ class CacheWriter:
         with self._lock:
             again = rows[self._claimed[rows]]
             if len(again) or len(np.unique(rows)) != len(rows):
-                twice = int(again[0]) if len(again) else int(rows[0])
-                raise ValueError(
-                    f"expected every row once; got id={self._header.rows.ids[twice]!r} or a neighbour twice"
-                )
+                twice = self._header.rows.ids[int(again[0] if len(again) else rows[0])]
+                raise ValueError(f"id={twice!r} or a neighbour comes twice: write every row once")
             self._claimed[rows] = True
 
     def _count_down(self, written: Sequence[npt.NDArray[np.integer]], checksum: bytes | None = None) -> None:
@@ -241,11 +227,11 @@ class CacheWriter:
         with self._lock:
             under_way = self._missing.any()
         if under_way:
-            raise ValueError(f"{self.partial}: expected publish after every write has returned; one is still under way")
+            raise ValueError(f"a write of {self.partial} is still under way: publish when all have returned")
 
     def _open_descriptor(self) -> int:
         if self._descriptor is None:
-            raise ValueError(f"expected a writer inside its with block and not yet published; got {self.partial}")
+            raise ValueError(f"{self.partial} is not open: write inside its with block, before it is published")
         return self._descriptor
 
     @contextmanager

@@ -9,7 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import IO, TextIO, cast
@@ -31,14 +31,11 @@ def csv_files_like(folder: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
     Of a CSV that is there plain and packed it is the plain one. Empty where the folder can't be listed.
     """
     found: dict[str, Path] = {}
-    try:
-        paths = sorted(folder.iterdir(), reverse=True)
-    except OSError:
-        return found
-    for path in paths:
-        match = _NAME.fullmatch(path.name)
-        if match and pattern.fullmatch(match["stem"]):
-            found[match["stem"]] = path
+    with suppress(OSError):
+        for path in sorted(folder.iterdir(), reverse=True):
+            match = _NAME.fullmatch(path.name)
+            if match and pattern.fullmatch(match["stem"]):
+                found[match["stem"]] = path
     return found
 
 
@@ -118,9 +115,7 @@ class CsvLines:
 def opened(path: Path, errors: str = "strict") -> Iterator[CsvLines]:
     """Open a CSV in UTF-8, or in UTF-16 or UTF-32 with its byte order mark, plain, ``.gz`` or ``.zip``.
 
-    Args:
-        path: of the file.
-        errors: what to do with bytes that aren't UTF-8, as of `open`.
+    `errors` is what to do with bytes that aren't UTF-8, as of `open`.
 
     Raises:
         UnreadableError: it isn't one; also while it is read.

@@ -21,7 +21,6 @@ from functools import cache
 from pathlib import Path
 
 from featcache.core.paths import SPECIAL, what_is
-from featcache.core.system import reserves
 from featcache.errors import StorageError
 
 _REASONS = {
@@ -56,7 +55,8 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
     except StorageError:
         raise
     except (OSError, RuntimeError) as error:
-        number = error_number(error)
+        named = _ERRNO.search(str(error))  # by HDF5
+        number = getattr(error, "errno", None) or (int(named[1]) if named else None)
         if number not in _REASONS:
             raise
         raise StorageError(
@@ -64,19 +64,8 @@ def storage_errors(path: Path, doing: str) -> Iterator[None]:
         ) from error
 
 
-def error_number(error: BaseException) -> int | None:
-    """Return the errno of an error, or the one that HDF5 names in its text; None where there is none."""
-    named = _ERRNO.search(str(error))
-    return getattr(error, "errno", None) or (int(named[1]) if named else None)
-
-
 def system_error(error: BaseException, numbers: Collection[int] | None = None) -> OSError | None:
-    """Return what the operating system reported beneath an error, as HDF5 and others wrap it.
-
-    Args:
-        error: what was raised.
-        numbers: only an `OSError` with one of these; None for any errno.
-    """
+    """Return what the operating system reported beneath an error, as HDF5 and others wrap it: one of `numbers`, or any."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno and (numbers is None or cause.errno in numbers):
@@ -117,8 +106,11 @@ class Disk:
     def allocate(self, descriptor: int, size: int) -> None:
         """Reserve `size` bytes now, so that a full disk is known before the work."""
         # where only the file system can't, as NFS and some overlays, the writes themselves find a full disk
-        if size and not reserve(descriptor, size) and not reserves():
-            _refuse_more_than_is_free(descriptor, size)
+        if not size or reserve(descriptor, size) or hasattr(os, "posix_fallocate"):
+            return
+        volume, taken = os.fstatvfs(descriptor), 512 * os.fstat(descriptor).st_blocks
+        if size - taken > volume.f_bavail * volume.f_frsize:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def replace(self, source: Path, target: Path) -> None:
         """Rename `source` over `target` and sync the folder, so that the name survives a power loss."""
@@ -144,7 +136,7 @@ def reserve(descriptor: int, size: int) -> bool:
     Raises:
         OSError: the disk is full, or fails otherwise.
     """
-    if not reserves():
+    if not hasattr(os, "posix_fallocate"):  # macOS
         return False
     try:
         os.posix_fallocate(descriptor, 0, size)
@@ -153,13 +145,6 @@ def reserve(descriptor: int, size: int) -> bool:
             raise
         return False
     return True
-
-
-def _refuse_more_than_is_free(descriptor: int, size: int) -> None:
-    """Raise the `OSError` of a full disk if a file of `size` bytes wouldn't fit."""
-    volume, taken = os.fstatvfs(descriptor), 512 * os.fstat(descriptor).st_blocks
-    if size - taken > volume.f_bavail * volume.f_frsize:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 disk = Disk()
@@ -174,11 +159,8 @@ def temporary_name(path: Path, what: str = "") -> Path:
 def is_abandoned(temporary: Path, dead: str = "") -> bool:
     """Whether no live process can still be writing what has a `temporary_name`, or one of an older version.
 
-    Processes of other machines can't be checked: theirs is abandoned when it hasn't changed for a day.
-
-    Args:
-        temporary: the file or folder.
-        dead: the `owner` of a process that is known to be dead, whatever its machine.
+    Processes of other machines can't be checked, but for the `dead` one if its `owner` is known: theirs is abandoned when
+    it hasn't changed for a day.
     """
     made = _MADE_BY.match(temporary.name)
     if made is None or made["owner"] == dead:
@@ -214,14 +196,13 @@ def _machine() -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` (same suffix); on success it is synced and renamed over `path`.
 
-    Whatever raises inside, an interrupt included, removes the temporary file and leaves `path` as it was.
-    A killed process leaves at most a hidden file that starts with ``.tmp-`` and is never read.
+    Whatever raises inside removes the temporary file and leaves `path` as it was; a killed process leaves at most a hidden
+    file that starts with ``.tmp-`` and is never read.
 
     Raises:
         StorageError: the disk is full, read-only or not permitted, or `path` is a FIFO, a socket or a device.
     """
-    what = what_is(path)
-    if what in SPECIAL:  # /dev/stdout must stay what it is
+    if (what := what_is(path)) in SPECIAL:  # /dev/stdout must stay what it is
         raise StorageError(f"could not write {path}: it is {what}, not a file: name another")
     with storage_errors(path, "could not write"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,47 +217,10 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
 
 
-@contextmanager
-def making_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on success all in and below it is synced and it gets its name.
-
-    Whatever raises inside removes it again. A killed process leaves at most a hidden folder that starts with ``.tmp-``.
-
-    Raises:
-        StorageError: `path` exists, or the disk is full, read-only or not permitted.
-    """
-    if os.path.lexists(path):
-        raise StorageError(f"{path} already exists: remove it or name another")
-    with storage_errors(path, "could not write"):
-        temporary = temporary_name(path)
-        try:
-            temporary.mkdir(parents=True)
-            yield temporary
-            for folder, _, names in os.walk(temporary, topdown=False):
-                for name in names:
-                    with open(Path(folder, name), "rb+") as stream:
-                        disk.fsync(stream.fileno())
-                disk.fsync_folder(Path(folder))
-            disk.replace(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content`, atomically and durably."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Replace `target` by the bytes of `source`, atomically and durably.
-
-    Raises:
-        StorageError: the disk is full, read-only or not permitted.
-        OSError: `source` can't be read.
-    """
-    with replacing(target) as temporary:
-        shutil.copyfile(source, temporary)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -284,36 +228,45 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
-@contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `folder`; on success its files are synced and it replaces `folder`.
+def copy_file(source: Path, target: Path) -> None:
+    """Replace `target` by the bytes of `source`, atomically and durably; raises `OSError` if that can't be read."""
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
 
-    Whatever raises inside removes it again. Who reads meanwhile finds the old folder, the new one or, for a moment, none.
+
+@contextmanager
+def replacing_folder(folder: Path, *, new: bool = False) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `folder`; on success all in it is synced and it replaces `folder`.
+
+    Whatever raises inside removes it again; a killed process leaves at most a hidden folder that starts with ``.tmp-``.
 
     Raises:
-        StorageError: the disk is full, read-only or not permitted.
+        StorageError: the disk is full, read-only or not permitted, or `new`, and there is something of this name.
     """
+    if new and os.path.lexists(folder):
+        raise StorageError(f"{folder} already exists: remove it or name another")
     with storage_errors(folder, "could not write"):
         temporary = temporary_name(folder)
         try:
             temporary.mkdir(parents=True)
             yield temporary
-            replace_folder(temporary, folder)
+            replace_folder(temporary, folder, new=new)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def replace_folder(temporary: Path, folder: Path) -> None:
-    """Sync all files of `temporary`, which lies beside `folder`, and rename it over `folder`.
+def replace_folder(temporary: Path, folder: Path, *, new: bool = False) -> None:
+    """Sync all of `temporary`, which lies beside `folder`, and rename it over `folder`, which with `new` isn't there.
 
     Who reads meanwhile finds the old folder, the new one or, for a moment, none.
     """
-    for path in sorted(temporary.iterdir()):
-        with open(path, "rb+") as stream:
-            disk.fsync(stream.fileno())
-    disk.fsync_folder(temporary)
+    for parent, _, names in os.walk(temporary, topdown=False):
+        for name in sorted(names):
+            with open(Path(parent, name), "rb+") as stream:
+                disk.fsync(stream.fileno())
+        disk.fsync_folder(Path(parent))
     old = temporary_name(folder, "old-")
-    if folder.exists():
+    if not new and folder.exists():
         disk.replace(folder, old)
     disk.replace(temporary, folder)
     if old.exists():

@@ -52,8 +52,17 @@ def folder_lock(folder: Path, stage: str, notice: Callable[[str], None]) -> Iter
     Raises:
         StorageError: the folder can't be written, or its file system has no locks.
     """
-    path = folder / LOCK_NAME
-    descriptor = _locked(path, notice)
+    path, noticed = folder / LOCK_NAME, None
+
+    def wait() -> None:
+        nonlocal noticed
+        record = _read_record(path)
+        if record is not None and record != noticed:
+            noticed = record
+            notice(f"{folder} is in use by {holder_words(record)}; waiting for it to finish")
+        time.sleep(_POLL_SECONDS)
+
+    descriptor = held_file(path, wait)
     try:
         left = _read_record(path)
         if left is not None:
@@ -66,29 +75,33 @@ def folder_lock(folder: Path, stage: str, notice: Callable[[str], None]) -> Iter
         os.close(descriptor)
 
 
-def _locked(path: Path, notice: Callable[[str], None]) -> int:
-    """Return the locked descriptor of the file that has this name now, after waiting for it."""
-    noticed: object = None
+def held_file(path: Path, wait: Callable[[], None], flags: int = 0) -> int:
+    """Lock `path`, made empty if it isn't there, and return its descriptor; closing that lets go.
+
+    Args:
+        path: the file; of this name when this returns, whatever was renamed meanwhile.
+        wait: called each time that someone else holds it; what it raises ends the waiting.
+        flags: further ones of `os.open`.
+
+    Raises:
+        StorageError: the file can't be opened, or its file system has no locks.
+    """
     while True:
-        descriptor = _opened(path)
+        with storage_errors(path, "could not open"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o666)
         try:
-            if try_lock(descriptor, path) and same_file(descriptor, path):
-                return descriptor
+            locked = try_lock(descriptor, path)
+            # between opening and locking the file may have been removed or replaced: then this lock guards nothing
+            with suppress(FileNotFoundError):
+                if locked and os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
-        record = _read_record(path)
-        if record is not None and record != noticed:
-            noticed = record
-            notice(f"{path.parent} is in use by {holder_words(record)}; waiting for it to finish")
-        time.sleep(_POLL_SECONDS)
-
-
-def _opened(path: Path) -> int:
-    with storage_errors(path, "could not open"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if not locked:
+            wait()
 
 
 def try_lock(descriptor: int, path: Path) -> bool:
@@ -108,14 +121,6 @@ def try_lock(descriptor: int, path: Path) -> bool:
             ) from error
         raise
     return True
-
-
-def same_file(descriptor: int, path: Path) -> bool:
-    """Whether `path` wasn't removed or replaced between opening and locking; else the lock guards nothing."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _read_record(path: Path) -> dict[str, object] | None:

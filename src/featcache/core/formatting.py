@@ -65,15 +65,11 @@ def readable_name(name: str) -> str:
 
 def size_text(count: float) -> str:
     """Return bytes in decimal units, e.g. ``5.1 GB``."""
-    for unit, name in _UNITS:
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count:.0f} B"
+    unit, name = next((each for each in _UNITS if count >= each[0]), (1.0, "B"))
+    return f"{count / unit:.{0 if name == 'B' else 1}f} {name}"
 
 
 def age_text(seconds: float) -> str:
     """Return a duration in its largest unit, e.g. ``3 h``."""
-    for unit, name in _AGES:
-        if seconds >= unit:
-            return f"{seconds / unit:.0f} {name}"
-    return f"{max(0.0, seconds):.0f} s"
+    unit, name = next((each for each in _AGES if seconds >= each[0]), (1.0, "s"))
+    return f"{max(0.0, seconds) / unit:.0f} {name}"

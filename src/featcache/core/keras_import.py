@@ -130,11 +130,10 @@ def import_keras(log: Path) -> None:
         return
     check_keras()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    unwanted = (
-        _FEWER_BITS if os.environ.get("KERAS_HOME") else (*_FEWER_BITS, "KERAS_HOME")
-    )  # empty: the working folder
-    for name in unwanted:
+    for name in _FEWER_BITS:
         os.environ.pop(name, None)
+    if not os.environ.get("KERAS_HOME"):  # empty, it would be the working folder
+        os.environ.pop("KERAS_HOME", None)
     with _standard_error_into(log):
         try:
             import keras
@@ -144,30 +143,9 @@ def import_keras(log: Path) -> None:
         keras.backend.backend()
 
 
-class _ProcessSettings:
-    """Keras' settings of the process: the first user sets the plain ones, the last restores the previous ones."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._kept: dict[str, Any] = {}
-
-    def take(self, config: Any) -> None:
-        with self._lock:
-            if not self._users:
-                wanted = _PLAIN | {name: value for name, value in _WHOLE.items() if hasattr(config, name)}
-                self._kept = {name: getattr(config, name)() for name in wanted}
-                _put(config, wanted)
-            self._users += 1
-
-    def leave(self, config: Any) -> None:
-        with self._lock:
-            self._users -= 1
-            if not self._users:
-                _put(config, self._kept)
-
-
-_SETTINGS = _ProcessSettings()
+_LOCK = threading.Lock()
+_users = 0  # of plain Keras: the first one sets the plain settings, the last one restores the previous ones
+_previous: dict[str, Any] = {}
 
 
 @contextmanager
@@ -176,16 +154,25 @@ def plain_keras() -> Iterator[None]:
 
     Also a decorator. Whatever builds, loads, traces or trains a Keras model is inside.
     """
+    global _users, _previous
     import keras
 
-    policy = keras.config.dtype_policy()  # each thread has its own
-    _SETTINGS.take(keras.config)
-    keras.config.set_dtype_policy(_PLAIN["floatx"])
+    config, policy = keras.config, keras.config.dtype_policy()  # each thread has its own policy
+    with _LOCK:
+        if not _users:
+            wanted = _PLAIN | {name: value for name, value in _WHOLE.items() if hasattr(config, name)}
+            _previous = {name: getattr(config, name)() for name in wanted}
+            _put(config, wanted)
+        _users += 1
+    config.set_dtype_policy(_PLAIN["floatx"])
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(policy)
-        _SETTINGS.leave(keras.config)
+        config.set_dtype_policy(policy)
+        with _LOCK:
+            _users -= 1
+            if not _users:
+                _put(config, _previous)
 
 
 def _put(config: Any, values: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from featcache.core.disk import settled
@@ -18,14 +18,11 @@ SHORT = 8
 _PART = 1024
 _DIGESTS: dict[tuple[int, ...], str] = {}  # of files in the state in which this process read them
 
-_EXPECTED = "keys are made of None, bool, int, float, str, lists and string-keyed mappings"
+_ALLOWED = "keys are made of None, bool, int, float, str, lists and string-keyed mappings"
 
 
 def canonical_json(value: object) -> str:
     """Return the one JSON text of `value`: sorted keys, no blanks, whole floats as integers.
-
-    Args:
-        value: None, bool, int, finite float, str, or sequences and string-keyed mappings of these.
 
     Raises:
         TypeError: anything else is in `value`; a key must not depend on a `repr`.
@@ -50,12 +47,7 @@ def bytes_digest(content: bytes | memoryview) -> str:
 
 
 def short_name(name: str, more: int = 0) -> str:
-    """Return `name` as a file system takes it: one that is too long keeps its beginning, and a digest of the whole.
-
-    Args:
-        name: wanted for a file or folder.
-        more: bytes that will be appended to it.
-    """
+    """Return `name` as a file system takes it with `more` bytes behind: a long one's beginning and a digest of the whole."""
     raw, most = name.encode("utf-8", "surrogateescape"), NAME_BYTES - more
     if len(raw) <= most:
         return name
@@ -80,35 +72,18 @@ def file_digest_once(path: Path) -> str:
     """
     with open(path, "rb", opener=regular) as stream:
         state = settled(os.fstat(stream.fileno()))
-        digest = _DIGESTS.get(state) if state is not None else None
-        if digest is None:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            if state is not None:
-                _DIGESTS[state] = digest
-        return digest
-
-
-class SequenceDigest:
-    """A key for a long sequence of strings that comes in parts (length-prefixed, so unambiguous)."""
-
-    def __init__(self) -> None:
-        self._state = hashlib.sha256()
-
-    def update(self, texts: Iterable[str]) -> None:
-        """Add these; a call's texts are in memory together, so add many in parts."""
-        raw = [text.encode("utf-8", "surrogateescape") for text in texts]
-        self._state.update(b"".join([b"%d:%b" % (len(part), part) for part in raw]))
-
-    def hexdigest(self) -> str:
-        """Return the key of all that was added: 64 hexadecimal digits."""
-        return self._state.hexdigest()
+        found = _DIGESTS.get(state or ()) or hashlib.file_digest(stream, "sha256").hexdigest()
+        if state is not None:
+            _DIGESTS[state] = found
+        return found
 
 
 def sequence_digest(texts: Sequence[str]) -> str:
-    """Return the key of a sequence of strings without building its JSON."""
-    state = SequenceDigest()
+    """Return the key of a sequence of strings without building its JSON (length-prefixed, so unambiguous)."""
+    state = hashlib.sha256()
     for start in range(0, len(texts), _PART):
-        state.update(texts[start : start + _PART])
+        raw = [text.encode("utf-8", "surrogateescape") for text in texts[start : start + _PART]]
+        state.update(b"".join([b"%d:%b" % (len(part), part) for part in raw]))
     return state.hexdigest()
 
 
@@ -117,12 +92,12 @@ def _canonical(value: object) -> object:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"expected a finite number in a key, got value={value!r}")
+            raise ValueError(f"value={value!r} can't be in a key: it is not finite")
         return int(value) if value.is_integer() else value
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
-            raise TypeError(f"{_EXPECTED}; got a mapping with keys {sorted(map(repr, value))[:3]}")
+            raise TypeError(f"a mapping with the keys {sorted(map(repr, value))[:3]} can't be in a key: {_ALLOWED}")
         return {name: _canonical(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_canonical(item) for item in value]
-    raise TypeError(f"{_EXPECTED}; got type={type(value).__name__}")
+    raise TypeError(f"type={type(value).__name__} can't be in a key: {_ALLOWED}")

@@ -24,11 +24,7 @@ _KINDS = {
 
 
 def expanded(path: Path, setting: str) -> Path:
-    """Return `path` with ``~`` and ``~user`` put in full.
-
-    Args:
-        path: as the user wrote it.
-        setting: what names it, for the message, e.g. ``[Dataset] path``.
+    """Return `path` with ``~`` and ``~user`` put in full; messages name the `setting`, e.g. ``[Dataset] path``.
 
     Raises:
         SettingsError: that user has no home folder, or it can't be a path.
@@ -63,12 +59,12 @@ def to_be_made(path: Path, name: str, setting: str) -> Path:
 
 def is_file(path: Path) -> bool:
     """Whether it is a regular file, through links; False where that can't be known."""
-    return _format(path) == stat.S_IFREG
+    return os.path.isfile(path)  # noqa: PTH113 - Path's own raises where it can't be known
 
 
 def is_folder(path: Path) -> bool:
     """Whether it is a folder, through links; False where that can't be known."""
-    return _format(path) == stat.S_IFDIR
+    return os.path.isdir(path)  # noqa: PTH112 - as above
 
 
 def what_is(path: Path) -> str:
@@ -117,11 +113,7 @@ def regular(path: str, flags: int) -> int:
 
 
 def read_bytes(path: Path, most: int | None = None) -> bytes:
-    """Return the content of a regular file.
-
-    Args:
-        path: the file.
-        most: how many bytes it may have; None for any number.
+    """Return the content of a regular file of at most so many bytes, or of any size.
 
     Raises:
         OSError: it is something else or larger, or can't be read.
@@ -138,10 +130,3 @@ def _refuse_others(path: str, mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "a folder, not a file", path)
     raise OSError(errno.EINVAL, f"{_KINDS.get(stat.S_IFMT(mode), 'no file')}, not a file", path)
-
-
-def _format(path: Path) -> int | None:
-    try:
-        return stat.S_IFMT(path.stat().st_mode)
-    except (OSError, ValueError):  # ValueError: a NUL in the name
-        return None

@@ -1,10 +1,8 @@
 """How long work reports its progress; the library itself never prints."""
 
-from typing import Protocol
 
-
-class Progress(Protocol):
-    """Receives the progress of one long piece of work."""
+class Progress:
+    """Receives the progress of one long piece of work, and ignores it where a subclass does nothing with it."""
 
     def start(self, what: str, total: int, unit: str) -> None:
         """Work on `total` `unit`s begins, e.g. ("train: vgg16", 1437, "images")."""
@@ -19,17 +17,5 @@ class Progress(Protocol):
         """Something that nobody may miss, in one line."""
 
 
-class Silent:
+class Silent(Progress):
     """Ignores everything."""
-
-    def start(self, what: str, total: int, unit: str) -> None:
-        """Ignore it."""
-
-    def advance(self, count: int, status: str = "") -> None:
-        """Ignore it."""
-
-    def finish(self) -> None:
-        """Ignore it."""
-
-    def notice(self, message: str) -> None:
-        """Ignore it."""

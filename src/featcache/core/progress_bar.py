@@ -4,35 +4,32 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from featcache.core import console
+from featcache.core.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress as RichBar
 
 _LINE_SECONDS = 30.0
 _WIDE = 120  # columns in which everything about the work fits beside its bar
 
 
-def _print(line: str) -> None:
-    console.say(line, error=True)
-
-
-class ProgressBar:
-    """A `featcache.core.progress.Progress` on standard error.
+class ProgressBar(Progress):
+    """Shows the progress on standard error.
 
     Attributes:
         count, total: units that are done, and all.
         facts: what is done, how far, how fast and what takes the time, as far as each is known.
     """
 
-    def __init__(self, print_line: Callable[[str], None] = _print, *, shown: bool = True) -> None:
+    def __init__(self, print_line: Callable[[str], None] | None = None, *, shown: bool = True) -> None:
         """Give lines to `print_line` where no bar can be drawn; with `shown` False print notices alone."""
-        self._print_line, self._shown = print_line, shown
-        self._bar: Progress | None = None
-        self._bar_task: TaskID | None = None
+        self._print_line, self._shown = print_line or partial(console.say, error=True), shown
+        self._bar: RichBar | None = None
         self._what = self._unit = ""
         self.facts: list[str] = []
         self.count = self.total = 0
@@ -60,7 +57,7 @@ class ProgressBar:
             self._print_line(f"{self.line} ...")
             return
         self._bar = bar(screen)
-        self._bar_task = self._bar.add_task(what, total=total, speed="", status="", short="")
+        self._bar.add_task(what, total=total, speed="", status="", short="")
         self._bar.start()
 
     def advance(self, count: int, status: str = "") -> None:
@@ -71,9 +68,9 @@ class ProgressBar:
         speed = f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s"
         done = f"{self.count:,} of {self.total:,} {self._unit}"
         self.facts = [self._what, done, speed, *([status] if status else [])]
-        if self._bar is not None and self._bar_task is not None:
+        if self._bar is not None:
             short = re.split(" · |, ", status, maxsplit=1)[0]
-            self._bar.update(self._bar_task, advance=count, speed=speed, status=status, short=short)
+            self._bar.update(self._bar.task_ids[0], advance=count, speed=speed, status=status, short=short)
         elif self._shown and now - self._printed >= _LINE_SECONDS:
             self._printed = now
             self._print_line(self.line)
@@ -89,14 +86,18 @@ class ProgressBar:
         console.say(f"NOTICE: {message}", "bold yellow", error=True)
 
 
-def bar(screen: "Console") -> "Progress":
+def bar(screen: "Console") -> "RichBar":
     """Return a bar with count, speed, time left and status; in a narrow terminal the status' first part alone."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich import progress
 
     wide = screen.width >= _WIDE
     columns = (
-        TextColumn("{task.description}", markup=False), BarColumn(40 if wide else 5), MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"), TimeRemainingColumn(compact=True), TextColumn("left"),
-        TextColumn("{task.fields[status]}" if wide else "{task.fields[short]}", style="dim", markup=False),
-    )  # fmt: skip
-    return Progress(*columns, console=screen, transient=True)
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(40 if wide else 5),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[speed]}"),
+        progress.TimeRemainingColumn(compact=True),
+        progress.TextColumn("left"),
+        progress.TextColumn("{task.fields[status]}" if wide else "{task.fields[short]}", style="dim", markup=False),
+    )
+    return progress.Progress(*columns, console=screen, transient=True)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core import keys
-from featcache.core.texts import CHUNK, ConstantText, first_duplicate
+from featcache.core.texts import ComputedTexts, ConstantText, first_duplicate
 from featcache.errors import SourceError
 
 SPLITS = ("train", "valid", "test")
@@ -64,10 +64,6 @@ class Rows:
     @cached_property
     def key(self) -> str:
         """The digest of ids, labels, groups, digests and reasons in this order; locations don't count."""
-        columns = (self.ids, None, self.groups, self.digests, self.reasons)
-        digests = [keys.SequenceDigest() for _ in columns]
-        for start in range(0, len(self), CHUNK):
-            part = slice(start, start + CHUNK)
-            for digest, column in zip(digests, columns, strict=True):
-                digest.update(map(str, self.labels[part].tolist()) if column is None else column[part])
-        return keys.digest([digest.hexdigest() for digest in digests])
+        labels = ComputedTexts(len(self), lambda row: str(self.labels[row]))
+        columns = (self.ids, labels, self.groups, self.digests, self.reasons)
+        return keys.digest([keys.sequence_digest(column) for column in columns])

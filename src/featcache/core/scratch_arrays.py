@@ -1,8 +1,9 @@
 """Arrays that are in memory while they are small, and in a file without a name when they aren't. NumPy only."""
 
+import math
 import tempfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,7 @@ from featcache.core.disk import reserve, storage_errors
 
 MEMORY_BYTES = 1 << 26
 """Up to so many bytes are in memory: a member's probabilities of 16 classes for a million rows."""
-
-
-def fits(shape: tuple[int, ...], dtype: npt.DTypeLike, memory_bytes: int | None = None) -> bool:
-    """Whether an array is in memory."""
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    return size <= (MEMORY_BYTES if memory_bytes is None else memory_bytes)
+_PIECE_BYTES = 1 << 20
 
 
 def allocate(
@@ -33,20 +29,13 @@ def allocate(
     Raises:
         StorageError: there is no room for the file.
     """
-    if folder is None or fits(shape, dtype, memory_bytes):
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if folder is None or size <= (MEMORY_BYTES if memory_bytes is None else memory_bytes):
         return np.zeros(shape, dtype)
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     with storage_errors(folder, "could not keep a scratch file in"), tempfile.TemporaryFile(dir=folder) as file:
-        _reserve(file, size)  # writing through a map to a full disk would kill the process
+        # writing through a map to a full disk would kill the process, and where none can be reserved only writing shows it
+        if not reserve(file.fileno(), size):
+            for start in range(0, size, _PIECE_BYTES):
+                file.write(bytes(min(_PIECE_BYTES, size - start)))
+            file.flush()
         return np.memmap(file, dtype, "r+", shape=shape)  # keeps the file alive
-
-
-def _reserve(file: IO[bytes], size: int) -> None:
-    if reserve(file.fileno(), size):
-        return
-    for start in range(0, size, len(_ZEROS)):  # only writing shows whether there is room
-        file.write(_ZEROS[: size - start])
-    file.flush()
-
-
-_ZEROS = bytes(1 << 20)

@@ -40,8 +40,3 @@ def _version(package: str) -> str | None:
             return None
         others = packages_distributions().get(package)
         return version(others[0]) if others else None
-
-
-def reserves() -> bool:
-    """Return whether the system can reserve a file's space (`os.posix_fallocate`; macOS has none)."""
-    return hasattr(os, "posix_fallocate")

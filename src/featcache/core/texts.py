@@ -129,13 +129,10 @@ class ComputedTexts(Texts):
 
 def texts_at(texts: Sequence[str], rows: npt.NDArray[np.integer]) -> list[str]:
     """Return the texts of k ascending rows; rows near each other are decoded together."""
-    if not len(rows):
-        return []
-    first, stop = int(rows[0]), int(rows[-1]) + 1
-    if stop - first > CHUNK:
+    if not len(rows) or rows[-1] - rows[0] >= CHUNK:
         return [texts[row] for row in rows.tolist()]
-    near = texts[first:stop]
-    return [near[row - first] for row in rows.tolist()]
+    near = texts[int(rows[0]) : int(rows[-1]) + 1]
+    return [near[row] for row in (rows - rows[0]).tolist()]
 
 
 def first_duplicate(texts: Sequence[str]) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache._version import __version__
-from featcache.core.disk import making_folder, replacing
+from featcache.core.disk import replacing, replacing_folder
 from featcache.core.formatting import pluralize, printable, size_text
 from featcache.core.json_records import write_json
 from featcache.core.keras_import import import_keras, plain_keras
@@ -73,7 +73,7 @@ def export_model(
             with zipfile.ZipFile(temporary, "a") as archive:
                 archive.writestr(FACTS_NAME, json.dumps(facts, indent=1, ensure_ascii=False))
     else:
-        with plain_keras(), making_folder(path) as temporary:
+        with plain_keras(), replacing_folder(path, new=True) as temporary:
             model.export(temporary, verbose=False)
             write_json(temporary / FACTS_NAME, facts)
     return facts

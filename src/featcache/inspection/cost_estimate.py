@@ -10,9 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from featcache.cache import FEATURE_DTYPE, PARTIAL_SUFFIX, DigestIndex, Reader, Status, open_cache
+from featcache.cache import FEATURE_DTYPE, PARTIAL_SUFFIX, Reader, open_cache, rows_of_digests
 from featcache.core.formatting import Lines, Table, printable, size_text
 from featcache.core.paths import is_folder
 from featcache.core.rows import Rows
@@ -109,11 +107,11 @@ def _cache(
     """One cache: its rows, how many are in no cache yet, and the bytes that it will take."""
     if project.features(split, copy).is_complete():
         return {"split": split, "copy": copy, "rows": len(rows), "compute": 0, "bytes": 0}
-    wanted, missing = DigestIndex(rows.digests), rows.listed.copy()
+    missing = rows.listed.copy()
     keys = set(project.tap_keys(copy).values())
     for reader in readers:
         if keys and keys <= {tap.key for tap in reader.taps.values()}:
-            missing &= wanted.rows_in(reader.digest_column, np.asarray(reader.stored_status) == Status.OK) < 0
+            missing &= rows_of_digests(reader, rows.digests) < 0
     size = None if row_bytes is None else row_bytes * len(rows)
     return {"split": split, "copy": copy, "rows": len(rows), "compute": int(missing.sum()), "bytes": size}
 
