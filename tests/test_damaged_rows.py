@@ -61,7 +61,10 @@ def test_small_networks_are_not_trained_without_a_class(project, capsys):
     project.set("ConvNet", members="1", image_size="16", schedule="3e-3x1", batch_size="8")
     project.run("TrainConvNets")
     assert not project.succeeded
-    assert "0 of 8 for class 'square', each needs at least 2; the first: 'square/0.png', damaged or truncated" in capsys.readouterr().err
+    assert (
+        "0 of 8 for class 'square', each needs at least 2; the first: 'square/0.png', damaged or truncated"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_class_that_lost_most_is_told_first(project):
