@@ -60,12 +60,14 @@ def export_model(
     from featcache.features import build_network
     from featcache.inference.keras_model import join_model
 
-    seen = {bag.tap for bag in served.bags}  # those taps alone that heads of the model see
-    spec = dataclasses.replace(settings.features, taps=tuple(tap for tap in settings.features.taps if tap.name in seen))
-    facts, network = _facts(project, served, spec if seen else None) | sizes, None
-    facts["input"] = {"shape": [None, side, side, 3], "dtype": "uint8", "channels": "RGB"}
-    if seen:
+    spec, network = None, None
+    if served.bags:  # those taps alone that heads of the model see
+        seen = {bag.tap for bag in served.bags}
+        taps = tuple(tap for tap in settings.features.taps if tap.name in seen)
+        spec = dataclasses.replace(settings.features, taps=taps)
         network = build_network(spec, resolved_weights(project, progress), project.precision() or "float32")
+    facts = _facts(project, served, spec) | sizes
+    facts["input"] = {"shape": [None, side, side, 3], "dtype": "uint8", "channels": "RGB"}
     model = join_model(network, served, settings.dataset.name, side)
     if path.suffix == MODEL_SUFFIX:
         with plain_keras(), replacing(path) as temporary:
