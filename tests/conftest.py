@@ -25,6 +25,14 @@ def finished(tmp_path_factory):
     return project
 
 
+@pytest.fixture(scope="module")
+def numpy_backbone():
+    """The module's `runs` compute features without TensorFlow, whose import is most of what they cost; see `numpy_run`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NUMPY_BACKBONE", "1")
+        yield
+
+
 @pytest.fixture(scope="session")
 def reported(tmp_path_factory):
     """A project that has run once with its report: a wrong label, copies, a damaged file, and names that want to be HTML."""

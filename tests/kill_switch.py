@@ -16,6 +16,9 @@ import pipeline  # noqa: F401  # its stages are what runs
 from featcache.cache.layout import CHECKSUM_BYTES
 from featcache.core.disk import disk
 
+if "NUMPY_BACKBONE" in os.environ:
+    import numpy_run  # noqa: F401
+
 WHEN, _, WHAT = os.environ.get("KILL_AT", "").partition(":")
 real_pwrite, real_replace = disk.pwrite, disk.replace
 journaled = []

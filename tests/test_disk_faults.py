@@ -12,7 +12,7 @@ import runs
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(numpy_backbone, tmp_path_factory):
     return kills.undisturbed(tmp_path_factory.mktemp("undisturbed"))
 
 

@@ -7,8 +7,15 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(numpy_backbone, tmp_path_factory):
     return kills.undisturbed(tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture(scope="module")
+def whole_of_keras(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("NUMPY_BACKBONE", raising=False)
+        return kills.undisturbed(tmp_path_factory.mktemp("keras"))
 
 
 def test_killed_at_every_block_boundary_run_after_run(tmp_path, whole):
@@ -41,7 +48,9 @@ def test_killed_between_two_writes(tmp_path, whole, moment, whom, workers):
 
 
 @pytest.mark.parametrize(("seed", "whom", "workers"), [(1, "group", 1), (2, "parent", 2)])
-def test_killed_at_a_random_moment(tmp_path, whole, seed, whom, workers):
+def test_killed_at_a_random_moment(tmp_path, whole_of_keras, monkeypatch, seed, whom, workers):
+    monkeypatch.delenv("NUMPY_BACKBONE", raising=False)
+    whole = whole_of_keras
     project = whole.fresh(tmp_path)
     assert kills.kill_after(project, random.Random(seed).uniform(0.3, 0.9) * whole.seconds, whom, workers)
     kills.check_leftovers(project, whole)

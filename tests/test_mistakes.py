@@ -241,15 +241,23 @@ def test_an_idx_file_with_a_mistake(tmp_path, name, content, words):
 @pytest.mark.parametrize(
     ("header", "settings", "words"),
     [
-        ("id,disc,square,triangle", {}, ["expected 2 columns for format=labels", "format = probabilities"]),
-        ("id,label", {"Submission_columns": "img, class"}, ["[Submission] columns, img, class", "drop the setting"]),
-        ("id,disc,square", {"Submission_format": "probabilities"}, ["one column for each of 3 classes"]),
+        (
+            "id,disc,square,triangle",
+            {},
+            ["4 columns (id, disc, square, triangle), where format=labels has 2", "format = probabilities"],
+        ),
+        (
+            "id,label",
+            {"Submission_columns": "img, class"},
+            ["[Submission] columns = img, class differ from id, label of ", "drop the setting"],
+        ),
+        ("id,disc,square", {"Submission_format": "probabilities"}, ["one for each of 3 classes"]),
         (
             "id,label",
             {"Submission_format": "probabilities"},
             ["for each of 3 classes", "set [Submission] format = labels"],
         ),
-        ("", {"Submission_columns": "img, a, b"}, ["[Submission] columns", "expected 2 columns for format=labels"]),
+        ("", {"Submission_columns": "img, a, b"}, ["[Submission] columns", "where format=labels has 2"]),
     ],
 )
 def test_columns_that_cannot_be_are_told_before_any_feature_is_computed(tmp_path, header, settings, words):

@@ -82,7 +82,8 @@ def test_intel_form_and_columns_by_default(tmp_path):
 def test_columns_that_name_no_class_are_never_matched_by_position(tmp_path):
     spec = SubmissionSpec(format="probabilities", columns=("img", "p0", "p1"))
     with pytest.raises(
-        SubmissionError, match=r"columns=2, p0, p1, are not .* 2 classes, ant, bee; .* columns = img, p0 = CLASS, ..."
+        SubmissionError,
+        match=r"columns after the id \(p0, p1\) are not .* 2 classes \(ant, bee\); .* columns = img, p0 = CLASS, ...",
     ):
         write_submission_file(tmp_path / "s.csv", ["a"], np.array([[0.25, 0.75]]), ("ant", "bee"), spec)
 
@@ -128,9 +129,9 @@ def test_other_ids_are_one_line_with_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "format_", "message"),
     [
-        (("id", "c0", "c1"), "probabilities", "columns=2, c0, c1, are not one for each of 3 classes, c0, c1, c2"),
+        (("id", "c0", "c1"), "probabilities", r"the id \(c0, c1\) are not one for each of 3 classes \(c0, c1, c2\)"),
         (("id", "c0", "c1", "x"), "probabilities", "unknown: x"),
-        (("id", "c0", "c1", "c2"), "labels", "columns=4, .* are not the 2 of format=labels"),
+        (("id", "c0", "c1", "c2"), "labels", "4 columns .*, where format=labels has 2"),
     ],
 )
 def test_other_columns_are_refused(tmp_path, columns, format_, message):

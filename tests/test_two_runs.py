@@ -29,7 +29,7 @@ def wait_for(path, seconds=60):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(numpy_backbone, tmp_path_factory):
     return kills.undisturbed(tmp_path_factory.mktemp("undisturbed"))
 
 

@@ -48,7 +48,7 @@ def layout_of(spec: SubmissionSpec, class_names: Sequence[str], sample: Sample |
         pair = _header(spec.columns, sample) or ("id", "label")
         if len(pair) != 2:
             raise SubmissionError(
-                f"{where}: columns={len(pair)}, {_listed(pair)}, are not the 2 of format=labels: set [Submission] "
+                f"{where}: {len(pair)} columns ({_listed(pair)}), where format=labels has 2: set [Submission] "
                 "format = probabilities"
             )
         return Layout(pair, None, (*notices, *_other_labels(sample, class_names)))
@@ -65,7 +65,7 @@ def _header(columns: tuple[str, ...], sample: Sample | None) -> tuple[str, ...]:
         return columns
     if columns and [*map(composed, columns)] != [*map(composed, sample.columns)]:
         raise SubmissionError(
-            f"{sample.path} has the columns {_listed(sample.columns)}, and [Submission] columns is {_listed(columns)}: "
+            f"[Submission] columns = {_listed(columns)} differ from {_listed(sample.columns)} of {sample.path}: "
             "drop the setting, the sample has them"
         )
     return sample.columns
@@ -123,8 +123,8 @@ def _unmatched(
         which = f"{shown(columns[0])}, {shown(strange[0]) if strange else 'COLUMN'} = CLASS, ..."
         what += f": name the class folders like the columns, or say which is which by [Submission] columns = {which}"
     return (
-        f"{where}: columns={len(meant)}, {_listed(meant)}, are not one for each of {len(class_names)} classes, "
-        f"{_listed(class_names)}{what}"
+        f"{where}: the columns after the id ({_listed(meant)}) are not one for each of {len(class_names)} classes "
+        f"({_listed(class_names)}){what}"
     )
 
 
