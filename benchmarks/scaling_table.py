@@ -2,7 +2,7 @@
 
     python benchmarks/scaling_table.py [--plot docs/images/scaling.svg]
 
-Prints the tables of docs/scaling.md; with ``--plot`` it also draws its picture (matplotlib, from the extra ``docs``). A worker here is
+Prints the tables of docs/scaling.md; with ``--plot`` it also draws its picture (matplotlib, from the extra ``bench``). A worker here is
 what was measured: two cores of a Zen 4 EPYC with AVX512_BF16. Put your own machine's figures into COSTS, where each says
 what measured it.
 """
