@@ -88,17 +88,20 @@ def extract_copies(
             else:
                 targets = [copy.target for copy in copies]
                 spent = compute(job.rows, targets, load, job.spec, backbone, progress, _title(copies))
-        run = {
-            "batch_size": backbone.batch_size if backbone is not None else None,
-            "peak_bytes": peak_bytes(),
-            "host": platform.node(),
-            "python": platform.python_version(),
-            **about,
-        }
+        run = {**_facts(backbone), **about}
         seconds = time.perf_counter() - begun
         for copy in copies:
             times = {"started": started, **_times(copy, copies, seconds, spent)}
             copy.writer.publish({**copy.counts, **times, **run})
+
+
+def _facts(backbone: ForwardPass | None) -> dict[str, object]:
+    return {
+        "batch_size": backbone.batch_size if backbone is not None else None,
+        "peak_bytes": peak_bytes(),
+        "host": platform.node(),
+        "python": platform.python_version(),
+    }
 
 
 def _copy_job(
