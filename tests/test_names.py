@@ -115,8 +115,7 @@ def test_what_cannot_be_matched_is_refused_with_both_lists_and_the_way_out(tmp_p
     text = str(told.value)
     assert "\n" not in text
     assert all(
-        part in text
-        for part in ("10 classes, 0, 1, 2", "columns=10, c0, c1, c2", "[Submission] columns = id, c0 = CLASS")
+        part in text for part in ("10 classes (0, 1, 2", "the id (c0, c1, c2", "[Submission] columns = id, c0 = CLASS")
     )
     pairs = [f"c{number} = {number}" for number in range(9, -1, -1)]
     values, notices = written(tmp_path, pairs, classes)
@@ -128,7 +127,9 @@ def test_what_cannot_be_matched_is_refused_with_both_lists_and_the_way_out(tmp_p
     "columns", [["a", "x"], ["a = ant", "b"], ["a = ant", "b = ant"], ["ant", "ant"], ["ant", "x = y"]]
 )
 def test_half_a_match_is_no_match(tmp_path, columns):
-    with pytest.raises(SubmissionError, match=r"columns=2, .* are not one for each of 2 classes, ant, bee"):
+    with pytest.raises(
+        SubmissionError, match=r"the columns after the id \(.*\) are not one for each of 2 classes \(ant, bee\)"
+    ):
         written(tmp_path, columns, ["ant", "bee"])
 
 
@@ -161,7 +162,8 @@ def test_one_column_for_two_classes(tmp_path, column, classes, value, notice):
 @pytest.mark.parametrize("column", ["bird", "has_cactus", "cats", "dog2", "is_cat"])
 def test_one_column_that_names_neither_class_is_refused(tmp_path, column):
     with pytest.raises(
-        SubmissionError, match=f"columns=1, {column}, are not .* 2 classes, cat, dog; .* {column} = CLASS"
+        SubmissionError,
+        match=rf"the columns after the id \({column}\) are not .* 2 classes \(cat, dog\); .* {column} = CLASS",
     ):
         written(tmp_path, [column], ["cat", "dog"])
 
