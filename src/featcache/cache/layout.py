@@ -60,7 +60,7 @@ class TapLayout:
         name: the dataset's name.
         shape: one row's shape, (h, w, c) or (c,).
         key: digest of everything but the image that decides a row's values; rows of equal key and digest are equal.
-        settings: what `key` was made of, for people to read.
+        settings: what ``key`` was made of, for people to read.
     """
 
     name: str
