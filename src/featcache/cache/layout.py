@@ -91,8 +91,10 @@ class CacheHeader:
     """What is known before the first feature and never changes afterwards.
 
     Attributes:
-        split, copy: ``train``, ``valid`` or ``test``, and 0 for the plain pass, 1.. for augmented ones.
-        key, name: the file key, see `file_key`, and the data set's name.
+        split: ``train``, ``valid`` or ``test``.
+        copy: 0 for the plain pass, 1.. for augmented ones.
+        key: the file key, see `file_key`.
+        name: the data set's name.
         settings: settings and upstream keys, for people and `featcache status` to read; JSON-able.
         class_names: what labels index into.
         taps: at least one.

@@ -35,8 +35,10 @@ class Reader:
 
     Attributes:
         path: the file.
-        split, copy: ``train``, ``valid`` or ``test``, and 0 for the plain pass, 1.. for augmented ones.
-        key, name: the file key, and the data set's name.
+        split: ``train``, ``valid`` or ``test``.
+        copy: 0 for the plain pass, 1.. for augmented ones.
+        key: the file key.
+        name: the data set's name.
         settings: what the file was made with.
         class_names: what `labels` index into.
         taps: tap name -> `TapLayout`.
