@@ -36,6 +36,7 @@ def test_killed_at_every_block_boundary_run_after_run(tmp_path, whole):
         ("block:2", "parent", 2),
         ("before:train-*-????????.h5", "parent", 2),
         ("after:block1_pool_avg-fast-*", "group", 1),
+        ("before:ensemble.json", "group", 1),
         ("before:submission.json", "group", 1),
         ("after:submission.csv", "group", 1),
     ],

@@ -112,6 +112,7 @@ def test_a_lock_left_by_a_dead_process_is_recognised_and_what_it_left_is_removed
     (tmp_path / "heads/.tmp-1a2b3c4d-bag").mkdir(parents=True)
     (tmp_path / ".tmp-1a2b3c4d-manifest.arrow").touch()
     (tmp_path / "heads/bag").mkdir()
+    (tmp_path / "heads/bag/.tmp-1a2b3c4d-bag.json").touch()
     with folder_lock(tmp_path, "TrainBag", notices.append):
         assert sorted(path.name for path in tmp_path.rglob("*")) == [LOCK_NAME, "bag", "heads"]
     assert notices == []

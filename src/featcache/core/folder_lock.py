@@ -140,7 +140,9 @@ def _write_record(descriptor: int, content: bytes) -> None:
 
 
 def _remove_leftovers(folder: Path, dead: str) -> None:
-    for parent in (folder, *(entry for entry in folder.iterdir() if is_folder(entry))):
+    rooms = [entry for entry in folder.iterdir() if is_folder(entry)]
+    results = (entry for room in rooms for entry in room.glob("*") if is_folder(entry))  # such as ensembles/KEY/
+    for parent in (folder, *rooms, *results):
         for leftover in parent.glob(".tmp-*"):
             if not is_abandoned(leftover, dead):
                 continue
