@@ -57,9 +57,8 @@ class StageProgress(ProgressBar):
         """Update luigid's page, if there is one."""
         if self.task.set_status_message:
             self.reported = time.perf_counter()
-            self.task.set_status_message(
-                message
-            )  # first: a page between the two requests shows no new number with old words
+            # first: a page between the two requests shows no new number with old words
+            self.task.set_status_message(message)
             self.task.set_progress_percentage(percentage)
 
 

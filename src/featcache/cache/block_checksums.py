@@ -73,9 +73,8 @@ def pieces(
     """Yield (first row, (k, ...)) over rows [start, stop) of a dataset, 2 MiB at once, always in the same memory."""
     place = structure.places[name]
     step = max(1, _PIECE_BYTES // place.row_bytes)
-    buffer = np.empty(
-        (min(step, stop - start), *place.shape[1:]), place.dtype
-    )  # fresh pages cost more than hashing them
+    # fresh pages cost more than hashing them
+    buffer = np.empty((min(step, stop - start), *place.shape[1:]), place.dtype)
     for first in range(start, stop, step):
         piece = buffer[: stop - first]
         _read_into(descriptor, structure, piece, place.offset + first * place.row_bytes)

@@ -15,7 +15,7 @@ from featcache.cache.create import create
 from featcache.cache.file_lock import hold, holder_json, lock
 from featcache.cache.file_parser import Structure, read_structure
 from featcache.cache.layout import CacheHeader, partials_of
-from featcache.core.disk import disk, replacing, storage_errors
+from featcache.core.disk import TEMPORARY, disk, replacing, storage_errors
 from featcache.core.paths import is_file
 from featcache.errors import CacheFormatError, CacheLockedError, StorageError
 
@@ -109,7 +109,7 @@ def _recreate(descriptor: int, path: Path, header: CacheHeader, flags: int) -> i
     """
     with storage_errors(path, "could not clear the way for"):
         # of a writer killed here; the lock is ours
-        for leftover in path.parent.glob(f".tmp-*-{glob.escape(path.name)}"):
+        for leftover in path.parent.glob(f"{TEMPORARY}*-{glob.escape(path.name)}"):
             disk.unlink(leftover)
     fresh = -1
     try:

@@ -42,7 +42,8 @@ _REASONS = {
 SETTLE_NS = 2_000_000_000  # the coarsest time stamps in use (FAT) tick every two seconds
 _MOST_BUFFERS = 1024  # IOV_MAX of Linux and macOS
 _ERRNO = re.compile(r"errno = (\d+)")
-_MADE_BY = re.compile(r"\.tmp-(?P<owner>(?P<machine>[0-9a-f]{8})\.(?P<pid>\d+))\.[0-9a-f]{6}-")
+TEMPORARY = ".tmp-"  # how the name of everything unfinished begins
+_MADE_BY = re.compile(re.escape(TEMPORARY) + r"(?P<owner>(?P<machine>[0-9a-f]{8})\.(?P<pid>\d+))\.[0-9a-f]{6}-")
 _DAY = 86_400.0
 _NAME_BYTES = 255  # of one name, in the file systems of today
 
@@ -152,7 +153,7 @@ disk = Disk()
 
 def temporary_name(path: Path, what: str = "") -> Path:
     """Return a new hidden name beside `path`, with its suffix, that contains this process and machine."""
-    prefix = f".tmp-{_machine()}.{os.getpid()}.{secrets.token_hex(3)}-{what}"
+    prefix = f"{TEMPORARY}{_machine()}.{os.getpid()}.{secrets.token_hex(3)}-{what}"
     return path.with_name(prefix + os.fsdecode(os.fsencode(path.name)[-(_NAME_BYTES - len(prefix)) :]))
 
 

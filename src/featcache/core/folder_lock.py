@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from featcache.core.disk import disk, is_abandoned, owner, storage_errors
+from featcache.core.disk import TEMPORARY, disk, is_abandoned, owner, storage_errors
 from featcache.core.paths import is_folder, regular
 from featcache.errors import StorageError
 
@@ -143,7 +143,7 @@ def _remove_leftovers(folder: Path, dead: str) -> None:
     rooms = [entry for entry in folder.iterdir() if is_folder(entry)]
     results = (entry for room in rooms for entry in room.glob("*") if is_folder(entry))  # such as ensembles/KEY/
     for parent in (folder, *rooms, *results):
-        for leftover in parent.glob(".tmp-*"):
+        for leftover in parent.glob(f"{TEMPORARY}*"):
             if not is_abandoned(leftover, dead):
                 continue
             if leftover.is_dir() and not leftover.is_symlink():

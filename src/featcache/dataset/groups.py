@@ -12,9 +12,8 @@ from featcache.dataset.manifest import Manifest
 from featcache.errors import SourceError
 
 _Table = Mapping[str, Sequence[str]]
-_Found = tuple[
-    list[str], list[str], str
-]  # training rows' names, the table's in the same form, the column that has these
+# training rows' names, the table's in the same form, the column that has these
+_Found = tuple[list[str], list[str], str]
 
 
 def group_file(setting: str, root: Path | None) -> tuple[Path, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache.cache import PARTIAL_SUFFIX, is_held, open_cache, partial_path
-from featcache.core.disk import is_abandoned
+from featcache.core.disk import TEMPORARY, is_abandoned
 from featcache.core.formatting import Lines, Table, age_text, printable, size_text
 from featcache.core.paths import is_file, is_folder
 from featcache.dataset import preview_images
@@ -19,7 +19,6 @@ from featcache.training import PartialFolder
 
 CACHE, PARTIAL, LEFTOVER, OTHER = "cache", "partial", "leftover", "other"
 _RESULTS = {"predictions": "predictions", "ensembles": "ensemble", "submissions": "submission", "reports": "report"}
-TEMPORARY = ".tmp-"
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from contextlib import suppress
 from typing import Any
 
 from featcache.cache import lock
-from featcache.core.disk import disk, storage_errors
+from featcache.core.disk import TEMPORARY, disk, storage_errors
 from featcache.core.folder_lock import folder_lock
 from featcache.core.formatting import Lines, Table, age_text, printable, size_text
 from featcache.core.paths import is_file, is_folder
 from featcache.errors import CacheLockedError
-from featcache.inspection.disk_usage import LEFTOVER, PARTIAL, TEMPORARY, Item, inventory, item_record
+from featcache.inspection.disk_usage import LEFTOVER, PARTIAL, Item, inventory, item_record
 from featcache.project import Project
 
 _SETTLED_SECONDS = 60.0  # a younger leftover may be the work of a running process

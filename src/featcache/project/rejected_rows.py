@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -49,13 +50,13 @@ def keeping_reasons(folder: Path, load: Loader) -> Loader:
 
     So neither a kill nor a later run has to decode the image again to say why. Thread-safe; several processes may append.
     """
-    known, path = kept_reasons(folder), folder / _REASONS
+    path, known = folder / _REASONS, cache(lambda: kept_reasons(folder))  # read at the first rejection, if there is one
 
     def load_and_keep(location: str, digest: str, size: int) -> npt.NDArray[np.uint8]:
         try:
             return load(location, digest, size)
         except RejectedImageError as error:
-            if known.get((location, digest)) != str(error):
+            if known().get((location, digest)) != str(error):
                 line = json.dumps([location, digest, str(error)]).encode() + b"\n"
                 with storage_errors(path, "could not write"), open(path, "ab", buffering=0) as stream:
                     stream.write(line)

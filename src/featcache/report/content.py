@@ -12,7 +12,7 @@ from featcache.core.paths import regular
 from featcache.core.progress import Progress
 from featcache.errors import CacheFormatError
 from featcache.inspection import summary
-from featcache.project import Project
+from featcache.project import REJECTED_CSV, Project
 from featcache.report.class_metrics import class_table, reliability
 from featcache.report.image_sections import pictures
 from featcache.report.learning_curves import learning_curves
@@ -103,7 +103,7 @@ def _leaderboard(run: Run) -> dict[str, Any]:
 
 def _rejected(project: Project) -> dict[str, Any]:
     """How many images were rejected, and split, id and reason of the first of them."""
-    path, rows, total = project.folder / "rejected.csv", [], 0
+    path, rows, total = project.folder / REJECTED_CSV, [], 0
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="", opener=regular) as stream:
             for total, row in enumerate(csv.DictReader(stream, strict=True), start=1):
