@@ -76,6 +76,33 @@ def test_values_are_read():
     assert settings.submission.columns == ("img", "c0", "c1")
 
 
+POOLED = tuple(Tap(f"block{block}_pool", pooling) for block in (3, 4, 5) for pooling in ("avg", "max"))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "preset", "taps"),
+    [
+        ("vgg16", "default", POOLED),
+        ("VGG19", "fast", POOLED),
+        ("resnet50", "default", (Tap("output", "avg"),)),
+        ("mine/net.keras", "default", (Tap("output", "avg"),)),
+        ("vgg16", "recipe", (Tap("block5_pool"),)),
+        ("VGG19", "wide", (Tap("block5_pool"),)),
+        ("resnet50", "recipe", (Tap("output"),)),
+        ("mine/net.keras", "wide", (Tap("output"),)),
+    ],
+)
+def test_taps_that_are_auto_follow_from_backbone_and_preset(backbone, preset, taps):
+    sections = {"Features": {"backbone": backbone, "image_size": "96"}, "Heads": {"preset": preset}}
+    assert parse_settings(sections).features.taps == taps
+    sections["Features"]["taps"] = "Auto"
+    assert parse_settings(sections).features.taps == taps
+    sections["Features"]["taps"] = "first:max"
+    assert parse_settings(sections).features.taps == (Tap("first", "max"),), "explicit taps win"
+    if preset == "default":
+        assert FeaturesSpec(backbone).taps == taps
+
+
 def test_schedules_are_phases_of_a_shape():
     heads = parse_settings({"Heads": {"schedule": "1e-3x1, Cosine 3e-3x20,one-cycle  1e-2x5"}}).heads
     assert heads.schedule == (Phase(1e-3, 1), Phase(3e-3, 20, "cosine"), Phase(1e-2, 5, "one-cycle"))

@@ -1,5 +1,6 @@
 from .architectures import (
     MODEL_SUFFIX as MODEL_SUFFIX,
+    OUTPUT as OUTPUT,
     Architecture as Architecture,
     backbone_settings as backbone_settings,
     find_architecture as find_architecture,

@@ -20,6 +20,7 @@ from featcache.settings.schedules import CONSTANT, SHAPES, Phase
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _OUTPUT = ("quiet", "verbose")  # how much a run prints; no settings of a project
+_FLATTENING = ("recipe", "wide")  # the presets of heads on a flattened tap
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ def _parts(text: str) -> tuple[str, ...]:
 
 
 def _taps(text: str) -> tuple[specs.Tap, ...]:
+    """The taps; none for ``auto``."""
+    if _word(text) == specs.AUTO:
+        return ()
+    if not _parts(text):
+        raise SettingsError("[Features] taps='' names no layer: name some, or set auto")
     return tuple(map(specs.Tap.parse, _parts(text)))
 
 
@@ -126,7 +132,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     "Features": {
         "backbone": Setting("vgg16", str.strip, "a keras.applications name or the path of your own .keras file"),
         "weights": Setting("auto", str.strip, "auto (imagenet if available, else random), imagenet, random or the path of a notop HDF5 file"),
-        "taps": Setting("block5_pool", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools one to a value a channel"),
+        "taps": Setting("auto", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools one to a value a channel; output is the network's own; auto: by backbone and preset"),
         "image_size": Setting("48", int, "side of the square every image is resized to, in pixels"),
         "precision": Setting("auto", _word, "what convolutions compute in: auto, float32 or bfloat16; storage is float16"),
         "copies": Setting("0", int, "augmented copies of the training split beside the plain one"),
@@ -212,6 +218,7 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     """
     check_names(sections)
     values = {name: _parse_section(name, sections.get(name, {})) for name in SECTIONS}
+    _settle_auto(values)
     artifacts = values.pop("Paths")["artifacts"]
     kinds: dict[str, Any] = {field.name: field.type for field in fields(Settings)}
     made: dict[str, Any] = {name.lower(): kinds[name.lower()](**texts) for name, texts in values.items()}
@@ -220,6 +227,13 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
         raise SettingsError("[Paths] artifacts='' names no folder")
     backbone_settings(made["features"])
     return Settings(**made, artifacts=paths.to_be_made(artifacts, made["dataset"].name, "[Paths] artifacts"))
+
+
+def _settle_auto(values: Mapping[str, dict[str, Any]]) -> None:
+    """What ``auto`` means where it depends on another section; `specs.FeaturesSpec` knows the taps of other presets."""
+    features = values["Features"]
+    if not features["taps"] and values["Heads"]["preset"] in _FLATTENING:
+        features["taps"] = (specs.Tap(specs.FeaturesSpec(features["backbone"]).taps[-1].layer),)
 
 
 def _refuse_half_a_demo(dataset: specs.DatasetSpec) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from featcache.core.names import did_you_mean
 from featcache.errors import SettingsError
+from featcache.settings.architectures import auto_taps
 from featcache.settings.augment_policy import RECIPE, AugmentPolicy
 from featcache.settings.schedules import SHAPES, Phase
 
@@ -114,20 +115,23 @@ class Tap:
 
 @dataclass(frozen=True)
 class FeaturesSpec:
-    """What is cached ([Features] in luigi.cfg); `backbone` is a `keras.applications` name in any case, or a path."""
+    """What is cached ([Features] in luigi.cfg); `backbone` is a `keras.applications` name in any case, or a path.
+
+    No `taps` are those that ``auto`` means for the backbone.
+    """
 
     backbone: str = "vgg16"
     weights: str = "auto"
-    taps: tuple[Tap, ...] = (Tap("block5_pool"),)
+    taps: tuple[Tap, ...] = ()
     image_size: int = 48
     precision: str = "auto"
     copies: int = 0
     augmentation: AugmentPolicy = RECIPE
 
     def __post_init__(self) -> None:
-        # the backbone checks the names of the taps
         if not self.taps:
-            raise SettingsError("[Features] taps='' names no layer")
+            object.__setattr__(self, "taps", tuple(map(Tap.parse, auto_taps(self.backbone))))
+        # the backbone checks the names of the taps
         names = [tap.name for tap in self.taps]
         if len(set(names)) != len(names):
             raise SettingsError(f"[Features] taps={', '.join(map(str, self.taps))!r} names a tap twice")
