@@ -376,7 +376,7 @@ def test_models_that_can_not_be_backbones(tmp_path: Path) -> None:
 
     path = tmp_path / "net.keras"
     keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Flatten(name="flat")]).save(path)
-    with pytest.raises(BackboneError, match=r"image_size=48: the input of .* is 64 x 64 pixels"):
+    with pytest.raises(BackboneError, match=r"image_size=48: the input of .* is 64 x 64 pixels: set that size"):
         load(backbone=str(path), weights="auto", taps="flat")
     with pytest.raises(BackboneError, match=r"'flat:avg' has shape \(12288,\), not \(h, w, c\)"):
         load(backbone=str(path), weights="auto", taps="flat:avg", image_size=64)

@@ -76,6 +76,18 @@ def test_values_are_read():
     assert settings.submission.columns == ("img", "c0", "c1")
 
 
+@pytest.mark.parametrize(("source", "side"), [("digits", 48), ("csv", 48), ("idx", 48), ("folder", 224)])
+def test_an_image_size_that_is_auto_follows_from_the_source(source, side):
+    dataset = {"source": source} | ({"name": "mine", "path": "x"} if source != "digits" else {})
+    assert parse_settings({"Dataset": dataset}).features.image_size == side
+    assert parse_settings({"Dataset": dataset, "Features": {"image_size": " AUTO "}}).features.image_size == side
+    assert parse_settings({"Dataset": dataset, "Features": {"image_size": "64"}}).features.image_size == 64
+    assert parse_settings({"Dataset": dataset, "Features": {"backbone": "Xception"}}).features.image_size == max(
+        71, side
+    )
+    assert parse_settings({"Dataset": dataset, "Features": {"backbone": "a.keras"}}).features.image_size == side
+
+
 POOLED = tuple(Tap(f"block{block}_pool", pooling) for block in (3, 4, 5) for pooling in ("avg", "max"))
 
 
@@ -113,7 +125,7 @@ def test_schedules_are_phases_of_a_shape():
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("Features", "image_size", "big", r"\[Features\] image_size='big' is not a whole number"),
+        ("Features", "image_size", "big", r"\[Features\] image_size='big' is not auto or a whole number"),
         ("Features", "image_size", "4.5", "whole number"),
         ("Features", "image_size", "0", "at least 1"),
         ("Features", "copies", "-1", "at least 0"),

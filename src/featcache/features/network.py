@@ -149,5 +149,7 @@ def _load_model(path: Path, image_size: int) -> Any:
     sides = {side for side in inputs[0].shape[1:3] if side is not None}
     if sides - {image_size}:
         pixels = " x ".join(map(str, inputs[0].shape[1:3]))
-        raise BackboneError(f"[Features] image_size={image_size}: the input of {path} is {pixels} pixels")
+        raise BackboneError(
+            f"[Features] image_size={image_size}: the input of {path} is {pixels} pixels: set that size"
+        )
     return model

@@ -130,7 +130,7 @@ def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
     additions = [
         (dataset.source == "digits", "own images", "--Dataset-source folder --Dataset-path FOLDER --Dataset-name NAME"),
         (facts["weights"].get("kind") == "random", "trained weights", "--Features-weights imagenet"),
-        (spec.image_size < 224 and dataset.source == "folder", "more pixels", "--Features-image-size 224"),
+        (spec.image_size < 224 and dataset.source == "folder", "more pixels", "--Features-image-size auto"),
         (len(spec.taps) == 1 and vgg and not flattening, "pooled layers", "--Features-taps auto"),
         (spec.copies == 0 and dataset.source == "folder", "augmentation", "--Features-copies 5"),
     ]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MODEL_SUFFIX = ".keras"
 OUTPUT = "output"  # the tap of a network's own output, unless it has a layer of that name
 _POOLED_OUTPUT = f"{OUTPUT}:avg"
+_PHOTO_SIDE, _SMALL_SIDE = 224, 48  # pixels: what most ImageNet networks were trained on, and enough for digits
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,12 @@ def auto_taps(backbone: str) -> list[str]:
     """Return the taps that ``auto`` means for a backbone; of one that isn't known, which is refused later, its output's."""
     known = architectures().get(backbone.lower())
     return (known.taps if known else _POOLED_OUTPUT).split()
+
+
+def auto_image_size(backbone: str, source: str) -> int:
+    """Return the side in pixels that ``auto`` means: small for arrays of digits, but never below the network's least."""
+    known = architectures().get(backbone.lower())
+    return _PHOTO_SIDE if source == "folder" else max(_SMALL_SIDE, known.minimum if known else 0)
 
 
 def backbone_settings(spec: "FeaturesSpec") -> dict[str, object]:

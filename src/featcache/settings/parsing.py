@@ -13,7 +13,7 @@ from featcache.core import paths
 from featcache.core.names import did_you_mean
 from featcache.errors import SettingsError
 from featcache.settings import specs
-from featcache.settings.architectures import backbone_settings
+from featcache.settings.architectures import auto_image_size, backbone_settings
 from featcache.settings.augment_policy import AugmentPolicy
 from featcache.settings.luigi_sections import LOGGING, LUIGI_SECTIONS
 from featcache.settings.schedules import CONSTANT, SHAPES, Phase
@@ -79,6 +79,10 @@ def _taps(text: str) -> tuple[specs.Tap, ...]:
     return tuple(map(specs.Tap.parse, _parts(text)))
 
 
+def _auto_or_integer(text: str) -> int | None:
+    return None if _word(text) == specs.AUTO else int(text)
+
+
 def _integer_or_none(text: str) -> int | None:
     return int(text) if text.strip() else None
 
@@ -113,6 +117,7 @@ _PHASES = "a list of RATExEPOCHS phases such as 1e-3x1, 1e-2x2 or cosine 3e-3x20
 _FORMS: Mapping[Callable[[str], object], str] = {
     int: "a whole number",
     _integer_or_none: "a whole number",
+    _auto_or_integer: "auto or a whole number",
     float: "a number",
     _number_or_none: "a number",
     _boolean: "true or false",
@@ -133,7 +138,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "backbone": Setting("vgg16", str.strip, "a keras.applications name or the path of your own .keras file"),
         "weights": Setting("auto", str.strip, "auto (imagenet if available, else random), imagenet, random or the path of a notop HDF5 file"),
         "taps": Setting("auto", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools one to a value a channel; output is the network's own; auto: by backbone and preset"),
-        "image_size": Setting("48", int, "side of the square every image is resized to, in pixels"),
+        "image_size": Setting("auto", _auto_or_integer, "side of the square every image is resized to, in pixels; auto: 48 for digits, idx and csv, else 224"),
         "precision": Setting("auto", _word, "what convolutions compute in: auto, float32 or bfloat16; storage is float16"),
         "copies": Setting("0", int, "augmented copies of the training split beside the plain one"),
         "augmentation": Setting("rotation 15, height_shift 0.05, width_shift 0.1, shear 0.1, channel_shift 20", AugmentPolicy.parse, "how far copies are changed: rotation, height_shift, width_shift, shear, zoom, channel_shift, flip"),
@@ -232,6 +237,8 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
 def _settle_auto(values: Mapping[str, dict[str, Any]]) -> None:
     """What ``auto`` means where it depends on another section; `specs.FeaturesSpec` knows the taps of other presets."""
     features = values["Features"]
+    if features["image_size"] is None:
+        features["image_size"] = auto_image_size(features["backbone"], values["Dataset"]["source"])
     if not features["taps"] and values["Heads"]["preset"] in _FLATTENING:
         features["taps"] = (specs.Tap(specs.FeaturesSpec(features["backbone"]).taps[-1].layer),)
 
