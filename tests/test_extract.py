@@ -10,12 +10,14 @@ import pytest
 
 from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
+from featcache.core import keys
 from featcache.core.progress import Silent
 from featcache.core.rows import Rows
 from featcache.dataset import augmentation
 from featcache.errors import FeatureValueError, RejectedImageError, SourceChangedError
 from featcache.features.extract import extract_copies
 from featcache.features.extraction_job import Extraction, row_settings
+from featcache.settings.architectures import backbone_settings
 from featcache.settings.augment_policy import RECIPE
 from featcache.settings.specs import FeaturesSpec, Tap
 
@@ -319,6 +321,22 @@ def test_row_settings_hold_what_decides_values_and_nothing_else():
         row_settings(spec, {**backbone, "backbone": "vgg19"}, "w", "float32", 0),
         row_settings(spec, {**backbone, "preprocessing": "tf"}, "w", "float32", 0),
         row_settings(FeaturesSpec(taps=TAPS, image_size=5), backbone, "w", "float32", 0),
+        row_settings(FeaturesSpec(taps=TAPS, image_size=SIZE, image_fit="crop"), backbone, "w", "float32", 0),
+        row_settings(FeaturesSpec(taps=TAPS, image_size=SIZE, image_fit="pad"), backbone, "w", "float32", 0),
     ]
-    assert len({str(settings["corner"]) for settings in [base, *others]}) == 8
+    assert len({str(settings["corner"]) for settings in [base, *others]}) == 10
     assert base["corner"] != base["mean_avg"]
+
+
+@pytest.mark.parametrize(
+    ("copy", "key"),
+    [
+        (0, "8ae7502894933458065d78bc014807b4b825f9f9e78b3e171cdf28d9901333a3"),
+        (2, "bb59b44f098dd2753e6398f3998cb445b3373e8a5e3862657de3513702d66f68"),
+    ],
+)
+def test_keys_of_rows_are_those_of_version_0_1(copy, key):
+    """People's caches stay valid: what was added since leaves keys of earlier settings alone."""
+    spec = FeaturesSpec(taps=(Tap("block5_pool"),), image_size=224)
+    settings = row_settings(spec, backbone_settings(spec), "a" * 64, "bfloat16", copy)
+    assert keys.digest(settings["block5_pool"]) == key

@@ -128,6 +128,12 @@ def test_schedules_are_phases_of_a_shape():
         ("Features", "image_size", "big", r"\[Features\] image_size='big' is not auto or a whole number"),
         ("Features", "image_size", "4.5", "whole number"),
         ("Features", "image_size", "0", "at least 1"),
+        (
+            "Features",
+            "image_fit",
+            "letterbox",
+            r"\[Features\] image_fit='letterbox' is unknown; known: stretch, crop, pad",
+        ),
         ("Features", "copies", "-1", "at least 0"),
         ("Features", "augmentation", "rotate 5", "augmentation: 'rotate 5' is unknown; known: rotation N, "),
         ("Features", "augmentation", "zoom", "'zoom' is unknown"),

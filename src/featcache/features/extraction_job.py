@@ -58,7 +58,7 @@ def row_settings(
         "preprocessing": backbone["preprocessing"],
         "weights": weights,
         "image_size": spec.image_size,
-        "decoding": dict(DECODE_SETTINGS),
+        "decoding": {**DECODE_SETTINGS, "fit": spec.image_fit},
         "precision": precision,
         "storage": "float16",
         "augmentation": augmentation,

@@ -15,13 +15,16 @@ from featcache.core.keras_import import plain_keras
 from featcache.dataset import LUMA
 from featcache.inference.keras_resizing import resizing_model
 from featcache.inference.served_ensemble import ServedBag, ServedConvNet, ServedEnsemble
+from featcache.settings import STRETCH
 from featcache.training import head_model
 
 _SMALLEST = 1e-37  # about the smallest float32 whose logarithm can be trusted
 
 
 @plain_keras()
-def join_model(network: keras.Model | None, served: ServedEnsemble, name: str, size: int | None) -> keras.Model:
+def join_model(
+    network: keras.Model | None, served: ServedEnsemble, name: str, size: int | None, fit: str = STRETCH
+) -> keras.Model:
     """Return the model (b, h, w, 3) uint8 RGB -> (b, C) float32 probabilities, as the pipeline computes them.
 
     Args:
@@ -30,10 +33,11 @@ def join_model(network: keras.Model | None, served: ServedEnsemble, name: str, s
         name: the model's.
         size: side of the images that it takes, which all members must look at; None takes images of any size, and
             brings them inside to each size that members look at.
+        fit: how these become squares: ``stretch``, ``crop`` or ``pad``.
     """
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
     sizes = {convnet.image_size for convnet in served.convnets} | ({network.input.shape[1]} if network else set())
-    views = {wanted: images if wanted == size else resizing_model(wanted)(images) for wanted in sorted(sizes)}
+    views = {wanted: images if wanted == size else resizing_model(wanted, fit)(images) for wanted in sorted(sizes)}
     members = {convnet.member: _convnet(convnet, views[convnet.image_size]) for convnet in served.convnets}
     if network:
         trunk = keras.Model(network.input, network.output, name="backbone")

@@ -145,6 +145,8 @@ def _features_reason(project: Project, reader: Reader, copy: int) -> str:
     after: dict[str, Any] = {"taps": ", ".join(sorted({str(tap) for tap in spec.taps}))}
     before |= {name: stored[0].get(name) for name in shown}
     after |= {name: current[name] for name in shown}
+    if "decoding" in different:
+        before["image_fit"], after["image_fit"] = _fit(stored[0]), spec.image_fit
     if after.get("precision") == _UNRESOLVED:
         after["precision"] = spec.precision
     same_setting = False
@@ -155,9 +157,14 @@ def _features_reason(project: Project, reader: Reader, copy: int) -> str:
         before["weights"], after["weights"] = spec.weights if same_setting else setting, spec.weights
     reasons = [_changed("Features", before, after)]
     reasons += ["weights file changed"] if same_setting else []
-    if {"stage", "decoding"} & different:
+    if {"stage", "decoding"} & different and before.get("image_fit") == after.get("image_fit"):
         reasons.append("another version of featcache decodes or computes differently")
     return "; ".join(filter(None, reasons))
+
+
+def _fit(settings: Mapping[str, Any]) -> object:
+    decoding = settings.get("decoding")
+    return decoding.get("fit") if isinstance(decoding, dict) else None
 
 
 def _sibling(folder: Path, split: str, copy: int) -> Reader | None:

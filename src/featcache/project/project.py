@@ -20,7 +20,7 @@ from featcache.ensemble import find_sample
 from featcache.errors import SubmissionError
 from featcache.features import known_digest, row_settings
 from featcache.project.artifact import Artifact
-from featcache.settings import Settings, backbone_settings, parse_settings
+from featcache.settings import STRETCH, Settings, backbone_settings, parse_settings
 from featcache.training import (
     CONVNET_VERSION,
     PSEUDO,
@@ -185,6 +185,8 @@ class Project:
         listed, rows = self.listed(), self.splits().get("train", {}).get("key")
         classes = keys.sequence_digest(listed["class_names"]) if listed else None
         settings = member_settings(self.settings.convnet, seed, self.settings.heads.folds)
+        if (fit := self.settings.features.image_fit) != STRETCH:
+            settings["Features"] = {"image_fit": fit}
         upstream = {"IndexImages": {"rows": rows, "classes": classes}}
         inputs = {"version": CONVNET_VERSION, "settings": settings, "upstream": upstream}
         return self._keyed("convnets", f"seed{seed}", RECORD_FILE, inputs)

@@ -19,6 +19,7 @@ from featcache.settings.schedules import SHAPES, Phase
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 AUTO = "auto"
+STRETCH, CROP, PAD = "stretch", "crop", "pad"
 METHODS = (AUTO, "mean", "geometric", "greedy")
 SMALLEST_CONVNET_IMAGE = 16  # below it two rounds of convolutions and pooling leave nothing
 CLIP = "auto, none or a number in (0, 1]"
@@ -124,6 +125,7 @@ class FeaturesSpec:
     weights: str = "auto"
     taps: tuple[Tap, ...] = ()
     image_size: int = 48
+    image_fit: str = STRETCH
     precision: str = "auto"
     copies: int = 0
     augmentation: AugmentPolicy = RECIPE
@@ -136,6 +138,7 @@ class FeaturesSpec:
         if len(set(names)) != len(names):
             raise SettingsError(f"[Features] taps={', '.join(map(str, self.taps))!r} names a tap twice")
         at_least("[Features] image_size", self.image_size, 1)
+        one_of("[Features] image_fit", self.image_fit, (STRETCH, CROP, PAD))
         one_of("[Features] precision", self.precision, PRECISIONS)
         at_least("[Features] copies", self.copies, 0)
 
