@@ -23,7 +23,13 @@ _SMALLEST = 1e-37  # about the smallest float32 whose logarithm can be trusted
 
 @plain_keras()
 def join_model(
-    network: keras.Model | None, served: ServedEnsemble, name: str, size: int | None, fit: str = STRETCH
+    network: keras.Model | None,
+    served: ServedEnsemble,
+    name: str,
+    size: int | None,
+    fit: str = STRETCH,
+    *,
+    mirror: bool = False,
 ) -> keras.Model:
     """Return the model (b, h, w, 3) uint8 RGB -> (b, C) float32 probabilities, as the pipeline computes them.
 
@@ -34,6 +40,7 @@ def join_model(
         size: side of the images that it takes, which all members must look at; None takes images of any size, and
             brings them inside to each size that members look at.
         fit: how these become squares: ``stretch``, ``crop`` or ``pad``.
+        mirror: whether heads' probabilities are the mean over an image and its mirror image.
     """
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
     sizes = {convnet.image_size for convnet in served.convnets} | ({network.input.shape[1]} if network else set())
@@ -42,9 +49,10 @@ def join_model(
     if network:
         trunk = keras.Model(network.input, network.output, name="backbone")
         trunk.trainable = False
-        features = trunk(views[network.input.shape[1]])
+        plain = views[network.input.shape[1]]
+        features = [trunk(view) for view in ((plain, ops.flip(plain, axis=2)) if mirror else (plain,))]
         for bag in served.bags:
-            members |= _heads(bag, features[bag.tap])
+            members |= _heads(bag, [view[bag.tap] for view in features])
     whole, classes = served.ensemble.whole, len(served.ensemble.class_names)
     outputs = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.method)
     if whole.temperature != 1:
@@ -68,9 +76,9 @@ def _convnet(served: ServedConvNet, images: Any) -> Any:
     return keras.layers.Average(name=layer_name)(outputs)
 
 
-def _heads(served: ServedBag, features: Any) -> dict[str, Any]:
-    """Member -> (b, C), the mean over its heads."""
-    inputs = ops.cast(features, "float32")  # float16, as it would come out of the cache
+def _heads(served: ServedBag, views: Sequence[Any]) -> dict[str, Any]:
+    """Member -> (b, C), the mean over its heads, and over views of the same images."""
+    inputs = [ops.cast(view, "float32") for view in views]  # float16, as it would come out of the cache
     outputs = {}
     for seed, member in zip(served.bag.seeds, served.members, strict=True):
         layer_name = member.replace("/", "-")  # Keras allows no slash
@@ -79,8 +87,12 @@ def _heads(served: ServedBag, features: Any) -> dict[str, Any]:
         for number in numbers:
             model = head_model(served.bag, number)
             name = f"{layer_name}-fold{served.bag.heads[number].fold}"
-            heads.append(keras.Model(model.input, model.output, name=name)(inputs))
-        outputs[member] = _mean(heads, served.bag.seen_classes[numbers], layer_name)
+            heads.append(keras.Model(model.input, model.output, name=name))
+        seen = served.bag.seen_classes[numbers]
+        outputs[member] = _mean([head(inputs[0]) for head in heads], seen, layer_name)
+        if len(inputs) > 1:
+            mirrored = _mean([head(inputs[1]) for head in heads], seen, f"{layer_name}-mirror")
+            outputs[member] = keras.layers.Average(name=f"{layer_name}-views")([outputs[member], mirrored])
     return outputs
 
 

@@ -51,7 +51,7 @@ class Predictor:
         self._served: ServedEnsemble = load_served(project)
         self._backbone: ForwardPass | None = resolved_backbone(project, progress) if self._served.bags else None
         self._size, self._progress = project.settings.features.image_size, progress
-        self._fit = project.settings.features.image_fit
+        self._fit, self._mirror = project.settings.features.image_fit, project.settings.features.mirror
         self._sizes = {convnet.image_size for convnet in self._served.convnets}
         if self._backbone:
             self._sizes.add(self._size)
@@ -92,14 +92,18 @@ class Predictor:
 
     def _probabilities(self, images: Mapping[int, Images], count: int) -> npt.NDArray[np.float64]:
         """(count, C) of size -> (count, size, size, 3), NaN for rows whose features aren't finite."""
-        features = self._backbone.forward(images[self._size]) if self._backbone else {}
+        views = []
+        if self._backbone:
+            plain = images[self._size]
+            mirrored = [np.ascontiguousarray(plain[:, :, ::-1])] if self._mirror else []
+            views = [self._backbone.forward(view) for view in (plain, *mirrored)]
         sound = np.ones(count, bool)
-        for computed in features.values():
+        for computed in (tap for view in views for tap in view.values()):
             sound &= np.isfinite(computed).reshape(count, -1).all(axis=1)
         probabilities = np.full((count, len(self.class_names)), np.nan)
         if sound.any():
             probabilities[sound] = self._served.probabilities(
-                {tap: computed[sound] for tap, computed in features.items()},
+                [{tap: computed[sound] for tap, computed in view.items()} for view in views],
                 {size: seen[sound] for size, seen in images.items()},
             )
         return probabilities

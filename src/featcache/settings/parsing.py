@@ -141,6 +141,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "image_size": Setting("auto", _auto_or_integer, "side of the square every image is resized to, in pixels; auto: 48 for digits, idx and csv, else 224"),
         "image_fit": Setting("stretch", _word, "how an image that isn't square becomes a square: stretch, crop (the centred square) or pad (a border)"),
         "precision": Setting("auto", _word, "what convolutions compute in: auto, float32 or bfloat16; storage is float16"),
+        "mirror": Setting("false", _boolean, "also cache every image mirrored; heads train on both and their predictions of both are averaged"),
         "copies": Setting("0", int, "augmented copies of the training split beside the plain one"),
         "augmentation": Setting("rotation 15, height_shift 0.05, width_shift 0.1, shear 0.1, channel_shift 20", AugmentPolicy.parse, "how far copies are changed: rotation, height_shift, width_shift, shear, zoom, channel_shift, flip"),
     },

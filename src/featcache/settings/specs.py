@@ -127,6 +127,7 @@ class FeaturesSpec:
     image_size: int = 48
     image_fit: str = STRETCH
     precision: str = "auto"
+    mirror: bool = False
     copies: int = 0
     augmentation: AugmentPolicy = RECIPE
 
