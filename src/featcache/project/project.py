@@ -19,7 +19,7 @@ from featcache.dataset import FileStats, Manifest, current_key, list_files, stor
 from featcache.errors import SubmissionError
 from featcache.features import known_digest, row_settings
 from featcache.project.artifact import Artifact
-from featcache.settings import STRETCH, Settings, backbone_settings
+from featcache.settings import AUTO, STRETCH, FeaturesSpec, Settings, backbone_settings
 from featcache.training import (
     CONVNET_VERSION,
     PSEUDO,
@@ -139,12 +139,14 @@ class Project:
         return {name: keys.digest(settings) for name, settings in self.tap_settings(copy).items()}
 
     def features(self, split: str, copy: int) -> Artifact:
-        """One feature cache; its name carries the short digest of its row settings."""
+        """One feature cache; its name carries the short digest of its row settings, and ``auto`` for what are many taps."""
         spec, taps, listed = self.settings.features, self.tap_keys(copy), self.listed()
         key = None
         if taps and listed and split in listed["splits"]:
             key = file_key(taps, listed["splits"][split]["key"], listed["class_names"], split, copy)
-        readable = f"{split}-{copy_name(copy).replace(' ', '')}-{backbone_settings(spec)['backbone']}-{'+'.join(taps)}-{spec.image_size}"
+        names = AUTO if len(taps) > 1 and spec.taps == FeaturesSpec(spec.backbone).taps else "+".join(taps)
+        backbone = backbone_settings(spec)["backbone"]
+        readable = f"{split}-{copy_name(copy).replace(' ', '')}-{backbone}-{names}-{spec.image_size}"
         digest = f"-{keys.short(keys.digest(list(taps.values())))}.h5"
         name = keys.short_name(readable, len(digest)) + digest
         return Artifact(self.folder / "features" / name, key)
