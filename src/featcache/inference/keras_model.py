@@ -15,7 +15,7 @@ from featcache.core.keras_import import plain_keras
 from featcache.dataset import LUMA
 from featcache.inference.keras_resizing import resizing_model
 from featcache.inference.served_ensemble import ServedBag, ServedConvNet, ServedEnsemble
-from featcache.training import head_model
+from featcache.training import head_model, input_model
 
 _SMALLEST = 1e-37  # about the smallest float32 whose logarithm can be trusted
 
@@ -40,7 +40,7 @@ def join_model(network: keras.Model | None, served: ServedEnsemble, name: str, s
         trunk.trainable = False
         features = trunk(views[network.input.shape[1]])
         for bag in served.bags:
-            members |= _heads(bag, features[bag.tap])
+            members |= _heads(bag, features)
     whole, classes = served.ensemble.whole, len(served.ensemble.class_names)
     outputs = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.method)
     if whole.temperature != 1:
@@ -65,8 +65,12 @@ def _convnet(served: ServedConvNet, images: Any) -> Any:
 
 
 def _heads(served: ServedBag, features: Any) -> dict[str, Any]:
-    """Member -> (b, C), the mean over its heads."""
-    inputs = ops.cast(features, "float32")  # float16, as it would come out of the cache
+    """Member -> (b, C), the mean over its heads, of tap name -> features."""
+    seen_as, title = served.bag.seen_as, served.members[0].rpartition("/")[0].replace("/", "-")
+    model = input_model(seen_as)
+    # features are float16, as they would come out of the cache
+    taps = {tap: ops.cast(features[tap], "float32") for tap in seen_as.taps}
+    inputs = keras.Model(model.input, model.output, name=f"{title}-input")(taps)
     outputs = {}
     for seed, member in zip(served.bag.seeds, served.members, strict=True):
         layer_name = member.replace("/", "-")  # Keras allows no slash

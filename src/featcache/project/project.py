@@ -26,8 +26,10 @@ from featcache.training import (
     PSEUDO,
     RECORD_FILE,
     first_round,
+    head_inputs,
     head_type_settings,
     head_types,
+    normalizes,
     member_settings,
     training_version,
 )
@@ -155,13 +157,18 @@ class Project:
 
     # ---- heads
 
-    def bags(self) -> list[tuple[str, str]]:
-        """(tap, head type) of every bag that the settings ask for, tap by tap."""
-        return [(tap.name, kind) for tap in self.settings.features.taps for kind in head_types(self.settings.heads)]
+    def inputs(self) -> dict[str, tuple[str, ...]]:
+        """Name -> taps of every input of heads: one tap, or several side by side."""
+        return head_inputs(self.settings.features.taps, joined=normalizes(self.settings.heads))
 
-    def bag(self, tap: str, kind: str) -> Artifact:
-        """Heads of one tap and head type: they depend on training rows, that tap's features of all copies, and their settings."""
-        taps = [self.tap_keys(copy).get(tap) for copy in range(self.settings.features.copies + 1)]
+    def bags(self) -> list[tuple[str, str]]:
+        """(input, head type) of every bag that the settings ask for, input by input."""
+        return [(name, kind) for name in self.inputs() for kind in head_types(self.settings.heads)]
+
+    def bag(self, name: str, kind: str) -> Artifact:
+        """Heads of one input and head type: they depend on training rows, its taps' features of all copies, and their settings."""
+        by_copy = [self.tap_keys(copy) for copy in range(self.settings.features.copies + 1)]
+        taps = [keys_of.get(tap) for keys_of in by_copy for tap in self.inputs()[name]]
         rows = self.splits().get("train", {}).get("key")
         settings: dict[str, Any] = {"Heads": head_type_settings(self.settings.heads, kind)}
         features: dict[str, Any] = {"taps": taps, "rows": rows}
@@ -171,12 +178,12 @@ class Project:
             features["test"] = self.features("test", 0).key
             upstream["TrainHeads"] = [self.bag(*bag).key for bag in self.labelling_bags(kind)]
         inputs = {"version": training_version(kind), "settings": settings, "upstream": upstream}
-        return self._keyed("heads", keys.short_name(f"{tap}-{kind}", keys.SHORT + 1), "bag.json", inputs)
+        return self._keyed("heads", keys.short_name(f"{name}-{kind}", keys.SHORT + 1), "bag.json", inputs)
 
     def labelling_bags(self, kind: str) -> list[tuple[str, str]]:
-        """(tap, head type) of the bags whose ensemble labels test rows for bags of type `kind`; none for most."""
+        """(input, head type) of the bags whose ensemble labels test rows for bags of type `kind`; none for most."""
         types = first_round(self.settings.heads) if kind.endswith(PSEUDO) else ()
-        return [(tap.name, labelling) for tap in self.settings.features.taps for labelling in types]
+        return [(name, labelling) for name in self.inputs() for labelling in types]
 
     # ---- convnets, and all members
 

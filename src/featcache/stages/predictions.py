@@ -92,5 +92,4 @@ def _predicted(
     """
     if stage == "TrainConvNets":
         return predict_convnets(project, members, rows)
-    taps = [str((bag.record() or {}).get("tap")) for bag in members]
-    return (load_bag(bag.path.parent).member_parts(reader[tap]) for bag, tap in zip(members, taps, strict=True))
+    return (load_bag(bag.path.parent).member_parts(reader.features) for bag in members)
