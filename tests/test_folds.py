@@ -75,7 +75,11 @@ def test_a_class_in_fewer_groups_than_folds_is_allowed_without_a_warning():
 def test_rows_that_can_all_be_scored_are_dealt_as_ever(duplicates, groups, digest):
     """Folds are part of what was trained before: other ones would not belong to its features' and heads' keys."""
     generator = np.random.default_rng(7)
-    labels, copies, few = generator.integers(-1, 4, 200), generator.integers(0, 150, 200), generator.integers(0, 17, 200)
+    labels, copies, few = (
+        generator.integers(-1, 4, 200),
+        generator.integers(0, 150, 200),
+        generator.integers(0, 17, 200),
+    )
     names = [""] * 200
     if groups == 17:
         names = [f"g{number}" if number else "" for number in few]

@@ -153,11 +153,6 @@ def images_outside_classes(folder):
     write_image(folder / "train/1.png", (9, 9, 9), 1)
 
 
-def single_image(folder):
-    write_photos(folder)
-    write_image(folder / "train/single/1.png", (9, 9, 9), 1)
-
-
 def empty_class(folder):
     write_photos(folder)
     (folder / "train/hollow").mkdir()
@@ -182,12 +177,11 @@ def other_test_class(folder):
         (nothing, ["photos", "no folder train/<class>/", "[Dataset] path"]),
         (no_class, ["train", "has no folder for a class", "train/<class>/"]),
         (images_outside_classes, ["train", "has no folder for a class"]),
-        (single_image, ["'single'", "2 "]),
         (empty_class, ["'hollow'"]),
         (one_class, ["at least 2 classes", "only"]),
         (other_test_class, ["test", "'dsic'", "rename"]),
     ],
-    ids=["missing", "file", "empty", "no class", "outside", "one image", "no image", "one class", "test class"],
+    ids=["missing", "file", "empty", "no class", "outside", "no image", "one class", "test class"],
 )
 def test_a_folder_that_cannot_be_trained_on(tmp_path, make, words):
     make(tmp_path / "photos")

@@ -1,6 +1,7 @@
 """From features to heads: `TrainBag`, and all bags at once where there are workers: `TrainHeads`."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from featcache.training import (
     by_folds,
     by_groups,
     curves_record,
+    fold_notices,
     judge_parts,
     resolve_heads,
     table_parts,
@@ -48,9 +50,10 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     plain, usable = readers[0], np.logical_and.reduce([reader.status == Status.OK for reader in readers])
     labels, names = np.where(usable, plain.labels, -1), plain.class_names
     folds = assign_folds(labels, plain.groups, spec.folds, class_names=names, digests=plain.digest_column)
-    parts = by_groups(plain.groups, usable) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
+    parts = by_groups(plain.groups, usable, folds) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
     width = int(np.prod(plain.taps[tap].shape))
-    plan = resolve_heads(spec, shape, width, int(usable.sum()), len(names), groups=len(parts.numbers))
+    dealt = replace(spec, folds=int(folds.max()) + 1)
+    plan = resolve_heads(dealt, shape, width, int(usable.sum()), len(names), groups=len(parts.numbers))
     pseudo = pseudo_labels(project, tap, parts) if shape.endswith(PSEUDO) else None
     examples, name = Examples([reader[tap] for reader in readers], plain.labels, parts, pseudo), f"{tap}: {shape}"
     if shape == LINEAR:
@@ -62,6 +65,7 @@ def train_bag(project: Project, tap: str, shape: str, progress: Progress) -> str
     rows_key = project.splits()["train"]["key"]
     out_of_fold = Predictions(plain.ids, labels, members, bag.out_of_fold, names, folds, rows_key=rows_key)
     record = {**artifact.record_header(project.run), "seconds": round(time.perf_counter() - begun, 3)}
+    record |= {"notices": fold_notices(folds, labels, names, spec.folds)}
     record |= {"tap": tap, "shape": shape} | ({"curves": curves_record(bag)} if shape != LINEAR else {})
     save_bag(bag, artifact.path.parent, record, out_of_fold)
     steps = pluralize(plan.epochs, "epoch") if shape != LINEAR else pluralize(len(bag.history.loss), "strength")

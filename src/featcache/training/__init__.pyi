@@ -17,7 +17,7 @@ from .convnet.plan import (
     resolve_convnet as resolve_convnet,
 )
 from .convnet.trainer import train_network as train_network
-from .folds import assign_folds as assign_folds
+from .folds import NO_FOLD as NO_FOLD, assign_folds as assign_folds, fold_notices as fold_notices
 from .heads.bag import Bag as Bag, load_bag as load_bag
 from .heads.examples import Examples as Examples, PseudoLabels as PseudoLabels
 from .heads.keras_engine import KerasEngine as KerasEngine, accelerated as accelerated

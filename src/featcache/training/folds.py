@@ -157,7 +157,9 @@ def _check(labels: Labels, images: Numbers, class_names: Sequence[str]) -> None:
         raise TrainingError(f"all {rows:,} training images are duplicates of one: add others")
     absent = np.flatnonzero(np.bincount(labels, minlength=len(class_names))[: len(class_names)] == 0)
     if len(absent):
-        raise TrainingError(f"class {class_names[absent[0]]!r} has no usable image: add images of it or remove its folder")
+        raise TrainingError(
+            f"class {class_names[absent[0]]!r} has no usable image: add images of it or remove its folder"
+        )
 
 
 def _grouped(labels: Labels, units: Numbers, folds: int, seed: int) -> npt.NDArray[np.int32]:

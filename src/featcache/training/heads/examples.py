@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import TrainingError
+from featcache.training.folds import ALWAYS, NO_FOLD
 from featcache.training.heads.forward import Float32s, Weights, blocks
 from featcache.training.heads.partition import Partition
 from featcache.training.heads.presets import HeadPlan
@@ -57,7 +58,7 @@ class Examples:
                 raise TrainingError(
                     f"features of shapes={shapes} don't fit: every copy needs {rows} rows of {plan.features} values"
                 )
-        known = self.labels[self.parts.units >= 0]
+        known = self.labels[self.parts.units != NO_FOLD]
         if len(known) and not (known.min() >= 0 and known.max() < plan.classes):
             raise TrainingError(f"labels from {known.min()} to {known.max()} are outside 0..{plan.classes - 1}")
         if pseudo is not None:
@@ -88,19 +89,21 @@ def input_statistics(copies: Sequence[npt.NDArray[Any]], parts: Partition) -> di
         Part -> ``input_mean`` and ``input_variance``, (F,) float32. Variances are raised to a thousandth of their
         mean, so that a feature which is almost always zero is not blown up where it isn't.
     """
-    width, units = copies[0][0].size, len(parts.numbers)
+    always = (ALWAYS,) if (parts.units == ALWAYS).any() else ()
+    numbers, width = (*parts.numbers, *always), copies[0][0].size
+    units = len(numbers)
     count, total, squares = np.zeros(units), np.zeros((units, width)), np.zeros((units, width))
     for copy in copies:
         for start, block in blocks(copy, 4 * width):
             here = parts.units[start : start + len(block)]
-            for number, unit in enumerate(parts.numbers):
+            for number, unit in enumerate(numbers):
                 rows = block[here == unit].astype(np.float64)
                 count[number] += len(rows)
                 total[number] += rows.sum(axis=0)
                 squares[number] += np.square(rows).sum(axis=0)
     statistics = {}
     for number, part in enumerate(parts.numbers):
-        trained = (np.arange(units) == number) == parts.by_group
+        trained = ((np.arange(units) == number) == parts.by_group) | (np.array(numbers) == ALWAYS)
         rows_of, mean, square = (sums[trained].sum(axis=0) for sums in (count, total, squares))
         mean /= rows_of
         variance = np.maximum(square / rows_of - mean**2, 0)
