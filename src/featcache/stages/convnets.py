@@ -97,7 +97,8 @@ def _examples(project: Project, progress: Progress) -> _Examples:
     data = TrainingData(pixels.images, labels, by_folds(folds, pixels.usable))
     fewest = min(int(data.parts.trained(fold).sum()) for fold in data.parts.numbers)
     precision = choose_precision(spec.precision, gpu_capability_of(project)).name
-    plan = resolve_convnet(spec, fewest, pixels.images.shape[-1], len(names), precision)
+    channels = pixels.images.shape[-1]
+    plan = resolve_convnet(spec, fewest, channels, len(names), precision, balanced=heads.balanced)
     return _Examples(rows, data, names, plan, fold_notices(folds, labels, names, heads.folds))
 
 

@@ -46,7 +46,8 @@ def train_linear(
     own = np.stack([parts.trained(fold) for fold in parts.numbers])
     by_fold = input_statistics(copies, parts)
     statistics = {key: np.stack([by_fold[fold][key] for fold in parts.numbers]) for key in by_fold[parts.numbers[0]]}
-    regressions = Regressions(copies, examples.labels, own, statistics, plan.classes)
+    counted = examples.row_weights(plan.classes) if plan.balanced else own
+    regressions = Regressions(copies, examples.labels, counted, statistics, plan.classes)
     counts = [int(parts.scored(fold).sum()) for fold in parts.numbers]
     path: list[Weights] = []
     steps: list[_StepScores] = []

@@ -32,8 +32,11 @@ class Partition:
 
     def trained(self, part: int) -> npt.NDArray[np.bool_]:
         """(n,) bool: the rows that heads of `part` are trained on."""
-        own: npt.NDArray[np.bool_] = self.units == part
-        return (own if self.by_group else (self.units >= 0) & ~own) | (self.units == ALWAYS)
+        own = self.units == part
+        if not self.by_group:
+            own = (self.units >= 0) & ~own
+        trained: npt.NDArray[np.bool_] = own | (self.units == ALWAYS)
+        return trained
 
     def scored(self, part: int) -> npt.NDArray[np.bool_]:
         """(n,) bool: the rows whose out-of-fold probabilities heads of `part` have a share in."""

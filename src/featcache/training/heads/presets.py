@@ -32,6 +32,7 @@ class HeadPlan:
         label_smoothing: the share of each label that is spread evenly over all classes.
         keep_best: a head keeps the epoch that is best for the other folds' heads on their folds; False: the last.
         early_stop: epochs without a better one after which training ends; 0: never. Needs `keep_best`.
+        balanced: rows count by `featcache.training.class_weights`, so that every class counts the same.
     """
 
     features: int
@@ -47,6 +48,7 @@ class HeadPlan:
     label_smoothing: float = 0.0
     keep_best: bool = False
     early_stop: int = 0
+    balanced: bool = False
 
     @property
     def epochs(self) -> int:
@@ -78,9 +80,15 @@ def first_round(spec: HeadsSpec) -> tuple[str, ...]:
 def head_type_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
     """Return the settings that decide a type's heads, JSON-able, for its bag's key: not which preset has it."""
     if shape == LINEAR:
-        return {"shape": shape, "folds": spec.folds}
-    other = {"preset", "per_group"} | ({"pseudo_weight"} if not shape.endswith(PSEUDO) else set())
-    return {"shape": shape, **{name: value for name, value in asdict(spec).items() if name not in other}}
+        return {"shape": shape, **shared_settings(spec)}
+    other = {"preset", "per_group", "class_weight"} | ({"pseudo_weight"} if not shape.endswith(PSEUDO) else set())
+    own = {name: value for name, value in asdict(spec).items() if name not in other}
+    return {"shape": shape, **own, **shared_settings(spec)}
+
+
+def shared_settings(spec: HeadsSpec) -> dict[str, object]:
+    """Return the settings of heads that decide regressions and convnets, too; class weights only where there are some."""
+    return {"folds": spec.folds, **({"class_weight": spec.class_weight} if spec.balanced else {})}
 
 
 def training_version(shape: str) -> int:
@@ -108,7 +116,7 @@ def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes
         raise TrainingError(f"features={features} are none to train on")
     in_training = max(1, rows // max(1, groups) if shape.endswith(BY_GROUP) else rows - rows // spec.folds)
     kind = shape.removesuffix(BY_GROUP).removesuffix(PSEUDO)
-    plan = HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, standardize=True)
+    plan = HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, standardize=True, balanced=spec.balanced)
     if (
         kind != LINEAR
     ):  # which `featcache.training.heads.logistic_regression` fits, and finds its one free number itself
