@@ -92,7 +92,9 @@ def test_pseudo_labelled_rows_count_by_their_likeliest_class():
     examples, heads = uneven(pseudo=PseudoLabels([features], soft, 0.5)), [HeadId(0, 0)]
     weights = class_weights(examples.labels[examples.parts.trained(0)], 3)
     drawn = 0
-    for batch in Batches(examples, heads, [HeadStream(heads[0], examples.count(0))], replace(DENSE, balanced=True)).epoch():
+    for batch in Batches(
+        examples, heads, [HeadStream(heads[0], examples.count(0))], replace(DENSE, balanced=True)
+    ).epoch():
         pseudo = (batch.values[0] == 0).all(axis=1)
         assert np.allclose(batch.weights[0], weights[batch.truth[0]] * np.where(pseudo, 0.5, 1))
         drawn += pseudo.sum()

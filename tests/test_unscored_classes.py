@@ -20,7 +20,7 @@ def run(numpy_backbone, tmp_path_factory):
     lone = [f"lone/{number}.png,d1" for number in range(3)]
     (project.folder / "drivers.csv").write_text("\n".join(["file,driver", *drivers, *lone]))
     project.set("Dataset", groups=f"{project.folder / 'drivers.csv'}:driver")
-    project.set("Heads", folds="5", per_group="true", pseudo_weight="0.3")
+    project.set("Heads", folds="5", per_group="true", pseudo_weight="0.3", class_weight="balanced")
     project.set("Report", enabled="true")
     return project, *runs.finish(runs.start(runs.command(project)))
 
@@ -47,6 +47,9 @@ def test_its_rows_are_in_no_score_and_its_class_is_predicted(run):
         assert np.isnan(table[:, folds == ALWAYS]).all()
         assert (table[:, folds >= 0, names.index("lone")] > 0).all(), "every head was trained on it"
         assert len(list(bag.parent.glob("*.keras"))) == len(table) * 4
+    page = (project.artifacts / "report/index.html").read_text()
+    assert "not scored: class &#39;lone&#39; (3 rows)" in page
+    assert "4 folds" in page
     built = stored_ensemble(project)
     assert sorted(built.folds) == [0, 1, 2, 3]
     assert built.class_shares[built.class_names.index("lone")] == pytest.approx(3 / 27)
