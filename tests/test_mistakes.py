@@ -265,9 +265,9 @@ def test_columns_that_cannot_be_are_told_before_any_feature_is_computed(tmp_path
     assert "ExtractSplit" not in outcome.out
 
 
-def test_fewer_rows_than_folds_are_told_before_any_feature_is_computed(tmp_path):
-    outcome = luigi(tmp_path, "Submit", **photos(write_photos(tmp_path / "photos"), Heads_folds="500"))
-    refused(outcome, FAILED, "labelled images=24", "folds=500", "lower [Heads] folds")
+def test_rows_that_cannot_be_scored_are_refused_before_any_feature_is_computed(tmp_path):
+    outcome = luigi(tmp_path, "Submit", **photos(write_photos(tmp_path / "photos", train=1)))
+    refused(outcome, FAILED, "no class has 2 different images", "add images")
     assert "ExtractSplit" not in outcome.out
 
 

@@ -45,7 +45,7 @@ def train_convnets(project: Project, progress: Progress, *, fresh: bool = False)
 
     Raises:
         SourceChangedError: an image changed since it was indexed.
-        TrainingError: a class has too few usable images, the rows can't be dealt out to folds, or training went wrong.
+        TrainingError: a class has no usable image, the rows can't be dealt out to folds, or training went wrong.
         StorageError: the disk is full, read-only or not permitted; finished folds are kept.
     """
     examples = _examples(project, progress)
