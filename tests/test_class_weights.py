@@ -22,6 +22,7 @@ from featcache.training.heads.logistic_regression import train_linear
 from featcache.training.heads.partition import by_folds
 from featcache.training.heads.presets import LINEAR, HeadPlan, head_type_settings, resolve_heads
 from featcache.training.heads.trainer import train_heads
+from featcache.training.metrics import log_loss
 
 FEATURES, FOLDS = 6, 3
 DENSE = HeadPlan(FEATURES, 3, (8,), (0.0, 0.0), (Phase(1e-2, 12),), 16, standardize=True)
@@ -102,7 +103,7 @@ def test_pseudo_labelled_rows_count_by_their_likeliest_class():
 
 
 @pytest.mark.parametrize("kind", ["dense", LINEAR])
-def test_rare_classes_are_found_more_often(kind):
+def test_rare_classes_are_found_more_often_and_log_loss_is_higher(kind):
     examples = uneven()
 
     def trained(class_weight):
@@ -113,9 +114,12 @@ def test_rare_classes_are_found_more_often(kind):
             return train_linear(examples, plan, Silent())
         return train_heads(examples, replace(DENSE, balanced=plan.balanced), range(2), Silent())
 
-    plain, balanced = (recalls(trained(each), examples.labels) for each in ("none", "balanced"))
+    bags = [trained(each) for each in ("none", "balanced")]
+    plain, balanced = (recalls(bag, examples.labels) for bag in bags)
     assert balanced[2] > plain[2]
     assert balanced.mean() > plain.mean()
+    losses = [log_loss(bag.out_of_fold.mean(axis=0), examples.labels) for bag in bags]
+    assert losses[0] < losses[1]
 
 
 def test_only_balanced_is_in_keys():
