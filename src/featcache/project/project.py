@@ -29,8 +29,8 @@ from featcache.training import (
     head_inputs,
     head_type_settings,
     head_types,
-    normalizes,
     member_settings,
+    normalizes,
     training_version,
 )
 
@@ -191,7 +191,7 @@ class Project:
         """One member's networks, one a fold: they depend on training images, classes and settings, and on no features."""
         listed, rows = self.listed(), self.splits().get("train", {}).get("key")
         classes = keys.sequence_digest(listed["class_names"]) if listed else None
-        settings = member_settings(self.settings.convnet, seed, self.settings.heads.folds)
+        settings = member_settings(self.settings.convnet, seed, self.settings.heads)
         upstream = {"IndexImages": {"rows": rows, "classes": classes}}
         inputs = {"version": CONVNET_VERSION, "settings": settings, "upstream": upstream}
         return self._keyed("convnets", f"seed{seed}", RECORD_FILE, inputs)

@@ -1,6 +1,7 @@
 """From features to heads: `TrainBag`, and all bags at once where there are workers: `TrainHeads`."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from featcache.training import (
     by_groups,
     curves_record,
     fit_input,
+    fold_notices,
     judge_parts,
     normalizes,
     resolve_heads,
@@ -53,11 +55,12 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
     plain, usable = readers[0], np.logical_and.reduce([reader.status == Status.OK for reader in readers])
     labels, names = np.where(usable, plain.labels, -1), plain.class_names
     folds = assign_folds(labels, plain.groups, spec.folds, class_names=names, digests=plain.digest_column)
-    parts = by_groups(plain.groups, usable) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
+    parts = by_groups(plain.groups, usable, folds) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
     features = [reader.features for reader in readers]
     seen_as = fit_input(project.inputs()[name], features, usable, normalise=normalizes(spec))
     units = len(parts.numbers)
-    plan = resolve_heads(spec, shape, sum(seen_as.widths), int(usable.sum()), len(names), units)
+    dealt = replace(spec, folds=int(folds.max()) + 1)
+    plan = resolve_heads(dealt, shape, sum(seen_as.widths), int(usable.sum()), len(names), units)
     copies = [stored_rows(seen_as, each, project.folder) for each in features]
     pseudo = pseudo_labels(project, seen_as, parts) if shape.endswith(PSEUDO) else None
     bag = _trained(project, shape, Examples(seen_as, copies, plain.labels, parts, pseudo), plan, progress, name)
@@ -65,6 +68,7 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
     rows_key = project.splits()["train"]["key"]
     out_of_fold = Predictions(plain.ids, labels, members, bag.out_of_fold, names, folds, rows_key=rows_key)
     record = {**artifact.record_header(project.run), "seconds": round(time.perf_counter() - begun, 3)}
+    record |= {"notices": fold_notices(folds, labels, names, spec.folds)}
     record |= {"tap": name, "shape": shape} | ({"curves": curves_record(bag)} if shape not in PATHS else {})
     save_bag(bag, artifact.path.parent, record, out_of_fold)
     steps = pluralize(plan.epochs, "epoch") if shape not in PATHS else pluralize(len(bag.history.loss), "strength")

@@ -17,11 +17,17 @@ from .convnet.plan import (
     resolve_convnet as resolve_convnet,
 )
 from .convnet.trainer import train_network as train_network
-from .folds import assign_folds as assign_folds
+from .folds import NO_FOLD as NO_FOLD, assign_folds as assign_folds, fold_notices as fold_notices
 from .heads.bag import Bag as Bag, TrainedBag as TrainedBag, load_bag as load_bag, save_bag as save_bag
 from .heads.examples import Examples as Examples, PseudoLabels as PseudoLabels
+from .heads.inputs import (
+    Features as Features,
+    HeadInput as HeadInput,
+    fit_input as fit_input,
+    head_inputs as head_inputs,
+    stored_rows as stored_rows,
+)
 from .heads.keras_engine import KerasEngine as KerasEngine, accelerated as accelerated
-from .heads.inputs import Features as Features, HeadInput as HeadInput, fit_input as fit_input, head_inputs as head_inputs, stored_rows as stored_rows
 from .heads.keras_models import head_model as head_model, input_model as input_model
 from .heads.lda import train_lda as train_lda
 from .heads.logistic_regression import train_linear as train_linear

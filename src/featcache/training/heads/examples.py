@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import TrainingError
+from featcache.training.class_weights import class_weights
 from featcache.training.heads.forward import Float32s
 from featcache.training.heads.inputs import HeadInput
 from featcache.training.heads.partition import Partition
@@ -61,7 +62,7 @@ class Examples:
                 raise TrainingError(
                     f"features of shapes={shapes} don't fit: every copy needs {rows} rows of {plan.features} values"
                 )
-        known = self.labels[self.parts.units >= 0]
+        known = self.labels[self.parts.units != NO_FOLD]
         if len(known) and not (known.min() >= 0 and known.max() < plan.classes):
             raise TrainingError(f"labels from {known.min()} to {known.max()} are outside 0..{plan.classes - 1}")
         if pseudo is not None:
@@ -85,6 +86,15 @@ class Examples:
         """The number of rows that heads of `part` are trained on, copies and pseudo-labelled ones included."""
         labelled = int(self.parts.trained(part).sum()) * len(self.copies)
         return labelled + (self.pseudo.labels.shape[1] * len(self.pseudo.copies) if self.pseudo else 0)
+
+    def row_weights(self, classes: int) -> Float32s:
+        """(P, n) float32: what each row counts for in each part's training where all classes count the same."""
+        weights = np.zeros((len(self.parts.numbers), len(self.labels)), np.float32)
+        for own, part in zip(weights, self.parts.numbers, strict=True):
+            rows = self.parts.trained(part)
+            labels = self.labels[rows]
+            own[rows] = class_weights(labels, classes)[labels]
+        return weights
 
     def seen_classes(self, classes: int) -> npt.NDArray[np.bool_]:
         """(P, C) bool: whether heads of each part are trained on any row of each of C `classes`."""

@@ -31,7 +31,7 @@ class Regressions:
         self,
         copies: Sequence[npt.NDArray[Any]],
         labels: npt.NDArray[np.integer],
-        own: npt.NDArray[np.bool_],
+        own: npt.NDArray[np.bool_] | Float32s,
         classes: int,
     ) -> None:
         """Take the directions from a sample of rows; nothing is fitted yet.
@@ -39,13 +39,13 @@ class Regressions:
         Args:
             copies: (n, F) values each, centred, read block by block; held in memory where they are small.
             labels: (n,) class indices; only those of own rows matter.
-            own: (H, n) bool, the rows that each regression is fitted to.
+            own: (H, n) bool, the rows that each regression is fitted to, or float32, what each row counts for.
             classes: how many.
         """
         self._copies = copies
         self._labels = np.where(own.any(axis=0), labels, 0)
         self._own = own.T.astype(np.float32)
-        self._counts = own.sum(axis=1) * float(len(copies))
+        self._counts = own.sum(axis=1, dtype=np.float64) * len(copies)
         self._classes = classes
         values = len(copies) * copies[0].size
         self._held = [*self._read()] if values <= _HELD_VALUES else None
@@ -57,7 +57,7 @@ class Regressions:
         return (self._own.shape[1], self._copies[0].shape[1], self._classes)
 
     def fit(self, strength: float, start: Solution | None = None, tolerance: float = 1e-4) -> Solution:
-        """Minimise the rows' summed cross-entropy + |kernel|^2 / (2 strength), as scikit-learn's C does.
+        """Minimise the rows' summed weighted cross-entropy + |kernel|^2 / (2 strength), as scikit-learn's C does.
 
         Many rows x features get fewer passes and an early end, which regularises a little on top of the penalty: with
         60,000 x 4,608 convergence would take hours.

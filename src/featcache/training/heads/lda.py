@@ -9,13 +9,12 @@ temperature mends; the classes' shares are no part of what it divides.
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from featcache.core.progress import Progress
 from featcache.training.heads.bag import TrainedBag
 from featcache.training.heads.examples import Examples
 from featcache.training.heads.forward import blocks
-from featcache.training.heads.linear_path import Coordinates, Doubles, ScoredPath, Step
+from featcache.training.heads.linear_path import Coordinates, ScoredPath, Step
 from featcache.training.heads.presets import HeadPlan
 
 SHRINKAGES = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
@@ -43,7 +42,7 @@ def train_lda(
     some = examples.some(most)
     coordinates = Coordinates(some.copies)
     path = ScoredPath(some, coordinates, plan.classes)
-    moments = _Moments(some, coordinates, plan.classes)
+    moments = _Moments(some, coordinates, plan)
     progress.start(name, len(SHRINKAGES), "shrinkages")
     try:
         for shrinkage in SHRINKAGES:
@@ -57,9 +56,10 @@ def train_lda(
 class _Moments:
     """Class means, shares and the covariance within classes of each part's rows."""
 
-    def __init__(self, examples: Examples, coordinates: Coordinates, classes: int) -> None:
+    def __init__(self, examples: Examples, coordinates: Coordinates, plan: HeadPlan) -> None:
         """Sum up over units, in one pass: a part's rows are all units but its own."""
-        parts, self._values = examples.parts, coordinates.values
+        parts, classes = examples.parts, plan.classes
+        self._values, self._balanced = coordinates.values, plan.balanced
         units = np.unique(parts.units[parts.units != -1])
         first = [int(np.flatnonzero(parts.units == unit)[0]) for unit in units]
         self._trained = [np.flatnonzero(parts.trained(part)[first]) for part in parts.numbers]
@@ -93,5 +93,6 @@ class _Moments:
             kernel = cho_solve(cho_factor(within, overwrite_a=True), means.T)
             kernels.append(kernel)
             biases.append(-0.5 * np.einsum("cf,fc->c", means, kernel))
-            priors.append(np.log(np.maximum(counts, 0.5) / counts.sum()))
+            shares = np.maximum(counts, 0.5) / counts.sum()
+            priors.append(np.zeros_like(shares) if self._balanced else np.log(shares))
         return Step(np.stack(kernels), np.stack(biases), np.stack(priors))

@@ -69,8 +69,6 @@ class Step(NamedTuple):
     prior: npt.NDArray[np.floating]
 
 
-
-
 class ScoredPath:
     """The steps of a path, and how well each part's models do on the rows of other parts."""
 

@@ -39,7 +39,8 @@ def train_linear(
     """
     coordinates, parts = Coordinates(examples.copies), examples.parts
     own = np.stack([parts.trained(fold) for fold in parts.numbers])
-    regressions = Regressions(coordinates.copies, examples.labels, own, plan.classes)
+    counted = examples.row_weights(plan.classes) if plan.balanced else own
+    regressions = Regressions(coordinates.copies, examples.labels, counted, plan.classes)
     path = ScoredPath(examples, coordinates, plan.classes)
     no_prior = np.zeros((len(own), plan.classes), np.float32)
     fitted, losses = None, []

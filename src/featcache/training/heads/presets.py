@@ -35,6 +35,7 @@ class HeadPlan:
         tempered: each head's logits are divided by the temperature that is best for the other folds' rows.
         keep_best: a head keeps the epoch that is best for the other folds' heads on their folds; False: the last.
         early_stop: epochs without a better one after which training ends; 0: never. Needs `keep_best`.
+        balanced: rows count by `featcache.training.class_weights`, so that every class counts the same.
     """
 
     features: int
@@ -51,6 +52,7 @@ class HeadPlan:
     tempered: bool = False
     keep_best: bool = False
     early_stop: int = 0
+    balanced: bool = False
 
     @property
     def epochs(self) -> int:
@@ -87,9 +89,15 @@ def normalizes(spec: HeadsSpec) -> bool:
 def head_type_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
     """Return the settings that decide a type's heads, JSON-able, for its bag's key: not which preset has it."""
     if shape in PATHS:
-        return {"shape": shape, "folds": spec.folds}
-    other = {"preset", "per_group"} | ({"pseudo_weight"} if not shape.endswith(PSEUDO) else set())
-    return {"shape": shape, **{name: value for name, value in asdict(spec).items() if name not in other}}
+        return {"shape": shape, **shared_settings(spec)}
+    other = {"preset", "per_group", "class_weight"} | ({"pseudo_weight"} if not shape.endswith(PSEUDO) else set())
+    own = {name: value for name, value in asdict(spec).items() if name not in other}
+    return {"shape": shape, **own, **shared_settings(spec)}
+
+
+def shared_settings(spec: HeadsSpec) -> dict[str, object]:
+    """Return the settings of heads that decide regressions and convnets, too; class weights only where there are some."""
+    return {"folds": spec.folds, **({"class_weight": spec.class_weight} if spec.balanced else {})}
 
 
 def training_version(shape: str) -> int:
@@ -117,23 +125,24 @@ def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes
         raise TrainingError(f"features={features} are none to train on")
     in_training = max(1, rows // max(1, groups) if shape.endswith(BY_GROUP) else rows - rows // spec.folds)
     kind = shape.removesuffix(BY_GROUP).removesuffix(PSEUDO)
-    plan = HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, standardize=True)
+    plan = HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, standardize=True, balanced=spec.balanced)
     if kind not in PATHS:  # which find their one free number themselves
-        independent = min(in_training, groups or in_training)
-        plan = _trained(spec, kind, plan, in_training, independent)
+        plan = _trained(spec, kind, plan, in_training)
     # what every type means the same by
     wanted = {name: getattr(spec, name) for name in ("weight_decay", "label_smoothing", "early_stop")}
     plan = replace(plan, **{name: value for name, value in wanted.items() if value is not None})
-    return replace(plan, keep_best=plan.keep_best or plan.early_stop > 0)
+    # heads of one group are scored on all others, so no rows are left to find a temperature by
+    tempered = plan.tempered and not shape.endswith(BY_GROUP)
+    return replace(plan, tempered=tempered, keep_best=plan.keep_best or plan.early_stop > 0)
 
 
-def _trained(spec: HeadsSpec, kind: str, plan: HeadPlan, rows: int, independent: int) -> HeadPlan:
-    """The plan of heads that are trained step by step, on `rows` that are worth `independent` ones.
+def _trained(spec: HeadsSpec, kind: str, plan: HeadPlan, rows: int) -> HeadPlan:
+    """The plan of heads that are trained step by step, on `rows`.
 
     Regularisation follows what the weights lose over the whole training to decay alone, a factor of exp(-`_DECAY`),
     whatever steps and rates are; the kept epoch and the temperature do the rest (benchmarks/defaults.py).
     """
-    hidden, dropout, schedule = _defaults(kind, rows, plan.batch_size, independent)
+    hidden, dropout, schedule = _defaults(kind, rows, plan.batch_size)
     hidden = hidden if spec.hidden is None else spec.hidden
     dropout = dropout if spec.dropout is None else spec.dropout
     before = dropout if kind == "wide" else dropout / 2  # the recipe halves p before every layer but the last
@@ -144,14 +153,10 @@ def _trained(spec: HeadsSpec, kind: str, plan: HeadPlan, rows: int, independent:
     steps = math.ceil(rows / plan.batch_size)
     travelled = sum(rate for epoch in range(plan.epochs) for rate in rates(schedule, epoch, steps))
     decay = _DECAY / travelled
-    return replace(
-        plan, momentum=0.9, recompute_statistics=True, weight_decay=decay, tempered=True, keep_best=True
-    )
+    return replace(plan, momentum=0.9, recompute_statistics=True, weight_decay=decay, tempered=True, keep_best=True)
 
 
-def _defaults(
-    kind: str, rows: int, batch_size: int, independent: int
-) -> tuple[tuple[int, ...], float, tuple[Phase, ...]]:
+def _defaults(kind: str, rows: int, batch_size: int) -> tuple[tuple[int, ...], float, tuple[Phase, ...]]:
     """Widths of the hidden layers, dropout and schedule."""
     if kind == "recipe":
         return (128, 128), 0.8, (Phase(1e-3, 1), Phase(1e-2, 2))

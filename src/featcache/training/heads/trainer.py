@@ -95,9 +95,7 @@ def train_heads(
 class _Group:
     """Some heads of a bag, trained by one engine."""
 
-    def __init__(
-        self, examples: Examples, plan: HeadPlan, heads: Sequence[HeadId], make: MakeEngine
-    ) -> None:
+    def __init__(self, examples: Examples, plan: HeadPlan, heads: Sequence[HeadId], make: MakeEngine) -> None:
         streams = [HeadStream(head, examples.count(head.fold)) for head in heads]
         self.heads, self._plan = heads, plan
         self._batches = Batches(examples, heads, streams, plan)
