@@ -1,5 +1,6 @@
 """The convnet: its shape, honest folds, the same weights again, resuming after a kill."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -13,6 +14,7 @@ from featcache.errors import CacheFormatError, TrainingError  # noqa: E402
 from featcache.settings.augment_policy import CONVNET_RECIPE, AugmentPolicy  # noqa: E402  # after importorskip
 from featcache.settings.schedules import ONE_CYCLE, Phase, rates  # noqa: E402
 from featcache.settings.specs import ConvNetSpec  # noqa: E402
+from featcache.training.class_weights import class_weights  # noqa: E402
 from featcache.training.convnet import trainer  # noqa: E402
 from featcache.training.convnet.checkpoints import Checkpoint  # noqa: E402
 from featcache.training.convnet.model import (  # noqa: E402
@@ -114,6 +116,20 @@ def test_what_is_held_out_is_never_seen(short):
     again = train(plan(), data(images, labels))
     assert same(short, again)
     assert again[1]["fold_loss"] != short[1]["fold_loss"]
+
+
+def test_rows_count_by_their_class_where_that_is_asked_for():
+    images, labels = pictures()
+    examples = data(images, np.where(labels == 0, 0, 1).astype(np.int32))
+    rows = np.flatnonzero(examples.parts.trained(0))
+    assert len(trainer._Batches(plan(), examples, rows, 0, 0)[0]) == 2
+    balanced = dataclasses.replace(plan(), balanced=True)
+    _, own, weights = trainer._Batches(balanced, examples, rows, 0, 0)[0]
+    assert np.array_equal(weights, class_weights(examples.labels[rows], CLASSES)[own])
+    assert len(set(weights.tolist())) == 2
+    trained, plain = train(balanced, examples), train(plan(), examples)
+    assert trained[1]["loss"] != plain[1]["loss"]
+    assert not same(trained, plain)
 
 
 def test_what_it_is_trained_on_is_seen(short):

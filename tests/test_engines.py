@@ -135,8 +135,9 @@ class EngineContract:
             (plan(label_smoothing=0.2), None),
             (replace(plan(weight_decay=1.0), dropouts=(0.5, 0.2, 0.0)), None),
             (plan(0.3), soft_labels()),
+            (plan(balanced=True), None),
         ],
-        ids=["recipe", "dropout", "standardized", "decayed", "smoothed", "two masks", "pseudo-labels"],
+        ids=["recipe", "dropout", "standardized", "decayed", "smoothed", "two masks", "pseudo-labels", "balanced"],
     )
     def test_each_head_follows_the_trajectory_of_a_plain_keras_model(self, of, pseudo, monkeypatch):
         # so small that kernels are stepped by rows and by blocks, as large ones are

@@ -1,11 +1,13 @@
-"""Folds: stratified, grouped, repeatable, and refusals that say what to do."""
+"""Folds: stratified, grouped, repeatable; what can't be scored is trained on in each, and a notice says so."""
+
+import hashlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from featcache.errors import TrainingError
-from featcache.training.folds import NO_FOLD, assign_folds
+from featcache.training.folds import ALWAYS, NO_FOLD, assign_folds, fold_notices
 
 
 def ungrouped(labels):
@@ -62,18 +64,92 @@ def test_a_class_in_fewer_groups_than_folds_is_allowed_without_a_warning():
 
 
 @pytest.mark.parametrize(
-    ("labels", "groups", "folds", "message"),
+    ("duplicates", "groups", "digest"),
     [
-        ([0, 0, 0, 1], "", 2, "class 'bee'.*add images"),
-        ([0, 0, 1, 1], "", 5, "images=4 .* are fewer than folds=5.*lower"),
-        ([0, 0, 1, 1, 0, 1], "aabbab", 3, "groups=2 are fewer than folds=3.*lower"),
-        ([0, 0, 1, 1, 0, 0], "abccab", 2, "class 'bee' is in one group alone"),
+        (0, 0, "331cd850269f07ad"),
+        (150, 0, "68502cd5315d7dcd"),
+        (0, 17, "932fd537a2457fc5"),
+        (3000, 60, "91456ae2e00b7f54"),
     ],
 )
-def test_refusals_say_what_to_do(labels, groups, folds, message):
-    groups = list(groups) or [""] * len(labels)
+def test_rows_that_can_all_be_scored_are_dealt_as_ever(duplicates, groups, digest):
+    """Folds are part of what was trained before: other ones would not belong to its features' and heads' keys."""
+    generator = np.random.default_rng(7)
+    labels, copies, few = (
+        generator.integers(-1, 4, 200),
+        generator.integers(0, 150, 200),
+        generator.integers(0, 17, 200),
+    )
+    names = [""] * 200
+    if groups == 17:
+        names = [f"g{number}" if number else "" for number in few]
+    elif groups:
+        names = [f"g{number}" for number in generator.integers(0, groups, 200)]
+        copies = generator.integers(0, duplicates, 200)
+    digests = [f"{number:064}" for number in copies] if duplicates else ()
+    assigned = assign_folds(labels, names, 5, 3, "abcd", digests)
+    assert hashlib.sha256(assigned.astype("<i4").tobytes()).hexdigest()[:16] == digest
+    assert fold_notices(assigned, labels, "abcd", 5) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "digests", "always"),
+    [
+        ([0, 0, 0, 1], "", "", [3]),
+        ([0, 0, 1, 1, 1], "", "abccc", [2, 3, 4]),
+        ([0, 0, 1, 1, 0, 0], "abccab", "", [2, 3]),
+        ([0, 0, 1, 1, 0, 0, -1], "abccabd", "", [2, 3]),
+        ([0, 0, 0, 1], "aabc", "", [3]),
+    ],
+    ids=["one image", "duplicates of one", "one group", "unknown rows", "one image of a group"],
+)
+def test_a_class_of_one_image_or_group_is_always_trained_on(labels, groups, digests, always):
+    labels, groups = np.array(labels), list(groups) or [""] * len(labels)
+    assigned = assign_folds(labels, groups, 2, 0, ("ant", "bee"), list(digests))
+    assert np.flatnonzero(assigned == ALWAYS).tolist() == always
+    assert set(assigned[labels == 0]) == {0, 1}
+    (line,) = fold_notices(assigned, labels, ("ant", "bee"), 2)
+    assert line.startswith(f"not scored: class 'bee' ({len(always)} row{'s' * (len(always) > 1)}), trained on in every")
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "digests", "left"),
+    [
+        ([0, 0, 1, 1], "", "", 4),
+        ([0, 0, 1, 1, 1], "", "abccd", 4),
+        ([0, 1, 0, 1, 0, 1], "aabbcc", "", 3),
+        ([0, 0, 1], "", "", 2),
+        ([0, 0, 0, 0, 1, 1], "abcdef", "", 4),
+    ],
+    ids=["images", "different images", "groups", "scored images", "a class' rows"],
+)
+def test_folds_are_no_more_than_there_is_to_score(labels, groups, digests, left):
+    labels, groups = np.array(labels), list(groups) or [""] * len(labels)
+    assigned = assign_folds(labels, groups, 5, 0, (), list(digests))
+    assert set(assigned[assigned >= 0]) == set(range(left))
+    assert fold_notices(assigned, labels, ("ant", "bee"), 5)[-1].startswith(f"folds={left}, not [Heads] folds=5: there")
+
+
+def test_one_notice_names_some_of_many_classes():
+    labels = np.array([0, 0, 0, 1, 2, 3, 4, 5, 5])
+    assigned = assign_folds(labels, [""] * 9, 2, 0, (), ["x"] * 3 + [f"{row}" for row in range(6)])
+    (line,) = fold_notices(assigned, labels, [f"c{label}" for label in range(6)], 2)
+    assert "class 'c0' (3 rows), 'c1' (1 row), 'c2' (1 row) and 2 more, trained" in line
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "digests", "message"),
+    [
+        ([-1, -1], "", "", "no training row has a label"),
+        ([0, 0, 0], "", "", "class 'bee' has no usable image: add images of it or remove"),
+        ([0, 0, 1, 1], "", "aaaa", "all 4 training images are duplicates of one: add others"),
+        ([0, 1], "", "", "no class has 2 different images.*: add images"),
+        ([0, 0, 1, 1], "aabb", "", "no class has images in 2 groups.*: add images"),
+    ],
+)
+def test_refusals_say_what_to_do(labels, groups, digests, message):
     with pytest.raises(TrainingError, match=message):
-        assign_folds(np.array(labels), groups, folds, 0, ("ant", "bee"))
+        assign_folds(np.array(labels), list(groups) or [""] * len(labels), 2, 0, ("ant", "bee"), list(digests))
 
 
 def test_duplicates_share_a_fold_and_the_rest_is_dealt_as_ever():
@@ -95,8 +171,3 @@ def test_duplicates_join_their_groups():
     for group in range(12):
         assert len(set(assigned[5 * group : 5 * group + 5])) == 1
     assert assigned[0] == assigned[30] == assigned[55]
-
-
-def test_a_class_of_duplicates_is_refused():
-    with pytest.raises(TrainingError, match="class 0 has usable images=2, all duplicates of one"):
-        assign_folds(np.array([0, 0, 1, 1, 1]), [""] * 5, 2, 0, (), ["a", "a", "b", "c", "d"])

@@ -11,6 +11,7 @@ from runs import command, finish, start
 
 from featcache.training.convnet import trainer
 from featcache.training.convnet.checkpoints import PartialFolder
+from featcache.training.folds import ALWAYS
 from pipeline.config import current_project
 
 SETTINGS = {"members": "1", "image_size": "16", "schedule": "3e-3x2", "batch_size": "8"}
@@ -199,3 +200,18 @@ def test_it_needs_no_features(tmp_path):
     assert project.run("TrainConvNets") == ["IndexImages", "TrainConvNets"]
     assert project.succeeded
     assert not (project.artifacts / "features").exists()
+
+
+def test_a_class_of_one_image_is_trained_on_and_not_scored(tmp_path):
+    project = with_settings(small_project(tmp_path), schedule="3e-3x1")
+    project.set("Heads", class_weight="balanced")
+    write_image(project.folder / "photos/train/lone/0.png", (230, 230, 40), 900)
+    assert project.run("TrainConvNets") == ["IndexImages", "TrainConvNets"]
+    assert project.succeeded
+    said = out_of_fold(project)
+    row = said.ids.index("lone/0.png")
+    assert said.folds[row] == ALWAYS
+    assert np.isnan(said.probabilities[0]).any(axis=1).tolist() == [place == row for place in range(25)]
+    (record,) = [json.loads((folder / "convnet.json").read_text()) for folder in convnets(project)]
+    assert record["plan"]["balanced"]
+    assert record["notices"][0].startswith("not scored: class 'lone' (1 row), trained on in every fold")

@@ -115,9 +115,9 @@ def test_faulty_headers_are_rejected_rows(root, tmp_path):
 
 
 def test_rejected_images_do_not_count_for_a_class(root):
-    for number in (1, 2):
-        (root / "train" / "bees" / f"img_{number}.png").write_bytes(b"")
-    with pytest.raises(SourceError, match=r"class 'bees' has 1.*each class needs at least 2 usable images"):
+    for path in (root / "train" / "bees").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(SourceError, match=r"class 'bees' has 0 .*each class needs a usable image"):
         listed(root)
 
 
@@ -170,7 +170,6 @@ def test_load_finds_changed_vanished_and_damaged_images(root):
     [
         ({}, "has no folder for a class: make a folder train/<class>/"),
         ({"ants": 3}, "has only class 'ants', at least 2 classes"),
-        ({"ants": 3, "bees": 1}, "class 'bees' has 1"),
         ({"ants": 3, "bees": 0}, "class 'bees' has 0"),
         ({"ants": 0, "bees": 0}, "has no training images"),
     ],

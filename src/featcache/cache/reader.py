@@ -97,6 +97,11 @@ class Reader:
         """
         return self._array(self.tap_name(tap))
 
+    @property
+    def features(self) -> dict[str, npt.NDArray[np.float16]]:
+        """Tap name -> its features, mapped as by ``reader[tap]``."""
+        return {tap: self._array(tap) for tap in self.taps}
+
     def tap_name(self, tap: str) -> str:
         """Return what the file calls a tap, which may be written as in settings: ``block5_pool:avg``.
 

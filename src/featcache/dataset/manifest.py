@@ -133,17 +133,17 @@ def _has(record: object, kinds: Mapping[str, type]) -> TypeGuard[dict[str, Any]]
 
 
 def check_training(where: str, class_names: tuple[str, ...], rows: Rows) -> None:
-    """Raise a `SourceError` where there are fewer than two classes, or a class has fewer than two usable images."""
+    """Raise a `SourceError` where there are fewer than two classes, or a class has no usable image."""
     if len(rows) == 0:
         raise SourceError(f"{where} has no training images: put them there and run again")
     if len(class_names) < 2:
         only = first_names(class_names)
         raise SourceError(f"{where} has only class {only}, at least 2 classes are needed: add images of another")
     counts = np.bincount(rows.labels[rows.listed], minlength=len(class_names))
-    scarce = [f"{name!r} has {count}" for name, count in zip(class_names, counts, strict=True) if count < 2]
+    scarce = [f"{name!r} has 0" for name, count in zip(class_names, counts, strict=True) if not count]
     if scarce:
-        label = int(np.flatnonzero(counts < 2)[0])
+        label = int(np.flatnonzero(counts == 0)[0])
         missed = next(iter(np.flatnonzero(~rows.listed & (rows.labels == label)).tolist()), None)
         reason = "" if missed is None else f" ({rows.ids[missed]!r} can't be used: {rows.reasons[missed]})"
-        needed = "each class needs at least 2 usable images: add images or remove the class"
+        needed = "each class needs a usable image: add images or remove the class"
         raise SourceError(f"{where}: class {first_names(scarce, 3, str)}{reason}, {needed}")

@@ -17,6 +17,7 @@ from featcache.ensemble.ensemble import Ensemble
 from featcache.errors import TrainingError
 from featcache.settings import AUTO, METHODS, one_of
 from featcache.training import (
+    NO_FOLD,
     Float64s,
     Predictions,
     RowNumbers,
@@ -49,7 +50,7 @@ def select_ensemble(out_of_fold: Predictions, method: str = AUTO) -> Ensemble:
     singles = {fold: search.best_member(fold) for fold in search.folds}
     folds = {fold: search.combined(search.method(fold), fold) for fold in search.folds}
     nested = search.nested(folds.__getitem__)
-    labels = out_of_fold.labels[(out_of_fold.labels >= 0) & (np.asarray(out_of_fold.folds) >= 0)]
+    labels = out_of_fold.labels[(out_of_fold.labels >= 0) & (np.asarray(out_of_fold.folds) != NO_FOLD)]
     return Ensemble(
         candidates=known.members,
         class_names=known.class_names,

@@ -62,7 +62,7 @@ def export_model(
 
     spec, network = None, None
     if served.bags:  # those taps alone that heads of the model see
-        seen = {bag.tap for bag in served.bags}
+        seen = {tap for served_bag in served.bags for tap in served_bag.bag.seen_as.taps}
         taps = tuple(tap for tap in settings.features.taps if tap.name in seen)
         spec = dataclasses.replace(settings.features, taps=taps)
         network = build_network(spec, resolved_weights(project, progress), project.precision() or "float32")

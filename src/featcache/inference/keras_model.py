@@ -3,7 +3,7 @@
 It is made of Keras' own layers and operations alone, so that it can be loaded where featcache is not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ from featcache.dataset import LUMA
 from featcache.inference.keras_resizing import resizing_model
 from featcache.inference.served_ensemble import ServedBag, ServedConvNet, ServedEnsemble
 from featcache.settings import STRETCH
-from featcache.training import head_model
+from featcache.training import head_model, input_model
 
 _SMALLEST = 1e-37  # about the smallest float32 whose logarithm can be trusted
 
@@ -52,7 +52,7 @@ def join_model(
         plain = views[network.input.shape[1]]
         features = [trunk(view) for view in ((plain, ops.flip(plain, axis=2)) if mirror else (plain,))]
         for bag in served.bags:
-            members |= _heads(bag, [view[bag.tap] for view in features])
+            members |= _heads(bag, features)
     whole, classes = served.ensemble.whole, len(served.ensemble.class_names)
     outputs = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.method)
     if whole.temperature != 1:
@@ -76,9 +76,13 @@ def _convnet(served: ServedConvNet, images: Any) -> Any:
     return keras.layers.Average(name=layer_name)(outputs)
 
 
-def _heads(served: ServedBag, views: Sequence[Any]) -> dict[str, Any]:
-    """Member -> (b, C), the mean over its heads, and over views of the same images."""
-    inputs = [ops.cast(view, "float32") for view in views]  # float16, as it would come out of the cache
+def _heads(served: ServedBag, views: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Member -> (b, C), the mean over its heads, and over views of the same images: tap name -> features each."""
+    seen_as, title = served.bag.seen_as, served.members[0].rpartition("/")[0].replace("/", "-")
+    model = input_model(seen_as)
+    shared = keras.Model(model.input, model.output, name=f"{title}-input")
+    # features are float16, as they would come out of the cache
+    inputs = [shared({tap: ops.cast(view[tap], "float32") for tap in seen_as.taps}) for view in views]
     outputs = {}
     for seed, member in zip(served.bag.seeds, served.members, strict=True):
         layer_name = member.replace("/", "-")  # Keras allows no slash

@@ -25,9 +25,8 @@ _RUN = "run luigi --module pipeline Submit (featcache status says what it would 
 
 @dataclass(frozen=True, eq=False)
 class ServedBag:
-    """The chosen `members` of one bag, in the order of its seeds; `bag` has only their heads, which see `tap`."""
+    """The chosen `members` of one bag, in the order of its seeds; `bag` has only their heads."""
 
-    tap: str
     bag: Bag
     members: tuple[str, ...]
 
@@ -80,10 +79,7 @@ class ServedEnsemble:
         """
         tables = np.concatenate(
             [
-                *(
-                    np.mean([served.bag.member_predictions(view[served.tap]) for view in views], axis=0)
-                    for served in self.bags
-                ),
+                *(np.mean([served.bag.member_predictions(view) for view in views], axis=0) for served in self.bags),
                 *(served.predictions(images[served.image_size])[None] for served in self.convnets),
             ]
         )
@@ -132,7 +128,7 @@ def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
             if chosen and stage == "TrainHeads":
                 bag = load_bag(folder)
                 seeds = [seed for seed, name in zip(bag.seeds, names, strict=True) if name in chosen]
-                bags.append(ServedBag(str((source.record() or {}).get("tap")), bag.of_seeds(seeds), chosen))
+                bags.append(ServedBag(bag.of_seeds(seeds), chosen))
             elif chosen:
                 convnets.append(ServedConvNet(chosen[0], _load_networks(project, folder)))
     return ServedEnsemble(built, clip, tuple(bags), tuple(convnets))

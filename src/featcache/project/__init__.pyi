@@ -25,6 +25,7 @@ from .rejected_rows import (
 from .resolved import (
     gpu_capability_of as gpu_capability_of,
     image_loader as image_loader,
+    may_have_gpu as may_have_gpu,
     resolved_backbone as resolved_backbone,
     resolved_weights as resolved_weights,
 )

@@ -18,16 +18,18 @@ from featcache.core.paths import fault
 from featcache.dataset import FileStats, Manifest, current_key, list_files, stored_manifest
 from featcache.errors import SubmissionError
 from featcache.features import known_digest, row_settings
-from featcache.project.artifact import Artifact
+from featcache.project.artifact import Artifact, key_of
 from featcache.settings import AUTO, STRETCH, FeaturesSpec, Settings, backbone_settings
 from featcache.training import (
     CONVNET_VERSION,
     PSEUDO,
     RECORD_FILE,
     first_round,
+    head_inputs,
     head_type_settings,
     head_types,
     member_settings,
+    normalizes,
     training_version,
 )
 
@@ -159,18 +161,23 @@ class Project:
             "settings": {"Features": {"copies": spec.copies} | ({"mirror": True} if spec.mirror else {})},
             "upstream": {"ExtractSplit": {name: c.key if c.is_complete() else None for name, c in caches.items()}},
         }
-        return Artifact(self.folder / "features" / "features.json", _key(inputs), inputs)
+        return Artifact(self.folder / "features" / "features.json", key_of(inputs), inputs)
 
     # ---- heads
 
-    def bags(self) -> list[tuple[str, str]]:
-        """(tap, head type) of every bag that the settings ask for, tap by tap."""
-        return [(tap.name, kind) for tap in self.settings.features.taps for kind in head_types(self.settings.heads)]
+    def inputs(self) -> dict[str, tuple[str, ...]]:
+        """Name -> taps of every input of heads: one tap, or several side by side."""
+        return head_inputs(self.settings.features.taps, joined=normalizes(self.settings.heads))
 
-    def bag(self, tap: str, kind: str) -> Artifact:
-        """Heads of one tap and head type: they depend on training rows, that tap's features of all copies, and their settings."""
+    def bags(self) -> list[tuple[str, str]]:
+        """(input, head type) of every bag that the settings ask for, input by input."""
+        return [(name, kind) for name in self.inputs() for kind in head_types(self.settings.heads)]
+
+    def bag(self, name: str, kind: str) -> Artifact:
+        """Heads of one input and head type: they depend on training rows, its taps' features of all copies, and their settings."""
         copies = (*range(self.settings.features.copies + 1), *self.views[1:])
-        taps = [self.tap_keys(copy).get(tap) for copy in copies]
+        by_copy = [self.tap_keys(copy) for copy in copies]
+        taps = [keys_of.get(tap) for keys_of in by_copy for tap in self.inputs()[name]]
         rows = self.splits().get("train", {}).get("key")
         settings: dict[str, Any] = {"Heads": head_type_settings(self.settings.heads, kind)}
         features: dict[str, Any] = {"taps": taps, "rows": rows}
@@ -180,12 +187,12 @@ class Project:
             features["test"] = self._view_keys("test")
             upstream["TrainHeads"] = [self.bag(*bag).key for bag in self.labelling_bags(kind)]
         inputs = {"version": training_version(kind), "settings": settings, "upstream": upstream}
-        return self._keyed("heads", keys.short_name(f"{tap}-{kind}", keys.SHORT + 1), "bag.json", inputs)
+        return self._keyed("heads", keys.short_name(f"{name}-{kind}", keys.SHORT + 1), "bag.json", inputs)
 
     def labelling_bags(self, kind: str) -> list[tuple[str, str]]:
-        """(tap, head type) of the bags whose ensemble labels test rows for bags of type `kind`; none for most."""
+        """(input, head type) of the bags whose ensemble labels test rows for bags of type `kind`; none for most."""
         types = first_round(self.settings.heads) if kind.endswith(PSEUDO) else ()
-        return [(tap.name, labelling) for tap in self.settings.features.taps for labelling in types]
+        return [(name, labelling) for name in self.inputs() for labelling in types]
 
     # ---- convnets, and all members
 
@@ -193,7 +200,7 @@ class Project:
         """One member's networks, one a fold: they depend on training images, classes and settings, and on no features."""
         listed, rows = self.listed(), self.splits().get("train", {}).get("key")
         classes = keys.sequence_digest(listed["class_names"]) if listed else None
-        settings = member_settings(self.settings.convnet, seed, self.settings.heads.folds)
+        settings = member_settings(self.settings.convnet, seed, self.settings.heads)
         if (fit := self.settings.features.image_fit) != STRETCH:
             settings["Features"] = {"image_fit": fit}
         upstream = {"IndexImages": {"rows": rows, "classes": classes}}
@@ -271,7 +278,7 @@ class Project:
         self, room: str, name: str, record: str, inputs: Mapping[str, Any], shown: Path | None = None
     ) -> Artifact:
         """An artifact in a folder of its own, which is named by its key."""
-        key = _key(inputs)
+        key = key_of(inputs)
         folder = "-".join(filter(None, (name, keys.short(key or "unknown"))))
         return Artifact(self.folder / room / folder / record, key, inputs, shown)
 
@@ -282,16 +289,3 @@ def _sample_digest(sample: Path) -> str:
     except OSError as error:
         cause = f"[Dataset] sample_submission: {sample} can't be read: {fault(error)}"
         raise SubmissionError(f"{cause}: correct the path or its permissions") from error
-
-
-def _key(inputs: Mapping[str, Any]) -> str | None:
-    """The key of what is made from `inputs`; None while something of ``upstream`` isn't known or isn't there."""
-    return keys.digest(inputs) if _is_known(inputs["upstream"]) else None
-
-
-def _is_known(upstream: object) -> bool:
-    if isinstance(upstream, Mapping):
-        upstream = list(upstream.values())
-    if isinstance(upstream, list):
-        return bool(upstream) and all(map(_is_known, upstream))
-    return upstream is not None

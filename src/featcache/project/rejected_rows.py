@@ -12,15 +12,14 @@ import numpy.typing as npt
 
 from featcache.cache import Reader, Status, open_cache
 from featcache.core.disk import storage_errors
-from featcache.core.formatting import pluralize
 from featcache.core.rows import Rows
 from featcache.dataset import Loader
 from featcache.errors import CacheError, RejectedImageError, SourceChangedError, SubmissionError, TrainingError
+from featcache.project.artifact import Artifact
 from featcache.project.project import Project
 
 REJECTED_CSV = "rejected.csv"
 _REASONS = "rejections.jsonl"
-LEAST = 2  # usable images of a class: one to train on and one to score
 _NAMED = 3
 _COMPARED = 64  # rows of a tap, evenly spaced
 
@@ -86,12 +85,12 @@ def rejection_reason(rows: Rows, row: int, load: Loader, size: int) -> str:
 
 
 def check_usable(found: SplitRows, class_names: Sequence[str], describe: Callable[[int], str], where: str = "") -> None:
-    """Refuse a class that can't be trained on and scored, and test images of which none is usable.
+    """Refuse a class that can't be trained on, and test images of which none is usable.
 
     Messages give one row that is missed as `describe` has it (its id and why it was rejected), then `where`.
 
     Raises:
-        TrainingError: a class of the training images has fewer than two usable ones.
+        TrainingError: a class of the training images has no usable one.
         SubmissionError: no test image is usable: a submission would hold nothing but the classes' shares.
     """
     if found.split == "test" and not found.usable.any():
@@ -100,15 +99,14 @@ def check_usable(found: SplitRows, class_names: Sequence[str], describe: Callabl
     if found.split != "train":
         return
     listed, usable = found.by_class(len(class_names))
-    scarce = np.flatnonzero(usable < LEAST).tolist()
+    scarce = np.flatnonzero(usable == 0).tolist()
     if scarce:
-        counts = [f"{usable[k]:,} of {listed[k]:,} for class {class_names[k]!r}" for k in scarce[:_NAMED]]
-        more = f" and {pluralize(len(scarce) - _NAMED, 'more class')}" if len(scarce) > _NAMED else ""
+        counts = [f"0 of {listed[k]:,} for class {class_names[k]!r}" for k in scarce[:_NAMED]]
+        more = f" and {len(scarce) - _NAMED:,} more" if len(scarce) > _NAMED else ""
         missed = np.flatnonzero(~found.usable & (found.labels == scarce[0])).tolist()
         first = f"; the first: {describe(missed[0])}{where}" if missed else ""
         raise TrainingError(
-            f"too few usable images: {', '.join(counts)}{more}, each needs at least {LEAST}{first}: "
-            "repair these images, add others, or remove the class"
+            f"no usable images: {', '.join(counts)}{more}{first}: repair these images, add others, or remove the class"
         )
 
 
@@ -144,21 +142,29 @@ def alike(cache: Reader) -> list[str]:
 
 
 def notices(project: Project) -> list[str]:
-    """Return what nobody may miss of the features: `losses`, and taps that say nothing; a line each.
+    """Return what nobody may miss: `losses`, taps that say nothing, classes that are not scored; a line each.
 
-    As `finish_features` recorded them; of older features computed now, as far as these are there.
+    As they were recorded with features and members; of older features computed now, as far as these are there.
     """
-    recorded = (project.all_features().record() or {}).get("notices")
-    if isinstance(recorded, list):
-        return [str(line) for line in recorded]
+    members = (source for sources in project.member_sources().values() for source in sources)
+    of_members = dict.fromkeys(line for source in members for line in _recorded(source) or ())
+    of_features = _recorded(project.all_features())
+    if of_features is not None:
+        return [*of_features, *of_members]
     try:
-        return found_notices([open_cache(project.features(split, 0).path) for split in project.splits()])
+        plain = [open_cache(project.features(split, 0).path) for split in project.splits()]
+        return [*found_notices(plain), *of_members]
     except CacheError:
-        return []
+        return [*of_members]
+
+
+def _recorded(artifact: Artifact) -> list[str] | None:
+    recorded = (artifact.record() or {}).get("notices")
+    return [str(line) for line in recorded] if isinstance(recorded, list) else None
 
 
 def found_notices(plain: Sequence[Reader]) -> list[str]:
-    """Return the lines of `notices`, from each split's plain cache."""
+    """Return the lines about features of `notices`, from each split's plain cache."""
     found = losses(map(SplitRows.of, plain), plain[0].class_names if plain else ())
     return found + [line for cache in plain if cache.split == "train" for line in alike(cache)]
 

@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 _GPU_DEVICES = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
 
+def may_have_gpu() -> bool:
+    """Whether a GPU's device file is there; the framework, which knows, isn't imported."""
+    return any(device.exists() for device in _GPU_DEVICES)
+
+
 def gpu_capability_of(project: Project) -> tuple[int, int] | None:
     """CUDA compute capability of the GPU in use, None on a CPU; the framework is imported only where there is one."""
-    if not any(device.exists() for device in _GPU_DEVICES):
+    if not may_have_gpu():
         return None
     import_keras(project.folder / LOG_NAME)
     from featcache.features import gpu_capability

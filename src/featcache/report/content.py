@@ -12,7 +12,7 @@ from featcache.core.paths import regular
 from featcache.core.progress import Progress
 from featcache.errors import CacheFormatError
 from featcache.inspection import summary
-from featcache.project import REJECTED_CSV, Project
+from featcache.project import REJECTED_CSV, Project, notices
 from featcache.report.class_metrics import class_table, reliability
 from featcache.report.image_sections import pictures
 from featcache.report.learning_curves import learning_curves
@@ -22,7 +22,7 @@ from featcache.report.provenance import provenance, settings_text
 _REJECTED = 200
 _SHOWN_SETTINGS = {
     "features": ("backbone", "image_size", "copies"),
-    "heads": ("preset", "folds", "seeds", "pseudo_weight"),
+    "heads": ("preset", "seeds", "pseudo_weight", "balanced"),
 }
 
 
@@ -68,6 +68,8 @@ def _overview(run: Run) -> dict[str, Any]:
     return {
         **{name: facts[name] for name in ("name", "rows", "classes", "rejected", "seconds", "precision")},
         **{name: getattr(getattr(settings, spec), name) for spec, names in _SHOWN_SETTINGS.items() for name in names},
+        "notices": notices(run.project),
+        "folds": len(built.folds),
         "source": settings.dataset.source,
         "groups": bool(settings.dataset.groups),
         "taps": [str(tap) for tap in settings.features.taps],

@@ -158,6 +158,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "folds": Setting("5", int, "cross-validation folds of the training rows"),
         "pseudo_weight": Setting("0", float, "weight of test rows with soft labels in a second round of heads; 0: no second round"),
         "per_group": Setting("false", _boolean, "also train heads on each group alone, as further members"),
+        "class_weight": Setting("none", _word, "none, or balanced: rare classes count as much as frequent ones, in heads and convnets alike"),
     },
     "ConvNet": {
         "members": Setting("0", int, "convnets per fold, trained end to end on augmented images; 0: none"),

@@ -163,9 +163,11 @@ class HeadsSpec:
     folds: int = 5
     pseudo_weight: float = 0.0
     per_group: bool = False
+    class_weight: str = "none"
 
     def __post_init__(self) -> None:
         one_of("[Heads] preset", self.preset, ("default", "recipe", "wide", "fast"))
+        one_of("[Heads] class_weight", self.class_weight, ("none", "balanced"))
         for width in self.hidden or ():
             at_least("[Heads] hidden", width, 1)
         for name in ("dropout", "label_smoothing"):
@@ -178,6 +180,11 @@ class HeadsSpec:
             at_least(f"[Heads] {name}", getattr(self, name), low)
         allowed = "0 (off) to 1 (as much as a labelled row)"
         _check_range("[Heads] pseudo_weight", self.pseudo_weight, ok=0 <= self.pseudo_weight <= 1, allowed=allowed)
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every class counts the same in training."""
+        return self.class_weight == "balanced"
 
 
 @dataclass(frozen=True)

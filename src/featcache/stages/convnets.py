@@ -37,6 +37,7 @@ from featcache.training import (
     TrainingData,
     assign_folds,
     by_folds,
+    fold_notices,
     model_path,
     resolve_convnet,
 )
@@ -53,7 +54,7 @@ def train_convnets(project: Project, progress: Progress, *, fresh: bool = False)
 
     Raises:
         SourceChangedError: an image changed since it was indexed.
-        TrainingError: a class has too few usable images, the rows can't be dealt out to folds, or training went wrong.
+        TrainingError: a class has no usable image, the rows can't be dealt out to folds, or training went wrong.
         StorageError: the disk is full, read-only or not permitted; finished folds are kept.
     """
     examples = _examples(project, progress)
@@ -85,6 +86,7 @@ class _Examples:
     data: TrainingData
     class_names: tuple[str, ...]
     plan: ConvNetPlan
+    notices: list[str]
 
 
 def _examples(project: Project, progress: Progress) -> _Examples:
@@ -99,12 +101,14 @@ def _examples(project: Project, progress: Progress) -> _Examples:
         lambda row: f"{rows.ids[row]!r}, {rejection_reason(rows, row, load, spec.image_size)}",
     )
     labels = np.where(pixels.usable, rows.labels, -1).astype(np.int32)
-    folds = assign_folds(labels, rows.groups, project.settings.heads.folds, class_names=names, digests=rows.digests)
+    heads = project.settings.heads
+    folds = assign_folds(labels, rows.groups, heads.folds, class_names=names, digests=rows.digests)
     data = TrainingData(pixels.images, labels, by_folds(folds, pixels.usable))
     fewest = min(int(data.parts.trained(fold).sum()) for fold in data.parts.numbers)
     precision = choose_precision(spec.precision, gpu_capability_of(project)).name
-    plan = resolve_convnet(spec, fewest, pixels.images.shape[-1], len(names), precision)
-    return _Examples(rows, data, names, plan)
+    channels = pixels.images.shape[-1]
+    plan = resolve_convnet(spec, fewest, channels, len(names), precision, balanced=heads.balanced)
+    return _Examples(rows, data, names, plan, fold_notices(folds, labels, names, heads.folds))
 
 
 def _partial_folder(project: Project, seed: int) -> PartialFolder:
@@ -137,7 +141,7 @@ def _train_member(project: Project, seed: int, examples: _Examples, progress: Pr
     finally:
         progress.finish()
     seconds = round(time.perf_counter() - begun, 3)
-    record = {"seconds": seconds, "plan": plan.settings(), "history": histories}
+    record = {"seconds": seconds, "plan": plan.settings(), "history": histories, "notices": examples.notices}
     partial.publish({**artifact.record_header(project.run), **record}, out_of_fold)
     score = next(judged_members(out_of_fold.scored())).scores()
     scores = f"out of fold: accuracy {score.accuracy:.4f}, log-loss {score.log_loss:.4f}"

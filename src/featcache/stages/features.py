@@ -72,7 +72,10 @@ def resolve_features(project: Project, progress: Progress) -> None:
         WeightsError: the weights can't be had.
     """
     check_clip(project)
-    check_heads(project)
+    notices = check_heads(project)
+    if not all(project.features(*cache).is_complete() for cache in project.caches()):  # else they were shown before
+        for line in notices:
+            progress.notice(line)
     check_submission(project)
     spec = project.settings.features
     recorded, digest = project.resolved("weights"), project.weights_digest()
@@ -158,7 +161,7 @@ def finish_features(project: Project, progress: Progress) -> str:
     """Write `rejected.csv` and, last, the record that all caches are there.
 
     Raises:
-        TrainingError: a class has too few usable training images.
+        TrainingError: a class has no usable training image.
         SubmissionError: no test image is usable.
         StorageError: the artifacts folder can't be written.
     """

@@ -95,14 +95,10 @@ def _predicted(
     """
     if stage == "TrainConvNets":
         return predict_convnets(project, members, rows)
-    taps = [str((bag.record() or {}).get("tap")) for bag in members]
-    return (
-        _mean(load_bag(bag.path.parent), [reader[tap] for reader in views])
-        for bag, tap in zip(members, taps, strict=True)
-    )
+    return (_mean(load_bag(bag.path.parent), [reader.features for reader in views]) for bag in members)
 
 
-def _mean(bag: Bag, views: Sequence[npt.NDArray[Any]]) -> RowParts:
+def _mean(bag: Bag, views: Sequence[Mapping[str, npt.NDArray[Any]]]) -> RowParts:
     """Each member's mean probabilities over views of the same rows."""
     for parts in zip(*map(bag.member_parts, views), strict=True):
         yield parts[0][0], np.mean([values for _, values in parts], axis=0)

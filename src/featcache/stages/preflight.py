@@ -11,7 +11,7 @@ from featcache.dataset import Manifest
 from featcache.ensemble import check_forms, layout_of, match_ids, read_sample
 from featcache.errors import SettingsError, StorageError
 from featcache.project import Project, SplitRows, check_usable
-from featcache.training import assign_folds, by_groups
+from featcache.training import assign_folds, by_groups, fold_notices
 
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
 
@@ -45,8 +45,8 @@ def check_clip(project: Project) -> None:
         raise SettingsError(f"[Submission] clip={clip!r} is not above 1/{classes} for {classes} classes: {advice}")
 
 
-def check_heads(project: Project) -> None:
-    """Refuse kinds of heads that need rows or groups which the data set doesn't have.
+def check_heads(project: Project) -> list[str]:
+    """Refuse kinds of heads that need rows or groups which the data set doesn't have; return notices about the folds.
 
     Raises:
         SettingsError: models by group without groups, or labels for test images without test images.
@@ -54,16 +54,17 @@ def check_heads(project: Project) -> None:
     """
     heads, manifest = project.settings.heads, Manifest.load(project.folder)
     train = manifest.splits["train"]
-    labels = np.where(train.listed, train.labels, -1)
-    assign_folds(labels, train.groups, heads.folds, class_names=manifest.class_names, digests=train.digests)
+    labels, names = np.where(train.listed, train.labels, -1), manifest.class_names
+    folds = assign_folds(labels, train.groups, heads.folds, class_names=names, digests=train.digests)
     if heads.per_group and not train.known_groups:
         advice = "set [Dataset] groups = FILE:COLUMN, or per_group = false"
         raise SettingsError(f"[Heads] per_group: the training rows have no groups: {advice}")
     if heads.per_group:
-        by_groups(train.groups, train.listed)
+        by_groups(train.groups, train.listed, folds)
     if heads.pseudo_weight and "test" not in project.splits():
         advice = "put images into PATH/test, or set pseudo_weight = 0"
         raise SettingsError(f"[Heads] pseudo_weight: there are no test images to label: {advice}")
+    return fold_notices(folds, labels, names, heads.folds)
 
 
 def check_space(project: Project, shapes: Mapping[str, tuple[int, ...]]) -> None:

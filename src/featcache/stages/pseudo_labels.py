@@ -1,7 +1,6 @@
 """Soft labels of test rows, by the first round's heads, for a second round that is trained on them too (R4)."""
 
 import numpy as np
-import numpy.typing as npt
 
 from featcache.cache import Status, checked_cache
 from featcache.core.scratch_arrays import allocate
@@ -12,23 +11,26 @@ from featcache.project import Project
 from featcache.training import (
     PSEUDO,
     Bag,
+    Features,
     Float32s,
+    HeadInput,
     Partition,
     Predictions,
     PseudoLabels,
     joined_members,
     load_bag,
     row_parts,
+    stored_rows,
 )
 
 _LEAST_ROWS = 256  # each part takes the weights of all bags once more
 
 
-def pseudo_labels(project: Project, tap: str, parts: Partition) -> PseudoLabels:
+def pseudo_labels(project: Project, seen_as: HeadInput, parts: Partition) -> PseudoLabels:
     """Label the test rows, for each fold by heads and weights that haven't seen it.
 
     Labels of the whole ensemble would carry each fold's own labels to the head that is scored on it. The second round's
-    heads see `tap`; `parts` are the folds.
+    heads see the rows by `seen_as`; `parts` are the folds.
 
     Raises:
         CacheFormatError: a bag is absent or damaged, or the test images' features are.
@@ -39,22 +41,23 @@ def pseudo_labels(project: Project, tap: str, parts: Partition) -> PseudoLabels:
     if not usable.any():
         raise TrainingError("no usable test images to label for [Heads] pseudo_weight: set pseudo_weight = 0")
     labelling = project.labelling_bags(PSEUDO)
-    records, taps = [project.bag(*bag).path for bag in labelling], [name for name, _ in labelling]
+    records = [project.bag(*bag).path for bag in labelling]
     rows = Manifest.load(project.folder).splits["train"]
     known = joined_members([Predictions.load(record, rows) for record in records])
     built = select_ensemble(known, project.settings.ensemble.method)
     # where every row is usable, the file itself is read batch by batch
-    features = {name: reader[name] if usable.all() else reader[name][usable] for name in {*taps, tap}}
+    features = {tap: each if usable.all() else each[usable] for tap, each in reader.features.items()}
     bags, count = [load_bag(record.parent) for record in records], int(usable.sum())
     labels: Float32s = allocate((len(parts.numbers), count, len(reader.class_names)), np.float32, project.folder)
     heads = sum(len(bag.heads) for bag in bags)
     for some in row_parts(count, heads * len(reader.class_names), _LEAST_ROWS):
-        tables = [by_fold(bag, features[name][some], parts) for bag, name in zip(bags, taps, strict=True)]
+        rows_of = {tap: each[some] for tap, each in features.items()}
+        tables = [by_fold(bag, rows_of, parts) for bag in bags]
         labels[:, some] = soft_labels(np.concatenate(tables, axis=1), built, parts)
-    return PseudoLabels([features[tap]], labels, project.settings.heads.pseudo_weight)
+    return PseudoLabels([stored_rows(seen_as, features, project.folder)], labels, project.settings.heads.pseudo_weight)
 
 
-def by_fold(bag: Bag, features: npt.NDArray[np.float16], parts: Partition) -> Float32s:
+def by_fold(bag: Bag, features: Features, parts: Partition) -> Float32s:
     """Return (P, seeds, m, C): for each fold, what each seed's head that hasn't seen it says of m rows."""
     predicted = bag.predict(features)
     place = {(head.seed, head.fold): number for number, head in enumerate(bag.heads)}

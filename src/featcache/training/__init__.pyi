@@ -17,11 +17,19 @@ from .convnet.plan import (
     resolve_convnet as resolve_convnet,
 )
 from .convnet.trainer import train_network as train_network
-from .folds import assign_folds as assign_folds
-from .heads.bag import Bag as Bag, load_bag as load_bag
+from .folds import NO_FOLD as NO_FOLD, assign_folds as assign_folds, fold_notices as fold_notices
+from .heads.bag import Bag as Bag, TrainedBag as TrainedBag, load_bag as load_bag, save_bag as save_bag
 from .heads.examples import Examples as Examples, PseudoLabels as PseudoLabels
+from .heads.inputs import (
+    Features as Features,
+    HeadInput as HeadInput,
+    fit_input as fit_input,
+    head_inputs as head_inputs,
+    stored_rows as stored_rows,
+)
 from .heads.keras_engine import KerasEngine as KerasEngine, accelerated as accelerated
-from .heads.keras_models import head_model as head_model, save_bag as save_bag
+from .heads.keras_models import head_model as head_model, input_model as input_model
+from .heads.lda import train_lda as train_lda
 from .heads.logistic_regression import train_linear as train_linear
 from .heads.overfitting import (
     CurveDiagnosis as CurveDiagnosis,
@@ -33,12 +41,15 @@ from .heads.overfitting import (
 from .heads.partition import Partition as Partition, by_folds as by_folds, by_groups as by_groups
 from .heads.presets import (
     BY_GROUP as BY_GROUP,
+    LDA as LDA,
     LINEAR as LINEAR,
+    PATHS as PATHS,
     PSEUDO as PSEUDO,
     HeadPlan as HeadPlan,
     first_round as first_round,
     head_type_settings as head_type_settings,
     head_types as head_types,
+    normalizes as normalizes,
     resolve_heads as resolve_heads,
     training_version as training_version,
 )

@@ -7,10 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.formatting import pluralize
 from featcache.errors import TrainingError
 
 NO_FOLD = -1
+"""The fold of a row that is neither trained on nor scored."""
+ALWAYS = -2
+"""The fold of a row that is trained on in every fold and scored in none."""
 _DRAWS = 20
+_NAMED = 3
 
 Labels = npt.NDArray[np.integer]
 Numbers = npt.NDArray[np.intp]
@@ -24,13 +29,16 @@ def assign_folds(
     class_names: Sequence[str] = (),
     digests: Sequence[str] | npt.NDArray[np.bytes_] = (),
 ) -> npt.NDArray[np.int32]:
-    """Deal the rows out to `folds` parts of like class proportions.
+    """Deal the rows out to at most `folds` parts of like class proportions.
+
+    A class with one image, or with all rows in one group, can't be trained on where it is scored: its rows are trained
+    on in every fold and scored in none. `fold_notices` says so.
 
     Args:
         labels: (n,) class indices; a negative label is unknown, its row gets `NO_FOLD`.
         groups: n texts; rows of one non-empty group share a fold. A row with "" is a group of its own where any
             other row has a group.
-        folds: the number of parts, at least 2.
+        folds: the number of parts, at least 2; fewer where there are fewer different images, or groups, to score.
         seed: decides the shuffling; the same seed, rows and order give the same folds. Every stage has the same: rows
             are in the same folds for all members.
         class_names: names for errors, of the classes that must have rows; empty: indices, of those that occur.
@@ -38,52 +46,84 @@ def assign_folds(
             fold, or rows would be scored that were seen in training. Empty: all images differ.
 
     Returns:
-        (n,) int32 in 0..folds-1, or `NO_FOLD`. A class with fewer rows than folds is missing from some folds, and in
-        at least two.
+        (n,) int32: 0 to the number of folds - 1, none of them empty, `NO_FOLD` or `ALWAYS`. A class is in two folds at
+        least, in some of them if it has fewer rows than folds, or all its rows are `ALWAYS`.
 
     Raises:
-        TrainingError: fewer rows or groups than folds, or a class that can't be trained on and scored: less than two
-            different images, all rows in one group, or always in one fold.
+        TrainingError: a class has no rows, or no class has two different images, in two groups where there are groups.
 
     Example:
-        >>> labels = np.array([0, 0, 1, 1, -1])
-        >>> folds = assign_folds(labels, [""] * 5, folds=2)
-        >>> sorted(folds[:2].tolist()), sorted(folds[2:4].tolist()), int(folds[4])
-        ([0, 1], [0, 1], -1)
+        >>> labels = np.array([0, 0, 1, 1, 2, -1])
+        >>> folds = assign_folds(labels, [""] * 6, folds=2)
+        >>> sorted(folds[:2].tolist()), sorted(folds[2:4].tolist()), folds[4:].tolist()
+        ([0, 1], [0, 1], [-2, -1])
     """
     labels = np.asarray(labels)
     known = np.flatnonzero(labels >= 0)
-    own, every = (
-        labels[known],
-        list(groups),
-    )  # a manifest's texts are read in their order many times as fast as one by one
+    own = labels[known]
+    every = list(groups)  # a manifest's texts are read in their order many times as fast as one by one
     images = np.arange(len(known))
     if len(digests):  # as bytes, which take a quarter of the memory of texts
         column = digests if isinstance(digests, np.ndarray) else np.fromiter(digests, "S64", len(digests))
         images = _by_first(column[known])
     units = _units([every[row] for row in known.tolist()], images)
-    _check(own, images, units, folds, class_names)
-    assigned, fault = np.full(len(labels), NO_FOLD, np.int32), ""
+    _check(own, images, class_names)
+    scored = np.flatnonzero(~_alone(own, images if units is None else units))
+    assigned = np.full(len(labels), NO_FOLD, np.int32)
+    assigned[known] = ALWAYS
+    if len(scored):
+        units = None if units is None else units[scored]
+        assigned[known[scored]] = _dealt(own[scored], _by_first(images[scored]), units, folds, seed)
+    if assigned.max(initial=NO_FOLD) < 1:
+        where = "2 different images" if units is None else "images in 2 groups"
+        raise TrainingError(f"no class has {where}, one to train on and one to score: add images")
+    return assigned
+
+
+def fold_notices(assigned: npt.NDArray[np.int32], labels: Labels, class_names: Sequence[str], folds: int) -> list[str]:
+    """Return a line about classes that are not scored and one about folds that there aren't, as far as there are any.
+
+    Args:
+        assigned: (n,) what `assign_folds` returned.
+        labels: (n,) class indices.
+        class_names: of the classes.
+        folds: how many parts were asked for.
+    """
+    counts, lines = np.bincount(labels[assigned == ALWAYS], minlength=len(class_names)).tolist(), []
+    if names := [f"{class_names[label]!r} ({pluralize(rows, 'row')})" for label, rows in enumerate(counts) if rows]:
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        lines.append(
+            f"not scored: class {', '.join(names[:_NAMED])}{more}, trained on in every fold, as one image or one group "
+            "can't be both trained on and scored: add images, of other groups"
+        )
+    if (count := int(assigned.max()) + 1) < folds:
+        lines.append(f"folds={count}, not [Heads] folds={folds}: there are no more images or groups to score")
+    return lines
+
+
+def _alone(labels: Labels, numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """(k,) whether all rows of a row's class have one number; `numbers` are not negative."""
+    base = int(numbers.max(initial=0)) + 1
+    pairs = np.unique(labels.astype(np.int64) * base + numbers)  # each class and number that occur together
+    single: npt.NDArray[np.bool_] = (np.bincount(pairs // base) == 1)[labels]
+    return single
+
+
+def _dealt(labels: Labels, images: Numbers, units: Numbers | None, folds: int, seed: int) -> npt.NDArray[np.int32]:
+    """(k,) int32 folds, none empty; `ALWAYS` for a class that each draw puts into one fold, as it hangs on others."""
+    rows, most = (images, folds) if units is None else (units, int(np.bincount(labels).max()))  # as scikit-learn needs
+    folds = min(folds, most, len(np.unique(rows)))
+    best, least = np.empty(0, np.int32), (len(labels) + 1, 0)
     for draw in range(seed, seed + _DRAWS):
-        assigned[known] = _stratified(own, images, folds, draw) if units is None else _grouped(own, units, folds, draw)
-        fault = _fault(own, assigned[known], folds, class_names)
-        if not fault:
-            return assigned
-    raise TrainingError(fault)
-
-
-def _fault(labels: Labels, assigned: npt.NDArray[np.int32], folds: int, class_names: Sequence[str]) -> str:
-    """What is wrong with these folds: one is empty, or has all rows of a class, which is untrained when it is scored."""
-    if len(np.unique(assigned)) < folds:
-        return f"a fold has no rows, as the groups are too uneven for folds={folds}: lower [Heads] folds"
-    pairs = np.unique(labels.astype(np.int64) * folds + assigned)  # each class and fold that occur together
-    classes, counts = np.unique(pairs // folds, return_counts=True)
-    if (counts > 1).all():
-        return ""
-    return (
-        f"class {_name(class_names, int(classes[counts.argmin()]))} is in one fold alone, as its images are joined by "
-        "groups or by duplicates in other classes: add images of it or lower [Heads] folds"
-    )
+        dealt = _stratified(labels, images, folds, draw) if units is None else _grouped(labels, units, folds, draw)
+        dealt[_alone(labels, dealt)] = ALWAYS
+        lost = int((dealt < 0).sum()), folds - len(np.unique(dealt[dealt >= 0]))
+        if lost < least:
+            best, least = dealt, lost
+        if lost == (0, 0):
+            break
+    best[best >= 0] = np.unique(best[best >= 0], return_inverse=True)[1]
+    return best
 
 
 def _by_first(values: npt.NDArray[Any]) -> Numbers:
@@ -109,44 +149,17 @@ def _units(groups: Sequence[str], images: Numbers) -> Numbers | None:
     return _by_first(connected_components(edges, directed=False)[1][images])
 
 
-def _check(labels: Labels, images: Numbers, units: Numbers | None, folds: int, class_names: Sequence[str]) -> None:
-    rows, different = len(labels), len(np.unique(images))
+def _check(labels: Labels, images: Numbers, class_names: Sequence[str]) -> None:
+    rows = len(labels)
     if not rows:
         raise TrainingError("no training row has a label and a usable image: add images")
-    if different == 1 < rows:
+    if rows > 1 and images.max() == 0:
         raise TrainingError(f"all {rows:,} training images are duplicates of one: add others")
-    if units is not None and (count := len(np.unique(units))) < folds:
-        raise TrainingError(f"groups={count} are fewer than folds={folds}: add rows of other groups{_or_fewer(count)}")
-    if units is not None and (most := int(np.bincount(labels).max())) < folds:
+    absent = np.flatnonzero(np.bincount(labels, minlength=len(class_names))[: len(class_names)] == 0)
+    if len(absent):
         raise TrainingError(
-            f"no class has more than rows={most}, too few to deal out groups to folds={folds}: "
-            f"add images{_or_fewer(most)}"
+            f"class {class_names[absent[0]]!r} has no usable image: add images of it or remove its folder"
         )
-    for label in range(len(class_names)) if class_names else np.unique(labels).tolist():
-        own, name = labels == label, _name(class_names, label)
-        if len(np.unique(images[own])) < 2:
-            count = int(own.sum())
-            raise TrainingError(
-                f"class {name} has usable images={count}{', all duplicates of one' if count > 1 else ''}; one is "
-                "trained on and another scored: add images of it or remove its folder"
-            )
-        if units is not None and len(np.unique(units[own])) < 2:
-            raise TrainingError(
-                f"class {name} is in one group alone, so never trained on when it is scored: add rows of it from "
-                "another group or set [Dataset] groups to none"
-            )
-    if different < folds:
-        raise TrainingError(
-            f"labelled images={different} (duplicates count once) are fewer than folds={folds}: add images{_or_fewer(different)}"
-        )
-
-
-def _or_fewer(folds: int) -> str:
-    return f" or lower [Heads] folds to {folds}" if folds > 1 else ""
-
-
-def _name(class_names: Sequence[str], label: int) -> str:
-    return repr(class_names[label]) if class_names else str(label)
 
 
 def _grouped(labels: Labels, units: Numbers, folds: int, seed: int) -> npt.NDArray[np.int32]:
@@ -155,7 +168,7 @@ def _grouped(labels: Labels, units: Numbers, folds: int, seed: int) -> npt.NDArr
     assigned = np.full(len(labels), NO_FOLD, np.int32)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # a class in fewer groups than folds is allowed; _check has refused those that can't be scored
+        # a class in fewer groups than folds is allowed; in one alone it is not scored
         warnings.simplefilter("ignore", UserWarning)
         for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels, units)):
             assigned[held_out] = fold

@@ -34,7 +34,8 @@ class Predictions:
         probabilities: (m, n, C) float32, in memory, mapped or joined; NaN throughout a row that a member has no
             prediction for.
         class_names: C names.
-        folds: (n,) int32, the fold that a row was scored in, -1 for none; None for rows that nothing is trained on.
+        folds: (n,) int32, the fold that a row was scored in, or negative, as `assign_folds` returns them; None for rows
+            that nothing is trained on.
         groups: n texts, "" where there is none; empty where no row has one.
         rows_key: `Rows.key` of the rows; "" for some of them.
     """

@@ -84,7 +84,7 @@ def empty_classes(train: Path, names: Sequence[str], n_classes: int, is_image: I
     if len(names) == n_classes:
         return f"{_shown(train)} has no training images: class {empty}: put them there and run again"
     fix = "add images or remove the class"
-    return f"{_shown(train)}: class {empty}, each class needs at least 2 usable images: {fix}"
+    return f"{_shown(train)}: class {empty}, each class needs a usable image: {fix}"
 
 
 def count_images(folder: Path, is_image: IsImage) -> int:

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache import dataset
-from featcache.settings import CONVNET_RECIPE, ONE_CYCLE, AugmentPolicy, ConvNetSpec, Phase
+from featcache.settings import CONVNET_RECIPE, ONE_CYCLE, AugmentPolicy, ConvNetSpec, HeadsSpec, Phase
 from featcache.training.heads.partition import Partition
+from featcache.training.heads.presets import shared_settings
 
 CONVNET_VERSION = 2  # raise it when the same settings train to other values
 _RATE, _STEPS, _FEWEST, _MOST = 3e-3, 600, 12, 60  # of the default schedule: steps and epochs
@@ -24,6 +25,7 @@ class ConvNetPlan:
         batch_size: rows a step.
         precision: ``float32`` or ``bfloat16``, what the training steps compute in; predictions are float32.
         policy: how far an image is changed, differently in each epoch.
+        balanced: rows count by `featcache.training.class_weights`, so that every class counts the same.
     """
 
     image_size: int
@@ -33,6 +35,7 @@ class ConvNetPlan:
     batch_size: int
     precision: str
     policy: AugmentPolicy = CONVNET_RECIPE
+    balanced: bool = False
 
     @property
     def epochs(self) -> int:
@@ -48,18 +51,20 @@ class ConvNetPlan:
         return float(np.clip(1 - 10 / (self.epochs * steps), 0.9, 0.99))
 
 
-def member_settings(spec: ConvNetSpec, seed: int, folds: int) -> dict[str, dict[str, object]]:
+def member_settings(spec: ConvNetSpec, seed: int, heads: HeadsSpec) -> dict[str, dict[str, object]]:
     """Return the settings that decide one member, by section, for its key: not how many members there are."""
     own = {name: value for name, value in asdict(spec).items() if name != "members"}
-    return {"ConvNet": {"seed": seed, **own}, "Heads": {"folds": folds}}
+    return {"ConvNet": {"seed": seed, **own}, "Heads": shared_settings(heads)}
 
 
-def resolve_convnet(spec: ConvNetSpec, rows: int, channels: int, classes: int, precision: str) -> ConvNetPlan:
+def resolve_convnet(
+    spec: ConvNetSpec, rows: int, channels: int, classes: int, precision: str, *, balanced: bool = False
+) -> ConvNetPlan:
     """Fill in what the `rows` decide, usable training rows, the largest fold left out; what the user set wins."""
     size = max(1, min(spec.batch_size, rows))
     epochs = min(_MOST, max(_FEWEST, math.ceil(_STEPS / max(1, rows // size))))
     schedule = spec.schedule or (Phase(_RATE, epochs, ONE_CYCLE),)
-    return ConvNetPlan(spec.image_size, channels, classes, schedule, size, precision)
+    return ConvNetPlan(spec.image_size, channels, classes, schedule, size, precision, balanced=balanced)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from featcache.core.keras_import import plain_keras
 from featcache.core.progress import Progress, Silent
 from featcache.errors import TrainingError
 from featcache.settings import rates
+from featcache.training.class_weights import class_weights
 from featcache.training.convnet.checkpoints import Checkpoint, EpochRecord
 from featcache.training.convnet.model import PREDICT_BATCH, Images, build_convnet
 from featcache.training.convnet.plan import ConvNetPlan, TrainingData, draw_epoch
@@ -113,6 +114,7 @@ class _Batches(keras.utils.PyDataset):
         super().__init__()
         self.fold, self.name = fold, f"fold {fold} of convnet/seed{seed}"
         self._data, self._drawn_from = data, (plan, rows, seed, fold)
+        self._weights = class_weights(data.labels[rows], plan.classes) if plan.balanced else None
         self.draw(0)
 
     def draw(self, number: int) -> None:
@@ -122,13 +124,15 @@ class _Batches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self.epoch.order)
 
-    def __getitem__(self, step: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    def __getitem__(self, step: int) -> tuple[npt.NDArray[Any], ...]:
         rows = self.epoch.order[step]
         images = self._data.images[rows].astype(np.float32)
         moved = keras.ops.image.affine_transform(
             images, self.epoch.maps[step], "bilinear", "nearest", data_format="channels_last"
         )
-        return keras.ops.convert_to_numpy(moved), self._data.labels[rows]
+        labels = self._data.labels[rows]
+        weights = () if self._weights is None else (self._weights[labels],)
+        return keras.ops.convert_to_numpy(moved), labels, *weights
 
 
 class _Training(keras.callbacks.Callback):

@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.disk import replacing_folder
+from featcache.core.json_records import write_json
 from featcache.core.paths import regular
-from featcache.errors import CacheFormatError, TrainingError
+from featcache.errors import CacheFormatError
 from featcache.settings import Phase
 from featcache.training.heads.forward import Float32s, Weights, blocks, forward, normalize
+from featcache.training.heads.inputs import Features, HeadInput
 from featcache.training.heads.presets import HeadPlan
+from featcache.training.predictions import RECORDED, Predictions
 
 BAG_FILE = "bag.npz"
 RECORD_FILE = "bag.json"
-_SCHEMA = 2
+_SCHEMA = 3
 _STORED_NAMES = {"best_epoch": "kept"}  # what fields of `History` are called in files
 
 
@@ -36,7 +40,7 @@ class HeadId:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """Mean losses and accuracies of each epoch, (epochs, H) float32 each, but for `best_epoch`.
+    """Mean losses and accuracies of each epoch, or step of a linear member's path, (epochs, H) float32, but for `best_epoch`.
 
     Attributes:
         loss, accuracy: over the epoch's training batches, as the weights were at each step: with dropout, and with
@@ -55,6 +59,12 @@ class History:
     fold_accuracy: Float32s
     best_epoch: npt.NDArray[np.int32]
 
+    @classmethod
+    def of_path(cls, fold_loss: Float32s, chosen: npt.NDArray[np.int32]) -> "History":
+        """Of a path's (steps, H) losses out of fold and each part's `chosen` step; NaN where nothing is computed."""
+        unknown = np.full_like(fold_loss, np.nan)
+        return cls(unknown, unknown, unknown, unknown, fold_loss, unknown, chosen)
+
     def mappings(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays by name."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
@@ -62,11 +72,11 @@ class History:
 
 @dataclass(frozen=True, eq=False)
 class Bag:
-    """H trained heads on one tap.
+    """H trained heads on one input.
 
     Attributes:
         plan: how they were trained.
-        tap_shape: (h, w, c) or (c,): one row's features before they are flattened.
+        seen_as: the taps that they look at, and how features are normalised.
         heads: H ids, seed by seed, fold by fold.
         weights: the stacked weights, see `featcache.training.heads.forward`.
         seen_classes: (H, C) bool, whether the head was trained on any row of the class.
@@ -74,7 +84,7 @@ class Bag:
     """
 
     plan: HeadPlan
-    tap_shape: tuple[int, ...]
+    seen_as: HeadInput
     heads: tuple[HeadId, ...]
     weights: Weights
     seen_classes: npt.NDArray[np.bool_]
@@ -90,47 +100,43 @@ class Bag:
         heads = [number for number, head in enumerate(self.heads) if head.seed in seeds]
         return Bag(
             self.plan,
-            self.tap_shape,
+            self.seen_as,
             tuple(self.heads[number] for number in heads),
             {name: array[heads] for name, array in self.weights.items()},
             self.seen_classes[heads],
             History(**{name: array[..., heads] for name, array in self.history.mappings().items()}),
         )
 
-    def predict(self, features: npt.NDArray[Any]) -> Float32s:
-        """Return (H, n, C) float32 probabilities of `features` (n, h, w, c) or (n, c), read block by block.
+    def predict(self, features: Features) -> Float32s:
+        """Return (H, n, C) float32 probabilities of `features`, tap name -> (n, ...), read block by block.
 
         Raises:
             TrainingError: the features have another shape than those trained on; from the other methods, too.
         """
-        return self._joined(self._parts(features), len(self.heads), len(features))
+        return self._joined(self._parts(features), len(self.heads), features)
 
-    def member_predictions(self, features: npt.NDArray[Any]) -> Float32s:
+    def member_predictions(self, features: Features) -> Float32s:
         """Return (seeds, n, C) float32: the mean over each seed's heads, one of each fold or group.
 
         The probability of a class that some heads have never seen is the mean over the others, and all are brought to
         the sum 1 again.
         """
-        return self._joined(self.member_parts(features), len(self.seeds), len(features))
+        return self._joined(self.member_parts(features), len(self.seeds), features)
 
-    def member_parts(self, features: npt.NDArray[Any]) -> Iterator[tuple[slice, Float32s]]:
+    def member_parts(self, features: Features) -> Iterator[tuple[slice, Float32s]]:
         """Yield (rows, (seeds, b, C)): what `member_predictions` returns, some rows at a time."""
         by_seed = [[i for i, head in enumerate(self.heads) if head.seed == seed] for seed in self.seeds]
         for rows, block in self._parts(features):  # every head's predictions of all rows would be many times as much
             yield rows, np.stack([self._mean(block[heads], self.seen_classes[heads]) for heads in by_seed])
 
-    def _parts(self, features: npt.NDArray[Any]) -> Iterator[tuple[slice, Float32s]]:
+    def _parts(self, features: Features) -> Iterator[tuple[slice, Float32s]]:
         """Yield (rows, (H, b, C) float32) over all rows."""
-        if tuple(features.shape[1:]) != self.tap_shape:
-            raise TrainingError(
-                f"features of shape={tuple(features.shape[1:])} don't fit heads that were trained on "
-                f"{self.tap_shape}: train the heads again"
-            )
         width = self.plan.features + len(self.heads) * max((*self.plan.hidden, self.plan.classes))
-        for start, block in blocks(features, width):
+        for start, block in blocks(self.seen_as.rows(features), width):
             yield slice(start, start + len(block)), forward(self.weights, block, len(self.plan.hidden))
 
-    def _joined(self, parts: Iterator[tuple[slice, Float32s]], count: int, rows: int) -> Float32s:
+    def _joined(self, parts: Iterator[tuple[slice, Float32s]], count: int, features: Features) -> Float32s:
+        rows = len(features[next(iter(self.seen_as.taps))])
         whole = np.empty((count, rows, self.plan.classes), np.float32)
         for some, block in parts:
             whole[:, some] = block
@@ -156,16 +162,37 @@ class TrainedBag(Bag):
 
 def write_bag(bag: Bag, path: Path) -> None:
     """Write the bag's arrays as one NumPy archive; the same bag gives the same bytes."""
-    plan = {**bag.plan.settings(), "tap_shape": list(bag.tap_shape)}
-    header = {"schema": _SCHEMA, "plan": plan, "heads": [[head.seed, head.fold] for head in bag.heads]}
+    taps = [[tap, list(shape)] for tap, shape in bag.seen_as.taps.items()]
+    heads = [[head.seed, head.fold] for head in bag.heads]
+    header = {"schema": _SCHEMA, "plan": bag.plan.settings(), "taps": taps, "heads": heads}
     arrays: dict[str, npt.NDArray[Any]] = {f"weights/{name}": array for name, array in bag.weights.items()}
     arrays |= {f"history/{_STORED_NAMES.get(name, name)}": array for name, array in bag.history.mappings().items()}
+    if bag.seen_as.mean is not None and bag.seen_as.scale is not None:
+        arrays |= {"input/mean": bag.seen_as.mean, "input/scale": bag.seen_as.scale}
     text = np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8)
     np.savez(path, allow_pickle=False, header=text, knows=bag.seen_classes, **arrays)
 
 
+def save_bag(
+    bag: Bag, folder: Path, record: Mapping[str, object] | None = None, out_of_fold: Predictions | None = None
+) -> None:
+    """Replace `folder` by the bag, ``bag.npz``.
+
+    With `record`, the stage's facts, its ``key`` above all, go into ``bag.json``; with `out_of_fold`, the members'
+    predictions go into ``out_of_fold.npy``.
+
+    Raises:
+        StorageError: the disk is full, read-only or not permitted.
+    """
+    with replacing_folder(folder) as temporary:
+        write_bag(bag, temporary / BAG_FILE)
+        recorded = {RECORDED: out_of_fold.save(temporary)} if out_of_fold is not None else {}
+        files = {path.name: path.stat().st_size for path in temporary.iterdir()}
+        write_json(temporary / RECORD_FILE, {**(record or {}), **recorded, "files": files})
+
+
 def load_bag(folder: Path) -> Bag:
-    """Read the bag that `featcache.training.heads.keras_models.save_bag` wrote to `folder`.
+    """Read the bag that `save_bag` wrote to `folder`.
 
     Raises:
         CacheFormatError: there is none, or it is damaged.
@@ -174,8 +201,7 @@ def load_bag(folder: Path) -> Bag:
     try:
         with open(path, "rb", opener=regular) as stream, np.load(stream, allow_pickle=False) as archive:
             header = json.loads(archive["header"].tobytes())
-            others = {"header", "out_of_fold"}  # the latter in older bags
-            arrays = {name: archive[name] for name in archive.files if name not in others}
+            arrays = {name: archive[name] for name in archive.files if name != "header"}
         return _bag(header, arrays)
     except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile) as error:
         raise CacheFormatError(f"{path} is no sound bag of heads: {error}: run TrainHeads with --rerun") from error
@@ -185,13 +211,13 @@ def _bag(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> B
     if header["schema"] != _SCHEMA:
         raise ValueError(f"schema={header['schema']!r} is not the expected {_SCHEMA}")
     plan = dict(header["plan"])
-    tap_shape = tuple(plan.pop("tap_shape"))
-    for name in ("training_version", "variants"):  # the latter in older bags, always empty
-        plan.pop(name, None)
+    plan.pop("training_version")
+    taps = {str(tap): tuple(shape) for tap, shape in header["taps"]}
+    seen_as = HeadInput(taps, arrays.get("input/mean"), arrays.get("input/scale"))
     for name in ("hidden", "dropouts"):
         plan[name] = tuple(plan[name])
     plan["schedule"] = tuple(Phase(*phase) for phase in plan["schedule"])
     weights = {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith("weights/")}
     history = {each.name: arrays[f"history/{_STORED_NAMES.get(each.name, each.name)}"] for each in fields(History)}
     heads = tuple(HeadId(seed, fold) for seed, fold in header["heads"])
-    return Bag(HeadPlan(**plan), tap_shape, heads, weights, arrays["knows"], History(**history))
+    return Bag(HeadPlan(**plan), seen_as, heads, weights, arrays["knows"], History(**history))

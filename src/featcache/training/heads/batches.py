@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.training.class_weights import class_weights
 from featcache.training.heads.bag import HeadId
 from featcache.training.heads.examples import Examples
 from featcache.training.heads.forward import Float32s
@@ -83,7 +84,8 @@ class Batch:
         values: (g, b, F) of the features' dtype.
         masks: for each dense layer (g, b, its inputs) bool, True where a value is kept; None where all are.
         targets: (g, b, C) float32, what the loss compares with: one-hot, smoothed, or soft.
-        weights: (g, b) float32, what each row counts for; None where all count the same.
+        weights: (g, b) float32, what each row counts for; a pseudo-labelled one by its likeliest class where the plan is
+            balanced. None where all count the same.
         truth: (g, b) int32, the label or the likeliest class of the soft one.
     """
 
@@ -116,6 +118,10 @@ class Batches:
         rows = {head.fold: np.flatnonzero(examples.parts.trained(head.fold)).astype(small) for head in heads}
         self._rows = [rows[head.fold] for head in heads]
         self._parts = [examples.parts.numbers.index(head.fold) for head in heads]
+        self._balance: list[Float32s] = []  # (C,) a head, if classes are to count the same
+        if plan.balanced:
+            by_part = {part: class_weights(examples.labels[own], plan.classes) for part, own in rows.items()}
+            self._balance = [by_part[head.fold] for head in heads]
         self._dropouts = plan.dropouts
         self._smooth = np.full((plan.classes, plan.classes), plan.label_smoothing / plan.classes, np.float32)
         self._smooth += (1 - plan.label_smoothing) * np.eye(plan.classes, dtype=np.float32)
@@ -124,7 +130,7 @@ class Batches:
             np.empty((*shape, plan.features), self._copies[0].dtype),
             [np.ones((*shape, width), bool) if p else None for width, p in zip(widths, plan.dropouts, strict=True)],
             np.empty((*shape, plan.classes), np.float32),
-            np.ones(shape, np.float32) if self._soft else None,
+            np.ones(shape, np.float32) if self._soft or plan.balanced else None,
             np.empty(shape, np.int32),
         )
 
@@ -154,6 +160,9 @@ class Batches:
             batch.targets[head, ~known] = labels
             batch.truth[head, ~known] = labels.argmax(axis=1)
             batch.weights[head] = np.where(known, 1, pseudo.weight)
+        if self._balance and batch.weights is not None:
+            own = self._balance[head][batch.truth[head]]
+            batch.weights[head] = own if pseudo is None else batch.weights[head] * own
         for mask, dropout in zip(batch.masks, self._dropouts, strict=True):
             if mask is not None:
                 stream.mask(mask[head], dropout)

@@ -15,8 +15,10 @@ from featcache.training.heads.bag import HeadId
 from featcache.training.heads.examples import Examples
 from featcache.training.heads.forward import Float32s, Weights, as_float32, forward, normalize
 from featcache.training.member_tables import row_parts
+from featcache.training.temperature import best_temperature
 
 SEEN_ROWS = 128  # of a head's training rows that it is scored on after each epoch
+_TEMPERED_ROWS = 20_000  # more of them say nothing new about one number
 _BLOCK_VALUES = 4_000_000  # about 16 MB of float32 at a time, for each thread
 _LEAST = 1e-7  # what a probability is raised to before its logarithm
 
@@ -29,7 +31,7 @@ class HeadEvaluator:
         self._examples, self._layers = examples, layers
         parts = examples.parts
         self._evaluated = {part: np.flatnonzero(parts.evaluated(part)) for part in parts.numbers}
-        self._seen = {part: _some(np.flatnonzero(parts.trained(part))) for part in parts.numbers}
+        self._seen = {part: _some(np.flatnonzero(parts.trained(part)), SEEN_ROWS) for part in parts.numbers}
 
     def scores(self, weights: Weights, head: HeadId) -> tuple[list[float], npt.NDArray[np.float64]]:
         """Score one head after an epoch; its `weights` have no head axis.
@@ -57,9 +59,11 @@ class HeadEvaluator:
             right[place] = probabilities.argmax(axis=1) == labels
         return losses, right
 
-    def _predictions(self, weights: Weights, rows: npt.NDArray[np.intp]) -> Iterator[tuple[slice, Float32s]]:
-        """Yield (place in `rows`, (r, C)): the head's probabilities of `rows` of the plain copy."""
-        features = self._examples.copies[0]
+    def _predictions(
+        self, weights: Weights, rows: npt.NDArray[np.intp], copy: int = 0
+    ) -> Iterator[tuple[slice, Float32s]]:
+        """Yield (place in `rows`, (r, C)): the head's probabilities of `rows` of one copy, the plain one by default."""
+        features = self._examples.copies[copy]
         stacked = {name: array[None] for name, array in weights.items()}
         step = max(1, _BLOCK_VALUES // (features[0].size + max(array.shape[-1] for array in weights.values())))
         for start in range(0, len(rows), step):
@@ -70,7 +74,7 @@ class HeadEvaluator:
     def out_of_fold(
         self, weights: Weights, heads: Sequence[HeadId], seen_classes: npt.NDArray[np.bool_], scratch: Path | None
     ) -> Float32s:
-        """Return (seeds, n, C) float32: each row by the heads that are scored on it; NaN for rows that none is.
+        """Return (seeds, n, C) float32: each row, in all its views, by the heads scored on it; NaN for rows that none is.
 
         By `seen_classes`, (H, C) bool, a class' probability is the mean over the heads that have seen it. A large table
         is in a file without a name in `scratch`.
@@ -78,14 +82,20 @@ class HeadEvaluator:
         Raises:
             StorageError: there is no room for it.
         """
-        seeds, parts = list(dict.fromkeys(head.seed for head in heads)), self._examples.parts
+        seeds, parts, views = (
+            list(dict.fromkeys(head.seed for head in heads)),
+            self._examples.parts,
+            self._examples.views,
+        )
         table: Float32s = allocate((len(seeds), len(parts.units), seen_classes.shape[1]), np.float32, scratch)
         table[:, parts.units < 0] = np.nan
         for number, head in enumerate(heads):
             rows, seen = np.flatnonzero(parts.scored(head.fold)), seen_classes[number]
             own = {name: array[number] for name, array in weights.items()}
-            for place, probabilities in self._predictions(own, rows):
-                table[seeds.index(head.seed), rows[place]] += probabilities if seen.all() else probabilities * seen
+            for copy in range(views):
+                for place, probabilities in self._predictions(own, rows, copy):
+                    probabilities /= views
+                    table[seeds.index(head.seed), rows[place]] += probabilities if seen.all() else probabilities * seen
         if parts.by_group or not seen_classes.all():
             counts = seen_classes[: len(parts.numbers)].astype(np.float32)  # (P, C)
             for some in row_parts(table.shape[1], table.shape[0] * table.shape[2]):
@@ -94,6 +104,21 @@ class HeadEvaluator:
                 table[:, some] = normalize(table[:, some] / np.maximum(summed, 1))
         return table
 
+    def temper(self, weights: Weights, heads: Sequence[HeadId], table: Float32s) -> None:
+        """Divide each head's last layer by its temperature, in place: the best for the rows of other parts in `table`.
+
+        Those are the out-of-fold probabilities of the head's own seed.
+        """
+        parts, seeds = self._examples.parts, list(dict.fromkeys(head.seed for head in heads))
+        rows = _some(np.flatnonzero(np.isin(parts.units, parts.numbers)), _TEMPERED_ROWS)
+        units, labels = parts.units[rows], self._examples.labels[rows]
+        for number, head in enumerate(heads):
+            others = units != head.fold
+            logits = np.log(np.maximum(table[seeds.index(head.seed), rows[others]], _LEAST))
+            temperature = np.float32(best_temperature(logits, labels[others]))
+            for name in ("kernel", "bias"):
+                weights[f"{name}_{self._layers}"][number] /= temperature
+
     def best_epochs(self, table: npt.NDArray[np.float64]) -> dict[int, int]:
         """Part -> its best epoch, by (epochs, U) losses of all heads by unit of the rows they are evaluated on."""
         parts = self._examples.parts
@@ -101,8 +126,6 @@ class HeadEvaluator:
         return {part: int(table[:, mine].sum(axis=1).argmin()) for part, mine in units.items()}
 
 
-def _some(rows: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """At most `SEEN_ROWS`, evenly from the first to the last, as rows may be sorted by class."""
-    if len(rows) <= SEEN_ROWS:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, SEEN_ROWS).astype(np.intp)]
+def _some(rows: npt.NDArray[np.intp], most: int) -> npt.NDArray[np.intp]:
+    """At most so many, evenly from the first to the last, as rows may be sorted by class."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.intp)]

@@ -1,18 +1,18 @@
-"""The rows that a bag is trained on, pseudo-labelled ones included, and the statistics of their values. NumPy only."""
+"""The rows that a bag is trained on, pseudo-labelled ones included. NumPy only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.errors import TrainingError
-from featcache.training.heads.forward import Float32s, Weights, blocks
+from featcache.training.class_weights import class_weights
+from featcache.training.heads.forward import Float32s
+from featcache.training.heads.inputs import HeadInput
 from featcache.training.heads.partition import Partition
 from featcache.training.heads.presets import HeadPlan
-
-_VARIANCE_FLOOR = 1e-3  # of the mean variance
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,16 +36,21 @@ class Examples:
     """The rows that a bag is trained on.
 
     Attributes:
-        copies: (n, ...) features each, copy 0 plain, then augmented ones; memory-mapped arrays stay on the disk.
+        seen_as: what of the features the values below are.
+        copies: (n, F) values each, as `seen_as` makes them; copy 0 plain, then the mirrored one where there is one, then
+            augmented ones. Memory-mapped arrays stay on the disk.
         labels: (n,) class indices.
         parts: which of them each head is trained on.
         pseudo: more rows, with soft labels.
+        views: so many of the copies, the first ones, a row is scored by: the mean of their probabilities.
     """
 
+    seen_as: HeadInput
     copies: Sequence[npt.NDArray[Any]]
     labels: npt.NDArray[np.integer]
     parts: Partition
     pseudo: PseudoLabels | None = None
+    views: int = 1
 
     def check(self, plan: HeadPlan) -> None:
         """Raise `TrainingError` for features, labels or soft labels of another shape or range than the plan's."""
@@ -57,7 +62,7 @@ class Examples:
                 raise TrainingError(
                     f"features of shapes={shapes} don't fit: every copy needs {rows} rows of {plan.features} values"
                 )
-        known = self.labels[self.parts.units >= 0]
+        known = self.labels[self.parts.units != NO_FOLD]
         if len(known) and not (known.min() >= 0 and known.max() < plan.classes):
             raise TrainingError(f"labels from {known.min()} to {known.max()} are outside 0..{plan.classes - 1}")
         if pseudo is not None:
@@ -69,41 +74,30 @@ class Examples:
             if not pseudo.weight > 0:
                 raise TrainingError(f"weight={pseudo.weight} of soft labels is not above 0")
 
+    def some(self, most: int) -> "Examples":
+        """Return at most so many of the rows, evenly spaced as they may be sorted by class; all, unread, if there are fewer."""
+        if len(self.labels) <= most:
+            return self
+        rows = np.linspace(0, len(self.labels) - 1, most).astype(np.intp)
+        parts = replace(self.parts, units=self.parts.units[rows])
+        return replace(self, copies=[copy[rows] for copy in self.copies], labels=self.labels[rows], parts=parts)
+
     def count(self, part: int) -> int:
         """The number of rows that heads of `part` are trained on, copies and pseudo-labelled ones included."""
         labelled = int(self.parts.trained(part).sum()) * len(self.copies)
         return labelled + (self.pseudo.labels.shape[1] * len(self.pseudo.copies) if self.pseudo else 0)
+
+    def row_weights(self, classes: int) -> Float32s:
+        """(P, n) float32: what each row counts for in each part's training where all classes count the same."""
+        weights = np.zeros((len(self.parts.numbers), len(self.labels)), np.float32)
+        for own, part in zip(weights, self.parts.numbers, strict=True):
+            rows = self.parts.trained(part)
+            labels = self.labels[rows]
+            own[rows] = class_weights(labels, classes)[labels]
+        return weights
 
     def seen_classes(self, classes: int) -> npt.NDArray[np.bool_]:
         """(P, C) bool: whether heads of each part are trained on any row of each of C `classes`."""
         labels = (self.labels[self.parts.trained(part)] for part in self.parts.numbers)
         seen = np.stack([np.bincount(own, minlength=classes) > 0 for own in labels])
         return seen | (self.pseudo.labels.any(axis=1) if self.pseudo else False)
-
-
-def input_statistics(copies: Sequence[npt.NDArray[Any]], parts: Partition) -> dict[int, Weights]:
-    """Mean and variance of the inputs over each part's training rows, all copies, in one pass.
-
-    Returns:
-        Part -> ``input_mean`` and ``input_variance``, (F,) float32. Variances are raised to a thousandth of their
-        mean, so that a feature which is almost always zero is not blown up where it isn't.
-    """
-    width, units = copies[0][0].size, len(parts.numbers)
-    count, total, squares = np.zeros(units), np.zeros((units, width)), np.zeros((units, width))
-    for copy in copies:
-        for start, block in blocks(copy, 4 * width):
-            here = parts.units[start : start + len(block)]
-            for number, unit in enumerate(parts.numbers):
-                rows = block[here == unit].astype(np.float64)
-                count[number] += len(rows)
-                total[number] += rows.sum(axis=0)
-                squares[number] += np.square(rows).sum(axis=0)
-    statistics = {}
-    for number, part in enumerate(parts.numbers):
-        trained = (np.arange(units) == number) == parts.by_group
-        rows_of, mean, square = (sums[trained].sum(axis=0) for sums in (count, total, squares))
-        mean /= rows_of
-        variance = np.maximum(square / rows_of - mean**2, 0)
-        variance = np.maximum(variance, _VARIANCE_FLOOR * variance.mean() + 1e-12)
-        statistics[part] = {"input_mean": mean.astype(np.float32), "input_variance": variance.astype(np.float32)}
-    return statistics

@@ -1,12 +1,11 @@
 """The heads' forward pass on stacked weights, block by block, and their batch statistics. NumPy only.
 
-The weights of all heads have a leading head axis and these names (L hidden layers, then the softmax): ``input_mean,
-input_variance (H, F)`` where inputs are standardised; per dense layer l ``kernel_l (H, in, out)`` and
-``bias_l (H, out)``; per hidden layer ``gamma_l, beta_l, mean_l, variance_l (H, out)``.
+The weights of all heads have a leading head axis and these names (L hidden layers, then the softmax): per dense layer l
+``kernel_l (H, in, out)`` and ``bias_l (H, out)``; per hidden layer ``gamma_l, beta_l, mean_l, variance_l (H, out)``.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,17 @@ EPSILON = 1e-3  # what Keras' BatchNormalization adds to the variance
 _BLOCK_VALUES = 4_000_000  # about 16 MB of float32 at a time
 
 
-def blocks(features: npt.NDArray[Any], width: int) -> Iterator[tuple[int, Float32s]]:
+class Sliceable(Protocol):
+    """Rows that are read by slices: an array of (n, ...), or what stands for one."""
+
+    def __len__(self) -> int:
+        """The number of rows."""
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
+        """(b, ...) of some rows."""
+
+
+def blocks(features: Sliceable, width: int) -> Iterator[tuple[int, Float32s]]:
     """Yield (first row, (b, F) float32) over all rows; `width` values a row are expected to be alive at once."""
     rows = max(1, _BLOCK_VALUES // width)
     for start in range(0, len(features), rows):
@@ -100,12 +109,7 @@ def _hidden(weights: Weights, rows: Float32s, layers: int) -> Float32s:
 
 
 def _dense(weights: Weights, layer: int, inputs: Float32s) -> Float32s:
-    """(H, b, out) of one dense layer; layer 0 standardises its shared inputs by way of the kernel."""
-    kernel, bias = weights[f"kernel_{layer}"], weights[f"bias_{layer}"]
-    if layer == 0 and "input_mean" in weights:
-        kernel = np.divide(kernel, np.sqrt(weights["input_variance"])[:, :, None], dtype=np.float32)
-        shift: Float32s = np.matmul(weights["input_mean"][:, None, :], kernel)
-        bias = np.subtract(bias, shift[:, 0], dtype=np.float32)
-    outputs: Float32s = np.matmul(inputs, kernel)
-    outputs += bias[:, None, :]
+    """(H, b, out) of one dense layer."""
+    outputs: Float32s = np.matmul(inputs, weights[f"kernel_{layer}"])
+    outputs += weights[f"bias_{layer}"][:, None, :]
     return outputs

@@ -25,7 +25,7 @@ class StackedHeads(keras.layers.Layer):
         self._plan = plan
         self.stacked: dict[str, Any] = {}
         for name, array in weights.items():
-            trainable = not name.startswith(("input", "mean", "variance"))
+            trainable = not name.startswith(("mean", "variance"))
             variable = self.add_weight(shape=array.shape, initializer="zeros", trainable=trainable, name=name)
             variable.assign(array)
             self.stacked[name] = variable
@@ -33,8 +33,6 @@ class StackedHeads(keras.layers.Layer):
     def call(self, values: Any, masks: dict[str, Any]) -> Any:
         """Apply every head to its own rows, in training; `masks` has one for each dense layer that drops inputs."""
         active, layers = ops.cast(values, "float32"), len(self._plan.hidden)
-        if self._plan.standardize:
-            active = (active - self._rows("input_mean")) * ops.rsqrt(self._rows("input_variance"))
         for layer in range(layers + 1):
             if str(layer) in masks:
                 scale = 1 / keep_probability(self._plan.dropouts[layer])  # the expectation stays

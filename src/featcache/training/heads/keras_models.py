@@ -1,30 +1,45 @@
-"""A bag's heads as ordinary Keras models, and its folder. [Keras]"""
-
-from collections.abc import Mapping
-from pathlib import Path
+"""A bag's heads as ordinary Keras models. [Keras]"""
 
 import keras
+import numpy as np
+from keras import ops
 
-from featcache.core.disk import replacing_folder
-from featcache.core.json_records import write_json
 from featcache.core.keras_import import plain_keras
-from featcache.training.heads.bag import BAG_FILE, RECORD_FILE, Bag, write_bag
+from featcache.training.heads.bag import Bag
 from featcache.training.heads.forward import EPSILON, Float32s
-from featcache.training.predictions import RECORDED, Predictions
+from featcache.training.heads.inputs import SMALLEST_SQUARE, HeadInput
+
+
+@plain_keras()
+def input_model(seen_as: HeadInput) -> keras.Model:
+    """Return what heads see as a Keras model: {tap: (b, ...) features} in, (b, F) values out."""
+    inputs = {tap: keras.Input(shape, name=tap) for tap, shape in seen_as.taps.items()}
+    flat = [keras.layers.Flatten()(each) for each in inputs.values()]
+    if seen_as.mean is None or seen_as.scale is None:
+        values = keras.layers.Concatenate()(flat) if len(flat) > 1 else flat[0]
+        return keras.Model(inputs, values, name="input")
+    parts = []
+    for values, width in zip(flat, seen_as.widths, strict=True):
+        roots = ops.sign(values) * ops.sqrt(ops.abs(values))
+        squares = ops.maximum(ops.sum(ops.abs(values), axis=1, keepdims=True), SMALLEST_SQUARE)
+        parts.append(roots * ops.sqrt(width / squares))
+    values = keras.layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
+    # a built-in layer that computes (x - mean) / sqrt(variance); Normalization would put both into its JSON
+    scaled = keras.layers.BatchNormalization(center=False, scale=False, epsilon=0.0, trainable=False, name="scaled")
+    model = keras.Model(inputs, scaled(values), name="input")
+    scaled.set_weights([seen_as.mean, np.square(seen_as.scale).repeat(seen_as.widths)])
+    return model
 
 
 @plain_keras()
 def head_model(bag: Bag, number: int) -> keras.Model:
-    """Return head `number` of the bag as an ordinary Keras model, tap's shape in, (b, C) probabilities out."""
+    """Return head `number` of the bag as an ordinary Keras model, (b, C) probabilities out.
+
+    It takes (b, F) values as `input_model` makes them.
+    """
     plan, weights = bag.plan, {name: array[number] for name, array in bag.weights.items()}
-    inputs = keras.Input(bag.tap_shape, name="features")
+    inputs = keras.Input((plan.features,), name="values")
     layers: list[tuple[keras.layers.Layer, list[Float32s]]] = []
-    if plan.standardize:
-        # a built-in layer that computes (x - mean) / sqrt(variance); Normalization would put both into its JSON
-        standardize = keras.layers.BatchNormalization(
-            center=False, scale=False, epsilon=0.0, trainable=False, name="standardize"
-        )
-        layers.append((standardize, [weights["input_mean"], weights["input_variance"]]))
     for layer, dropout in enumerate(plan.dropouts):
         last = layer == len(plan.hidden)
         layers.append((keras.layers.Dropout(dropout, seed=layer), []))
@@ -34,30 +49,10 @@ def head_model(bag: Bag, number: int) -> keras.Model:
         if not last:
             normal = keras.layers.BatchNormalization(momentum=plan.momentum, epsilon=EPSILON, name=f"normal_{layer}")
             layers.append((normal, [weights[f"{name}_{layer}"] for name in ("gamma", "beta", "mean", "variance")]))
-    active = keras.layers.Flatten(name="flatten")(inputs)
+    active = inputs
     for keras_layer, _ in layers:
         active = keras_layer(active)
     for keras_layer, values in layers:
         if values:
             keras_layer.set_weights(values)
     return keras.Model(inputs, active, name=str(bag.heads[number]).replace("-", "_"))
-
-
-def save_bag(
-    bag: Bag, folder: Path, record: Mapping[str, object] | None = None, out_of_fold: Predictions | None = None
-) -> None:
-    """Replace `folder` by the bag: ``bag.npz`` and one ``seed{s}-fold{k}.keras`` for each head.
-
-    With `record`, the stage's facts, its ``key`` above all, go into ``bag.json``; with `out_of_fold`, the members'
-    predictions go into ``out_of_fold.npy``.
-
-    Raises:
-        StorageError: the disk is full, read-only or not permitted.
-    """
-    with replacing_folder(folder) as temporary:
-        for number, head in enumerate(bag.heads):
-            head_model(bag, number).save(temporary / f"{head}.keras")
-        write_bag(bag, temporary / BAG_FILE)
-        recorded = {RECORDED: out_of_fold.save(temporary)} if out_of_fold is not None else {}
-        files = {path.name: path.stat().st_size for path in temporary.iterdir() if path.suffix != ".keras"}
-        write_json(temporary / RECORD_FILE, {**(record or {}), **recorded, "files": files})

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.training.heads.forward import Float32s, Weights, blocks
+from featcache.training.heads.forward import Float32s, blocks
+from featcache.training.heads.linear_path import Doubles
 
-Doubles = npt.NDArray[np.float64]
+Solution = tuple[Float32s, Float32s]
 
 _SAMPLE = 1024  # rows that the coordinates are taken from
 _CURVATURE = 0.1  # of the cross-entropy by a logit, somewhere between 1/4, where it begins, and 0
@@ -24,32 +25,28 @@ _MEMORY = 10  # of L-BFGS
 
 
 class Regressions:
-    """H regressions on the same rows: each has rows of its own, standardised inputs and a solution."""
+    """H regressions on the same rows: each has rows of its own and a solution."""
 
     def __init__(
         self,
         copies: Sequence[npt.NDArray[Any]],
         labels: npt.NDArray[np.integer],
-        own: npt.NDArray[np.bool_],
-        statistics: Weights,
+        own: npt.NDArray[np.bool_] | Float32s,
         classes: int,
     ) -> None:
-        """Take the coordinates from a sample of rows; nothing is fitted yet.
+        """Take the directions from a sample of rows; nothing is fitted yet.
 
         Args:
-            copies: (n, ...) features each, read block by block; held in memory where they are small.
+            copies: (n, F) values each, centred, read block by block; held in memory where they are small.
             labels: (n,) class indices; only those of own rows matter.
-            own: (H, n) bool, the rows that each regression is fitted to.
-            statistics: ``input_mean`` and ``input_variance``, (H, F) float32.
+            own: (H, n) bool, the rows that each regression is fitted to, or float32, what each row counts for.
             classes: how many.
         """
         self._copies = copies
         self._labels = np.where(own.any(axis=0), labels, 0)
         self._own = own.T.astype(np.float32)
-        self._counts = own.sum(axis=1) * float(len(copies))
+        self._counts = own.sum(axis=1, dtype=np.float64) * len(copies)
         self._classes = classes
-        self._mean = statistics["input_mean"].astype(np.float64)
-        self._deviation = np.sqrt(statistics["input_variance"].astype(np.float64))
         values = len(copies) * copies[0].size
         self._held = [*self._read()] if values <= _HELD_VALUES else None
         self._directions, self._spread = self._coordinates()
@@ -57,10 +54,10 @@ class Regressions:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(H, F, C) of all kernels."""
-        return (*self._mean.shape, self._classes)
+        return (self._own.shape[1], self._copies[0].shape[1], self._classes)
 
-    def fit(self, strength: float, start: Weights | None = None, tolerance: float = 1e-4) -> Weights:
-        """Minimise the rows' summed cross-entropy + |kernel|^2 / (2 strength), as scikit-learn's C does.
+    def fit(self, strength: float, start: Solution | None = None, tolerance: float = 1e-4) -> Solution:
+        """Minimise the rows' summed weighted cross-entropy + |kernel|^2 / (2 strength), as scikit-learn's C does.
 
         Many rows x features get fewer passes and an early end, which regularises a little on top of the penalty: with
         60,000 x 4,608 convergence would take hours.
@@ -71,7 +68,7 @@ class Regressions:
             tolerance: of the gradient's largest entry, the loss counted a row.
 
         Returns:
-            ``kernel_0 (H, F, C)`` and ``bias_0 (H, C)``, float32, for standardised inputs.
+            Kernels (H, F, C) and bias (H, C), float32.
         """
         from scipy.optimize import minimize
 
@@ -103,26 +100,21 @@ class Regressions:
         self.passes = found.nfev
         inner, bias = found.x[: -heads * classes].reshape(features, -1), found.x[-heads * classes :]
         kernels = turned(inner).reshape(features, heads, classes).transpose(1, 0, 2)
-        return {
-            "kernel_0": np.ascontiguousarray(kernels, np.float32),
-            "bias_0": bias.reshape(heads, classes).astype(np.float32),
-        }
+        return np.ascontiguousarray(kernels, np.float32), bias.reshape(heads, classes).astype(np.float32)
 
-    def _start(self, start: Weights | None, penalty: float) -> Doubles:
+    def _start(self, start: Solution | None, penalty: float) -> Doubles:
         heads, features, classes = self.shape
         if start is None:
             return np.zeros(heads * classes * (features + 1))
-        kernels = start["kernel_0"].astype(np.float64).transpose(1, 0, 2).reshape(features, -1)
+        kernels = start[0].astype(np.float64).transpose(1, 0, 2).reshape(features, -1)
         scale = np.sqrt(_CURVATURE * self._spread + penalty) - np.sqrt(penalty)
         inner = self._directions @ (scale[:, None] * (self._directions.T @ kernels)) + kernels * np.sqrt(penalty)
-        return np.concatenate([inner.ravel(), start["bias_0"].astype(np.float64).ravel()])
+        return np.concatenate([inner.ravel(), start[1].astype(np.float64).ravel()])
 
     def _gradient(self, kernels: Doubles, bias: Doubles) -> tuple[float, Doubles, Doubles]:
         """Mean cross-entropy a row, summed over the regressions, and its gradients by kernels (F, H C) and bias (H, C)."""
         heads, features, classes = self.shape
-        inner = kernels.reshape(features, heads, classes) / self._deviation.T[:, :, None]
-        shift = bias - np.einsum("hf,fhc->hc", self._mean, inner)
-        folded, shifted = inner.reshape(features, -1).astype(np.float32), shift.reshape(-1).astype(np.float32)
+        folded, shifted = kernels.astype(np.float32), bias.reshape(-1).astype(np.float32)
         loss, total, by_bias = 0.0, np.zeros((features, heads * classes)), np.zeros((heads, classes))
         for start, block in self._held or self._read():
             labels, own = self._labels[start : start + len(block)], self._own[start : start + len(block)]
@@ -137,10 +129,7 @@ class Regressions:
             logits[rows, :, labels] -= own
             total += block.T @ logits.reshape(len(block), -1)
             by_bias += logits.sum(axis=0, dtype=np.float64)
-        by_kernel = (total.reshape(features, heads, classes) - self._mean.T[:, :, None] * by_bias) / (
-            self._deviation.T[:, :, None] * self._counts[:, None]
-        )
-        return loss, np.reshape(by_kernel, (features, -1)), by_bias / self._counts[:, None]
+        return loss, total / self._counts.repeat(classes), by_bias / self._counts[:, None]
 
     def _read(self) -> Iterator[tuple[int, Float32s]]:
         heads, features, classes = self.shape
@@ -148,11 +137,11 @@ class Regressions:
             yield from blocks(copy, features + 3 * heads * classes)
 
     def _coordinates(self) -> tuple[Doubles, Doubles]:
-        """Directions (F, r) in which a sample of rows varies, standardised by all, and how much (r,)."""
+        """Directions (F, r) in which a sample of rows varies, and how much (r,)."""
         rows = np.flatnonzero(self._own.any(axis=1))
         sample = np.sort(np.random.default_rng(0).choice(rows, min(_SAMPLE, len(rows)), replace=False))
         values = np.asarray(self._copies[0][sample]).reshape(len(sample), -1).astype(np.float64)
-        values = (values - values.mean(axis=0)) / self._deviation.mean(axis=0)
+        values -= values.mean(axis=0)
         tall = len(values) >= values.shape[1]
         spread, mixed = np.linalg.eigh((values.T @ values if tall else values @ values.T) / len(values))
         keep = spread > spread[-1] * 1e-9

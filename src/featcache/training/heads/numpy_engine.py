@@ -36,8 +36,6 @@ class NumpyEngine:
         largest = max(weights[f"kernel_{layer}"].size for layer in range(self._layers + 1))
         self._gradient = np.empty(min(largest, _GRADIENT_VALUES + max((*plan.hidden, plan.classes))), np.float32)
         self._values = np.empty((0,), np.float32)
-        if plan.standardize:
-            self._inverse = 1 / np.sqrt(weights["input_variance"])[:, None, :]
 
     def train_step(self, batch: Batch, rate: float) -> Float32s:
         """Take one Adam step of every head; return (2, g), each head's loss and accuracy before it."""
@@ -46,9 +44,6 @@ class NumpyEngine:
         if self._values.shape != batch.values.shape:
             self._values = np.empty(batch.values.shape, np.float32)
         active = as_float32(batch.values, self._values)
-        if self._plan.standardize:
-            active -= self.weights["input_mean"][:, None, :]
-            active *= self._inverse
         for layer in range(self._layers + 1):
             mask = batch.masks[layer]
             if mask is not None:

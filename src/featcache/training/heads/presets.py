@@ -7,11 +7,13 @@ import math
 from dataclasses import asdict, dataclass, replace
 
 from featcache.errors import TrainingError
-from featcache.settings import HeadsSpec, Phase
+from featcache.settings import ONE_CYCLE, HeadsSpec, Phase, rates
 
-TRAINING_VERSION = 4  # raise it when the same plan trains to other values
-LINEAR_VERSION = 5  # the same for the head type ``linear``
-LINEAR = "linear"
+TRAINING_VERSION = 5  # raise it when the same plan trains to other values
+LINEAR_VERSION = 6  # the same for the head types ``linear`` and ``lda``
+LINEAR, LDA = "linear", "lda"
+_DECAY = 1.2
+PATHS = (LINEAR, LDA)  # fitted along a path of one number each, by no schedule
 BY_GROUP, PSEUDO = "-by-group", "-pseudo"  # the ends of a head type's name that is trained in another way
 
 
@@ -25,13 +27,15 @@ class HeadPlan:
         dropouts: the share dropped before each dense layer, the softmax layer included; len(hidden) + 1 values.
         schedule: learning rates and epochs, in order.
         batch_size: rows a step and head.
-        standardize: inputs get mean 0 and variance 1 over the head's own training rows.
+        standardize: heads see normalised features (`featcache.training.heads.inputs`); False: as they are.
         momentum: of batch normalisation's moving averages.
         recompute_statistics: replace those averages, after training, by the statistics of the head's training rows.
         weight_decay: what Adam takes off each kernel a step, times the learning rate.
         label_smoothing: the share of each label that is spread evenly over all classes.
+        tempered: each head's logits are divided by the temperature that is best for the other folds' rows.
         keep_best: a head keeps the epoch that is best for the other folds' heads on their folds; False: the last.
         early_stop: epochs without a better one after which training ends; 0: never. Needs `keep_best`.
+        balanced: rows count by `featcache.training.class_weights`, so that every class counts the same.
     """
 
     features: int
@@ -45,8 +49,10 @@ class HeadPlan:
     recompute_statistics: bool = False
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
+    tempered: bool = False
     keep_best: bool = False
     early_stop: int = 0
+    balanced: bool = False
 
     @property
     def epochs(self) -> int:
@@ -65,27 +71,38 @@ def head_types(spec: HeadsSpec) -> tuple[str, ...]:
     `pseudo_weight` once more, trained on test rows too.
     """
     plain = first_round(spec)
-    trained = [shape for shape in plain if shape != LINEAR]
+    trained = [shape for shape in plain if shape not in PATHS]
     by_group = [shape + BY_GROUP for shape in trained] if spec.per_group else []
     return (*plain, *by_group, *([shape + PSEUDO for shape in trained] if spec.pseudo_weight else []))
 
 
 def first_round(spec: HeadsSpec) -> tuple[str, ...]:
     """Return the head types that are trained by folds on labelled rows alone: those that may label others."""
-    return {"default": ("dense", LINEAR), "fast": ("fast", LINEAR)}.get(spec.preset, (spec.preset,))
+    return {"default": ("dense", *PATHS), "fast": ("fast", *PATHS)}.get(spec.preset, (spec.preset,))
+
+
+def normalizes(spec: HeadsSpec) -> bool:
+    """Whether heads see normalised features, pooled taps side by side; the recipe's see each tap as it is."""
+    return spec.preset not in ("recipe", "wide")
 
 
 def head_type_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
     """Return the settings that decide a type's heads, JSON-able, for its bag's key: not which preset has it."""
-    if shape == LINEAR:
-        return {"shape": shape, "folds": spec.folds}
-    other = {"preset", "per_group"} | ({"pseudo_weight"} if not shape.endswith(PSEUDO) else set())
-    return {"shape": shape, **{name: value for name, value in asdict(spec).items() if name not in other}}
+    if shape in PATHS:
+        return {"shape": shape, **shared_settings(spec)}
+    other = {"preset", "per_group", "class_weight"} | ({"pseudo_weight"} if not shape.endswith(PSEUDO) else set())
+    own = {name: value for name, value in asdict(spec).items() if name not in other}
+    return {"shape": shape, **own, **shared_settings(spec)}
+
+
+def shared_settings(spec: HeadsSpec) -> dict[str, object]:
+    """Return the settings of heads that decide regressions and convnets, too; class weights only where there are some."""
+    return {"folds": spec.folds, **({"class_weight": spec.class_weight} if spec.balanced else {})}
 
 
 def training_version(shape: str) -> int:
     """Return the version of a head type's training, for its bag's key."""
-    return LINEAR_VERSION if shape == LINEAR else TRAINING_VERSION
+    return LINEAR_VERSION if shape in PATHS else TRAINING_VERSION
 
 
 def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes: int, groups: int = 0) -> HeadPlan:
@@ -108,56 +125,44 @@ def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes
         raise TrainingError(f"features={features} are none to train on")
     in_training = max(1, rows // max(1, groups) if shape.endswith(BY_GROUP) else rows - rows // spec.folds)
     kind = shape.removesuffix(BY_GROUP).removesuffix(PSEUDO)
-    plan = HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, standardize=True)
-    if (
-        kind != LINEAR
-    ):  # which `featcache.training.heads.logistic_regression` fits, and finds its one free number itself
+    plan = HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, standardize=True, balanced=spec.balanced)
+    if kind not in PATHS:  # which find their one free number themselves
         plan = _trained(spec, kind, plan, in_training)
     # what every type means the same by
     wanted = {name: getattr(spec, name) for name in ("weight_decay", "label_smoothing", "early_stop")}
     plan = replace(plan, **{name: value for name, value in wanted.items() if value is not None})
-    return replace(plan, keep_best=plan.keep_best or plan.early_stop > 0)
+    # heads of one group are scored on all others, so no rows are left to find a temperature by
+    tempered = plan.tempered and not shape.endswith(BY_GROUP)
+    return replace(plan, tempered=tempered, keep_best=plan.keep_best or plan.early_stop > 0)
 
 
 def _trained(spec: HeadsSpec, kind: str, plan: HeadPlan, rows: int) -> HeadPlan:
     """The plan of heads that are trained step by step, on `rows`.
 
-    Dense has steps enough for many rows, weight decay and dropout enough for few; fast is narrower, with fewer steps.
-    The ratio of features to rows measures how easily a head memorises the rows: weight decay in proportion to it is
-    near the best from 0.1 (a tenth of MNIST) to 23 (small sets of photos). With a thousand rows and more, half of that
-    decay and a dropout of 0.2 do better, with some hundreds both are too little: the best out of fold on five sets and
-    ten kinds of their features (benchmarks/defaults.py).
+    Regularisation follows what the weights lose over the whole training to decay alone, a factor of exp(-`_DECAY`),
+    whatever steps and rates are; the kept epoch and the temperature do the rest (benchmarks/defaults.py).
     """
-    plenty = min(1.0, max(0.0, math.log2(rows / 500)))
-    hidden, dropout, schedule = _defaults(kind, plan.features, rows, plan.batch_size, plenty)
+    hidden, dropout, schedule = _defaults(kind, rows, plan.batch_size)
     hidden = hidden if spec.hidden is None else spec.hidden
     dropout = dropout if spec.dropout is None else spec.dropout
     before = dropout if kind == "wide" else dropout / 2  # the recipe halves p before every layer but the last
-    plan = replace(
-        plan, hidden=hidden, dropouts=(before,) * len(hidden) + (dropout,), schedule=spec.schedule or schedule
-    )
+    schedule = spec.schedule or schedule
+    plan = replace(plan, hidden=hidden, dropouts=(before,) * len(hidden) + (dropout,), schedule=schedule)
     if kind in ("recipe", "wide"):
         return replace(plan, standardize=False)
-    decay = min(60.0, (2.0 - plenty) * plan.features / rows)
-    return replace(plan, momentum=0.9, recompute_statistics=True, weight_decay=decay)
+    steps = math.ceil(rows / plan.batch_size)
+    travelled = sum(rate for epoch in range(plan.epochs) for rate in rates(schedule, epoch, steps))
+    decay = _DECAY / travelled
+    return replace(plan, momentum=0.9, recompute_statistics=True, weight_decay=decay, tempered=True, keep_best=True)
 
 
-def _defaults(
-    kind: str, features: int, rows: int, batch_size: int, plenty: float
-) -> tuple[tuple[int, ...], float, tuple[Phase, ...]]:
-    """Widths of the hidden layers, dropout and schedule; `plenty` is 0 for few rows, 1 for many."""
+def _defaults(kind: str, rows: int, batch_size: int) -> tuple[tuple[int, ...], float, tuple[Phase, ...]]:
+    """Widths of the hidden layers, dropout and schedule."""
     if kind == "recipe":
         return (128, 128), 0.8, (Phase(1e-3, 1), Phase(1e-2, 2))
     if kind == "wide":
         return (256, 256), 0.8, (Phase(1e-3, 1), Phase(1e-2, 4), Phase(1e-4, 4))
     steps = math.ceil(rows / batch_size)
-    if kind == "fast":
-        return (32,), 0.2, _scaled_schedule(4e-3, 150 / steps, most=10)
-    small = features <= 1024
-    return (128 if small else 64,), 0.5 - 0.3 * plenty, _scaled_schedule(3e-3, 2400 / steps, 40 if small else 20)
-
-
-def _scaled_schedule(rate: float, epochs: float, most: int) -> tuple[Phase, ...]:
-    """About so many epochs, 6 to `most`; the last third at a quarter of the rate."""
-    count = min(most, max(6, math.ceil(epochs)))
-    return (Phase(rate, count - count // 3), Phase(rate / 4, count // 3))
+    width, most = (32, 8) if kind == "fast" else (64, 15)
+    epochs = min(most, max(6, math.ceil(1200 / steps)))
+    return (width,), 0.5, (Phase(1e-2, epochs, ONE_CYCLE),)

@@ -19,7 +19,7 @@ from featcache.settings import rates
 from featcache.training.heads.bag import HeadId, History, TrainedBag
 from featcache.training.heads.batches import Batch, Batches, HeadStream
 from featcache.training.heads.evaluation import HeadEvaluator
-from featcache.training.heads.examples import Examples, input_statistics
+from featcache.training.heads.examples import Examples
 from featcache.training.heads.forward import Float32s, Weights, recompute_statistics
 from featcache.training.heads.numpy_engine import NumpyEngine
 from featcache.training.heads.presets import HeadPlan
@@ -86,19 +86,20 @@ def train_heads(
         recompute_statistics(weights, examples.copies, [rows[head.fold] for head in heads], len(plan.hidden))
     seen_classes = np.tile(examples.seen_classes(plan.classes), (len(seeds), 1))
     out_of_fold = evaluator.out_of_fold(weights, heads, seen_classes, scratch)
-    return TrainedBag(plan, tuple(examples.copies[0].shape[1:]), heads, weights, seen_classes, history, out_of_fold)
+    if plan.tempered:
+        evaluator.temper(weights, heads, out_of_fold)
+        out_of_fold = evaluator.out_of_fold(weights, heads, seen_classes, scratch)
+    return TrainedBag(plan, examples.seen_as, heads, weights, seen_classes, history, out_of_fold)
 
 
 class _Group:
     """Some heads of a bag, trained by one engine."""
 
-    def __init__(
-        self, examples: Examples, plan: HeadPlan, heads: Sequence[HeadId], inputs: dict[int, Weights], make: MakeEngine
-    ) -> None:
+    def __init__(self, examples: Examples, plan: HeadPlan, heads: Sequence[HeadId], make: MakeEngine) -> None:
         streams = [HeadStream(head, examples.count(head.fold)) for head in heads]
         self.heads, self._plan = heads, plan
         self._batches = Batches(examples, heads, streams, plan)
-        self._engine = make(plan, initial_weights(plan, heads, streams, inputs))
+        self._engine = make(plan, initial_weights(plan, streams))
         self._best: list[Weights | None] = [None] * len(heads)
 
     def epoch(self, number: int, evaluator: HeadEvaluator) -> tuple[Float32s, list[Any], list[Any]]:
@@ -134,30 +135,24 @@ def _groups(
     examples: Examples, plan: HeadPlan, heads: Sequence[HeadId], threads: int, make: MakeEngine
 ) -> list[_Group]:
     """Deal the heads out in order, to about as many on each core, and to few enough to stay near it."""
-    inputs = input_statistics(examples.copies, examples.parts) if plan.standardize else {}
     size = len(heads)
     if make is NumpyEngine:
         size = max(1, min(_GROUP_VALUES // (plan.batch_size * max(plan.features, *plan.hidden, 1)), size))
         size = -(-len(heads) // (threads * -(-len(heads) // (threads * size))))
     parts = [heads[first : first + size] for first in range(0, len(heads), size)]
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda some: _Group(examples, plan, some, inputs, make), parts))
+        return list(pool.map(lambda some: _Group(examples, plan, some, make), parts))
 
 
-def initial_weights(
-    plan: HeadPlan, heads: Sequence[HeadId], streams: Sequence[HeadStream], inputs: dict[int, Weights]
-) -> Weights:
-    """The initial weights of Keras' Dense and BatchNormalization, drawn from each head's stream; `inputs` by part."""
+def initial_weights(plan: HeadPlan, streams: Sequence[HeadStream]) -> Weights:
+    """The initial weights of Keras' Dense and BatchNormalization, drawn from each head's stream."""
     weights: Weights = {}
     widths = (plan.features, *plan.hidden, plan.classes)
     for layer, (before, after) in enumerate(pairwise(widths)):
         weights[f"kernel_{layer}"] = np.stack([stream.kernel(before, after) for stream in streams])
         fills = {"bias": 0, "gamma": 1, "beta": 0, "mean": 0, "variance": 1}
         for name, fill in fills.items() if layer < len(plan.hidden) else [("bias", 0)]:
-            weights[f"{name}_{layer}"] = np.full((len(heads), after), fill, np.float32)
-    if inputs:
-        for name in ("input_mean", "input_variance"):
-            weights[name] = np.stack([inputs[head.fold][name] for head in heads])
+            weights[f"{name}_{layer}"] = np.full((len(streams), after), fill, np.float32)
     return weights
 
 

@@ -1,0 +1,98 @@
+"""Linear discriminant analysis with a shrunken covariance, a member that few rows a class suit. NumPy and SciPy only.
+
+All folds come from one pass: the sums of each class in each fold, and the products of its values. The covariance within
+classes is shrunk towards a multiple of the identity (the target of Ledoit and Wolf, "A well-conditioned estimator for
+large-dimensional covariance matrices", 2004); the amount is the best for the other folds. Its logits are far too sure, which a
+temperature mends; the classes' shares are no part of what it divides.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from featcache.core.progress import Progress
+from featcache.training.heads.bag import TrainedBag
+from featcache.training.heads.examples import Examples
+from featcache.training.heads.forward import blocks
+from featcache.training.heads.linear_path import Coordinates, ScoredPath, Step
+from featcache.training.heads.presets import HeadPlan
+
+SHRINKAGES = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
+_MOST_ROWS = 1 << 16  # more rows, of which evenly spaced ones are taken, say nothing new about a covariance
+_MOST_VALUES = 4_096  # a covariance of more is too large; then so many rows are taken, which need as few coordinates
+_SMALLEST = 1e-9  # of the mean variance, where all rows of each class are equal
+
+
+def train_lda(
+    examples: Examples, plan: HeadPlan, progress: Progress, name: str = "lda", scratch: Path | None = None
+) -> TrainedBag:
+    """Fit one model a fold for each shrinkage, and keep each fold's best by the others.
+
+    Args:
+        examples: the training rows, by folds; their values are read block by block.
+        plan: of type ``lda``, from `featcache.training.heads.presets.resolve_heads`.
+        progress: counts shrinkages, under `name`.
+        name: what `progress` calls it.
+        scratch: the folder for files without a name that hold large tables; None: memory.
+
+    Returns:
+        A bag of one seed: linear models, like those of `featcache.training.heads.logistic_regression`.
+    """
+    most = _MOST_ROWS if plan.features <= _MOST_VALUES else _MOST_VALUES // len(examples.copies) - 1
+    some = examples.some(most)
+    coordinates = Coordinates(some.copies)
+    path = ScoredPath(some, coordinates, plan.classes)
+    moments = _Moments(some, coordinates, plan)
+    progress.start(name, len(SHRINKAGES), "shrinkages")
+    try:
+        for shrinkage in SHRINKAGES:
+            loss = path.add(moments.step(shrinkage))
+            progress.advance(1, f"shrinkage {shrinkage:g}, out of fold {loss:.3f}")
+    finally:
+        progress.finish()
+    return path.bag(plan, examples, scratch)
+
+
+class _Moments:
+    """Class means, shares and the covariance within classes of each part's rows."""
+
+    def __init__(self, examples: Examples, coordinates: Coordinates, plan: HeadPlan) -> None:
+        """Sum up over units, in one pass: a part's rows are all units but its own."""
+        parts, classes = examples.parts, plan.classes
+        self._values, self._balanced = coordinates.values, plan.balanced
+        units = np.unique(parts.units[parts.units != -1])
+        first = [int(np.flatnonzero(parts.units == unit)[0]) for unit in units]
+        self._trained = [np.flatnonzero(parts.trained(part)[first]) for part in parts.numbers]
+        width, shape = coordinates.copies[0].shape[1], (len(units), classes)
+        self._counts, self._sums = np.zeros(shape), np.zeros((*shape, width))
+        self._products = np.zeros((len(units), width, width), np.float32)
+        for copy in coordinates.copies:
+            for start, block in blocks(copy, 4 * width):
+                here = slice(start, start + len(block))
+                for place, unit in enumerate(units):
+                    mine = np.flatnonzero(parts.units[here] == unit)
+                    values, member = block[mine], np.eye(classes, dtype=np.float32)[examples.labels[here][mine]]
+                    self._products[place] += values.T @ values
+                    self._counts[place] += member.sum(axis=0)
+                    self._sums[place] += member.T @ values
+
+    def step(self, shrinkage: float) -> Step:
+        """Return the models of one amount of shrinkage in 0..1."""
+        from scipy.linalg import cho_factor, cho_solve
+
+        kernels, biases, priors = [], [], []
+        for trained in self._trained:
+            counts = self._counts[trained].sum(axis=0)
+            means = self._sums[trained].sum(axis=0) / np.maximum(counts, 1)[:, None]
+            within = self._products[trained].sum(axis=0, dtype=np.float64)
+            within -= (means * counts[:, None]).T @ means
+            within /= counts.sum()
+            mean_variance = within.trace() / self._values
+            within *= 1 - shrinkage
+            within[np.diag_indices(len(within))] += (shrinkage + _SMALLEST) * mean_variance + _SMALLEST
+            kernel = cho_solve(cho_factor(within, overwrite_a=True), means.T)
+            kernels.append(kernel)
+            biases.append(-0.5 * np.einsum("cf,fc->c", means, kernel))
+            shares = np.maximum(counts, 0.5) / counts.sum()
+            priors.append(np.zeros_like(shares) if self._balanced else np.log(shares))
+        return Step(np.stack(kernels), np.stack(biases), np.stack(priors))

@@ -1,0 +1,128 @@
+"""What linear members share: few coordinates for few rows, and each fold's best step of a path by the other folds.
+
+A path is a number of steps, from strong to weak regularisation, each with a linear model a fold. NumPy and SciPy only.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.training.heads.bag import HeadId, History, TrainedBag
+from featcache.training.heads.evaluation import HeadEvaluator
+from featcache.training.heads.examples import Examples
+from featcache.training.heads.forward import Float32s, Weights
+from featcache.training.heads.presets import HeadPlan
+from featcache.training.temperature import best_temperature, tempered_losses
+
+Doubles = npt.NDArray[np.float64]
+
+_MOST_TURNED = 4_096  # rows: their products, and the triangle that these make, stay small
+_RIDGE = 1e-6  # of the mean square of a row, so that duplicates keep the triangle regular
+_SCORED_VALUES, _SCORED_ROWS = 1_000_000, 20_000  # of more rows, some say as much about two numbers
+
+
+class Coordinates:
+    """The rows of all copies in as many coordinates as there are rows, where that is fewer than values.
+
+    Linear models see of a row only its products with other rows. With the products' Cholesky triangle L, row i of L has the
+    same ones: the columns of X^T L^-T are an orthonormal basis of the rows' span, which need not be computed.
+
+    Attributes:
+        copies: (n, r) each.
+        values: F, which a penalty or a trace over all values counts.
+    """
+
+    def __init__(self, copies: Sequence[npt.NDArray[Any]]) -> None:
+        """Turn the (n, F) `copies`, if there are fewer rows than values."""
+        self.values, rows = copies[0].shape[1], len(copies) * len(copies[0])
+        self.copies, self._triangle = copies, None
+        if rows < min(self.values, _MOST_TURNED):
+            from scipy.linalg import cholesky
+
+            self._stacked = np.concatenate(copies).astype(np.float32)
+            products = (self._stacked @ self._stacked.T).astype(np.float64)
+            products[np.diag_indices(rows)] += _RIDGE * max(products.trace() / rows, _RIDGE)
+            self._triangle = cholesky(products, lower=True)
+            self.copies = np.split(self._triangle.astype(np.float32), len(copies))
+
+    def kernels(self, turned: npt.NDArray[np.floating]) -> Float32s:
+        """Return (P, F, C) kernels for the values of (P, r, C) ones for the coordinates."""
+        if self._triangle is None:
+            return turned.astype(np.float32)
+        from scipy.linalg import solve_triangular
+
+        parts = [solve_triangular(self._triangle, kernel, trans=1, lower=True) for kernel in turned]
+        return np.stack([self._stacked.T @ part.astype(np.float32) for part in parts])
+
+
+class Step(NamedTuple):
+    """One step of a path: a linear model for each of P parts, in coordinates, and what its logits are offset by.
+
+    `kernels` (P, r, C) and `bias` (P, C) make logits that are divided by a temperature; `prior` (P, C) is added after that.
+    """
+
+    kernels: npt.NDArray[np.floating]
+    bias: npt.NDArray[np.floating]
+    prior: npt.NDArray[np.floating]
+
+
+class ScoredPath:
+    """The steps of a path, and how well each part's models do on the rows of other parts."""
+
+    def __init__(self, examples: Examples, coordinates: Coordinates, classes: int) -> None:
+        """Choose the rows that steps are compared by."""
+        parts = examples.parts
+        known = np.flatnonzero(np.isin(parts.units, parts.numbers))
+        most = min(_SCORED_ROWS, max(1000, _SCORED_VALUES // classes))
+        rows = known[np.linspace(0, len(known) - 1, most).astype(np.intp)] if len(known) > most else known
+        self._units, self._labels = parts.unit_of_rows(rows), examples.labels[rows]
+        self._values = np.asarray(coordinates.copies[0][rows], np.float32)
+        self._coordinates = coordinates
+        self.steps: list[Step] = []
+        self.temperatures: list[list[float]] = []  # of each step, of each part
+        self._losses: list[list[float]] = []  # on the other parts' rows
+
+    def add(self, step: Step) -> float:
+        """Take one more step; return its loss over all rows, each by the part that hasn't seen it, tempered."""
+        logits, prior = self._logits(step), step.prior[self._units]
+        losses, found = [], []
+        for part in range(len(step.bias)):
+            others = self._units != part
+            mine = logits[others], self._labels[others], prior[others]
+            found.append(best_temperature(*mine))
+            losses.append(float(tempered_losses(*mine, found[-1]).mean()))
+        self.steps.append(step)
+        self.temperatures.append(found)
+        self._losses.append(losses)
+        return float(np.mean(losses))
+
+    def _logits(self, step: Step) -> Float32s:
+        """(m, C) of each row by the part that is scored on it."""
+        table = np.empty((len(self._units), step.bias.shape[1]), np.float32)
+        for part, bias in enumerate(step.bias):
+            mine = self._units == part
+            table[mine] = self._values[mine] @ step.kernels[part].astype(np.float32) + bias
+        return table
+
+    def bag(self, plan: HeadPlan, examples: Examples, scratch: Path | None) -> TrainedBag:
+        """Return each part's model of the step that is best on the other parts' rows, as a bag of one seed.
+
+        `examples` are all rows, where the path looked at some.
+        """
+        coordinates = self._coordinates
+        chosen = np.argmin(self._losses, axis=0).tolist()
+        pairs = list(enumerate(chosen))
+        temperatures = np.array([self.temperatures[step][part] for part, step in pairs])
+        turned = np.stack([self.steps[step].kernels[part] for part, step in pairs])
+        bias = np.stack([self.steps[step].bias[part] for part, step in pairs]) / temperatures[:, None]
+        prior = np.stack([self.steps[step].prior[part] for part, step in pairs])
+        kernels = coordinates.kernels(turned / temperatures[:, None, None])
+        weights: Weights = {"kernel_0": kernels, "bias_0": (bias + prior).astype(np.float32)}
+        heads = tuple(HeadId(0, part) for part in examples.parts.numbers)
+        seen = examples.seen_classes(plan.classes)
+        table = HeadEvaluator(examples, 0).out_of_fold(weights, heads, seen, scratch)
+        history = History.of_path(np.array(self._losses, np.float32), np.array(chosen, np.int32))
+        return TrainedBag(plan, examples.seen_as, heads, weights, seen, history, table)
