@@ -90,7 +90,7 @@ def test_predictions_are_the_mean_over_both_views(project):
     bags = sorted(path.parent for path in project.artifacts.glob("heads/*/bag.json"))
     stored = stored_predictions(project)
     for bag in map(load_bag, bags):
-        views = [bag.member_predictions(reader[tap]) for reader in (plain, mirrored)]
+        views = [bag.member_predictions(reader.features) for reader in (plain, mirrored)]
         assert not np.array_equal(*views)
         mean = (views[0] + views[1]) / 2
         places = [place for place in range(len(stored.members)) if np.allclose(stored.probabilities[place], mean[0])]
