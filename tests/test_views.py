@@ -87,14 +87,11 @@ def test_predictions_are_the_mean_over_both_views(project):
     assert (mirrored.copy, mirrored.ids) == (MIRROR, plain.ids)
     tap = "block1_pool_avg"
     assert not np.array_equal(plain[tap], mirrored[tap])
-    bags = sorted(path.parent for path in project.artifacts.glob("heads/*/bag.json"))
-    stored = stored_predictions(project)
-    for bag in map(load_bag, bags):
-        views = [bag.member_predictions(reader.features) for reader in (plain, mirrored)]
-        assert not np.array_equal(*views)
-        mean = (views[0] + views[1]) / 2
-        places = [place for place in range(len(stored.members)) if np.allclose(stored.probabilities[place], mean[0])]
-        assert places, stored.members
+    bag, stored = load_bag(next(project.artifacts.glob("heads/*-fast-*"))), stored_predictions(project)
+    views = [bag.member_predictions(reader.features) for reader in (plain, mirrored)]
+    places = [place for place, member in enumerate(stored.members) if "/fast/" in member]
+    np.testing.assert_allclose(stored.probabilities[places], (views[0] + views[1]) / 2, rtol=1e-6)
+    assert abs(views[0] - views[1]).max() > 1e-4, "which one view alone would not be"
 
 
 def test_commands_understand_mirrored_caches(project, capsys):
