@@ -350,12 +350,33 @@ def test_a_users_model_is_a_backbone(tmp_path: Path, images: Images, precision: 
     np.testing.assert_allclose(backbone.forward(images)["pooled"], np.asarray(expected), rtol=tolerance, atol=tolerance)
 
 
+def test_the_output_of_a_network_is_a_tap(tmp_path: Path, images: Images) -> None:
+    import keras
+
+    vgg = load(taps="output output:avg block5_pool").forward(images)
+    np.testing.assert_array_equal(vgg["output"], vgg["block5_pool"])
+    assert vgg["output_avg"].shape == (len(images), 512)
+    path = tmp_path / "net.keras"
+    inputs = keras.Input((None, None, 3))
+    first = keras.layers.Conv2D(4, 3, name="first")(inputs)
+    vector = keras.layers.GlobalMaxPooling2D(name="last")(first)
+    keras.Model(inputs, vector).save(path)
+    features = load(backbone=str(path), weights="auto", taps="output:avg output last").forward(images)
+    np.testing.assert_array_equal(features["output_avg"], features["last"])  # a vector is pooled already
+    np.testing.assert_array_equal(features["output"], features["last"])
+    keras.Model(inputs, keras.layers.GlobalMaxPooling2D()(keras.layers.ReLU(name="output")(first))).save(path)
+    assert load(backbone=str(path), weights="auto", taps="output").taps == {"output": (46, 46, 4)}, "the layer's name"
+    keras.Model(inputs, [first, vector]).save(path)
+    with pytest.raises(BackboneError, match=r"'output:avg' has several outputs, not \(h, w, c\) or \(c,\)"):
+        load(backbone=str(path), weights="auto", taps="output:avg")
+
+
 def test_models_that_can_not_be_backbones(tmp_path: Path) -> None:
     import keras
 
     path = tmp_path / "net.keras"
     keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Flatten(name="flat")]).save(path)
-    with pytest.raises(BackboneError, match=r"image_size=48: the input of .* is 64 x 64 pixels"):
+    with pytest.raises(BackboneError, match=r"image_size=48: the input of .* is 64 x 64 pixels: set that size"):
         load(backbone=str(path), weights="auto", taps="flat")
     with pytest.raises(BackboneError, match=r"'flat:avg' has shape \(12288,\), not \(h, w, c\)"):
         load(backbone=str(path), weights="auto", taps="flat:avg", image_size=64)

@@ -92,6 +92,11 @@ RESULTS = {"BuildEnsemble": "upstream: TrainHeads", "WriteSubmission": "upstream
             },
         ),
         (
+            "Features",
+            {"image_fit": "crop"},
+            {"ExtractFeatures": "Features: image_fit stretch -> crop", **FEATURES, **RESULTS},
+        ),
+        (
             "Heads",
             {"dropout": "0.3", "seeds": "1"},
             {

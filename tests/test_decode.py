@@ -9,7 +9,7 @@ from images import encoded, picture
 from PIL import Image
 
 from featcache.core import keys
-from featcache.dataset.decoding.decode import decode_rgb, header_fault, resize_rgb
+from featcache.dataset.decoding.decode import BORDER, decode_rgb, header_fault, resize_rgb
 from featcache.dataset.decoding.versions import DECODE_SETTINGS
 from featcache.errors import RejectedImageError
 
@@ -148,6 +148,47 @@ def test_scaled_decode_keeps_twice_the_target(side, size, scaled):
     np.testing.assert_array_equal(
         decode_rgb(content, size), np.asarray(reference.resize((size, size), Image.Resampling.BICUBIC))
     )
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+@pytest.mark.parametrize(("height", "width"), [(31, 60), (60, 31), (200, 331), (333, 200), (12, 12)])
+def test_crop_takes_the_largest_centred_square(height, width, form):
+    content = encoded(picture(height, width), form)
+    reference = Image.open(io.BytesIO(content))
+    if form == "JPEG":
+        reference.draft(None, (48, 48))
+    side, (wide, high) = min(reference.size), reference.size
+    assert form == "PNG" or side >= min(48, height, width), "what is cut out keeps twice the target, too"
+    left, top = (wide - side) // 2, (high - side) // 2
+    square = reference.crop((left, top, left + side, top + side)).resize((24, 24), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(decode_rgb(content, 24, fit="crop"), np.asarray(square))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "high", "wide"),
+    [(30, 60, 12, 24), (60, 30, 24, 12), (7, 7, 24, 24), (1, 900, 1, 24), (50, 24, 24, 12)],
+)
+def test_pad_shows_all_of_the_image_on_the_mean_colour(height, width, high, wide):
+    image = picture(height, width)
+    padded = decode_rgb(encoded(image), 24, fit="pad")
+    inner = Image.fromarray(image).resize((wide, high), Image.Resampling.BICUBIC)
+    top, left = (24 - high) // 2, (24 - wide) // 2
+    expected = np.full((24, 24, 3), BORDER, np.uint8)
+    expected[top : top + high, left : left + wide] = np.asarray(inner)
+    np.testing.assert_array_equal(padded, expected)
+    np.testing.assert_array_equal(resize_rgb(image, 24, "pad"), expected)
+
+
+def test_a_photo_is_turned_before_it_is_cut(tmp_path):
+    image, exif = picture(30, 61), Image.Exif()
+    exif[0x0112] = 6
+    turned = decode_rgb(encoded(image, "PNG", exif=exif), 12, fit="crop")
+    np.testing.assert_array_equal(turned, resize_rgb(np.rot90(image, -1), 12, "crop"))
+
+
+def test_a_long_strip_is_padded_in_little_memory():
+    strip = np.zeros((2, 60_000, 3), np.uint8)  # its square would have 10 GB
+    assert decode_rgb(encoded(strip), 8, fit="pad")[3].max() == 0
 
 
 @pytest.mark.parametrize(

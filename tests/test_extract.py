@@ -8,14 +8,16 @@ from importlib.metadata import PackageNotFoundError
 import numpy as np
 import pytest
 
-from featcache.cache.layout import Status
+from featcache.cache.layout import MIRROR, Status
 from featcache.cache.reader import open_cache
+from featcache.core import keys
 from featcache.core.progress import Silent
 from featcache.core.rows import Rows
 from featcache.dataset import augmentation
 from featcache.errors import FeatureValueError, RejectedImageError, SourceChangedError
 from featcache.features.extract import extract_copies
 from featcache.features.extraction_job import Extraction, row_settings
+from featcache.settings.architectures import backbone_settings
 from featcache.settings.augment_policy import RECIPE
 from featcache.settings.specs import FeaturesSpec, Tap
 
@@ -133,6 +135,41 @@ def test_when_every_row_is_known_the_backbone_is_not_even_opened(tmp_path):
 
     extract_copies({tmp_path / "test.h5": make_job(15, "test")}, load, refuse, Silent())
     np.testing.assert_array_equal(open_cache(tmp_path / "test.h5")["mean_avg"], expected(15)["mean_avg"])
+
+
+def uneven(location, digest, size):
+    return np.arange(SIZE * SIZE * 3, dtype=np.uint8).reshape(SIZE, SIZE, 3) + np.uint8(int(location))
+
+
+def test_a_mirrored_copy_is_decoded_with_the_plain_one_and_shares_no_row_with_it(tmp_path):
+    loaded, titles = [], []
+
+    class Progress(Silent):
+        def start(self, what, total, unit):
+            titles.append(what)
+
+    def load_once(location, digest, size):
+        if location == "3":
+            raise RejectedImageError("damaged")
+        loaded.append(location)
+        return uneven(location, digest, size)
+
+    plain, mirrored = tmp_path / "train-copy0.h5", tmp_path / "train-mirror.h5"
+    jobs = {plain: make_job(20), mirrored: make_job(20, copy=MIRROR)}
+    extract_copies(jobs, load_once, Backbone, Progress())
+    assert sorted(loaded, key=int) == [str(row) for row in range(20) if row != 3]
+    images = np.stack([uneven(row, "", SIZE) for row in range(20)])
+    images[3] = 0
+    reader = open_cache(mirrored)
+    assert (reader.copy, reader.status[3]) == (MIRROR, Status.REJECTED)
+    assert "mirror" in repr(reader)
+    np.testing.assert_array_equal(open_cache(plain)["corner"], images[:, :2, :2])
+    np.testing.assert_array_equal(reader["corner"], images[:, :, ::-1][:, :2, :2])
+    test, backbone = extract(tmp_path / "test-mirror.h5", make_job(20, "test", copy=MIRROR), load=load_once)
+    assert (test.run["copied"], backbone.rows) == (19, 1), "rows of the mirrored copy alone"
+    np.testing.assert_array_equal(test["corner"], reader["corner"])
+    extract_copies({tmp_path / "a.h5": make_job(9, copy=MIRROR, weights="v")}, uneven, Backbone, Progress())
+    assert titles == ["train and mirror: vgg16", "train mirror: vgg16"]
 
 
 def test_other_weights_copy_nothing(tmp_path):
@@ -316,9 +353,26 @@ def test_row_settings_hold_what_decides_values_and_nothing_else():
         row_settings(spec, backbone, "w", "bfloat16", 0),
         row_settings(spec, backbone, "w", "float32", 1),
         row_settings(spec, backbone, "w", "float32", 2),
+        row_settings(spec, backbone, "w", "float32", MIRROR),
         row_settings(spec, {**backbone, "backbone": "vgg19"}, "w", "float32", 0),
         row_settings(spec, {**backbone, "preprocessing": "tf"}, "w", "float32", 0),
         row_settings(FeaturesSpec(taps=TAPS, image_size=5), backbone, "w", "float32", 0),
+        row_settings(FeaturesSpec(taps=TAPS, image_size=SIZE, image_fit="crop"), backbone, "w", "float32", 0),
+        row_settings(FeaturesSpec(taps=TAPS, image_size=SIZE, image_fit="pad"), backbone, "w", "float32", 0),
     ]
-    assert len({str(settings["corner"]) for settings in [base, *others]}) == 8
+    assert len({str(settings["corner"]) for settings in [base, *others]}) == 11
     assert base["corner"] != base["mean_avg"]
+
+
+@pytest.mark.parametrize(
+    ("copy", "key"),
+    [
+        (0, "8ae7502894933458065d78bc014807b4b825f9f9e78b3e171cdf28d9901333a3"),
+        (2, "bb59b44f098dd2753e6398f3998cb445b3373e8a5e3862657de3513702d66f68"),
+    ],
+)
+def test_keys_of_rows_are_those_of_version_0_1(copy, key):
+    """People's caches stay valid: what was added since leaves keys of earlier settings alone."""
+    spec = FeaturesSpec(taps=(Tap("block5_pool"),), image_size=224)
+    settings = row_settings(spec, backbone_settings(spec), "a" * 64, "bfloat16", copy)
+    assert keys.digest(settings["block5_pool"]) == key

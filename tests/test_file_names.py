@@ -1,6 +1,7 @@
 """File names stay within what file systems take, however many taps there are and however long their names."""
 
 import os
+import re
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -54,6 +55,13 @@ def test_names_are_short_enough_and_as_ever_where_they_were(taps):
     for name, folder in zip(names, folders, strict=True):
         assert max(map(len, written(folder))) <= LIMIT
         assert folder.name.startswith(f"{name}-fast-"[:100])
+
+
+def test_many_taps_that_are_auto_have_one_short_name():
+    given = Project(parse_settings({"Features": {"weights": "random", "precision": "float32"}}))
+    assert re.fullmatch(r"train-copy0-vgg16-auto-48-[0-9a-f]{8}\.h5", given.features("train", 0).path.name)
+    explicit = project_of(given.settings.features.taps)
+    assert explicit.features("train", 0).path == given.features("train", 0).path
 
 
 @given(st.text(max_size=400), st.text(max_size=400), st.integers(0, 40))

@@ -72,7 +72,7 @@ def test_it_says_what_backbone_bags_and_ensemble_say_one_after_the_other(precisi
     chosen = Combination(method, (0.125, 0.0, 0.375, 0.5), 1.7, 0.93)
     served = ServedEnsemble(ensemble(members, chosen), 0.93, bags, ())
     images = np.stack([picture(SIDE, SIDE, seed) for seed in range(4)])
-    expected = served.probabilities(backbone.forward(images), {})
+    expected = served.probabilities([backbone.forward(images)], {})
     model = join_model(build_network(SPEC, resolved, precision), served, "photos", SIDE)
     said = keras.ops.convert_to_numpy(model(images))
     assert np.ptp(expected, axis=0).max() > 0.01, "images are told apart"
@@ -94,7 +94,7 @@ def test_small_cnns_of_one_size_grey_and_in_colour_need_no_backbone():
     members = tuple(convnet.member for convnet in convnets)
     served = ServedEnsemble(ensemble(members, Combination("mean", (0.25, 0.75), 0.5, 1.0)), 1.0, (), convnets)
     images = np.stack([picture(SIDE, SIDE, seed) for seed in range(4)])
-    expected = served.probabilities({}, {SIDE: images})
+    expected = served.probabilities([], {SIDE: images})
     assert np.ptp(expected, axis=0).max() > 0.01, "images are told apart"
     for size in (SIDE, None):
         said = keras.ops.convert_to_numpy(join_model(None, served, "digits", size)(images))

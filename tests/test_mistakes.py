@@ -132,7 +132,7 @@ def test_help_names_stages_and_settings_and_fits_80_columns(tmp_path, optimised)
     assert (outcome.status, outcome.err) == (0, "")
     assert "None" not in outcome.out
     assert "List images, labels and groups as the manifest." in outcome.out
-    for word in ("Submit", "TrainHeads", "--rerun", "--Features-image-size", "(default: 48)"):
+    for word in ("Submit", "TrainHeads", "--rerun", "--Features-image-size", "(default: auto)"):
         assert word in outcome.out
     assert "scope" not in outcome.out
     assert max(map(len, outcome.out.splitlines())) <= 80

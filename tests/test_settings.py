@@ -76,6 +76,45 @@ def test_values_are_read():
     assert settings.submission.columns == ("img", "c0", "c1")
 
 
+@pytest.mark.parametrize(("source", "side"), [("digits", 48), ("csv", 48), ("idx", 48), ("folder", 224)])
+def test_an_image_size_that_is_auto_follows_from_the_source(source, side):
+    dataset = {"source": source} | ({"name": "mine", "path": "x"} if source != "digits" else {})
+    assert parse_settings({"Dataset": dataset}).features.image_size == side
+    assert parse_settings({"Dataset": dataset, "Features": {"image_size": " AUTO "}}).features.image_size == side
+    assert parse_settings({"Dataset": dataset, "Features": {"image_size": "64"}}).features.image_size == 64
+    assert parse_settings({"Dataset": dataset, "Features": {"backbone": "Xception"}}).features.image_size == max(
+        71, side
+    )
+    assert parse_settings({"Dataset": dataset, "Features": {"backbone": "a.keras"}}).features.image_size == side
+
+
+POOLED = tuple(Tap(f"block{block}_pool", pooling) for block in (3, 4, 5) for pooling in ("avg", "max"))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "preset", "taps"),
+    [
+        ("vgg16", "default", POOLED),
+        ("VGG19", "fast", POOLED),
+        ("resnet50", "default", (Tap("output", "avg"),)),
+        ("mine/net.keras", "default", (Tap("output", "avg"),)),
+        ("vgg16", "recipe", (Tap("block5_pool"),)),
+        ("VGG19", "wide", (Tap("block5_pool"),)),
+        ("resnet50", "recipe", (Tap("output"),)),
+        ("mine/net.keras", "wide", (Tap("output"),)),
+    ],
+)
+def test_taps_that_are_auto_follow_from_backbone_and_preset(backbone, preset, taps):
+    sections = {"Features": {"backbone": backbone, "image_size": "96"}, "Heads": {"preset": preset}}
+    assert parse_settings(sections).features.taps == taps
+    sections["Features"]["taps"] = "Auto"
+    assert parse_settings(sections).features.taps == taps
+    sections["Features"]["taps"] = "first:max"
+    assert parse_settings(sections).features.taps == (Tap("first", "max"),), "explicit taps win"
+    if preset == "default":
+        assert FeaturesSpec(backbone).taps == taps
+
+
 def test_schedules_are_phases_of_a_shape():
     heads = parse_settings({"Heads": {"schedule": "1e-3x1, Cosine 3e-3x20,one-cycle  1e-2x5"}}).heads
     assert heads.schedule == (Phase(1e-3, 1), Phase(3e-3, 20, "cosine"), Phase(1e-2, 5, "one-cycle"))
@@ -86,9 +125,15 @@ def test_schedules_are_phases_of_a_shape():
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("Features", "image_size", "big", r"\[Features\] image_size='big' is not a whole number"),
+        ("Features", "image_size", "big", r"\[Features\] image_size='big' is not auto or a whole number"),
         ("Features", "image_size", "4.5", "whole number"),
         ("Features", "image_size", "0", "at least 1"),
+        (
+            "Features",
+            "image_fit",
+            "letterbox",
+            r"\[Features\] image_fit='letterbox' is unknown; known: stretch, crop, pad",
+        ),
         ("Features", "copies", "-1", "at least 0"),
         ("Features", "augmentation", "rotate 5", "augmentation: 'rotate 5' is unknown; known: rotation N, "),
         ("Features", "augmentation", "zoom", "'zoom' is unknown"),

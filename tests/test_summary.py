@@ -41,7 +41,7 @@ def test_it_says_what_a_person_wants_to_know(project):
     assert str(project.artifacts / "luigi.log") in text
     hints = lines[next(i for i, line in enumerate(lines) if line.startswith("try next")) :]
     assert "luigi --module pipeline Submit" in hints[0]
-    assert [line.split("  --")[0].strip() for line in hints[1:]] == ["trained weights", "more pixels", "another layer"]
+    assert [line.split("  --")[0].strip() for line in hints[1:]] == ["trained weights", "more pixels", "pooled layers"]
     assert max(map(len, hints)) <= 80
 
 

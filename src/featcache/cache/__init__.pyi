@@ -3,11 +3,13 @@ from .check import check_cache as check_cache, checked_cache as checked_cache
 from .file_lock import is_held as is_held, lock as lock
 from .layout import (
     FEATURE_DTYPE as FEATURE_DTYPE,
+    MIRROR as MIRROR,
     PARTIAL_SUFFIX as PARTIAL_SUFFIX,
     CacheHeader as CacheHeader,
     Status as Status,
     TapLayout as TapLayout,
     block_range as block_range,
+    copy_name as copy_name,
     default_block_rows as default_block_rows,
     file_key as file_key,
     partial_path as partial_path,

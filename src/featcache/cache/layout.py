@@ -30,6 +30,7 @@ BLOCK_VARIABLE = "FEATCACHE_BLOCK_BYTES"  # another size for new files, e.g. for
 RUN_BYTES = 64 * 1024
 HOLDER_BYTES = 512
 CHECKSUM_BYTES = 16  # of XXH3-128, which runs at the speed of memory; it meets accidents, and no key rests on it
+MIRROR = -1  # the number of the copy whose images are mirrored, left to right
 _DIGEST_WIDTH = 64  # SHA-256, hexadecimal
 PARTIAL_SUFFIX = ".partial.h5"
 COLUMNS = ("id", "label", "group", "digest")
@@ -92,7 +93,7 @@ class CacheHeader:
 
     Attributes:
         split: ``train``, ``valid`` or ``test``.
-        copy: 0 for the plain pass, 1.. for augmented ones.
+        copy: 0 for the plain pass, 1.. for augmented ones, `MIRROR` for the mirrored one.
         key: the file key, see `file_key`.
         name: the data set's name.
         settings: settings and upstream keys, for people and `featcache status` to read; JSON-able.
@@ -122,8 +123,8 @@ class CacheHeader:
             taps = ", ".join(tap.name for tap in self.taps)
             fault = f"{', '.join(twice)} of {taps} would be in the file twice, or is reserved"
             raise SettingsError(f"[Features] taps: {fault}: choose others, or LAYER:avg")
-        if self.block_rows < 1 or self.copy < 0:
-            raise ValueError(f"block_rows={self.block_rows} is below 1, or copy={self.copy} below 0")
+        if self.block_rows < 1 or self.copy < MIRROR:
+            raise ValueError(f"block_rows={self.block_rows} is below 1, or copy={self.copy} below {MIRROR}")
         if not re.fullmatch(r"[0-9a-f]{64}", self.key):
             raise ValueError(f"key={self.key!r} is not 64 hexadecimal digits")
 
@@ -188,6 +189,11 @@ def file_key(tap_keys: Mapping[str, str], rows_key: str, class_names: Sequence[s
     """
     names = keys.sequence_digest(class_names)
     return keys.digest(["feature cache", SCHEMA, dict(tap_keys), rows_key, names, split, copy])
+
+
+def copy_name(copy: int) -> str:
+    """Return what people read for a copy's number: ``copy 0``, ``copy 1``, ..., ``mirror``."""
+    return "mirror" if copy == MIRROR else f"copy {copy}"
 
 
 def default_block_rows(taps: Sequence[TapLayout], batch_size: int = 1) -> int:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from featcache.cache.block_checksums import pieces, sound_blocks
 from featcache.cache.encoding import widen
 from featcache.cache.file_parser import read_structure
-from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range
+from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range, copy_name
 from featcache.core import paths
 from featcache.core.disk import settled
 from featcache.core.texts import FixedTexts
@@ -36,7 +36,7 @@ class Reader:
     Attributes:
         path: the file.
         split: ``train``, ``valid`` or ``test``.
-        copy: 0 for the plain pass, 1.. for augmented ones.
+        copy: 0 for the plain pass, 1.. for augmented ones, -1 for the mirrored one.
         key: the file key.
         name: the data set's name.
         settings: what the file was made with.
@@ -87,7 +87,7 @@ class Reader:
 
     def __repr__(self) -> str:
         taps = ", ".join(f"{tap.name} {(len(self), *tap.shape)}" for tap in self.taps.values())
-        return f"<featcache {self.path.name}: {self.name} {self.split}, copy {self.copy}, {taps} float16>"
+        return f"<featcache {self.path.name}: {self.name} {self.split}, {copy_name(self.copy)}, {taps} float16>"
 
     def __getitem__(self, tap: str) -> npt.NDArray[np.float16]:
         """Return a tap's features, (n, h, w, c) or (n, c) float16, as a read-only memory map.

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from featcache.cache import Status
+from featcache.cache import MIRROR, Status
 from featcache.core.progress import Progress
 from featcache.core.rows import Rows
 from featcache.core.system import core_numbers
@@ -54,7 +54,7 @@ class CopySink:
     """Where one copy's rows go.
 
     Attributes:
-        copy: 0 for plain images, 1.. for augmented ones.
+        copy: 0 for plain images, 1.. for augmented ones, `MIRROR` for mirrored ones.
         todo: (k,) int, ascending: the rows that have to be computed.
         write: rows, features and (b,) status of a batch -> the cache; called from one thread at a time.
     """
@@ -207,7 +207,7 @@ def _write(batch: _Batch, features: Features) -> None:
 
 
 class _Prefetcher:
-    """Makes images ready: decoded once for all copies, augmented, some batches ahead of the forward pass."""
+    """Makes images ready: decoded once for all copies, augmented or mirrored, some batches ahead of the forward pass."""
 
     def __init__(self, rows: Rows, load: Loader, spec: FeaturesSpec, clock: _Clock) -> None:
         self._rows, self._load, self._clock = rows, load, clock
@@ -262,6 +262,8 @@ class _Prefetcher:
         batch.status[part] = plain.status[mine[part]]
         for i in part:
             image, digest = plain.images[mine[i]], self._rows.digests[batch.rows[i]]
-            if batch.target.copy and batch.status[i] == Status.OK:
+            if batch.target.copy == MIRROR:
+                image = image[:, ::-1]
+            elif batch.target.copy and batch.status[i] == Status.OK:
                 image = augment(image, self._policy, AUGMENT_SEED, digest, batch.target.copy)
             batch.images[i] = image

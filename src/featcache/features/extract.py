@@ -14,7 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from featcache.cache import CacheHeader, CacheWriter, RowFinder, Status, TapLayout, default_block_rows, find_rows
+from featcache.cache import (
+    MIRROR,
+    CacheHeader,
+    CacheWriter,
+    RowFinder,
+    Status,
+    TapLayout,
+    copy_name,
+    default_block_rows,
+    find_rows,
+)
 from featcache.core.progress import Progress
 from featcache.core.system import peak_bytes, versions
 from featcache.features.batch_pipeline import CopySink, ForwardPass, Loader, TimeSpent, compute
@@ -140,9 +150,11 @@ def _copy_job(
 
 
 def _title(copies: Sequence[CopyJob]) -> str:
-    numbers = [copy.job.copy for copy in copies if len(copy.target.todo)]
-    several = f" copies {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f" copy {numbers[0]}" * bool(numbers[0])
-    return f"{copies[0].job.split}{several}: {copies[0].job.spec.backbone}"
+    todo = [copy.job.copy for copy in copies if len(copy.target.todo)]
+    numbers = [copy for copy in todo if copy != MIRROR]
+    parts = [f"copies {numbers[0]} to {numbers[-1]}"] if len(numbers) > 1 else map(copy_name, filter(None, numbers))
+    mirrored = ["and mirror" if numbers else "mirror"] * (MIRROR in todo)
+    return f"{' '.join([copies[0].job.split, *parts, *mirrored])}: {copies[0].job.spec.backbone}"
 
 
 def _times(copy: CopyJob, copies: Sequence[CopyJob], seconds: float, spent: TimeSpent | None) -> dict[str, object]:

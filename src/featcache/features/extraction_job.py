@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from featcache.cache import file_key
+from featcache.cache import MIRROR, file_key
 from featcache.core import keys
 from featcache.core.rows import Rows
 from featcache.dataset import DECODE_SETTINGS
@@ -20,7 +20,7 @@ class Extraction:
 
     Attributes:
         dataset: the data set's name, for people who look into the file.
-        copy: 0 for plain images, 1.. for augmented ones.
+        copy: 0 for plain images, 1.. for augmented ones, `MIRROR` for mirrored ones.
         rows: the split's rows, rejected ones included.
         tap_settings: tap name -> everything that decides a row's values but its content (`row_settings`).
     """
@@ -51,14 +51,17 @@ def row_settings(
 
     `backbone` is from `backbone_settings`, `weights` the SHA-256 of the weights, `precision` ``float32`` or ``bfloat16``.
     """
-    augmentation = {**spec.augmentation.settings(), "seed": AUGMENT_SEED, "copy": copy} if copy else None
+    if copy == MIRROR:
+        augmentation: dict[str, object] | None = {"mirror": "left to right"}
+    else:
+        augmentation = {**spec.augmentation.settings(), "seed": AUGMENT_SEED, "copy": copy} if copy else None
     common = {
         "stage": EXTRACT_VERSION,
         "backbone": backbone["backbone"],
         "preprocessing": backbone["preprocessing"],
         "weights": weights,
         "image_size": spec.image_size,
-        "decoding": dict(DECODE_SETTINGS),
+        "decoding": {**DECODE_SETTINGS, "fit": spec.image_fit},
         "precision": precision,
         "storage": "float16",
         "augmentation": augmentation,

@@ -13,7 +13,7 @@ from featcache.core.names import did_you_mean
 from featcache.errors import BackboneError
 from featcache.features.network_weights import draw_he_normal, load_weights_file, preprocessed, settle_normalisations
 from featcache.features.weights import SEED, ResolvedWeights
-from featcache.settings import Architecture, FeaturesSpec, Tap, find_architecture, is_model_file
+from featcache.settings import OUTPUT, Architecture, FeaturesSpec, Tap, find_architecture, is_model_file
 
 _SHOWN = 6
 _SETTLING_SIDE = 96  # pixels; every architecture allows it
@@ -23,7 +23,8 @@ _SETTLING_SIDE = 96  # pixels; every architecture allows it
 def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) -> Any:
     """Return a frozen Keras model that ends at the deepest tap of `spec`.
 
-    With `precision` ``bfloat16``, variables, preprocessing and pooling stay float32.
+    The tap ``output`` is what the network itself gives, where no layer has that name. Pooling leaves it as it is if that is a
+    vector. With `precision` ``bfloat16``, variables, preprocessing and pooling stay float32.
 
     Returns:
         A model from (b, size, size, 3) uint8 RGB to a dict of tap name -> (b, h, w, c) or (b, c) float16. Values beyond
@@ -46,6 +47,7 @@ def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) 
             load_weights_file(weights.path, model, title)
         else:
             _fill_randomly(layers, architecture)
+    layers = {OUTPUT: model, **layers}  # a layer of that name is what is meant
     outputs = [_tap_output(tap, layers, title) for tap in spec.taps]
     if precision == "bfloat16":
         for layer in _leaves(model):
@@ -63,7 +65,7 @@ def _with_ends(trunk: Any, spec: FeaturesSpec, preprocessing: str) -> Any:
     outputs = {}
     for tap, feature in zip(spec.taps, features, strict=True):
         values = keras.ops.cast(feature, "float32")
-        values = pooling[tap.pooling](values, axis=(1, 2)) if tap.pooling else values
+        values = pooling[tap.pooling](values, axis=(1, 2)) if tap.pooling and len(values.shape) == 4 else values
         outputs[tap.name] = keras.ops.cast(values, "float16")
     return keras.Model(images, outputs)
 
@@ -78,9 +80,10 @@ def _tap_output(tap: Tap, layers: dict[str, Any], title: str) -> Any:
         raise BackboneError(f"[Features] taps: layer {tap.layer!r} of {title} has no single output") from error
     shape = getattr(output, "shape", None)
     rank = len(shape or ())
-    if rank not in (2, 4) or (tap.pooling and rank != 4):
+    pooled = tap.pooling and tap.layer != OUTPUT  # a network that ends in a vector has pooled already
+    if rank not in (2, 4) or (pooled and rank != 4):
         found = f"shape {tuple(shape[1:])}" if shape is not None else "several outputs"
-        expected = "(h, w, c)" if tap.pooling else "(h, w, c) or (c,)"
+        expected = "(h, w, c)" if pooled else "(h, w, c) or (c,)"
         raise BackboneError(f"[Features] taps: {str(tap)!r} has {found}, not {expected}")
     return output
 
@@ -146,5 +149,7 @@ def _load_model(path: Path, image_size: int) -> Any:
     sides = {side for side in inputs[0].shape[1:3] if side is not None}
     if sides - {image_size}:
         pixels = " x ".join(map(str, inputs[0].shape[1:3]))
-        raise BackboneError(f"[Features] image_size={image_size}: the input of {path} is {pixels} pixels")
+        raise BackboneError(
+            f"[Features] image_size={image_size}: the input of {path} is {pixels} pixels: set that size"
+        )
     return model

@@ -68,7 +68,9 @@ def export_model(
         network = build_network(spec, resolved_weights(project, progress), project.precision() or "float32")
     facts = _facts(project, served, spec) | sizes
     facts["input"] = {"shape": [None, side, side, 3], "dtype": "uint8", "channels": "RGB"}
-    model = join_model(network, served, settings.dataset.name, side)
+    model = join_model(
+        network, served, settings.dataset.name, side, settings.features.image_fit, mirror=settings.features.mirror
+    )
     if path.suffix == MODEL_SUFFIX:
         with plain_keras(), replacing(path) as temporary:
             model.save(temporary)
@@ -124,6 +126,8 @@ def _facts(project: Project, served: ServedEnsemble, spec: FeaturesSpec | None) 
         "input": {},
         "image_size": None,
         "convnet_image_size": None,
+        "image_fit": project.settings.features.image_fit,
+        "mirror": project.settings.features.mirror,
         "backbone": backbone_settings(spec)["backbone"] if spec else None,
         "taps": [str(tap) for tap in spec.taps] if spec else [],
         "weights": project.weights_digest() if spec else None,

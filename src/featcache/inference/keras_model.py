@@ -3,7 +3,7 @@
 It is made of Keras' own layers and operations alone, so that it can be loaded where featcache is not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,13 +15,22 @@ from featcache.core.keras_import import plain_keras
 from featcache.dataset import LUMA
 from featcache.inference.keras_resizing import resizing_model
 from featcache.inference.served_ensemble import ServedBag, ServedConvNet, ServedEnsemble
+from featcache.settings import STRETCH
 from featcache.training import head_model, input_model
 
 _SMALLEST = 1e-37  # about the smallest float32 whose logarithm can be trusted
 
 
 @plain_keras()
-def join_model(network: keras.Model | None, served: ServedEnsemble, name: str, size: int | None) -> keras.Model:
+def join_model(
+    network: keras.Model | None,
+    served: ServedEnsemble,
+    name: str,
+    size: int | None,
+    fit: str = STRETCH,
+    *,
+    mirror: bool = False,
+) -> keras.Model:
     """Return the model (b, h, w, 3) uint8 RGB -> (b, C) float32 probabilities, as the pipeline computes them.
 
     Args:
@@ -30,15 +39,18 @@ def join_model(network: keras.Model | None, served: ServedEnsemble, name: str, s
         name: the model's.
         size: side of the images that it takes, which all members must look at; None takes images of any size, and
             brings them inside to each size that members look at.
+        fit: how these become squares: ``stretch``, ``crop`` or ``pad``.
+        mirror: whether heads' probabilities are the mean over an image and its mirror image.
     """
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
     sizes = {convnet.image_size for convnet in served.convnets} | ({network.input.shape[1]} if network else set())
-    views = {wanted: images if wanted == size else resizing_model(wanted)(images) for wanted in sorted(sizes)}
+    views = {wanted: images if wanted == size else resizing_model(wanted, fit)(images) for wanted in sorted(sizes)}
     members = {convnet.member: _convnet(convnet, views[convnet.image_size]) for convnet in served.convnets}
     if network:
         trunk = keras.Model(network.input, network.output, name="backbone")
         trunk.trainable = False
-        features = trunk(views[network.input.shape[1]])
+        plain = views[network.input.shape[1]]
+        features = [trunk(view) for view in ((plain, ops.flip(plain, axis=2)) if mirror else (plain,))]
         for bag in served.bags:
             members |= _heads(bag, features)
     whole, classes = served.ensemble.whole, len(served.ensemble.class_names)
@@ -64,13 +76,13 @@ def _convnet(served: ServedConvNet, images: Any) -> Any:
     return keras.layers.Average(name=layer_name)(outputs)
 
 
-def _heads(served: ServedBag, features: Any) -> dict[str, Any]:
-    """Member -> (b, C), the mean over its heads, of tap name -> features."""
+def _heads(served: ServedBag, views: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Member -> (b, C), the mean over its heads, and over views of the same images: tap name -> features each."""
     seen_as, title = served.bag.seen_as, served.members[0].rpartition("/")[0].replace("/", "-")
     model = input_model(seen_as)
+    shared = keras.Model(model.input, model.output, name=f"{title}-input")
     # features are float16, as they would come out of the cache
-    taps = {tap: ops.cast(features[tap], "float32") for tap in seen_as.taps}
-    inputs = keras.Model(model.input, model.output, name=f"{title}-input")(taps)
+    inputs = [shared({tap: ops.cast(view[tap], "float32") for tap in seen_as.taps}) for view in views]
     outputs = {}
     for seed, member in zip(served.bag.seeds, served.members, strict=True):
         layer_name = member.replace("/", "-")  # Keras allows no slash
@@ -79,8 +91,12 @@ def _heads(served: ServedBag, features: Any) -> dict[str, Any]:
         for number in numbers:
             model = head_model(served.bag, number)
             name = f"{layer_name}-fold{served.bag.heads[number].fold}"
-            heads.append(keras.Model(model.input, model.output, name=name)(inputs))
-        outputs[member] = _mean(heads, served.bag.seen_classes[numbers], layer_name)
+            heads.append(keras.Model(model.input, model.output, name=name))
+        seen = served.bag.seen_classes[numbers]
+        outputs[member] = _mean([head(inputs[0]) for head in heads], seen, layer_name)
+        if len(inputs) > 1:
+            mirrored = _mean([head(inputs[1]) for head in heads], seen, f"{layer_name}-mirror")
+            outputs[member] = keras.layers.Average(name=f"{layer_name}-views")([outputs[member], mirrored])
     return outputs
 
 

@@ -2,9 +2,10 @@
 
 import os
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class Predictor:
         self._served: ServedEnsemble = load_served(project)
         self._backbone: ForwardPass | None = resolved_backbone(project, progress) if self._served.bags else None
         self._size, self._progress = project.settings.features.image_size, progress
+        self._fit, self._mirror = project.settings.features.image_fit, project.settings.features.mirror
         self._sizes = {convnet.image_size for convnet in self._served.convnets}
         if self._backbone:
             self._sizes.add(self._size)
@@ -60,7 +62,7 @@ class Predictor:
         self._progress.start("predicting", count, "images")
         try:
             size = self._batch_size()
-            decoded = _decoded(files, self._sizes, _AHEAD * size)
+            decoded = _decoded(files, partial(_decode, sizes=self._sizes, fit=self._fit), _AHEAD * size)
             while batch := list(islice(decoded, size)):
                 yield from self._classified(batch)
                 self._progress.advance(len(batch))
@@ -90,14 +92,18 @@ class Predictor:
 
     def _probabilities(self, images: Mapping[int, Images], count: int) -> npt.NDArray[np.float64]:
         """(count, C) of size -> (count, size, size, 3), NaN for rows whose features aren't finite."""
-        features = self._backbone.forward(images[self._size]) if self._backbone else {}
+        views = []
+        if self._backbone:
+            plain = images[self._size]
+            mirrored = [np.ascontiguousarray(plain[:, :, ::-1])] if self._mirror else []
+            views = [self._backbone.forward(view) for view in (plain, *mirrored)]
         sound = np.ones(count, bool)
-        for computed in features.values():
+        for computed in (tap for view in views for tap in view.values()):
             sound &= np.isfinite(computed).reshape(count, -1).all(axis=1)
         probabilities = np.full((count, len(self.class_names)), np.nan)
         if sound.any():
             probabilities[sound] = self._served.probabilities(
-                {tap: computed[sound] for tap, computed in features.items()},
+                [{tap: computed[sound] for tap, computed in view.items()} for view in views],
                 {size: seen[sound] for size, seen in images.items()},
             )
         return probabilities
@@ -181,13 +187,15 @@ def write_csv(path: Path, predictions: Iterable[Prediction], class_names: Sequen
             yield item
 
 
-def _decoded(files: Iterable[Path], sizes: Collection[int], ahead: int) -> Iterator[tuple[Path, Views | str]]:
-    """Yield each file with its image in all `sizes`, or why there is none; threads decode up to `ahead` more."""
+def _decoded(
+    files: Iterable[Path], decode: Callable[[Path], Views | str], ahead: int
+) -> Iterator[tuple[Path, Views | str]]:
+    """Yield each file with what `decode` makes of it; threads decode up to `ahead` more."""
     pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="featcache-decode")
     queue: deque[tuple[Path, Future[Views | str]]] = deque()
     try:
         for file in files:
-            queue.append((file, pool.submit(_decode, file, sizes)))
+            queue.append((file, pool.submit(decode, file)))
             if len(queue) > ahead:
                 first, views = queue.popleft()
                 yield first, views.result()
@@ -197,10 +205,11 @@ def _decoded(files: Iterable[Path], sizes: Collection[int], ahead: int) -> Itera
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode(file: Path, sizes: Collection[int]) -> Views | str:
+def _decode(file: Path, sizes: Collection[int], fit: str) -> Views | str:
+    """A file's image in all `sizes`, or why there is none."""
     try:
         content = read_bytes(file, MOST_BYTES)
-        return {size: decode_rgb(content, size) for size in sizes}
+        return {size: decode_rgb(content, size, fit=fit) for size in sizes}
     except RejectedImageError as error:
         return str(error)
     except OSError as error:

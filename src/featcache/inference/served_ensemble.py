@@ -65,12 +65,13 @@ class ServedEnsemble:
     convnets: tuple[ServedConvNet, ...]
 
     def probabilities(
-        self, features: Mapping[str, npt.NDArray[Any]], images: Mapping[int, Images]
+        self, views: Sequence[Mapping[str, npt.NDArray[Any]]], images: Mapping[int, Images]
     ) -> npt.NDArray[np.float64]:
         """Return (n, C), what the pipeline predicts for rows with these features and images.
 
         Args:
-            features: tap name -> (n, h, w, c) or (n, c) float16, of each tap of `bags`.
+            views: of the images, and of the mirrored ones where heads are averaged over both: tap name -> (n, h, w, c) or
+                (n, c) float16, of each tap of `bags`.
             images: size -> (n, size, size, 3) uint8 RGB, 0 to 255, of each size of `convnets`.
 
         Raises:
@@ -78,7 +79,7 @@ class ServedEnsemble:
         """
         tables = np.concatenate(
             [
-                *(served.bag.member_predictions(features) for served in self.bags),
+                *(np.mean([served.bag.member_predictions(view) for view in views], axis=0) for served in self.bags),
                 *(served.predictions(images[served.image_size])[None] for served in self.convnets),
             ]
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from featcache.cache import Reader, Status, open_cache
+from featcache.cache import Reader, Status, copy_name, open_cache
 from featcache.core import keys, paths
 from featcache.core.formatting import Lines, Table, age_text, printable, size_text
 from featcache.errors import CacheError
@@ -68,7 +68,7 @@ def cache_lines(record: Mapping[str, Any]) -> Lines:
         "rows": f"{record['rows']:,}" + (f" ({counts})" if counts else ""),
         "classes": f"{len(names):,}" + (f": {shown}" if names else ""),
     }
-    about = f"{record['name']}: {record['split']}, copy {record['copy']}, {state}, {size_text(record['bytes'])}"
+    about = f"{record['name']}: {record['split']}, {copy_name(record['copy'])}, {state}, {size_text(record['bytes'])}"
     parts: list[str | Table] = [printable(record["path"]), printable(f"  {about}"), _facts(facts)]
     for name, tap in record["taps"].items():
         shape = " x ".join(f"{length:,}" for length in tap["shape"])
@@ -108,7 +108,7 @@ def _listing_cells(record: Mapping[str, Any]) -> list[str]:
         return [*"??????", size, age, "?", "unreadable", path]
     return [
         record["split"],
-        str(record["copy"]),
+        copy_name(record["copy"]).removeprefix("copy "),
         ", ".join(record["taps"]),
         ", ".join("x".join(map(str, shape)) for shape in record["taps"].values()),
         f"{record['rows']:,}",

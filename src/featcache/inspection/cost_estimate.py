@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from featcache.cache import FEATURE_DTYPE, PARTIAL_SUFFIX, Reader, open_cache, rows_of_digests
+from featcache.cache import FEATURE_DTYPE, PARTIAL_SUFFIX, Reader, copy_name, open_cache, rows_of_digests
 from featcache.core.formatting import Lines, Table, printable, size_text
 from featcache.core.paths import is_folder
 from featcache.core.rows import Rows
@@ -75,7 +75,8 @@ def plan_lines(record: Mapping[str, Any]) -> Lines:
     rows = []
     for cache in record["caches"]:
         size = "?" if cache["bytes"] is None else size_text(cache["bytes"])
-        rows.append([cache["split"], str(cache["copy"]), f"{cache['rows']:,}", f"{cache['compute']:,}", size])
+        copy = copy_name(cache["copy"]).removeprefix("copy ")
+        rows.append([cache["split"], copy, f"{cache['rows']:,}", f"{cache['compute']:,}", size])
     disk, free, hours = record["disk_bytes"], record["disk_free_bytes"], record["hours"]
     sizes = [(what, record[f"{what}_bytes"]) for what in ("features", "heads")]
     parts = [*(f"{what} {size_text(size)}" for what, size in sizes if size), f"{size_text(free)} free"]

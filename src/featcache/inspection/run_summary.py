@@ -126,12 +126,12 @@ def _seconds(project: Project) -> dict[str, float]:
 def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
     """The command to repeat, with at most three additions that fit this run."""
     spec, dataset = project.settings.features, project.settings.dataset
-    vgg = spec.backbone.lower() in ("vgg16", "vgg19")
+    vgg, flattening = spec.backbone.lower() in ("vgg16", "vgg19"), project.settings.heads.preset in ("recipe", "wide")
     additions = [
         (dataset.source == "digits", "own images", "--Dataset-source folder --Dataset-path FOLDER --Dataset-name NAME"),
         (facts["weights"].get("kind") == "random", "trained weights", "--Features-weights imagenet"),
-        (spec.image_size < 224 and dataset.source == "folder", "more pixels", "--Features-image-size 224"),
-        (len(spec.taps) == 1 and vgg, "another layer", "--Features-taps block4_pool,block5_pool"),
+        (spec.image_size < 224 and dataset.source == "folder", "more pixels", "--Features-image-size auto"),
+        (len(spec.taps) == 1 and vgg and not flattening, "pooled layers", "--Features-taps auto"),
         (spec.copies == 0 and dataset.source == "folder", "augmentation", "--Features-copies 5"),
     ]
     fitting = [(name, flags) for fits, name, flags in additions if fits][:3]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from featcache.cache import PARTIAL_SUFFIX, Reader, open_cache
+from featcache.cache import MIRROR, PARTIAL_SUFFIX, Reader, copy_name, open_cache
 from featcache.core.keys import SHORT, canonical_json
 from featcache.core.paths import is_file, modified
 from featcache.core.rows import SPLITS, Rows
@@ -55,9 +55,13 @@ def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | N
     except CacheError:
         return f"{path.name} is damaged"
     if reader is None:
-        copies = (project.all_features().record() or {}).get("inputs", {})
-        had = copies.get("settings", {}).get("Features", {}).get("copies") if isinstance(copies, dict) else None
-        return MISSING if not copy or had is None else f"Features: copies {had} -> {project.settings.features.copies}"
+        inputs = (project.all_features().record() or {}).get("inputs", {})
+        had = inputs.get("settings", {}).get("Features", {}) if isinstance(inputs, dict) else {}
+        if not copy or not had:
+            return MISSING
+        spec = project.settings.features
+        now = {"mirror": True} if copy == MIRROR else {"copies": spec.copies}
+        return _changed("Features", {"mirror": False} | had, now)
     changed = _features_reason(project, reader, copy)
     return changed if changed or manifest is None else cached_rows_changed(reader, manifest)
 
@@ -145,6 +149,8 @@ def _features_reason(project: Project, reader: Reader, copy: int) -> str:
     after: dict[str, Any] = {"taps": ", ".join(sorted({str(tap) for tap in spec.taps}))}
     before |= {name: stored[0].get(name) for name in shown}
     after |= {name: current[name] for name in shown}
+    if "decoding" in different:
+        before["image_fit"], after["image_fit"] = _fit(stored[0]), spec.image_fit
     if after.get("precision") == _UNRESOLVED:
         after["precision"] = spec.precision
     same_setting = False
@@ -155,14 +161,23 @@ def _features_reason(project: Project, reader: Reader, copy: int) -> str:
         before["weights"], after["weights"] = spec.weights if same_setting else setting, spec.weights
     reasons = [_changed("Features", before, after)]
     reasons += ["weights file changed"] if same_setting else []
-    if {"stage", "decoding"} & different:
+    if {"stage", "decoding"} & different and before.get("image_fit") == after.get("image_fit"):
         reasons.append("another version of featcache decodes or computes differently")
     return "; ".join(filter(None, reasons))
 
 
+def _fit(settings: Mapping[str, Any]) -> object:
+    decoding = settings.get("decoding")
+    return decoding.get("fit") if isinstance(decoding, dict) else None
+
+
 def _sibling(folder: Path, split: str, copy: int) -> Reader | None:
     """The newest published cache of the same split and copy, made with other settings."""
-    paths = [p for p in folder.glob(f"{split}-copy{copy}-*.h5") if not p.name.endswith(PARTIAL_SUFFIX)]
+    paths = [
+        p
+        for p in folder.glob(f"{split}-{copy_name(copy).replace(' ', '')}-*.h5")
+        if not p.name.endswith(PARTIAL_SUFFIX)
+    ]
     for path in sorted(paths, key=modified, reverse=True):
         with suppress(CacheError):
             return open_cache(path)

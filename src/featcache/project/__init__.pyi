@@ -3,13 +3,14 @@ from .config_file import (
     config_files as config_files,
     configured_project as configured_project,
     configured_sections as configured_sections,
+    open_project as open_project,
 )
 from .flow import NEEDS as NEEDS, final_stages as final_stages
 from .members import (
     out_of_fold as out_of_fold,
     split_predictions as split_predictions,
 )
-from .project import LOG_NAME as LOG_NAME, Project as Project, open_project as open_project
+from .project import LOG_NAME as LOG_NAME, Project as Project
 from .rejected_rows import (
     REJECTED_CSV as REJECTED_CSV,
     SplitRows as SplitRows,
@@ -23,6 +24,7 @@ from .rejected_rows import (
 )
 from .resolved import (
     gpu_capability_of as gpu_capability_of,
+    image_loader as image_loader,
     may_have_gpu as may_have_gpu,
     resolved_backbone as resolved_backbone,
     resolved_weights as resolved_weights,

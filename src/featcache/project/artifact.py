@@ -84,6 +84,19 @@ class Artifact:
         return record if there else None
 
 
+def key_of(inputs: Mapping[str, Any]) -> str | None:
+    """Return the key of what is made from `inputs`; None while something of ``upstream`` isn't known or isn't there."""
+    return keys.digest(inputs) if _is_known(inputs["upstream"]) else None
+
+
+def _is_known(upstream: object) -> bool:
+    if isinstance(upstream, Mapping):
+        upstream = list(upstream.values())
+    if isinstance(upstream, list):
+        return bool(upstream) and all(map(_is_known, upstream))
+    return upstream is not None
+
+
 def _digest(path: Path) -> str:
     """The SHA-256 of a file, "" where it can't be read."""
     try:

@@ -4,16 +4,18 @@ import codecs
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from configparser import ConfigParser, Error as ConfigError, InterpolationMissingOptionError
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from featcache.core import paths
+from featcache.ensemble import find_sample
 from featcache.errors import SettingsError
 from featcache.project.flow import NEEDS
-from featcache.project.project import Project, open_project
-from featcache.settings import SECTIONS, check_names
+from featcache.project.project import Project
+from featcache.settings import SECTIONS, check_names, parse_settings
 
 # In the order in which Luigi reads them; what comes later wins.
 CONFIG_FILES = ("/etc/luigi/client.cfg", "/etc/luigi/luigi.cfg", "client.cfg", "luigi.cfg")
@@ -66,6 +68,20 @@ def configured_sections() -> dict[str, dict[str, str]]:
     }
     check_names(sections, NEEDS)
     return {name: {key.replace("-", "_"): text for key, text in values.items()} for name, values in sections.items()}
+
+
+def open_project(sections: Mapping[str, Mapping[str, str]]) -> Project:
+    """Return the project of settings as text: section -> key -> text, as in luigi.cfg.
+
+    Where none names a sample submission, it is the one beside the images.
+
+    Raises:
+        SettingsError: an unknown name, a value of the wrong kind or out of range, or no such sample submission.
+        BackboneError: no such backbone, or an image size below its minimum.
+    """
+    settings = parse_settings(sections)
+    sample = find_sample(settings.dataset.sample_submission, settings.dataset.path)
+    return Project(replace(settings, dataset=replace(settings.dataset, sample_submission=sample)))
 
 
 def config_files() -> list[str]:

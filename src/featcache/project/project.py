@@ -6,21 +6,20 @@ TensorFlow, no pandas. A key is None while something upstream isn't there, so no
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from featcache.cache import file_key
+from featcache.cache import MIRROR, copy_name, file_key
 from featcache.core import keys
 from featcache.core.json_records import read_json, write_json
 from featcache.core.paths import fault
 from featcache.dataset import FileStats, Manifest, current_key, list_files, stored_manifest
-from featcache.ensemble import find_sample
 from featcache.errors import SubmissionError
 from featcache.features import known_digest, row_settings
-from featcache.project.artifact import Artifact
-from featcache.settings import Settings, backbone_settings, parse_settings
+from featcache.project.artifact import Artifact, key_of
+from featcache.settings import AUTO, STRETCH, FeaturesSpec, Settings, backbone_settings
 from featcache.training import (
     CONVNET_VERSION,
     PSEUDO,
@@ -121,8 +120,14 @@ class Project:
 
     def caches(self) -> list[tuple[str, int]]:
         """(split, copy) of every feature cache that the settings ask for."""
-        copies = {"train": self.settings.features.copies}
-        return [(split, copy) for split in self.splits() for copy in range(copies.get(split, 0) + 1)]
+        plain, mirrored = self.views[:1], self.views[1:]
+        copies = {"train": range(self.settings.features.copies + 1)}
+        return [(split, copy) for split in self.splits() for copy in (*copies.get(split, plain), *mirrored)]
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """The copies over which a row's predictions are averaged: plain, and mirrored where the settings say so."""
+        return (0, MIRROR) if self.settings.features.mirror else (0,)
 
     def tap_settings(self, copy: int) -> dict[str, dict[str, object]]:
         """Tap name -> everything that decides a row's values but its content; empty while unresolved."""
@@ -136,24 +141,27 @@ class Project:
         return {name: keys.digest(settings) for name, settings in self.tap_settings(copy).items()}
 
     def features(self, split: str, copy: int) -> Artifact:
-        """One feature cache; its name carries the short digest of its row settings."""
+        """One feature cache; its name carries the short digest of its row settings, and ``auto`` for what are many taps."""
         spec, taps, listed = self.settings.features, self.tap_keys(copy), self.listed()
         key = None
         if taps and listed and split in listed["splits"]:
             key = file_key(taps, listed["splits"][split]["key"], listed["class_names"], split, copy)
-        readable = f"{split}-copy{copy}-{backbone_settings(spec)['backbone']}-{'+'.join(taps)}-{spec.image_size}"
+        names = AUTO if len(taps) > 1 and spec.taps == FeaturesSpec(spec.backbone).taps else "+".join(taps)
+        backbone = backbone_settings(spec)["backbone"]
+        readable = f"{split}-{copy_name(copy).replace(' ', '')}-{backbone}-{names}-{spec.image_size}"
         digest = f"-{keys.short(keys.digest(list(taps.values())))}.h5"
         name = keys.short_name(readable, len(digest)) + digest
         return Artifact(self.folder / "features" / name, key)
 
     def all_features(self) -> Artifact:
         """All caches and `rejected.csv` together."""
-        caches = {f"{split} copy {copy}": self.features(split, copy) for split, copy in self.caches()}
+        caches = {f"{split} {copy_name(copy)}": self.features(split, copy) for split, copy in self.caches()}
+        spec = self.settings.features
         inputs = {
-            "settings": {"Features": {"copies": self.settings.features.copies}},
+            "settings": {"Features": {"copies": spec.copies} | ({"mirror": True} if spec.mirror else {})},
             "upstream": {"ExtractSplit": {name: c.key if c.is_complete() else None for name, c in caches.items()}},
         }
-        return Artifact(self.folder / "features" / "features.json", _key(inputs), inputs)
+        return Artifact(self.folder / "features" / "features.json", key_of(inputs), inputs)
 
     # ---- heads
 
@@ -167,7 +175,8 @@ class Project:
 
     def bag(self, name: str, kind: str) -> Artifact:
         """Heads of one input and head type: they depend on training rows, its taps' features of all copies, and their settings."""
-        by_copy = [self.tap_keys(copy) for copy in range(self.settings.features.copies + 1)]
+        copies = (*range(self.settings.features.copies + 1), *self.views[1:])
+        by_copy = [self.tap_keys(copy) for copy in copies]
         taps = [keys_of.get(tap) for keys_of in by_copy for tap in self.inputs()[name]]
         rows = self.splits().get("train", {}).get("key")
         settings: dict[str, Any] = {"Heads": head_type_settings(self.settings.heads, kind)}
@@ -175,7 +184,7 @@ class Project:
         upstream: dict[str, Any] = {"ExtractFeatures": features}
         if kind.endswith(PSEUDO):
             settings["Ensemble"] = asdict(self.settings.ensemble)
-            features["test"] = self.features("test", 0).key
+            features["test"] = self._view_keys("test")
             upstream["TrainHeads"] = [self.bag(*bag).key for bag in self.labelling_bags(kind)]
         inputs = {"version": training_version(kind), "settings": settings, "upstream": upstream}
         return self._keyed("heads", keys.short_name(f"{name}-{kind}", keys.SHORT + 1), "bag.json", inputs)
@@ -192,6 +201,8 @@ class Project:
         listed, rows = self.listed(), self.splits().get("train", {}).get("key")
         classes = keys.sequence_digest(listed["class_names"]) if listed else None
         settings = member_settings(self.settings.convnet, seed, self.settings.heads)
+        if (fit := self.settings.features.image_fit) != STRETCH:
+            settings["Features"] = {"image_fit": fit}
         upstream = {"IndexImages": {"rows": rows, "classes": classes}}
         inputs = {"version": CONVNET_VERSION, "settings": settings, "upstream": upstream}
         return self._keyed("convnets", f"seed{seed}", RECORD_FILE, inputs)
@@ -216,9 +227,14 @@ class Project:
 
     def predictions(self, split: str) -> Artifact:
         """All members' predictions for a split that nothing is trained on."""
-        upstream = {"ExtractFeatures": self.features(split, 0).key, **self._member_keys()}
+        upstream = {"ExtractFeatures": self._view_keys(split), **self._member_keys()}
         inputs = {"version": PREDICT_VERSION, "split": split, "upstream": upstream}
         return self._keyed("predictions", split, "predictions.json", inputs)
+
+    def _view_keys(self, split: str) -> str | list[str | None] | None:
+        """The keys of a split's features that predictions are averaged over, one alone as it is."""
+        found = [self.features(split, copy).key for copy in self.views]
+        return found if len(found) > 1 else found[0]
 
     def _prediction_keys(self) -> dict[str, str | None]:
         return {split: self.predictions(split).key for split in self.scored_splits()}
@@ -262,23 +278,9 @@ class Project:
         self, room: str, name: str, record: str, inputs: Mapping[str, Any], shown: Path | None = None
     ) -> Artifact:
         """An artifact in a folder of its own, which is named by its key."""
-        key = _key(inputs)
+        key = key_of(inputs)
         folder = "-".join(filter(None, (name, keys.short(key or "unknown"))))
         return Artifact(self.folder / room / folder / record, key, inputs, shown)
-
-
-def open_project(sections: Mapping[str, Mapping[str, str]]) -> Project:
-    """Return the project of settings as text: section -> key -> text, as in luigi.cfg.
-
-    Where none names a sample submission, it is the one beside the images.
-
-    Raises:
-        SettingsError: an unknown name, a value of the wrong kind or out of range, or no such sample submission.
-        BackboneError: no such backbone, or an image size below its minimum.
-    """
-    settings = parse_settings(sections)
-    sample = find_sample(settings.dataset.sample_submission, settings.dataset.path)
-    return Project(replace(settings, dataset=replace(settings.dataset, sample_submission=sample)))
 
 
 def _sample_digest(sample: Path) -> str:
@@ -287,16 +289,3 @@ def _sample_digest(sample: Path) -> str:
     except OSError as error:
         cause = f"[Dataset] sample_submission: {sample} can't be read: {fault(error)}"
         raise SubmissionError(f"{cause}: correct the path or its permissions") from error
-
-
-def _key(inputs: Mapping[str, Any]) -> str | None:
-    """The key of what is made from `inputs`; None while something of ``upstream`` isn't known or isn't there."""
-    return keys.digest(inputs) if _is_known(inputs["upstream"]) else None
-
-
-def _is_known(upstream: object) -> bool:
-    if isinstance(upstream, Mapping):
-        upstream = list(upstream.values())
-    if isinstance(upstream, list):
-        return bool(upstream) and all(map(_is_known, upstream))
-    return upstream is not None

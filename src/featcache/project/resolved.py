@@ -1,4 +1,4 @@
-"""What ``auto`` settings came to, made ready for use: weights and backbone as they were resolved."""
+"""What settings came to, made ready for use: weights and backbone as they were resolved, and images as they are seen."""
 
 import dataclasses
 from functools import lru_cache
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from featcache.core import keys
 from featcache.core.keras_import import import_keras
 from featcache.core.progress import Progress
+from featcache.dataset import Loader, open_source
 from featcache.errors import WeightsError
 from featcache.features import ResolvedWeights, resolve_weights
 from featcache.project.project import LOG_NAME, Project
@@ -33,6 +34,11 @@ def gpu_capability_of(project: Project) -> tuple[int, int] | None:
     from featcache.features import gpu_capability
 
     return gpu_capability()
+
+
+def image_loader(project: Project) -> Loader:
+    """What decodes the project's images as its networks see them; a `SourceError` where the source can't be opened."""
+    return open_source(project.settings.dataset, project.settings.features.image_fit).load
 
 
 def resolved_backbone(project: Project, progress: Progress) -> "Backbone":

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from featcache.cache import Status
 from featcache.core.texts import NOT_FOUND
-from featcache.dataset import open_source
+from featcache.project import image_loader
 from featcache.report.feature_map import Projected, feature_map, near_duplicates, projected
 from featcache.report.gallery import ERRORS, gallery
 from featcache.report.predictions import Run
@@ -41,7 +41,7 @@ def pictures(run: Run) -> dict[str, Any]:
     near = [("train", row) for nearest in neighbours.values() for row, _ in nearest]
     dots = _map(run, space, [row for split, row in checked if split == "train"])
     drawn = [("train", row) for row in dots.pop("rows")]
-    splits, load = run.manifest.splits, open_source(run.project.settings.dataset).load
+    splits, load = run.manifest.splits, image_loader(run.project)
     large = thumbnails(splits, load, checked + doubled, _LARGE, _LARGE_BYTES)
     small = thumbnails(splits, load, near, _SMALL, _SMALL_BYTES)
     tiny = thumbnails(splits, load, drawn, _DOT, _DOT_BYTES)

@@ -1,5 +1,6 @@
 from .architectures import (
     MODEL_SUFFIX as MODEL_SUFFIX,
+    OUTPUT as OUTPUT,
     Architecture as Architecture,
     backbone_settings as backbone_settings,
     find_architecture as find_architecture,
@@ -16,9 +17,12 @@ from .schedules import ONE_CYCLE as ONE_CYCLE, Phase as Phase, rates as rates
 from .specs import (
     ALONE as ALONE,
     AUTO as AUTO,
+    CROP as CROP,
     LOCAL as LOCAL,
     METHODS as METHODS,
+    PAD as PAD,
     PRECISIONS as PRECISIONS,
+    STRETCH as STRETCH,
     ClusterSpec as ClusterSpec,
     ConvNetSpec as ConvNetSpec,
     DatasetSpec as DatasetSpec,

@@ -1,9 +1,9 @@
 """The backbones of `keras.applications` as a table, so that settings are checked and keyed without Keras.
 
 `imagenet.csv` gives for each: its name, smallest image side in pixels, preprocessing mode (as
-`keras.applications.imagenet_utils.preprocess_input` names it, ``none`` where the model does it itself), and the file,
-digest (SHA-256 or MD5; empty where Keras knows none) and URL of its ImageNet weights without top. tests/test_weights.py
-compares the table with the installed Keras.
+`keras.applications.imagenet_utils.preprocess_input` names it, ``none`` where the model does it itself), the taps that
+``auto`` means, separated by blanks, and the file, digest (SHA-256 or MD5; empty where Keras knows none) and URL of its
+ImageNet weights without top. tests/test_weights.py compares the table with the installed Keras.
 """
 
 import csv
@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from featcache.core.names import did_you_mean
 from featcache.errors import BackboneError
-from featcache.settings.specs import FeaturesSpec
+
+if TYPE_CHECKING:
+    from featcache.settings.specs import FeaturesSpec
 
 MODEL_SUFFIX = ".keras"
+OUTPUT = "output"  # the tap of a network's own output, unless it has a layer of that name
+_POOLED_OUTPUT = f"{OUTPUT}:avg"
+_PHOTO_SIDE, _SMALL_SIDE = 224, 48  # pixels: what most ImageNet networks were trained on, and enough for digits
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class Architecture:
     name: str
     minimum: int
     preprocessing: str
+    taps: str
     file: str
     digest: str
     url: str
@@ -71,7 +78,19 @@ def find_architecture(backbone: str) -> Architecture:
     raise BackboneError(f"[Features] backbone={backbone!r} is {known_kinds}{hint}")
 
 
-def backbone_settings(spec: FeaturesSpec) -> dict[str, object]:
+def auto_taps(backbone: str) -> list[str]:
+    """Return the taps that ``auto`` means for a backbone; of one that isn't known, which is refused later, its output's."""
+    known = architectures().get(backbone.lower())
+    return (known.taps if known else _POOLED_OUTPUT).split()
+
+
+def auto_image_size(backbone: str, source: str) -> int:
+    """Return the side in pixels that ``auto`` means: small for arrays of digits, but never below the network's least."""
+    known = architectures().get(backbone.lower())
+    return _PHOTO_SIDE if source == "folder" else max(_SMALL_SIDE, known.minimum if known else 0)
+
+
+def backbone_settings(spec: "FeaturesSpec") -> dict[str, object]:
     """Return what of the backbone enters keys, except its weights' digest; the path of a user's model doesn't.
 
     Returns:

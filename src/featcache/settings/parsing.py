@@ -13,13 +13,14 @@ from featcache.core import paths
 from featcache.core.names import did_you_mean
 from featcache.errors import SettingsError
 from featcache.settings import specs
-from featcache.settings.architectures import backbone_settings
+from featcache.settings.architectures import auto_image_size, backbone_settings
 from featcache.settings.augment_policy import AugmentPolicy
 from featcache.settings.luigi_sections import LOGGING, LUIGI_SECTIONS
 from featcache.settings.schedules import CONSTANT, SHAPES, Phase
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _OUTPUT = ("quiet", "verbose")  # how much a run prints; no settings of a project
+_FLATTENING = ("recipe", "wide")  # the presets of heads on a flattened tap
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,16 @@ def _parts(text: str) -> tuple[str, ...]:
 
 
 def _taps(text: str) -> tuple[specs.Tap, ...]:
+    """The taps; none for ``auto``."""
+    if _word(text) == specs.AUTO:
+        return ()
+    if not _parts(text):
+        raise SettingsError("[Features] taps='' names no layer: name some, or set auto")
     return tuple(map(specs.Tap.parse, _parts(text)))
+
+
+def _auto_or_integer(text: str) -> int | None:
+    return None if _word(text) == specs.AUTO else int(text)
 
 
 def _integer_or_none(text: str) -> int | None:
@@ -107,6 +117,7 @@ _PHASES = "a list of RATExEPOCHS phases such as 1e-3x1, 1e-2x2 or cosine 3e-3x20
 _FORMS: Mapping[Callable[[str], object], str] = {
     int: "a whole number",
     _integer_or_none: "a whole number",
+    _auto_or_integer: "auto or a whole number",
     float: "a number",
     _number_or_none: "a number",
     _boolean: "true or false",
@@ -126,9 +137,11 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     "Features": {
         "backbone": Setting("vgg16", str.strip, "a keras.applications name or the path of your own .keras file"),
         "weights": Setting("auto", str.strip, "auto (imagenet if available, else random), imagenet, random or the path of a notop HDF5 file"),
-        "taps": Setting("block5_pool", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools one to a value a channel"),
-        "image_size": Setting("48", int, "side of the square every image is resized to, in pixels"),
+        "taps": Setting("auto", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools one to a value a channel; output is the network's own; auto: by backbone and preset"),
+        "image_size": Setting("auto", _auto_or_integer, "side of the square every image is resized to, in pixels; auto: 48 for digits, idx and csv, else 224"),
+        "image_fit": Setting("stretch", _word, "how an image that isn't square becomes a square: stretch, crop (the centred square) or pad (a border)"),
         "precision": Setting("auto", _word, "what convolutions compute in: auto, float32 or bfloat16; storage is float16"),
+        "mirror": Setting("false", _boolean, "also cache every image mirrored; heads train on both and their predictions of both are averaged"),
         "copies": Setting("0", int, "augmented copies of the training split beside the plain one"),
         "augmentation": Setting("rotation 15, height_shift 0.05, width_shift 0.1, shear 0.1, channel_shift 20", AugmentPolicy.parse, "how far copies are changed: rotation, height_shift, width_shift, shear, zoom, channel_shift, flip"),
     },
@@ -213,6 +226,7 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     """
     check_names(sections)
     values = {name: _parse_section(name, sections.get(name, {})) for name in SECTIONS}
+    _settle_auto(values)
     artifacts = values.pop("Paths")["artifacts"]
     kinds: dict[str, Any] = {field.name: field.type for field in fields(Settings)}
     made: dict[str, Any] = {name.lower(): kinds[name.lower()](**texts) for name, texts in values.items()}
@@ -221,6 +235,15 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
         raise SettingsError("[Paths] artifacts='' names no folder")
     backbone_settings(made["features"])
     return Settings(**made, artifacts=paths.to_be_made(artifacts, made["dataset"].name, "[Paths] artifacts"))
+
+
+def _settle_auto(values: Mapping[str, dict[str, Any]]) -> None:
+    """What ``auto`` means where it depends on another section; `specs.FeaturesSpec` knows the taps of other presets."""
+    features = values["Features"]
+    if features["image_size"] is None:
+        features["image_size"] = auto_image_size(features["backbone"], values["Dataset"]["source"])
+    if not features["taps"] and values["Heads"]["preset"] in _FLATTENING:
+        features["taps"] = (specs.Tap(specs.FeaturesSpec(features["backbone"]).taps[-1].layer),)
 
 
 def _refuse_half_a_demo(dataset: specs.DatasetSpec) -> None:

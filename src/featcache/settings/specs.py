@@ -13,11 +13,13 @@ from typing import Any
 
 from featcache.core.names import did_you_mean
 from featcache.errors import SettingsError
+from featcache.settings.architectures import auto_taps
 from featcache.settings.augment_policy import RECIPE, AugmentPolicy
 from featcache.settings.schedules import SHAPES, Phase
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 AUTO = "auto"
+STRETCH, CROP, PAD = "stretch", "crop", "pad"
 METHODS = (AUTO, "mean", "geometric", "greedy")
 SMALLEST_CONVNET_IMAGE = 16  # below it two rounds of convolutions and pooling leave nothing
 CLIP = "auto, none or a number in (0, 1]"
@@ -114,24 +116,30 @@ class Tap:
 
 @dataclass(frozen=True)
 class FeaturesSpec:
-    """What is cached ([Features] in luigi.cfg); `backbone` is a `keras.applications` name in any case, or a path."""
+    """What is cached ([Features] in luigi.cfg); `backbone` is a `keras.applications` name in any case, or a path.
+
+    No `taps` are those that ``auto`` means for the backbone.
+    """
 
     backbone: str = "vgg16"
     weights: str = "auto"
-    taps: tuple[Tap, ...] = (Tap("block5_pool"),)
+    taps: tuple[Tap, ...] = ()
     image_size: int = 48
+    image_fit: str = STRETCH
     precision: str = "auto"
+    mirror: bool = False
     copies: int = 0
     augmentation: AugmentPolicy = RECIPE
 
     def __post_init__(self) -> None:
-        # the backbone checks the names of the taps
         if not self.taps:
-            raise SettingsError("[Features] taps='' names no layer")
+            object.__setattr__(self, "taps", tuple(map(Tap.parse, auto_taps(self.backbone))))
+        # the backbone checks the names of the taps
         names = [tap.name for tap in self.taps]
         if len(set(names)) != len(names):
             raise SettingsError(f"[Features] taps={', '.join(map(str, self.taps))!r} names a tap twice")
         at_least("[Features] image_size", self.image_size, 1)
+        one_of("[Features] image_fit", self.image_fit, (STRETCH, CROP, PAD))
         one_of("[Features] precision", self.precision, PRECISIONS)
         at_least("[Features] copies", self.copies, 0)
 

@@ -14,10 +14,19 @@ from featcache.core.keras_import import import_keras
 from featcache.core.progress import Progress, Silent
 from featcache.core.rows import Rows
 from featcache.core.scratch_arrays import allocate
-from featcache.dataset import Manifest, Pixels, load_pixels, open_source
+from featcache.dataset import Manifest, Pixels, load_pixels
 from featcache.ensemble import judged_members
 from featcache.features import choose_precision
-from featcache.project import LOG_NAME, Artifact, Project, SplitRows, check_usable, gpu_capability_of, rejection_reason
+from featcache.project import (
+    LOG_NAME,
+    Artifact,
+    Project,
+    SplitRows,
+    check_usable,
+    gpu_capability_of,
+    image_loader,
+    rejection_reason,
+)
 from featcache.stages.workers.client import connect
 from featcache.stages.workers.job_queue import train_on_workers
 from featcache.stages.workers.worker import ONE_AT_A_TIME, Job
@@ -85,7 +94,7 @@ def _examples(project: Project, progress: Progress) -> _Examples:
     manifest, spec = Manifest.load(project.folder), project.settings.convnet
     rows, names = manifest.splits["train"], manifest.class_names
     pixels = _pixels(project, rows, progress)
-    load = open_source(project.settings.dataset).load
+    load = image_loader(project)
     check_usable(
         SplitRows("train", rows.labels, pixels.usable),
         names,
@@ -189,5 +198,5 @@ def _row_parts(networks: Sequence[Any], pixels: Pixels) -> RowParts:
 
 
 def _pixels(project: Project, rows: Rows, progress: Progress, channels: int | None = None) -> Pixels:
-    load, size = open_source(project.settings.dataset).load, project.settings.convnet.image_size
+    load, size = image_loader(project), project.settings.convnet.image_size
     return load_pixels(rows, load, size, project.folder, progress, "decoding", channels)

@@ -15,7 +15,7 @@ from featcache.core.csv_files import CsvWriter
 from featcache.core.formatting import pluralize
 from featcache.core.json_records import write_json
 from featcache.core.progress import Progress
-from featcache.dataset import Manifest, list_images, open_source
+from featcache.dataset import Manifest, list_images
 from featcache.errors import SourceError
 from featcache.features import (
     Extraction,
@@ -32,6 +32,7 @@ from featcache.project import (
     check_usable,
     found_notices,
     gpu_capability_of,
+    image_loader,
     keeping_reasons,
     kept_reasons,
     rejected_csv,
@@ -114,7 +115,7 @@ def extract_split(
     jobs = {project.features(split, copy).path: _job(project, manifest, split, copy) for copy in copies}
     about = {"run": project.run, "weights": project.resolved("weights"), "precision": project.precision()}
 
-    load, cluster = keeping_reasons(project.folder, open_source(project.settings.dataset).load), connect(project)
+    load, cluster = keeping_reasons(project.folder, image_loader(project)), connect(project)
     with ExitStack() as stack:
         load_backbone: Callable[[], ForwardPass] = partial(resolved_backbone, project, progress)
         engine: ExtractionEngine | None = None
@@ -189,7 +190,7 @@ def _rejected_rows(project: Project, manifest: Manifest, plain: Sequence[Reader]
 
     An image is decoded again only where no reason was kept: an older version filled the cache, or the power failed.
     """
-    load, size = open_source(project.settings.dataset).load, project.settings.features.image_size
+    load, size = image_loader(project), project.settings.features.image_size
     kept, rejected = kept_reasons(project.folder), {}
     for reader in plain:
         rows = manifest.splits[reader.split]

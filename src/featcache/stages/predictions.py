@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from featcache.cache import Reader, Status, checked_cache
 from featcache.core.disk import replacing_folder
@@ -15,7 +17,7 @@ from featcache.dataset import Manifest
 from featcache.errors import CacheMismatchError, SubmissionError
 from featcache.project import Artifact, Project
 from featcache.stages.convnets import RowParts, predict_convnets
-from featcache.training import RECORDED, Float32s, check_members, load_bag, stored_members, write_predictions
+from featcache.training import RECORDED, Bag, Float32s, check_members, load_bag, stored_members, write_predictions
 
 PROBABILITIES_FILE = "probabilities.npy"
 
@@ -57,12 +59,12 @@ def _predict_split(
 ) -> None:
     """Write one split's predictions; `members` has the names of each source's."""
     begun, artifact = time.perf_counter(), project.predictions(split)
-    reader = checked_cache(project.features(split, 0).path)
-    usable = reader.status == Status.OK
+    views = [checked_cache(project.features(split, copy).path) for copy in project.views]
+    reader, usable = views[0], views[0].status == Status.OK
 
     def parts() -> Iterator[tuple[int, slice, Float32s]]:
         first = 0
-        predicted = (each for stage, some in sources.items() for each in _predicted(project, stage, some, reader, rows))
+        predicted = (each for stage, some in sources.items() for each in _predicted(project, stage, some, views, rows))
         for own, found in zip(members, predicted, strict=True):
             for place, values in found:
                 if len(values) != len(own):
@@ -84,12 +86,19 @@ def _predict_split(
 
 
 def _predicted(
-    project: Project, stage: str, members: Sequence[Artifact], reader: Reader, rows: Rows
+    project: Project, stage: str, members: Sequence[Artifact], views: Sequence[Reader], rows: Rows
 ) -> Iterator[RowParts]:
     """Yield for each artifact of a stage (rows, (members, r, C)), members in the order of its out-of-fold predictions.
 
-    Bags predict the cache's rows; convnets look at the images themselves, and give NaN for one that can't be decoded.
+    Bags predict the caches' rows, the mean over `views`; convnets look at the images themselves, as they are, and give NaN
+    for one that can't be decoded.
     """
     if stage == "TrainConvNets":
         return predict_convnets(project, members, rows)
-    return (load_bag(bag.path.parent).member_parts(reader.features) for bag in members)
+    return (_mean(load_bag(bag.path.parent), [reader.features for reader in views]) for bag in members)
+
+
+def _mean(bag: Bag, views: Sequence[Mapping[str, npt.NDArray[Any]]]) -> RowParts:
+    """Each member's mean probabilities over views of the same rows."""
+    for parts in zip(*map(bag.member_parts, views), strict=True):
+        yield parts[0][0], np.mean([values for _, values in parts], axis=0)

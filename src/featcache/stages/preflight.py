@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from featcache.cache import FEATURE_DTYPE, partials_of
+from featcache.cache import FEATURE_DTYPE, copy_name, partials_of
 from featcache.dataset import Manifest
 from featcache.ensemble import check_forms, layout_of, match_ids, read_sample
 from featcache.errors import SettingsError, StorageError
@@ -80,7 +80,7 @@ def check_space(project: Project, shapes: Mapping[str, tuple[int, ...]]) -> None
     needed = sum(rows[split] * row for split, _ in open_caches) - reserved
     free = shutil.disk_usage(folder).free
     if needed > free:
-        parts = ", ".join(f"{split}{f' copy {copy}' * bool(copy)}" for split, copy in open_caches)
+        parts = ", ".join(f"{split}{f' {copy_name(copy)}' * bool(copy)}" for split, copy in open_caches)
         raise StorageError(
             f"{folder}: the features of {parts} need {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free; make room, "
             "put [Paths] artifacts on another disk, or cache less (LAYER:avg, a smaller image_size, fewer copies)"

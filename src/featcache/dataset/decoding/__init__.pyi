@@ -1,4 +1,5 @@
 from .decode import (
+    BORDER as BORDER,
     decode_rgb as decode_rgb,
     header_fault as header_fault,
     image_digest as image_digest,

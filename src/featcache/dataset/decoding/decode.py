@@ -9,7 +9,10 @@ from featcache.dataset.decoding import png, tiff
 from featcache.dataset.decoding.image_file import decoding_rules, one_line, opened
 from featcache.dataset.decoding.pillow import DAMAGE, as_it_came
 from featcache.errors import RejectedImageError
+from featcache.settings import CROP, PAD, STRETCH
 
+BORDER = (124, 116, 104)
+"""ImageNet's mean colour, of padded images' borders: to networks that subtract it, it is as nothing."""
 _ORIENTATION = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -22,8 +25,10 @@ _TRANSPOSE = {
 }
 
 
-def decode_rgb(content: bytes, size: int | None, rules: list[str] | None = None) -> npt.NDArray[np.uint8]:
-    """Decode an image file and stretch it to a square.
+def decode_rgb(
+    content: bytes, size: int | None, rules: list[str] | None = None, fit: str = STRETCH
+) -> npt.NDArray[np.uint8]:
+    """Decode an image file and bring it to a square.
 
     EXIF orientation is applied, transparency is laid on white, only the first frame counts, and every mode becomes
     RGB. A JPEG much larger than `size` is decoded at a fraction of its size.
@@ -32,6 +37,7 @@ def decode_rgb(content: bytes, size: int | None, rules: list[str] | None = None)
         content: the bytes of a JPEG, PNG, GIF, BMP, WEBP, TIFF, AVIF or HEIC file.
         size: side of the result in pixels; None keeps height and width.
         rules: the image's `decoding_rules`, where the caller knows them already.
+        fit: ``stretch``; ``crop`` to the largest centred square; or ``pad``: the whole image on a square of `BORDER`.
 
     Returns:
         (size, size, 3) uint8 RGB, 0 to 255.
@@ -61,14 +67,17 @@ def decode_rgb(content: bytes, size: int | None, rules: list[str] | None = None)
         try:
             flat = _flattened(image, rules, transparent)
             turn = _TRANSPOSE.get(_orientation(image))
-            return _resized(flat if turn is None else flat.transpose(turn), size)
+            return _resized(flat if turn is None else flat.transpose(turn), size, fit)
         except DAMAGE as error:
             raise RejectedImageError(f"{image.format} of mode {image.mode} can't be used: {one_line(error)}") from error
 
 
-def resize_rgb(array: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Stretch an (h, w) grey or (h, w, 3) RGB uint8 array to (size, size, 3) uint8 RGB, bicubic and antialiased."""
-    return _resized(Image.fromarray(np.ascontiguousarray(array)), size)
+def resize_rgb(array: npt.NDArray[np.uint8], size: int, fit: str = STRETCH) -> npt.NDArray[np.uint8]:
+    """Bring an (h, w) grey or (h, w, 3) RGB uint8 array to (size, size, 3) uint8 RGB, bicubic and antialiased.
+
+    `fit` is as for `decode_rgb`.
+    """
+    return _resized(Image.fromarray(np.ascontiguousarray(array)), size, fit)
 
 
 def header_fault(content: bytes, rules: list[str] | None = None) -> str:
@@ -126,7 +135,26 @@ def _eight_bits(image: Image.Image, rules: list[str]) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def _resized(image: Image.Image, size: int | None) -> npt.NDArray[np.uint8]:
-    if size is not None and image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
+def _resized(image: Image.Image, size: int | None, fit: str) -> npt.NDArray[np.uint8]:
+    if size is None:
+        return np.array(image.convert("RGB"))
+    width, height = image.size
+    if fit == CROP:
+        side = min(image.size)
+        left, top = (width - side) // 2, (height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    if fit != PAD:
+        return _scaled(image, size, size)
+    # scaled before it is padded: of a long strip the padded square might not fit into memory
+    longest = max(image.size)
+    width, height = (max(1, (2 * side * size + longest) // (2 * longest)) for side in image.size)
+    left, top = (size - width) // 2, (size - height) // 2
+    padded = np.full((size, size, 3), BORDER, np.uint8)
+    padded[top : top + height, left : left + width] = _scaled(image, width, height)
+    return padded
+
+
+def _scaled(image: Image.Image, width: int, height: int) -> npt.NDArray[np.uint8]:
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.array(image.convert("RGB"))

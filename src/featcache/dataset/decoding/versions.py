@@ -7,7 +7,7 @@ DECODE_SETTINGS: dict[str, object] = {
     "version": DECODE_VERSION,
     "decoder": "Pillow",
     "filter": "bicubic, antialiased",
-    "fit": "stretch",
+    "fit": "stretch",  # or another [Features] image_fit
     "scaled_decode": "JPEG, smallest of 1/8, 1/4, 1/2 with both sides >= 2 x image_size",
     "exif_orientation": "applied",
     "alpha": "on white",

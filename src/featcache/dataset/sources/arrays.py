@@ -18,6 +18,7 @@ from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
 from featcache.errors import SourceChangedError, SourceError
+from featcache.settings import STRETCH
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,7 @@ class ArraySource:
     paths: Mapping[str, Path]  #: the files, by location
     read: Callable[[], Mapping[str, ArraySplit]]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    fit: str = STRETCH  #: how images become squares
     _splits: Mapping[str, ArraySplit] | None = field(default=None, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
@@ -80,7 +82,7 @@ class ArraySource:
         if split is None or int(row) >= len(split.images) or pixels_digest(split.images[int(row)]) != digest:
             places = ", ".join(map(str, self.paths.values()))
             raise SourceChangedError(f"{places}: image {location} changed after indexing: run again")
-        return decoding.resize_rgb(split.images[int(row)], size)
+        return decoding.resize_rgb(split.images[int(row)], size, self.fit)
 
 
 def pixels_digest(image: npt.NDArray[np.uint8]) -> str:

@@ -21,13 +21,19 @@ from featcache.dataset.natural_sort import natural, natural_order
 from featcache.dataset.sources import walk
 from featcache.dataset.sources.misplaced import count_images, empty_classes, look_alikes, no_training_folder
 from featcache.errors import SourceChangedError, SourceError
+from featcache.settings import STRETCH
 
 # Whatever has an image's name is a row, readable or not: a test image that can't be read keeps its row of the submission.
 SUFFIXES = frozenset(f".{suffix}" for suffix in IMAGE_SUFFIXES)
 
 
 class FolderSource:
-    """Lists and reads the image files below one folder. A file's location is its path below it, with ``/``."""
+    """Lists and reads the image files below one folder. A file's location is its path below it, with ``/``.
+
+    `fit` says how images become squares, as `decoding.decode_rgb` has it.
+    """
+
+    fit = STRETCH
 
     def __init__(self, path: Path):
         self.path = path
@@ -88,7 +94,7 @@ class FolderSource:
         rules = decoding.decoding_rules(content)
         if decoding.image_digest(content, rules) != digest:
             raise SourceChangedError(f"{str(path)!r} changed after indexing: run again")
-        return decoding.decode_rgb(content, size, rules)
+        return decoding.decode_rgb(content, size, rules, self.fit)
 
     def _labels(self, layout: "_Layout", classes: Sequence[str]) -> dict[str, int]:
         """The label of every folder of any split that is called like a class, whichever way accents are encoded."""

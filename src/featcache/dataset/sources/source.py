@@ -10,17 +10,25 @@ from featcache.dataset.sources.folder import FolderSource
 from featcache.dataset.sources.idx import open_idx
 from featcache.dataset.sources.pixel_table import open_csv
 from featcache.errors import SourceError
-from featcache.settings import DatasetSpec
+from featcache.settings import STRETCH, DatasetSpec
 
 Source = FolderSource | ArraySource
 
 
-def open_source(spec: DatasetSpec) -> Source:
+def open_source(spec: DatasetSpec, fit: str = STRETCH) -> Source:
     """Return the source that the settings name; nothing is read yet.
+
+    `fit`, ``stretch``, ``crop`` or ``pad``, is how its images become squares.
 
     Raises:
         SourceError: the path is missing or is not laid out as the source expects.
     """
+    source = _opened(spec)
+    source.fit = fit
+    return source
+
+
+def _opened(spec: DatasetSpec) -> Source:
     if spec.source == "digits":
         return open_digits()
     if spec.path is None:  # DatasetSpec refuses it; this is for the type checker

@@ -19,9 +19,8 @@ import numpy.typing as npt
 
 from featcache.cache import write_block
 from featcache.core.progress import Silent
-from featcache.dataset import open_source
 from featcache.features import CopySink, Features, ForwardPass, compute
-from featcache.project import Project, keeping_reasons, resolved_backbone
+from featcache.project import Project, image_loader, keeping_reasons, resolved_backbone
 from featcache.stages.workers.worker import ONE_AT_A_TIME, manifest_of
 
 Batch = tuple[Features, npt.NDArray[np.uint8]]  # features of some rows, and their status
@@ -63,7 +62,7 @@ def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> 
     rows, spec = manifest_of(project).splits[split], project.settings.features
     kept: list[list[Batch]] = [[] for _ in pieces]
     sinks = [CopySink(piece.copy, piece.rows, partial(_keep, own)) for piece, own in zip(pieces, kept, strict=True)]
-    load = keeping_reasons(project.folder, open_source(project.settings.dataset).load)
+    load = keeping_reasons(project.folder, image_loader(project))
     spent = compute(rows, sinks, load, spec, worker_backbone(project), Silent(), "")
     begun, checksums = time.perf_counter(), []
     for piece, batches in zip(pieces, kept, strict=True):  # in one go, as each write waits for the disk
