@@ -53,13 +53,11 @@ def random_bag(tap_shape, hidden, standardize):
 def ensemble(members, chosen):
     score = Scores(0.5, 1.0)
     interval = Interval((0.0, 1.0), (0.0, 1.0))
-    return Ensemble(
-        members, ("a", "b", "c"), chosen, {}, score, interval, {}, {}, members[0], {}, score, (0.2, 0.3, 0.5)
-    )
+    return Ensemble(members, ("a", "b", "c"), chosen, {}, score, interval, {}, members[0], {}, score, (0.2, 0.3, 0.5))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", ["mean", "geometric"])
+@pytest.mark.parametrize("method", ["mean", "weighted"])
 def test_it_says_what_backbone_bags_and_ensemble_say_one_after_the_other(precision, method):
     resolved = resolve_weights(SPEC, Silent())
     backbone = load_backbone(SPEC, resolved, precision, batch_size=4)

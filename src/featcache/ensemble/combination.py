@@ -1,16 +1,18 @@
-"""Ways to make one prediction of many: mean, geometric mean, greedy selection; temperature and clip. NumPy only."""
+"""Ways to make one prediction of many: means, geometric means, greedy selection; temperature and clip. No Keras."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
+from featcache.ensemble.bag_weights import bags_of, find_weights
 from featcache.settings import AUTO, METHODS
 from featcache.training import (
     Float32s,
     Float64s,
+    RowNumbers,
     Tables,
     label_probabilities,
     log_loss,
@@ -19,8 +21,14 @@ from featcache.training import (
 )
 
 COMBINATIONS = tuple(name for name in METHODS if name != AUTO)
+WEIGHTED = "weighted"
+FLOOR = 0.001
+"""What ``weighted`` leaves to the classes that are not predicted, together: its clip is 1 - `FLOOR`. Fitted to a few hundred
+rows, a clip follows the one or two that are most wrong."""
 ROUNDS = 25
 BAGS = 20
+SMALLEST = 1e-37
+"""About the smallest float32 whose logarithm can be trusted; the exported Keras model computes in float32."""
 _PATIENCE = 5  # rounds without a lower loss, after which a selection ends
 _PLACES = 6  # scores closer than this are a tie
 _ROWS = 20_000  # more of them say nothing new about a handful of numbers
@@ -44,6 +52,11 @@ class Combination:
     temperature: float
     clip: float
 
+    @property
+    def is_geometric(self) -> bool:
+        """Whether logarithms are averaged, and not probabilities."""
+        return self.method in (WEIGHTED, "geometric")
+
     def apply(self, probabilities: Float32s, clip: float | None = None) -> Float64s:
         """Return (n, C) of (m, n, C): rows sum to 1, unless clipped; `clip` replaces the bound that was found.
 
@@ -53,12 +66,16 @@ class Combination:
             >>> mean.apply(members).round(3).tolist()
             [[0.6, 0.4]]
         """
-        mixed = apply_temperature(mix(probabilities, self.method, self.weights), self.temperature)
+        mixed = apply_temperature(mix(probabilities, self.is_geometric, self.weights), self.temperature)
         return clipped(mixed, self.clip if clip is None else clip)
 
 
 def combine(
-    probabilities: Tables, labels: npt.NDArray[np.integer], method: str, rows: npt.NDArray[np.integer]
+    probabilities: Tables,
+    labels: npt.NDArray[np.integer],
+    method: str,
+    rows: npt.NDArray[np.integer],
+    members: Sequence[str] = (),
 ) -> Combination:
     """Find weights, temperature and clip by the log-loss of some rows.
 
@@ -68,32 +85,55 @@ def combine(
         method: one of `COMBINATIONS`.
         rows: those to look at; of more than 20,000, or where there are many classes than eight million values, evenly
             spaced ones are used.
+        members: m names; ``weighted`` gives the members of one bag one weight. Empty: each is a bag.
 
     Raises:
         TrainingError: no rows, or NaN in a row.
     """
-    count, members = min(_ROWS, max(_LEAST_ROWS, _VALUES // probabilities.shape[2])), probabilities.shape[0]
-    if len(rows) > count:
-        rows = rows[np.linspace(0, len(rows) - 1, count).astype(np.intp)]
+    count, classes = len(probabilities), probabilities.shape[2]
+    bags = bags_of(members or list(map(str, range(count))))
+    tables = len(np.unique(bags)) if method == WEIGHTED else 1
+    most = min(_ROWS, max(_LEAST_ROWS, _VALUES // (classes * tables)))
+    if len(rows) > most:
+        rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.intp)]
     labels = labels[rows]
-    weights = np.full(members, 1 / members)
+    if method == WEIGHTED:
+        return Combination(method, _by_bag(probabilities, labels, rows, bags), 1.0, 1 - FLOOR)
+    weights = np.full(count, 1 / count)
     if method == "greedy":
         weights = bagged_weights(label_probabilities(probabilities, rows, labels))
-    chosen = tuple(weights.tolist())
-    mixed = np.empty((len(rows), probabilities.shape[2]))
+    chosen = Combination(method, tuple(weights.tolist()), 1.0, 1.0)
+    mixed = np.empty((len(rows), classes))
     for place, table in table_parts(probabilities, rows):
-        mixed[place] = mix(table, method, chosen)
+        mixed[place] = mix(table, chosen.is_geometric, chosen.weights)
     temperature = find_temperature(mixed, labels)
-    return Combination(method, chosen, temperature, find_clip(apply_temperature(mixed, temperature), labels))
+    clip = find_clip(apply_temperature(mixed, temperature), labels)
+    return replace(chosen, temperature=temperature, clip=clip)
 
 
-def mix(probabilities: npt.NDArray[np.floating], method: str, weights: Sequence[float]) -> Float64s:
-    """Return (n, C), rows sum to 1: the weighted mean of (m, n, C), or of their logarithms for ``geometric``."""
+def _by_bag(
+    probabilities: Tables, labels: npt.NDArray[np.integer], rows: npt.NDArray[np.integer], bags: RowNumbers
+) -> tuple[float, ...]:
+    """Each member's weight: its bag's, divided by the bag's members. Their geometric mean stands for the bag."""
+    shares = (bags == np.arange(bags.max() + 1)[:, None]).astype(np.float64)
+    shares /= shares.sum(axis=1, keepdims=True)
+    logs = np.empty((len(shares), len(rows), probabilities.shape[2]))
+    for place, table in table_parts(probabilities, rows):
+        logs[:, place] = np.tensordot(shares, logarithm(table), 1)
+    return tuple((find_weights(logs, labels) @ shares).tolist())
+
+
+def mix(probabilities: npt.NDArray[np.floating], is_geometric: bool, weights: Sequence[float]) -> Float64s:
+    """Return (n, C), rows sum to 1: the weighted mean of (m, n, C), or of their logarithms where `is_geometric`."""
     chosen = [(float(weight), member) for weight, member in zip(weights, probabilities, strict=True) if weight]
-    if method == "geometric":
-        logs = sum(weight * np.log(np.maximum(member.astype(np.float64), 1e-300)) for weight, member in chosen)
-        return softmax(np.asarray(logs))
+    if is_geometric:
+        return softmax(np.asarray(sum(weight * logarithm(member) for weight, member in chosen)))
     return np.asarray(sum(weight * member.astype(np.float64) for weight, member in chosen))
+
+
+def logarithm(probabilities: npt.NDArray[np.floating]) -> Float64s:
+    """Return log p, float64; of what is below `SMALLEST`, its logarithm."""
+    return np.asarray(np.log(np.maximum(probabilities.astype(np.float64), SMALLEST)))
 
 
 def softmax(logits: Float64s) -> Float64s:
@@ -103,7 +143,7 @@ def softmax(logits: Float64s) -> Float64s:
 
 def apply_temperature(probabilities: npt.NDArray[np.floating], temperature: float) -> Float64s:
     """Return softmax(log p / temperature), (n, C); 1 leaves p as it is but for rounding."""
-    return softmax(np.log(np.maximum(probabilities.astype(np.float64), 1e-300)) / temperature)
+    return softmax(logarithm(probabilities) / temperature)
 
 
 def clipped(probabilities: npt.NDArray[np.floating], highest: float) -> Float64s:
@@ -128,7 +168,7 @@ def find_temperature(probabilities: npt.NDArray[np.floating], labels: npt.NDArra
 
     The loss has one valley, so steps that halve find it; of equals the one nearest to 1 is kept, as they begin there.
     """
-    logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-300))
+    logs = logarithm(probabilities)
     rows, at = np.arange(len(labels)), len(_TEMPERATURES) // 2
 
     @cache

@@ -37,7 +37,7 @@ _RESOLVED = "resolved.json"  # where `auto` settings are recorded once they are 
 
 # Raised when the same settings and inputs would give other values than before.
 PREDICT_VERSION = 2
-ENSEMBLE_VERSION = 4
+ENSEMBLE_VERSION = 5
 SUBMISSION_VERSION = 4
 REPORT_VERSION = 3
 
