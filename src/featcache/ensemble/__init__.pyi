@@ -1,6 +1,5 @@
 from .columns import layout_of as layout_of
 from .combination import (
-    SMALLEST as SMALLEST,
     Combination as Combination,
     normalised as normalised,
     submission_clip as submission_clip,

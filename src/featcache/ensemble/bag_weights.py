@@ -7,9 +7,9 @@ import numpy.typing as npt
 
 from featcache.training import Float64s, RowNumbers
 
-PRIOR = 0.05
-"""What mean(-log w) counts beside the log-loss. It holds weights near equal unless rows clearly say otherwise: on few rows
-free weights follow chance. No weight reaches 0, so a bag that is left out by chance on some folds costs nothing."""
+PRIOR = 5.0
+"""How many rows mean(-log w) counts as, beside those rows' log-loss. On few rows free weights follow chance; this holds
+them near equal until rows clearly say otherwise. No weight reaches 0."""
 _STEPS = 200
 _TOLERANCE = 1e-6  # of the gradient's largest entry
 
@@ -25,19 +25,20 @@ def bags_of(members: Sequence[str]) -> RowNumbers:
     return numbers
 
 
-def find_weights(logs: Float64s, labels: npt.NDArray[np.integer], prior: float = PRIOR) -> Float64s:
-    """Return the (k,) weights of k bags that minimise log-loss + `prior` * mean(-log w); positive, sum 1.
+def find_weights(logs: Float64s, labels: npt.NDArray[np.integer], known: int, prior: float = PRIOR) -> Float64s:
+    """Return the (k,) weights of k bags that minimise log-loss + `prior` / `known` * mean(-log w); positive, sum 1.
 
     Args:
         logs: (k, n, C) logarithms of each bag's probabilities, up to a constant a row.
         labels: (n,) class indices.
-        prior: how much weights near equal count; above 0 there is one minimum.
+        known: how many rows there are, of which these are all or some.
+        prior: how many rows equal weights count as; above 0 there is one minimum.
     """
     from scipy.optimize import minimize
 
     margins = logs - logs[:, np.arange(len(labels)), labels, None]
     options = {"maxiter": _STEPS, "gtol": _TOLERANCE}
-    found = minimize(objective, np.zeros(len(logs)), (margins, prior), "L-BFGS-B", jac=True, options=options)
+    found = minimize(objective, np.zeros(len(logs)), (margins, prior / known), "L-BFGS-B", jac=True, options=options)
     return _softmax(found.x)
 
 

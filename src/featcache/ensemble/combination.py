@@ -1,7 +1,7 @@
 """Ways to make one prediction of many: means, geometric means, greedy selection; temperature and clip. No Keras."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -22,13 +22,12 @@ from featcache.training import (
 
 COMBINATIONS = tuple(name for name in METHODS if name != AUTO)
 WEIGHTED = "weighted"
-FLOOR = 0.001
-"""What ``weighted`` leaves to the classes that are not predicted, together: its clip is 1 - `FLOOR`. Fitted to a few hundred
-rows, a clip follows the one or two that are most wrong."""
+GEOMETRIC = (WEIGHTED, "geometric")
+ONE_MORE = 1.0
+"""Of n rows, so many are taken to be wrong that a member was sure of: its probabilities count as at least 1/n divided by
+the classes. Without a floor, a member that gives a class nothing rules it out for all of them."""
 ROUNDS = 25
 BAGS = 20
-SMALLEST = 1e-37
-"""About the smallest float32 whose logarithm can be trusted; the exported Keras model computes in float32."""
 _PATIENCE = 5  # rounds without a lower loss, after which a selection ends
 _PLACES = 6  # scores closer than this are a tie
 _ROWS = 20_000  # more of them say nothing new about a handful of numbers
@@ -45,17 +44,14 @@ class Combination:
         weights: m, 0 for members that were not chosen; sum 1.
         temperature: the mixed probabilities' logarithm is divided by it; above 1 makes them less sure.
         clip: upper bound mx of a probability (R5), 1 for none.
+        floor: of members' probabilities, whose logarithms are averaged; 0 where they are averaged themselves.
     """
 
     method: str
     weights: tuple[float, ...]
     temperature: float
     clip: float
-
-    @property
-    def is_geometric(self) -> bool:
-        """Whether logarithms are averaged, and not probabilities."""
-        return self.method in (WEIGHTED, "geometric")
+    floor: float = 0.0
 
     def apply(self, probabilities: Float32s, clip: float | None = None) -> Float64s:
         """Return (n, C) of (m, n, C): rows sum to 1, unless clipped; `clip` replaces the bound that was found.
@@ -66,7 +62,7 @@ class Combination:
             >>> mean.apply(members).round(3).tolist()
             [[0.6, 0.4]]
         """
-        mixed = apply_temperature(mix(probabilities, self.is_geometric, self.weights), self.temperature)
+        mixed = apply_temperature(mix(probabilities, self.weights, self.floor), self.temperature)
         return clipped(mixed, self.clip if clip is None else clip)
 
 
@@ -83,57 +79,60 @@ def combine(
         probabilities: (m, n, C) out of fold.
         labels: (n,) class indices.
         method: one of `COMBINATIONS`.
-        rows: those to look at; of more than 20,000, or where there are many classes than eight million values, evenly
-            spaced ones are used.
+        rows: those to look at, one at least, and none with NaN; of more than 20,000, or where there are many classes
+            than eight million values, evenly spaced ones are used.
         members: m names; ``weighted`` gives the members of one bag one weight. Empty: each is a bag.
-
-    Raises:
-        TrainingError: no rows, or NaN in a row.
     """
-    count, classes = len(probabilities), probabilities.shape[2]
-    bags = bags_of(members or list(map(str, range(count))))
+    known, classes = len(rows), probabilities.shape[2]
+    bags = bags_of(members or list(map(str, range(len(probabilities)))))
     tables = len(np.unique(bags)) if method == WEIGHTED else 1
     most = min(_ROWS, max(_LEAST_ROWS, _VALUES // (classes * tables)))
     if len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.intp)]
     labels = labels[rows]
+    floor = ONE_MORE / (known * classes) if method in GEOMETRIC else 0.0
     if method == WEIGHTED:
-        return Combination(method, _by_bag(probabilities, labels, rows, bags), 1.0, 1 - FLOOR)
-    weights = np.full(count, 1 / count)
+        weights = _by_bag(probabilities, labels, rows, bags, floor, known)
+        return Combination(method, tuple(weights.tolist()), 1.0, 1.0, floor)
+    weights = np.full(len(bags), 1 / len(bags))
     if method == "greedy":
         weights = bagged_weights(label_probabilities(probabilities, rows, labels))
-    chosen = Combination(method, tuple(weights.tolist()), 1.0, 1.0)
+    chosen = tuple(weights.tolist())
     mixed = np.empty((len(rows), classes))
     for place, table in table_parts(probabilities, rows):
-        mixed[place] = mix(table, chosen.is_geometric, chosen.weights)
+        mixed[place] = mix(table, chosen, floor)
     temperature = find_temperature(mixed, labels)
-    clip = find_clip(apply_temperature(mixed, temperature), labels)
-    return replace(chosen, temperature=temperature, clip=clip)
+    return Combination(method, chosen, temperature, find_clip(apply_temperature(mixed, temperature), labels), floor)
 
 
 def _by_bag(
-    probabilities: Tables, labels: npt.NDArray[np.integer], rows: npt.NDArray[np.integer], bags: RowNumbers
-) -> tuple[float, ...]:
-    """Each member's weight: its bag's, divided by the bag's members. Their geometric mean stands for the bag."""
+    probabilities: Tables,
+    labels: npt.NDArray[np.integer],
+    rows: RowNumbers,
+    bags: RowNumbers,
+    floor: float,
+    known: int,
+) -> Float64s:
+    """Each member's weight: its bag's, divided by the bag's members, whose geometric mean stands for the bag."""
     shares = (bags == np.arange(bags.max() + 1)[:, None]).astype(np.float64)
     shares /= shares.sum(axis=1, keepdims=True)
     logs = np.empty((len(shares), len(rows), probabilities.shape[2]))
     for place, table in table_parts(probabilities, rows):
-        logs[:, place] = np.tensordot(shares, logarithm(table), 1)
-    return tuple((find_weights(logs, labels) @ shares).tolist())
+        logs[:, place] = np.tensordot(shares, logarithm(table, floor), 1)
+    return np.asarray(find_weights(logs, labels, known) @ shares)
 
 
-def mix(probabilities: npt.NDArray[np.floating], is_geometric: bool, weights: Sequence[float]) -> Float64s:
-    """Return (n, C), rows sum to 1: the weighted mean of (m, n, C), or of their logarithms where `is_geometric`."""
+def mix(probabilities: npt.NDArray[np.floating], weights: Sequence[float], floor: float = 0.0) -> Float64s:
+    """Return (n, C), rows sum to 1: the weighted mean of (m, n, C), or of their logarithms where there is a `floor`."""
     chosen = [(float(weight), member) for weight, member in zip(weights, probabilities, strict=True) if weight]
-    if is_geometric:
-        return softmax(np.asarray(sum(weight * logarithm(member) for weight, member in chosen)))
+    if floor:
+        return softmax(np.asarray(sum(weight * logarithm(member, floor) for weight, member in chosen)))
     return np.asarray(sum(weight * member.astype(np.float64) for weight, member in chosen))
 
 
-def logarithm(probabilities: npt.NDArray[np.floating]) -> Float64s:
-    """Return log p, float64; of what is below `SMALLEST`, its logarithm."""
-    return np.asarray(np.log(np.maximum(probabilities.astype(np.float64), SMALLEST)))
+def logarithm(probabilities: npt.NDArray[np.floating], floor: float = 1e-300) -> Float64s:
+    """Return log p, float64, and of what is below `floor` the floor's."""
+    return np.asarray(np.log(np.maximum(probabilities.astype(np.float64), floor)))
 
 
 def softmax(logits: Float64s) -> Float64s:

@@ -178,9 +178,9 @@ def _check(loaded: Ensemble) -> None:
     if set(loaded.member_scores) != set(members) or len(loaded.class_shares) != len(loaded.class_names):
         raise ValueError("its members and classes are not those of its scores")
     for chosen in (loaded.whole, *loaded.folds.values()):
-        numbers = (*chosen.weights, chosen.temperature, chosen.clip)
+        numbers = (*chosen.weights, chosen.floor, chosen.temperature, chosen.clip)
         if not all(0 <= number < float("inf") for number in numbers):
-            raise ValueError(f"its weights, temperature and clip are {numbers}"[:200])
+            raise ValueError(f"its weights, floor, temperature and clip are {numbers}"[:200])
         if len(chosen.weights) != count or not any(chosen.weights):
             raise ValueError(f"it has {count} members and the weights {chosen.weights}"[:200])
         if chosen.method not in combination.COMBINATIONS or not chosen.temperature or not 0 < chosen.clip <= 1:

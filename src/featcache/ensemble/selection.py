@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.ensemble.combination import FLOOR, WEIGHTED, Combination, clipped, combine, normalised
+from featcache.ensemble.combination import WEIGHTED, Combination, combine, normalised
 from featcache.ensemble.ensemble import Baseline, Ensemble
 from featcache.errors import TrainingError
 from featcache.settings import AUTO, METHODS, one_of
@@ -29,6 +29,7 @@ from featcache.training import (
 )
 
 MAJORITY = "majority class"
+_RARE = 1e-4  # the share of a class that no other fold has: it isn't impossible
 _MEMORY_BYTES = 1 << 26  # members' tables up to this size are read once
 
 
@@ -138,7 +139,7 @@ def _baselines(members: Sequence[str]) -> list[tuple[str, str]]:
 def judged_baseline(known: Predictions, member: str, class_shares: Sequence[float] | None = None) -> RowScores:
     """The rows scored with a member, or if that is "" with one prediction for all of them: the classes' shares.
 
-    Shares are `class_shares`; of training rows, None, those in the folds but a row's own. `FLOOR` is below them, too.
+    Shares are `class_shares`; of training rows, None, those in the folds but a row's own.
     """
     if member:
         return _judged_member(known, known.members.index(member))
@@ -147,7 +148,7 @@ def judged_baseline(known: Predictions, member: str, class_shares: Sequence[floa
     def parts() -> Iterator[tuple[RowNumbers, Float64s]]:
         for fold in np.unique(folds):
             given = _class_shares(known.labels[folds != fold], classes) if class_shares is None else class_shares
-            constant, rows = normalised(clipped(np.array([given]), 1 - FLOOR)), np.flatnonzero(folds == fold)
+            constant, rows = normalised(np.maximum(np.array([given], np.float64), _RARE)), np.flatnonzero(folds == fold)
             for some in row_parts(len(rows), classes):
                 yield rows[some], np.broadcast_to(constant, (len(rows[some]), classes))
 

@@ -13,10 +13,11 @@ from keras import ops
 
 from featcache.core.keras_import import plain_keras
 from featcache.dataset import LUMA
-from featcache.ensemble import SMALLEST
 from featcache.inference.keras_resizing import resizing_model
 from featcache.inference.served_ensemble import ServedBag, ServedConvNet, ServedEnsemble
 from featcache.training import head_model
+
+_SMALLEST = 1e-37  # about the smallest float32 whose logarithm can be trusted
 
 
 @plain_keras()
@@ -41,9 +42,7 @@ def join_model(network: keras.Model | None, served: ServedEnsemble, name: str, s
         for bag in served.bags:
             members |= _heads(bag, features[bag.tap])
     whole, classes = served.ensemble.whole, len(served.ensemble.class_names)
-    outputs = _mixed(
-        [members[member] for member in served.ensemble.members], served.ensemble.weights, whole.is_geometric
-    )
+    outputs = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.floor)
     if whole.temperature != 1:
         outputs = ops.softmax(_logarithm(outputs) / whole.temperature)
     if served.clip != 1:  # as `combination.clipped`
@@ -90,17 +89,16 @@ def _mean(heads: Sequence[Any], seen: npt.NDArray[np.bool_], name: str) -> Any:
     return keras.layers.Identity(name=name)(mean / ops.sum(mean, axis=-1, keepdims=True))
 
 
-def _mixed(members: Sequence[Any], weights: Sequence[float], is_geometric: bool) -> Any:
+def _mixed(members: Sequence[Any], weights: Sequence[float], floor: float) -> Any:
     """(b, C), as `combination.mix`; the weights are those of a layer, so that one can look at them."""
-    if len(members) == 1:
+    if len(members) == 1 and not floor:
         return members[0]
     layer = keras.layers.Dense(1, use_bias=False, trainable=False, name="member_weights")
     stacked = ops.stack(members, axis=-1)  # (b, C, m)
-    mixed = layer(_logarithm(stacked) if is_geometric else stacked)
+    mixed = ops.squeeze(layer(_logarithm(stacked, floor) if floor else stacked), axis=-1)
     layer.set_weights([np.reshape(weights, (-1, 1))])
-    mixed = ops.squeeze(mixed, axis=-1)
-    return ops.softmax(mixed) if is_geometric else mixed
+    return ops.softmax(mixed) if floor else mixed
 
 
-def _logarithm(probabilities: Any) -> Any:
-    return ops.log(ops.maximum(probabilities, SMALLEST))
+def _logarithm(probabilities: Any, floor: float = _SMALLEST) -> Any:
+    return ops.log(ops.maximum(probabilities, floor))
