@@ -167,7 +167,7 @@ class Project:
         features: dict[str, Any] = {"taps": taps, "rows": rows}
         upstream: dict[str, Any] = {"ExtractFeatures": features}
         if kind.endswith(PSEUDO):
-            settings["Ensemble"] = asdict(self.settings.ensemble)
+            settings["Ensemble"] = {**asdict(self.settings.ensemble), "version": ENSEMBLE_VERSION}
             features["test"] = self.features("test", 0).key
             upstream["TrainHeads"] = [self.bag(*bag).key for bag in self.labelling_bags(kind)]
         inputs = {"version": training_version(kind), "settings": settings, "upstream": upstream}
