@@ -85,11 +85,11 @@ def test_a_difference_is_told_apart_from_chance():
     }
     ours = {"accuracy": 0.91, "log_loss": 0.2}
     assert compared(baseline, ours) == (
-        "accuracy no clear difference (0.0100 worse to 0.0300 better), log-loss better by 0.0500 (0.0400 to 0.0600)"
+        "no clear difference in accuracy (0.0100 worse to 0.0300 better), log-loss better by 0.0500 (0.0400 to 0.0600)"
     )
     worse = {"accuracy": [-0.03, -0.01], "log_loss": [0.0, 0.0]}
     assert compared(baseline | {"difference": worse}, {"accuracy": 0.88, "log_loss": 0.25}) == (
-        "accuracy worse by 0.0200 (0.0100 to 0.0300), log-loss no clear difference (0.0000 worse to 0.0000 better)"
+        "accuracy worse by 0.0200 (0.0100 to 0.0300), no clear difference in log-loss (0.0000 worse to 0.0000 better)"
     )
 
 

@@ -102,7 +102,7 @@ def compared(baseline: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
         elif high < 0:
             texts.append(f"{title} worse by {-gain:.4f} ({-high:.4f} to {-low:.4f})")
         else:
-            texts.append(f"{title} no clear difference ({abs(low):.4f} worse to {abs(high):.4f} better)")
+            texts.append(f"no clear difference in {title} ({abs(low):.4f} worse to {abs(high):.4f} better)")
     return ", ".join(texts)
 
 
