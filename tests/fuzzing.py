@@ -138,7 +138,6 @@ def make_project(folder):
         {0: whole, 1: whole},
         score,
         interval,
-        {"greedy": score},
         members,
         "m1",
         {0: "m1", 1: "m2"},

@@ -1,4 +1,4 @@
-"""The ensemble: honest nested scores, methods chosen without the fold that they are scored on, and its file."""
+"""The ensemble: honest nested scores, what it is compared with, and its file."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from featcache.ensemble.combination import COMBINATIONS, apply_temperature, normalised
+from featcache.ensemble.combination import COMBINATIONS, apply_temperature, mix, normalised
 from featcache.ensemble.ensemble import Ensemble
 from featcache.ensemble.selection import select_ensemble
 from featcache.errors import CacheFormatError, CacheMismatchError, SettingsError, TrainingError
@@ -45,29 +45,83 @@ def test_it_shows_the_best_single_and_is_better(known, method):
     assert built.scores.log_loss < best
     low, high = built.interval.log_loss
     assert low < built.scores.log_loss < high
-    assert set(built.method_scores) == (set(COMBINATIONS) if method == "auto" else {method})
+    assert built.whole.method == ("weighted" if method == "auto" else method)
     assert sum(built.weights) == pytest.approx(1)
     assert all(weight > 0 for weight in built.weights)
 
 
-def test_nested_scores_are_those_of_each_fold_by_the_combination_of_the_others(known):
-    built = select_ensemble(known, "greedy")
+@pytest.mark.parametrize("method", ["weighted", "greedy"])
+def test_nested_scores_are_those_of_each_fold_by_the_combination_of_the_others(known, method):
+    built = select_ensemble(known, method)
     nested = ((rows, normalised(part)) for rows, part in built.nested_parts(known))
     assert judge_parts(nested, known.labels).scores() == built.scores
     for fold in range(FOLDS):
         # whatever the labels of a fold are, the combination that it is scored by stays as it is
         labels = np.where(known.folds == fold, (known.labels + 1) % 3, known.labels).astype(np.int32)
-        other = select_ensemble(dataclasses.replace(known, labels=labels), "greedy")
+        other = select_ensemble(dataclasses.replace(known, labels=labels), method)
         assert other.folds[fold] == built.folds[fold]
         assert other.folds[(fold + 1) % FOLDS] != built.folds[(fold + 1) % FOLDS]
 
 
-def test_auto_chooses_each_folds_method_without_that_fold(known):
-    built = select_ensemble(known)
-    for fold in range(FOLDS):
-        labels = np.where(known.folds == fold, (known.labels + 1) % 3, known.labels).astype(np.int32)
-        assert select_ensemble(dataclasses.replace(known, labels=labels)).folds[fold] == built.folds[fold]
-    assert built.whole.method == min(COMBINATIONS, key=lambda name: built.method_scores[name].log_loss)
+def named(names, *members, labels, groups=()):
+    return dataclasses.replace(predictions(*members, labels=labels), members=names, groups=groups)
+
+
+def test_members_of_a_bag_share_its_weight():
+    tables, labels = [noisy(seed, strength=2)[0] for seed in range(4)], noisy(0)[1]
+    names = ("pooled/dense/seed0", "pooled/linear/seed0", "pooled/dense/seed1", "pooled/dense/seed2")
+    whole = select_ensemble(named(names, *tables, labels=labels)).whole
+    assert whole.weights[0] == whole.weights[2] == whole.weights[3]
+    bag = mix(np.stack([tables[0], tables[2], tables[3]]), [1 / 3] * 3, 1e-9)
+    two = select_ensemble(predictions(tables[1], bag, labels=labels)).whole
+    assert np.allclose(two.weights, [whole.weights[1], 3 * whole.weights[0]], atol=1e-5)
+
+
+def test_it_is_compared_with_a_regression_and_the_majority_class():
+    tables, labels = [noisy(seed, strength=2)[0] for seed in range(4)], noisy(0)[1]
+    names = ("pooled/dense/seed0", "pooled/linear/seed0", "tap/linear/seed0", "convnet/seed0")
+    known = named(names, *tables, labels=labels)
+    regression, majority = select_ensemble(known).baselines
+    assert (regression.name, regression.member) == ("regression on pooled features", "pooled/linear/seed0")
+    assert regression.scores == judge_parts([(slice(None), known.probabilities[1])], labels).scores()
+    assert (majority.name, majority.member) == ("majority class", "")
+    others = [np.bincount(labels[known.folds != fold], minlength=3) for fold in range(FOLDS)]
+    right = [(labels[known.folds == fold] == other.argmax()).sum() for fold, other in enumerate(others)]
+    assert majority.scores.accuracy == sum(right) / len(labels)
+    assert majority.scores.log_loss == pytest.approx(np.log(3), abs=0.02)
+    assert [each.name for each in select_ensemble(predictions(*tables, labels=labels)).baselines] == ["majority class"]
+
+
+def test_a_class_that_only_one_fold_has_does_not_make_the_majority_class_infinitely_bad():
+    member, labels = noisy(1, n=60)
+    labels[:] = np.arange(60) % 2
+    labels[0] = 2
+    (majority,) = select_ensemble(predictions(member, labels=labels)).baselines
+    assert majority.scores.log_loss < np.log(2) + 0.2
+
+
+def test_differences_are_paired_and_groups_are_drawn_together():
+    """The regression and the ensemble fail on the same rows: their difference is far surer than either."""
+    tables, labels = [noisy(seed, strength=2)[0] for seed in range(2)], noisy(0)[1]
+    tables[1] = normalised(tables[0] ** 1.2)
+    names = ("a/dense/seed0", "a/linear/seed0")
+    built = select_ensemble(
+        named(names, *tables, labels=labels), "mean"
+    )  # fitted to rows ten times over it is the same
+    (low, high), gain = built.baselines[0].difference.log_loss, built.scores.log_loss
+    gain -= built.baselines[0].scores.log_loss
+    assert low <= gain <= high
+    assert high - low < (built.interval.log_loss[1] - built.interval.log_loss[0]) / 2
+    # ten rows of a group are one: the same rows ten times, once as they are and once grouped
+    tens = [np.repeat(table, 10, axis=0) for table in tables]
+    folds, groups = np.repeat(np.arange(300) % FOLDS, 10).astype(np.int32), [f"g{row // 10}" for row in range(3000)]
+    many = dataclasses.replace(named(names, *tens, labels=np.repeat(labels, 10)), folds=folds)
+    loose, grouped = (
+        select_ensemble(dataclasses.replace(many, groups=each), "mean").baselines[0].difference.log_loss
+        for each in ((), groups)
+    )
+    assert grouped[1] - grouped[0] == pytest.approx(high - low, rel=0.15)
+    assert loose[1] - loose[0] < (high - low) / 2
 
 
 def test_nested_scores_do_not_flatter_where_the_fitted_ones_do():
@@ -81,9 +135,10 @@ def test_nested_scores_do_not_flatter_where_the_fitted_ones_do():
     assert built.member_scores[built.best_single].log_loss < built.single_scores.log_loss
 
 
-def test_a_single_member_is_handed_through():
+@pytest.mark.parametrize("method", ["auto", "greedy"])
+def test_a_single_member_is_handed_through(method):
     member, labels = noisy(1, n=60)
-    single = select_ensemble(predictions(member, labels=labels), "greedy")
+    single = select_ensemble(predictions(member, labels=labels), method)
     assert (single.members, single.weights, single.best_single) == (("m0",), (1.0,), "m0")
     assert single.single_scores == single.member_scores["m0"]
 
@@ -104,7 +159,7 @@ def test_apply_takes_members_by_name_and_sums_to_one():
 
 
 def test_saved_ensembles_load_and_damage_is_refused(known, tmp_path):
-    built = select_ensemble(known)
+    built = select_ensemble(dataclasses.replace(known, members=("a/dense/seed0", "a/linear/seed0", "convnet/seed0")))
     path = tmp_path / "ensemble.json"
     built.save(path, {"key": "key"})
     assert Ensemble.load(path) == built

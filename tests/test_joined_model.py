@@ -53,14 +53,12 @@ def random_bag(tap_shape, hidden, standardize):
 def ensemble(members, chosen):
     score = Scores(0.5, 1.0)
     interval = Interval((0.0, 1.0), (0.0, 1.0))
-    return Ensemble(
-        members, ("a", "b", "c"), chosen, {}, score, interval, {}, {}, members[0], {}, score, (0.2, 0.3, 0.5)
-    )
+    return Ensemble(members, ("a", "b", "c"), chosen, {}, score, interval, {}, members[0], {}, score, (0.2, 0.3, 0.5))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", ["mean", "geometric"])
-def test_it_says_what_backbone_bags_and_ensemble_say_one_after_the_other(precision, method):
+@pytest.mark.parametrize(("method", "floor"), [("mean", 0.0), ("weighted", 0.01)])
+def test_it_says_what_backbone_bags_and_ensemble_say_one_after_the_other(precision, method, floor):
     resolved = resolve_weights(SPEC, Silent())
     backbone = load_backbone(SPEC, resolved, precision, batch_size=4)
     shapes = dict(backbone.taps)
@@ -69,7 +67,7 @@ def test_it_says_what_backbone_bags_and_ensemble_say_one_after_the_other(precisi
         ServedBag("block2_pool", random_bag(shapes["block2_pool"], (6, 5), False), ("q/dense/0", "q/dense/1")),
     )
     members = tuple(name for bag in bags for name in bag.members)
-    chosen = Combination(method, (0.125, 0.0, 0.375, 0.5), 1.7, 0.93)
+    chosen = Combination(method, (0.125, 0.0, 0.375, 0.5), 1.7, 0.93, floor)
     served = ServedEnsemble(ensemble(members, chosen), 0.93, bags, ())
     images = np.stack([picture(SIDE, SIDE, seed) for seed in range(4)])
     expected = served.probabilities([backbone.forward(images)], {})

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from projects import small_project, write_image
 
@@ -11,10 +12,11 @@ from featcache.cli import main
 from featcache.core.formatting import plain
 from featcache.core.progress import Silent
 from featcache.errors import CacheMismatchError, FeatcacheError
-from featcache.inspection.leaderboard import leaderboard_lines, leaderboard_record
+from featcache.inspection.leaderboard import compared, leaderboard_lines, leaderboard_record
 from featcache.stages import predictions
 from pipeline.config import current_project
 
+BASELINES = ("regression on block1_pool_avg features", "majority class")
 MEMBERS = {f"block1_pool_avg/{member}" for member in ("fast/seed0", "fast/seed1", "linear/seed0")}
 
 
@@ -41,11 +43,11 @@ def flags(project):
 
 def test_ensemble_and_best_single_come_first_and_then_every_member_by_log_loss(record):
     names = [entry["member"] for entry in record["entries"]]
-    assert names[:2] == ["ensemble", "best single"]
-    assert set(names[2:]) == MEMBERS
-    losses = [entry["log_loss"] for entry in record["entries"][2:]]
+    assert names[:4] == ["ensemble", "best single", *BASELINES]
+    assert set(names[4:]) == MEMBERS
+    losses = [entry["log_loss"] for entry in record["entries"][4:]]
     assert losses == sorted(losses)
-    assert record["best_single"] == names[2]
+    assert record["best_single"] == names[4]
     assert record["rows"] == 24
 
 
@@ -60,8 +62,39 @@ def test_scores_are_those_of_the_summary(project, record):
     assert ensemble["splits"]["valid"]["accuracy"] == stored["scores"]["valid"]["accuracy"]
 
 
+def test_baselines_are_scored_as_members_are_and_compared_with_the_ensemble(project, record):
+    by_name = {entry["member"]: entry for entry in record["entries"]}
+    regression, majority = (by_name[name] for name in BASELINES)
+    member = by_name["block1_pool_avg/linear/seed0"]
+    for what in ("accuracy", "log_loss", "interval", "splits"):
+        assert regression[what] == member[what]
+    # 25 rows of three classes, one of them rejected, and two in `valid`
+    assert majority["log_loss"] == pytest.approx(np.log(3), abs=0.05)
+    assert majority["splits"]["valid"]["accuracy"] == 0.5
+    stored = json.loads((project.artifacts / "submission.json").read_text())
+    assert [each["name"] for each in stored["baselines"]] == list(BASELINES)
+    assert json.loads(json.dumps(record["baselines"])) == stored["baselines"]
+    lines = plain(leaderboard_lines(record))[-3:-1]
+    assert [line.partition(": ")[0] for line in lines] == [f"ensemble and {name}" for name in BASELINES]
+
+
+def test_a_difference_is_told_apart_from_chance():
+    baseline = {
+        "scores": {"accuracy": 0.9, "log_loss": 0.25},
+        "difference": {"accuracy": [-0.01, 0.03], "log_loss": [-0.06, -0.04]},
+    }
+    ours = {"accuracy": 0.91, "log_loss": 0.2}
+    assert compared(baseline, ours) == (
+        "no clear difference in accuracy (0.0100 worse to 0.0300 better), log-loss better by 0.0500 (0.0400 to 0.0600)"
+    )
+    worse = {"accuracy": [-0.03, -0.01], "log_loss": [0.0, 0.0]}
+    assert compared(baseline | {"difference": worse}, {"accuracy": 0.88, "log_loss": 0.25}) == (
+        "accuracy worse by 0.0200 (0.0100 to 0.0300), no clear difference in log-loss (0.0000 worse to 0.0000 better)"
+    )
+
+
 def test_an_entry_says_tap_weight_and_time(record):
-    predictions = record["entries"][2:]
+    predictions = record["entries"][4:]
     assert {entry["tap"] for entry in predictions} == {"block1_pool_avg"}
     assert sum(entry["weight"] for entry in predictions) == pytest.approx(1)
     assert all(entry["seconds"] > 0 for entry in predictions)
@@ -73,7 +106,7 @@ def test_its_lines_are_a_table(record):
     assert lines[0].startswith("24 rows")
     assert lines[1].split()[:3] == ["member", "tap", "accuracy"]
     assert "valid log-loss" in lines[1]
-    assert len(lines) == 1 + 1 + 2 + 3 + 1
+    assert len(lines) == 1 + 1 + 4 + 3 + 2 + 1
     assert record["method"] in lines[-1]
 
 
@@ -94,7 +127,7 @@ def test_without_an_ensemble_there_are_members_and_without_members_a_line_that_h
 def test_it_is_a_command_that_starts_without_tensorflow(project, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert main(["leaderboard", "--json", *flags(project)]) == 0
-    assert len(json.loads(capsys.readouterr().out)["entries"]) == 5
+    assert len(json.loads(capsys.readouterr().out)["entries"]) == 7
     program = (
         "import sys; from featcache.cli import main; main(sys.argv[1:]);"
         "print(sorted(set(sys.modules) & {'tensorflow', 'keras', 'luigi', 'pandas', 'dask', 'sklearn', 'scipy'}))"

@@ -144,6 +144,18 @@ def test_its_content_is_json(project):
     assert json.loads(json.dumps(content, allow_nan=False))["overview"]["scored"] == 34
 
 
+def test_the_page_compares_the_ensemble_with_what_anybody_would_try_first(project):
+    with project.in_force():
+        content = report_content(current_project(), Silent())
+    baselines, board = content["overview"]["baselines"], content["leaderboard"]
+    assert [each["name"] for each in baselines] == [entry["member"] for entry in board["entries"][2:4]]
+    assert baselines[-1]["name"] == "majority class"
+    assert board["entries"][3]["interval"]["accuracy"][0] < board["span"][0], "its whisker is left out"
+    page = (project.artifacts / "report/index.html").read_text()
+    assert "Majority class</strong>: " in page
+    assert all(f"The ensemble: {each['gained']}." in page for each in baselines)
+
+
 def test_it_reads_the_manifest_once(project, monkeypatch):
     load, loaded = Manifest.load, []
     monkeypatch.setattr(Manifest, "load", lambda folder: loaded.append(folder) or load(folder))

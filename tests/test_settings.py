@@ -183,7 +183,7 @@ def test_schedules_are_phases_of_a_shape():
             "Ensemble",
             "method",
             "median",
-            r"\[Ensemble\] method=\'median\' is unknown.*; known: auto, mean, geometric, greedy",
+            r"\[Ensemble\] method=\'median\' is unknown.*; known: auto, weighted, mean, geometric, greedy",
         ),
         ("Submission", "format", "label", "did you mean labels"),
         ("Submission", "clip", "1.5", r"in \(0, 1\]"),

@@ -4,6 +4,7 @@ import pytest
 from projects import small_project, write_image
 
 from featcache.core.formatting import plain
+from featcache.inspection.leaderboard import compared
 from featcache.inspection.run_summary import summary, summary_parts
 from pipeline.config import current_project
 
@@ -34,6 +35,11 @@ def test_it_says_what_a_person_wants_to_know(project):
     assert f"), log-loss {oof['log_loss']:.4f} ({oof['interval']['log_loss'][0]:.4f} to " in text
     assert "valid        accuracy" in text
     assert "best single" in text
+    regression = record["baselines"][0]
+    score = regression["scores"]
+    assert f"baseline     {regression['name']}: accuracy {score['accuracy']:.4f}, log-loss" in text
+    assert f"; the ensemble: {compared(regression, oof)}" in text
+    assert "             majority class: accuracy " in text
     assert "RANDOM (good enough for trials, far behind on photos), computed in float32" in text
     assert str(project.artifacts / "submission.csv") in text
     assert "(9 rows: id,label)" in text

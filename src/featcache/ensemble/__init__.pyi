@@ -1,5 +1,9 @@
 from .columns import layout_of as layout_of
-from .combination import Combination as Combination, normalised as normalised, submission_clip as submission_clip
+from .combination import (
+    Combination as Combination,
+    normalised as normalised,
+    submission_clip as submission_clip,
+)
 from .ensemble import Ensemble as Ensemble
 from .sample_submission import (
     check_forms as check_forms,
@@ -8,9 +12,11 @@ from .sample_submission import (
     read_sample as read_sample,
 )
 from .selection import (
-    all_scores as all_scores,
+    MAJORITY as MAJORITY,
+    judged_baseline as judged_baseline,
     judged_members as judged_members,
     judged_singles as judged_singles,
+    score_record as score_record,
     select_ensemble as select_ensemble,
 )
 from .submission import write_submission_file as write_submission_file

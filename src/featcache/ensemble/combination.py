@@ -1,4 +1,4 @@
-"""Ways to make one prediction of many: mean, geometric mean, greedy selection; temperature and clip. NumPy only."""
+"""Ways to make one prediction of many: means, geometric means, greedy selection; temperature and clip. No Keras."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,12 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from featcache.ensemble.bag_weights import bags_of, find_weights
 from featcache.settings import AUTO, METHODS
 from featcache.training import (
     Float32s,
     Float64s,
+    RowNumbers,
     Tables,
     label_probabilities,
     log_loss,
@@ -19,6 +21,11 @@ from featcache.training import (
 )
 
 COMBINATIONS = tuple(name for name in METHODS if name != AUTO)
+WEIGHTED = "weighted"
+GEOMETRIC = (WEIGHTED, "geometric")
+ONE_MORE = 1.0
+"""Of n rows, so many are taken to be wrong that a member was sure of: its probabilities count as at least 1/n divided by
+the classes. Without a floor, a member that gives a class nothing rules it out for all of them."""
 ROUNDS = 25
 BAGS = 20
 _PATIENCE = 5  # rounds without a lower loss, after which a selection ends
@@ -37,12 +44,14 @@ class Combination:
         weights: m, 0 for members that were not chosen; sum 1.
         temperature: the mixed probabilities' logarithm is divided by it; above 1 makes them less sure.
         clip: upper bound mx of a probability (R5), 1 for none.
+        floor: of members' probabilities, whose logarithms are averaged; 0 where they are averaged themselves.
     """
 
     method: str
     weights: tuple[float, ...]
     temperature: float
     clip: float
+    floor: float = 0.0
 
     def apply(self, probabilities: Float32s, clip: float | None = None) -> Float64s:
         """Return (n, C) of (m, n, C): rows sum to 1, unless clipped; `clip` replaces the bound that was found.
@@ -53,12 +62,16 @@ class Combination:
             >>> mean.apply(members).round(3).tolist()
             [[0.6, 0.4]]
         """
-        mixed = apply_temperature(mix(probabilities, self.method, self.weights), self.temperature)
+        mixed = apply_temperature(mix(probabilities, self.weights, self.floor), self.temperature)
         return clipped(mixed, self.clip if clip is None else clip)
 
 
 def combine(
-    probabilities: Tables, labels: npt.NDArray[np.integer], method: str, rows: npt.NDArray[np.integer]
+    probabilities: Tables,
+    labels: npt.NDArray[np.integer],
+    method: str,
+    rows: npt.NDArray[np.integer],
+    members: Sequence[str] = (),
 ) -> Combination:
     """Find weights, temperature and clip by the log-loss of some rows.
 
@@ -66,34 +79,60 @@ def combine(
         probabilities: (m, n, C) out of fold.
         labels: (n,) class indices.
         method: one of `COMBINATIONS`.
-        rows: those to look at; of more than 20,000, or where there are many classes than eight million values, evenly
-            spaced ones are used.
-
-    Raises:
-        TrainingError: no rows, or NaN in a row.
+        rows: those to look at, one at least, and none with NaN; of more than 20,000, or where there are many classes
+            than eight million values, evenly spaced ones are used.
+        members: m names; ``weighted`` gives the members of one bag one weight. Empty: each is a bag.
     """
-    count, members = min(_ROWS, max(_LEAST_ROWS, _VALUES // probabilities.shape[2])), probabilities.shape[0]
-    if len(rows) > count:
-        rows = rows[np.linspace(0, len(rows) - 1, count).astype(np.intp)]
+    known, classes = len(rows), probabilities.shape[2]
+    bags = bags_of(members or list(map(str, range(len(probabilities)))))
+    tables = len(np.unique(bags)) if method == WEIGHTED else 1
+    most = min(_ROWS, max(_LEAST_ROWS, _VALUES // (classes * tables)))
+    if len(rows) > most:
+        rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.intp)]
     labels = labels[rows]
-    weights = np.full(members, 1 / members)
+    floor = ONE_MORE / (known * classes) if method in GEOMETRIC else 0.0
+    if method == WEIGHTED:
+        weights = _by_bag(probabilities, labels, rows, bags, floor, known)
+        return Combination(method, tuple(weights.tolist()), 1.0, 1.0, floor)
+    weights = np.full(len(bags), 1 / len(bags))
     if method == "greedy":
         weights = bagged_weights(label_probabilities(probabilities, rows, labels))
     chosen = tuple(weights.tolist())
-    mixed = np.empty((len(rows), probabilities.shape[2]))
+    mixed = np.empty((len(rows), classes))
     for place, table in table_parts(probabilities, rows):
-        mixed[place] = mix(table, method, chosen)
+        mixed[place] = mix(table, chosen, floor)
     temperature = find_temperature(mixed, labels)
-    return Combination(method, chosen, temperature, find_clip(apply_temperature(mixed, temperature), labels))
+    return Combination(method, chosen, temperature, find_clip(apply_temperature(mixed, temperature), labels), floor)
 
 
-def mix(probabilities: npt.NDArray[np.floating], method: str, weights: Sequence[float]) -> Float64s:
-    """Return (n, C), rows sum to 1: the weighted mean of (m, n, C), or of their logarithms for ``geometric``."""
+def _by_bag(
+    probabilities: Tables,
+    labels: npt.NDArray[np.integer],
+    rows: RowNumbers,
+    bags: RowNumbers,
+    floor: float,
+    known: int,
+) -> Float64s:
+    """Each member's weight: its bag's, divided by the bag's members, whose geometric mean stands for the bag."""
+    shares = (bags == np.arange(bags.max() + 1)[:, None]).astype(np.float64)
+    shares /= shares.sum(axis=1, keepdims=True)
+    logs = np.empty((len(shares), len(rows), probabilities.shape[2]))
+    for place, table in table_parts(probabilities, rows):
+        logs[:, place] = np.tensordot(shares, logarithm(table, floor), 1)
+    return np.asarray(find_weights(logs, labels, known) @ shares)
+
+
+def mix(probabilities: npt.NDArray[np.floating], weights: Sequence[float], floor: float = 0.0) -> Float64s:
+    """Return (n, C), rows sum to 1: the weighted mean of (m, n, C), or of their logarithms where there is a `floor`."""
     chosen = [(float(weight), member) for weight, member in zip(weights, probabilities, strict=True) if weight]
-    if method == "geometric":
-        logs = sum(weight * np.log(np.maximum(member.astype(np.float64), 1e-300)) for weight, member in chosen)
-        return softmax(np.asarray(logs))
+    if floor:
+        return softmax(np.asarray(sum(weight * logarithm(member, floor) for weight, member in chosen)))
     return np.asarray(sum(weight * member.astype(np.float64) for weight, member in chosen))
+
+
+def logarithm(probabilities: npt.NDArray[np.floating], floor: float = 1e-300) -> Float64s:
+    """Return log p, float64, and of what is below `floor` the floor's."""
+    return np.asarray(np.log(np.maximum(probabilities.astype(np.float64), floor)))
 
 
 def softmax(logits: Float64s) -> Float64s:
@@ -103,7 +142,7 @@ def softmax(logits: Float64s) -> Float64s:
 
 def apply_temperature(probabilities: npt.NDArray[np.floating], temperature: float) -> Float64s:
     """Return softmax(log p / temperature), (n, C); 1 leaves p as it is but for rounding."""
-    return softmax(np.log(np.maximum(probabilities.astype(np.float64), 1e-300)) / temperature)
+    return softmax(logarithm(probabilities) / temperature)
 
 
 def clipped(probabilities: npt.NDArray[np.floating], highest: float) -> Float64s:
@@ -128,7 +167,7 @@ def find_temperature(probabilities: npt.NDArray[np.floating], labels: npt.NDArra
 
     The loss has one valley, so steps that halve find it; of equals the one nearest to 1 is kept, as they begin there.
     """
-    logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-300))
+    logs = logarithm(probabilities)
     rows, at = np.arange(len(labels)), len(_TEMPERATURES) // 2
 
     @cache

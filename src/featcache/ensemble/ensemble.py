@@ -18,7 +18,24 @@ from featcache.ensemble.combination import Combination
 from featcache.errors import CacheFormatError, CacheMismatchError
 from featcache.training import Float64s, Interval, Predictions, RowNumbers, Scores, table_parts
 
-_SCHEMA = 3
+_SCHEMA = 4
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the ensemble is compared with, because anybody would try it first.
+
+    Attributes:
+        name: as it is shown.
+        member: the member that it is; "" for one prediction for all rows, the classes' shares.
+        scores: out of fold.
+        difference: what the ensemble's nested scores are above these, on the same draws of rows.
+    """
+
+    name: str
+    member: str
+    scores: Scores
+    difference: Interval
 
 
 @dataclass(frozen=True)
@@ -32,12 +49,12 @@ class Ensemble:
         folds: fold -> the combination that was fitted without that fold's rows.
         scores: nested: each fold's rows by `folds`.
         interval: of these.
-        method_scores: nested, of each method that was tried.
         member_scores: out of fold, of every member.
         best_single: the member of the lowest out-of-fold log-loss.
         single_folds: fold -> the member that is best on the other folds.
         single_scores: nested: each fold's rows by that member.
         class_shares: C, the classes' shares among the training rows: for rows without predictions.
+        baselines: what the ensemble is compared with.
     """
 
     candidates: tuple[str, ...]
@@ -46,12 +63,12 @@ class Ensemble:
     folds: Mapping[int, Combination]
     scores: Scores
     interval: Interval
-    method_scores: Mapping[str, Scores]
     member_scores: Mapping[str, Scores]
     best_single: str
     single_folds: Mapping[int, str]
     single_scores: Scores
     class_shares: tuple[float, ...]
+    baselines: tuple[Baseline, ...] = ()
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -156,12 +173,14 @@ def _check(loaded: Ensemble) -> None:
     members, count = loaded.candidates, len(loaded.candidates)
     if not count or len(set(members)) != count or loaded.best_single not in members:
         raise ValueError(f"it has {count} members, {len(set(members))} of them different")
+    if any(each.member not in ("", *members) for each in loaded.baselines):
+        raise ValueError("it is compared with a member that isn't there")
     if set(loaded.member_scores) != set(members) or len(loaded.class_shares) != len(loaded.class_names):
         raise ValueError("its members and classes are not those of its scores")
     for chosen in (loaded.whole, *loaded.folds.values()):
-        numbers = (*chosen.weights, chosen.temperature, chosen.clip)
+        numbers = (*chosen.weights, chosen.floor, chosen.temperature, chosen.clip)
         if not all(0 <= number < float("inf") for number in numbers):
-            raise ValueError(f"its weights, temperature and clip are {numbers}"[:200])
+            raise ValueError(f"its weights, floor, temperature and clip are {numbers}"[:200])
         if len(chosen.weights) != count or not any(chosen.weights):
             raise ValueError(f"it has {count} members and the weights {chosen.weights}"[:200])
         if chosen.method not in combination.COMBINATIONS or not chosen.temperature or not 0 < chosen.clip <= 1:

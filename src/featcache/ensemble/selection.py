@@ -1,22 +1,22 @@
-"""Finding the ensemble on out-of-fold predictions, and scoring it honestly. NumPy only.
+"""Finding the ensemble on out-of-fold predictions, and scoring it honestly. No Keras.
 
-What weights, temperature, clip and method fitted to some rows score on these same rows flatters. So for each fold all
-of it is fitted to the other folds' rows, and that fold is scored by it: the nested scores are those that are shown.
+What weights, temperature and clip fitted to some rows score on these same rows flatters. So for each fold all of it is
+fitted to the other folds' rows, and that fold is scored by it: the nested scores are those that are shown.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from featcache.ensemble import combination
-from featcache.ensemble.combination import Combination, combine, normalised
-from featcache.ensemble.ensemble import Ensemble
+from featcache.ensemble.combination import WEIGHTED, Combination, combine, normalised
+from featcache.ensemble.ensemble import Baseline, Ensemble
 from featcache.errors import TrainingError
 from featcache.settings import AUTO, METHODS, one_of
 from featcache.training import (
+    LINEAR,
     NO_FOLD,
     Float64s,
     Predictions,
@@ -29,6 +29,8 @@ from featcache.training import (
     table_parts,
 )
 
+MAJORITY = "majority class"
+_RARE = 1e-4  # the share of a class that no other fold has: it isn't impossible
 _MEMORY_BYTES = 1 << 26  # members' tables up to this size are read once
 
 
@@ -37,8 +39,9 @@ def select_ensemble(out_of_fold: Predictions, method: str = AUTO) -> Ensemble:
 
     Args:
         out_of_fold: training rows with their folds; those without label or with NaN are left out. Rows of one group
-            are drawn together for the interval.
-        method: ``greedy``, ``mean``, ``geometric``, or ``auto``: the one of the lowest nested log-loss.
+            are drawn together for the intervals.
+        method: ``weighted``, ``mean``, ``geometric``, ``greedy``, or ``auto``: ``weighted``. Choosing among methods by
+            their scores costs more on few rows than it gains.
 
     Raises:
         SettingsError: an unknown method.
@@ -46,37 +49,46 @@ def select_ensemble(out_of_fold: Predictions, method: str = AUTO) -> Ensemble:
     """
     one_of("[Ensemble] method", method, METHODS)
     known = out_of_fold.scored()
-    search = _Search(known, combination.COMBINATIONS if method == AUTO else (method,))
+    search = _Search(known, WEIGHTED if method == AUTO else method)
     singles = {fold: search.best_member(fold) for fold in search.folds}
-    folds = {fold: search.combined(search.method(fold), fold) for fold in search.folds}
-    nested = search.nested(folds.__getitem__)
+    folds = {fold: search.combined(fold) for fold in search.folds}
+    nested = search.nested(folds)
     labels = out_of_fold.labels[(out_of_fold.labels >= 0) & (np.asarray(out_of_fold.folds) != NO_FOLD)]
+    baselines = _baselines(known.members)
+    judged = [judged_baseline(known, member) for _, member in baselines]
+    interval, *differences = bootstrap([nested, *map(nested.minus, judged)], known.groups)
     return Ensemble(
         candidates=known.members,
         class_names=known.class_names,
-        whole=search.combined(search.method()),
+        whole=search.combined(),
         folds=folds,
         scores=nested.scores(),
-        interval=bootstrap([nested], known.groups)[0],
-        method_scores={name: search.nested(partial(search.combined, name)).scores() for name in search.methods},
+        interval=interval,
         member_scores=dict(zip(known.members, search.member_scores, strict=True)),
         best_single=known.members[search.best_member()],
         single_folds={fold: known.members[member] for fold, member in singles.items()},
         single_scores=judged_singles(known, singles).scores(),
-        class_shares=tuple((np.bincount(labels, minlength=len(known.class_names)) / len(labels)).tolist()),
+        class_shares=tuple(_class_shares(labels, len(known.class_names)).tolist()),
+        baselines=tuple(
+            Baseline(*each, scores.scores(), difference)
+            for each, scores, difference in zip(baselines, judged, differences, strict=True)
+        ),
     )
 
 
-def all_scores(built: Ensemble, predictions: Mapping[str, Predictions], clip: float | None = None) -> dict[str, Any]:
-    """Return split -> scores of the ensemble on rows with a known label, then its nested ones as ``out of fold``.
-
-    Rows are brought to sum 1, as who scores log-loss does. Those without predictions aren't scored; ``unusable`` counts
-    them. A split without rows to score isn't there.
+def score_record(built: Ensemble, predictions: Mapping[str, Predictions], clip: float | None = None) -> dict[str, Any]:
+    """Return what is shown of an ensemble, as JSON-able values.
 
     Args:
         built: the ensemble.
         predictions: split -> by all its members.
         clip: another upper bound of a probability than the ensemble's.
+
+    Returns:
+        ``scores``: split -> those of the ensemble on rows with a known label, then its nested ones as ``out of fold``.
+        Rows are brought to sum 1, as who scores log-loss does. Those without predictions aren't scored; ``unusable``
+        counts them. A split without rows to score isn't there. ``best_single`` and ``baselines``: what it is compared
+        with, out of fold. ``members``: the chosen ones' weights.
     """
     found: dict[str, Any] = {}
     for split, own in predictions.items():
@@ -86,7 +98,12 @@ def all_scores(built: Ensemble, predictions: Mapping[str, Predictions], clip: fl
             unusable = int(((own.labels >= 0) & ~known).sum())
             counts = {"rows": int(known.sum()), "unusable": unusable, "right": int(judged.right[known].sum())}
             found[split] = {**counts, **vars(judged.scores(known))}
-    return {**found, "out of fold": {**vars(built.scores), "interval": vars(built.interval)}}
+    return {
+        "scores": {**found, "out of fold": {**vars(built.scores), "interval": vars(built.interval)}},
+        "best_single": {"member": built.best_single, **vars(built.single_scores)},
+        "baselines": [asdict(each) for each in built.baselines],
+        "members": dict(zip(built.members, built.weights, strict=True)),
+    }
 
 
 def _known_parts(built: Ensemble, own: Predictions, clip: float | None) -> Iterator[tuple[RowNumbers, Float64s]]:
@@ -98,9 +115,12 @@ def _known_parts(built: Ensemble, own: Predictions, clip: float | None) -> Itera
 
 def judged_members(known: Predictions) -> Iterator[RowScores]:
     """Yield each member's scores of the rows, one member in memory at a time."""
-    for member in range(len(known.members)):
-        rows = row_parts(len(known.ids), len(known.class_names))
-        yield judge_parts(((some, known.probabilities[member, some]) for some in rows), known.labels)
+    return (_judged_member(known, member) for member in range(len(known.members)))
+
+
+def _judged_member(known: Predictions, member: int) -> RowScores:
+    rows = row_parts(len(known.ids), len(known.class_names))
+    return judge_parts(((some, known.probabilities[member, some]) for some in rows), known.labels)
 
 
 def judged_singles(known: Predictions, singles: Mapping[int, int]) -> RowScores:
@@ -110,59 +130,72 @@ def judged_singles(known: Predictions, singles: Mapping[int, int]) -> RowScores:
     return judge_parts(((rows, known.probabilities[member, rows]) for member, rows in parts), known.labels)
 
 
-class _Search:
-    """Combinations fitted to the rows of all `folds` but some, each once."""
+def _baselines(members: Sequence[str]) -> list[tuple[str, str]]:
+    """(name, member) of what an ensemble is compared with: a regression, where there is one, and what needs no images."""
+    regressions = (name for name in members if name.endswith(f"/{LINEAR}/seed0"))
+    named = [(f"regression on {name.split('/')[0]} features", name) for name in regressions]
+    return [*named[:1], (MAJORITY, "")]
 
-    def __init__(self, known: Predictions, methods: Sequence[str]) -> None:
+
+def judged_baseline(known: Predictions, member: str, class_shares: Sequence[float] | None = None) -> RowScores:
+    """The rows scored with a member, or if that is "" with one prediction for all of them: the classes' shares.
+
+    Shares are `class_shares`; of training rows, None, those in the folds but a row's own.
+    """
+    if member:
+        return _judged_member(known, known.members.index(member))
+    classes, folds = len(known.class_names), np.zeros(len(known.ids)) if known.folds is None else known.folds
+
+    def parts() -> Iterator[tuple[RowNumbers, Float64s]]:
+        for fold in np.unique(folds):
+            given = _class_shares(known.labels[folds != fold], classes) if class_shares is None else class_shares
+            constant, rows = normalised(np.maximum(np.array([given], np.float64), _RARE)), np.flatnonzero(folds == fold)
+            for some in row_parts(len(rows), classes):
+                yield rows[some], np.broadcast_to(constant, (len(rows[some]), classes))
+
+    return judge_parts(parts(), known.labels)
+
+
+def _class_shares(labels: npt.NDArray[np.integer], classes: int) -> Float64s:
+    return np.asarray(np.bincount(labels, minlength=classes) / len(labels))
+
+
+class _Search:
+    """Combinations by one method, fitted to the rows of all folds but some, and members' scores."""
+
+    def __init__(self, known: Predictions, method: str) -> None:
         members, rows, classes = known.probabilities.shape
         self._known, self._folds = known, np.full(rows, -1) if known.folds is None else known.folds
-        self.methods, self.folds = methods, [int(fold) for fold in np.unique(self._folds) if fold >= 0]
+        self._method, self.folds = method, [int(fold) for fold in np.unique(self._folds) if fold >= 0]
         if not members or len(self.folds) < 2:
             counts = f"members={members}, rows={rows}, folds={len(self.folds)}"
             raise TrainingError(f"there is nothing to build an ensemble on, {counts} out of fold: run TrainHeads")
-        if 4 * members * rows * classes <= _MEMORY_BYTES:  # each fold's rows are read some hundred times
+        if 4 * members * rows * classes <= _MEMORY_BYTES:  # each row is read for every fold
             self._known = replace(known, probabilities=known.probabilities[:, :])
-        self._combinations: dict[tuple[str | int, ...], Combination] = {}
-        apart = {without: ~np.isin(self._folds, without) for without in [(), *((fold,) for fold in self.folds)]}
+        apart = {without: self._folds != without for without in (None, *self.folds)}
         self.member_scores: list[Scores] = []
-        self._losses: dict[tuple[int, ...], list[float]] = {without: [] for without in apart}
+        self._losses: dict[int | None, list[float]] = {without: [] for without in apart}
         for judged in judged_members(self._known):
             self.member_scores.append(judged.scores())
             for without, rest in apart.items():
                 self._losses[without].append(judged.scores(rest).log_loss)
 
-    def combined(self, method: str, *without: int) -> Combination:
-        """The combination fitted to the rows of all folds but these."""
-        key: tuple[str | int, ...] = (method, *without)
-        if key not in self._combinations:
-            rows = np.flatnonzero(~np.isin(self._folds, without))
-            self._combinations[key] = combine(self._known.probabilities, self._known.labels, method, rows)
-        return self._combinations[key]
+    def combined(self, without: int | None = None) -> Combination:
+        """The combination fitted to all rows, or all but those of one fold."""
+        known, rows = self._known, np.flatnonzero(self._folds != without)
+        return combine(known.probabilities, known.labels, self._method, rows, known.members)
 
-    def method(self, *without: int) -> str:
-        """The method of the lowest log-loss on each of the other folds, fitted to the rest of them."""
-        if len(self.methods) == 1 or len(self.folds) - len(without) < 2:
-            return self.methods[0]
-        rows = np.isin(self._folds, self.folds) & ~np.isin(self._folds, without)
-
-        def loss(name: str) -> float:
-            nested = self.nested(lambda fold: self.combined(name, *sorted({*without, fold})), without)
-            return nested.scores(rows).log_loss
-
-        return min(self.methods, key=loss)
-
-    def nested(self, chosen: Callable[[int], Combination], without: Sequence[int] = ()) -> RowScores:
-        """Each fold's rows scored with what `chosen` gives for it; NaN for the folds `without`."""
+    def nested(self, chosen: Mapping[int, Combination]) -> RowScores:
+        """Each fold's rows scored with what is `chosen` for it."""
 
         def parts() -> Iterator[tuple[RowNumbers, Float64s]]:
-            for fold in self.folds:
-                if fold not in without:
-                    own, fitted = np.flatnonzero(self._folds == fold), chosen(fold)
-                    for place, table in table_parts(self._known.probabilities, own):
-                        yield own[place], normalised(fitted.apply(table))
+            for fold, fitted in chosen.items():
+                own = np.flatnonzero(self._folds == fold)
+                for place, table in table_parts(self._known.probabilities, own):
+                    yield own[place], normalised(fitted.apply(table))
 
         return judge_parts(parts(), self._known.labels)
 
-    def best_member(self, *without: int) -> int:
-        """The member of the lowest log-loss on all rows but those of one fold; the first of equals."""
+    def best_member(self, without: int | None = None) -> int:
+        """The member of the lowest log-loss on all rows, or all but those of one fold; the first of equals."""
         return int(np.argmin(self._losses[without]))

@@ -54,7 +54,7 @@ def join_model(
         for bag in served.bags:
             members |= _heads(bag, features)
     whole, classes = served.ensemble.whole, len(served.ensemble.class_names)
-    outputs = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.method)
+    outputs = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.floor)
     if whole.temperature != 1:
         outputs = ops.softmax(_logarithm(outputs) / whole.temperature)
     if served.clip != 1:  # as `combination.clipped`
@@ -109,17 +109,16 @@ def _mean(heads: Sequence[Any], seen: npt.NDArray[np.bool_], name: str) -> Any:
     return keras.layers.Identity(name=name)(mean / ops.sum(mean, axis=-1, keepdims=True))
 
 
-def _mixed(members: Sequence[Any], weights: Sequence[float], method: str) -> Any:
+def _mixed(members: Sequence[Any], weights: Sequence[float], floor: float) -> Any:
     """(b, C), as `combination.mix`; the weights are those of a layer, so that one can look at them."""
-    if len(members) == 1:
+    if len(members) == 1 and not floor:
         return members[0]
     layer = keras.layers.Dense(1, use_bias=False, trainable=False, name="member_weights")
     stacked = ops.stack(members, axis=-1)  # (b, C, m)
-    mixed = layer(_logarithm(stacked) if method == "geometric" else stacked)
+    mixed = ops.squeeze(layer(_logarithm(stacked, floor) if floor else stacked), axis=-1)
     layer.set_weights([np.reshape(weights, (-1, 1))])
-    mixed = ops.squeeze(mixed, axis=-1)
-    return ops.softmax(mixed) if method == "geometric" else mixed
+    return ops.softmax(mixed) if floor else mixed
 
 
-def _logarithm(probabilities: Any) -> Any:
-    return ops.log(ops.maximum(probabilities, _SMALLEST))
+def _logarithm(probabilities: Any, floor: float = _SMALLEST) -> Any:
+    return ops.log(ops.maximum(probabilities, floor))

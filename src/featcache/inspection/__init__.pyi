@@ -22,7 +22,11 @@ from .feature_stats import (
     stats_record as stats_record,
 )
 from .gc import removal_lines as removal_lines, removal_record as removal_record
-from .leaderboard import leaderboard_lines as leaderboard_lines, leaderboard_record as leaderboard_record
+from .leaderboard import (
+    compared as compared,
+    leaderboard_lines as leaderboard_lines,
+    leaderboard_record as leaderboard_record,
+)
 from .predictions_table import export_predictions as export_predictions
 from .run_summary import summary as summary, summary_parts as summary_parts
 from .status import status_lines as status_lines, status_record as status_record, would_run as would_run

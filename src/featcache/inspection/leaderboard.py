@@ -6,7 +6,7 @@ from typing import Any
 
 from featcache.core.formatting import Lines, Table
 from featcache.dataset import Manifest
-from featcache.ensemble import Ensemble, judged_members, judged_singles, normalised
+from featcache.ensemble import Ensemble, judged_baseline, judged_members, judged_singles, normalised
 from featcache.errors import TrainingError
 from featcache.project import Artifact, Project, out_of_fold, split_predictions
 from featcache.training import (
@@ -31,8 +31,8 @@ def leaderboard_record(project: Project, manifest: Manifest | None = None) -> di
     """Return the scores of the members of the current settings, as JSON-able values; `manifest` None is loaded.
 
     Returns:
-        ``rows`` (scored out of fold), ``entries``: the ensemble and the best single member, both by nested score, then
-        every member by out-of-fold log-loss. An entry has ``member``, ``tap`` (None for what has none), ``accuracy``,
+        ``rows`` (scored out of fold), ``baselines`` (with the ensemble's differences from them), ``entries``: the ensemble
+        and the best single member, both by nested score, baselines, then every member by out-of-fold log-loss. An entry has ``member``, ``tap`` (None for what has none), ``accuracy``,
         ``log_loss``, ``interval`` (95 %, by bootstrap over rows or groups), ``weight`` in the ensemble, ``seconds`` (of its
         bag), and ``splits``: split -> scores, where labels are known. Without a complete ensemble there are only members.
 
@@ -67,11 +67,15 @@ def leaderboard_record(project: Project, manifest: Manifest | None = None) -> di
         }
         for (name, score), interval in zip(found.items(), intervals, strict=True)
     ]
-    summed = (ENSEMBLE, BEST_SINGLE)
-    entries.sort(key=lambda entry: (entry["member"] not in summed, entry["member"] != ENSEMBLE, entry["log_loss"]))
-    method = built.whole.method if built else None
-    single = built.best_single if built else None
-    return {"rows": len(known.ids), "method": method, "best_single": single, "entries": entries}
+    summed = 2 + len(built.baselines) if built else 0  # these stay first, in their order
+    entries[summed:] = sorted(entries[summed:], key=lambda entry: entry["log_loss"])
+    return {
+        "rows": len(known.ids),
+        "method": built.whole.method if built else None,
+        "best_single": built.best_single if built else None,
+        "baselines": [asdict(each) for each in built.baselines] if built else [],
+        "entries": entries,
+    }
 
 
 def leaderboard_lines(record: Mapping[str, Any]) -> Lines:
@@ -82,8 +86,24 @@ def leaderboard_lines(record: Mapping[str, Any]) -> Lines:
     return [
         f"{record['rows']:,} rows, each predicted by models that were not trained on its fold",
         Table([_cells(entry, splits) for entry in record["entries"]], [*_COLUMNS[:-2], *scores, *_COLUMNS[-2:]]),
+        *(f"ensemble and {each['name']}: {compared(each, record['entries'][0])}" for each in record["baselines"]),
         chosen if record["method"] else f"there is no ensemble of these settings: {_NEXT}",
     ]
+
+
+def compared(baseline: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
+    """Return in words how much better or worse the ensemble with these scores is than one of its baselines."""
+    texts = []
+    for what, title, sign in (("accuracy", "accuracy", 1), ("log_loss", "log-loss", -1)):
+        gain = sign * (ensemble[what] - baseline["scores"][what])
+        low, high = sorted(sign * bound for bound in baseline["difference"][what])
+        if low > 0:
+            texts.append(f"{title} better by {gain:.4f} ({low:.4f} to {high:.4f})")
+        elif high < 0:
+            texts.append(f"{title} worse by {-gain:.4f} ({-high:.4f} to {-low:.4f})")
+        else:
+            texts.append(f"no clear difference in {title} ({abs(low):.4f} worse to {abs(high):.4f} better)")
+    return ", ".join(texts)
 
 
 def _cells(entry: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
@@ -105,6 +125,7 @@ def _judged(known: Predictions, built: Ensemble | None) -> Iterator[tuple[str, R
         yield ENSEMBLE, _judged_parts(known, built.nested_parts(known))
         members = {fold: known.members.index(name) for fold, name in built.single_folds.items()}
         yield BEST_SINGLE, judged_singles(known, members)
+        yield from ((each.name, judged_baseline(known, each.member)) for each in built.baselines)
     yield from zip(known.members, judged_members(known), strict=True)
 
 
@@ -124,6 +145,9 @@ def _on_splits(project: Project, built: Ensemble | None, manifest: Manifest) -> 
         if built is not None:
             ensemble = _judged_parts(known, built.parts(known)).scores()
             scores |= {ENSEMBLE: asdict(ensemble), BEST_SINGLE: scores[built.best_single]}
+            for each in built.baselines:
+                judged = judged_baseline(known, each.member, built.class_shares)
+                scores[each.name] = asdict(judged.scores())
         found[split] = scores
     return found
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from featcache.core.formatting import Lines, Table, pluralize
 from featcache.core.json_records import read_json
-from featcache.ensemble import Ensemble, all_scores
+from featcache.ensemble import Ensemble, score_record
+from featcache.inspection.leaderboard import compared
 from featcache.project import LOG_NAME, Project, notices, split_predictions
 from featcache.training import curves_lines
 
@@ -28,6 +29,7 @@ def summary(project: Project) -> dict[str, Any]:
         "rejected": (project.all_features().record() or {}).get("rejected", 0),
         "scores": record.get("scores", {}),
         "best_single": record.get("best_single"),
+        "baselines": record.get("baselines", []),
         "members": record.get("members"),
         "bags": [
             {name: each[name] for name in ("tap", "shape", "curves")}
@@ -58,6 +60,9 @@ def summary_parts(project: Project) -> Lines:
     if facts["best_single"]:
         best = facts["best_single"]
         lines.append(("best single", f"{_score(best)}, selected per fold; best over all rows: {best['member']}"))
+    for each in facts["baselines"]:
+        gained = compared(each, facts["scores"]["out of fold"])
+        lines.append(("baseline", f"{each['name']}: {_score(each['scores'])}; the ensemble: {gained}"))
     lines += [("curves", line) for line in curves_lines(facts["bags"], project.settings.features)]
     lines.append(("weights", _weights(facts["weights"], facts["precision"])))
     lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
@@ -77,12 +82,7 @@ def _without_submission(project: Project) -> dict[str, Any]:
     """The scores of a run without test images, as the record of a submission has them."""
     if not project.ensemble().is_complete():
         return {}
-    built = Ensemble.load(project.ensemble().path)
-    return {
-        "scores": all_scores(built, split_predictions(project)),
-        "best_single": {"member": built.best_single, **vars(built.single_scores)},
-        "members": dict(zip(built.members, built.weights, strict=True)),
-    }
+    return score_record(Ensemble.load(project.ensemble().path), split_predictions(project))
 
 
 def _submission(facts: Mapping[str, Any]) -> str:

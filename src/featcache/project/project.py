@@ -38,7 +38,7 @@ _RESOLVED = "resolved.json"  # where `auto` settings are recorded once they are 
 
 # Raised when the same settings and inputs would give other values than before.
 PREDICT_VERSION = 2
-ENSEMBLE_VERSION = 4
+ENSEMBLE_VERSION = 5
 SUBMISSION_VERSION = 4
 REPORT_VERSION = 3
 
@@ -183,7 +183,7 @@ class Project:
         features: dict[str, Any] = {"taps": taps, "rows": rows}
         upstream: dict[str, Any] = {"ExtractFeatures": features}
         if kind.endswith(PSEUDO):
-            settings["Ensemble"] = asdict(self.settings.ensemble)
+            settings["Ensemble"] = {**asdict(self.settings.ensemble), "version": ENSEMBLE_VERSION}
             features["test"] = self._view_keys("test")
             upstream["TrainHeads"] = [self.bag(*bag).key for bag in self.labelling_bags(kind)]
         inputs = {"version": training_version(kind), "settings": settings, "upstream": upstream}

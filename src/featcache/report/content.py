@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ from featcache import __version__
 from featcache.core.formatting import printable
 from featcache.core.paths import regular
 from featcache.core.progress import Progress
+from featcache.ensemble import MAJORITY
 from featcache.errors import CacheFormatError
-from featcache.inspection import summary
+from featcache.inspection import compared, summary
 from featcache.project import REJECTED_CSV, Project, notices
 from featcache.report.class_metrics import class_table, reliability
 from featcache.report.image_sections import pictures
@@ -77,6 +77,7 @@ def _overview(run: Run) -> dict[str, Any]:
         "scored": run.leaderboard["rows"],
         "ensemble": {**ensemble, "method": built.whole.method, "members": len(built.members)},
         "single": {**single, "name": built.best_single},
+        "baselines": [{**each, "gained": compared(each, ensemble)} for each in run.leaderboard["baselines"]],
         "candidates": len(built.candidates),
         "splits": ensemble["splits"],
         "weights": kind,
@@ -97,10 +98,12 @@ def _calibration(run: Run) -> dict[str, Any]:
 
 def _leaderboard(run: Run) -> dict[str, Any]:
     entries = run.leaderboard["entries"]
-    accuracies = [bound for entry in entries for bound in entry["interval"]["accuracy"]]
+    shown = [
+        entry for entry in entries if entry["member"] != MAJORITY
+    ]  # far below, it would leave no room for the rest
+    accuracies = [bound for entry in shown for bound in entry["interval"]["accuracy"]]
     splits = list(dict.fromkeys(split for entry in entries for split in entry["splits"]))
-    methods = {name: asdict(score) for name, score in run.built.method_scores.items()}
-    return {**run.leaderboard, "span": [min(accuracies), max(accuracies)], "splits": splits, "methods": methods}
+    return {**run.leaderboard, "span": [min(accuracies), max(accuracies)], "splits": splits}
 
 
 def _rejected(project: Project) -> dict[str, Any]:

@@ -168,7 +168,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "precision": Setting("auto", _word, "what training computes in: auto, float32 or bfloat16; predictions are float32"),
     },
     "Ensemble": {
-        "method": Setting("auto", _word, "auto (best by nested cross-validation), mean, geometric (mean of logarithms) or greedy (members chosen)"),
+        "method": Setting("auto", _word, "auto (weighted), weighted (geometric mean, a weight a bag), mean, geometric (mean of logarithms) or greedy (members chosen)"),
     },
     "Submission": {
         "format": Setting("labels", _word, "labels (one class a row) or probabilities"),

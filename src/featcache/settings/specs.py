@@ -20,7 +20,7 @@ from featcache.settings.schedules import SHAPES, Phase
 PRECISIONS = ("auto", "float32", "bfloat16")
 AUTO = "auto"
 STRETCH, CROP, PAD = "stretch", "crop", "pad"
-METHODS = (AUTO, "mean", "geometric", "greedy")
+METHODS = (AUTO, "weighted", "mean", "geometric", "greedy")
 SMALLEST_CONVNET_IMAGE = 16  # below it two rounds of convolutions and pooling leave nothing
 CLIP = "auto, none or a number in (0, 1]"
 ALONE, LOCAL = "none", "local"

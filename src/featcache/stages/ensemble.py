@@ -9,7 +9,7 @@ from featcache.project import Project, out_of_fold
 
 
 def build_ensemble(project: Project, progress: Progress) -> str:
-    """Choose method, weights, temperature and clip on the members' out-of-fold predictions, scored by nesting.
+    """Choose weights, temperature and clip on the members' out-of-fold predictions, scored by nesting.
 
     Raises:
         TrainingError: there is nothing to choose from.
@@ -20,7 +20,7 @@ def build_ensemble(project: Project, progress: Progress) -> str:
     built = select_ensemble(out_of_fold(project), project.settings.ensemble.method)
     seconds = round(time.perf_counter() - begun, 3)
     built.save(artifact.path, {**artifact.record_header(project.run), "seconds": seconds})
-    chosen = f"{built.whole.method} of {len(built.members)} of {pluralize(len(built.candidates), 'member')}"
+    chosen = f"{built.whole.method}: {len(built.members)} of {pluralize(len(built.candidates), 'member')}"
     score = f"accuracy {built.scores.accuracy:.4f}, log-loss {built.scores.log_loss:.4f}"
     single = f"{built.single_scores.accuracy:.4f}, {built.single_scores.log_loss:.4f}"
     return f"{chosen} · nested cross-validation: {score} (best single {single})"

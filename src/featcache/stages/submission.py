@@ -11,7 +11,7 @@ from featcache.core.json_records import write_json
 from featcache.core.keys import file_digest
 from featcache.core.progress import Progress
 from featcache.core.scratch_arrays import allocate
-from featcache.ensemble import Ensemble, all_scores, submission_clip, write_submission_file
+from featcache.ensemble import Ensemble, score_record, submission_clip, write_submission_file
 from featcache.errors import SubmissionError
 from featcache.project import Project, rejected_csv, split_predictions
 from featcache.stages.preflight import check_clip
@@ -57,10 +57,8 @@ def write_submission(project: Project, progress: Progress, *, fresh: bool = Fals
             "columns": list(report.columns),
             "notices": list(report.notices),
             "clip": clip,
-            "scores": all_scores(built, predictions, clip),
-            "best_single": {"member": built.best_single, **vars(built.single_scores)},
             "method": built.whole.method,
-            "members": dict(zip(built.members, built.weights, strict=True)),
+            **score_record(built, predictions, clip),
         }
         write_json(folder / artifact.path.name, record)
     artifact.show(*others)

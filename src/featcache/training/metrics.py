@@ -45,7 +45,11 @@ class RowScores:
     """
 
     losses: Float64s
-    right: npt.NDArray[np.bool_]
+    right: npt.NDArray[np.bool_] | npt.NDArray[np.int8]
+
+    def minus(self, other: "RowScores") -> "RowScores":
+        """Return what these are above `other`, row by row, for `bootstrap`; ``right`` is -1, 0 or 1."""
+        return RowScores(self.losses - other.losses, np.subtract(self.right, other.right, dtype=np.int8))
 
     def scores(self, rows: npt.NDArray[np.bool_] | slice = _ALL) -> Scores:
         """The mean of both over all rows, or some.
@@ -114,11 +118,11 @@ def row_losses(shares: npt.NDArray[np.floating]) -> Float64s:
 def bootstrap(several: Iterable[RowScores], groups: Sequence[str] = (), seed: int = 0) -> list[Interval]:
     """Return the intervals of the scores of each of `several` when rows are resampled with replacement.
 
-    All are scored on the same draws, so that two of them can be compared. One after the other is taken, and of each are
-    kept sums.
+    All are scored on the same draws, so that two of them can be compared; one `RowScores.minus` another gives the
+    interval of their difference. One after the other is taken, and of each are kept sums.
 
     Args:
-        several: scores of the same n rows, none of them missing.
+        several: scores of the same n rows, none of them missing, or differences of such.
         groups: n texts; rows of one non-empty group are drawn together. Empty: every row alone.
         seed: decides the draws.
 

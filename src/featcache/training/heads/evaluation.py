@@ -94,8 +94,8 @@ class HeadEvaluator:
             own = {name: array[number] for name, array in weights.items()}
             for copy in range(views):
                 for place, probabilities in self._predictions(own, rows, copy):
-                    probabilities /= views
-                    table[seeds.index(head.seed), rows[place]] += probabilities if seen.all() else probabilities * seen
+                    counted = probabilities if seen.all() else probabilities * seen
+                    table[seeds.index(head.seed), rows[place]] += counted / np.float32(views)
         if parts.by_group or not seen_classes.all():
             counts = seen_classes[: len(parts.numbers)].astype(np.float32)  # (P, C)
             for some in row_parts(table.shape[1], table.shape[0] * table.shape[2]):

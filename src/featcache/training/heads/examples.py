@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from featcache.errors import TrainingError
 from featcache.training.class_weights import class_weights
+from featcache.training.folds import NO_FOLD
 from featcache.training.heads.forward import Float32s
 from featcache.training.heads.inputs import HeadInput
 from featcache.training.heads.partition import Partition
