@@ -31,6 +31,7 @@ source = folder
 path = photos
 [Features]
 image_size = 32
+taps = block5_pool
 [Heads]
 preset = {preset}
 hidden = 8

@@ -30,6 +30,7 @@ def run(name: str, precision: str, artifacts: Path) -> dict[str, Any]:
         "Dataset-path": SHARED / "data" / name,
         "Features-weights": SHARED / "weights" / "vgg16_imagenet_notop.h5",
         "Features-image-size": SIZE,
+        "Features-taps": "block5_pool",
         "Features-precision": precision,
         "Paths-artifacts": artifacts,
     }
