@@ -9,6 +9,7 @@ from featcache.core.json_records import read_json
 from featcache.ensemble import Ensemble, score_record
 from featcache.inspection.leaderboard import compared
 from featcache.project import LOG_NAME, Project, notices, split_predictions
+from featcache.settings import is_model_file
 from featcache.training import curves_lines
 
 
@@ -126,11 +127,12 @@ def _seconds(project: Project) -> dict[str, float]:
 def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
     """The command to repeat, with at most three additions that fit this run."""
     spec, dataset = project.settings.features, project.settings.dataset
+    small = spec.image_size < 224 and not is_model_file(spec.backbone)  # whose size may be fixed
     vgg, flattening = spec.backbone.lower() in ("vgg16", "vgg19"), project.settings.heads.preset in ("recipe", "wide")
     additions = [
         (dataset.source == "digits", "own images", "--Dataset-source folder --Dataset-path FOLDER --Dataset-name NAME"),
         (facts["weights"].get("kind") == "random", "trained weights", "--Features-weights imagenet"),
-        (spec.image_size < 224 and dataset.source == "folder", "more pixels", "--Features-image-size auto"),
+        (small and dataset.source == "folder", "more pixels", "--Features-image-size auto"),
         (len(spec.taps) == 1 and vgg and not flattening, "pooled layers", "--Features-taps auto"),
         (spec.copies == 0 and dataset.source == "folder", "augmentation", "--Features-copies 5"),
     ]
