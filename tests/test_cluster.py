@@ -17,6 +17,7 @@ from notices import Notices
 from projects import write_photos
 
 from featcache import stages
+from featcache.cache.layout import MIRROR
 from featcache.cache.reader import open_cache
 from featcache.core.progress import Silent
 from featcache.errors import ClusterError, SourceChangedError
@@ -152,12 +153,12 @@ def test_copies_share_their_decoding_and_what_stands_elsewhere_is_copied(tmp_pat
     stages.extract_split(project, "train", Silent())
     before = computed(control)
     write_photos(tmp_path / "photos", 41, 1)  # an image more a class: most blocks are part new, part copied
-    more = on(make_project(tmp_path, tmp_path / "there", copies="2"), address)
+    more = on(make_project(tmp_path, tmp_path / "there", copies="2", mirror="true"), address)
     stages.extract_split(more, "train", Silent())
-    assert computed(control) - before == 3 + 2 * (ROWS + 3)
-    whole = make_project(tmp_path, tmp_path / "whole", copies="2")
+    assert computed(control) - before == 3 + 3 * (ROWS + 3)
+    whole = make_project(tmp_path, tmp_path / "whole", copies="2", mirror="true")
     stages.extract_split(whole, "train", Silent())
-    assert [features(more, copy) for copy in range(3)] == [features(whole, copy) for copy in range(3)]
+    assert [features(more, copy) for copy in (0, 1, 2, MIRROR)] == [features(whole, copy) for copy in (0, 1, 2, MIRROR)]
 
 
 def test_a_killed_worker_costs_no_more_than_the_blocks_in_its_hands(alone, there, control):
