@@ -67,8 +67,9 @@ class Run:
 
     @property
     def tap(self) -> str:
-        """The tap of the best member that has one; its features define which rows are near each other."""
-        return str(next(entry["tap"] for entry in self.leaderboard["entries"] if entry["tap"]))
+        """The last tap of the best member that has any; its features define which rows are near each other."""
+        seen = next(entry["tap"] for entry in self.leaderboard["entries"] if entry["tap"])
+        return self.project.inputs()[str(seen)][-1]
 
 
 def load_run(project: Project) -> Run:

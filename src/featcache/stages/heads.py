@@ -50,20 +50,20 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
         StorageError: the disk is full, read-only or not permitted.
     """
     begun, spec, artifact = time.perf_counter(), project.settings.heads, project.bag(name, shape)
-    copies = range(project.settings.features.copies + 1)
-    readers = [checked_cache(project.features("train", copy).path) for copy in copies]
+    numbers = (*project.views, *range(1, project.settings.features.copies + 1))
+    readers = [checked_cache(project.features("train", copy).path) for copy in numbers]
     plain, usable = readers[0], np.logical_and.reduce([reader.status == Status.OK for reader in readers])
     labels, names = np.where(usable, plain.labels, -1), plain.class_names
     folds = assign_folds(labels, plain.groups, spec.folds, class_names=names, digests=plain.digest_column)
     parts = by_groups(plain.groups, usable, folds) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
     features = [reader.features for reader in readers]
     seen_as = fit_input(project.inputs()[name], features, usable, normalise=normalizes(spec))
-    units = len(parts.numbers)
     dealt = replace(spec, folds=int(folds.max()) + 1)
-    plan = resolve_heads(dealt, shape, sum(seen_as.widths), int(usable.sum()), len(names), units)
+    plan = resolve_heads(dealt, shape, sum(seen_as.widths), int(usable.sum()), len(names), len(parts.numbers))
     copies = [stored_rows(seen_as, each, project.folder) for each in features]
     pseudo = pseudo_labels(project, seen_as, parts) if shape.endswith(PSEUDO) else None
-    bag = _trained(project, shape, Examples(seen_as, copies, plain.labels, parts, pseudo), plan, progress, name)
+    examples = Examples(seen_as, copies, plain.labels, parts, pseudo, views=len(project.views))
+    bag = _trained(project, shape, examples, plan, progress, name)
     members = tuple(f"{name}/{shape}/seed{seed}" for seed in bag.seeds)
     rows_key = project.splits()["train"]["key"]
     out_of_fold = Predictions(plain.ids, labels, members, bag.out_of_fold, names, folds, rows_key=rows_key)
@@ -72,7 +72,7 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
     record |= {"tap": name, "shape": shape} | ({"curves": curves_record(bag)} if shape not in PATHS else {})
     save_bag(bag, artifact.path.parent, record, out_of_fold)
     steps = pluralize(plan.epochs, "epoch") if shape not in PATHS else pluralize(len(bag.history.loss), "strength")
-    units = pluralize(units, "group" if parts.by_group else "fold")
+    units = pluralize(len(parts.numbers), "group" if parts.by_group else "fold")
     known = out_of_fold.scored()
     means = ((rows, table.mean(axis=0)) for rows, table in table_parts(known.probabilities))  # over the bag's members
     scores = judge_parts(means, known.labels).scores()

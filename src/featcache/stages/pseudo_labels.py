@@ -36,8 +36,8 @@ def pseudo_labels(project: Project, seen_as: HeadInput, parts: Partition) -> Pse
         CacheFormatError: a bag is absent or damaged, or the test images' features are.
         TrainingError: there are no usable test rows.
     """
-    reader = checked_cache(project.features("test", 0).path)
-    usable = reader.status == Status.OK
+    readers = [checked_cache(project.features("test", view).path) for view in project.views]
+    reader, usable = readers[0], readers[0].status == Status.OK
     if not usable.any():
         raise TrainingError("no usable test images to label for [Heads] pseudo_weight: set pseudo_weight = 0")
     labelling = project.labelling_bags(PSEUDO)
@@ -46,15 +46,16 @@ def pseudo_labels(project: Project, seen_as: HeadInput, parts: Partition) -> Pse
     known = joined_members([Predictions.load(record, rows) for record in records])
     built = select_ensemble(known, project.settings.ensemble.method)
     # where every row is usable, the file itself is read batch by batch
-    features = {tap: each if usable.all() else each[usable] for tap, each in reader.features.items()}
+    views = [{tap: each if usable.all() else each[usable] for tap, each in view.features.items()} for view in readers]
     bags, count = [load_bag(record.parent) for record in records], int(usable.sum())
     labels: Float32s = allocate((len(parts.numbers), count, len(reader.class_names)), np.float32, project.folder)
     heads = sum(len(bag.heads) for bag in bags)
     for some in row_parts(count, heads * len(reader.class_names), _LEAST_ROWS):
-        rows_of = {tap: each[some] for tap, each in features.items()}
-        tables = [by_fold(bag, rows_of, parts) for bag in bags]
+        parts_of = [{tap: each[some] for tap, each in view.items()} for view in views]
+        tables = [np.mean([by_fold(bag, view, parts) for view in parts_of], axis=0) for bag in bags]
         labels[:, some] = soft_labels(np.concatenate(tables, axis=1), built, parts)
-    return PseudoLabels([stored_rows(seen_as, features, project.folder)], labels, project.settings.heads.pseudo_weight)
+    copies = [stored_rows(seen_as, view, project.folder) for view in views]
+    return PseudoLabels(copies, labels, project.settings.heads.pseudo_weight)
 
 
 def by_fold(bag: Bag, features: Features, parts: Partition) -> Float32s:

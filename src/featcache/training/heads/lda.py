@@ -17,7 +17,8 @@ from featcache.training.heads.forward import blocks
 from featcache.training.heads.linear_path import Coordinates, ScoredPath, Step
 from featcache.training.heads.presets import HeadPlan
 
-SHRINKAGES = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
+SHRINKAGES = (0.95, 0.85, 0.7, 0.5, 0.3, 0.1)
+_WORSE = 1.02  # the path ends where out-of-fold loss is so much above its lowest
 _MOST_ROWS = 1 << 16  # more rows, of which evenly spaced ones are taken, say nothing new about a covariance
 _MOST_VALUES = 4_096  # a covariance of more is too large; then so many rows are taken, which need as few coordinates
 _SMALLEST = 1e-9  # of the mean variance, where all rows of each class are equal
@@ -43,11 +44,14 @@ def train_lda(
     coordinates = Coordinates(some.copies)
     path = ScoredPath(some, coordinates, plan.classes)
     moments = _Moments(some, coordinates, plan)
+    losses: list[float] = []
     progress.start(name, len(SHRINKAGES), "shrinkages")
     try:
         for shrinkage in SHRINKAGES:
-            loss = path.add(moments.step(shrinkage))
-            progress.advance(1, f"shrinkage {shrinkage:g}, out of fold {loss:.3f}")
+            losses.append(path.add(moments.step(shrinkage)))
+            progress.advance(1, f"shrinkage {shrinkage:g}, out of fold {losses[-1]:.3f}")
+            if losses[-1] > _WORSE * min(losses):
+                break
     finally:
         progress.finish()
     return path.bag(plan, examples, scratch)
