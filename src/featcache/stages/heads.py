@@ -71,7 +71,7 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
     record |= {"notices": fold_notices(folds, labels, names, spec.folds)}
     record |= {"tap": name, "shape": shape} | ({"curves": curves_record(bag)} if shape not in PATHS else {})
     save_bag(bag, artifact.path.parent, record, out_of_fold)
-    steps = pluralize(plan.epochs, "epoch") if shape not in PATHS else pluralize(len(bag.history.loss), "strength")
+    steps = pluralize(plan.epochs, "epoch") if shape not in PATHS else pluralize(len(bag.history.loss), "step")
     units = pluralize(len(parts.numbers), "group" if parts.by_group else "fold")
     known = out_of_fold.scored()
     means = ((rows, table.mean(axis=0)) for rows, table in table_parts(known.probabilities))  # over the bag's members

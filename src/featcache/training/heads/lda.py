@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from featcache.core.progress import Progress
+from featcache.training.folds import NO_FOLD
 from featcache.training.heads.bag import TrainedBag
 from featcache.training.heads.examples import Examples
 from featcache.training.heads.forward import blocks
@@ -40,7 +41,7 @@ def train_lda(
         A bag of one seed: linear models, like those of `featcache.training.heads.logistic_regression`.
     """
     most = _MOST_ROWS if plan.features <= _MOST_VALUES else _MOST_VALUES // len(examples.copies) - 1
-    some = examples.some(most)
+    some = examples.some(most, scratch)
     coordinates = Coordinates(some.copies)
     path = ScoredPath(some, coordinates, plan.classes)
     moments = _Moments(some, coordinates, plan)
@@ -64,7 +65,7 @@ class _Moments:
         """Sum up over units, in one pass: a part's rows are all units but its own."""
         parts, classes = examples.parts, plan.classes
         self._values, self._balanced = coordinates.values, plan.balanced
-        units = np.unique(parts.units[parts.units != -1])
+        units = np.unique(parts.units[parts.units != NO_FOLD])
         first = [int(np.flatnonzero(parts.units == unit)[0]) for unit in units]
         self._trained = [np.flatnonzero(parts.trained(part)[first]) for part in parts.numbers]
         width, shape = coordinates.copies[0].shape[1], (len(units), classes)
@@ -97,6 +98,6 @@ class _Moments:
             kernel = cho_solve(cho_factor(within, overwrite_a=True), means.T)
             kernels.append(kernel)
             biases.append(-0.5 * np.einsum("cf,fc->c", means, kernel))
-            shares = np.maximum(counts, 0.5) / counts.sum()
-            priors.append(np.zeros_like(shares) if self._balanced else np.log(shares))
+            shares = np.log(np.maximum(counts, 0.5) / counts.sum())  # a class without rows is rare, however classes count
+            priors.append(np.where(counts > 0, 0.0, shares) if self._balanced else shares)
         return Step(np.stack(kernels), np.stack(biases), np.stack(priors))

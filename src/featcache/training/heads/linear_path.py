@@ -13,7 +13,7 @@ import numpy.typing as npt
 from featcache.training.heads.bag import HeadId, History, TrainedBag
 from featcache.training.heads.evaluation import HeadEvaluator
 from featcache.training.heads.examples import Examples
-from featcache.training.heads.forward import Float32s, Weights
+from featcache.training.heads.forward import Float32s, Weights, as_float32
 from featcache.training.heads.presets import HeadPlan
 from featcache.training.temperature import best_temperature, tempered_losses
 
@@ -22,6 +22,7 @@ Doubles = npt.NDArray[np.float64]
 _MOST_TURNED = 4_096  # rows: their products, and the triangle that these make, stay small
 _RIDGE = 1e-6  # of the mean square of a row, so that duplicates keep the triangle regular
 _SCORED_VALUES, _SCORED_ROWS = 1_000_000, 20_000  # of more rows, some say as much about two numbers
+_BLOCK_VALUES = 4_000_000  # about 16 MB of float32 at a time
 
 
 class Coordinates:
@@ -78,8 +79,7 @@ class ScoredPath:
         known = np.flatnonzero(np.isin(parts.units, parts.numbers))
         most = min(_SCORED_ROWS, max(1000, _SCORED_VALUES // classes))
         rows = known[np.linspace(0, len(known) - 1, most).astype(np.intp)] if len(known) > most else known
-        self._units, self._labels = parts.unit_of_rows(rows), examples.labels[rows]
-        self._values = np.asarray(coordinates.copies[0][rows], np.float32)
+        self._rows, self._units, self._labels = rows, parts.unit_of_rows(rows), examples.labels[rows]
         self._coordinates = coordinates
         self.steps: list[Step] = []
         self.temperatures: list[list[float]] = []  # of each step, of each part
@@ -102,9 +102,13 @@ class ScoredPath:
     def _logits(self, step: Step) -> Float32s:
         """(m, C) of each row by the part that is scored on it."""
         table = np.empty((len(self._units), step.bias.shape[1]), np.float32)
+        values = self._coordinates.copies[0]
+        at_once = max(1, _BLOCK_VALUES // values.shape[1])
         for part, bias in enumerate(step.bias):
-            mine = self._units == part
-            table[mine] = self._values[mine] @ step.kernels[part].astype(np.float32) + bias
+            mine, kernel = np.flatnonzero(self._units == part), step.kernels[part].astype(np.float32)
+            for start in range(0, len(mine), at_once):
+                some = mine[start : start + at_once]
+                table[some] = as_float32(values[self._rows[some]]) @ kernel + bias
         return table
 
     def bag(self, plan: HeadPlan, examples: Examples, scratch: Path | None) -> TrainedBag:
