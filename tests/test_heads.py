@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+from head_rows import examples_of
 
 keras = pytest.importorskip("keras")
 
@@ -12,9 +13,8 @@ from featcache.core.progress import Silent  # noqa: E402
 from featcache.errors import CacheFormatError, TrainingError  # noqa: E402
 from featcache.settings.specs import HeadsSpec  # noqa: E402
 from featcache.training.folds import assign_folds  # noqa: E402
-from featcache.training.heads.bag import HeadId, load_bag  # noqa: E402  # after importorskip
-from featcache.training.heads.examples import Examples  # noqa: E402
-from featcache.training.heads.keras_models import head_model, save_bag  # noqa: E402
+from featcache.training.heads.bag import HeadId, load_bag, save_bag  # noqa: E402  # after importorskip
+from featcache.training.heads.keras_models import head_model, input_model  # noqa: E402
 from featcache.training.heads.partition import by_folds  # noqa: E402
 from featcache.training.heads.presets import resolve_heads  # noqa: E402
 from featcache.training.heads.trainer import train_heads  # noqa: E402
@@ -40,7 +40,7 @@ def train(features, labels, usable=None, spec=None, seeds=(0, 1), copies=(), fol
     folds = assign_folds(labels, [""] * len(labels), spec.folds, 0) if folds is None else folds
     usable = np.ones(len(labels), bool) if usable is None else usable
     plan = resolve_heads(spec, shape, features[0].size, len(labels), CLASSES)
-    return train_heads(Examples([features, *copies], labels, by_folds(folds, usable)), plan, seeds, Silent())
+    return train_heads(examples_of([features, *copies], labels, by_folds(folds, usable)), plan, seeds, Silent())
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,10 @@ def test_heads_are_seed_by_seed_and_differ(trained):
 def test_out_of_fold_is_what_the_head_of_that_fold_predicts(trained):
     features, labels, bag = trained
     folds = assign_folds(labels, [""] * 90, 3, 0)
-    said = bag.predict(features)
+    said = bag.predict({"tap": features})
     for row in (0, 40, 89):
         assert np.allclose(bag.out_of_fold[1, row], said[3 + folds[row], row], atol=1e-6)
-    assert np.allclose(bag.member_predictions(features)[1], said[3:].mean(axis=0), atol=1e-6)
+    assert np.allclose(bag.member_predictions({"tap": features})[1], said[3:].mean(axis=0), atol=1e-6)
 
 
 def test_history_falls_and_has_every_epoch(trained):
@@ -121,23 +121,23 @@ def test_memory_mapped_features_train_the_same(trained, tmp_path):
 
 
 @pytest.mark.parametrize("shape", ["dense", "recipe", "wide", "fast"])
-def test_every_saved_head_is_a_plain_keras_model_that_predicts_the_same(shape, tmp_path):
+def test_every_head_of_a_stored_bag_is_a_plain_keras_model_that_predicts_the_same(shape, tmp_path):
     features, labels = rows()
     spec = HeadsSpec(folds=2, hidden=(8, 6), schedule=((1e-2, 2),), batch_size=16)
     bag = train(features, labels, spec=spec, shape=shape)
     save_bag(bag, tmp_path / "heads", {"key": "k"})
-    said = bag.predict(features)
-    names = [f"seed{seed}-fold{fold}.keras" for seed in (0, 1) for fold in (0, 1)]
+    said = bag.predict({"tap": features})
     assert [path.name for path in tmp_path.iterdir()] == ["heads"]
-    assert set(names) <= {path.name for path in (tmp_path / "heads").iterdir()}
-    for number, name in enumerate(names):
-        model = keras.models.load_model(tmp_path / "heads" / name)
-        assert model.input_shape == (None, 2, 2, 4)
-        alone = keras.ops.convert_to_numpy(model(features.astype(np.float32), training=False))
-        assert np.allclose(alone, said[number], atol=2e-6)
+    assert {path.name for path in (tmp_path / "heads").iterdir()} == {"bag.npz", "bag.json"}
     loaded = load_bag(tmp_path / "heads")
-    assert (loaded.plan, loaded.heads, loaded.tap_shape) == (bag.plan, bag.heads, bag.tap_shape)
-    assert np.array_equal(loaded.predict(features), said)
+    values = input_model(loaded.seen_as)({"tap": features.astype(np.float32)})
+    for number in range(4):
+        head_model(loaded, number).save(tmp_path / "head.keras")
+        model = keras.models.load_model(tmp_path / "head.keras")
+        assert model.input_shape == (None, 16)
+        assert np.allclose(keras.ops.convert_to_numpy(model(values, training=False)), said[number], atol=2e-6)
+    assert (loaded.plan, loaded.heads, loaded.seen_as.taps) == (bag.plan, bag.heads, bag.seen_as.taps)
+    assert np.array_equal(loaded.predict({"tap": features}), said)
 
 
 def test_saving_replaces_the_whole_folder(trained, tmp_path):
@@ -153,9 +153,7 @@ def test_a_failed_save_keeps_the_old_bag(trained, tmp_path, monkeypatch):
     folder = tmp_path / "heads"
     save_bag(trained[2], folder)
     before = sorted(path.name for path in folder.iterdir())
-    monkeypatch.setattr(
-        "featcache.training.heads.keras_models.write_bag", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    monkeypatch.setattr("featcache.training.heads.bag.write_bag", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         save_bag(trained[2], folder)
     assert [path.name for path in tmp_path.iterdir()] == ["heads"]
@@ -168,7 +166,7 @@ def test_recomputed_statistics_are_those_of_the_heads_own_rows(trained):
     own = (folds != 1) & (np.arange(90) != 5)
     model = head_model(bag, 1)
     before = keras.Model(model.input, model.get_layer("dense_0").output)
-    active = keras.ops.convert_to_numpy(before(features[own].astype(np.float32), training=False))
+    active = keras.ops.convert_to_numpy(before(features[own].reshape(-1, 16).astype(np.float32), training=False))
     assert np.allclose(bag.weights["mean_0"][1], active.mean(axis=0), atol=1e-4)
     assert np.allclose(bag.weights["variance_0"][1], active.var(axis=0), rtol=1e-3, atol=1e-4)
 
@@ -199,8 +197,10 @@ def test_what_cannot_be_trained_says_why(trained):
         train(features, labels + 3)
     with pytest.raises(TrainingError, match="every copy needs 90 rows"):
         train(features, labels, copies=[features[:50]])
-    with pytest.raises(TrainingError, match=r"shape=\(1, 2, 4\)"):
-        bag.predict(features[:, :1])
+    for wrong in ({"tap": features[:, :1]}, {"other": features}):
+        for predict in (bag.predict, bag.member_predictions, lambda taps: list(bag.member_parts(taps))):
+            with pytest.raises(TrainingError, match=r"don't fit heads that were trained on.*train the heads again"):
+                predict(wrong)
 
 
 def test_default_beats_a_standardised_logistic_regression():
@@ -214,7 +214,7 @@ def test_default_beats_a_standardised_logistic_regression():
     features, labels = digits.data[:900].astype(np.float16), digits.target[:900]
     folds = assign_folds(labels, [""] * 900, 3, 0)
     plan = resolve_heads(HeadsSpec(folds=3), "dense", 64, 900, 10)
-    examples = Examples([features], labels, by_folds(folds, np.ones(900, bool)))
+    examples = examples_of([features], labels, by_folds(folds, np.ones(900, bool)))
     bag = train_heads(examples, plan, range(3), Silent())
     regression = np.empty((900, 10))
     for fold in range(3):
