@@ -110,7 +110,7 @@ def test_rare_classes_are_found_more_often_and_log_loss_is_higher(kind):
         assert plan.balanced == (class_weight == "balanced")
         if kind in PATHS:
             return (train_linear if kind == LINEAR else train_lda)(examples, plan, Silent())
-        return train_heads(examples, replace(DENSE, balanced=plan.balanced), range(2), Silent())
+        return train_heads(examples, plan, range(2), Silent())
 
     bags = [trained(each) for each in ("none", "balanced")]
     plain, balanced = (recalls(bag, examples.labels) for bag in bags)
