@@ -88,7 +88,9 @@ class _Moments:
         kernels, biases, priors = [], [], []
         for trained in self._trained:
             counts = self._counts[trained].sum(axis=0)
-            means = self._sums[trained].sum(axis=0) / np.maximum(counts, 1)[:, None]
+            sums, absent = self._sums[trained].sum(axis=0), counts == 0
+            means = sums / np.maximum(counts, 1)[:, None]
+            means[absent] = sums.sum(axis=0) / counts.sum()
             within = self._products[trained].sum(axis=0, dtype=np.float64)
             within -= (means * counts[:, None]).T @ means
             within /= counts.sum()
@@ -97,7 +99,10 @@ class _Moments:
             within[np.diag_indices(len(within))] += (shrinkage + _SMALLEST) * mean_variance + _SMALLEST
             kernel = cho_solve(cho_factor(within, overwrite_a=True), means.T)
             kernels.append(kernel)
-            biases.append(-0.5 * np.einsum("cf,fc->c", means, kernel))
-            shares = np.log(np.maximum(counts, 0.5) / counts.sum())  # a class without rows is rare, however classes count
-            priors.append(np.where(counts > 0, 0.0, shares) if self._balanced else shares)
+            bias = -0.5 * np.einsum("cf,fc->c", means, kernel)
+            # some of many rows may lack a class: no row is likelier of it than of the mean over all others, and it is rare
+            bias[absent] = counts @ bias / counts.sum()
+            biases.append(bias)
+            shares = np.log(np.maximum(counts, 0.5) / counts.sum())
+            priors.append(np.where(absent, shares, 0) if self._balanced else shares)
         return Step(np.stack(kernels), np.stack(biases), np.stack(priors))

@@ -3,7 +3,7 @@
 A path is a number of steps, from strong to weak regularisation, each with a linear model a fold. NumPy and SciPy only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,8 +43,9 @@ class Coordinates:
         if rows < min(self.values, _MOST_TURNED):
             from scipy.linalg import cholesky
 
-            self._stacked = np.concatenate(copies).astype(np.float64)
-            products = self._stacked @ self._stacked.T  # of centred rows: singular but for the ridge, even for float64
+            self._given, products = copies, np.zeros((rows, rows))
+            for _, block in self._columns():  # of centred rows: singular but for the ridge, even in float64
+                products += block @ block.T
             products[np.diag_indices(rows)] += _RIDGE * max(products.trace() / rows, _RIDGE)
             self._triangle = cholesky(products, lower=True)
             self.copies = np.split(self._triangle.astype(np.float32), len(copies))
@@ -55,8 +56,18 @@ class Coordinates:
             return turned.astype(np.float32)
         from scipy.linalg import solve_triangular
 
-        parts = [solve_triangular(self._triangle, kernel, trans=1, lower=True) for kernel in turned]
-        return np.stack([self._stacked.T @ part for part in parts]).astype(np.float32)
+        parts = np.stack([solve_triangular(self._triangle, kernel, trans=1, lower=True) for kernel in turned])
+        kernels = np.empty((len(turned), self.values, turned.shape[2]), np.float32)
+        for some, block in self._columns():
+            kernels[:, some] = block.T @ parts
+        return kernels
+
+    def _columns(self) -> Iterator[tuple[slice, Doubles]]:
+        """Yield (values, (rows of all copies, b) float64): some values of all rows at a time."""
+        at_once = max(1, _BLOCK_VALUES // (len(self._given) * len(self._given[0])))
+        for start in range(0, self.values, at_once):
+            some = slice(start, start + at_once)
+            yield some, np.concatenate([copy[:, some] for copy in self._given]).astype(np.float64)
 
 
 class Step(NamedTuple):
