@@ -13,7 +13,7 @@ TRAINING_VERSION = 5  # raise it when the same plan trains to other values
 LINEAR_VERSION = 6  # the same for the head types ``linear`` and ``lda``
 LINEAR, LDA = "linear", "lda"
 PATHS = (LINEAR, LDA)  # fitted along a path of one number each, by no schedule
-_DECAY = 1.2  # see `_trained`
+_DECAY = 2.5  # see `_trained`
 BY_GROUP, PSEUDO = "-by-group", "-pseudo"  # the ends of a head type's name that is trained in another way
 
 
