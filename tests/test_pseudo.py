@@ -12,6 +12,7 @@ from featcache.core.progress import Silent
 from featcache.ensemble.selection import select_ensemble
 from featcache.settings.schedules import Phase
 from featcache.stages.pseudo_labels import by_fold, soft_labels
+from featcache.training.heads.bag import load_bag
 from featcache.training.heads.examples import PseudoLabels
 from featcache.training.heads.partition import by_folds
 from featcache.training.heads.presets import HeadPlan
@@ -42,7 +43,9 @@ def first_round():
 
 def second_round(features, noise, parts, labels):
     pseudo = PseudoLabels([features], labels.astype(np.float32), 1.0)
-    return accuracy(train_heads(examples_of([features], noise, parts, pseudo), PLAN, (2,), Silent()).out_of_fold[0], noise)
+    return accuracy(
+        train_heads(examples_of([features], noise, parts, pseudo), PLAN, (2,), Silent()).out_of_fold[0], noise
+    )
 
 
 def test_each_fold_is_labelled_by_heads_and_weights_that_have_not_seen_it(first_round):
@@ -133,7 +136,8 @@ def test_heads_of_each_group_are_further_members(grouped):
     now = bags(grouped)
     assert {name: now[name] for name in before} == before
     folder = next(p for p in (grouped.artifacts / "heads").iterdir() if "by-group" in p.name)
-    assert sum(p.suffix == ".keras" for p in folder.iterdir()) == 8, "four drivers, two seeds"
+    heads = load_bag(folder).heads
+    assert len(heads) == 8, "four drivers, two seeds"
     told = stored_predictions(grouped, "heads/*by-group*/bag.json")
     assert np.isfinite(told.probabilities).all()
 
