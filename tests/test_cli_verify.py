@@ -288,6 +288,17 @@ def test_a_flipped_bit_in_a_trained_head_is_found(project, capsys):
     assert verify(capsys, path.parent)[0] == 1
 
 
+@pytest.mark.parametrize("name", ["weights/kernel_0", "input/mean", "input/scale"])
+def test_values_of_a_bag_that_are_no_numbers_are_found(project, capsys, name):
+    path = next(project.artifacts.glob("heads/*-fast-*/bag.npz"))
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    arrays[name].flat[0] = np.nan
+    np.savez(path, **arrays)
+    message = f"weights that are NaN or infinite: {name.removeprefix('weights/')}"
+    assert verify(capsys, path.parent) == (1, {"bag.json": [("file", message)]})
+
+
 def test_a_damaged_convnet_is_found(project, capsys):
     """Its folder is a bag's, with networks in place of the heads."""
     folder = next(project.artifacts.glob("heads/*"))
