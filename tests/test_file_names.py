@@ -90,7 +90,7 @@ def test_a_whole_run_with_thirteen_taps(tmp_path, capsys):
     project.set("Heads", schedule="1e-2x1", seeds="1")
     worked = project.run()
     assert project.succeeded, capsys.readouterr().err
-    assert worked.count("TrainBag") == 2 * len(THIRTEEN), "a dense and a linear kind"
+    assert worked.count("TrainBag") == 3, "fast, linear and lda, on all taps side by side"
     assert project.run() == []
     (cache,) = (project.artifacts / "features").glob("test-*.h5")
     assert main(["export", str(cache), str(tmp_path / "exported")]) == OK

@@ -103,7 +103,7 @@ def folds_by_row(project):
     said = bag.predict(reader.features)  # (heads, n, C)
     first = [number for number, head in enumerate(bag.heads) if head.seed == bag.seeds[0]]
     distance = np.abs(said[first] - known.probabilities[0]).max(axis=2)  # (folds, n)
-    assert distance.min(axis=0).max() < 1e-5
+    assert distance.min(axis=0).max() < 1e-3, "values that heads see are kept in half precision while they train"
     return dict(zip(known.ids, distance.argmin(axis=0).tolist(), strict=True))
 
 
