@@ -11,7 +11,7 @@ from featcache.cli import main
 from featcache.inspection.changed_defaults import changed_defaults
 from pipeline.config import current_project
 
-BOTH = "taps changed from block5_pool to auto, that of image_size from 48 to auto (224)"
+BOTH = "taps from block5_pool to auto, image_size from 48 to auto (224)"
 KEPT = "taps = block5_pool and image_size = 48 keep the old caches"
 
 
@@ -47,13 +47,13 @@ def notices(project, capsys):
     capsys.readouterr()
     project.run("ExtractFeatures")
     assert project.succeeded
-    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("NOTICE: the default")]
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("NOTICE: changed default")]
 
 
 def test_the_run_says_it_once_before_the_work_and_the_line_that_it_names_keeps_the_caches(project, capsys):
     old = {path.name for path in (project.artifacts / "features").glob("*.h5")}
     (line,) = announced(project)
-    assert line.startswith(f"the default of [Features] {BOTH}: the features of 33 images are computed anew (at most about ")
+    assert line.startswith(f"changed defaults of [Features]: {BOTH}: features of 33 images are computed anew (at most ")
     assert line.endswith(f"; {KEPT}")
     assert notices(project, capsys) == [f"NOTICE: {line}"]
     assert announced(project) == [], "the new ones are there"
@@ -74,11 +74,11 @@ def test_status_says_it(project, capsys):
 def test_only_the_key_that_nobody_set_is_named(project):
     project.set("Features", taps="block5_pool")
     (line,) = announced(project)
-    assert "[Features] image_size changed from 48 to auto (224): " in line
+    assert "[Features]: image_size from 48 to auto (224): " in line
     assert line.endswith("; image_size = 48 keeps the old caches")
     project.settings["Features"].update(image_size="48", taps=" auto ")
     (line,) = announced(project)
-    assert "[Features] taps changed from block5_pool to auto: the features of 33 images are computed anew (about " in line
+    assert "[Features]: taps from block5_pool to auto: features of 33 images are computed anew (about " in line
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_the_recipe_has_its_tap_by_auto_too(project):
     project.set("Heads", preset="recipe", hidden="")
     (line,) = announced(project)
     assert "taps" not in line
-    assert "[Features] image_size changed from 48" in line
+    assert "[Features]: image_size from 48" in line
 
 
 def test_a_new_project_sees_nothing(tmp_path, capsys, monkeypatch):

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from featcache.cache import Reader, open_cache
 from featcache.core.formatting import age_text, pluralize
@@ -34,19 +35,20 @@ def changed_defaults(project: Project) -> list[str]:
     spec, readers = max(found, key=lambda each: max(modified(reader.path) for reader in each[1]))
     now = project.settings.features
     keys = [key for key in FORMER_DEFAULTS if getattr(spec, key) != getattr(now, key)]
-    changes = [f"that of {key} from {FORMER_DEFAULTS[key]} to {_now(now, key)}" for key in keys]
-    count = sum(project.splits()[split]["rows"] for split in (reader.split for reader in readers))
+    changes = ", ".join(f"{key} from {FORMER_DEFAULTS[key]} to {_now(now, key)}" for key in keys)
+    count = sum(project.splits()[reader.split]["rows"] for reader in readers)
+    cost = f"features of {pluralize(count, 'image')} are computed anew{_duration(count, spec, now, readers)}"
     kept = " and ".join(f"{key} = {FORMER_DEFAULTS[key]}" for key in keys)
-    what = f"the default of [Features] {', '.join(changes).removeprefix('that of ').replace(' from', ' changed from', 1)}"
-    keeps = "keeps" if len(keys) == 1 else "keep"
-    cost = f"the features of {pluralize(count, 'image')} are computed anew{_duration(count, spec, now, readers)}"
-    return [f"{what}: {cost}; {kept} {keeps} the old caches"]
+    keep = "keeps" if len(keys) == 1 else "keep"
+    return [f"changed defaults of [Features]: {changes}: {cost}; {kept} {keep} the old caches"]
 
 
 def _former_specs(settings: Settings) -> Iterator[FeaturesSpec]:
     """The settings of features with one or more former defaults of keys that nobody set."""
     now = settings.features
-    former = {key: _FEATURES[key].read(text) for key, text in FORMER_DEFAULTS.items() if key in settings.unset}
+    former: dict[str, Any] = {
+        key: _FEATURES[key].read(text) for key, text in FORMER_DEFAULTS.items() if key in settings.unset
+    }
     changed = [key for key, value in former.items() if value != getattr(now, key)]
     for count in range(1, len(changed) + 1):
         for keys in combinations(changed, count):
