@@ -42,8 +42,8 @@ class Coordinates:
         if rows < min(self.values, _MOST_TURNED):
             from scipy.linalg import cholesky
 
-            self._stacked = np.concatenate(copies).astype(np.float32)
-            products = (self._stacked @ self._stacked.T).astype(np.float64)
+            self._stacked = np.concatenate(copies).astype(np.float64)
+            products = self._stacked @ self._stacked.T  # of centred rows: singular but for the ridge, even for float64
             products[np.diag_indices(rows)] += _RIDGE * max(products.trace() / rows, _RIDGE)
             self._triangle = cholesky(products, lower=True)
             self.copies = np.split(self._triangle.astype(np.float32), len(copies))
@@ -55,7 +55,7 @@ class Coordinates:
         from scipy.linalg import solve_triangular
 
         parts = [solve_triangular(self._triangle, kernel, trans=1, lower=True) for kernel in turned]
-        return np.stack([self._stacked.T @ part.astype(np.float32) for part in parts])
+        return np.stack([self._stacked.T @ part for part in parts]).astype(np.float32)
 
 
 class Step(NamedTuple):
