@@ -107,7 +107,7 @@ def suggestions(
         lower = [p for p in _DROPOUTS if p < dropout]
         found = [("less dropout", f"--Heads-dropout {lower[-1]:g}")] if lower else []
         return found + [("wider heads", f"--Heads-hidden {_widths(hidden, 2)}")] * bool(hidden)
-    found: list[tuple[str, str]] = []
+    found = []
     unpooled = any(each.name == tap and not each.pooling for each in features.taps)
     if unpooled and features.copies < _COPIES:
         found.append(("augmentation", f"--Features-copies {_COPIES}"))
