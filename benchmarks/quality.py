@@ -1,87 +1,130 @@
-"""The ensemble against what a user would pick instead: the same cached features, the same folds, out of fold and on test.
+"""The defaults against what a user would pick instead: the same cached features and the same folds, out of fold, and on test.
 
-    FEATCACHE_SHARED=PATH python benchmarks/quality.py [--folder FOLDER] [digits mnist10 hymenoptera flowers5 brain-mri]
+    FEATCACHE_SHARED=PATH python benchmarks/quality.py [--folder FOLDER] [--seeds 10] [--budget 60] [--test] [SET ...]
 
-PATH holds ``data/<name>`` and ``weights/vgg16_imagenet_notop.h5``. Features, heads and what the peers said are kept in
-FOLDER (a temporary one by default) and found there the next time; all but the peers is made by the pipeline's own
-stages. A peer is fitted to the standardised rows of all folds but one and tells that one; of test rows its folds'
-probabilities are averaged, as a member's are. Where a peer has candidates, the one of the best out-of-fold log-loss
-is shown, which favours it; the ensemble's out-of-fold score is nested. Prints Markdown for benchmarks/RESULTS.md.
+PATH holds ``data/<name>`` and ``weights/``. Features and what each competitor said are kept in FOLDER (a temporary one by
+default) and found there the next time. For each fold seed, the members of the default settings are trained, and their
+ensemble is scored nested: a fold's rows by hyper-parameters, temperatures and weights from the other folds. A peer
+chooses its own hyper-parameters on the same other folds, so that groups stay together there, too. Of peers as many fold
+seeds are fitted as begin within BUDGET seconds, at least one. With ``--test``, the pipeline's own stages run as well, and their ensemble is
+scored on test rows: once, after the defaults are frozen. Prints Markdown for benchmarks/RESULTS.md.
 """
 
 import argparse
+import csv
 import gzip
 import os
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegressionCV
+from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from featcache import stages
+from featcache.cache.layout import Status
 from featcache.cache.reader import open_cache
 from featcache.core.progress import Silent
-from featcache.ensemble.combination import normalised
 from featcache.ensemble.ensemble import Ensemble
-from featcache.project.members import out_of_fold, split_predictions
+from featcache.ensemble.selection import select_ensemble
+from featcache.project.members import split_predictions
 from featcache.project.project import Project
 from featcache.settings.parsing import parse_settings
-from featcache.training.metrics import bootstrap, judge, log_loss
+from featcache.settings.specs import HeadsSpec
+from featcache.training.folds import assign_folds
+from featcache.training.heads.examples import Examples
+from featcache.training.heads.inputs import fit_input, stored_rows
+from featcache.training.heads.lda import train_lda
+from featcache.training.heads.logistic_regression import train_linear
+from featcache.training.heads.partition import by_folds
+from featcache.training.heads.presets import PATHS, head_types, resolve_heads
+from featcache.training.heads.trainer import train_heads
+from featcache.training.metrics import judge, log_loss
 from featcache.training.predictions import Predictions
 
 SHARED = Path(os.environ["FEATCACHE_SHARED"])
 WEIGHTS = str(SHARED / "weights/vgg16_imagenet_notop.h5")
-PHOTOS = {"weights": WEIGHTS, "image_size": "96"}
-SETS = {
-    "digits": ("digits", {"weights": "random", "image_size": "48"}),
-    "mnist10": ("idx", {"weights": WEIGHTS, "image_size": "48"}),
-    "hymenoptera": ("folder", PHOTOS),
-    "flowers5": ("folder", PHOTOS),
-    "brain-mri": ("folder", PHOTOS),
+LITE = {"backbone": str(SHARED / "weights/efficientnet_lite0_imagenet.keras")}
+VGG = {"weights": WEIGHTS}
+SETS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "hymenoptera": ("folder", "", VGG),
+    "flowers5": ("folder", "", VGG),
+    "brain-mri": ("folder", "", VGG),
+    "hymenoptera-lite": ("folder", "", LITE),
+    "flowers5-lite": ("folder", "", LITE),
+    "digits": ("digits", "", VGG),
+    "cactus": ("folder", "", {**VGG, "image_size": "48"}),
+    "drivers-64": ("folder", "driver_imgs_list.csv:subject", {**VGG, "image_size": "64"}),
+    "drivers-224": ("folder", "driver_imgs_list.csv:subject", VGG),
+    "mnist10": ("idx", "", VGG),
 }
-TAP, FOLDS = "block5_pool", 5
+"""Name -> source, groups, [Features]."""
+FOLDS, ALIKE = 5, 0.8
+SEARCH = {"Cs": np.geomspace(1e-4, 1, 5), "scoring": "neg_log_loss", "l1_ratios": (0,), "use_legacy_attributes": False}
 
 
-def lightgbm():  # its import is slow and its package is in the bench extra only
+@dataclass(frozen=True)
+class Rows:
+    """The usable training rows of a set: features by tap, class numbers, groups and digests."""
+
+    taps: dict[str, np.ndarray]
+    labels: np.ndarray
+    groups: list[str]
+    digests: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def lightgbm(splits):  # its import is slow and its package is in the bench extra only
     from lightgbm import LGBMClassifier
 
     return LGBMClassifier(random_state=0, n_jobs=1, verbose=-1)
 
 
-PEERS: dict[str, list[Any]] = {
-    "LogisticRegressionCV": [
-        lambda: LogisticRegressionCV(
-            Cs=np.geomspace(1e-4, 1, 5), cv=3, scoring="neg_log_loss", max_iter=300, l1_ratios=(0,),
-            use_legacy_attributes=False,
-        )
-    ],
-    "calibrated LinearSVC": [lambda c=c: CalibratedClassifierCV(LinearSVC(C=c, random_state=0), cv=3) for c in (1e-3, 1)],
-    "MLPClassifier": [lambda early=early: MLPClassifier((128,), early_stopping=early, random_state=0) for early in (False, True)],
-    "LightGBM": [lightgbm],
-}  # fmt: skip
+def regression(splits):
+    """PCA keeps all there is: it only turns the rows, and spares hours where there are fewer of them than values."""
+    return make_pipeline(StandardScaler(), PCA(), LogisticRegressionCV(cv=splits, max_iter=200, **SEARCH))
 
 
-def project(name: str, folder: Path, image_size: str = "", tap: str = TAP, **heads: str) -> Project:
-    """The settings of one set, features and heads in `folder`; of another image size than the set's where one is given."""
-    source, features = SETS[name]
-    features = features | ({"image_size": image_size} if image_size else {})
-    path = {"digits": "", "mnist10": str(folder / "data/mnist10")}.get(name, str(SHARED / "data" / name))
-    return Project(
-        parse_settings(
-            {
-                "Dataset": {"name": name, "source": source, "path": path},
-                "Features": {**features, "taps": tap},
-                "Heads": {"folds": str(FOLDS), **heads},
-                "Paths": {"artifacts": str(folder / "artifacts")},
-            }
-        )
-    )
+def machine(splits):
+    return make_pipeline(StandardScaler(), PCA(), CalibratedClassifierCV(LinearSVC(C=1e-3, random_state=0), cv=splits))
+
+
+def perceptron(splits):
+    return make_pipeline(StandardScaler(), MLPClassifier((128,), early_stopping=True, random_state=0))
+
+
+PEERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "LogisticRegressionCV, avg": ("avg", regression),
+    "LogisticRegressionCV, max": ("max", regression),
+    "LogisticRegressionCV, all, sqrt": ("all", regression),
+    "calibrated LinearSVC, all, sqrt": ("all", machine),
+    "MLPClassifier, all, sqrt": ("all", perceptron),
+    "LightGBM, all, sqrt": ("all", lightgbm),
+}
+
+
+def project(name: str, folder: Path, **features: str) -> Project:
+    """The default settings of one set; features and heads are in `folder`."""
+    source, groups, own = SETS[name]
+    data = name.removesuffix("-lite").removesuffix("-64").removesuffix("-224")
+    made_here = {"digits": "", "mnist10": str(folder / "data/mnist10"), "cactus": str(folder / "data/cactus")}
+    dataset = {"name": data, "source": source, "path": made_here.get(name, str(SHARED / "data" / data))}
+    sections = {
+        "Dataset": dataset | ({"groups": groups} if groups else {}),
+        "Features": own | features,
+        "Paths": {"artifacts": str(folder / f"artifacts-{name}")},
+    }
+    return Project(parse_settings(sections))
 
 
 def write_mnist10(folder: Path) -> None:
@@ -98,6 +141,16 @@ def write_mnist10(folder: Path) -> None:
         (folder / packed.stem).write_bytes(content)
 
 
+def link_cactus(folder: Path) -> None:
+    """The training images of cactus in a folder a class."""
+    with open(SHARED / "data/cactus/train.csv", encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            link = folder / "train" / ("cactus" if row["has_cactus"] == "1" else "none") / row["id"]
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.exists():
+                link.symlink_to(SHARED / "data/cactus/train" / row["id"])
+
+
 def extract(made: Project) -> None:
     """List and cache what isn't cached yet."""
     stages.index_images(made, Silent())
@@ -108,102 +161,194 @@ def extract(made: Project) -> None:
     stages.finish_features(made, Silent())
 
 
-def train(made: Project) -> tuple[Predictions, Predictions | None]:
-    """Train what isn't trained yet; what members say out of fold, and of test rows."""
-    for tap, shape in made.bags():
-        if not made.bag(tap, shape).is_complete():
-            stages.train_bag(made, tap, shape, Silent())
-    if not made.scored_splits():
-        return out_of_fold(made), None
-    stages.predict_rows(made, Silent())
-    return out_of_fold(made), split_predictions(made, ["test"])["test"]
+def training_rows(made: Project, view: int = 0) -> Rows:
+    """Read what members are trained on; of brain-mri near duplicates are groups."""
+    reader = open_cache(made.features("train", view).path)
+    usable = np.flatnonzero(reader.status == Status.OK)
+    taps = {tap: np.asarray(reader[tap])[usable] for tap in reader.taps}
+    groups = [reader.groups[row] for row in usable.tolist()]
+    if made.settings.dataset.name == "brain-mri":
+        groups = near_duplicates(root_taps(taps))
+    return Rows(
+        taps, reader.labels[usable], groups, np.asarray(reader.digest_column)[usable], tuple(reader.class_names)
+    )
 
 
-def peer(make, made: Project, known: Predictions):
-    """A peer's (n, C) out of fold and (t, C) on test rows."""
-    rows = open_cache(made.features("train", 0).path)[TAP]
-    rows = rows.reshape(len(rows), -1).astype(np.float32)
-    labels, folds = known.labels, known.folds
-    assert folds is not None, "predictions out of fold"
-    test = None
-    if "test" in made.scored_splits():
-        test = open_cache(made.features("test", 0).path)[TAP]
-        test = test.reshape(len(test), -1).astype(np.float32)
-    told, on_test = np.full((len(rows), len(known.class_names)), np.nan, np.float32), []
+def near_duplicates(values: np.ndarray) -> list[str]:
+    """A name for every row; rows joined by a chain of cosines above `ALIKE` share one."""
+    from scipy.sparse.csgraph import connected_components
+
+    apart = values - values.mean(axis=0)
+    apart /= np.linalg.norm(apart, axis=1, keepdims=True)
+    return [f"g{number}" for number in connected_components(apart @ apart.T > ALIKE, directed=False)[1]]
+
+
+def root_taps(taps: dict[str, np.ndarray]) -> np.ndarray:
+    """(n, F) square roots of all taps side by side."""
+    values = np.concatenate([each.reshape(len(each), -1) for each in taps.values()], axis=1).astype(np.float32)
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def seen_by(peer: str, rows: Rows) -> np.ndarray:
+    """The values that a peer is fitted to."""
+    which = PEERS[peer][0]
+    if which == "all":
+        return root_taps(rows.taps)
+    last = list(rows.taps)[-1].rpartition("_")[0]
+    return np.asarray(rows.taps.get(f"{last}_{which}", rows.taps[list(rows.taps)[-1]]), np.float32)
+
+
+def ensemble_of(views: list[Rows], seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, float], float]:
+    """Train the default members by one dealing of folds.
+
+    Returns:
+        The folds, the ensemble's nested (n, C), each bag's log-loss, and the best single member's nested log-loss.
+    """
+    spec, rows = HeadsSpec(), views[0]
+    folds = assign_folds(rows.labels, rows.groups, FOLDS, seed, rows.class_names, rows.digests)
+    usable = np.ones(len(folds), bool)
+    seen_as = fit_input(list(rows.taps), [view.taps for view in views], usable, normalise=True)
+    copies = [stored_rows(seen_as, view.taps, None) for view in views]
+    examples = Examples(seen_as, copies, rows.labels, by_folds(folds, usable), views=len(views))
+    members: list[str] = []
+    tables, scores = [], {}
+    for kind in head_types(spec):
+        plan = resolve_heads(spec, kind, sum(seen_as.widths), len(folds), len(rows.class_names))
+        if kind in PATHS:
+            bag = (train_linear if kind == "linear" else train_lda)(examples, plan, Silent())
+        else:
+            bag = train_heads(examples, plan, range(spec.seeds), Silent())
+        members += [f"pooled/{kind}/seed{number}" for number in bag.seeds]
+        tables.append(bag.out_of_fold)
+        scores[kind] = log_loss(np.asarray(bag.out_of_fold.mean(axis=0), np.float64), rows.labels)
+    ids = list(map(str, range(len(folds))))
+    known = Predictions(ids, rows.labels, tuple(members), np.concatenate(tables), rows.class_names, folds, rows.groups)
+    built = select_ensemble(known)
+    nested = np.full(tables[0].shape[1:], np.nan)
+    for places, part in built.nested_parts(known):
+        nested[places] = part
+    return folds, nested, scores, built.single_scores.log_loss
+
+
+def peer_table(peer: str, rows: Rows, folds: np.ndarray) -> np.ndarray:
+    """(n, C): each fold by the peer fitted to the others."""
+    values, told = seen_by(peer, rows), np.zeros((len(folds), len(rows.class_names)))
     for fold in range(FOLDS):
-        model = make_pipeline(StandardScaler(), make())
-        others = (folds >= 0) & (folds != fold)
-        model.fit(rows[others], labels[others])
-        assert len(model.classes_) == told.shape[1], "every class is in every fold of these sets"
-        told[folds == fold] = model.predict_proba(rows[folds == fold])
-        on_test += [model.predict_proba(test)] if test is not None else []
-    return told, np.mean(on_test, axis=0) if on_test else np.empty((0, told.shape[1]))
+        own = np.flatnonzero(folds != fold)
+        inner = [
+            (np.flatnonzero(folds[own] != each), np.flatnonzero(folds[own] == each))
+            for each in range(FOLDS)
+            if each != fold
+        ]
+        model = PEERS[peer][1](inner)
+        model.fit(values[own], rows.labels[own])
+        told[np.ix_(folds == fold, model.classes_)] = model.predict_proba(values[folds == fold])
+    return np.maximum(told, 1e-6) / np.maximum(told, 1e-6).sum(axis=1, keepdims=True)
 
 
-def kept(folder: Path, name: str, which: str, made: Project, known: Predictions):
-    """What `peer` gives, each candidate's, found in the folder or made and put there."""
-    found = []
-    for number, make in enumerate(PEERS[which]):
-        path = folder / "peers" / f"{name}-{which}-{number}.npz"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            told, on_test = peer(make, made, known)
-            np.savez(path, told=told, on_test=on_test)
-        with np.load(path) as stored:
-            found.append((stored["told"], stored["on_test"]))
-    scored = np.asarray(known.folds) >= 0
-    return min(found, key=lambda each: log_loss(each[0][scored], known.labels[scored]))
+def kept(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What `make` gives, found at `path` or put there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **make())  # type: ignore[arg-type]  # numpy's stubs take the names for its options
+    with np.load(path) as stored:
+        return dict(stored)
 
 
-def compare(name: str, folder: Path) -> list[str]:
-    """Return the set's table rows: each competitor out of fold and on test."""
-    made = project(name, folder)
+def compare(name: str, folder: Path, seeds: int, budget: float, mirror: bool) -> Iterator[str]:
+    """Yield the set's table rows, out of fold."""
     if name == "mnist10":
         write_mnist10(folder / "data/mnist10")
+    if name == "cactus":
+        link_cactus(folder / "data/cactus")
+    made = project(name, folder, **({"mirror": "true"} if mirror else {}))
     extract(made)
-    known, on_test = train(made)
+    views = [training_rows(made, view) for view in made.views]
+    rows, room = views[0], folder / "said" / (name + "-mirror" * mirror)
+    singles, kinds, ours = [], [], []
+    for seed in range(seeds):
+
+        def own(seed: int = seed) -> dict[str, np.ndarray]:
+            folds, nested, scores, single = ensemble_of(views, seed)
+            return {
+                "folds": folds,
+                "nested": nested,
+                "single": np.array(single),
+                **{k: np.array(v) for k, v in scores.items()},
+            }
+
+        told = kept(room / f"ours-{seed}.npz", own)
+        ours.append(told)
+        singles.append(float(told["single"]))
+        kinds.append([float(told[kind]) for kind in head_types(HeadsSpec())])
+    mean = np.mean(kinds, axis=0)
+    losses = [judge(told["nested"], rows.labels) for told in ours]
+    label = f"the defaults ({', '.join(f'{k} {v:.3f}' for k, v in zip(head_types(HeadsSpec()), mean, strict=True))})"
+    yield line(name, label, [told["nested"] for told in ours], rows, None)
+    gap = np.mean([each.losses.mean() for each in losses]) - np.mean(singles)
+    yield f"| {name} | best single member, selected on the other folds | {seeds} | | {np.mean(singles):.4f} | {gap:+.4f} | |"
+    for peer in PEERS:
+        if PEERS[peer][0] == "max" and not any(tap.endswith("_max") for tap in rows.taps):
+            continue
+        begun, tables = time.perf_counter(), []
+        for seed in range(seeds):
+            if seed and time.perf_counter() - begun > budget:
+                break
+
+            def fitted(seed: int = seed, peer: str = peer) -> dict[str, np.ndarray]:
+                return {"told": peer_table(peer, rows, ours[seed]["folds"])}
+
+            tables.append(kept(folder / "said" / name / f"{peer}-{seed}.npz", fitted)["told"])
+        yield line(name, peer, tables, rows, [each.losses.mean() for each in losses[: len(tables)]])
+
+
+def line(name: str, who: str, tables: list[np.ndarray], rows: Rows, ours: list[float] | None) -> str:
+    """Accuracy, log-loss, ours minus theirs on the same folds, and AUC of two classes."""
+    judged = [judge(table / table.sum(axis=1, keepdims=True), rows.labels) for table in tables]
+    scores = [each.scores() for each in judged]
+    accuracy, loss = np.mean([each.accuracy for each in scores]), np.mean([each.log_loss for each in scores])
+    ahead = f"{np.mean(np.array(ours) - [each.log_loss for each in scores]):+.4f}" if ours else ""
+    auc = (
+        f"{np.mean([roc_auc_score(rows.labels, table[:, 1]) for table in tables]):.4f}"
+        if len(rows.class_names) == 2
+        else ""
+    )
+    return f"| {name} | {who} | {len(tables)} | {accuracy:.4f} | {loss:.4f} | {ahead} | {auc} |"
+
+
+def on_test(name: str, folder: Path, mirror: bool) -> str:
+    """Run the pipeline's stages on the default settings, and score its ensemble on the test rows."""
+    made = project(name, folder, **({"mirror": "true"} if mirror else {}))
+    begun = time.perf_counter()
+    for bag in made.bags():
+        if not made.bag(*bag).is_complete():
+            stages.train_bag(made, *bag, Silent())
     stages.build_ensemble(made, Silent())
-    built = Ensemble.load(made.ensemble().path)
-    nested = np.full((len(known.ids), len(built.class_names)), np.nan)
-    for rows, part in built.nested_parts(known):
-        nested[rows] = part
-    entries: dict[str, tuple[Any, Any]] = {"ensemble": (nested, built.apply(on_test) if on_test else None)}
-    best = known.members.index(built.best_single)
-    entries[f"best member, {built.best_single}"] = (
-        known.probabilities[best], on_test.probabilities[best] if on_test else None,
-    )  # fmt: skip
-    recipe, recipe_test = train(project(name, folder, preset="recipe", seeds="1"))
-    entries["one recipe head"] = (recipe.probabilities[0], recipe_test.probabilities[0] if recipe_test else None)
-    for which in PEERS:
-        told, tested = kept(folder, name, which, made, known)
-        entries[which] = (told, tested if len(tested) else None)
-    return [row(name, who, known, on_test, *entry) for who, entry in entries.items()]
-
-
-def row(name: str, who: str, known: Predictions, on_test: Predictions | None, told, tested) -> str:
-    """One competitor's line."""
-    scored = np.asarray(known.folds) >= 0
-    cells = [name, who, *score_cells(told[scored], known.labels[scored])]
-    cells += score_cells(tested, on_test.labels) if on_test and tested is not None else ["", "", "", ""]
-    return f"| {' | '.join(cells)} |"
-
-
-def score_cells(told, labels) -> list[str]:
-    """Log-loss and its interval, accuracy and its interval."""
-    told = normalised(np.asarray(told, np.float64))
-    judged = judge(told, labels)
-    score, (span,) = judged.scores(), bootstrap([judged])
-    spans = ["{:.3f} to {:.3f}".format(*ends) for ends in (span.log_loss, span.accuracy)]
-    return [f"{score.log_loss:.4f}", spans[0], f"{score.accuracy:.4f}", spans[1]]
+    seconds = time.perf_counter() - begun
+    stages.predict_rows(made, Silent())
+    predictions = split_predictions(made, ["test"])["test"]
+    score = judge(Ensemble.load(made.ensemble().path).apply(predictions), predictions.labels).scores()
+    return f"| {name} | {score.accuracy:.4f} | {score.log_loss:.4f} | {seconds:.1f} s |"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", default=list(SETS))
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--budget", type=float, default=60)
+    parser.add_argument("--mirror", action="store_true")
+    parser.add_argument("--test", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        print("| set | who | oof log-loss | 95 % | oof accuracy | 95 % | test log-loss | 95 % | test accuracy | 95 % |")
-        print(f"|{' --- |' * 10}")
+        where = arguments.folder or Path(temporary)
+        print("| set | who | fold seeds | accuracy | log-loss | the defaults minus this | AUC |")
+        print(f"|{' --- |' * 7}")
         for each in arguments.names:
-            print("\n".join(compare(each, arguments.folder or Path(temporary))), flush=True)
+            for text in compare(each, where, arguments.seeds, arguments.budget, arguments.mirror):
+                print(text, flush=True)
+        if arguments.test:
+            print("\n| set | test accuracy | test log-loss | heads and ensemble |\n| --- | --- | --- | --- |")
+            for each in arguments.names:
+                if "test" in project(each, where).scored_splits():
+                    print(on_test(each, where, arguments.mirror), flush=True)

@@ -12,7 +12,7 @@ from featcache.settings import ONE_CYCLE, HeadsSpec, Phase, rates
 TRAINING_VERSION = 5  # raise it when the same plan trains to other values
 LINEAR_VERSION = 6  # the same for the head types ``linear`` and ``lda``
 LINEAR, LDA = "linear", "lda"
-_DECAY = 1.2
+_DECAY = 2.5
 PATHS = (LINEAR, LDA)  # fitted along a path of one number each, by no schedule
 BY_GROUP, PSEUDO = "-by-group", "-pseudo"  # the ends of a head type's name that is trained in another way
 
