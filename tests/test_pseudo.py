@@ -42,7 +42,9 @@ def first_round():
 
 def second_round(features, noise, parts, labels):
     pseudo = PseudoLabels([features], labels.astype(np.float32), 1.0)
-    return accuracy(train_heads(examples_of([features], noise, parts, pseudo), PLAN, (2,), Silent()).out_of_fold[0], noise)
+    return accuracy(
+        train_heads(examples_of([features], noise, parts, pseudo), PLAN, (2,), Silent()).out_of_fold[0], noise
+    )
 
 
 def test_each_fold_is_labelled_by_heads_and_weights_that_have_not_seen_it(first_round):
