@@ -63,7 +63,7 @@ def test_every_record_keeps_exactly_what_its_key_was_made_of(finished):
     for path in paths:
         record = Artifact(path, None).record()
         assert keys.digest(record["inputs"]) == record["key"], path
-    assert len(paths) == 7
+    assert len(paths) == 8
 
 
 def test_nothing_there_yet(tmp_path, monkeypatch, capsys):
@@ -125,6 +125,11 @@ def test_a_changed_setting_is_named_and_exactly_what_is_named_runs(project, caps
     assert states(project, capsys) == expected
     assert ran(project) == set(expected)
     assert states(project, capsys) == {}
+
+
+def test_many_taps_that_are_auto_are_called_so(project, capsys):
+    project.set("Features", taps="auto")
+    assert states(project, capsys)["ExtractFeatures"] == "Features: taps block1_pool:avg -> auto"
 
 
 def test_changed_images_are_counted_before_anything_runs(project, capsys):
