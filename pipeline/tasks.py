@@ -63,10 +63,10 @@ class ExtractFeatures(Stage):
 
 
 class TrainBag(Stage):
-    """Train the heads of one tap and type: folds x seeds, in one pass over the features."""
+    """Train the heads of one input and type: folds x seeds, in one pass over the features."""
 
     resources = GPU
-    tap = luigi.Parameter(description="the tap's name in the feature cache, e.g. block5_pool")
+    tap = luigi.Parameter(description="an input of heads: pooled, or a tap's name such as block5_pool")
     shape = luigi.Parameter(description="a head type of the preset, e.g. dense")
 
     def requires(self) -> list[luigi.Task]:
@@ -81,7 +81,7 @@ class TrainBag(Stage):
 
 
 class TrainHeads(Stage):
-    """Train the heads of every tap and type: one bag after the other, or with [Cluster] in parallel on its workers."""
+    """Train the heads of every input and type: one bag after the other, or with [Cluster] in parallel on its workers."""
 
     resources = GPU
 

@@ -116,3 +116,10 @@ def test_it_starts_without_tensorflow(project):
     program = "import sys; from featcache.cli import main; code = main(sys.argv[1:]); sys.exit(code or 'keras' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program, "plan", *flags(project)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_pooled_taps_side_by_side_are_one_input(project, capsys):
+    project.set("Features", taps="auto")
+    record = plan(project, capsys)
+    assert record["features_bytes"] == 33 * 2_560 * FEATURE_DTYPE.itemsize
+    assert record["heads_bytes"] > 2 * 2_560 * 4

@@ -73,6 +73,10 @@ def test_what_to_try_are_settings_that_change_something():
         ("regularisation", "--Heads-dropout 0.65"),
         ("smaller heads", "--Heads-hidden 64"),
     ]
+    assert suggestions(OVERFITS, FeaturesSpec(), "pooled", (64,), 0.5) == [
+        ("regularisation", "--Heads-dropout 0.65"),
+        ("smaller heads", "--Heads-hidden 32"),
+    ], "nothing that costs another pass"
     done = FeaturesSpec(taps=(Tap("block5_pool", "avg"),), copies=5)
     assert suggestions(OVERFITS, done, "block5_pool_avg", (16,), 0.9) == []
     assert suggestions(UNDERFITS, plain, "block5_pool", (32,), 0.5) == [

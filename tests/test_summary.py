@@ -5,7 +5,7 @@ from projects import small_project, write_image
 
 from featcache.core.formatting import plain
 from featcache.inspection.leaderboard import compared
-from featcache.inspection.run_summary import summary, summary_parts
+from featcache.inspection.run_summary import _hints, summary, summary_parts
 from pipeline.config import current_project
 
 
@@ -49,6 +49,22 @@ def test_it_says_what_a_person_wants_to_know(project):
     assert "luigi --module pipeline Submit" in hints[0]
     assert [line.split("  --")[0].strip() for line in hints[1:]] == ["trained weights", "more pixels", "pooled layers"]
     assert max(map(len, hints)) <= 80
+
+
+def test_what_to_try_next_on_photos_with_the_defaults(project):
+    def hints(**features):
+        project.settings["Features"].update(features)
+        with project.in_force():
+            lines = _hints(current_project(), {"weights": {"kind": "imagenet"}})
+        return [line.split("  ")[1] for line in lines[1:]]
+
+    kept = dict(project.settings["Features"])
+    try:
+        assert hints(taps="auto", image_size="auto") == ["more images", "mirrored images", "another network"]
+        assert hints(mirror="true") == ["more images", "another network"]
+        assert hints(backbone="efficientnetb0") == ["more images"]
+    finally:
+        project.settings["Features"] = kept
 
 
 def test_time_is_that_of_the_stages(project):

@@ -125,16 +125,22 @@ def _seconds(project: Project) -> dict[str, float]:
 
 
 def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
-    """The command to repeat, with at most three additions that fit this run."""
-    spec, dataset = project.settings.features, project.settings.dataset
+    """The command to repeat, with at most three additions that fit this run: those that gained most when measured, first."""
+    settings = project.settings
+    spec, source = settings.features, settings.dataset.source
+    photos, kind = source == "folder", facts["weights"].get("kind")
     small = spec.image_size < 224 and not is_model_file(spec.backbone)  # whose size may be fixed
-    vgg, flattening = spec.backbone.lower() in ("vgg16", "vgg19"), project.settings.heads.preset in ("recipe", "wide")
+    vgg, auto_taps = spec.backbone.lower() in ("vgg16", "vgg19"), "taps" in settings.unset
+    one_tap = len(spec.taps) == 1 and settings.heads.preset not in ("recipe", "wide")
     additions = [
-        (dataset.source == "digits", "own images", "--Dataset-source folder --Dataset-path FOLDER --Dataset-name NAME"),
-        (facts["weights"].get("kind") == "random", "trained weights", "--Features-weights imagenet"),
-        (small and dataset.source == "folder", "more pixels", "--Features-image-size auto"),
-        (len(spec.taps) == 1 and vgg and not flattening, "pooled layers", "--Features-taps auto"),
-        (spec.copies == 0 and dataset.source == "folder", "augmentation", "--Features-copies 5"),
+        (source == "digits", "own images", "--Dataset-source folder --Dataset-path FOLDER --Dataset-name NAME"),
+        (kind == "random", "trained weights", "--Features-weights imagenet"),
+        (small and photos, "more pixels", "--Features-image-size 224"),
+        (one_tap and vgg, "pooled layers", "--Features-taps auto"),
+        (not photos and settings.convnet.members == 0, "convnets", "--ConvNet-members 1"),
+        (photos, "more images", "in train/<class>; only these cost a forward pass"),
+        (photos and not spec.mirror, "mirrored images", "--Features-mirror true"),
+        (photos and vgg and auto_taps and kind == "imagenet", "another network", "--Features-backbone efficientnetb0"),
     ]
     fitting = [(name, flags) for fits, name, flags in additions if fits][:3]
     width = max((len(name) for name, _ in fitting), default=0)

@@ -10,6 +10,7 @@ from featcache.core.formatting import Lines, Table, age_text, printable, size_te
 from featcache.core.paths import is_file, is_folder
 from featcache.dataset import Manifest, preview_images
 from featcache.errors import SourceError
+from featcache.inspection.changed_defaults import changed_defaults
 from featcache.inspection.staleness import MISSING, cache_reason, manifest_reason, record_reason
 from featcache.project import NEEDS, Artifact, Project, final_stages
 
@@ -64,7 +65,8 @@ def status_record(project: Project) -> dict[str, Any]:
                 "paths": [str(artifact.shown or artifact.path) for artifact in found.artifacts],
             }
         )
-    return {"name": project.settings.dataset.name, "folder": str(project.folder), "stages": stages}
+    record = {"name": project.settings.dataset.name, "folder": str(project.folder), "stages": stages}
+    return {**record, "changed_defaults": changed_defaults(project)}
 
 
 def would_run(record: Mapping[str, Any]) -> bool:
@@ -79,7 +81,7 @@ def status_lines(record: Mapping[str, Any]) -> Lines:
         state = "complete" if stage["complete"] else "runs" if stage["would_run"] else "not needed"
         age = "" if stage["age_seconds"] is None else age_text(stage["age_seconds"])
         rows.append([stage["stage"], state, size_text(stage["bytes"]), age, stage["reason"]])
-    return [printable(record["folder"]), Table(rows, COLUMNS)]
+    return [printable(record["folder"]), Table(rows, COLUMNS), *record["changed_defaults"]]
 
 
 def _index(project: Project) -> tuple[Finding, Project]:

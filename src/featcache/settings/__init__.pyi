@@ -8,6 +8,7 @@ from .architectures import (
 )
 from .augment_policy import CONVNET_RECIPE as CONVNET_RECIPE, AugmentPolicy as AugmentPolicy
 from .parsing import (
+    FORMER_DEFAULTS as FORMER_DEFAULTS,
     SECTIONS as SECTIONS,
     Settings as Settings,
     check_names as check_names,

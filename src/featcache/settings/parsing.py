@@ -5,7 +5,7 @@ parses values by it, and a test compares luigi.cfg with it.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from featcache.settings.schedules import CONSTANT, SHAPES, Phase
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _OUTPUT = ("quiet", "verbose")  # how much a run prints; no settings of a project
 _FLATTENING = ("recipe", "wide")  # the presets of heads on a flattened tap
+# Keys of [Features] whose default changed in 0.2, which `inspection.changed_defaults` announces: the former text.
+FORMER_DEFAULTS = {"taps": "block5_pool", "image_size": "48"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Settings:
     report: specs.ReportSpec
     cluster: specs.ClusterSpec
     artifacts: Path
+    unset: tuple[str, ...] = field(default=(), repr=False, compare=False)  #: keys of [Features] left at their default
 
     @property
     def folder(self) -> Path:
@@ -234,7 +237,8 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     if artifacts is None:
         raise SettingsError("[Paths] artifacts='' names no folder")
     backbone_settings(made["features"])
-    return Settings(**made, artifacts=paths.to_be_made(artifacts, made["dataset"].name, "[Paths] artifacts"))
+    artifacts = paths.to_be_made(artifacts, made["dataset"].name, "[Paths] artifacts")
+    return Settings(**made, artifacts=artifacts, unset=_unset(sections.get("Features", {})))
 
 
 def _settle_auto(values: Mapping[str, dict[str, Any]]) -> None:
@@ -244,6 +248,12 @@ def _settle_auto(values: Mapping[str, dict[str, Any]]) -> None:
         features["image_size"] = auto_image_size(features["backbone"], values["Dataset"]["source"])
     if not features["taps"] and values["Heads"]["preset"] in _FLATTENING:
         features["taps"] = (specs.Tap(specs.FeaturesSpec(features["backbone"]).taps[-1].layer),)
+
+
+def _unset(texts: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys of [Features] that have their default's text, as in luigi.cfg as it comes."""
+    given = {key.replace("-", "_"): text.strip() for key, text in texts.items()}
+    return tuple(key for key, own in SECTIONS["Features"].items() if given.get(key, own.default) == own.default)
 
 
 def _refuse_half_a_demo(dataset: specs.DatasetSpec) -> None:

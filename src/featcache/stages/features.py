@@ -25,6 +25,7 @@ from featcache.features import (
     extract_copies,
     resolve_weights,
 )
+from featcache.inspection import changed_defaults
 from featcache.project import (
     REJECTED_CSV,
     Project,
@@ -85,6 +86,8 @@ def resolve_features(project: Project, progress: Progress) -> None:
         chosen = choose_precision(spec.precision, gpu_capability_of(project))
         record = {"setting": spec.precision, "value": chosen.name, "reason": chosen.reason}
         project.record_resolved("precision", record)
+    for line in changed_defaults(project):
+        progress.notice(line)
 
 
 def extract_split(

@@ -91,12 +91,13 @@ def suggestions(
 ) -> list[tuple[str, str]]:
     """Return what to try: which of R14's strategies, and its flags, in R14's order.
 
-    More images always help against overfitting, and need no flag.
+    More images always help against overfitting, and need no flag. Copies and pooling cost passes over all images: they are
+    for heads that see an unpooled tap, whose many values overfit.
 
     Args:
         kind: of the `CurveDiagnosis`.
         features: the settings that the heads were trained with.
-        tap: what they see.
+        tap: the input that they see, the name of a tap or of several.
         hidden: their dense layers.
         dropout: their p.
     """
@@ -106,8 +107,11 @@ def suggestions(
         lower = [p for p in _DROPOUTS if p < dropout]
         found = [("less dropout", f"--Heads-dropout {lower[-1]:g}")] if lower else []
         return found + [("wider heads", f"--Heads-hidden {_widths(hidden, 2)}")] * bool(hidden)
-    found = [("augmentation", f"--Features-copies {_COPIES}")] if features.copies < _COPIES else []
-    if any(each.name == tap and not each.pooling for each in features.taps):
+    found = []
+    unpooled = any(each.name == tap and not each.pooling for each in features.taps)
+    if unpooled and features.copies < _COPIES:
+        found.append(("augmentation", f"--Features-copies {_COPIES}"))
+    if unpooled:
         pooled = [str(Tap(each.layer, "avg") if each.name == tap else each) for each in features.taps]
         found.append(("generalising features", f"--Features-taps {','.join(pooled)}"))
     higher = [p for p in _DROPOUTS if p > dropout]
