@@ -32,6 +32,7 @@ def examples(features: int):  # featcache is imported where it is measured
 
     from featcache.training.folds import assign_folds
     from featcache.training.heads.examples import Examples
+    from featcache.training.heads.inputs import HeadInput
     from featcache.training.heads.partition import by_folds
 
     digits = load_digits()
@@ -39,7 +40,8 @@ def examples(features: int):  # featcache is imported where it is measured
     spread = generator.normal(size=(64, features)).astype(np.float32) / 64
     values = np.maximum(digits.data.astype(np.float32) @ spread, 0).astype(np.float16)
     folds = assign_folds(digits.target, [""] * len(values), FOLDS, 0)
-    return Examples([values], digits.target, by_folds(folds, np.ones(len(values), bool)))
+    seen_as = HeadInput({"tap": (features,)})
+    return Examples(seen_as, [values], digits.target, by_folds(folds, np.ones(len(values), bool)))
 
 
 def recipe(features: int, rows: int):
@@ -167,6 +169,7 @@ def streaming(folder: Path, rows: int, features: int) -> None:
 
     from featcache.core.progress import Silent
     from featcache.training.heads.examples import Examples
+    from featcache.training.heads.inputs import HeadInput
     from featcache.training.heads.partition import by_folds
     from featcache.training.heads.trainer import train_heads
 
@@ -182,9 +185,8 @@ def streaming(folder: Path, rows: int, features: int) -> None:
         plan = recipe(features, rows)
         plan = replace(plan, schedule=plan.schedule[:1])
         begun, peak = time.perf_counter(), Peak()
-        train_heads(
-            Examples([values], labels, by_folds(np.arange(rows) % 2, np.ones(rows, bool))), plan, range(1), Silent()
-        )
+        parts = by_folds(np.arange(rows) % 2, np.ones(rows, bool))
+        train_heads(Examples(HeadInput({"tap": (features,)}), [values], labels, parts), plan, range(1), Silent())
         seconds = time.perf_counter() - begun
         print(
             f"{rows:,} x {features:,}: file {size:,.0f} MB, anonymous memory {peak.anonymous:,.0f} MB, {seconds:.0f} s"

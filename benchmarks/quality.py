@@ -243,7 +243,9 @@ def peer_table(peer: str, rows: Rows, folds: np.ndarray) -> np.ndarray:
         model = PEERS[peer][1](inner)
         model.fit(values[own], rows.labels[own])
         told[np.ix_(folds == fold, model.classes_)] = model.predict_proba(values[folds == fold])
-    return np.maximum(told, 1e-6) / np.maximum(told, 1e-6).sum(axis=1, keepdims=True)
+    told = np.maximum(told, 1e-6)
+    shares: np.ndarray = told / told.sum(axis=1, keepdims=True)
+    return shares
 
 
 def kept(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

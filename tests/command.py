@@ -24,13 +24,20 @@ class Outcome(NamedTuple):
 
 def environment(**more: str) -> dict[str, str]:
     """This process' environment, with the project importable from any folder."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "COLUMNS": "80", **more}
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT), *([str(ROOT / "tests")] if on_numpy() else [])])
+    return {**os.environ, "PYTHONPATH": paths, "COLUMNS": "80", **more}
+
+
+def on_numpy() -> bool:
+    """Whether features are computed without TensorFlow: the fixture `numpy_backbone`."""
+    return "NUMPY_BACKBONE" in os.environ
 
 
 def command(*arguments: str, **settings: str) -> list[str]:
     """``luigi --module pipeline ARGUMENTS``, with settings such as ``Features_image_size="32"`` as flags."""
     flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
-    return [sys.executable, "-m", "luigi", "--module", "pipeline", *arguments, *flags]
+    module = "numpy_run" if on_numpy() else "pipeline"
+    return [sys.executable, "-m", "luigi", "--module", module, *arguments, *flags]
 
 
 def luigi(folder: Path, *arguments: str, **settings: str) -> Outcome:

@@ -35,6 +35,7 @@ from featcache.project.project import Project
 from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.specs import DatasetSpec, HeadsSpec
 from featcache.training.heads.bag import Bag, HeadId, History, load_bag, write_bag
+from featcache.training.heads.inputs import HeadInput
 from featcache.training.heads.presets import resolve_heads
 from featcache.training.metrics import Interval, Scores
 from featcache.training.predictions import Predictions, stored_members, stored_probabilities
@@ -97,17 +98,16 @@ def make_bag(folder):
     draw = np.random.default_rng(1)
     shapes = {"kernel_0": (2, 6, 4), "bias_0": (2, 4), "kernel_1": (2, 4, 3), "bias_1": (2, 3)}
     shapes |= {f"{name}_0": (2, 4) for name in ("gamma", "beta", "mean", "variance")}
-    if plan.standardize:
-        shapes |= {"input_mean": (2, 6), "input_variance": (2, 6)}
     weights = {name: np.abs(draw.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
     epochs = [np.zeros((1, 2), np.float32)] * 6
     history = History(*epochs, best_epoch=np.zeros(2, np.int32))
-    write_bag(Bag(plan, (6,), heads, weights, np.ones((2, 3), bool), history), folder / "bag.npz")
+    seen_as = HeadInput({"tap": (6,)}, np.zeros(6, np.float32), np.ones(1, np.float32))
+    write_bag(Bag(plan, seen_as, heads, weights, np.ones((2, 3), bool), history), folder / "bag.npz")
     return [folder / "bag.npz"]
 
 
 def read_bag(folder):
-    load_bag(folder).member_predictions(np.ones((3, 6), np.float16))
+    load_bag(folder).member_predictions({"tap": np.ones((3, 6), np.float16)})
 
 
 def photos(folder):

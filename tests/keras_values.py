@@ -81,7 +81,7 @@ def _stacked():
 
     from featcache.training.heads.keras_engine import KerasEngine
 
-    _, batches, stacked = setting(plan(0.5, standardize=True, weight_decay=1.0), KerasEngine)
+    _, batches, stacked = setting(plan(0.5, weight_decay=1.0), KerasEngine)
     scores = [stacked.train_step(batch, RATE) for batch in batches.epoch()]
     return {"heads on an accelerator": [*scores, *stacked.weights.values()]}
 
@@ -96,11 +96,12 @@ def _joined():
     from featcache.inference.served_ensemble import ServedConvNet, ServedEnsemble
     from featcache.training.convnet.model import build_convnet, load_network, predict_convnet
     from featcache.training.convnet.plan import ConvNetPlan
-    from featcache.training.heads.keras_models import head_model
+    from featcache.training.heads.keras_models import head_model, input_model
 
-    bag = random_bag((3, 3, 2), (6, 5), True)
-    head = head_model(bag, 0)
-    features = np.random.default_rng(0).normal(20, 5, (2, *bag.tap_shape)).astype(np.float32)
+    bag = random_bag({"p": (8,), "q": (3, 3, 2)}, (6, 5), normalise=True)
+    head, seen_as = head_model(bag, 0), input_model(bag.seen_as)
+    draw = np.random.default_rng(0)
+    features = {tap: draw.normal(20, 5, (2, *shape)).astype(np.float32) for tap, shape in bag.seen_as.taps.items()}
     network = build_convnet(ConvNetPlan(16, 1, 3, (), 8, "float32"), [90.0], [4.0], 1)
     with tempfile.TemporaryDirectory() as folder:
         network.save(Path(folder, "fold0.keras"))
@@ -112,7 +113,7 @@ def _joined():
         )
         joined = keras.models.load_model(Path(folder, "joined.keras"), compile=False)
     return {
-        "a head": [*head.get_weights(), keras.ops.convert_to_numpy(head(features))],
+        "a head": [*head.get_weights(), keras.ops.convert_to_numpy(head(seen_as(features)))],
         "a convnet loaded": [*loaded.get_weights(), predict_convnet([loaded], picture(16, 16)[None, :, :, :1])],
         "an exported model": [keras.ops.convert_to_numpy(joined(picture(40, 36)[None]))],
     }

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from head_rows import examples_of
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -15,17 +16,18 @@ from featcache.training.class_weights import class_weights
 from featcache.training.convnet.plan import member_settings
 from featcache.training.heads.bag import HeadId
 from featcache.training.heads.batches import Batches, HeadStream
-from featcache.training.heads.examples import Examples, PseudoLabels, input_statistics
+from featcache.training.heads.examples import PseudoLabels
 from featcache.training.heads.forward import forward
 from featcache.training.heads.lbfgs import Regressions
+from featcache.training.heads.lda import train_lda
 from featcache.training.heads.logistic_regression import train_linear
 from featcache.training.heads.partition import by_folds
-from featcache.training.heads.presets import LINEAR, HeadPlan, head_type_settings, resolve_heads
+from featcache.training.heads.presets import LDA, LINEAR, PATHS, HeadPlan, head_type_settings, resolve_heads
 from featcache.training.heads.trainer import train_heads
 from featcache.training.metrics import log_loss
 
 FEATURES, FOLDS = 6, 3
-DENSE = HeadPlan(FEATURES, 3, (8,), (0.0, 0.0), (Phase(1e-2, 12),), 16, standardize=True)
+DENSE = HeadPlan(FEATURES, 3, (8,), (0.0, 0.0), (Phase(1e-2, 12),), 16)
 
 
 def uneven(counts=(150, 40, 10), pseudo=None):
@@ -35,7 +37,7 @@ def uneven(counts=(150, 40, 10), pseudo=None):
     centres = np.random.default_rng(1).normal(size=(len(counts), FEATURES))
     features = (generator.normal(size=(len(labels), FEATURES)) + centres[labels]).astype(np.float16)
     parts = by_folds(np.arange(len(labels)) % FOLDS, np.ones(len(labels), bool))
-    return Examples([features], labels, parts, pseudo)
+    return examples_of([features], labels, parts, pseudo)
 
 
 def recalls(bag, labels):
@@ -57,24 +59,20 @@ def test_they_are_scikit_learns_and_their_mean_is_one():
 def test_the_regression_is_scikit_learns_balanced_one(counts, strength):
     examples = uneven(counts)
     values, labels, classes = examples.copies[0], examples.labels, len(counts)
-    by_fold = input_statistics([values], examples.parts)
-    statistics = {name: np.stack([by_fold[fold][name] for fold in range(FOLDS)]) for name in by_fold[0]}
-    regressions = Regressions([values], labels, examples.row_weights(classes), statistics, classes)
-    fitted = forward({**regressions.fit(strength, tolerance=1e-7), **statistics}, values.astype(np.float32), 0)
+    regressions = Regressions([values], labels, examples.row_weights(classes), classes)
+    kernels, bias = regressions.fit(strength, tolerance=1e-7)
+    fitted = forward({"kernel_0": kernels, "bias_0": bias}, values.astype(np.float32), 0)
     for fold in range(FOLDS):
         own = examples.parts.trained(fold)
-        standard = (values.astype(float) - statistics["input_mean"][fold]) / np.sqrt(statistics["input_variance"][fold])
         theirs = LogisticRegression(C=strength, class_weight="balanced", tol=1e-10, max_iter=10_000)
-        assert np.allclose(fitted[fold], theirs.fit(standard[own], labels[own]).predict_proba(standard), atol=2e-4)
+        assert np.allclose(fitted[fold], theirs.fit(values[own], labels[own]).predict_proba(values), atol=2e-4)
 
 
 def test_rows_that_all_count_one_are_rows_without_weights():
     examples = uneven((60, 60, 60))
     own = np.stack([examples.parts.trained(fold) for fold in range(FOLDS)])
-    by_fold = input_statistics(examples.copies, examples.parts)
-    statistics = {name: np.stack([by_fold[fold][name] for fold in range(FOLDS)]) for name in by_fold[0]}
-    fits = [Regressions(examples.copies, examples.labels, rows, statistics, 3).fit(1.0) for rows in (own, own * 1.0)]
-    assert all(np.array_equal(fits[0][name], fits[1][name]) for name in fits[0])
+    fits = [Regressions(examples.copies, examples.labels, rows, 3).fit(1.0) for rows in (own, own * 1.0)]
+    assert all(np.array_equal(plain, weighted) for plain, weighted in zip(*fits, strict=True))
 
 
 def test_each_head_weights_rows_by_the_classes_of_its_own_rows():
@@ -102,7 +100,7 @@ def test_pseudo_labelled_rows_count_by_their_likeliest_class():
     assert drawn
 
 
-@pytest.mark.parametrize("kind", ["dense", LINEAR])
+@pytest.mark.parametrize("kind", ["dense", LINEAR, LDA])
 def test_rare_classes_are_found_more_often_and_log_loss_is_higher(kind):
     examples = uneven()
 
@@ -110,9 +108,9 @@ def test_rare_classes_are_found_more_often_and_log_loss_is_higher(kind):
         spec = HeadsSpec(folds=FOLDS, class_weight=class_weight)
         plan = resolve_heads(spec, kind, FEATURES, len(examples.labels), 3)
         assert plan.balanced == (class_weight == "balanced")
-        if kind == LINEAR:
-            return train_linear(examples, plan, Silent())
-        return train_heads(examples, replace(DENSE, balanced=plan.balanced), range(2), Silent())
+        if kind in PATHS:
+            return (train_linear if kind == LINEAR else train_lda)(examples, plan, Silent())
+        return train_heads(examples, plan, range(2), Silent())
 
     bags = [trained(each) for each in ("none", "balanced")]
     plain, balanced = (recalls(bag, examples.labels) for bag in bags)
@@ -124,7 +122,7 @@ def test_rare_classes_are_found_more_often_and_log_loss_is_higher(kind):
 
 def test_only_balanced_is_in_keys():
     plain, balanced = HeadsSpec(), HeadsSpec(class_weight="balanced")
-    for kind in ("dense", LINEAR, "dense-pseudo"):
+    for kind in ("dense", LINEAR, LDA, "dense-pseudo"):
         assert "class_weight" not in head_type_settings(plain, kind)
         assert head_type_settings(balanced, kind) == {**head_type_settings(plain, kind), "class_weight": "balanced"}
     assert member_settings(ConvNetSpec(), 0, plain)["Heads"] == {"folds": 5}

@@ -80,7 +80,7 @@ def test_du_lists_what_is_unused_and_how_large_all_is(project, capsys):
         "submissions/*",
     }
     assert {re.sub("/[0-9a-f]{8}$", "/*", name).split("-")[0] for name in unreached} == kinds
-    assert len(unreached) == 7, "two caches, two bags and a result of each kind"
+    assert len(unreached) == 8, "two caches, three bags and a result of each kind"
     files = [path for path in project.artifacts.rglob("*") if path.is_file()]
     assert record["bytes"] == sum(path.stat().st_size for path in files) == sum(record["kinds"].values())
     assert record["unreached_bytes"] == sum(item["size"] for item in record["items"] if not item["reached"])
@@ -96,7 +96,7 @@ def test_gc_changes_nothing_without_yes_and_names_what_it_then_removes(project, 
     dry = answer(capsys, "gc", *flags(project))
     assert contents(project.artifacts) == before
     assert not dry["removed"]
-    assert len(names(project, dry)) == 8
+    assert len(names(project, dry)) == 9
     ages = [item["age_seconds"] for item in dry["items"]]
     assert ages == sorted(ages, reverse=True), "oldest first"
     done = answer(capsys, "gc", "--yes", *flags(project))
@@ -131,7 +131,7 @@ def test_keep_bytes_keeps_the_newest(project, capsys):
         os.utime(path, (time.time() - age, time.time() - age))
     bags |= {p for room in ("predictions", "ensembles", "submissions") for p in (project.artifacts / room).iterdir()
              if p.stat().st_mtime < time.time() - 5000}  # fmt: skip
-    assert len(bags) == 5
+    assert len(bags) == 6
     size = caches[0].stat().st_size
     leftover = old_leftover(project.artifacts / ".tmp-00000000-manifest.arrow")
     for keep, gone in (
@@ -200,7 +200,7 @@ def test_images_that_changed_make_no_cache_unreached(project, capsys):
     write_image(project.folder / "photos/train/disc/new.png", (200, 60, 60), 7777)
     after = names(project, answer(capsys, "gc", *flags(project)))
     assert [name for name in after if name.startswith("features")] == [n for n in before if n.startswith("features")]
-    assert len([name for name in after if name.startswith("heads")]) == 4
+    assert len([name for name in after if name.startswith("heads")]) == 6
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_young_leftovers_and_unknown_files_stay(project, capsys):
     (project.artifacts / "notes.txt").write_text("mine")
     (project.artifacts / "features/own.npy").write_text("mine")
     record = answer(capsys, "gc", "--yes", *flags(project))
-    assert len(record["items"]) == 7
+    assert len(record["items"]) == 8
     assert (project.artifacts / "notes.txt").exists()
     assert (project.artifacts / "features/own.npy").exists()
     assert (project.artifacts / ".tmp-11111111-x.json").exists()

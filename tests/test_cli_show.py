@@ -3,7 +3,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
 
 import pytest
 from cache_files import make_header, make_rows, write_cache, write_rows
@@ -146,9 +145,11 @@ def test_as_a_command_it_is_quick_and_light(folder):
         "heavy = [n for n in ('tensorflow', 'keras', 'pandas', 'dask', 'xarray', 'luigi') if n in sys.modules]\n"
         "sys.exit(code or bool(heavy))"
     )
-    begun = time.perf_counter()
+    before = os.times()
     subprocess.run([sys.executable, "-c", code, "show", str(folder / "bees" / "c.h5")], check=True, capture_output=True)
-    assert time.perf_counter() - begun < 1.0
+    after = os.times()
+    seconds = after.children_user + after.children_system - before.children_user - before.children_system
+    assert seconds < 1.0, "of a core, as others may be at work"
     subprocess.run([sys.executable, "-c", code, "ls", str(folder)], check=True, capture_output=True)
 
 

@@ -127,6 +127,11 @@ def test_a_changed_setting_is_named_and_exactly_what_is_named_runs(project, caps
     assert states(project, capsys) == {}
 
 
+def test_many_taps_that_are_auto_are_called_so(project, capsys):
+    project.set("Features", taps="auto")
+    assert states(project, capsys)["ExtractFeatures"] == "Features: taps block1_pool:avg -> auto"
+
+
 def test_changed_images_are_counted_before_anything_runs(project, capsys):
     photos = project.folder / "photos"
     for number in range(3):

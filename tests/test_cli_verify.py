@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import sys
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -261,7 +262,6 @@ def test_class_names_are_held_to_the_key(project, capsys):
     [
         ("manifest.arrow", 40, "run IndexImages again"),
         ("heads/*/bag.npz", 3000, "no sound bag of heads"),
-        ("heads/*/*.keras", 100, "is not a Keras model"),
         ("heads/*/out_of_fold.npy", 200, "out_of_fold.npy: checksum mismatch"),
         ("predictions/*/probabilities.npy", 200, "probabilities.npy: checksum mismatch"),
         ("ensembles/*/ensemble.json", 20, "is no sound ensemble"),
@@ -276,9 +276,39 @@ def test_other_artifacts_are_checked_too(project, capsys, pattern, cut, text):
     assert any(text in message for faults in found.values() for cause, message in faults if cause == "file"), found
 
 
-def test_a_flipped_bit_in_a_trained_head_is_found(project, capsys):
-    path = next(project.artifacts.glob("heads/*/seed0-fold0.keras"))
+def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_a_trained_head_is_found(project, capsys):
+    path = next(project.artifacts.glob("heads/*/bag.npz"))
+    flip(path)
     assert verify(capsys, path.parent)[0] == 1
+
+
+@pytest.mark.parametrize("name", ["weights/kernel_0", "input/mean", "input/scale"])
+def test_values_of_a_bag_that_are_no_numbers_are_found(project, capsys, name):
+    path = next(project.artifacts.glob("heads/*-fast-*/bag.npz"))
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    arrays[name].flat[0] = np.nan
+    np.savez(path, **arrays)
+    message = f"weights that are NaN or infinite: {name.removeprefix('weights/')}"
+    assert verify(capsys, path.parent) == (1, {"bag.json": [("file", message)]})
+
+
+def test_a_damaged_convnet_is_found(project, capsys):
+    """Its folder is a bag's, with networks in place of the heads."""
+    folder = next(project.artifacts.glob("heads/*"))
+    network = folder / "fold0.keras"
+    (folder / "bag.json").rename(folder / "convnet.json")
+    with zipfile.ZipFile(network, "w") as archive:
+        archive.writestr("model.weights.h5", bytes(1000))
+    assert verify(capsys, folder) == (0, {"convnet.json": []})
+    flip(network)
+    message = "fold0.keras: checksum mismatch in model.weights.h5"
+    assert verify(capsys, folder) == (1, {"convnet.json": [("file", message)]})
+    network.write_bytes(network.read_bytes()[:-10])
+    assert "fold0.keras is not a Keras model" in verify(capsys, folder)[1]["convnet.json"][0][1]

@@ -125,10 +125,10 @@ def test_without_workers_the_stage_trains_the_bags_that_are_missing(project):
         bags = [mine.bag(*bag) for bag in mine.bags()]
         shutil.rmtree(bags[0].path.parent)
         assert bags[0].path.parent.name.rpartition("-")[0].replace("-", "/") in stages.train_bags(mine, Silent())
-        assert [bag.is_complete() for bag in bags] == [True, True]
-        assert [bag.is_complete(mine.run) for bag in bags] == [True, False]
+        assert all(bag.is_complete() for bag in bags)
+        assert [bag.is_complete(mine.run) for bag in bags] == [True, False, False]
         stages.train_bags(mine, Silent(), fresh=True)
-        assert [bag.is_complete(mine.run) for bag in bags] == [True, True]
+        assert all(bag.is_complete(mine.run) for bag in bags)
 
 
 def test_a_run_reads_each_cache_once_for_its_checksums(project, monkeypatch):

@@ -67,7 +67,7 @@ def test_a_full_disk(tmp_path, whole, kilobytes):
     with small_disk(tmp_path / "artifacts", f"size={kilobytes}k") as disk:
         code, said = run(project)
         assert code not in (0, None)
-        line = one_line(said, causes=2)  # each of the two bags says where it could not be written
+        line = one_line(said, causes=2)  # each bag says where it could not be written
         assert "no space left on the disk" in line or "MB are free" in line
         kept = {path.name.partition("-")[0] for path in project.artifacts.rglob("*.h5") if "partial" not in path.name}
         mount("-o", "remount,size=8m", disk)

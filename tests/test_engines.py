@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from head_rows import examples_of
 
 keras = pytest.importorskip("keras")
 
@@ -15,7 +16,7 @@ from featcache.settings.schedules import Phase  # noqa: E402
 from featcache.training.heads import numpy_engine  # noqa: E402  # after importorskip
 from featcache.training.heads.bag import HeadId  # noqa: E402
 from featcache.training.heads.batches import Batches, HeadStream, keep_probability  # noqa: E402
-from featcache.training.heads.examples import Examples, PseudoLabels, input_statistics  # noqa: E402
+from featcache.training.heads.examples import PseudoLabels  # noqa: E402
 from featcache.training.heads.forward import as_float32, forward  # noqa: E402
 from featcache.training.heads.keras_engine import KerasEngine  # noqa: E402
 from featcache.training.heads.numpy_engine import NumpyEngine  # noqa: E402
@@ -35,7 +36,7 @@ def data(n=41, pseudo=None, folds=None):
     generator = np.random.default_rng(3)
     labels = generator.integers(0, CLASSES, n)
     features = (generator.normal(size=(n, FEATURES)) + labels[:, None]).astype(np.float16)
-    return Examples(
+    return examples_of(
         [features], labels, by_folds(np.arange(n) % 2 if folds is None else folds, np.ones(n, bool)), pseudo
     )
 
@@ -49,8 +50,7 @@ def soft_labels(m=7):
 def setting(of, engine=NumpyEngine, examples=None, heads=HEADS):
     examples = examples or data()
     streams = [HeadStream(head, examples.count(head.fold)) for head in heads]
-    inputs = input_statistics(examples.copies, examples.parts) if of.standardize else {}
-    weights = initial_weights(of, heads, streams, inputs)
+    weights = initial_weights(of, streams)
     copied = {name: array.copy() for name, array in weights.items()}
     return weights, Batches(examples, heads, streams, of), engine(of, copied)
 
@@ -59,9 +59,6 @@ def plain_head(of, weights, head):
     """What a user would write with stock layers; masks come in from outside, as inputs."""
     values = active = keras.Input((FEATURES,))
     masks, layers = [], {}
-    if of.standardize:
-        mean, variance = weights["input_mean"][head], weights["input_variance"][head]
-        active = keras.layers.Normalization(mean=mean, variance=variance)(active)
     for layer in range(3):
         if of.dropouts[layer]:
             masks.append(keras.Input((active.shape[-1],)))
@@ -121,7 +118,7 @@ class EngineContract:
     exact: bool
 
     def test_it_begins_with_the_weights_that_it_was_given(self):
-        weights, _, stacked = setting(plan(standardize=True), self.engine)
+        weights, _, stacked = setting(plan(), self.engine)
         assert set(stacked.weights) == set(weights)
         assert all(np.array_equal(stacked.weights[name], array) for name, array in weights.items())
 
@@ -130,14 +127,14 @@ class EngineContract:
         [
             (plan(), None),
             (plan(0.5), None),
-            (plan(standardize=True, momentum=0.9), None),
+            (plan(momentum=0.9), None),
             (plan(weight_decay=2.0), None),
             (plan(label_smoothing=0.2), None),
             (replace(plan(weight_decay=1.0), dropouts=(0.5, 0.2, 0.0)), None),
             (plan(0.3), soft_labels()),
             (plan(balanced=True), None),
         ],
-        ids=["recipe", "dropout", "standardized", "decayed", "smoothed", "two masks", "pseudo-labels", "balanced"],
+        ids=["recipe", "dropout", "momentum", "decayed", "smoothed", "two masks", "pseudo-labels", "balanced"],
     )
     def test_each_head_follows_the_trajectory_of_a_plain_keras_model(self, of, pseudo, monkeypatch):
         # so small that kernels are stepped by rows and by blocks, as large ones are
@@ -201,7 +198,7 @@ def test_the_targets_of_each_heads_rows():
 
 
 def test_numpy_forward_is_the_keras_models():
-    of = plan(standardize=True)
+    of = plan()
     examples = data()
     _, batches, stacked = setting(of, examples=examples)
     for batch in batches.epoch():
@@ -255,7 +252,7 @@ def test_no_copy_of_a_validation_row_is_ever_drawn():
     folds, labels = np.arange(n) % 4, np.arange(n) % 2
     copies = [np.full((n, 1), copy * 100, np.float32) + np.arange(n)[:, None] for copy in range(3)]
     heads = tuple(HeadId(0, fold) for fold in range(4))
-    examples = Examples(copies, labels, by_folds(folds, np.arange(n) != 7))
+    examples = examples_of(copies, labels, by_folds(folds, np.arange(n) != 7))
     of = HeadPlan(1, 2, (), (0.0,), (Phase(1e-3, 1),), 8)
     _, batches, _ = setting(of, examples=examples, heads=heads)
     drawn = [set() for _ in heads]

@@ -64,6 +64,11 @@ def test_many_taps_that_are_auto_have_one_short_name():
     assert explicit.features("train", 0).path == given.features("train", 0).path
 
 
+def test_a_layer_that_is_called_pooled_hides_no_taps_that_are():
+    inputs = project_of([Tap("pooled"), Tap("a", "avg"), Tap("b", "max")]).inputs()
+    assert inputs == {"a_avg+b_max": ("a_avg", "b_max"), "pooled": ("pooled",)}
+
+
 @given(st.text(max_size=400), st.text(max_size=400), st.integers(0, 40))
 @settings(deadline=None)
 def test_a_shortened_name_is_still_its_own(one, other, more):
@@ -90,7 +95,7 @@ def test_a_whole_run_with_thirteen_taps(tmp_path, capsys):
     project.set("Heads", schedule="1e-2x1", seeds="1")
     worked = project.run()
     assert project.succeeded, capsys.readouterr().err
-    assert worked.count("TrainBag") == 2 * len(THIRTEEN), "a dense and a linear kind"
+    assert worked.count("TrainBag") == 3, "fast, linear and lda, on all taps side by side"
     assert project.run() == []
     (cache,) = (project.artifacts / "features").glob("test-*.h5")
     assert main(["export", str(cache), str(tmp_path / "exported")]) == OK

@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import pytest
+from head_rows import examples_of
 
 keras = pytest.importorskip("keras")
 
@@ -12,11 +13,15 @@ from featcache.core.progress import Silent  # noqa: E402
 from featcache.errors import CacheFormatError, TrainingError  # noqa: E402
 from featcache.settings.specs import HeadsSpec  # noqa: E402
 from featcache.training.folds import assign_folds  # noqa: E402
-from featcache.training.heads.bag import HeadId, load_bag  # noqa: E402  # after importorskip
+from featcache.training.heads.bag import HeadId, load_bag, save_bag  # noqa: E402  # after importorskip
 from featcache.training.heads.examples import Examples  # noqa: E402
-from featcache.training.heads.keras_models import head_model, save_bag  # noqa: E402
+from featcache.training.heads.forward import normalize  # noqa: E402
+from featcache.training.heads.inputs import fit_input, stored_rows  # noqa: E402
+from featcache.training.heads.keras_models import head_model, input_model  # noqa: E402
+from featcache.training.heads.lda import train_lda  # noqa: E402
+from featcache.training.heads.logistic_regression import train_linear  # noqa: E402
 from featcache.training.heads.partition import by_folds  # noqa: E402
-from featcache.training.heads.presets import resolve_heads  # noqa: E402
+from featcache.training.heads.presets import head_types, resolve_heads  # noqa: E402
 from featcache.training.heads.trainer import train_heads  # noqa: E402
 from featcache.training.metrics import judge, log_loss  # noqa: E402
 
@@ -40,7 +45,7 @@ def train(features, labels, usable=None, spec=None, seeds=(0, 1), copies=(), fol
     folds = assign_folds(labels, [""] * len(labels), spec.folds, 0) if folds is None else folds
     usable = np.ones(len(labels), bool) if usable is None else usable
     plan = resolve_heads(spec, shape, features[0].size, len(labels), CLASSES)
-    return train_heads(Examples([features, *copies], labels, by_folds(folds, usable)), plan, seeds, Silent())
+    return train_heads(examples_of([features, *copies], labels, by_folds(folds, usable)), plan, seeds, Silent())
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +75,10 @@ def test_heads_are_seed_by_seed_and_differ(trained):
 def test_out_of_fold_is_what_the_head_of_that_fold_predicts(trained):
     features, labels, bag = trained
     folds = assign_folds(labels, [""] * 90, 3, 0)
-    said = bag.predict(features)
+    said = bag.predict({"tap": features})
     for row in (0, 40, 89):
         assert np.allclose(bag.out_of_fold[1, row], said[3 + folds[row], row], atol=1e-6)
-    assert np.allclose(bag.member_predictions(features)[1], said[3:].mean(axis=0), atol=1e-6)
+    assert np.allclose(bag.member_predictions({"tap": features})[1], said[3:].mean(axis=0), atol=1e-6)
 
 
 def test_history_falls_and_has_every_epoch(trained):
@@ -121,23 +126,23 @@ def test_memory_mapped_features_train_the_same(trained, tmp_path):
 
 
 @pytest.mark.parametrize("shape", ["dense", "recipe", "wide", "fast"])
-def test_every_saved_head_is_a_plain_keras_model_that_predicts_the_same(shape, tmp_path):
+def test_every_head_of_a_stored_bag_is_a_plain_keras_model_that_predicts_the_same(shape, tmp_path):
     features, labels = rows()
     spec = HeadsSpec(folds=2, hidden=(8, 6), schedule=((1e-2, 2),), batch_size=16)
     bag = train(features, labels, spec=spec, shape=shape)
     save_bag(bag, tmp_path / "heads", {"key": "k"})
-    said = bag.predict(features)
-    names = [f"seed{seed}-fold{fold}.keras" for seed in (0, 1) for fold in (0, 1)]
+    said = bag.predict({"tap": features})
     assert [path.name for path in tmp_path.iterdir()] == ["heads"]
-    assert set(names) <= {path.name for path in (tmp_path / "heads").iterdir()}
-    for number, name in enumerate(names):
-        model = keras.models.load_model(tmp_path / "heads" / name)
-        assert model.input_shape == (None, 2, 2, 4)
-        alone = keras.ops.convert_to_numpy(model(features.astype(np.float32), training=False))
-        assert np.allclose(alone, said[number], atol=2e-6)
+    assert {path.name for path in (tmp_path / "heads").iterdir()} == {"bag.npz", "bag.json"}
     loaded = load_bag(tmp_path / "heads")
-    assert (loaded.plan, loaded.heads, loaded.tap_shape) == (bag.plan, bag.heads, bag.tap_shape)
-    assert np.array_equal(loaded.predict(features), said)
+    values = input_model(loaded.seen_as)({"tap": features.astype(np.float32)})
+    for number in range(4):
+        head_model(loaded, number).save(tmp_path / "head.keras")
+        model = keras.models.load_model(tmp_path / "head.keras")
+        assert model.input_shape == (None, 16)
+        assert np.allclose(keras.ops.convert_to_numpy(model(values, training=False)), said[number], atol=2e-6)
+    assert (loaded.plan, loaded.heads, loaded.seen_as.taps) == (bag.plan, bag.heads, bag.seen_as.taps)
+    assert np.array_equal(loaded.predict({"tap": features}), said)
 
 
 def test_saving_replaces_the_whole_folder(trained, tmp_path):
@@ -153,9 +158,7 @@ def test_a_failed_save_keeps_the_old_bag(trained, tmp_path, monkeypatch):
     folder = tmp_path / "heads"
     save_bag(trained[2], folder)
     before = sorted(path.name for path in folder.iterdir())
-    monkeypatch.setattr(
-        "featcache.training.heads.keras_models.write_bag", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    monkeypatch.setattr("featcache.training.heads.bag.write_bag", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         save_bag(trained[2], folder)
     assert [path.name for path in tmp_path.iterdir()] == ["heads"]
@@ -168,7 +171,7 @@ def test_recomputed_statistics_are_those_of_the_heads_own_rows(trained):
     own = (folds != 1) & (np.arange(90) != 5)
     model = head_model(bag, 1)
     before = keras.Model(model.input, model.get_layer("dense_0").output)
-    active = keras.ops.convert_to_numpy(before(features[own].astype(np.float32), training=False))
+    active = keras.ops.convert_to_numpy(before(features[own].reshape(-1, 16).astype(np.float32), training=False))
     assert np.allclose(bag.weights["mean_0"][1], active.mean(axis=0), atol=1e-4)
     assert np.allclose(bag.weights["variance_0"][1], active.var(axis=0), rtol=1e-3, atol=1e-4)
 
@@ -199,11 +202,13 @@ def test_what_cannot_be_trained_says_why(trained):
         train(features, labels + 3)
     with pytest.raises(TrainingError, match="every copy needs 90 rows"):
         train(features, labels, copies=[features[:50]])
-    with pytest.raises(TrainingError, match=r"shape=\(1, 2, 4\)"):
-        bag.predict(features[:, :1])
+    for wrong in ({"tap": features[:, :1]}, {"other": features}):
+        for predict in (bag.predict, bag.member_predictions, lambda taps: list(bag.member_parts(taps))):
+            with pytest.raises(TrainingError, match=r"don't fit heads that were trained on.*train the heads again"):
+                predict(wrong)
 
 
-def test_default_beats_a_standardised_logistic_regression():
+def test_the_default_beats_a_standardised_logistic_regression():
     """On digits as they are, 64 pixels: the same relation that benchmarks measure on VGG16's features."""
     from sklearn.datasets import load_digits
     from sklearn.linear_model import LogisticRegression
@@ -211,16 +216,22 @@ def test_default_beats_a_standardised_logistic_regression():
     from sklearn.preprocessing import StandardScaler
 
     digits = load_digits()
-    features, labels = digits.data[:900].astype(np.float16), digits.target[:900]
-    folds = assign_folds(labels, [""] * 900, 3, 0)
-    plan = resolve_heads(HeadsSpec(folds=3), "dense", 64, 900, 10)
-    examples = Examples([features], labels, by_folds(folds, np.ones(900, bool)))
-    bag = train_heads(examples, plan, range(3), Silent())
+    pixels, labels, usable = digits.data[:900], digits.target[:900], np.ones(900, bool)
+    folds, features = assign_folds(labels, [""] * 900, 3, 0), {"tap": pixels.astype(np.float16)}
+    seen_as = fit_input(["tap"], [features], usable, normalise=True)
+    examples = Examples(seen_as, [stored_rows(seen_as, features, None)], labels, by_folds(folds, usable))
+    dense, linear, lda = (resolve_heads(HeadsSpec(folds=3), kind, 64, 900, 10) for kind in head_types(HeadsSpec()))
+    bags = (
+        train_heads(examples, dense, range(3), Silent()),
+        train_linear(examples, linear, Silent()),
+        train_lda(examples, lda, Silent()),
+    )
+    logarithms = [np.log(np.maximum(bag.out_of_fold.mean(axis=0), 1e-3)) for bag in bags]
+    ours = normalize(np.exp(np.mean(logarithms, axis=0)))
     regression = np.empty((900, 10))
     for fold in range(3):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=500))
-        model.fit(digits.data[:900][folds != fold], labels[folds != fold])
-        regression[folds == fold] = model.predict_proba(digits.data[:900][folds == fold])
-    ours = bag.out_of_fold.mean(axis=0)
-    assert accuracy(ours, labels) > accuracy(regression, labels)
+        model.fit(pixels[folds != fold], labels[folds != fold])
+        regression[folds == fold] = model.predict_proba(pixels[folds == fold])
     assert log_loss(ours, labels) < log_loss(regression, labels)
+    assert log_loss(bags[0].out_of_fold.mean(axis=0), labels) < log_loss(regression, labels)

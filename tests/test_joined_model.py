@@ -21,6 +21,7 @@ from featcache.settings.specs import FeaturesSpec, Tap  # noqa: E402
 from featcache.training.convnet.model import build_convnet as build_convnet  # noqa: E402
 from featcache.training.convnet.plan import ConvNetPlan  # noqa: E402
 from featcache.training.heads.bag import Bag, HeadId, History  # noqa: E402
+from featcache.training.heads.inputs import HeadInput  # noqa: E402
 from featcache.training.heads.presets import HeadPlan  # noqa: E402
 from featcache.training.metrics import Interval, Scores  # noqa: E402
 
@@ -28,15 +29,16 @@ SIDE = 32
 SPEC = FeaturesSpec(weights="random", taps=(Tap("block1_pool", "avg"), Tap("block2_pool")), image_size=SIDE)
 
 
-def random_bag(tap_shape, hidden, standardize):
+def random_bag(taps, hidden, *, normalise):
     """Two seeds x two folds of untrained heads whose statistics are no longer those of the beginning."""
-    generator, features = np.random.default_rng(len(hidden)), int(np.prod(tap_shape))
+    generator, seen_as = np.random.default_rng(len(hidden)), HeadInput(taps)
+    features = sum(seen_as.widths)
+    if normalise:
+        mean, scale = generator.normal(0.3, 0.1, features), generator.uniform(0.3, 3, len(taps))
+        seen_as = HeadInput(taps, mean.astype(np.float32), scale.astype(np.float32))
     widths, count = (features, *hidden, 3), 4
-    plan = HeadPlan(features, 3, hidden, (0.2,) * len(widths[1:]), (Phase(1e-2, 1),), 16, standardize)
+    plan = HeadPlan(features, 3, hidden, (0.2,) * len(widths[1:]), (Phase(1e-2, 1),), 16)
     weights = {}
-    if standardize:
-        weights["input_mean"] = generator.normal(20, 5, (count, features))
-        weights["input_variance"] = generator.uniform(100, 300, (count, features))
     for layer, (inputs, outputs) in enumerate(pairwise(widths)):
         weights[f"kernel_{layer}"] = generator.normal(0, 2 / np.sqrt(inputs), (count, inputs, outputs))
         names = ("bias", "gamma", "beta", "mean", "variance") if layer < len(hidden) else ("bias",)
@@ -47,7 +49,7 @@ def random_bag(tap_shape, hidden, standardize):
     floats = {name: array.astype(np.float32) for name, array in weights.items()}
     seen = np.ones((count, 3), bool)
     seen[1, 2] = bool(hidden)  # a head that has never seen a class, as a group may lack one
-    return Bag(plan, tap_shape, heads, floats, seen, history)
+    return Bag(plan, seen_as, heads, floats, seen, history)
 
 
 def ensemble(members, chosen):
@@ -62,9 +64,11 @@ def test_it_says_what_backbone_bags_and_ensemble_say_one_after_the_other(precisi
     resolved = resolve_weights(SPEC, Silent())
     backbone = load_backbone(SPEC, resolved, precision, batch_size=4)
     shapes = dict(backbone.taps)
+    both = {tap: shapes[tap] for tap in ("block2_pool", "block1_pool_avg")}  # not the backbone's order
+    one = {"block2_pool": shapes["block2_pool"]}
     bags = (
-        ServedBag("block1_pool_avg", random_bag(shapes["block1_pool_avg"], (), True), ("p/linear/0", "p/linear/1")),
-        ServedBag("block2_pool", random_bag(shapes["block2_pool"], (6, 5), False), ("q/dense/0", "q/dense/1")),
+        ServedBag(random_bag(both, (), normalise=True), ("p/linear/0", "p/linear/1")),
+        ServedBag(random_bag(one, (6, 5), normalise=False), ("q/dense/0", "q/dense/1")),
     )
     members = tuple(name for bag in bags for name in bag.members)
     chosen = Combination(method, (0.125, 0.0, 0.375, 0.5), 1.7, 0.93, floor)

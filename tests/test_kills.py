@@ -48,10 +48,13 @@ def test_killed_between_two_writes(tmp_path, whole, moment, whom, workers):
     kills.run_to_the_end(project, whole, workers=1)
 
 
-@pytest.mark.parametrize(("seed", "whom", "workers"), [(1, "group", 1), (2, "parent", 2)])
-def test_killed_at_a_random_moment(tmp_path, whole_of_keras, monkeypatch, seed, whom, workers):
-    monkeypatch.delenv("NUMPY_BACKBONE", raising=False)
-    whole = whole_of_keras
+@pytest.mark.parametrize(
+    ("seed", "whom", "workers", "as_before"), [(1, "group", 1, "whole"), (2, "parent", 2, "whole_of_keras")]
+)
+def test_killed_at_a_random_moment(tmp_path, request, monkeypatch, seed, whom, workers, as_before):
+    whole = request.getfixturevalue(as_before)
+    if as_before == "whole_of_keras":
+        monkeypatch.delenv("NUMPY_BACKBONE", raising=False)
     project = whole.fresh(tmp_path)
     assert kills.kill_after(project, random.Random(seed).uniform(0.3, 0.9) * whole.seconds, whom, workers)
     kills.check_leftovers(project, whole)

@@ -17,7 +17,7 @@ from featcache.stages import predictions
 from pipeline.config import current_project
 
 BASELINES = ("regression on block1_pool_avg features", "majority class")
-MEMBERS = {f"block1_pool_avg/{member}" for member in ("fast/seed0", "fast/seed1", "linear/seed0")}
+MEMBERS = {f"block1_pool_avg/{member}" for member in ("fast/seed0", "fast/seed1", "linear/seed0", "lda/seed0")}
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_its_lines_are_a_table(record):
     assert lines[0].startswith("24 rows")
     assert lines[1].split()[:3] == ["member", "tap", "accuracy"]
     assert "valid log-loss" in lines[1]
-    assert len(lines) == 1 + 1 + 4 + 3 + 2 + 1
+    assert len(lines) == 1 + 1 + 4 + len(MEMBERS) + 2 + 1
     assert record["method"] in lines[-1]
 
 
@@ -127,7 +127,7 @@ def test_without_an_ensemble_there_are_members_and_without_members_a_line_that_h
 def test_it_is_a_command_that_starts_without_tensorflow(project, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert main(["leaderboard", "--json", *flags(project)]) == 0
-    assert len(json.loads(capsys.readouterr().out)["entries"]) == 7
+    assert len(json.loads(capsys.readouterr().out)["entries"]) == 4 + len(MEMBERS)
     program = (
         "import sys; from featcache.cli import main; main(sys.argv[1:]);"
         "print(sorted(set(sys.modules) & {'tensorflow', 'keras', 'luigi', 'pandas', 'dask', 'sklearn', 'scipy'}))"

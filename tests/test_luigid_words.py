@@ -6,7 +6,7 @@ from projects import small_project
 
 from pipeline import stage_progress
 
-UNITS = {"ExtractSplit": "images", "TrainBag": "epochs|strengths", "TrainConvNets": "images|epochs"}
+UNITS = {"ExtractSplit": "images", "TrainBag": "epochs|strengths|shrinkages", "TrainConvNets": "images|epochs"}
 
 
 def test_every_long_stage_tells_how_far_it_is(tmp_path, monkeypatch):

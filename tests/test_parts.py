@@ -5,7 +5,6 @@ import pytest
 
 from featcache.errors import TrainingError
 from featcache.training.folds import ALWAYS
-from featcache.training.heads.examples import input_statistics
 from featcache.training.heads.partition import by_folds, by_groups
 
 USABLE = np.array([True] * 8 + [False, True])
@@ -66,14 +65,3 @@ def test_rows_that_are_always_trained_on_are_scored_by_no_part():
             assert not split.evaluated(part)[4]
             assert not split.trained(part)[8]
     assert np.flatnonzero(by_groups(DRIVERS, USABLE, folds).trained(0)).tolist() == [0, 3, 4, 6]
-
-
-@pytest.mark.parametrize("always", [(), (4, 7)])
-def test_inputs_are_standardised_by_the_rows_that_a_part_is_trained_on(always):
-    folds = np.where(np.isin(np.arange(10), always), ALWAYS, FOLDS)
-    features = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
-    for split in (by_folds(folds, USABLE), by_groups(DRIVERS, USABLE, folds)):
-        for part, found in input_statistics([features], split).items():
-            own = features[split.trained(part)].astype(np.float64)
-            assert np.allclose(found["input_mean"], own.mean(axis=0), atol=1e-6)
-            assert np.allclose(found["input_variance"], own.var(axis=0), atol=1e-6)

@@ -5,13 +5,14 @@ import json
 
 import numpy as np
 import pytest
+from head_rows import examples_of
 from projects import copied_project, small_project, stored_predictions, write_image
 
 from featcache.core.progress import Silent
 from featcache.ensemble.selection import select_ensemble
 from featcache.settings.schedules import Phase
 from featcache.stages.pseudo_labels import by_fold, soft_labels
-from featcache.training.heads.examples import Examples, PseudoLabels
+from featcache.training.heads.examples import PseudoLabels
 from featcache.training.heads.partition import by_folds
 from featcache.training.heads.presets import HeadPlan
 from featcache.training.heads.trainer import train_heads
@@ -33,7 +34,7 @@ def first_round():
     features = generator.normal(size=(ROWS, 16)).astype(np.float16)
     noise, folds = generator.integers(0, CLASSES, ROWS), (np.arange(ROWS) % 3).astype(np.int32)
     parts = by_folds(folds, np.ones(ROWS, bool))
-    bag = train_heads(Examples([features], noise, parts), PLAN, (0, 1), Silent())
+    bag = train_heads(examples_of([features], noise, parts), PLAN, (0, 1), Silent())
     ids = tuple(map(str, range(ROWS)))
     known = Predictions(ids, noise.astype(np.int32), ("a", "b"), bag.out_of_fold, ("x", "y", "z"), folds)
     return features, noise, parts, bag, select_ensemble(known, "greedy")
@@ -41,15 +42,17 @@ def first_round():
 
 def second_round(features, noise, parts, labels):
     pseudo = PseudoLabels([features], labels.astype(np.float32), 1.0)
-    return accuracy(train_heads(Examples([features], noise, parts, pseudo), PLAN, (2,), Silent()).out_of_fold[0], noise)
+    return accuracy(
+        train_heads(examples_of([features], noise, parts, pseudo), PLAN, (2,), Silent()).out_of_fold[0], noise
+    )
 
 
 def test_each_fold_is_labelled_by_heads_and_weights_that_have_not_seen_it(first_round):
     features, _, parts, bag, built = first_round
-    said = by_fold(bag, features, parts)
+    said = by_fold(bag, {"tap": features}, parts)
     labels = soft_labels(said, built, parts)
     assert labels.shape == (3, ROWS, CLASSES)
-    heads = bag.predict(features)
+    heads = bag.predict({"tap": features})
     for fold in range(3):
         own = np.stack([heads[number] for number, head in enumerate(bag.heads) if head.fold == fold])
         assert np.array_equal(said[fold], own)
@@ -58,8 +61,8 @@ def test_each_fold_is_labelled_by_heads_and_weights_that_have_not_seen_it(first_
 
 def test_scores_stay_honest_and_would_not_with_labels_of_the_whole_ensemble(first_round):
     features, noise, parts, bag, built = first_round
-    honest = soft_labels(by_fold(bag, features, parts), built, parts)
-    whole = built.whole.apply(bag.member_predictions(features), clip=1.0)
+    honest = soft_labels(by_fold(bag, {"tap": features}, parts), built, parts)
+    whole = built.whole.apply(bag.member_predictions({"tap": features}), clip=1.0)
     told, leaked = (second_round(features, noise, parts, labels) for labels in (honest, np.stack([whole] * 3)))
     assert told < 0.42, "chance is a third"
     assert leaked > told + 0.12

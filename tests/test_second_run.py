@@ -14,7 +14,7 @@ TELL = (
 )
 
 
-def test_a_second_run_imports_nothing_slow_and_shows_the_summary(tmp_path):
+def test_a_second_run_imports_nothing_slow_and_shows_the_summary(tmp_path, numpy_backbone):
     settings = photos(write_photos(tmp_path / "photos"))
     first = luigi(tmp_path, "Submit", **settings)
     assert (first.status, first.err) == (0, ""), first

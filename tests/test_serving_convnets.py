@@ -100,7 +100,7 @@ def export(project, path, *arguments, status=0):
 def test_the_exported_model_says_the_same_where_featcache_is_not(project, stored, ensemble, tmp_path, capsys):
     paths = [export(project, tmp_path / "photos.keras"), export(project, tmp_path / "alone", "--member", CONVNET)]
     whole, alone = capsys.readouterr().out.splitlines()
-    assert "(vgg16 in float32, convnets, 4 members)" in whole
+    assert "(vgg16 in float32, convnets, 5 members)" in whole
     assert "(convnets, 1 member)" in alone
     files = [project.folder / "photos/test" / row for row in stored.ids]
     words = [sys.executable, "-c", ELSEWHERE, *map(str, [*paths, *files])]

@@ -62,7 +62,8 @@ def test_characters_that_an_encoding_lacks_are_replaced(tmp_path, settings, enco
     assert "the table of [Dataset] groups, is missing" in said[0]
 
 
-def test_a_whole_run_in_forked_stages_ends_well_on_a_full_disk(tmp_path):
+def test_a_whole_run_in_forked_stages_ends_well_on_a_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMPY_BACKBONE", "1")
     project = small_project(tmp_path)
     script = f'"$@" >/dev/full 2>{tmp_path}/err'
     status, _ = runs.finish(runs.start(runs.command(project, workers=2), prefix=("bash", "-c", script, "bash")))

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from head_rows import examples_of
 
 from featcache.core.progress import Silent
 from featcache.errors import TrainingError
 from featcache.settings.schedules import Phase
 from featcache.training.heads import trainer
 from featcache.training.heads.evaluation import HeadEvaluator
-from featcache.training.heads.examples import Examples, PseudoLabels
+from featcache.training.heads.examples import PseudoLabels
 from featcache.training.heads.partition import by_folds, by_groups
 from featcache.training.heads.presets import HeadPlan
 from featcache.training.heads.trainer import train_heads
@@ -38,7 +39,7 @@ def rows(n=90, seed=0, noise=1.0):
 
 
 def folded(features, labels, folds=3, **more):
-    return Examples([features], labels, by_folds(np.arange(len(labels)) % folds, np.ones(len(labels), bool)), **more)
+    return examples_of([features], labels, by_folds(np.arange(len(labels)) % folds, np.ones(len(labels), bool)), **more)
 
 
 def train(examples, of, seeds=(0, 1)):
@@ -55,7 +56,7 @@ def test_the_epoch_is_chosen_on_other_folds_rows_alone():
 def test_by_groups_the_epoch_is_chosen_on_rows_of_the_heads_own_group():
     features, labels = rows()
     groups = [f"group{row % 3}" for row in range(90)]
-    evaluator = HeadEvaluator(Examples([features], labels, by_groups(groups, np.ones(90, bool))), 1)
+    evaluator = HeadEvaluator(examples_of([features], labels, by_groups(groups, np.ones(90, bool))), 1)
     assert evaluator.best_epochs(np.array([[9.0, 5.0, 1.0], [8.0, 2.0, 3.0], [1.0, 4.0, 8.0]])) == {0: 2, 1: 1, 2: 0}
 
 
@@ -66,7 +67,7 @@ def test_heads_have_the_weights_of_the_epoch_that_they_keep():
     best = bag.history.best_epoch
     assert best.min() < 11, "the last epoch isn't the best here"
     assert len({int(epoch) for head, epoch in zip(bag.heads, best, strict=True) if head.fold == 1}) == 1
-    said = bag.predict(features)
+    said = bag.predict({"tap": features})
     for number, head in enumerate(bag.heads):
         own = np.arange(60) % 3 == head.fold
         told = -np.log(said[number, own, labels[own]]).mean()
@@ -100,7 +101,7 @@ def test_training_ends_when_no_fold_has_had_a_better_epoch_for_so_long():
 def test_seen_scores_are_of_training_rows_without_dropout():
     features, labels = rows()
     bag = train(folded(features, labels), plan(8), seeds=(0,))
-    said = bag.predict(features)
+    said = bag.predict({"tap": features})
     for number, head in enumerate(bag.heads):
         trained = np.arange(90) % 3 != head.fold
         told = -np.log(said[number, trained, labels[trained]]).mean()
@@ -115,14 +116,14 @@ def test_a_model_for_each_group_is_scored_on_the_other_groups():
     features, labels = rows(120)
     groups = [f"driver{row % 4}" for row in range(120)]
     usable = np.arange(120) != 5
-    bag = train(Examples([features], labels, by_groups(groups, usable)), plan(10), seeds=(0, 1))
+    bag = train(examples_of([features], labels, by_groups(groups, usable)), plan(10), seeds=(0, 1))
     assert [head.fold for head in bag.heads] == [0, 1, 2, 3] * 2
     assert np.isnan(bag.out_of_fold[:, 5]).all()
-    said = bag.predict(features)
+    said = bag.predict({"tap": features})
     for row in (0, 17, 119):
         others = [4 + part for part in range(4) if part != row % 4]
         assert np.allclose(bag.out_of_fold[1, row], said[others, row].mean(axis=0), atol=1e-5)
-    assert np.allclose(bag.member_predictions(features)[1], said[4:].mean(axis=0), atol=1e-6)
+    assert np.allclose(bag.member_predictions({"tap": features})[1], said[4:].mean(axis=0), atol=1e-6)
     assert accuracy(bag.out_of_fold[0, usable], labels[usable]) > 0.7
 
 
@@ -132,10 +133,10 @@ def test_a_group_without_a_class_has_no_say_in_it():
     wanted = ~((parts == 0) & (labels == 2))
     features, labels, parts = features[wanted], labels[wanted], parts[wanted]
     groups = [f"driver{part}" for part in parts]
-    bag = train(Examples([features], labels, by_groups(groups, np.ones(len(labels), bool))), plan(10), seeds=(0,))
+    bag = train(examples_of([features], labels, by_groups(groups, np.ones(len(labels), bool))), plan(10), seeds=(0,))
     lacking = list(dict.fromkeys(groups)).index("driver0")
     assert np.argwhere(~bag.seen_classes).tolist() == [[lacking, 2]]
-    said, members = bag.predict(features), bag.member_predictions(features)[0]
+    said, members = bag.predict({"tap": features}), bag.member_predictions({"tap": features})[0]
     assert np.allclose(members.sum(axis=1), 1, atol=1e-5)
     mean = said.mean(axis=0)
     mean[:, 2] = np.delete(said, lacking, axis=0)[:, :, 2].mean(axis=0)
@@ -154,7 +155,7 @@ def test_soft_labels_of_the_whole_ensemble_would_flatter_and_those_of_the_folds_
     features = generator.normal(size=(150, FEATURES)).astype(np.float16)
     noise = generator.integers(0, CLASSES, 150)
     of = plan(25, hidden=(64,), dropouts=(0.0, 0.0))
-    said = train(folded(features, noise), of, seeds=(0,)).predict(features)
+    said = train(folded(features, noise), of, seeds=(0,)).predict({"tap": features})
 
     def second_round(labels):
         pseudo = PseudoLabels([features], labels.astype(np.float32), 1.0)
@@ -172,7 +173,7 @@ def test_pseudo_labels_teach():
     soft = np.repeat((0.05 + 0.85 * np.eye(CLASSES, dtype=np.float32)[truth])[None], 3, axis=0)
     alone = train(folded(features, labels), plan(20))
     taught = train(folded(features, labels, pseudo=PseudoLabels([more], soft, 1.0)), plan(20))
-    scores = [accuracy(bag.member_predictions(fresh).mean(axis=0), hidden) for bag in (alone, taught)]
+    scores = [accuracy(bag.member_predictions({"tap": fresh}).mean(axis=0), hidden) for bag in (alone, taught)]
     assert scores[1] > scores[0] + 0.05
     assert taught.out_of_fold.shape == (2, 12, CLASSES)
 
@@ -194,7 +195,7 @@ def test_pseudo_labels_that_dont_fit_say_why():
 
 def test_cores_and_grouping_change_no_bit(monkeypatch):
     examples = folded(*rows())
-    of = plan(3, hidden=(8, 6), dropouts=(0.2, 0.3, 0.4), recompute_statistics=True, standardize=True)
+    of = plan(3, hidden=(8, 6), dropouts=(0.2, 0.3, 0.4), recompute_statistics=True, tempered=True)
     bags = [train(examples, of)]
     for cores, values in ((1, 1), (3, 1 << 20), (16, 1 << 20)):
         monkeypatch.setattr(trainer, "core_numbers", lambda cores=cores: list(range(cores)))
@@ -218,7 +219,7 @@ def test_features_stay_on_the_disk(tmp_path):
 import sys, threading, time
 import numpy as np
 sys.path[:0] = sys.argv[2:]
-from test_training import plan, by_folds, Examples, train
+from test_training import plan, by_folds, examples_of, train
 from dataclasses import replace
 features = np.memmap(sys.argv[1], np.float16, "w+", shape=(10_000, 10_000))
 features[::97, ::7] = 1
@@ -231,8 +232,8 @@ def watch():
         peak[0] = max(peak[0], anonymous())
 thread = threading.Thread(target=watch)
 thread.start()
-examples = Examples([features], np.arange(10_000) % 3, by_folds(np.arange(10_000) // 3 % 2, np.ones(10_000, bool)))
-of = replace(plan(1, keep_best=True, standardize=True, recompute_statistics=True, hidden=(4,)), features=10_000)
+examples = examples_of([features], np.arange(10_000) % 3, by_folds(np.arange(10_000) // 3 % 2, np.ones(10_000, bool)))
+of = replace(plan(1, keep_best=True, tempered=True, recompute_statistics=True, hidden=(4,)), features=10_000)
 train(examples, of, (0,))
 done.set()
 thread.join()

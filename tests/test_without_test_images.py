@@ -72,7 +72,8 @@ def test_it_ends_well_and_test_images_that_come_later_train_nothing(project):
     assert facts["submission"] is None, "the old submission is of images that are no longer there"
 
 
-def test_as_people_run_it(tmp_path):
+def test_as_people_run_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMPY_BACKBONE", "1")
     write_photos(tmp_path / "photos", test=0)
     outcome = luigi(tmp_path, "Submit", **photos(tmp_path / "photos"), Report_enabled="false")
     assert outcome.status == 0, outcome

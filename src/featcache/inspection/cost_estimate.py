@@ -18,9 +18,10 @@ from featcache.dataset import Manifest, preview_images
 from featcache.errors import CacheError
 from featcache.project import Project
 from featcache.settings import FeaturesSpec, Tap, backbone_settings
-from featcache.training import BY_GROUP, PATHS, HeadPlan, resolve_heads
+from featcache.training import BY_GROUP, PATHS, HeadPlan, normalizes, resolve_heads
 
 _FLOAT = 4  # bytes of a weight or a probability
+_BAG_BYTES = 10_000  # of a bag's files beside weights and predictions
 _CONVNET_BYTES = 2_500_000
 _VGG_CHANNELS = (64, 128, 256, 512, 512)
 _COLUMNS = ("split", "copy", "rows", "to compute", "to write")
@@ -121,14 +122,14 @@ def _trained_bytes(project: Project, manifest: Manifest, shapes: Shapes) -> int:
     spec, train, classes = project.settings.heads, manifest.splits["train"], len(manifest.class_names)
     rows, groups = int(train.listed.sum()), len({*train.groups} - {""})
     needed, members = 0, len(project.convnets())
-    for name, kind in project.bags():
-        seeds, parts = (1 if kind in PATHS else spec.seeds), groups if kind.endswith(BY_GROUP) else spec.folds
+    for name, shape in project.bags():
+        seeds, parts = (1 if shape in PATHS else spec.seeds), groups if shape.endswith(BY_GROUP) else spec.folds
         members += seeds
-        if not project.bag(name, kind).is_complete():
-            width = sum(math.prod(shapes[tap]) for tap in project.inputs()[name])
-            plan = resolve_heads(spec, kind, width, rows, classes, groups)
-            needed += seeds * parts * _FLOAT * _parameters(plan)
-            needed += _FLOAT * seeds * len(train) * classes
+        if not project.bag(name, shape).is_complete():
+            features = sum(math.prod(shapes[tap]) for tap in project.inputs()[name])
+            plan = resolve_heads(spec, shape, features, rows, classes, groups)
+            numbers = seeds * (parts * _parameters(plan) + len(train) * classes) + features * normalizes(spec)
+            needed += _FLOAT * numbers + _BAG_BYTES
     missing = sum(not artifact.is_complete() for artifact in project.convnets())
     needed += missing * (spec.folds * _CONVNET_BYTES + _FLOAT * len(train) * classes)
     splits = [split for split in project.scored_splits() if not project.predictions(split).is_complete()]

@@ -17,7 +17,7 @@ from featcache.dataset import Manifest
 from featcache.errors import CacheError
 from featcache.features import row_settings
 from featcache.project import Artifact, Project
-from featcache.settings import backbone_settings
+from featcache.settings import AUTO, FeaturesSpec, backbone_settings
 
 MISSING = "nothing there yet"
 _UNRESOLVED = "unresolved"
@@ -147,6 +147,8 @@ def _features_reason(project: Project, reader: Reader, copy: int) -> str:
     shown = [name for name in current if name in different - _FOLLOWING]
     before: dict[str, Any] = {"taps": ", ".join(sorted({str(each["tap"]) for each in stored}))}
     after: dict[str, Any] = {"taps": ", ".join(sorted({str(tap) for tap in spec.taps}))}
+    if before != after and len(spec.taps) > 1 and spec.taps == FeaturesSpec(spec.backbone).taps:
+        after["taps"] = AUTO
     before |= {name: stored[0].get(name) for name in shown}
     after |= {name: current[name] for name in shown}
     if "decoding" in different:

@@ -16,6 +16,7 @@ from featcache.stages.workers.job_queue import train_on_workers
 from featcache.stages.workers.worker import Job
 from featcache.training import (
     BY_GROUP,
+    LDA,
     LINEAR,
     PATHS,
     PSEUDO,
@@ -71,7 +72,8 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
     record |= {"notices": fold_notices(folds, labels, names, spec.folds)}
     record |= {"tap": name, "shape": shape} | ({"curves": curves_record(bag)} if shape not in PATHS else {})
     save_bag(bag, artifact.path.parent, record, out_of_fold)
-    steps = pluralize(plan.epochs, "epoch") if shape not in PATHS else pluralize(len(bag.history.loss), "strength")
+    path_unit = {LINEAR: "strength", LDA: "shrinkage"}.get(shape)
+    steps = pluralize(len(bag.history.loss), path_unit) if path_unit else pluralize(plan.epochs, "epoch")
     units = pluralize(len(parts.numbers), "group" if parts.by_group else "fold")
     known = out_of_fold.scored()
     means = ((rows, table.mean(axis=0)) for rows, table in table_parts(known.probabilities))  # over the bag's members

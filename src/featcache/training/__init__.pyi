@@ -41,6 +41,7 @@ from .heads.overfitting import (
 from .heads.partition import Partition as Partition, by_folds as by_folds, by_groups as by_groups
 from .heads.presets import (
     BY_GROUP as BY_GROUP,
+    LDA as LDA,
     LINEAR as LINEAR,
     PATHS as PATHS,
     PSEUDO as PSEUDO,

@@ -107,7 +107,9 @@ def _listed_rows(reader: Reader) -> Iterator[Fault]:
 
 def _bag(path: Path) -> Iterator[Fault]:
     yield from _guarded(path, _trained(path))
-    wrong = [name for name, array in load_bag(path.parent).weights.items() if not np.isfinite(array).all()]
+    bag = load_bag(path.parent)
+    arrays = {**bag.weights, "input/mean": bag.seen_as.mean, "input/scale": bag.seen_as.scale}
+    wrong = [name for name, array in arrays.items() if array is not None and not np.isfinite(array).all()]
     if wrong:
         yield Fault(FILE, f"weights that are NaN or infinite: {', '.join(wrong)}")
 

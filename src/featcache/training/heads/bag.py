@@ -47,7 +47,8 @@ class History:
             label smoothing where there is any.
         seen_loss, seen_accuracy: after the epoch, without dropout, on some of the plain training rows
             (`featcache.training.heads.evaluation.SEEN_ROWS`): what to compare those of the fold with.
-        fold_loss, fold_accuracy: after the epoch, without dropout, on rows of the head's own fold, or of other groups.
+        fold_loss, fold_accuracy: after the epoch, without dropout, on rows of the head's own fold, or of other groups; the
+            loss of a path's step is that of the other folds, by which the step is chosen.
         best_epoch: (H,) int32, the epoch whose weights the head has, from 0.
     """
 
@@ -111,9 +112,9 @@ class Bag:
         """Return (H, n, C) float32 probabilities of `features`, tap name -> (n, ...), read block by block.
 
         Raises:
-            TrainingError: the features have another shape than those trained on; from the other methods, too.
+            TrainingError: the features lack a tap, or one has another shape than in training; from the other methods, too.
         """
-        return self._joined(self._parts(features), len(self.heads), features)
+        return self._joined(self._parts(features), len(self.heads), len(self.seen_as.rows(features)))
 
     def member_predictions(self, features: Features) -> Float32s:
         """Return (seeds, n, C) float32: the mean over each seed's heads, one of each fold or group.
@@ -121,7 +122,7 @@ class Bag:
         The probability of a class that some heads have never seen is the mean over the others, and all are brought to
         the sum 1 again.
         """
-        return self._joined(self.member_parts(features), len(self.seeds), features)
+        return self._joined(self.member_parts(features), len(self.seeds), len(self.seen_as.rows(features)))
 
     def member_parts(self, features: Features) -> Iterator[tuple[slice, Float32s]]:
         """Yield (rows, (seeds, b, C)): what `member_predictions` returns, some rows at a time."""
@@ -135,8 +136,7 @@ class Bag:
         for start, block in blocks(self.seen_as.rows(features), width):
             yield slice(start, start + len(block)), forward(self.weights, block, len(self.plan.hidden))
 
-    def _joined(self, parts: Iterator[tuple[slice, Float32s]], count: int, features: Features) -> Float32s:
-        rows = len(features[next(iter(self.seen_as.taps))])
+    def _joined(self, parts: Iterator[tuple[slice, Float32s]], count: int, rows: int) -> Float32s:
         whole = np.empty((count, rows, self.plan.classes), np.float32)
         for some, block in parts:
             whole[:, some] = block

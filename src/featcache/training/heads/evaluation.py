@@ -82,11 +82,8 @@ class HeadEvaluator:
         Raises:
             StorageError: there is no room for it.
         """
-        seeds, parts, views = (
-            list(dict.fromkeys(head.seed for head in heads)),
-            self._examples.parts,
-            self._examples.views,
-        )
+        seeds, parts = list(dict.fromkeys(head.seed for head in heads)), self._examples.parts
+        views = self._examples.views
         table: Float32s = allocate((len(seeds), len(parts.units), seen_classes.shape[1]), np.float32, scratch)
         table[:, parts.units < 0] = np.nan
         for number, head in enumerate(heads):

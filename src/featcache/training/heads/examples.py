@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.scratch_arrays import allocate
 from featcache.errors import TrainingError
 from featcache.training.class_weights import class_weights
 from featcache.training.folds import NO_FOLD
@@ -37,7 +39,7 @@ class Examples:
     """The rows that a bag is trained on.
 
     Attributes:
-        seen_as: what of the features the values below are.
+        seen_as: how features became the values below.
         copies: (n, F) values each, as `seen_as` makes them; copy 0 plain, then the mirrored one where there is one, then
             augmented ones. Memory-mapped arrays stay on the disk.
         labels: (n,) class indices.
@@ -75,13 +77,20 @@ class Examples:
             if not pseudo.weight > 0:
                 raise TrainingError(f"weight={pseudo.weight} of soft labels is not above 0")
 
-    def some(self, most: int) -> "Examples":
-        """Return at most so many of the rows, evenly spaced as they may be sorted by class; all, unread, if there are fewer."""
+    def some(self, most: int, scratch: Path | None) -> "Examples":
+        """Return at most so many of the rows, evenly spaced as they may be sorted by class; all, unread, if there are fewer.
+
+        Raises:
+            StorageError: there is no room for them in `scratch`.
+        """
         if len(self.labels) <= most:
             return self
         rows = np.linspace(0, len(self.labels) - 1, most).astype(np.intp)
         parts = replace(self.parts, units=self.parts.units[rows])
-        return replace(self, copies=[copy[rows] for copy in self.copies], labels=self.labels[rows], parts=parts)
+        taken = [allocate((most, *copy.shape[1:]), copy.dtype, scratch) for copy in self.copies]
+        for copy, own in zip(self.copies, taken, strict=True):
+            np.take(copy, rows, axis=0, out=own, mode="clip")  # which writes into it without a buffer
+        return replace(self, copies=taken, labels=self.labels[rows], parts=parts)
 
     def count(self, part: int) -> int:
         """The number of rows that heads of `part` are trained on, copies and pseudo-labelled ones included."""

@@ -30,7 +30,8 @@ Features = Mapping[str, npt.NDArray[Any]]
 def head_inputs(taps: Sequence[Tap], *, joined: bool) -> dict[str, tuple[str, ...]]:
     """Return name -> taps of every input of heads: pooled taps side by side if they are `joined`, each other tap alone."""
     pooled = tuple(tap.name for tap in taps if tap.pooling and joined)
-    several = {JOINED: pooled} if len(pooled) > 1 else {}
+    free = all(tap.name != JOINED for tap in taps)  # a layer of one's own network may be called so
+    several = {JOINED if free else "+".join(pooled): pooled} if len(pooled) > 1 else {}
     return several | {tap.name: (tap.name,) for tap in taps if not several or tap.name not in pooled}
 
 

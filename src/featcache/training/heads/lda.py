@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from featcache.core.progress import Progress
+from featcache.training.folds import NO_FOLD
 from featcache.training.heads.bag import TrainedBag
 from featcache.training.heads.examples import Examples
 from featcache.training.heads.forward import blocks
@@ -40,7 +41,7 @@ def train_lda(
         A bag of one seed: linear models, like those of `featcache.training.heads.logistic_regression`.
     """
     most = _MOST_ROWS if plan.features <= _MOST_VALUES else _MOST_VALUES // len(examples.copies) - 1
-    some = examples.some(most)
+    some = examples.some(most, scratch)
     coordinates = Coordinates(some.copies)
     path = ScoredPath(some, coordinates, plan.classes)
     moments = _Moments(some, coordinates, plan)
@@ -64,7 +65,7 @@ class _Moments:
         """Sum up over units, in one pass: a part's rows are all units but its own."""
         parts, classes = examples.parts, plan.classes
         self._values, self._balanced = coordinates.values, plan.balanced
-        units = np.unique(parts.units[parts.units != -1])
+        units = np.unique(parts.units[parts.units != NO_FOLD])
         first = [int(np.flatnonzero(parts.units == unit)[0]) for unit in units]
         self._trained = [np.flatnonzero(parts.trained(part)[first]) for part in parts.numbers]
         width, shape = coordinates.copies[0].shape[1], (len(units), classes)
@@ -87,7 +88,9 @@ class _Moments:
         kernels, biases, priors = [], [], []
         for trained in self._trained:
             counts = self._counts[trained].sum(axis=0)
-            means = self._sums[trained].sum(axis=0) / np.maximum(counts, 1)[:, None]
+            sums, absent = self._sums[trained].sum(axis=0), counts == 0
+            means = sums / np.maximum(counts, 1)[:, None]
+            means[absent] = sums.sum(axis=0) / counts.sum()
             within = self._products[trained].sum(axis=0, dtype=np.float64)
             within -= (means * counts[:, None]).T @ means
             within /= counts.sum()
@@ -96,7 +99,10 @@ class _Moments:
             within[np.diag_indices(len(within))] += (shrinkage + _SMALLEST) * mean_variance + _SMALLEST
             kernel = cho_solve(cho_factor(within, overwrite_a=True), means.T)
             kernels.append(kernel)
-            biases.append(-0.5 * np.einsum("cf,fc->c", means, kernel))
-            shares = np.maximum(counts, 0.5) / counts.sum()
-            priors.append(np.zeros_like(shares) if self._balanced else np.log(shares))
+            bias = -0.5 * np.einsum("cf,fc->c", means, kernel)
+            # some of many rows may lack a class: no row is likelier of it than of the mean over all others, and it is rare
+            bias[absent] = counts @ bias / counts.sum()
+            biases.append(bias)
+            shares = np.log(np.maximum(counts, 0.5) / counts.sum())
+            priors.append(np.where(absent, shares, 0) if self._balanced else shares)
         return Step(np.stack(kernels), np.stack(biases), np.stack(priors))

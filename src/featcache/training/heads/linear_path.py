@@ -3,7 +3,7 @@
 A path is a number of steps, from strong to weak regularisation, each with a linear model a fold. NumPy and SciPy only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from featcache.training.heads.bag import HeadId, History, TrainedBag
 from featcache.training.heads.evaluation import HeadEvaluator
 from featcache.training.heads.examples import Examples
-from featcache.training.heads.forward import Float32s, Weights
+from featcache.training.heads.forward import Float32s, Weights, as_float32
 from featcache.training.heads.presets import HeadPlan
 from featcache.training.temperature import best_temperature, tempered_losses
 
@@ -22,6 +22,7 @@ Doubles = npt.NDArray[np.float64]
 _MOST_TURNED = 4_096  # rows: their products, and the triangle that these make, stay small
 _RIDGE = 1e-6  # of the mean square of a row, so that duplicates keep the triangle regular
 _SCORED_VALUES, _SCORED_ROWS = 1_000_000, 20_000  # of more rows, some say as much about two numbers
+_BLOCK_VALUES = 4_000_000  # about 16 MB of float32 at a time
 
 
 class Coordinates:
@@ -42,8 +43,9 @@ class Coordinates:
         if rows < min(self.values, _MOST_TURNED):
             from scipy.linalg import cholesky
 
-            self._stacked = np.concatenate(copies).astype(np.float64)
-            products = self._stacked @ self._stacked.T  # of centred rows: singular but for the ridge, even for float64
+            self._given, products = copies, np.zeros((rows, rows))
+            for _, block in self._columns():  # of centred rows: singular but for the ridge, even in float64
+                products += block @ block.T
             products[np.diag_indices(rows)] += _RIDGE * max(products.trace() / rows, _RIDGE)
             self._triangle = cholesky(products, lower=True)
             self.copies = np.split(self._triangle.astype(np.float32), len(copies))
@@ -54,8 +56,18 @@ class Coordinates:
             return turned.astype(np.float32)
         from scipy.linalg import solve_triangular
 
-        parts = [solve_triangular(self._triangle, kernel, trans=1, lower=True) for kernel in turned]
-        return np.stack([self._stacked.T @ part for part in parts]).astype(np.float32)
+        parts = np.stack([solve_triangular(self._triangle, kernel, trans=1, lower=True) for kernel in turned])
+        kernels = np.empty((len(turned), self.values, turned.shape[2]), np.float32)
+        for some, block in self._columns():
+            kernels[:, some] = block.T @ parts
+        return kernels
+
+    def _columns(self) -> Iterator[tuple[slice, Doubles]]:
+        """Yield (values, (rows of all copies, b) float64): some values of all rows at a time."""
+        at_once = max(1, _BLOCK_VALUES // (len(self._given) * len(self._given[0])))
+        for start in range(0, self.values, at_once):
+            some = slice(start, start + at_once)
+            yield some, np.concatenate([copy[:, some] for copy in self._given]).astype(np.float64)
 
 
 class Step(NamedTuple):
@@ -78,8 +90,7 @@ class ScoredPath:
         known = np.flatnonzero(np.isin(parts.units, parts.numbers))
         most = min(_SCORED_ROWS, max(1000, _SCORED_VALUES // classes))
         rows = known[np.linspace(0, len(known) - 1, most).astype(np.intp)] if len(known) > most else known
-        self._units, self._labels = parts.unit_of_rows(rows), examples.labels[rows]
-        self._values = np.asarray(coordinates.copies[0][rows], np.float32)
+        self._rows, self._units, self._labels = rows, parts.unit_of_rows(rows), examples.labels[rows]
         self._coordinates = coordinates
         self.steps: list[Step] = []
         self.temperatures: list[list[float]] = []  # of each step, of each part
@@ -102,9 +113,13 @@ class ScoredPath:
     def _logits(self, step: Step) -> Float32s:
         """(m, C) of each row by the part that is scored on it."""
         table = np.empty((len(self._units), step.bias.shape[1]), np.float32)
+        values = self._coordinates.copies[0]
+        at_once = max(1, _BLOCK_VALUES // values.shape[1])
         for part, bias in enumerate(step.bias):
-            mine = self._units == part
-            table[mine] = self._values[mine] @ step.kernels[part].astype(np.float32) + bias
+            mine, kernel = np.flatnonzero(self._units == part), step.kernels[part].astype(np.float32)
+            for start in range(0, len(mine), at_once):
+                some = mine[start : start + at_once]
+                table[some] = as_float32(values[self._rows[some]]) @ kernel + bias
         return table
 
     def bag(self, plan: HeadPlan, examples: Examples, scratch: Path | None) -> TrainedBag:

@@ -12,8 +12,8 @@ from featcache.settings import ONE_CYCLE, HeadsSpec, Phase, rates
 TRAINING_VERSION = 5  # raise it when the same plan trains to other values
 LINEAR_VERSION = 6  # the same for the head types ``linear`` and ``lda``
 LINEAR, LDA = "linear", "lda"
-_DECAY = 2.5
 PATHS = (LINEAR, LDA)  # fitted along a path of one number each, by no schedule
+_DECAY = 2.5  # see `_trained`
 BY_GROUP, PSEUDO = "-by-group", "-pseudo"  # the ends of a head type's name that is trained in another way
 
 
@@ -27,7 +27,6 @@ class HeadPlan:
         dropouts: the share dropped before each dense layer, the softmax layer included; len(hidden) + 1 values.
         schedule: learning rates and epochs, in order.
         batch_size: rows a step and head.
-        standardize: heads see normalised features (`featcache.training.heads.inputs`); False: as they are.
         momentum: of batch normalisation's moving averages.
         recompute_statistics: replace those averages, after training, by the statistics of the head's training rows.
         weight_decay: what Adam takes off each kernel a step, times the learning rate.
@@ -44,7 +43,6 @@ class HeadPlan:
     dropouts: tuple[float, ...]
     schedule: tuple[Phase, ...]
     batch_size: int
-    standardize: bool = False
     momentum: float = 0.99
     recompute_statistics: bool = False
     weight_decay: float = 0.0
@@ -125,9 +123,10 @@ def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes
         raise TrainingError(f"features={features} are none to train on")
     in_training = max(1, rows // max(1, groups) if shape.endswith(BY_GROUP) else rows - rows // spec.folds)
     kind = shape.removesuffix(BY_GROUP).removesuffix(PSEUDO)
-    plan = HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, standardize=True, balanced=spec.balanced)
-    if kind not in PATHS:  # which find their one free number themselves
-        plan = _trained(spec, kind, plan, in_training)
+    plan = HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, balanced=spec.balanced)
+    if kind in PATHS:  # which find their one free number themselves
+        return plan
+    plan = _trained(spec, kind, plan, in_training)
     # what every type means the same by
     wanted = {name: getattr(spec, name) for name in ("weight_decay", "label_smoothing", "early_stop")}
     plan = replace(plan, **{name: value for name, value in wanted.items() if value is not None})
@@ -149,7 +148,7 @@ def _trained(spec: HeadsSpec, kind: str, plan: HeadPlan, rows: int) -> HeadPlan:
     schedule = spec.schedule or schedule
     plan = replace(plan, hidden=hidden, dropouts=(before,) * len(hidden) + (dropout,), schedule=schedule)
     if kind in ("recipe", "wide"):
-        return replace(plan, standardize=False)
+        return plan
     steps = math.ceil(rows / plan.batch_size)
     travelled = sum(rate for epoch in range(plan.epochs) for rate in rates(schedule, epoch, steps))
     decay = _DECAY / travelled
