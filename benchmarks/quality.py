@@ -205,6 +205,7 @@ def ensemble_of(views: list[Rows], seed: int) -> tuple[np.ndarray, np.ndarray, d
         The folds, the ensemble's nested (n, C), each bag's log-loss, and the best single member's nested log-loss.
     """
     spec, rows = HeadsSpec(), views[0]
+    groups = len({*rows.groups} - {""})
     folds = assign_folds(rows.labels, rows.groups, FOLDS, seed, rows.class_names, rows.digests)
     usable = np.ones(len(folds), bool)
     seen_as = fit_input(list(rows.taps), [view.taps for view in views], usable, normalise=True)
@@ -213,7 +214,7 @@ def ensemble_of(views: list[Rows], seed: int) -> tuple[np.ndarray, np.ndarray, d
     members: list[str] = []
     tables, scores = [], {}
     for kind in head_types(spec):
-        plan = resolve_heads(spec, kind, sum(seen_as.widths), len(folds), len(rows.class_names))
+        plan = resolve_heads(spec, kind, sum(seen_as.widths), len(folds), len(rows.class_names), groups, len(views))
         if kind in PATHS:
             bag = (train_linear if kind == "linear" else train_lda)(examples, plan, Silent())
         else:

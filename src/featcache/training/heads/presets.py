@@ -13,7 +13,7 @@ TRAINING_VERSION = 5  # raise it when the same plan trains to other values
 LINEAR_VERSION = 6  # the same for the head types ``linear`` and ``lda``
 LINEAR, LDA = "linear", "lda"
 PATHS = (LINEAR, LDA)  # fitted along a path of one number each, by no schedule
-_DECAY = 2.5  # see `_trained`
+_DECAY = 1.2  # see `_trained`
 BY_GROUP, PSEUDO = "-by-group", "-pseudo"  # the ends of a head type's name that is trained in another way
 
 
@@ -103,7 +103,9 @@ def training_version(shape: str) -> int:
     return LINEAR_VERSION if shape in PATHS else TRAINING_VERSION
 
 
-def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes: int, groups: int = 0) -> HeadPlan:
+def resolve_heads(
+    spec: HeadsSpec, shape: str, features: int, rows: int, classes: int, groups: int = 0, copies: int = 1
+) -> HeadPlan:
     """Fill in what the head type decides; what the user set wins.
 
     Args:
@@ -112,7 +114,8 @@ def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes
         features: values of one row, flattened.
         rows: usable training rows of one copy, all folds together.
         classes: at least 2.
-        groups: how many groups have `rows`, for types that are trained by group.
+        groups: how many groups have `rows`; 0 where every row stands for itself.
+        copies: how many there are of each row: plain, mirrored, augmented.
 
     Raises:
         TrainingError: fewer than 2 classes or no features.
@@ -126,7 +129,8 @@ def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes
     plan = HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, balanced=spec.balanced)
     if kind in PATHS:  # which find their one free number themselves
         return plan
-    plan = _trained(spec, kind, plan, in_training)
+    alike = 1 if shape.endswith(BY_GROUP) else rows / (groups or rows)
+    plan = _trained(spec, kind, plan, in_training * copies, alike)
     # what every type means the same by
     wanted = {name: getattr(spec, name) for name in ("weight_decay", "label_smoothing", "early_stop")}
     plan = replace(plan, **{name: value for name, value in wanted.items() if value is not None})
@@ -135,11 +139,12 @@ def resolve_heads(spec: HeadsSpec, shape: str, features: int, rows: int, classes
     return replace(plan, tempered=tempered, keep_best=plan.keep_best or plan.early_stop > 0)
 
 
-def _trained(spec: HeadsSpec, kind: str, plan: HeadPlan, rows: int) -> HeadPlan:
-    """The plan of heads that are trained step by step, on `rows`.
+def _trained(spec: HeadsSpec, kind: str, plan: HeadPlan, rows: int, alike: float) -> HeadPlan:
+    """The plan of heads that are trained step by step, on `rows` of which so many are `alike`, being of one group.
 
-    Regularisation follows what the weights lose over the whole training to decay alone, a factor of exp(-`_DECAY`),
-    whatever steps and rates are; the kept epoch and the temperature do the rest (benchmarks/defaults.py).
+    Regularisation follows what the weights lose over the whole training to decay alone, a factor of exp(-`_DECAY`)
+    whatever steps and rates are, and more where rows are worth less than their number: with 130 photos a driver three
+    times as much does better, with every photo for itself worse. The kept epoch and the temperature do the rest.
     """
     hidden, dropout, schedule = _defaults(kind, rows, plan.batch_size)
     hidden = hidden if spec.hidden is None else spec.hidden
@@ -151,7 +156,7 @@ def _trained(spec: HeadsSpec, kind: str, plan: HeadPlan, rows: int) -> HeadPlan:
         return plan
     steps = math.ceil(rows / plan.batch_size)
     travelled = sum(rate for epoch in range(plan.epochs) for rate in rates(schedule, epoch, steps))
-    decay = _DECAY / travelled
+    decay = _DECAY * alike**0.25 / travelled
     return replace(plan, momentum=0.9, recompute_statistics=True, weight_decay=decay, tempered=True, keep_best=True)
 
 
