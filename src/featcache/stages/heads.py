@@ -60,7 +60,7 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
     features = [reader.features for reader in readers]
     seen_as = fit_input(project.inputs()[name], features, usable, normalise=normalizes(spec))
     dealt = replace(spec, folds=int(folds.max()) + 1)
-    groups = len({plain.groups[row] for row in np.flatnonzero(usable).tolist()} - {""})
+    groups = len({*plain.groups} - {""})
     plan = resolve_heads(dealt, shape, sum(seen_as.widths), int(usable.sum()), len(names), groups, len(readers))
     copies = [stored_rows(seen_as, each, project.folder) for each in features]
     pseudo = pseudo_labels(project, seen_as, parts) if shape.endswith(PSEUDO) else None
