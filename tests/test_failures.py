@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 from cache_files import feature_bytes, features_of, make_header, make_rows, write_cache, write_rows
+from head_rows import examples_of
 from images import encoded, make_folder, picture
 from listings import build_manifest
 from PIL import Image
@@ -39,7 +40,6 @@ from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.specs import DatasetSpec, FeaturesSpec, HeadsSpec, Tap
 from featcache.training.heads.bag import HeadId
 from featcache.training.heads.batches import Batches, HeadStream
-from featcache.training.heads.examples import Examples
 from featcache.training.heads.partition import Partition
 from featcache.training.heads.presets import resolve_heads
 from featcache.training.predictions import Predictions, joined_members
@@ -250,7 +250,7 @@ def test_10_rows_sorted_by_class_and_shuffled_only_within_a_window():
     features = labels[:, None].astype(np.float16)
     plan = resolve_heads(HeadsSpec(batch_size=50, folds=2), "fast", 1, 600, 10)
     parts = Partition(np.ones(600, np.int32), (0,), by_group=False)
-    batches = Batches(Examples([features], labels, parts), [HeadId(0, 0)], [HeadStream(HeadId(0, 0), 600)], plan)
+    batches = Batches(examples_of([features], labels, parts), [HeadId(0, 0)], [HeadStream(HeadId(0, 0), 600)], plan)
     seen = np.empty(0)
     for batch in batches.epoch():
         assert len(set(batch.truth[0].tolist())) >= 8, "every batch is drawn from all of the file"
