@@ -1,9 +1,9 @@
-"""The default dense head against variants of itself, out of fold on five sets: are the defaults what does best?
+"""The default dense head against variants of itself, out of fold on the sets of quality.py: are the defaults what does best?
 
     FEATCACHE_SHARED=PATH python benchmarks/defaults.py [--folder FOLDER] [--only VARIANT ...] [--cases CASE ...]
 
 PATH and FOLDER as for ``benchmarks/quality.py``, whose features are used. One thing is changed at a time. Folds are dealt
-by another seed than a project's; what is scored is the mean of three seeds. What was found is kept in FOLDER/defaults.json
+by a seed that is no project's and none of quality.py's; what is scored is the mean of three seeds. What was found is kept in FOLDER/defaults.json
 and not computed again. Prints Markdown for benchmarks/RESULTS.md: log-loss / accuracy, and in the last column the mean
 over the sets of a variant's log-loss divided by the default's.
 """
@@ -17,30 +17,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from quality import SETS, TAP, extract, project, write_mnist10
+from quality import SETS, extract, link_cactus, project, training_rows, write_mnist10
 
-from featcache.cache.layout import Status
-from featcache.cache.reader import open_cache
 from featcache.core.progress import Silent
 from featcache.settings.schedules import COSINE, ONE_CYCLE, Phase
 from featcache.training.folds import assign_folds
 from featcache.training.heads.examples import Examples
+from featcache.training.heads.inputs import fit_input, stored_rows
 from featcache.training.heads.partition import by_folds
 from featcache.training.heads.presets import HeadPlan, resolve_heads
 from featcache.training.heads.trainer import train_heads
 from featcache.training.metrics import judge
 
-SEED, SEEDS = 1, 3
-CASES = (
-    {name: (name, "", TAP) for name in SETS}
-    | {f"{name}, 48 px": (name, "48", TAP) for name in ("hymenoptera", "flowers5", "brain-mri")}
-    | {f"{name}, block4": (name, "", "block4_pool") for name in ("digits", "mnist10")}
-)
-"""Column -> set, image size and tap: a row has 512 values at 48 px, 4,608 at 96 px and of block4 at 48 px."""
+SEED, SEEDS = 1000, 3
 
 
 def phases(shape: str, rate: float) -> Callable[[HeadPlan], HeadPlan]:
-    """One phase over all epochs instead of two steps."""
+    """One phase over all epochs."""
     return lambda plan: replace(plan, schedule=(Phase(rate, plan.epochs, shape),))
 
 
@@ -57,10 +50,9 @@ def epochs(factor: float) -> Callable[[HeadPlan], HeadPlan]:
 
 
 VARIANTS: dict[str, Callable[[HeadPlan], HeadPlan]] = {
-    "as it is (two steps)": lambda plan: plan,
+    "as it is": lambda plan: plan,
     "cosine 3e-3": phases(COSINE, 3e-3),
     "one-cycle 5e-3": phases(ONE_CYCLE, 5e-3),
-    "one-cycle 1e-2": phases(ONE_CYCLE, 1e-2),
     "half the rate": rate(0.5),
     "twice the rate": rate(2.0),
     "half the epochs": epochs(0.5),
@@ -75,8 +67,9 @@ VARIANTS: dict[str, Callable[[HeadPlan], HeadPlan]] = {
     "twice the width": lambda plan: replace(plan, hidden=tuple(each * 2 for each in plan.hidden)),
     "label smoothing 0.02": lambda plan: replace(plan, label_smoothing=0.02),
     "label smoothing 0.1": lambda plan: replace(plan, label_smoothing=0.1),
-    "best epoch kept": lambda plan: replace(plan, keep_best=True),
-    "early stop 5": lambda plan: replace(plan, keep_best=True, early_stop=5),
+    "last epoch kept": lambda plan: replace(plan, keep_best=False),
+    "early stop 5": lambda plan: replace(plan, early_stop=5),
+    "no temperature": lambda plan: replace(plan, tempered=False),
     "moving averages": lambda plan: replace(plan, recompute_statistics=False),
 }
 
@@ -102,16 +95,15 @@ VARIANTS |= {
 
 def measure(case: str, folder: Path, change: Callable[[HeadPlan], HeadPlan]) -> tuple[float, float]:
     """Log-loss and accuracy of the mean of the seeds, out of fold."""
-    name, size, tap = CASES[case]
-    made = project(name, folder, size, tap)
-    reader = open_cache(made.features("train", 0).path)
-    usable = reader.status == Status.OK
-    labels, names, spec = np.where(usable, reader.labels, -1), reader.class_names, made.settings.heads
-    folds = assign_folds(labels, reader.groups, spec.folds, SEED, names, reader.digest_column)
-    examples = Examples([reader[tap]], reader.labels, by_folds(folds, usable))
-    plan = resolve_heads(spec, "dense", int(np.prod(reader.taps[tap].shape)), int(usable.sum()), len(names))
+    made = project(case, folder)
+    rows, spec = training_rows(made), made.settings.heads
+    folds, usable = assign_folds(rows.labels, rows.groups, spec.folds, SEED, rows.class_names, rows.digests)
+    usable = np.ones(len(folds), bool)
+    seen_as = fit_input(list(rows.taps), [rows.taps], usable, normalise=True)
+    examples = Examples(seen_as, [stored_rows(seen_as, rows.taps, None)], rows.labels, by_folds(folds, usable))
+    plan = resolve_heads(spec, "dense", sum(seen_as.widths), len(folds), len(rows.class_names))
     bag = train_heads(examples, change(plan), range(SEEDS), Silent())
-    found = judge(bag.out_of_fold.mean(axis=0)[folds >= 0], reader.labels[folds >= 0]).scores()
+    found = judge(bag.out_of_fold.mean(axis=0)[folds >= 0], rows.labels[folds >= 0]).scores()
     return found.log_loss, found.accuracy
 
 
@@ -120,13 +112,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "featcache-quality")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=[*VARIANTS])
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=[*CASES])
+    parser.add_argument("--cases", nargs="+", choices=SETS, default=[*SETS])
     wanted = parser.parse_args()
     kept = wanted.folder / "defaults.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
     write_mnist10(wanted.folder / "data/mnist10")
-    for name, size, tap in CASES.values():
-        extract(project(name, wanted.folder, size, tap))
+    link_cactus(wanted.folder / "data/cactus")
+    for case in wanted.cases:
+        extract(project(case, wanted.folder))
     for variant in wanted.only:
         for case in wanted.cases:
             if case not in found.setdefault(variant, {}):

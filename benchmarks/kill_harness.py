@@ -33,7 +33,7 @@ def main() -> None:
     wanted = parser.parse_args()
     folder = wanted.folder or Path(tempfile.mkdtemp(prefix="kill-harness-"))
     begun, counts = time.perf_counter(), collections.Counter[str]()
-    whole = kills.undisturbed(folder / "undisturbed")
+    whole = kills.undisturbed(folder / "undisturbed", report=True)
     print(f"undisturbed: {whole.seconds:.1f} s, {len(whole.contents)} datasets and files", flush=True)
     draw = random.Random(wanted.seed)  # moments, not secrets
     for number, moment in enumerate(_moments(wanted.kills, draw, whole.seconds)):

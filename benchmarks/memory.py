@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 WIDTH, BATCH = 512, 64
-FEW_CLASSES = 100  # of more, a regression would take hours and is left out
+FEW_CLASSES = 100  # of more, a regression would take hours; then the recipe's heads alone are trained
 SETTLED_SECONDS = 3  # until then a listing reads the files again
 SETTINGS = """[Dataset]
 name = set
@@ -136,9 +136,8 @@ def touched() -> None:
 
 
 def train() -> None:
-    """Train the bag of dense heads."""
-    tap, shape = project().bags()[0]
-    stage("train_bag", tap, shape)()
+    """Train the bag of dense heads, or the recipe's."""
+    stage("train_bag", *project().bags()[0])()
 
 
 def command(*words: str) -> Callable[[], None]:
@@ -153,7 +152,7 @@ def command(*words: str) -> Callable[[], None]:
     return work
 
 
-LINEAR = "TrainHeads, linear"
+LINEAR, LDA = "TrainHeads, linear", "TrainHeads, lda"
 SUBJECTS = {
     "IndexImages": index,
     "featcache plan": command("plan"),
@@ -161,6 +160,7 @@ SUBJECTS = {
     "ExtractFeatures, train copied": copied,
     "TrainHeads": train,
     LINEAR: stage("train_bag", "block5_pool", "linear"),
+    LDA: stage("train_bag", "block5_pool", "lda"),
     "PredictRows": stage("predict_rows"),
     "BuildEnsemble": stage("build_ensemble"),
     "WriteSubmission": stage("write_submission"),
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "featcache-memory")
     wanted = parser.parse_args()
-    subjects = [name for name in SUBJECTS if name != LINEAR or wanted.classes <= FEW_CLASSES]
+    subjects = [name for name in SUBJECTS if name not in (LINEAR, LDA) or wanted.classes <= FEW_CLASSES]
     cells: dict[str, list[str]] = {name: [] for name in subjects}
     for n in wanted.rows:
         folder = wanted.folder / str(n)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import runs
-from projects import LuigiProject, small_project, write_photos
+from projects import LuigiProject, write_photos
 
 import featcache
 from featcache.errors import CacheError
@@ -32,21 +32,21 @@ class Undisturbed:
     folder: Path
     seconds: float
     contents: dict[str, bytes]
+    report: bool
 
     def fresh(self, folder: Path) -> LuigiProject:
         """The same project with nothing made yet, its images at another place."""
-        return LuigiProject(folder, _settings(self.folder, folder))
+        return LuigiProject(folder, _settings(self.folder, folder, report=self.report))
 
 
-def undisturbed(folder: Path) -> Undisturbed:
-    """Run the project to its end."""
+def undisturbed(folder: Path, *, report: bool = False) -> Undisturbed:
+    """Run the project to its end; its report costs more than all the rest."""
     write_photos(folder / "photos", TRAIN, TEST)
-    project = small_project(folder)
-    project.settings = _settings(folder, folder)
+    project = LuigiProject(folder, _settings(folder, folder, report=report))
     begun = time.perf_counter()
     code, said = runs.finish(runs.start(runs.command(project), **runs.SHORT_BLOCKS))
     assert code == 0, said
-    return Undisturbed(folder, time.perf_counter() - begun, runs.contents(project.artifacts))
+    return Undisturbed(folder, time.perf_counter() - begun, runs.contents(project.artifacts), report)
 
 
 def kill_at(project: LuigiProject, moment: str, whom: str, workers: int) -> bool:
@@ -115,16 +115,11 @@ def discard(project: LuigiProject) -> None:
     shutil.rmtree(project.folder)
 
 
-def _settings(photos: Path, folder: Path) -> dict[str, dict[str, str]]:
-    settings = small_project_settings(photos)
-    settings["Paths"] = {"artifacts": str(folder / "artifacts")}
-    return settings
-
-
-def small_project_settings(folder: Path) -> dict[str, dict[str, str]]:
-    """The settings of `projects.small_project`, with the images of `folder`."""
+def _settings(photos: Path, folder: Path, *, report: bool) -> dict[str, dict[str, str]]:
     return {
-        "Dataset": {"name": "photos", "source": "folder", "path": str(folder / "photos")},
+        "Dataset": {"name": "photos", "source": "folder", "path": str(photos / "photos")},
         "Features": {"weights": "random", "taps": "block1_pool:avg", "image_size": "32", "precision": "float32"},
         "Heads": {"preset": "fast", "hidden": "8", "schedule": "1e-2x2", "seeds": "2", "folds": "2"},
+        "Report": {"enabled": str(report).lower()},
+        "Paths": {"artifacts": str(folder / "artifacts")},
     }

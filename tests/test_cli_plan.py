@@ -48,7 +48,8 @@ def test_a_plan_of_a_new_project_holds(project, capsys):
 
 
 def test_heads_are_about_as_large_as_foretold(project, capsys):
-    project.set("Features", taps="block1_pool")  # 16,384 values a row
+    # 16,384 values a row, and 128 + 128 side by side
+    project.set("Features", taps="block1_pool,block2_pool:avg,block2_pool:max")
     project.set("Heads", hidden="32", seeds="1")
     foretold = plan(project, capsys)["heads_bytes"]
     project.run()

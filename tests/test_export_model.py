@@ -117,8 +117,12 @@ def test_one_member_alone_is_the_recipes_joined_model(project, tmp_path):
     model = keras.models.load_model(export(project, tmp_path / "one.keras", "--member", member, "--fixed-size"))
     images = np.stack([decode_rgb((project.folder / "photos/test" / row).read_bytes(), 32) for row in stored.ids])
     assert np.allclose(keras.ops.convert_to_numpy(model(images)), stored.probabilities[place], atol=2e-6)
-    names = [type(layer).__name__ for layer in model.get_layer(f"{member.replace('/', '-')}-fold0").layers]
-    assert {"Flatten", "Dropout", "Dense", "BatchNormalization"} <= set(names)
+    name, _, seed = member.replace("/", "-").rpartition("-")
+    parts = [
+        {type(each).__name__ for each in model.get_layer(f"{name}-{end}").layers} for end in ("input", f"{seed}-fold0")
+    ]
+    assert "Flatten" in parts[0]
+    assert {"Dropout", "Dense", "BatchNormalization"} <= parts[1]
     assert not model.get_layer("backbone").trainable
 
 

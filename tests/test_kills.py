@@ -15,7 +15,7 @@ def whole(numpy_backbone, tmp_path_factory):
 def whole_of_keras(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("NUMPY_BACKBONE", raising=False)
-        return kills.undisturbed(tmp_path_factory.mktemp("keras"))
+        return kills.undisturbed(tmp_path_factory.mktemp("keras"), report=True)
 
 
 def test_killed_at_every_block_boundary_run_after_run(tmp_path, whole):

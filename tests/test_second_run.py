@@ -15,7 +15,7 @@ TELL = (
 
 
 def test_a_second_run_imports_nothing_slow_and_shows_the_summary(tmp_path, numpy_backbone):
-    settings = photos(write_photos(tmp_path / "photos"))
+    settings = photos(write_photos(tmp_path / "photos"), Report_enabled="true")
     first = luigi(tmp_path, "Submit", **settings)
     assert (first.status, first.err) == (0, ""), first
     (tmp_path / "luigi").write_text(TELL)  # the name by which the stages know that Luigi's command line is at work

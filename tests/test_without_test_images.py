@@ -75,16 +75,16 @@ def test_it_ends_well_and_test_images_that_come_later_train_nothing(project):
 def test_as_people_run_it(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMPY_BACKBONE", "1")
     write_photos(tmp_path / "photos", test=0)
-    outcome = luigi(tmp_path, "Submit", **photos(tmp_path / "photos"), Report_enabled="false")
+    outcome = luigi(tmp_path, "Submit", **photos(tmp_path / "photos"))
     assert outcome.status == 0, outcome
     assert not outcome.err
     assert "out of fold  accuracy" in outcome.out
     assert "none: no test images; put them into" in outcome.out
-    again = luigi(tmp_path, "Submit", **photos(tmp_path / "photos"), Report_enabled="false")
+    again = luigi(tmp_path, "Submit", **photos(tmp_path / "photos"))
     assert again.status == 0
     assert again.out.startswith("Submit           complete; nothing to do")
     assert "out of fold  accuracy" in again.out
-    asked = luigi(tmp_path, "WriteSubmission", **photos(tmp_path / "photos"), Report_enabled="false")
+    asked = luigi(tmp_path, "WriteSubmission", **photos(tmp_path / "photos"))
     assert asked.status == 30
     assert len(asked.lines) == 1
     assert "there are no test images to submit predictions for" in asked.lines[0]
