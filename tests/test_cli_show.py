@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pty
@@ -5,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from cache_files import make_header, make_rows, write_cache, write_rows
+from cache_files import TAPS, make_header, make_rows, write_cache, write_rows
 
 from featcache.cache.writer import CacheWriter
 from featcache.cli import main
@@ -46,6 +47,16 @@ def test_show_tells_shape_settings_provenance_statistics_and_rows(folder, capsys
     ):
         assert text in shown
     assert "statistics  zeros 5" in shown
+
+
+def test_what_all_taps_share_is_shown_once(tmp_path, capsys):
+    taps = [dataclasses.replace(tap, settings={**tap.settings, "image_size": 48}) for tap in TAPS]
+    write_cache(tmp_path / "c.h5", make_rows(3), tuple(taps))
+    assert main(["show", str(tmp_path / "c.h5")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines if line.startswith("  image_size")] == [["image_size", "48"]]
+    assert lines[lines.index("all taps") + 1].split() == ["image_size", "48"]
+    assert [line.split()[1] for line in lines if line.startswith("  tap ")] == ["block5_pool", "block5_pool:avg"]
 
 
 def test_show_json_holds_the_same(folder, capsys):

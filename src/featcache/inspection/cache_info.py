@@ -70,15 +70,19 @@ def cache_lines(record: Mapping[str, Any]) -> Lines:
     }
     about = f"{record['name']}: {record['split']}, {copy_name(record['copy'])}, {state}, {size_text(record['bytes'])}"
     parts: list[str | Table] = [printable(record["path"]), printable(f"  {about}"), _facts(facts)]
+    settings = [tap["settings"] for tap in record["taps"].values()]
+    shared = {key: value for key, value in settings[0].items() if all(own.get(key) == value for own in settings)}
+    shared = shared if len(settings) > 1 else {}
     for name, tap in record["taps"].items():
         shape = " x ".join(f"{length:,}" for length in tap["shape"])
         facts = {"shape": f"{shape} {tap['dtype']}, {size_text(tap['bytes'])}"}
         if "statistics" in tap:
             facts["statistics"] = _statistics_text(tap["statistics"])
-        parts += ["", printable(f"tap {name}"), _facts(facts | tap["settings"])]
-    for title in ("settings", "run"):
-        if record[title]:
-            parts += ["", title, _facts(record[title])]
+        own = {key: value for key, value in tap["settings"].items() if key not in shared}
+        parts += ["", printable(f"tap {name}"), _facts(facts | own)]
+    for title, facts in (("all taps", shared), ("settings", record["settings"]), ("run", record["run"])):
+        if facts:
+            parts += ["", title, _facts(facts)]
     if record["first_rows"]:
         rows = [[f"  {row['id']}", row["class"], row["group"], row["status"]] for row in record["first_rows"]]
         parts += ["", "first rows", Table(rows, ("  id", "class", "group", "status"))]
