@@ -7,7 +7,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "ExtractSplit": ("IndexImages",),
     "ExtractFeatures": ("IndexImages",),  # and an ExtractSplit for each split that is found
     "TrainBag": ("ExtractFeatures",),
-    "TrainHeads": ("ExtractFeatures",),  # and a TrainBag for each tap and head type
+    "TrainHeads": ("ExtractFeatures",),  # and a TrainBag for each input and head type
     "TrainConvNets": ("IndexImages",),
     "PredictRows": ("ExtractFeatures", "TrainHeads", "TrainConvNets"),
     "BuildEnsemble": ("TrainHeads", "TrainConvNets"),

@@ -1,6 +1,6 @@
 """What a head is and how it is trained: the settings, resolved for the training rows.
 
-A preset has one or more head types, which files and keys call *shapes*; the heads of a tap and a type are a bag.
+A preset has one or more head types, which files and keys call *shapes*; the heads of an input and a type are a bag.
 """
 
 import math
