@@ -58,9 +58,9 @@ def said(project, capsys, *arguments):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Photos of 40 x 36 pixels, cut to squares, and mirrored; made from a run without."""
+    """Photos of 40 x 36 pixels, cut to squares, and mirrored; made from a run without. Heads see two taps side by side."""
     project = small_project(tmp_path_factory.mktemp("views") / "project")
-    project.set("Features", image_fit="crop")
+    project.set("Features", image_fit="crop", taps="block1_pool:avg,block2_pool:max")
     project.set("Ensemble", method="mean")  # of all members
     project.run("ExtractFeatures")
     project.set("Features", mirror="true")
@@ -88,6 +88,7 @@ def test_predictions_are_the_mean_over_both_views(project):
     tap = "block1_pool_avg"
     assert not np.array_equal(plain[tap], mirrored[tap])
     bag, stored = load_bag(next(project.artifacts.glob("heads/*-fast-*"))), stored_predictions(project)
+    assert list(bag.seen_as.taps) == ["block1_pool_avg", "block2_pool_max"]
     views = [bag.member_predictions(reader.features) for reader in (plain, mirrored)]
     places = [place for place, member in enumerate(stored.members) if "/fast/" in member]
     np.testing.assert_allclose(stored.probabilities[places], (views[0] + views[1]) / 2, rtol=1e-6)
