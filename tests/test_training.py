@@ -213,15 +213,20 @@ def test_an_overflow_is_an_error():
         train(folded(features, labels), replace(plan(), schedule=(Phase(1e30, 2),)))
 
 
-def test_features_stay_on_the_disk(tmp_path):
+@pytest.mark.parametrize(("kind", "features"), [("dense", 10_000), ("linear", 1_000), ("lda", 1_000)])
+def test_features_stay_on_the_disk(kind, features, tmp_path):
     """A file of 200 MB is trained on in less memory than half of it."""
     program = """
 import sys, threading, time
 import numpy as np
-sys.path[:0] = sys.argv[2:]
-from test_training import plan, by_folds, examples_of, train
+sys.path[:0] = ["tests", "src"]
+from pathlib import Path
+from test_training import Silent, plan, by_folds, examples_of, train
 from dataclasses import replace
-features = np.memmap(sys.argv[1], np.float16, "w+", shape=(10_000, 10_000))
+from featcache.training.heads import lbfgs, lda, logistic_regression
+file, kind, width = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+rows = 10**8 // width
+features = np.memmap(file, np.float16, "w+", shape=(rows, width))
 features[::97, ::7] = 1
 features.flush()
 def anonymous():
@@ -232,14 +237,18 @@ def watch():
         peak[0] = max(peak[0], anonymous())
 thread = threading.Thread(target=watch)
 thread.start()
-examples = examples_of([features], np.arange(10_000) % 3, by_folds(np.arange(10_000) // 3 % 2, np.ones(10_000, bool)))
-of = replace(plan(1, keep_best=True, tempered=True, recompute_statistics=True, hidden=(4,)), features=10_000)
-train(examples, of, (0,))
+examples = examples_of([features], np.arange(rows) % 3, by_folds(np.arange(rows) // 3 % 2, np.ones(rows, bool)))
+of = replace(plan(1, keep_best=True, tempered=True, recompute_statistics=True, hidden=(4,)), features=width)
+lbfgs._WORK, logistic_regression.VARIANCES, lda.SHRINKAGES = 0, (1.0,), (0.5,)  # steps are alike
+if kind == "dense":
+    train(examples, of, (0,))
+else:
+    fit = logistic_regression.train_linear if kind == "linear" else lda.train_lda
+    fit(examples, replace(of, hidden=()), Silent(), scratch=file.parent)
 done.set()
 thread.join()
 print(peak[0] - before)
 """
-    paths = ["tests", "src"]
-    command = [sys.executable, "-c", program, str(tmp_path / "features"), *paths]
+    command = [sys.executable, "-c", program, str(tmp_path / "features"), kind, str(features)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert 5 < float(done.stdout) < 100
