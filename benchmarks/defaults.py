@@ -97,7 +97,7 @@ def measure(case: str, folder: Path, change: Callable[[HeadPlan], HeadPlan]) -> 
     """Log-loss and accuracy of the mean of the seeds, out of fold."""
     made = project(case, folder)
     rows, spec = training_rows(made), made.settings.heads
-    folds, usable = assign_folds(rows.labels, rows.groups, spec.folds, SEED, rows.class_names, rows.digests)
+    folds = assign_folds(rows.labels, rows.groups, spec.folds, SEED, rows.class_names, rows.digests)
     usable = np.ones(len(folds), bool)
     seen_as = fit_input(list(rows.taps), [rows.taps], usable, normalise=True)
     examples = Examples(seen_as, [stored_rows(seen_as, rows.taps, None)], rows.labels, by_folds(folds, usable))
