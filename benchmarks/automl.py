@@ -40,7 +40,12 @@ if __name__ == "__main__":
     for each in arguments.names:
         with tempfile.TemporaryDirectory() as models:
             predictor = TabularPredictor("label", eval_metric="log_loss", path=models, verbosity=0)
-            predictor.fit(table(arguments.folder, each, "train"), time_limit=arguments.seconds, presets="best_quality")
+            predictor.fit(
+                table(arguments.folder, each, "train"),
+                time_limit=arguments.seconds,
+                presets="best_quality",
+                dynamic_stacking=False,
+            )
             test = table(arguments.folder, each, "test")
             told = predictor.predict_proba(test).to_numpy()
         labels = test["label"].to_numpy()
