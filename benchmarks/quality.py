@@ -1,6 +1,6 @@
 """The defaults against what a user would pick instead: the same cached features and the same folds, out of fold, and on test.
 
-    FEATCACHE_SHARED=PATH python benchmarks/quality.py [--folder FOLDER] [--seeds 10] [--budget 60] [--test] [SET ...]
+    FEATCACHE_SHARED=PATH python benchmarks/quality.py [--folder FOLDER] [--seeds 10] [--budget 60] [--without PEER ...] [--test] [SET ...]
 
 PATH holds ``data/<name>`` and ``weights/``. Features and what each competitor said are kept in FOLDER (a temporary one by
 default) and found there the next time. For each fold seed, the members of the default settings are trained, and their
@@ -258,7 +258,7 @@ def kept(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.
         return dict(stored)
 
 
-def compare(name: str, folder: Path, seeds: int, budget: float, mirror: bool) -> Iterator[str]:
+def compare(name: str, folder: Path, seeds: int, budget: float, mirror: bool, without: list[str]) -> Iterator[str]:
     """Yield the set's table rows, out of fold."""
     if name == "mnist10":
         write_mnist10(folder / "data/mnist10")
@@ -290,9 +290,7 @@ def compare(name: str, folder: Path, seeds: int, budget: float, mirror: bool) ->
     yield line(name, label, [told["nested"] for told in ours], rows, None)
     gap = np.mean([each.losses.mean() for each in losses]) - np.mean(singles)
     yield f"| {name} | best single member, selected on the other folds | {seeds} | | {np.mean(singles):.4f} | {gap:+.4f} | |"
-    for peer in PEERS:
-        if PEERS[peer][0] == "max" and not any(tap.endswith("_max") for tap in rows.taps):
-            continue
+    for peer in fitting(rows, without):
         begun, tables = time.perf_counter(), []
         for seed in range(seeds):
             if seed and time.perf_counter() - begun > budget:
@@ -303,6 +301,12 @@ def compare(name: str, folder: Path, seeds: int, budget: float, mirror: bool) ->
 
             tables.append(kept(folder / "said" / name / f"{peer}-{seed}.npz", fitted)["told"])
         yield line(name, peer, tables, rows, [each.losses.mean() for each in losses[: len(tables)]])
+
+
+def fitting(rows: Rows, without: list[str]) -> list[str]:
+    """The peers that are wanted and whose values a set has."""
+    maximum = any(tap.endswith("_max") for tap in rows.taps)
+    return [p for p, (which, _) in PEERS.items() if p.partition(",")[0] not in without and (which != "max" or maximum)]
 
 
 def line(name: str, who: str, tables: list[np.ndarray], rows: Rows, ours: list[float] | None) -> str:
@@ -338,6 +342,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("names", nargs="*", default=list(SETS))
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--without", nargs="*", default=[], choices=[peer.partition(",")[0] for peer in PEERS])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--budget", type=float, default=60)
     parser.add_argument("--mirror", action="store_true")
@@ -348,7 +353,7 @@ if __name__ == "__main__":
         print("| set | who | fold seeds | accuracy | log-loss | the defaults minus this | AUC |")
         print(f"|{' --- |' * 7}")
         for each in arguments.names:
-            for text in compare(each, where, arguments.seeds, arguments.budget, arguments.mirror):
+            for text in compare(each, where, arguments.seeds, arguments.budget, arguments.mirror, arguments.without):
                 print(text, flush=True)
         if arguments.test:
             print("\n| set | test accuracy | test log-loss | heads and ensemble |\n| --- | --- | --- | --- |")
