@@ -139,7 +139,7 @@ def check_prediction(folder):
     except SourceError:
         return  # there is none
     for file in files:
-        assert _decode(file, {8})
+        assert _decode(file, {8}, "stretch")
 
 
 def fuzz(examples):

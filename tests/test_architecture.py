@@ -48,7 +48,8 @@ NEVER = {
 KNOW_PROJECTS = {"project", "stages", "inspection", "report", "inference", "cli", "pipeline"}
 # What is imported under another name than it is installed by.
 INSTALLED_AS = {"PIL": "pillow", "pillow_heif": "pillow-heif", "sklearn": "scikit-learn"}
-OTHER_BACKENDS = {"jax", "torch"}  # of Keras; nothing asks for them unless KERAS_BACKEND does
+# Other backends of Keras, which only KERAS_BACKEND asks for; and a peer that is run in an environment of its own.
+ELSEWHERE = {"jax", "torch", "autogluon"}
 # The only modules that import Keras at their top; they are loaded inside a stage's `run()`.
 KERAS = {
     "features/backbone",
@@ -221,7 +222,7 @@ def test_every_package_that_is_imported_is_required(folders, extras):
     own = {"featcache", "pipeline", "tests", "benchmarks"}
     own |= {path.stem for folder in {*folders, "tests", "benchmarks", "docs"} for path in (ROOT / folder).rglob("*.py")}
     for path in paths:
-        names = {name.partition(".")[0] for name in imports(path)} - own - sys.stdlib_module_names - OTHER_BACKENDS
+        names = {name.partition(".")[0] for name in imports(path)} - own - sys.stdlib_module_names - ELSEWHERE
         missing = {INSTALLED_AS.get(name, name) for name in names} - declared
         assert not missing, f"{path} imports {', '.join(sorted(missing))}, which setup.cfg doesn't require"
 

@@ -126,7 +126,7 @@ def test_a_row_is_set_aside_and_says_why(tmp_path, make):
     assert manifest.left_out == ({"no suffix": 3} if make is below_a_file else {})
     assert list(find_images([root / "train"]))[-1].name == "img_3.png"
     if make is not folder:
-        told = [_decode(file, {8}) for file in find_images([root / "train/ants", root / "test/odd.png"])]
+        told = [_decode(file, {8}, "stretch") for file in find_images([root / "train/ants", root / "test/odd.png"])]
         assert told.count(f"can't be read: {WORDS[make]}") == 2
 
 

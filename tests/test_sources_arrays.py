@@ -107,7 +107,6 @@ TRAIN3, TRAIN1 = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
         (TRAIN1, idx1(LABELS)[:-1], "has 13 bytes; 6 labels take 14"),
         (TRAIN1, idx1(LABELS[:4]), "has 4 labels for 6 images"),
         (TRAIN1, idx3(IMAGES), "magic=0x00000803 instead of 0x00000801"),
-        (TRAIN1, idx1([3, 3, 3, 3, 3, 5]), "class '5' has 1"),
         (TRAIN1, idx1([3] * 6), "has only class '3', at least 2 classes"),
         ("t10k-labels-idx1-ubyte", idx1([3, 3, 3, 3, 3, 5]), "t10k.*label=5 does not occur in training, which has 3"),
     ],
@@ -214,7 +213,6 @@ def edited(line, column, value):
         (edited(3, 0, "3,3"), "line 3 has 18 fields, line 1 has 17"),
         (edited(2, 0, "3,3"), "line 2 has 18 fields, line 1 has 17"),
         (table(IMAGES, LABELS) + "1,2\n", "line 8 has 2 fields, line 1 has 17"),
-        (edited(7, 0, "5"), "class '5' has 1, '9' has 1"),
     ],
 )
 def test_csv_faults(tmp_path, train, message):
