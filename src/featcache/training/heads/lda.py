@@ -45,16 +45,9 @@ def train_lda(
     coordinates = Coordinates(some.copies)
     path = ScoredPath(some, coordinates, plan.classes)
     moments = _Moments(some, coordinates, plan)
-    losses: list[float] = []
     progress.start(name, len(SHRINKAGES), "shrinkages")
-    try:
-        for shrinkage in SHRINKAGES:
-            losses.append(path.add(moments.step(shrinkage)))
-            progress.advance(1, f"shrinkage {shrinkage:g}, out of fold {losses[-1]:.3f}")
-            if losses[-1] > _WORSE * min(losses):
-                break
-    finally:
-        progress.finish()
+    steps = ((f"shrinkage {shrinkage:g}", moments.step(shrinkage)) for shrinkage in SHRINKAGES)
+    path.follow(steps, _WORSE, progress)
     return path.bag(plan, examples, scratch)
 
 

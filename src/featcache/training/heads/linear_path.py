@@ -3,13 +3,14 @@
 A path is a number of steps, from strong to weak regularisation, each with a linear model a fold. NumPy and SciPy only.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.progress import Progress
 from featcache.training.heads.bag import HeadId, History, TrainedBag
 from featcache.training.heads.evaluation import HeadEvaluator
 from featcache.training.heads.examples import Examples
@@ -95,6 +96,21 @@ class ScoredPath:
         self.steps: list[Step] = []
         self.temperatures: list[list[float]] = []  # of each step, of each part
         self._losses: list[list[float]] = []  # on the other parts' rows
+
+    def follow(self, steps: Iterable[tuple[str, Step]], worse: float, progress: Progress) -> None:
+        """Take steps, each with what `progress` shows, until out-of-fold loss is `worse` times its lowest.
+
+        No step is computed after that; `progress` was started, and is finished here, whatever happens.
+        """
+        losses: list[float] = []
+        try:
+            for shown, step in steps:
+                losses.append(self.add(step))
+                progress.advance(1, f"{shown}, out of fold {losses[-1]:.3f}")
+                if losses[-1] > worse * min(losses):
+                    break
+        finally:
+            progress.finish()
 
     def add(self, step: Step) -> float:
         """Take one more step; return its loss over all rows, each by the part that hasn't seen it, tempered."""

@@ -3,6 +3,7 @@
 Its heads have no hidden layer, one a fold; each fold's L2 strength is the one with the lowest loss on the other folds.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,15 +44,14 @@ def train_linear(
     regressions = Regressions(coordinates.copies, examples.labels, counted, plan.classes)
     path = ScoredPath(examples, coordinates, plan.classes)
     no_prior = np.zeros((len(own), plan.classes), np.float32)
-    fitted, losses = None, []
-    progress.start(name, len(VARIANCES), "strengths")
-    try:
+
+    def steps() -> Iterator[tuple[str, Step]]:
+        fitted = None
         for variance in VARIANCES:
-            fitted = regressions.fit(variance / plan.features, fitted, _TOLERANCE)
-            losses.append(path.add(Step(*fitted, no_prior)))
-            progress.advance(1, f"C {variance / plan.features:.2g}, out of fold {losses[-1]:.3f}")
-            if losses[-1] > _WORSE * min(losses):
-                break
-    finally:
-        progress.finish()
+            strength = variance / plan.features
+            fitted = regressions.fit(strength, fitted, _TOLERANCE)
+            yield f"C {strength:.2g}", Step(*fitted, no_prior)
+
+    progress.start(name, len(VARIANCES), "strengths")
+    path.follow(steps(), _WORSE, progress)
     return path.bag(plan, examples, scratch)
