@@ -41,6 +41,8 @@ from featcache.training import (
     train_linear,
 )
 
+_FEW_ROWS = 4_096  # whose matrix products are so small that more threads wait for each other longer than they compute
+
 
 def train_bag(project: Project, name: str, shape: str, progress: Progress) -> str:
     """Train the heads of one input and head type, folds x seeds, and store them with their out-of-fold predictions.
@@ -89,7 +91,12 @@ def _trained(
     """Train a bag of that head type; Keras is imported only for a GPU."""
     title = f"{name}: {shape}"
     if shape in PATHS:
-        return (train_linear if shape == LINEAR else train_lda)(examples, plan, progress, title, project.folder)
+        import scipy.linalg  # noqa: F401  # only the BLAS of what is loaded is limited
+        from threadpoolctl import threadpool_limits
+
+        few = len(examples.labels) < _FEW_ROWS
+        with threadpool_limits(1 if few else None, user_api="blas"):
+            return (train_linear if shape == LINEAR else train_lda)(examples, plan, progress, title, project.folder)
     accelerator = None
     if may_have_gpu():
         import_keras(project.folder / LOG_NAME)

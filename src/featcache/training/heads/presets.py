@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from featcache.errors import TrainingError
 from featcache.settings import ONE_CYCLE, HeadsSpec, Phase, rates
 
-TRAINING_VERSION = 5  # raise it when the same plan trains to other values
-LINEAR_VERSION = 6  # the same for the head types ``linear`` and ``lda``
+TRAINING_VERSION = 6  # raise it when the same plan trains to other values
+LINEAR_VERSION = 7  # the same for the head types ``linear`` and ``lda``
 LINEAR, LDA = "linear", "lda"
 PATHS = (LINEAR, LDA)  # fitted along a path of one number each, by no schedule
 _DECAY = 1.2  # see `_trained`
