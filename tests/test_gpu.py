@@ -5,16 +5,25 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from command import environment
+from head_rows import examples_of
+from notices import Notices
 
 from featcache.core import gpu, keras_import
 from featcache.core.progress import Silent
 from featcache.features import devices
 from featcache.features.devices import Device, find_device
+from featcache.features.extraction_job import row_settings
 from featcache.project import resolved
-from featcache.settings.specs import FeaturesSpec
-from featcache.stages import features
+from featcache.settings.architectures import backbone_settings
+from featcache.settings.schedules import Phase
+from featcache.settings.specs import FeaturesSpec, HeadsSpec
+from featcache.stages import features, heads
+from featcache.training.heads.numpy_engine import NumpyEngine
+from featcache.training.heads.partition import by_folds
+from featcache.training.heads.presets import HeadPlan, head_type_settings
 
 T4 = Device("Tesla T4", (7, 5))
 
@@ -261,3 +270,70 @@ def test_too_little_memory_is_known_in_all_its_forms(kind):
 @pytest.mark.parametrize("text", ["CUDNN_STATUS_EXECUTION_FAILED", "NotFoundError: no such file", "INVALID_ARGUMENT"])
 def test_other_errors_are_not_taken_for_it(text):
     assert not gpu.is_out_of_memory(RuntimeError(text))
+
+
+# -- heads --------------------------------------------------------------------------------------------------------------
+
+
+class FailingEngine:
+    """NumPy's, which stops at the second step as a GPU does."""
+
+    error = RuntimeError("INTERNAL: ptxas not found in\npath")
+
+    def __init__(self, plan, weights):
+        self._engine, self._steps = NumpyEngine(plan, weights), 0
+
+    @property
+    def weights(self):
+        return self._engine.weights
+
+    def train_step(self, batch, rate):
+        self._steps += 1
+        if self._steps == 2:
+            raise self.error
+        return self._engine.train_step(batch, rate)
+
+
+def train_on_a_gpu(engine, tmp_path, monkeypatch, setting="keras"):
+    """Train a small bag; the heads' record of where, the weights, and the notices."""
+    plan = HeadPlan(16, 3, (8,), (0.2, 0.3), (Phase(1e-2, 2),), 16)
+    labels = np.arange(60) % 3
+    values = np.random.default_rng(0).normal(labels[:, None], 1, (60, 16)).astype(np.float16)
+    examples = examples_of([values], labels, by_folds(np.arange(60) % 2, np.ones(60, bool)))
+    monkeypatch.setattr(heads, "_keras_engine", lambda _: (engine, T4))
+    project = SimpleNamespace(settings=SimpleNamespace(heads=HeadsSpec(seeds=1, engine=setting)), folder=tmp_path)
+    progress = Notices()
+    bag, device = heads._trained(project, "dense", examples, plan, progress, "pooled")
+    return device, bag.weights, progress.messages
+
+
+def test_heads_are_trained_by_numpy_unless_the_gpu_is_asked_for(tmp_path, monkeypatch):
+    device, _, messages = train_on_a_gpu(None, tmp_path, monkeypatch, HeadsSpec().engine)
+    assert (device, messages) == (devices.processor(), [])
+    device, _, messages = train_on_a_gpu(NumpyEngine, tmp_path, monkeypatch)
+    assert (device, messages) == (T4, [])
+
+
+@pytest.mark.parametrize("kind", [*ERRORS, "RuntimeError"])
+def test_numpy_takes_over_from_a_gpu_that_fails_with_the_same_result_and_a_notice(tmp_path, monkeypatch, kind):
+    error = type(kind, (Exception,), {})(ERRORS.get(kind, "INTERNAL: ptxas not found in\npath"))
+    monkeypatch.setattr(FailingEngine, "error", error)
+    device, weights, [line] = train_on_a_gpu(FailingEngine, tmp_path, monkeypatch)
+    assert line.startswith(f"[Heads] engine=keras failed for pooled/dense ({kind}: ")
+    assert "\n" not in line
+    _, expected, _ = train_on_a_gpu(None, tmp_path, monkeypatch, "numpy")
+    assert device == devices.processor()
+    assert all(np.array_equal(weights[name], array) for name, array in expected.items())
+
+
+def test_an_engine_is_in_no_key():
+    assert head_type_settings(HeadsSpec(engine="keras"), "dense") == head_type_settings(HeadsSpec(), "dense")
+
+
+def test_deterministic_features_have_a_key_of_their_own_and_others_keep_theirs():
+    settings = [
+        row_settings(spec, backbone_settings(spec), "w", "float32", 0)["block5_pool_avg"]
+        for spec in (FeaturesSpec(), FeaturesSpec(deterministic=True))
+    ]
+    assert settings[1] == {**settings[0], "deterministic": True}
+    assert "deterministic" not in settings[0]
