@@ -1,13 +1,14 @@
 """GPUs as far as they can be pretended: device files, what a framework says of a card, and what it raises."""
 
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from command import environment
+from command import ROOT, environment
 from head_rows import examples_of
 from notices import Notices
 
@@ -337,3 +338,17 @@ def test_deterministic_features_have_a_key_of_their_own_and_others_keep_theirs()
     ]
     assert settings[1] == {**settings[0], "deterministic": True}
     assert "deterministic" not in settings[0]
+
+
+@pytest.mark.parametrize(("answer", "extra"), [("echo 'GPU 0: Tesla T4'", "[gpu]"), ("exit 9", ""), (None, "")])
+def test_make_installs_cudas_libraries_where_nvidia_smi_answers(tmp_path, answer, extra):
+    (tmp_path / "bin").mkdir()
+    for name in ("make", "sh", "grep"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    if answer is not None:
+        (tmp_path / "bin/nvidia-smi").write_text(f"#!/bin/sh\n{answer}\n")
+        (tmp_path / "bin/nvidia-smi").chmod(0o755)
+    words = ["make", "--dry-run", "submit", "test", f"VENV={tmp_path}"]
+    done = subprocess.run(words, cwd=ROOT, env={"PATH": f"{tmp_path}/bin"}, capture_output=True, text=True)
+    assert f"--editable '.{extra}'\n" in done.stdout, done.stderr
+    assert f"touch {tmp_path}/.installed{extra}\n" in done.stdout
