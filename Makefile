@@ -9,7 +9,7 @@ TESTS ?=
 JOBS ?= 2
 # TensorFlow with CUDA's libraries where an NVIDIA driver answers; every target is built on this installation.
 GPU := $(if $(shell nvidia-smi -L 2>/dev/null),[gpu])
-INSTALLED := $(VENV)/.installed$(GPU)
+INSTALLED := $(VENV)/.installed$(if $(GPU),-gpu)
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 

@@ -86,7 +86,7 @@ def test_decoding_counts_beside_the_forward_pass_of_another_data_set(project, ca
     project.run("ExtractFeatures")
     for number in range(30):
         name = ("disc", "square")[number % 2]
-        write_image(project.folder / f"others/train/{name}/{number}.png", (200, 60, 60), number)
+        write_image(project.folder / f"others/train/{name}/{number}.png", (200, 60, 60), 5000 + number)
     project.set("Dataset", name="others", path=str(project.folder / "others"))
     record = plan(project, capsys)
     assert record["rows_to_compute"] == 30

@@ -351,4 +351,4 @@ def test_make_installs_cudas_libraries_where_nvidia_smi_answers(tmp_path, answer
     words = ["make", "--dry-run", "submit", "test", f"VENV={tmp_path}"]
     done = subprocess.run(words, cwd=ROOT, env={"PATH": f"{tmp_path}/bin"}, capture_output=True, text=True)
     assert f"--editable '.{extra}'\n" in done.stdout, done.stderr
-    assert f"touch {tmp_path}/.installed{extra}\n" in done.stdout
+    assert f"touch {tmp_path}/.installed{'-gpu' * bool(extra)}\n" in done.stdout
