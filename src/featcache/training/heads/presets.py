@@ -88,7 +88,9 @@ def head_type_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
     """Return the settings that decide a type's heads, JSON-able, for its bag's key: not which preset has it."""
     if shape in PATHS:
         return {"shape": shape, **shared_settings(spec)}
-    other = {"preset", "per_group", "class_weight"} | ({"pseudo_weight"} if not shape.endswith(PSEUDO) else set())
+    other = {"preset", "per_group", "class_weight", "engine"} | (
+        {"pseudo_weight"} if not shape.endswith(PSEUDO) else set()
+    )
     own = {name: value for name, value in asdict(spec).items() if name not in other}
     return {"shape": shape, **own, **shared_settings(spec)}
 
