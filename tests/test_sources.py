@@ -1,6 +1,7 @@
 """What every source promises, whatever it reads: the contract of `Source`, run over each of them."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ class SourceContract:
     """Subclasses say what a data set is; every test then holds for it."""
 
     source = ""
+    options: ClassVar[dict[str, object]] = {}
 
     def make(self, root, images=IMAGES):
         """Write a data set of six training images and some for test."""
@@ -40,9 +42,12 @@ class SourceContract:
         self.make(root)
         return root
 
+    def spec_of(self, root):
+        return DatasetSpec("x", self.source, root, **self.options)
+
     @pytest.fixture
     def spec(self, root):
-        return DatasetSpec("x", self.source, root)
+        return self.spec_of(root)
 
     @pytest.fixture
     def out(self, tmp_path):
@@ -112,14 +117,18 @@ class SourceContract:
     def test_keys_do_not_depend_on_where_it_lies(self, spec, root, out, tmp_path):
         key = build_manifest(spec, out).key
         moved = root.rename(tmp_path / "elsewhere")
-        assert build_manifest(DatasetSpec("x", self.source, moved), tmp_path / "other").key == key
+        assert build_manifest(self.spec_of(moved), tmp_path / "other").key == key
 
     def test_a_path_without_images(self, tmp_path):
         (tmp_path / "file").write_text("")
         (tmp_path / "empty").mkdir()
-        for name, message in (("nowhere", "folder of images but nothing"), ("file", "but a file"), ("empty", "has no")):
+        for name, message in (
+            ("nowhere", "folder of images but nothing"),
+            ("file", "but a file"),
+            ("empty", "has no|nothing there"),
+        ):
             path = tmp_path / name
-            spec = DatasetSpec("x", self.source, path)
+            spec = self.spec_of(path)
             with pytest.raises(SourceError, match=message) as caught:
                 build_manifest(spec, tmp_path / "artifacts")
             assert str(path) in str(caught.value)
@@ -138,6 +147,30 @@ class TestFolder(SourceContract):
 
     def make(self, root, images=IMAGES):
         places = [f"train/{label}/{row}.png" for row, label in enumerate(LABELS)] + ["test/1.png", "test/2.png"]
+        for place, image in zip(places, [*images, *images], strict=False):
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
+            (root / place).write_bytes(encoded(image))
+
+
+class TestTable(SourceContract):
+    source = "table"
+    options: ClassVar = {"table": "train.csv", "label": ("label",), "images": ("photos",), "test": "sample.csv"}
+
+    def make(self, root, images=IMAGES):
+        (root / "photos").mkdir(exist_ok=True)
+        for row, image in enumerate([*images, *images[:2]]):
+            (root / f"photos/{row}.png").write_bytes(encoded(image))
+        lines = [f"{row},{label}" for row, label in enumerate(LABELS)]
+        (root / "train.csv").write_text("\n".join(["id,label", *lines]) + "\n")
+        (root / "sample.csv").write_text("id,label\n6,0\n7,0\n")
+
+
+class TestFilename(SourceContract):
+    source = "filename"
+    options: ClassVar = {"pattern": r"(?P<label>\d)_", "images": ("train",), "test": "test"}
+
+    def make(self, root, images=IMAGES):
+        places = [f"train/{label}_{row}.png" for row, label in enumerate(LABELS)] + ["test/1.png", "test/2.png"]
         for place, image in zip(places, [*images, *images], strict=False):
             (root / place).parent.mkdir(parents=True, exist_ok=True)
             (root / place).write_bytes(encoded(image))

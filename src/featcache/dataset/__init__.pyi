@@ -16,5 +16,5 @@ from .pixel_array import (
     load_pixels as load_pixels,
     luminance as luminance,
 )
-from .sources.folder import image_files as image_files
+from .sources.scan import image_files as image_files
 from .sources.source import open_source as open_source

@@ -93,8 +93,8 @@ def preview_images(spec: DatasetSpec, folder: Path, files: FileStats | None = No
 
 def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: FileStats) -> Manifest:
     manifest = open_source(spec).list_rows(files, digests, progress)
-    if spec.groups:
-        _examine_groups(spec, files, digests)
+    _examine_tables(files, digests)
+    if ":" in spec.groups:
         manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
     return manifest
 
@@ -116,7 +116,7 @@ def current_key(spec: DatasetSpec, folder: Path, files: FileStats | None) -> str
     digests = _known_digests(spec, folder)
     try:
         open_source(spec).examine(files, digests, Silent())
-        _examine_groups(spec, files, digests)
+        _examine_tables(files, digests)
     except SourceError:
         return None
     if contents_digest(digests.used) != listing.contents:
@@ -130,15 +130,15 @@ def current_key(spec: DatasetSpec, folder: Path, files: FileStats | None) -> str
 
 def _files(spec: DatasetSpec) -> FileStats:
     files = open_source(spec).files()
-    if spec.groups:
-        files.groups = stat_file(_GROUPS + spec.groups, group_file(spec.groups, spec.path)[0])
+    if ":" in spec.groups:
+        path = group_file(spec.groups, spec.path)[0]
+        files.tables[path] = stat_file(_GROUPS + spec.groups, path)
     return files
 
 
-def _examine_groups(spec: DatasetSpec, files: FileStats, digests: DigestCache) -> None:
-    if files.groups is not None:
-        path = group_file(spec.groups, spec.path)[0]
-        digests.digest_all(FileStats([files.groups]), lambda _: path, None, Silent())
+def _examine_tables(files: FileStats, digests: DigestCache) -> None:
+    for path, stat in files.tables.items():
+        digests.digest_all(FileStats([stat]), {stat.location: path}.__getitem__, None, Silent())
 
 
 def _known_digests(spec: DatasetSpec, folder: Path) -> DigestCache:
@@ -171,7 +171,9 @@ def _save_listing(folder: Path, spec: DatasetSpec, files: FileStats, digests: Di
 
 
 def _asked(spec: DatasetSpec) -> dict[str, str]:
-    return {"source": spec.source, "groups": spec.groups}
+    own = {"table": spec.table, "id": spec.id, "label": ",".join(spec.label), "split": spec.split}
+    own |= {"images": ",".join(spec.images), "test": spec.test, "pattern": spec.pattern}
+    return {"source": spec.source, "groups": spec.groups} | {name: text for name, text in own.items() if text}
 
 
 def _root(spec: DatasetSpec) -> str:

@@ -107,12 +107,12 @@ def _split_rows(table: Any, splits: Mapping[str, Mapping[str, Any]]) -> Iterator
     start = 0
     for split, facts in splits.items():
         count, part = facts["rows"], table.slice(start, facts["rows"])
-        columns: dict[str, Texts] = {texts: _ArrowTexts(part[name]) for name, texts in _TEXTS.items()}
+        columns: dict[str, Texts] = {texts: ArrowTexts(part[name]) for name, texts in _TEXTS.items()}
         columns["ids"].is_unique = True  # or they would not have been written
         if not facts["rejected"]:
             columns["reasons"] = ConstantText("", count)
         labels = np.concatenate([np.empty(0, np.int32), *(_labels(chunk.indices) for chunk in part["label"].chunks)])
-        rows = Rows(labels=labels, locations=_ArrowTexts(part["location"]), **columns)
+        rows = Rows(labels=labels, locations=ArrowTexts(part["location"]), **columns)
         rows.__dict__["key"] = facts["key"]  # as the cached property would find it, at the cost of reading all rows
         yield split, rows
         start += count
@@ -130,7 +130,7 @@ def _labels(indices: Any) -> npt.NDArray[np.int32]:
     return labels
 
 
-class _ArrowTexts(Texts):
+class ArrowTexts(Texts):
     """A binary column as texts."""
 
     def __init__(self, column: Any) -> None:

@@ -22,6 +22,7 @@ from .specs import (
     LOCAL as LOCAL,
     METHODS as METHODS,
     PAD as PAD,
+    PHOTO_SOURCES as PHOTO_SOURCES,
     PRECISIONS as PRECISIONS,
     STRETCH as STRETCH,
     ClusterSpec as ClusterSpec,

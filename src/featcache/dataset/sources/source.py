@@ -6,13 +6,15 @@ from pathlib import Path
 from featcache.core import paths
 from featcache.dataset.sources.arrays import ArraySource
 from featcache.dataset.sources.digits import open_digits
+from featcache.dataset.sources.filename import FilenameSource
 from featcache.dataset.sources.folder import FolderSource
 from featcache.dataset.sources.idx import open_idx
 from featcache.dataset.sources.pixel_table import open_csv
+from featcache.dataset.sources.table import TableSource
 from featcache.errors import SourceError
 from featcache.settings import STRETCH, DatasetSpec
 
-Source = FolderSource | ArraySource
+Source = FolderSource | TableSource | ArraySource
 
 
 def open_source(spec: DatasetSpec, fit: str = STRETCH) -> Source:
@@ -36,6 +38,8 @@ def _opened(spec: DatasetSpec) -> Source:
     path = paths.expanded(spec.path, "[Dataset] path")
     if not paths.is_folder(path):
         raise SourceError(f"{path} is not a folder of images but {paths.what_is(path)}: set [Dataset] path")
+    if spec.source in ("table", "filename"):
+        return (TableSource if spec.source == "table" else FilenameSource)(path, spec)
     openers: dict[str, Callable[[Path], Source]] = {"folder": FolderSource, "csv": open_csv, "idx": open_idx}
     try:
         return openers[spec.source](path)
