@@ -4,6 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from images import encoded, greys, make_idx, table
 from listings import build_manifest
@@ -25,6 +27,7 @@ class SourceContract:
 
     source = ""
     options: ClassVar[dict[str, object]] = {}
+    images = 0  # where they are what is counted, and not files
 
     def make(self, root, images=IMAGES):
         """Write a data set of six training images and some for test."""
@@ -110,7 +113,7 @@ class SourceContract:
                 counted.append((what, total, unit))
 
         found = source.examine(source.files(), digests, Counter())
-        assert counted == [("listing", len(source.files()), "files")]
+        assert counted == [("listing", self.images or len(source.files()), "files")]
         assert all(item.digest or item.reason for item in found)
         assert found.examined().all()
 
@@ -174,6 +177,18 @@ class TestFilename(SourceContract):
         for place, image in zip(places, [*images, *images], strict=False):
             (root / place).parent.mkdir(parents=True, exist_ok=True)
             (root / place).write_bytes(encoded(image))
+
+
+class TestParquet(SourceContract):
+    source = "parquet"
+    options: ClassVar = {"label": ("label",), "images": ("image",)}
+    images = 8
+
+    def make(self, root, images=IMAGES):
+        for name, rows in (("train-0", slice(0, 3)), ("train-1", slice(3, 6)), ("test-0", slice(0, 2))):
+            content = [{"bytes": encoded(image), "path": None} for image in images[rows]]
+            columns = {"image": content, "label": LABELS[rows]}
+            pq.write_table(pa.table(columns), root / f"{name}.parquet", row_group_size=2)
 
 
 class TestIdx(SourceContract):

@@ -17,7 +17,7 @@ from featcache.errors import SourceError
 
 _YES, _NO = ("1", "1.0", "true", "True", "TRUE"), ("0", "0.0", "false", "False", "FALSE", "")
 _WHOLE = r"^(-?[0-9]+)\.0+$"
-_SPLITS = {name: SPLITS.index(split) for split, known in LOOK_ALIKES.items() for name in known}
+SPLIT_NAMES = {name: SPLITS.index(split) for split, known in LOOK_ALIKES.items() for name in known}
 _SEPARATORS = ("|", " ", ",", ";")
 _MOST_LABELS = 100_000  # distinct ones that are looked at for several in one
 
@@ -55,7 +55,7 @@ def read_lines(
         ids,
         _labels(path, columns, label) if label else None,
         whole_numbers(columns[group]) if group else None,
-        _split_numbers(path, split, columns[split]) if split else SPLITS.index(default),
+        split_numbers(path, split, columns[split]) if split else SPLITS.index(default),
     )
     named = pc.not_equal(ids, "")
     blank = len(ids) - pc.sum(named).as_py() if len(ids) else 0
@@ -144,14 +144,15 @@ def _labels(path: Path, columns: dict[str, Any], names: Sequence[str]) -> Any:
     return pc.fill_null(pa.array(names, pa.large_string()).take(pa.array(chosen, mask=chosen < 0)), "")
 
 
-def _split_numbers(path: Path, column: str, texts: Any) -> npt.NDArray[np.int8]:
+def split_numbers(path: Path, column: str, texts: Any) -> npt.NDArray[np.int8]:
+    """Return (n,) the place in `SPLITS` of what a column calls splits; a `SourceError` for what is none."""
     coded = texts.dictionary_encode()
     names = coded.dictionary.to_pylist()
-    unknown = [name for name in names if name.lower() not in _SPLITS]
+    unknown = [name for name in names if name.lower() not in SPLIT_NAMES]
     if unknown:
         known = "train, valid and test, or names like these"
         raise SourceError(f"[Dataset] split: {path}, column {column!r} holds {first_names(unknown)}, not {known}")
-    numbers = np.array([_SPLITS[name.lower()] for name in names], np.int8)
+    numbers = np.array([SPLIT_NAMES[name.lower()] for name in names], np.int8)
     found: npt.NDArray[np.int8] = numbers[coded.indices.to_numpy(False)]
     return found
 

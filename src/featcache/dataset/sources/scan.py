@@ -1,7 +1,7 @@
 """One walk over folders of images: what is an image by its name, and how many other files are left out."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from featcache.core import paths
@@ -29,11 +29,11 @@ def is_image(name: str) -> bool:
 class Scan:
     """The images found by walks over several folders; each has as location that of its folder and its path below."""
 
-    def __init__(self, *, keep: bool = True) -> None:
+    def __init__(self, *, keep: bool = True, wanted: Callable[[str], bool] = is_image) -> None:
         self.files = FileStats()  #: the images, if `keep`
         self.empty: set[str] = set()  #: the class folders of ``train`` without images
         self.left_out: Counter[str] = Counter()  #: how many files aren't listed, by suffix or reason
-        self._keep = keep
+        self._keep, self._wanted = keep, wanted
 
     def classes(self, path: Path, split: str) -> None:
         """Look for images in the class folders of a split's folder."""
@@ -75,7 +75,7 @@ class Scan:
             if here is None:
                 continue
             for entry in walk.entries(path):
-                if not walk.is_folder(entry) or (is_image(entry.name) and not any(walk.entries(Path(entry.path)))):
+                if not walk.is_folder(entry) or (self._wanted(entry.name) and not any(walk.entries(Path(entry.path)))):
                     self._file(f"{location}/{entry.name}".removeprefix("/"), entry)
                 elif not self._is_skipped(entry, "" if above else location):
                     waiting.append((Path(entry.path), f"{location}/{entry.name}".removeprefix("/"), here))
@@ -92,7 +92,7 @@ class Scan:
         return False
 
     def _file(self, location: str, entry: walk.Entry) -> bool:
-        if not is_image(entry.name) or walk.is_hidden(entry):
+        if not self._wanted(entry.name) or walk.is_hidden(entry):
             self._leave_out(entry)
             return False
         if self._keep:

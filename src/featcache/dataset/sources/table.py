@@ -87,7 +87,9 @@ class TableSource(ImageFiles):
         examined = self.examine(files, digests, progress)
         splits = lines["split"].to_numpy()
         rows = {
-            name: _rows(lines, labels, found, np.flatnonzero(splits == number), examined, labelled=number == _TRAIN)
+            name: table_rows(
+                lines, labels, found, np.flatnonzero(splits == number), examined, labelled=number == _TRAIN
+            )
             for number, name in enumerate(SPLITS)
         }
         check_training(self.where, classes, rows["train"])
@@ -116,7 +118,7 @@ class TableSource(ImageFiles):
         spec = self.spec
         groups = spec.groups if ":" not in spec.groups else ""
         lines = read_lines(self.path / spec.table, spec.id, spec.label, groups, spec.split, left_out)
-        _refuse_ungrouped(self.where, lines, groups)
+        refuse_ungrouped(self.where, lines, groups)
         return lines, self._find(spec.table, lines, locations, among)
 
     def _test(self, locations: Any, inside: npt.NDArray[np.intp], left_out: Counter[str]) -> tuple[Any, Any]:
@@ -141,7 +143,8 @@ class TableSource(ImageFiles):
         return np.where(found >= 0, among[found], NOT_FOUND)
 
 
-def _refuse_ungrouped(where: str, lines: Any, groups: str) -> None:
+def refuse_ungrouped(where: str, lines: Any, groups: str) -> None:
+    """Raise a `SourceError` where there is a column of groups and a training row has none."""
     import pyarrow.compute as pc
 
     without = pc.and_(pc.equal(lines["split"], _TRAIN), pc.equal(lines["group"], ""))
@@ -158,7 +161,7 @@ def _refuse_both(lines: Any, found: npt.NDArray[np.int64], test: npt.NDArray[np.
         raise SourceError(f"{fault}: correct [Dataset] test, or take them from one of the tables")
 
 
-def _rows(
+def table_rows(
     lines: Any,
     labels: npt.NDArray[np.int32],
     found: npt.NDArray[np.int64],
