@@ -37,14 +37,7 @@ def find_files(ids: Any, files: Any, bases: Sequence[str], where: str) -> npt.ND
     """
     import pyarrow.compute as pc
 
-    best: Any = None
-    for names, wanted in _ways(ids, files, bases):
-        found = pc.index_in(wanted, value_set=names)
-        if best is None or found.null_count < best[0].null_count:
-            best = found, names, wanted
-        if not found.null_count:
-            break
-    found, names, wanted = best
+    found, names, wanted = best_way(ids, files, bases)
     if found.null_count == len(ids):
         seen = f", such as {files[0].as_py()!r}" if len(files) else ""
         fault = f"no id, such as {ids[0].as_py()!r}, is the name of one of {len(files):,} images{seen}"
@@ -52,6 +45,21 @@ def find_files(ids: Any, files: Any, bases: Sequence[str], where: str) -> npt.ND
     _refuse_two(ids, files, found, len(files) - 1 - pc.index_in(wanted, value_set=names[::-1]).to_numpy(False), where)
     places: npt.NDArray[np.int64] = pc.fill_null(found, NOT_FOUND).to_numpy(False).astype(np.int64)
     return places
+
+
+def best_way(ids: Any, files: Any, bases: Sequence[str]) -> tuple[Any, Any, Any]:
+    """Return (n,) the file of each id, null where there is none, and the names of files and ids by which most are found."""
+    import pyarrow.compute as pc
+
+    best: Any = None
+    for names, wanted in _ways(ids, files, bases):
+        found = pc.index_in(wanted, value_set=names)
+        if best is None or found.null_count < best[0].null_count:
+            best = found, names, wanted
+        if not found.null_count:
+            break
+    way: tuple[Any, Any, Any] = best
+    return way
 
 
 def _refuse_two(ids: Any, files: Any, found: Any, last: npt.NDArray[np.float64], where: str) -> None:

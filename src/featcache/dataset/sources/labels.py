@@ -15,7 +15,7 @@ from featcache.dataset.sources.misplaced import LOOK_ALIKES
 from featcache.dataset.sources.tables import SEVERAL, column_names, read_columns
 from featcache.errors import SourceError
 
-_YES, _NO = ("1", "1.0", "true", "True", "TRUE"), ("0", "0.0", "false", "False", "FALSE", "")
+YES, NO = ("1", "1.0", "true", "True", "TRUE"), ("0", "0.0", "false", "False", "FALSE", "")
 _WHOLE = r"^(-?[0-9]+)\.0+$"
 SPLIT_NAMES = {name: SPLITS.index(split) for split, known in LOOK_ALIKES.items() for name in known}
 _SEPARATORS = ("|", " ", ",", ";")
@@ -131,8 +131,8 @@ def _labels(path: Path, columns: dict[str, Any], names: Sequence[str]) -> Any:
         return whole_numbers(columns[names[0]])
     chosen = np.full(len(columns[names[0]]), UNKNOWN_LABEL)
     for number, name in enumerate(names):
-        yes = pc.is_in(columns[name], value_set=pa.array(_YES, pa.large_string())).to_numpy(False)
-        no = pc.is_in(columns[name], value_set=pa.array(_NO, pa.large_string())).to_numpy(False)
+        yes = pc.is_in(columns[name], value_set=pa.array(YES, pa.large_string())).to_numpy(False)
+        no = pc.is_in(columns[name], value_set=pa.array(NO, pa.large_string())).to_numpy(False)
         if not (yes | no).all():
             value = columns[name][int(np.argmin(yes | no))].as_py()
             raise SourceError(f"{path}: column {name!r} holds {value!r}, not 0 or 1: correct [Dataset] label")

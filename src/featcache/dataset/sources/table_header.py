@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,11 @@ class Header:
     row_id: int | None  #: that of the row ids; None where there are none
     pixels: tuple[int, ...]  #: those of h * w pixels, row by row
     shape: tuple[int, int]  #: (h, w)
+
+
+def names_pixels(columns: Sequence[str]) -> bool:
+    """Whether most of a table's columns are pixels, by their names."""
+    return sum(bool(_NUMBERED.fullmatch(name) or _GRID.fullmatch(name)) for name in columns) > len(columns) // 2
 
 
 def read_header(path: Path, line: bytes, *, labelled: bool) -> Header:
