@@ -35,9 +35,9 @@ class Columns:
         """The label's column, or one a class; `wanted` are the sample submission's after its id.
 
         Raises:
-            SourceError: it could be one of several, or there is none.
+            SourceError: it could be one of several.
         """
-        rest = [name for name in self.others if name not in (self.groups(), self.split())]
+        rest = self.rest()
         binary = [name for name in rest if self._values(name) <= {*YES, *NO}]
         if wanted and set(wanted) <= set(rest):
             return tuple(wanted)
@@ -48,10 +48,12 @@ class Columns:
         for candidates in (named, few, rest):
             if len(candidates) == 1:
                 return (candidates[0],)
-        if not rest:
-            raise SourceError(f"{table} has no column of labels beside {self.id!r}: set [Dataset] table to another")
         fix = f"say which, featcache init PATH --set Dataset.label={(named or few or rest)[0]}"
         raise SourceError(f"{table}: [Dataset] label could be {first_names(named or few or rest, 12, str)}: {fix}")
+
+    def rest(self) -> list[str]:
+        """The columns that may be labels: neither ids nor groups nor splits."""
+        return [name for name in self.others if name not in (self.groups(), self.split())]
 
     def groups(self) -> str:
         """A column of what must stay in one fold, "" where none is called so."""

@@ -26,6 +26,7 @@ _TABLE_ORDER = [
     re.compile(text, re.IGNORECASE)
     for text in (r"train", r"train[^/]*|.*/train[^/]*|train/.*", r".*label.*", r".*meta.*", r".*")
 ]
+_UNREADABLE = (".dcm", ".dicom")  # often beside the same images in a readable form
 _DEEPEST = 3
 _FEWEST = 2  # images of a class
 
@@ -56,10 +57,13 @@ def recognise(path: Path, given: Mapping[str, str], sample: Sequence[str] = ()) 
         return _parquet(path, found, *columns)
     scan = Scan()
     scan.tree(path, "")
-    images = arrow_texts(scan.files.locations)
+    usable = [name for name in scan.files.locations if not name.lower().endswith(_UNREADABLE)]
+    images = arrow_texts(usable or scan.files.locations)
     classes = _class_folders(path)
     if source in ("", "table"):
-        table = _training_table(path, found, tables, images, named_only=bool(classes))
+        table = _training_table(
+            path, found, tables, images, named_only=bool(classes) and paths.is_folder(path / "train")
+        )
         if table:
             return _table(path, found, table, images, sample)
     if source in ("", "filename") and not classes and (pattern := _pattern(path, images)):
@@ -124,7 +128,7 @@ def _training_table(
         for name in names:
             if kind.fullmatch(name.partition(".")[0]):
                 columns = guess_columns(path, name, images, found.get("id", ""))
-                if columns is not None:
+                if columns is not None and columns.rest():
                     return name, columns
     return None
 

@@ -47,7 +47,7 @@ def read_header(path: Path, line: bytes, *, labelled: bool) -> Header:
     label = next((place for place, name in enumerate(columns) if name.lower() == LABEL), None)
     row_id = next((place for place, name in enumerate(columns) if _ID.fullmatch(name)), None)
     if not numbered and not grid and set(columns) - {LABEL}:
-        fix = "make class folders of a table of image names (docs/kaggle.md) and set source = folder"
+        fix = "for a table of images' names set source = table (featcache init PATH does)"
         raise SourceError(f"{where} has no columns pixel0, pixel1, ..., but {first_names(columns, 4)}: {fix}")
     if labelled and label is None:
         raise SourceError(f"{where}: column 'label' is missing; columns are {first_names(columns, 4)}")
