@@ -89,7 +89,7 @@ def init_record(path: Path, overrides: Sequence[str], output: Path) -> dict[str,
         layout = layout_of(settings.submission, manifest.class_names, sample)
         columns, notices = list(layout.columns), [*notices, *layout.notices]
         if sample is not None:
-            match_ids(manifest.splits["test"].ids, sample)
+            match_ids(manifest.splits["test"].case_ids, sample)
     record = _facts(manifest, sections, sides) | {"columns": columns, "notices": notices, "file": str(output)}
     write_text(output, _config(sections))
     return record

@@ -9,10 +9,12 @@ import numpy.typing as npt
 from featcache.core.formatting import readable_name
 from featcache.core.names import IMAGE_SUFFIXES, composed
 from featcache.core.texts import NOT_FOUND
+from featcache.dataset.natural_sort import natural_order
 from featcache.errors import SourceError
 
 _SUFFIX = rf"(?i)([^/])\.({'|'.join(IMAGE_SUFFIXES)})$"
 _FOLDERS, _FLOAT = r"^.*/", r"^([0-9]+)\.0+$"
+_PARENT, _NUMBER = r"^(?:.*/)?([^/]+)/[^/]*$", r"[ ._(-]+[0-9]+\)?$"
 
 
 def arrow_texts(locations: Sequence[str]) -> Any:
@@ -23,8 +25,12 @@ def arrow_texts(locations: Sequence[str]) -> Any:
     return pa.array(texts, pa.large_string(), size=len(locations))
 
 
-def find_files(ids: Any, files: Any, bases: Sequence[str], where: str) -> npt.NDArray[np.int64]:
+def find_files(
+    ids: Any, files: Any, bases: Sequence[str], where: str
+) -> tuple[npt.NDArray[np.intp] | None, npt.NDArray[np.int64]]:
     """Return (n,) the file of each id, -1 where there is none: by the way of reading ids that finds most.
+
+    Before it stands None; or, where ids have several files each, the number of the id that each of them is of.
 
     Args:
         ids: (n,) texts, none twice.
@@ -38,13 +44,45 @@ def find_files(ids: Any, files: Any, bases: Sequence[str], where: str) -> npt.ND
     import pyarrow.compute as pc
 
     found, names, wanted = best_way(ids, files, bases)
+    cases = find_cases(ids, files, len(ids) - found.null_count) if found.null_count else None
+    if cases is not None:
+        return cases
     if found.null_count == len(ids):
         seen = f", such as {files[0].as_py()!r}" if len(files) else ""
         fault = f"no id, such as {ids[0].as_py()!r}, is the name of one of {len(files):,} images{seen}"
         raise SourceError(f"{where}: {fault}: correct [Dataset] id or images")
     _refuse_two(ids, files, found, len(files) - 1 - pc.index_in(wanted, value_set=names[::-1]).to_numpy(False), where)
-    places: npt.NDArray[np.int64] = pc.fill_null(found, NOT_FOUND).to_numpy(False).astype(np.int64)
-    return places
+    return None, pc.fill_null(found, NOT_FOUND).to_numpy(False).astype(np.int64)
+
+
+def find_cases(ids: Any, files: Any, least: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]] | None:
+    """Return (k,) the number of an id and (k,) of a file, of ids with several files each; None where it isn't so.
+
+    The files of an id are in a folder that it names, or are called by it and a number: ``7/front.jpg`` or ``7-2.jpg``. An
+    id without files has the file -1.
+
+    Args:
+        ids: (n,) texts, none twice.
+        files: (m,) locations.
+        least: more ids than these must have a file.
+    """
+    import pyarrow.compute as pc
+
+    names = pc.replace_substring_regex(pc.replace_substring_regex(files, _FOLDERS, ""), _SUFFIX, r"\1")
+    best = None
+    for keys in (pc.replace_substring_regex(files, _PARENT, r"\1"), pc.replace_substring_regex(names, _NUMBER, "")):
+        found = pc.fill_null(pc.index_in(keys, value_set=ids), NOT_FOUND).to_numpy(False)
+        count = len(np.unique(found[found >= 0]))
+        if count > least:
+            best, least = found, count
+    if best is None:
+        return None
+    known = np.flatnonzero(best >= 0)
+    known = known[natural_order(files.take(known).to_pylist())]
+    without = np.setdiff1d(np.arange(len(ids)), best)
+    rows = np.concatenate([best[known], without])
+    order = np.argsort(rows, kind="stable")
+    return rows[order], np.concatenate([known, np.full(len(without), NOT_FOUND)])[order]
 
 
 def best_way(ids: Any, files: Any, bases: Sequence[str]) -> tuple[Any, Any, Any]:

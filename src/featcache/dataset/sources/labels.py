@@ -1,4 +1,4 @@
-"""What the lines of a table say of images: id, label, group and split, as an Arrow table of these columns."""
+"""What the lines of a table say of images: id, label, group, split and case, as an Arrow table of these columns."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -70,14 +70,15 @@ def read_lines(
     return once
 
 
-def as_lines(ids: Any, labels: Any = None, groups: Any = None, split: Any = 0) -> Any:
+def as_lines(ids: Any, labels: Any = None, groups: Any = None, split: Any = 0, cases: Any = None) -> Any:
     """Return lines made of columns: (n,) Arrow texts, "" where there is nothing, and `split` a place in `SPLITS` or (n,)."""
     import pyarrow as pa
 
     nothing = pa.repeat(pa.scalar("", pa.large_string()), len(ids))
     splits = pa.array(np.broadcast_to(np.asarray(split, np.int8), len(ids)))
-    columns = (ids, nothing if labels is None else labels, nothing if groups is None else groups, splits)
-    return pa.table(list(columns), names=["id", "label", "group", "split"])
+    columns = [ids, nothing if labels is None else labels, nothing if groups is None else groups, splits]
+    columns.append(nothing if cases is None else cases)
+    return pa.table(columns, names=["id", "label", "group", "split", "case"])
 
 
 def number_labels(where: str, lines: Any) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:

@@ -119,7 +119,7 @@ class TableSource(ImageFiles):
         groups = spec.groups if ":" not in spec.groups else ""
         lines = read_lines(self.path / spec.table, spec.id, spec.label, groups, spec.split, left_out)
         refuse_ungrouped(self.where, lines, groups)
-        return lines, self._find(spec.table, lines, locations, among)
+        return self._find(spec.table, lines, locations, among)
 
     def _test(self, locations: Any, inside: npt.NDArray[np.intp], left_out: Counter[str]) -> tuple[Any, Any]:
         """The same of the test rows, which have no labels: of `test_table`, or the files `inside` of `test_folder`."""
@@ -127,7 +127,7 @@ class TableSource(ImageFiles):
             path = self.path / self.test_table
             row_id = self.spec.id if self.spec.id in column_names(path) else ""
             lines = read_lines(path, row_id, (), "", "", left_out, "test")
-            return lines, self._find(self.test_table, lines, locations, np.arange(len(locations)))
+            return self._find(self.test_table, lines, locations, np.arange(len(locations)))
         import pyarrow.compute as pc
 
         if not len(inside):
@@ -137,10 +137,20 @@ class TableSource(ImageFiles):
         ids = pc.utf8_slice_codeunits(names.take(order), len(self.test_folder) + 1)
         return as_lines(ids, split=_TEST), inside[order]
 
-    def _find(self, table: str, lines: Any, locations: Any, among: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+    def _find(self, table: str, lines: Any, locations: Any, among: npt.NDArray[np.intp]) -> tuple[Any, Any]:
+        """The lines with the place of each one's file; a line an image, called by its location, where ids have several."""
+        import pyarrow.compute as pc
+
         bases = [str(Path(table).parent).removeprefix("."), *self.folders, ""]
-        found = find_files(lines["id"].combine_chunks(), locations.take(among), bases, str(self.path / table))
-        return np.where(found >= 0, among[found], NOT_FOUND)
+        numbers, found = find_files(lines["id"].combine_chunks(), locations.take(among), bases, str(self.path / table))
+        found = np.where(found >= 0, among[found], NOT_FOUND)
+        if numbers is None:
+            return lines, found
+        lines = lines.take(numbers)
+        ids = lines["id"]
+        groups = pc.if_else(pc.equal(lines["group"], ""), ids, lines["group"])  # a case is in one fold
+        names = pc.if_else(found >= 0, locations.take(np.maximum(found, 0)), ids.combine_chunks())
+        return as_lines(names, lines["label"], groups, lines["split"].to_numpy(), ids), found
 
 
 def refuse_ungrouped(where: str, lines: Any, groups: str) -> None:
@@ -179,6 +189,7 @@ def table_rows(
             return _NO_FILE
         return _NO_LABEL if labelled and labels[row] < 0 else examined.reasons.get(int(files[row]), "")
 
+    cases = lines["case"].take(which)
     return Rows(
         ids=ArrowTexts(lines["id"].take(which).cast("large_binary")),
         labels=labels,
@@ -186,6 +197,7 @@ def table_rows(
         digests=ComputedTexts(len(which), lambda row: examined.digest(int(files[row])) if files[row] >= 0 else ""),
         reasons=ComputedTexts(len(which), reason),
         locations=ComputedTexts(len(which), lambda row: locations[int(files[row])] if files[row] >= 0 else ""),
+        cases=ArrowTexts(cases.cast("large_binary")) if len(cases) and cases[0].as_py() else (),
     )
 
 
