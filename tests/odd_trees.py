@@ -16,7 +16,7 @@ from images import encoded, make_folder, picture
 from listings import build_manifest
 
 from featcache.dataset.listing import current_key, list_files
-from featcache.dataset.sources.folder import SUFFIXES
+from featcache.dataset.sources.scan import SUFFIXES
 from featcache.dataset.sources.source import open_source
 from featcache.errors import FeatcacheError, RejectedImageError, SourceError
 from featcache.inference.predictor import _decode, find_images

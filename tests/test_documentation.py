@@ -46,22 +46,6 @@ enabled = false
 """
 
 
-def write_competition(folder):
-    """Photos in two folders, whose names repeat, a table of the classes of some, and a sample for the others."""
-    photos = write_photos(folder.with_name("made"), train=4, test=2)
-    for split in ("train", "test"):
-        (folder / split).mkdir(parents=True)
-    classes, sample = ["id,label"], ["id,label"]
-    for number, path in enumerate(sorted(photos.glob("train/*/*.png"))):
-        classes.append(f"{number:04d},{path.parent.name}")
-        path.rename(folder / f"train/{number:04d}.png")
-    for number, path in enumerate(sorted(photos.glob("test/*.png"))):
-        sample.insert(1, f"{number:04d},disc")
-        path.rename(folder / f"test/{number:04d}.png")
-    (folder / "train.csv").write_text("\n".join(classes) + "\n")
-    (folder / "sample_submission.csv").write_text("\n".join(sample) + "\n")
-
-
 def subparsers():
     actions = build_parser()._actions
     return next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
@@ -118,7 +102,6 @@ def test_what_a_page_says_works(page, finished_digits, tmp_path, monkeypatch):
     shutil.copytree(finished_digits, folder)
     shutil.copytree(ROOT / "examples", folder / "examples")
     write_photos(folder / "PHOTOS", train=4, test=2)
-    write_competition(folder / "COMPETITION")
     shutil.copy(next(folder.glob("artifacts/digits/features/train-*.h5")), folder / "cache.h5")
     shutil.copy(folder / "PHOTOS/test/disc-0.png", folder / "a.jpg")  # decoders go by content
     reader = Reader()

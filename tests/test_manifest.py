@@ -379,11 +379,11 @@ def test_notices(root, out):
     (root / "train" / "ants" / "a.pdf").write_bytes(b"")
     make_folder(root, {"u": 2}, "test")
     (root / "test" / "u" / "img_1.png").write_bytes(b"")
-    (root / "validation" / "ants").mkdir(parents=True)
+    (root / "dev" / "ants").mkdir(parents=True)
     notices = Notices()
     build_manifest(spec_of(root), out, notices)
     assert notices == [
-        "not listed: 1 .pdf, 1 folder validation/, as it isn't called valid",
+        "not listed: 1 .pdf, 1 folder dev/, as it isn't called valid",
         "test: 1 of 2 images rejected, e.g. 'u/img_1.png' (the file is empty (0 bytes))",
     ]
 

@@ -7,6 +7,7 @@ import pytest
 from images import encoded, make_folder, picture
 from listings import build_manifest
 
+from featcache.dataset.sources.source import open_source
 from featcache.errors import SourceError
 from featcache.inference.predictor import find_images
 from featcache.settings.specs import DatasetSpec
@@ -63,6 +64,19 @@ def test_classes_right_in_the_folder(tmp_path):
     assert "('ants', 'b ees')" in said
     os.system(said.rpartition("there: ")[2])  # noqa: S605 - what it says to type is right
     assert listed(tmp_path / "data").class_names == ("ants", "b ees")
+
+
+def test_class_folders_alone_are_training_rows(tmp_path):
+    make_folder(tmp_path, {"ants": 2, "bees": 3}, "flowers")
+    (tmp_path / "flowers/LICENSE").write_text("")
+    manifest = listed(tmp_path / "flowers")
+    train = manifest.splits["train"]
+    assert (list(manifest.splits), manifest.left_out) == (["train"], {"no suffix": 1})
+    assert train.ids == ["ants/img_1.png", "ants/img_2.png", "bees/img_1.png", "bees/img_2.png", "bees/img_3.png"]
+    source = open_source(DatasetSpec("x", "folder", tmp_path / "flowers"))
+    assert source.load(train.locations[0], train.digests[0], 4).shape == (4, 4, 3)
+    (tmp_path / "flowers").rename(tmp_path / "moved")
+    assert listed(tmp_path / "moved").key == manifest.key
 
 
 def test_images_right_in_the_folder(tmp_path):
@@ -161,13 +175,25 @@ def test_a_class_with_a_hidden_name_is_spoken_of(root, split):
 @pytest.mark.parametrize(
     ("name", "split"),
     [
-        ("val", "valid"), ("validation", "valid"), ("dev", "valid"), ("Valid", "valid"), ("VAL", "valid"),
+        ("dev", "valid"), ("Valid", "valid"), ("VAL", "valid"),
         ("Test", "test"), ("testing", "test"), ("test1", "test"), ("Train", "train"), ("training", "train"),
     ],
 )  # fmt: skip
 def test_folders_called_nearly_like_a_split_are_spoken_of(root, name, split):
     (root / name).mkdir()
     assert listed(root).left_out == {f"folder {name}/, as it isn't called {split}": 1}
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_other_names_of_the_validation_split(root, name):
+    make_folder(root, {"ants": 1}, name)
+    valid = listed(root).splits["valid"]
+    assert (valid.ids, valid.locations) == (["ants/img_1.png"], ["valid/ants/img_1.png"])
+    source = open_source(DatasetSpec("x", "folder", root))
+    assert source.load(valid.locations[0], valid.digests[0], 4).shape == (4, 4, 3)
+    make_folder(root, {"ants": 2}, "valid")
+    assert len(listed(root).splits["valid"]) == 2
+    assert listed(root).left_out == {f"folder {name}/, as it isn't called valid": 1}
 
 
 def test_images_in_folders_inside_a_class_are_counted(root):

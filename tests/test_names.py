@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from featcache.core.names import clash, composed, match_columns, stem
-from featcache.dataset.sources.folder import SUFFIXES
+from featcache.dataset.sources.scan import SUFFIXES
 from featcache.ensemble.submission import write_submission_file
 from featcache.errors import SubmissionError
 from featcache.settings.specs import SubmissionSpec

@@ -158,7 +158,7 @@ def test_schedules_are_phases_of_a_shape():
             "Dataset",
             "path",
             "photos",
-            r"\[Dataset\] source='digits' has no path, but path='photos' is set: choose folder, csv or idx",
+            r"\[Dataset\] source='digits' has no path, but path='photos' is set: choose folder, table, csv",
         ),
         ("Dataset", "name", "../up", "letters, digits"),
         ("Dataset", "name", "", "letters, digits"),

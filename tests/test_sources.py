@@ -1,8 +1,11 @@
 """What every source promises, whatever it reads: the contract of `Source`, run over each of them."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from images import encoded, greys, make_idx, table
 from listings import build_manifest
@@ -23,6 +26,8 @@ class SourceContract:
     """Subclasses say what a data set is; every test then holds for it."""
 
     source = ""
+    options: ClassVar[dict[str, object]] = {}
+    images = 0  # where they are what is counted, and not files
 
     def make(self, root, images=IMAGES):
         """Write a data set of six training images and some for test."""
@@ -40,9 +45,12 @@ class SourceContract:
         self.make(root)
         return root
 
+    def spec_of(self, root):
+        return DatasetSpec("x", self.source, root, **self.options)
+
     @pytest.fixture
     def spec(self, root):
-        return DatasetSpec("x", self.source, root)
+        return self.spec_of(root)
 
     @pytest.fixture
     def out(self, tmp_path):
@@ -105,21 +113,25 @@ class SourceContract:
                 counted.append((what, total, unit))
 
         found = source.examine(source.files(), digests, Counter())
-        assert counted == [("listing", len(source.files()), "files")]
+        assert counted == [("listing", self.images or len(source.files()), "files")]
         assert all(item.digest or item.reason for item in found)
         assert found.examined().all()
 
     def test_keys_do_not_depend_on_where_it_lies(self, spec, root, out, tmp_path):
         key = build_manifest(spec, out).key
         moved = root.rename(tmp_path / "elsewhere")
-        assert build_manifest(DatasetSpec("x", self.source, moved), tmp_path / "other").key == key
+        assert build_manifest(self.spec_of(moved), tmp_path / "other").key == key
 
     def test_a_path_without_images(self, tmp_path):
         (tmp_path / "file").write_text("")
         (tmp_path / "empty").mkdir()
-        for name, message in (("nowhere", "folder of images but nothing"), ("file", "but a file"), ("empty", "has no")):
+        for name, message in (
+            ("nowhere", "folder of images but nothing"),
+            ("file", "but a file"),
+            ("empty", "has no|nothing there"),
+        ):
             path = tmp_path / name
-            spec = DatasetSpec("x", self.source, path)
+            spec = self.spec_of(path)
             with pytest.raises(SourceError, match=message) as caught:
                 build_manifest(spec, tmp_path / "artifacts")
             assert str(path) in str(caught.value)
@@ -141,6 +153,42 @@ class TestFolder(SourceContract):
         for place, image in zip(places, [*images, *images], strict=False):
             (root / place).parent.mkdir(parents=True, exist_ok=True)
             (root / place).write_bytes(encoded(image))
+
+
+class TestTable(SourceContract):
+    source = "table"
+    options: ClassVar = {"table": "train.csv", "label": ("label",), "images": ("photos",), "test": "sample.csv"}
+
+    def make(self, root, images=IMAGES):
+        (root / "photos").mkdir(exist_ok=True)
+        for row, image in enumerate([*images, *images[:2]]):
+            (root / f"photos/{row}.png").write_bytes(encoded(image))
+        lines = [f"{row},{label}" for row, label in enumerate(LABELS)]
+        (root / "train.csv").write_text("\n".join(["id,label", *lines]) + "\n")
+        (root / "sample.csv").write_text("id,label\n6,0\n7,0\n")
+
+
+class TestFilename(SourceContract):
+    source = "filename"
+    options: ClassVar = {"pattern": r"(?P<label>\d)_", "images": ("train",), "test": "test"}
+
+    def make(self, root, images=IMAGES):
+        places = [f"train/{label}_{row}.png" for row, label in enumerate(LABELS)] + ["test/1.png", "test/2.png"]
+        for place, image in zip(places, [*images, *images], strict=False):
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
+            (root / place).write_bytes(encoded(image))
+
+
+class TestParquet(SourceContract):
+    source = "parquet"
+    options: ClassVar = {"label": ("label",), "images": ("image",)}
+    images = 8
+
+    def make(self, root, images=IMAGES):
+        for name, rows in (("train-0", slice(0, 3)), ("train-1", slice(3, 6)), ("test-0", slice(0, 2))):
+            content = [{"bytes": encoded(image), "path": None} for image in images[rows]]
+            columns = {"image": content, "label": LABELS[rows]}
+            pq.write_table(pa.table(columns), root / f"{name}.parquet", row_group_size=2)
 
 
 class TestIdx(SourceContract):

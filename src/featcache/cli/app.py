@@ -16,6 +16,7 @@ from featcache.errors import FeatcacheError, StorageError
 
 # In the order of the help, by what one is about to do; each is the module of its name.
 GROUPS = {
+    "begin": ("init",),
     "look into caches": ("show", "ls", "stats", "pca", "neighbours"),
     "look after the project": ("status", "verify", "repair", "du", "gc"),
     "take caches elsewhere": ("export",),

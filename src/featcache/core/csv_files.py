@@ -21,6 +21,8 @@ _DELIMITERS = ",;\t"
 _QUOTED = re.compile(r'"[^"]*"')
 _MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _ENCRYPTED = 1
+_UTF_8 = "utf-8-sig"
+_PART = 1 << 20  # characters
 _DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile)
 _NO_ARCHIVE = (*_DAMAGED, NotImplementedError, RuntimeError, ValueError, struct.error)
 
@@ -111,18 +113,37 @@ class CsvLines:
         return (fields for fields in self._reader if any(map(str.strip, fields)))
 
 
+def text_encoding(path: Path) -> str:
+    """Return a whole text file's encoding: UTF-8, by its byte order mark UTF-16 or UTF-32, or else Latin-1.
+
+    Raises:
+        UnreadableError, OSError: as `opened`.
+    """
+    with unpacked(path) as stream:
+        encoding = _encoding(stream)
+        try:
+            with io.TextIOWrapper(stream, encoding) as text:
+                while text.read(_PART):
+                    pass
+        except UnicodeDecodeError as error:
+            if encoding != _UTF_8:
+                raise UnreadableError(f"damaged {encoding.upper()} ({error.reason}): download it again") from error
+            return "latin-1"
+    return encoding
+
+
 @contextmanager
-def opened(path: Path, errors: str = "strict") -> Iterator[CsvLines]:
+def opened(path: Path, errors: str = "strict", encoding: str = "") -> Iterator[CsvLines]:
     """Open a CSV in UTF-8, or in UTF-16 or UTF-32 with its byte order mark, plain, ``.gz`` or ``.zip``.
 
-    `errors` is what to do with bytes that aren't UTF-8, as of `open`.
+    `errors` is what to do with bytes that aren't UTF-8, as of `open`; `encoding` is what `text_encoding` found.
 
     Raises:
         UnreadableError: it isn't one; also while it is read.
         OSError: it is no file or can't be read.
     """
     with unpacked(path) as stream:
-        encoding = _encoding(stream)
+        encoding = encoding or _encoding(stream)
         try:
             with io.TextIOWrapper(stream, encoding, errors, newline="") as text:
                 yield CsvLines(text)
@@ -140,7 +161,7 @@ def _encoding(stream: IO[bytes]) -> str:
     found = next((name for mark, name in _MARKS.items() if begin.startswith(mark)), None)
     if found is None and b"\0" in begin:
         raise UnreadableError("text that is not UTF-8 (it has NUL characters, like UTF-16): save it as UTF-8")
-    return found or "utf-8-sig"
+    return found or _UTF_8
 
 
 class CsvWriter:

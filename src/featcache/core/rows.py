@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core import keys
-from featcache.core.texts import ComputedTexts, ConstantText, first_duplicate
+from featcache.core.texts import ComputedTexts, ConstantText, PackedTexts, first_duplicate
 from featcache.errors import SourceError
 
 SPLITS = ("train", "valid", "test")
@@ -27,6 +27,8 @@ class Rows:
             "" where the content could not be read.
         reasons: n texts; "" for a row that is fine, otherwise why listing rejected it.
         locations: n texts by which the source finds the image again; never part of a key.
+        cases: n texts, the case that each image is one of several of; () where each row is a case by itself. Predictions
+            are averaged by case before anything is made of them.
     """
 
     ids: Sequence[str]
@@ -35,6 +37,7 @@ class Rows:
     digests: Sequence[str]
     reasons: Sequence[str]
     locations: Sequence[str] = field(default=())
+    cases: Sequence[str] = field(default=())
 
     def __post_init__(self) -> None:
         """Refuse columns of different lengths and repeated ids."""
@@ -43,6 +46,8 @@ class Rows:
         for name in ("labels", "groups", "digests", "reasons", "locations"):
             if (count := len(getattr(self, name))) != len(self):
                 raise SourceError(f"len({name})={count} differs from the number of row ids, {len(self)}")
+        if len(self.cases) not in (0, len(self)):
+            raise SourceError(f"len(cases)={len(self.cases)} differs from the number of row ids, {len(self)}")
         twice = first_duplicate(self.ids)
         if twice is not None:
             raise SourceError(f"id={twice!r} occurs twice: row ids must be unique")
@@ -50,6 +55,11 @@ class Rows:
     def __len__(self) -> int:
         """The number of rows, rejected ones included."""
         return len(self.ids)
+
+    @cached_property
+    def case_ids(self) -> Sequence[str]:
+        """The ids that are predicted and submitted: each case once, in the order of its first row; else the rows' ids."""
+        return PackedTexts(dict.fromkeys(self.cases)) if len(self.cases) else self.ids
 
     @cached_property
     def known_groups(self) -> Sequence[str]:
@@ -63,7 +73,14 @@ class Rows:
 
     @cached_property
     def key(self) -> str:
-        """The digest of ids, labels, groups, digests and reasons in this order; locations don't count."""
+        """The digest of ids, labels, groups, digests, reasons and any cases in this order; locations don't count."""
         labels = ComputedTexts(len(self), lambda row: str(self.labels[row]))
-        columns = (self.ids, labels, self.groups, self.digests, self.reasons)
+        columns = [
+            self.ids,
+            labels,
+            self.groups,
+            self.digests,
+            self.reasons,
+            *([self.cases] if len(self.cases) else []),
+        ]
         return keys.digest([keys.sequence_digest(column) for column in columns])

@@ -7,6 +7,7 @@ from .listing import (
     list_files as list_files,
     list_images as list_images,
     preview_images as preview_images,
+    survey_images as survey_images,
 )
 from .manifest import Manifest as Manifest, stored_manifest as stored_manifest
 from .pixel_array import (
@@ -16,5 +17,6 @@ from .pixel_array import (
     load_pixels as load_pixels,
     luminance as luminance,
 )
-from .sources.folder import image_files as image_files
+from .recognition import only_folder as only_folder, recognise as recognise
+from .sources.scan import image_files as image_files
 from .sources.source import open_source as open_source

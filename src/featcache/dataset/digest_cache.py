@@ -123,6 +123,7 @@ class DigestCache:
         path: Callable[[str], Path],
         look: Callable[[bytes], tuple[str, str]] | None,
         progress: Progress,
+        read: Callable[[str], bytes] | None = None,
     ) -> FileChecks:
         """Return digest and reason of many files, reading those whose stat is new, several at a time.
 
@@ -131,6 +132,7 @@ class DigestCache:
             path: from a location, where the file is now.
             look: from the content, its digest and why it can't be used; None to hash the file in flat memory.
             progress: counts the files.
+            read: from a location, the content, where that isn't a whole file's.
         """
         found = FileChecks(files)
         self.used.append(found)
@@ -144,7 +146,7 @@ class DigestCache:
         def work(rows: npt.NDArray[np.int64]) -> int:
             for row in takewhile(lambda _: not stopped.is_set(), rows.tolist()):
                 stat = files[row]
-                found.put(row, *_examined(path(stat.location), stat, look)[1:])
+                found.put(row, *_examined(path(stat.location), stat, look, read)[1:])
             return len(rows)
 
         chunks = (unknown[start : start + _CHUNK] for start in range(0, len(unknown), _CHUNK))
@@ -201,12 +203,17 @@ def contents_digest(used: Iterable[FileChecks]) -> str:
     return keys.bytes_digest(memoryview(records))
 
 
-def _examined(path: Path, stat: FileStat, look: Callable[[bytes], tuple[str, str]] | None) -> Examined:
+def _examined(
+    path: Path,
+    stat: FileStat,
+    look: Callable[[bytes], tuple[str, str]] | None,
+    read: Callable[[str], bytes] | None = None,
+) -> Examined:
     read_ns = time.time_ns()
     try:
         if look is None:
             return Examined(stat, read_ns, keys.file_digest(path), "")
-        content = paths.read_bytes(path, MOST_BYTES)
+        content = read(stat.location) if read else paths.read_bytes(path, MOST_BYTES)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and stat.size >= 0:
             raise SourceChangedError(f"{str(path)!r} was deleted after indexing: run again") from error

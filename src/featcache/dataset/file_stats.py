@@ -5,6 +5,7 @@ import os
 import stat
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ class FileStats:
 
     def __init__(self, files: Iterable[FileStat] = ()) -> None:
         self.locations = PackedTexts()  #: n unique texts by which the source finds its files
-        self.groups: FileStat | None = None  #: the table that groups are joined from, where there is one; none of the n
+        self.tables: dict[Path, FileStat] = {}  #: the tables that labels or groups are joined from; none of the n
         self._numbers = array("q")
         for file in files:
             self.append(file)
@@ -78,7 +79,7 @@ def stat_file(location: str, path: "Path | os.DirEntry[str]") -> FileStat:
 def stats_digest(files: FileStats) -> str:
     """Return one digest of the stats of all files, in any order: the sum of each one's own."""
     total = 0
-    for file in files if files.groups is None else (*files, files.groups):
+    for file in chain(files, files.tables.values()):
         text = "\0".join(map(str, file))
         total += int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest(), "big")
     return f"{total % (1 << _BITS):064x}"

@@ -47,6 +47,11 @@ def with_groups(manifest: Manifest, path: Path, column: str) -> Manifest:
             f"{first_names(without)}; {len(strange)} of {len(names)} names in column {name_column!r} are no training "
             f"row's{': ' * bool(strange)}{first_names(strange)}: add the rows to the table or correct the names"
         )
+    cases: dict[str, str] = {}
+    for case, group in zip(train.cases, groups, strict=False):
+        if cases.setdefault(case, group) != group:
+            both = f"{cases[case]!r} and {group!r}"
+            raise SourceError(f"{path}: the images of id={case!r} have two groups, {both}: correct the table")
     splits = {**manifest.splits, "train": replace(train, groups=groups)}
     return replace(manifest, splits=splits, settings={**manifest.settings, "groups": column})
 

@@ -12,11 +12,13 @@ from featcache.core import paths
 from featcache.core.disk import storage_errors
 from featcache.core.json_records import read_json, write_json
 from featcache.core.progress import Progress, Silent
+from featcache.dataset import decoding
 from featcache.dataset.decoding.versions import optional_formats
-from featcache.dataset.digest_cache import DigestCache, contents_digest
+from featcache.dataset.digest_cache import DigestCache, FileChecks, contents_digest
 from featcache.dataset.file_stats import FileStats, stat_file, stats_digest
 from featcache.dataset.groups import group_file, with_groups
 from featcache.dataset.manifest import Manifest, stored_manifest
+from featcache.dataset.sources.folder import ImageFiles
 from featcache.dataset.sources.source import open_source
 from featcache.errors import SourceError
 from featcache.settings import DatasetSpec
@@ -24,6 +26,7 @@ from featcache.settings import DatasetSpec
 LISTING_VERSION = 3  # raise it when the same files would be listed, checked or digested differently
 LISTING_CSV = "listing.csv"
 LISTING_JSON = "listing.json"
+_SURVEYED = 64  # images whose sizes are looked at before anything is listed
 _GROUPS = "groups:"  # no image's location starts with it
 
 
@@ -91,10 +94,40 @@ def preview_images(spec: DatasetSpec, folder: Path, files: FileStats | None = No
     return _listed(spec, _known_digests(spec, folder), Silent(), _files(spec) if files is None else files)
 
 
+def survey_images(spec: DatasetSpec) -> tuple[Manifest, list[tuple[int, int]]]:
+    """Return what a listing would find without reading any image, so with nothing rejected by its content.
+
+    Beside it the (width, height) in pixels of some training images, evenly spaced, as far as these are image files.
+
+    Raises:
+        SourceError: as `list_images`.
+    """
+    source = open_source(spec)
+    manifest = source.list_rows(_files(spec), _Unread(), Silent())
+    if ":" in spec.groups:
+        manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
+    rows = manifest.splits["train"]
+    if not isinstance(source, ImageFiles):
+        return manifest, []
+    chosen = np.unique(np.linspace(0, len(rows) - 1, _SURVEYED).astype(int)).tolist()
+    sizes = []
+    for location in (rows.locations[row] for row in chosen):
+        with contextlib.suppress(OSError, SourceError):
+            sizes.append(decoding.image_sides(source.content(location)) if location else None)
+    return manifest, [sides for sides in sizes if sides]
+
+
+class _Unread(DigestCache):
+    """Knows no digest, and has none made."""
+
+    def digest_all(self, files: FileStats, *_: object) -> FileChecks:
+        return FileChecks(files)
+
+
 def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: FileStats) -> Manifest:
     manifest = open_source(spec).list_rows(files, digests, progress)
-    if spec.groups:
-        _examine_groups(spec, files, digests)
+    _examine_tables(files, digests)
+    if ":" in spec.groups:
         manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
     return manifest
 
@@ -116,7 +149,7 @@ def current_key(spec: DatasetSpec, folder: Path, files: FileStats | None) -> str
     digests = _known_digests(spec, folder)
     try:
         open_source(spec).examine(files, digests, Silent())
-        _examine_groups(spec, files, digests)
+        _examine_tables(files, digests)
     except SourceError:
         return None
     if contents_digest(digests.used) != listing.contents:
@@ -130,15 +163,15 @@ def current_key(spec: DatasetSpec, folder: Path, files: FileStats | None) -> str
 
 def _files(spec: DatasetSpec) -> FileStats:
     files = open_source(spec).files()
-    if spec.groups:
-        files.groups = stat_file(_GROUPS + spec.groups, group_file(spec.groups, spec.path)[0])
+    if ":" in spec.groups:
+        path = group_file(spec.groups, spec.path)[0]
+        files.tables[path] = stat_file(_GROUPS + spec.groups, path)
     return files
 
 
-def _examine_groups(spec: DatasetSpec, files: FileStats, digests: DigestCache) -> None:
-    if files.groups is not None:
-        path = group_file(spec.groups, spec.path)[0]
-        digests.digest_all(FileStats([files.groups]), lambda _: path, None, Silent())
+def _examine_tables(files: FileStats, digests: DigestCache) -> None:
+    for path, stat in files.tables.items():
+        digests.digest_all(FileStats([stat]), {stat.location: path}.__getitem__, None, Silent())
 
 
 def _known_digests(spec: DatasetSpec, folder: Path) -> DigestCache:
@@ -171,7 +204,9 @@ def _save_listing(folder: Path, spec: DatasetSpec, files: FileStats, digests: Di
 
 
 def _asked(spec: DatasetSpec) -> dict[str, str]:
-    return {"source": spec.source, "groups": spec.groups}
+    own = {"table": spec.table, "id": spec.id, "label": ",".join(spec.label), "split": spec.split}
+    own |= {"images": ",".join(spec.images), "test": spec.test, "pattern": spec.pattern}
+    return {"source": spec.source, "groups": spec.groups} | {name: text for name, text in own.items() if text}
 
 
 def _root(spec: DatasetSpec) -> str:

@@ -19,6 +19,7 @@ from featcache.core.texts import ConstantText, Texts
 _BATCH = 1 << 16  # rows that are in memory at once while they are written
 _STATUS = ("ok", "rejected")
 _TEXTS = {"id": "ids", "group": "groups", "digest": "digests", "reason": "reasons"}
+_CASES = "case"  # a column that is there only where some rows have cases
 
 
 def write_rows(path: Path, class_names: Sequence[str], splits: Mapping[str, Rows]) -> dict[str, object]:
@@ -27,7 +28,7 @@ def write_rows(path: Path, class_names: Sequence[str], splits: Mapping[str, Rows
     Columns: split, id, label (a class name, null where unknown), group, digest, status (ok or rejected), reason, and
     location as the bytes of the file's name. All others are texts; where one isn't UTF-8, the column type is binary.
     """
-    texts, binary = _schemas()
+    texts, binary = _schemas(cases=any(len(rows.cases) for rows in splits.values()))
     try:
         _write(path, class_names, splits, texts)
     except UnicodeEncodeError:
@@ -45,14 +46,14 @@ def _write(path: Path, class_names: Sequence[str], splits: Mapping[str, Rows], s
                 file.write_batch(_batch(schema, SPLITS.index(split), class_names, rows, part))
 
 
-def _schemas() -> Iterator[Any]:
+def _schemas(*, cases: bool) -> Iterator[Any]:
     """Yield the file's schema where all texts are UTF-8, and else."""
     import pyarrow as pa
 
     one_of = pa.dictionary(pa.int32(), pa.string())
     for text in (pa.string(), pa.binary()):
         fields = {"split": one_of, "id": text, "label": one_of, "group": text, "digest": text, "status": one_of}
-        yield pa.schema({**fields, "reason": text, "location": pa.binary()})
+        yield pa.schema({**fields, "reason": text, "location": pa.binary(), **({_CASES: text} if cases else {})})
 
 
 def _batch(schema: Any, split: int, class_names: Sequence[str], rows: Rows, part: slice) -> Any:
@@ -67,6 +68,9 @@ def _batch(schema: Any, split: int, class_names: Sequence[str], rows: Rows, part
     columns["label"] = one_of(class_names, rows.labels[part])
     columns["status"] = one_of(_STATUS, ~rows.listed[part])
     columns["location"] = _encoded(rows.locations[part], pa.binary())
+    if _CASES in schema.names:
+        cases = rows.cases if len(rows.cases) else ConstantText("", len(rows))
+        columns[_CASES] = _encoded(cases[part], schema.field(_CASES).type)
     return pa.record_batch(columns, schema=schema)
 
 
@@ -89,11 +93,12 @@ def read_rows(path: Path, stored: Mapping[str, Any]) -> dict[str, Rows]:
     """
     import pyarrow as pa
 
-    buffer, (texts, binary) = _mapped(path), _schemas()
+    buffer = _mapped(path)
     if _fingerprint(buffer) != stored["arrow"]:
         raise ValueError("checksum mismatch")
     try:
         with pa.ipc.open_file(pa.py_buffer(buffer), options=pa.ipc.IpcReadOptions(use_threads=False)) as file:
+            texts, binary = _schemas(cases=_CASES in file.schema.names)
             if file.schema not in (texts, binary):
                 raise ValueError("it has other columns")
             table = file.read_all().cast(binary)  # a view
@@ -107,12 +112,14 @@ def _split_rows(table: Any, splits: Mapping[str, Mapping[str, Any]]) -> Iterator
     start = 0
     for split, facts in splits.items():
         count, part = facts["rows"], table.slice(start, facts["rows"])
-        columns: dict[str, Texts] = {texts: _ArrowTexts(part[name]) for name, texts in _TEXTS.items()}
+        columns: dict[str, Texts] = {texts: ArrowTexts(part[name]) for name, texts in _TEXTS.items()}
         columns["ids"].is_unique = True  # or they would not have been written
         if not facts["rejected"]:
             columns["reasons"] = ConstantText("", count)
         labels = np.concatenate([np.empty(0, np.int32), *(_labels(chunk.indices) for chunk in part["label"].chunks)])
-        rows = Rows(labels=labels, locations=_ArrowTexts(part["location"]), **columns)
+        if _CASES in part.column_names and any(part[_CASES].slice(0, 1).to_pylist()):
+            columns["cases"] = ArrowTexts(part[_CASES])
+        rows = Rows(labels=labels, locations=ArrowTexts(part["location"]), **columns)
         rows.__dict__["key"] = facts["key"]  # as the cached property would find it, at the cost of reading all rows
         yield split, rows
         start += count
@@ -130,7 +137,7 @@ def _labels(indices: Any) -> npt.NDArray[np.int32]:
     return labels
 
 
-class _ArrowTexts(Texts):
+class ArrowTexts(Texts):
     """A binary column as texts."""
 
     def __init__(self, column: Any) -> None:

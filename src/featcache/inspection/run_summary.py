@@ -9,7 +9,7 @@ from featcache.core.json_records import read_json
 from featcache.ensemble import Ensemble, score_record
 from featcache.inspection.leaderboard import compared
 from featcache.project import LOG_NAME, Project, notices, split_predictions
-from featcache.settings import is_model_file
+from featcache.settings import PHOTO_SOURCES, is_model_file
 from featcache.training import curves_lines
 
 
@@ -130,7 +130,7 @@ def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
     """The command to repeat, with at most three additions that fit this run: those that gained most when measured, first."""
     settings = project.settings
     spec, source = settings.features, settings.dataset.source
-    photos, kind = source == "folder", facts["weights"].get("kind")
+    photos, kind = source in PHOTO_SOURCES, facts["weights"].get("kind")
     small = spec.image_size < 224 and not is_model_file(spec.backbone)  # whose size may be fixed
     vgg, auto_taps = spec.backbone.lower() in ("vgg16", "vgg19"), "taps" in settings.unset
     one_tap = len(spec.taps) == 1 and settings.heads.preset not in ("recipe", "wide")

@@ -4,6 +4,7 @@ from .config_file import (
     configured_project as configured_project,
     configured_sections as configured_sections,
     open_project as open_project,
+    overridden as overridden,
 )
 from .flow import NEEDS as NEEDS, final_stages as final_stages
 from .members import (

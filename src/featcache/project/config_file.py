@@ -32,15 +32,20 @@ def configured_project(overrides: Sequence[str] = ()) -> Project:
     Raises:
         SettingsError: a file, section, key or value that Luigi would stumble over, too.
     """
-    sections = {name: dict(values) for name, values in configured_sections().items()}
+    return open_project(overridden(configured_sections(), overrides))
+
+
+def overridden(sections: Mapping[str, Mapping[str, str]], overrides: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return settings as text with others in their place, ``Section.key=value`` each; a `SettingsError` for an odd one."""
+    found = {name: dict(values) for name, values in sections.items()}
     for override in overrides:
         name, equals, value = override.partition("=")
         section, dot, key = name.partition(".")
         if not (equals and dot and section and key):
             raise SettingsError(f"--set {override!r} is not Section.key=value: e.g. Features.image_size=96")
-        sections.setdefault(section.strip(), {})[key.strip().replace("-", "_")] = value
-    check_names(sections)
-    return open_project(sections)
+        found.setdefault(section.strip(), {})[key.strip().replace("-", "_")] = value
+    check_names(found)
+    return found
 
 
 def configured_sections() -> dict[str, dict[str, str]]:

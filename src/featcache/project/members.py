@@ -1,14 +1,14 @@
-"""The predictions of all members of a project, on the rows of its manifest."""
+"""The predictions of all members of a project, on the rows of its manifest, or of its cases where these have several."""
 
 from collections.abc import Sequence
 
 from featcache.dataset import Manifest
 from featcache.project.project import Project
-from featcache.training import Predictions, joined_members
+from featcache.training import Predictions, by_case, joined_members
 
 
 def out_of_fold(project: Project, manifest: Manifest | None = None) -> Predictions:
-    """Return all members' predictions of the training rows, each row by models that haven't seen its fold.
+    """Return all members' predictions of the training rows or cases, each by models that haven't seen its fold.
 
     Args:
         project: whose.
@@ -20,7 +20,8 @@ def out_of_fold(project: Project, manifest: Manifest | None = None) -> Predictio
     """
     rows = (manifest or Manifest.load(project.folder)).splits["train"]
     sources = [source for stage in project.member_sources().values() for source in stage]
-    return joined_members([Predictions.load(source.path, rows) for source in sources])
+    known = joined_members([Predictions.load(source.path, rows) for source in sources])
+    return by_case(known, rows.cases, project.folder)
 
 
 def split_predictions(
@@ -33,4 +34,5 @@ def split_predictions(
     """
     splits = project.scored_splits() if splits is None else splits
     rows = (manifest or Manifest.load(project.folder)).splits if splits else {}
-    return {split: Predictions.load(project.predictions(split).path, rows[split]) for split in splits}
+    found = {split: Predictions.load(project.predictions(split).path, rows[split]) for split in splits}
+    return {split: by_case(each, rows[split].cases, project.folder) for split, each in found.items()}

@@ -48,8 +48,8 @@ class EnsemblePredictions:
 class Run:
     """A finished run's project and artifacts, each read once.
 
-    `predictions` are the ensemble's, of the splits that have any, ``train`` first; `rows` are the rows of these in the
-    manifest, and so in the split's plain cache, which `readers` has.
+    `predictions` are the ensemble's, of the splits that have any, ``train`` first; `rows` are the rows of these, the first
+    one of a case, in the manifest, and so in the split's plain cache, which `readers` has.
     """
 
     project: Project
@@ -82,7 +82,11 @@ def load_run(project: Project) -> Run:
     manifest, built = Manifest.load(project.folder), Ensemble.load(project.ensemble().path)
     leaderboard = leaderboard_record(project, manifest)
     predictions = _ensemble_predictions(project, manifest, built)
-    rows = {split: index_of(each.ids, manifest.splits[split].ids) for split, each in predictions.items()}
+    listed = {split: manifest.splits[split] for split in predictions}
+    rows = {
+        split: index_of(each.ids, listed[split].cases if len(listed[split].cases) else listed[split].ids)
+        for split, each in predictions.items()
+    }
     readers = {split: open_cache(project.features(split, 0).path) for split in manifest.splits}
     return Run(project, manifest, built, leaderboard, predictions, rows, readers)
 

@@ -84,10 +84,10 @@ def auto_taps(backbone: str) -> list[str]:
     return (known.taps if known else _POOLED_OUTPUT).split()
 
 
-def auto_image_size(backbone: str, source: str) -> int:
+def auto_image_size(backbone: str, *, photos: bool) -> int:
     """Return the side in pixels that ``auto`` means: small for arrays of digits, but never below the network's least."""
     known = architectures().get(backbone.lower())
-    return _PHOTO_SIDE if source == "folder" else max(_SMALL_SIDE, known.minimum if known else 0)
+    return _PHOTO_SIDE if photos else max(_SMALL_SIDE, known.minimum if known else 0)
 
 
 def backbone_settings(spec: "FeaturesSpec") -> dict[str, object]:

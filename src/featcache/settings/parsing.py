@@ -132,9 +132,16 @@ _FORMS: Mapping[Callable[[str], object], str] = {
 SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     "Dataset": {
         "name": Setting("digits", str.strip, "the data set's name, and the folder of its results below artifacts/"),
-        "source": Setting("digits", _word, "where images come from: digits (embedded), folder, csv or idx"),
+        "source": Setting("digits", _word, "where images come from: digits (embedded), folder, table, filename, parquet, csv or idx"),
         "path": Setting("", _path, "the data set's folder; not used by digits"),
-        "groups": Setting("", str.strip, "FILE:COLUMN; images that share a value stay in one fold, e.g. driver_imgs_list.csv:subject"),
+        "table": Setting("", str.strip, "of source = table: the file of ids and labels, below path: CSV, TSV, JSON lines or Parquet"),
+        "id": Setting("", str.strip, "the table's column of ids: file names or paths, with or without suffix; empty: its first column"),
+        "label": Setting("", _parts, "the table's column of classes, or one column a class with 0 and 1, comma-separated"),
+        "split": Setting("", str.strip, "the table's column of train, valid and test; empty: all rows are for training"),
+        "images": Setting("", _parts, "folders of the images, below path, comma-separated; empty: all of path; of source = parquet: the column of images"),
+        "test": Setting("", str.strip, "the folder of the test images, or a table of their ids such as sample_submission.csv, below path"),
+        "pattern": Setting("", str.strip, "of source = filename: a regular expression with a group label, e.g. (?P<label>cat|dog)"),
+        "groups": Setting("", str.strip, "FILE:COLUMN, or a COLUMN of the source's own table; images that share a value stay in one fold, e.g. driver_imgs_list.csv:subject"),
         "sample_submission": Setting("", _path, "fixes the submission's ids, columns and order; empty: PATH/sample_submission.csv, sampleSubmission.csv or similar, if it exists"),
     },
     "Features": {
@@ -247,7 +254,8 @@ def _settle_auto(values: Mapping[str, dict[str, Any]]) -> None:
     """What ``auto`` means where it depends on another section; `specs.FeaturesSpec` knows the taps of other presets."""
     features = values["Features"]
     if features["image_size"] is None:
-        features["image_size"] = auto_image_size(features["backbone"], values["Dataset"]["source"])
+        photos = values["Dataset"]["source"] in specs.PHOTO_SOURCES
+        features["image_size"] = auto_image_size(features["backbone"], photos=photos)
     if not features["taps"] and values["Heads"]["preset"] in _FLATTENING:
         features["taps"] = (specs.Tap(specs.FeaturesSpec(features["backbone"]).taps[-1].layer),)
 
@@ -263,7 +271,7 @@ def _refuse_half_a_demo(dataset: specs.DatasetSpec) -> None:
     demo = specs.DatasetSpec()
     if dataset.source == demo.source and dataset.path is not None:
         fault = f"[Dataset] source={dataset.source!r} has no path, but path={str(dataset.path)!r} is set"
-        raise SettingsError(f"{fault}: choose folder, csv or idx, e.g. --Dataset-source folder")
+        raise SettingsError(f"{fault}: choose folder, table, csv or another, e.g. --Dataset-source folder")
     if dataset.source != demo.source and dataset.name == demo.name:
         fault = f"[Dataset] name={dataset.name!r} belongs to the embedded digits, not to source={dataset.source!r}"
         raise SettingsError(f"{fault}: choose a name for your data set, --Dataset-name NAME")

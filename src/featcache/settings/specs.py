@@ -26,6 +26,10 @@ METHODS = (AUTO, "weighted", "mean", "geometric", "greedy")
 SMALLEST_CONVNET_IMAGE = 16  # below it two rounds of convolutions and pooling leave nothing
 CLIP = "auto, none or a number in (0, 1]"
 ALONE, LOCAL = "none", "local"
+PHOTO_SOURCES = ("folder", "table", "filename", "parquet")
+SOURCES = ("digits", *PHOTO_SOURCES, "csv", "idx")
+_TABLES = ("table", "parquet")  # the sources whose tables may have a column of groups
+_NEEDED = {"table": ("table",), "label": _TABLES, "pattern": ("filename",)}  # setting -> sources that can't do without
 _ADDRESS = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5}")
 _LONGEST = 255  # what file systems take
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -60,6 +64,16 @@ def _phases(setting: str, schedule: Sequence[tuple[Any, ...]] | None) -> tuple[P
     return phases
 
 
+def _check_pattern(pattern: str) -> None:
+    try:
+        groups = set(re.compile(pattern).groupindex)
+    except re.error as error:
+        raise SettingsError(f"[Dataset] pattern={pattern!r} is no regular expression: {error}") from error
+    if pattern and not {"label"} <= groups <= {"label", "group"}:
+        fix = "write (?P<label>...) around the class, and perhaps (?P<group>...)"
+        raise SettingsError(f"[Dataset] pattern={pattern!r} has the groups {', '.join(groups) or '(none)'}: {fix}")
+
+
 @dataclass(frozen=True)
 class DatasetSpec:
     """Where images come from ([Dataset] in luigi.cfg)."""
@@ -69,16 +83,27 @@ class DatasetSpec:
     path: Path | None = None
     groups: str = ""
     sample_submission: Path | None = None
+    table: str = ""
+    id: str = ""
+    label: tuple[str, ...] = ()
+    split: str = ""
+    images: tuple[str, ...] = ()
+    test: str = ""
+    pattern: str = ""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST:
             allowed = f"at most {_LONGEST} letters, digits, '.', '_' and '-'"
             raise SettingsError(f"[Dataset] name={self.name!r} can't name a folder: {allowed}")
-        one_of("[Dataset] source", self.source, ("digits", "folder", "csv", "idx"))
+        one_of("[Dataset] source", self.source, SOURCES)
         if self.source != "digits" and self.path is None:
             raise SettingsError(f"[Dataset] path is missing: source={self.source!r} needs the folder of the images")
-        if self.groups and ":" not in self.groups:
+        if self.groups and ":" not in self.groups and self.source not in _TABLES:
             raise SettingsError(f"[Dataset] groups={self.groups!r} is not FILE:COLUMN")
+        for name, sources in _NEEDED.items():
+            if self.source in sources and not getattr(self, name):
+                raise SettingsError(f"[Dataset] {name} is missing, which source={self.source} needs")
+        _check_pattern(self.pattern)
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ def check_submission(project: Project) -> None:
             SplitRows("test", rows.labels, rows.listed), (), lambda row: f"{rows.ids[row]!r}, {rows.reasons[row]}"
         )
         sample = read_sample(path) if path is not None else None
-        check_forms(rows.ids, "test images")
+        check_forms(rows.case_ids, "test images")
         if sample is not None:
-            match_ids(rows.ids, sample)
+            match_ids(rows.case_ids, sample)
         layout_of(project.settings.submission, listed["class_names"], sample)
 
 

@@ -17,6 +17,7 @@ from featcache.training import (
     Partition,
     Predictions,
     PseudoLabels,
+    by_case,
     joined_members,
     load_bag,
     row_parts,
@@ -44,7 +45,7 @@ def pseudo_labels(project: Project, seen_as: HeadInput, parts: Partition) -> Pse
     records = [project.bag(*bag).path for bag in labelling]
     rows = Manifest.load(project.folder).splits["train"]
     known = joined_members([Predictions.load(record, rows) for record in records])
-    built = select_ensemble(known, project.settings.ensemble.method)
+    built = select_ensemble(by_case(known, rows.cases, project.folder), project.settings.ensemble.method)
     # where every row is usable, the file itself is read batch by batch
     views = [{tap: each if usable.all() else each[usable] for tap, each in view.features.items()} for view in readers]
     bags, count = [load_bag(record.parent) for record in records], int(usable.sum())

@@ -1,3 +1,4 @@
+from .cases import by_case as by_case
 from .convnet.checkpoints import (
     RECORD_FILE as RECORD_FILE,
     PartialFolder as PartialFolder,

@@ -6,3 +6,4 @@ from .decode import (
     resize_rgb as resize_rgb,
 )
 from .image_file import decoding_rules as decoding_rules
+from .pillow import image_sides as image_sides

@@ -1,6 +1,6 @@
 """``python -m featcache.dataset.decoding.decode_check``: decodes images, for whoever must know which one ends the process that does.
 
-The task comes as JSON on standard input: source, path, size, and location and digest of each image. The number of each
+The task comes as JSON on standard input: dataset (fields of `DatasetSpec`), size, and location and digest of each image. The number of each
 is printed before it is decoded, and at last how many there were.
 """
 
@@ -17,9 +17,9 @@ from featcache.settings import DatasetSpec
 def main() -> None:
     """Read the task, decode."""
     task = json.loads(sys.stdin.read())
-    path = Path(task["path"]) if task["path"] is not None else None
+    path = Path(task["dataset"]["path"]) if task["dataset"]["path"] is not None else None
     say = partial(print, flush=True)
-    load = open_source(DatasetSpec(source=task["source"], path=path)).load
+    load = open_source(DatasetSpec(**{**task["dataset"], "path": path})).load
     for number, (location, digest) in enumerate(task["images"]):
         say(number)
         try:

@@ -15,7 +15,7 @@ from featcache.core import paths
 from featcache.dataset.sources.arrays import ArraySource, ArraySplit
 from featcache.errors import SourceError
 
-_NAME = re.compile(r"(?P<split>train|t10k|test)-.*idx(?P<rank>[13])-ubyte(\.gz)?")
+NAME = re.compile(r"(?P<split>train|t10k|test)-.*idx(?P<rank>[13])-ubyte(\.gz)?")
 _IMAGES = 0x00000803  # unsigned bytes, three dimensions
 _LABELS = 0x00000801  # unsigned bytes, one dimension
 _AGAIN = "download it again"
@@ -40,7 +40,7 @@ def _found(path: Path) -> tuple[dict[tuple[str, int], Path], dict[str, int]]:
     for file in sorted(path.iterdir()):
         if file.name.startswith(".") or paths.is_folder(file):
             continue
-        match = _NAME.fullmatch(file.name)
+        match = NAME.fullmatch(file.name)
         if match is None:
             left_out["not train-*, t10k-* or test-* idx files"] += 1
             continue

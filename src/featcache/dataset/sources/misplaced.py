@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -15,27 +15,35 @@ from featcache.errors import SourceError
 IsImage = Callable[[str], bool]
 
 # What others call the folders of the splits, in lower case; the splits' own names count in any other case.
-_LOOK_ALIKES = {
+LOOK_ALIKES = {
     "train": ("train", "training"),
     "valid": ("valid", "val", "validation", "dev"),
     "test": ("test", "testing", "tests", "test1"),
 }
+_SPLIT_NAMES = {name for known in LOOK_ALIKES.values() for name in known}
 _PACKED = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _MOST = 200  # folders that are looked into for a hint
 _SHOWN = 3
 
 
-def look_alikes(path: Path) -> Iterator[str]:
-    """Yield for each folder that is called nearly like a split what is left out with it, and why."""
+def look_alikes(path: Path, splits: Mapping[str, Path]) -> Iterator[str]:
+    """Yield for each folder that is called nearly like a split, and isn't its, what is left out with it, and why."""
     for name in _folders(path):
-        for split, known in _LOOK_ALIKES.items():
-            # where case doesn't count it may be the split's own folder
+        for split, known in LOOK_ALIKES.items():
             if name == split or name.lower() not in known:
                 continue
-            with suppress(OSError):
-                if (path / name).samefile(path / split):
+            with suppress(OSError, KeyError):  # where case doesn't count it may be the split's own folder
+                if (path / name).samefile(splits[split]):
                     continue
             yield f"folder {name}/, as it isn't called {split}"
+
+
+def class_folders(path: Path, is_image: IsImage) -> list[str]:
+    """Return the folders with images right in them, where no folder is called nearly like a split, nor `path` like train."""
+    folders = list(_folders(path))
+    if {path.name.lower(), *map(str.lower, folders)} & _SPLIT_NAMES:
+        return []
+    return [name for name in folders[:_MOST] if _first_image(path / name, is_image, deep=False)]
 
 
 def no_training_folder(path: Path, is_image: IsImage) -> str:
@@ -44,17 +52,16 @@ def no_training_folder(path: Path, is_image: IsImage) -> str:
 
 
 def _instead(path: Path, folders: Sequence[str], is_image: IsImage) -> str:
-    named = next((name for name in folders if name.lower() in _LOOK_ALIKES["train"]), None)
+    named = next((name for name in folders if name.lower() in LOOK_ALIKES["train"]), None)
     if named is not None:
         return f", but {named!r}: rename it to train"
     for name in folders[:_MOST]:
-        inside = next((n for n in _folders(path / name, quiet=True) if n.lower() in _LOOK_ALIKES["train"]), None)
+        inside = next((n for n in _folders(path / name, quiet=True) if n.lower() in LOOK_ALIKES["train"]), None)
         if inside is not None:
             return f", but {_shown(Path(name, inside))}: set [Dataset] path = {_shown(path / name)}"
-    splits = {name for known in _LOOK_ALIKES.values() for name in known}
-    might_be = [name for name in folders[:_MOST] if name.lower() not in splits]
+    might_be = [name for name in folders[:_MOST] if name.lower() not in _SPLIT_NAMES]
     classes = [name for name in might_be if _first_image(path / name, is_image, deep=False)]
-    if classes and path.name.lower() in _LOOK_ALIKES["train"]:
+    if classes and path.name.lower() in LOOK_ALIKES["train"]:
         return f", but the classes themselves ({first_names(classes)}): set [Dataset] path = {_shown(path.parent)}"
     if classes:
         move = f"cd {shlex.quote(str(path))} && mkdir train && mv {' '.join(map(shlex.quote, classes[:_SHOWN]))}"
@@ -76,7 +83,7 @@ def empty_classes(train: Path, names: Sequence[str], n_classes: int, is_image: I
     if deeper is not None:
         where = deeper.relative_to(train).parts[0]
         fix = f"move the folders that hold images from {_shown(train / where)} into {_shown(train)}"
-        if where.lower() in _LOOK_ALIKES["train"]:
+        if where.lower() in LOOK_ALIKES["train"]:
             fix = f"set [Dataset] path = {_shown(train)}"
         return f"{_shown(train)}: in {where!r} the images lie deeper than train/<class>/, e.g. {_shown(deeper)}: {fix}"
     empty = ", ".join(f"{name!r} has 0 ({_content(train / name)})" for name in names[:_SHOWN])

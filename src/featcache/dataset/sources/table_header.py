@@ -3,6 +3,7 @@
 import csv
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,11 @@ class Header:
     shape: tuple[int, int]  #: (h, w)
 
 
+def names_pixels(columns: Sequence[str]) -> bool:
+    """Whether most of a table's columns are pixels, by their names."""
+    return sum(bool(_NUMBERED.fullmatch(name) or _GRID.fullmatch(name)) for name in columns) > len(columns) // 2
+
+
 def read_header(path: Path, line: bytes, *, labelled: bool) -> Header:
     """Parse a table's first line, which must have a label, or mustn't; a `SourceError` or `csv.Error` where it isn't right."""
     columns, sign = _columns(path, line)
@@ -41,7 +47,7 @@ def read_header(path: Path, line: bytes, *, labelled: bool) -> Header:
     label = next((place for place, name in enumerate(columns) if name.lower() == LABEL), None)
     row_id = next((place for place, name in enumerate(columns) if _ID.fullmatch(name)), None)
     if not numbered and not grid and set(columns) - {LABEL}:
-        fix = "make class folders of a table of image names (docs/kaggle.md) and set source = folder"
+        fix = "for a table of images' names set source = table (featcache init PATH does)"
         raise SourceError(f"{where} has no columns pixel0, pixel1, ..., but {first_names(columns, 4)}: {fix}")
     if labelled and label is None:
         raise SourceError(f"{where}: column 'label' is missing; columns are {first_names(columns, 4)}")

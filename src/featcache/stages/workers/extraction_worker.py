@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -81,17 +81,16 @@ def _keep(kept: list[Batch], _: npt.NDArray[np.intp], features: Features, status
 
 def examine_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> str:
     """Find the image that crashes the decoder, by decoding all in another process; "" where none does."""
-    rows, dataset = manifest_of(project).splits[split], project.settings.dataset
+    rows = manifest_of(project).splits[split]
     numbers = np.unique(np.concatenate([piece.rows for piece in pieces])).tolist()
     task = {
-        "source": dataset.source,
-        "path": str(dataset.path) if dataset.path is not None else None,
+        "dataset": asdict(project.settings.dataset),
         "size": project.settings.features.image_size,
         "images": [(rows.locations[row], rows.digests[row]) for row in numbers],
     }
     command = [sys.executable, "-m", "featcache.dataset.decoding.decode_check"]
     # a process of its own, and no child of multiprocessing: Dask's workers may have none
-    done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, check=False)  # noqa: S603  # our own words
+    done = subprocess.run(command, input=json.dumps(task, default=str), capture_output=True, text=True, check=False)  # noqa: S603  # our own words
     at = int(["-1", *done.stdout.split()][-1])
     return "" if at in (-1, len(numbers)) else f"{rows.ids[numbers[at]]!r} of {split}"
 

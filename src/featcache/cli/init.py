@@ -1,0 +1,24 @@
+"""`featcache init`: look at a folder of images and write the luigi.cfg that takes it."""
+
+from pathlib import Path
+
+from featcache.cli.command import Arguments, argument, command, print_result
+
+
+@command(
+    "look at a folder of images and write its luigi.cfg",
+    argument("path", type=Path, metavar="PATH", help="the folder, as it was downloaded and unpacked"),
+    argument(
+        "--output",
+        type=Path,
+        default=Path("luigi.cfg"),
+        metavar="FILE",
+        help="the file to write, which mustn't be there yet; default: luigi.cfg",
+    ),
+    project=True,
+)
+def run(arguments: Arguments) -> int:
+    """Show in a few lines what a folder is taken for, and write a commented luigi.cfg for it; no image is read whole."""
+    from featcache.inspection import init_lines, init_record
+
+    return print_result(arguments, init_record(arguments.path, arguments.overrides, arguments.output), init_lines)

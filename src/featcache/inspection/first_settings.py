@@ -1,0 +1,154 @@
+"""What `featcache init` takes a folder of images for, and the luigi.cfg that it writes."""
+
+import os
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from featcache.core import paths
+from featcache.core.disk import write_text
+from featcache.core.formatting import Lines, Table, pluralize, printable
+from featcache.core.names import composed, first_names
+from featcache.dataset import Manifest, only_folder, recognise, survey_images
+from featcache.ensemble import find_sample, layout_of, match_ids, read_sample
+from featcache.errors import SettingsError
+from featcache.project import open_project, overridden
+from featcache.settings import SECTIONS
+
+_LAYOUTS = {
+    "folder": "class folders",
+    "table": "images, and a table of their labels: {table}",
+    "filename": "images with labels in their names",
+    "parquet": "Parquet files with images in column {images}",
+    "csv": "tables of pixels",
+    "idx": "MNIST's idx files",
+}
+_SMALL = 112  # pixels of the longer side: images up to it are enlarged to twice their side, and not to photos'
+_LEAST = 48
+_LOSSY = "set [Submission] format = probabilities if it is scored by AUC or log-loss"
+_WIDTH = 110
+_CLASSES_SHOWN = 5
+_HEAD = (
+    "Written by featcache init. All other settings have their defaults; `luigi --module pipeline --help` lists them."
+)
+
+Sections = dict[str, dict[str, str]]
+
+
+def init_record(path: Path, overrides: Sequence[str], output: Path) -> dict[str, Any]:
+    """Look at a folder and write its luigi.cfg.
+
+    Args:
+        path: the folder.
+        overrides: settings that are decided, ``Section.key=value`` each.
+        output: the file to write.
+
+    Returns:
+        layout, settings, rows and rejected rows by split, rows by class, first id, groups, image sides, left out files,
+        the submission's header, notices and the file that was written, as JSON-able values.
+
+    Raises:
+        SettingsError: the file is there, or a setting is impossible.
+        SourceError: the folder isn't recognised, or could be several things.
+        SubmissionError: the sample submission asks for other rows or columns.
+        StorageError: the file can't be written.
+    """
+    if os.path.lexists(output):
+        raise SettingsError(f"{output} is there already: remove it, or name another file, --output FILE")
+    path = paths.expanded(path, "PATH")
+    if not paths.is_folder(path):
+        raise SettingsError(f"PATH={str(path)!r} is not a folder of images but {paths.what_is(path)}")
+    path = only_folder(path)
+    sections = overridden({"Dataset": {}}, overrides)
+    given = sections["Dataset"]
+    named = Path(given["sample_submission"]) if given.get("sample_submission") else None
+    found = find_sample(named, path)
+    sample = read_sample(found) if found else None
+    beside = (found.name, *sample.columns) if found and sample and found.parent == path else ()
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-._") or "images"
+    sections["Dataset"] = {"name": name, **recognise(path, given, beside)}
+    dataset = open_project(sections).settings.dataset
+    manifest, sides = survey_images(dataset)
+    side = median(map(max, sides)) if sides else _SMALL + 1
+    if side <= _SMALL:
+        sections["Features"] = {"image_size": str(max(_LEAST, 2 * round(side))), **sections.get("Features", {})}
+    notices: list[str] = []
+    if sample is not None:
+        form, notices = _format(sample.columns, sample.labels, manifest.class_names)
+        sections["Submission"] = {"format": form, **sections.get("Submission", {})}
+    sections = {name: {key: of[key] for key in SECTIONS[name] if key in of} for name, of in sections.items()}
+    settings = open_project(sections).settings
+    columns = None
+    if "test" in manifest.splits:
+        layout = layout_of(settings.submission, manifest.class_names, sample)
+        columns, notices = list(layout.columns), [*notices, *layout.notices]
+        if sample is not None:
+            match_ids(manifest.splits["test"].case_ids, sample)
+    record = _facts(manifest, sections, sides) | {"columns": columns, "notices": notices, "file": str(output)}
+    write_text(output, _config(sections))
+    return record
+
+
+def init_lines(record: Mapping[str, Any]) -> Lines:
+    """Return the record as a table with a fact a row, and what to do next."""
+    dataset = record["settings"]["Dataset"]
+    classes = [f"{name} ({count:,})" for name, count in record["classes"].items()]
+    facts = {
+        "layout": f"{_LAYOUTS[dataset['source']].format(**dataset)} ({dataset['path']})",
+        "rows": " · ".join(f"{split} {count:,}" for split, count in record["rows"].items()),
+        "classes": f"{len(classes)}: {first_names(classes, _CLASSES_SHOWN, str)}",
+        "ids": f"such as {record['id']}",
+        "groups": f"{dataset.get('groups', '')}, {pluralize(record['groups'], 'group')} that no fold splits",
+        "images": record["sides"],
+        "submission": f"{first_names(record['columns'] or (), 6, str)} ({record['format']})",
+        "rejected": ", ".join(f"{count:,}: {reason}" for reason, count in record["rejected"].items()),
+        "not listed": ", ".join(f"{count:,} {kind}" for kind, count in record["left_out"].items()),
+    }
+    left = {"groups": record["groups"], "submission": record["columns"]}
+    rows = [(name, printable(text)) for name, text in facts.items() if text and left.get(name, True)]
+    rows += [("notice", printable(line)) for line in record["notices"]]
+    return [Table(rows), f"{record['file']} is written; next: luigi --module pipeline Submit"]
+
+
+def _facts(manifest: Manifest, sections: Sections, sides: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    train = manifest.splits["train"]
+    counts = np.bincount(train.labels[train.labels >= 0], minlength=len(manifest.class_names)).tolist()
+    smallest, largest = (f"{width} x {height}" for width, height in (min(sides), max(sides))) if sides else ("", "")
+    return {
+        "settings": sections,
+        "rows": {split: len(rows) for split, rows in manifest.splits.items()},
+        "classes": dict(zip(manifest.class_names, counts, strict=True)),
+        "id": train.ids[0],
+        "groups": len(set(train.groups) - {""}),
+        "sides": f"{smallest} to {largest} pixels" if smallest != largest else f"{smallest} pixels" if sides else "",
+        "format": sections.get("Submission", {}).get("format", "labels"),
+        "rejected": dict(Counter(reason for rows in manifest.splits.values() for reason in rows.reasons if reason)),
+        "left_out": dict(manifest.left_out),
+    }
+
+
+def _format(columns: Sequence[str], labels: Sequence[str], class_names: Sequence[str]) -> tuple[str, list[str]]:
+    """The submission's format by its sample, and a notice where that could be meant otherwise."""
+    names = set(map(composed, class_names))
+    if len(columns) > 2:
+        return "probabilities", []
+    if len(names) > 2 or not set(map(composed, labels)) <= names:
+        return ("labels", []) if len(names) > 2 else ("probabilities", [])
+    return "labels", [_LOSSY] if len(names) == 2 and len(labels) == 1 else []
+
+
+def _config(sections: Sections) -> str:
+    """The text of luigi.cfg, each setting below what it means."""
+    lines = [f"# {_HEAD}"]
+    for section, values in sections.items():
+        lines += ["", f"[{section}]"]
+        for key, value in values.items():
+            lines += textwrap.wrap(SECTIONS[section][key].meaning, _WIDTH, initial_indent="# ", subsequent_indent="# ")
+            lines.append(f"{key} = {value.replace('%', '%%')}")
+    return "\n".join(lines) + "\n"
