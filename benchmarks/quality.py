@@ -32,13 +32,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from featcache import stages
-from featcache.cache.layout import Status
-from featcache.cache.reader import open_cache
 from featcache.core.progress import Silent
 from featcache.ensemble.ensemble import Ensemble
 from featcache.ensemble.selection import select_ensemble
 from featcache.project.members import split_predictions
 from featcache.project.project import Project
+from featcache.project.split_features import split_features
 from featcache.settings.parsing import parse_settings
 from featcache.settings.specs import HeadsSpec
 from featcache.training.folds import assign_folds
@@ -155,17 +154,17 @@ def extract(made: Project) -> None:
     """List and cache what isn't cached yet."""
     stages.index_images(made, Silent())
     stages.resolve_features(made, Silent())
-    for split in dict.fromkeys(split for split, _ in made.caches()):
-        if not all(made.features(*each).is_complete() for each in made.caches() if each[0] == split):
-            stages.extract_split(made, split, Silent())
+    for backbone, split, copy in made.caches():
+        if not backbone.cache(split, copy).is_complete():
+            stages.extract_split(made, split, Silent(), [copy], backbone.label)
     stages.finish_features(made, Silent())
 
 
 def training_rows(made: Project, view: int = 0) -> Rows:
     """Read what members are trained on; of brain-mri near duplicates are groups."""
-    reader = open_cache(made.features("train", view).path)
-    usable = np.flatnonzero(reader.status == Status.OK)
-    taps = {tap: np.asarray(reader[tap])[usable] for tap in reader.taps}
+    found = split_features(made, "train", view)
+    reader, usable = found.reader, np.flatnonzero(found.usable)
+    taps = {tap: np.asarray(each)[usable] for tap, each in found.features.items()}
     groups = [reader.groups[row] for row in usable.tolist()]
     if made.settings.dataset.name == "brain-mri":
         groups = near_duplicates(root_taps(taps))

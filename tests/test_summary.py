@@ -103,7 +103,7 @@ class PretendedBackbone:
     device = Device("two cores", None, "Tesla T4 is not used: tensorflow finds no CUDA libraries: pip install them")
 
     def __init__(self, project, progress):
-        self.taps = {tap.name: (8,) for tap in project.settings.features.taps}
+        self.taps = {tap.name: (8,) for tap in project.spec.taps}
 
     def forward(self, images):
         return dict.fromkeys(self.taps, images[:, :8, 0, 0].astype(np.float32))

@@ -159,7 +159,7 @@ def _title(copies: Sequence[CopyJob]) -> str:
     numbers = [copy for copy in todo if copy != MIRROR]
     parts = [f"copies {numbers[0]} to {numbers[-1]}"] if len(numbers) > 1 else map(copy_name, filter(None, numbers))
     mirrored = ["and mirror" if numbers else "mirror"] * (MIRROR in todo)
-    return f"{' '.join([copies[0].job.split, *parts, *mirrored])}: {copies[0].job.spec.backbone}"
+    return f"{' '.join([copies[0].job.split, *parts, *mirrored])}: {copies[0].job.label or copies[0].job.spec.backbone}"
 
 
 def _times(copy: CopyJob, copies: Sequence[CopyJob], seconds: float, spent: TimeSpent | None) -> dict[str, object]:

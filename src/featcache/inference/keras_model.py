@@ -4,7 +4,7 @@ It is made of Keras' own layers and operations alone, so that it can be loaded w
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -21,9 +21,16 @@ from featcache.training import head_model, input_model
 _SMALLEST = 1e-37  # about the smallest float32 whose logarithm can be trusted
 
 
+class Trunk(NamedTuple):
+    """A backbone: a `network` from `network.build_network`, and tap -> what heads' inputs call it."""
+
+    network: keras.Model
+    taps: Mapping[str, str]
+
+
 @plain_keras()
 def join_model(
-    network: keras.Model | None,
+    trunks: Sequence[Trunk],
     served: ServedEnsemble,
     name: str,
     size: int | None,
@@ -34,7 +41,7 @@ def join_model(
     """Return the model (b, h, w, 3) uint8 RGB -> (b, C) float32 probabilities, as the pipeline computes them.
 
     Args:
-        network: from `network.build_network`; None where no member looks at features.
+        trunks: the backbones; none where no member looks at features.
         served: the ensemble and its members' models.
         name: the model's.
         size: side of the images that it takes, which all members must look at; None takes images of any size, and
@@ -43,16 +50,18 @@ def join_model(
         mirror: whether heads' probabilities are the mean over an image and its mirror image.
     """
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
-    sizes = {convnet.image_size for convnet in served.convnets} | ({network.input.shape[1]} if network else set())
+    sizes = {convnet.image_size for convnet in served.convnets} | {each.network.input.shape[1] for each in trunks}
     views = {wanted: images if wanted == size else resizing_model(wanted, fit)(images) for wanted in sorted(sizes)}
     members = {convnet.member: _convnet(convnet, views[convnet.image_size]) for convnet in served.convnets}
-    if network:
-        trunk = keras.Model(network.input, network.output, name="backbone")
-        trunk.trainable = False
-        plain = views[network.input.shape[1]]
-        features = [trunk(view) for view in ((plain, ops.flip(plain, axis=2)) if mirror else (plain,))]
-        for bag in served.bags:
-            members |= _heads(bag, features)
+    features: list[dict[str, Any]] = [{} for _ in range(1 + mirror)]
+    for number, trunk in enumerate(trunks):
+        layer = keras.Model(trunk.network.input, trunk.network.output, name=f"backbone{number or ''}")
+        layer.trainable = False
+        plain = views[trunk.network.input.shape[1]]
+        for seen, view in zip(features, (plain, ops.flip(plain, axis=2)) if mirror else (plain,), strict=True):
+            seen |= {trunk.taps[tap]: output for tap, output in layer(view).items()}
+    for bag in served.bags:
+        members |= _heads(bag, features)
     whole, classes = served.ensemble.whole, len(served.ensemble.class_names)
     outputs = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.floor)
     if whole.temperature != 1:

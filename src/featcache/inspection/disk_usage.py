@@ -56,7 +56,7 @@ def inventory(project: Project) -> list[Item]:
     """
     if project.manifest().key is None and is_file(project.folder / "manifest.json"):
         project = project.assuming(preview_images(project.settings.dataset, project.folder, project.listing))
-    caches = [(project.features(*cache), project.tap_keys(cache[1])) for cache in project.caches()]
+    caches = [(each.cache(split, copy), each.tap_keys(copy)) for each, split, copy in project.caches()]
     if any(cache.key is None for cache, _ in caches):
         raise SettingsError(
             "weights or precision are not resolved yet, so what these settings use isn't known: "

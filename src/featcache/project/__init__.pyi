@@ -1,4 +1,5 @@
 from .artifact import Artifact as Artifact
+from .backbone_features import BackboneFeatures as BackboneFeatures
 from .config_file import (
     config_files as config_files,
     configured_project as configured_project,
@@ -29,3 +30,4 @@ from .resolved import (
     resolved_backbone as resolved_backbone,
     resolved_weights as resolved_weights,
 )
+from .split_features import SplitFeatures as SplitFeatures, split_features as split_features

@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from featcache.cache import Status, checked_cache
 from featcache.core.formatting import pluralize
 from featcache.core.keras_import import import_keras
 from featcache.core.progress import Progress, Silent
 from featcache.errors import FeatcacheError
 from featcache.features import Device, find_device, processor
-from featcache.project import LOG_NAME, Project
+from featcache.project import LOG_NAME, Project, split_features
 from featcache.settings import KERAS
 from featcache.stages.pseudo_labels import pseudo_labels
 from featcache.stages.workers.client import connect
@@ -58,16 +57,16 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
     """
     begun, spec, artifact = time.perf_counter(), project.settings.heads, project.bag(name, shape)
     numbers = (*project.views, *range(1, project.settings.features.copies + 1))
-    readers = [checked_cache(project.features("train", copy).path) for copy in numbers]
-    plain, usable = readers[0], np.logical_and.reduce([reader.status == Status.OK for reader in readers])
+    found = [split_features(project, "train", copy) for copy in numbers]
+    plain, usable = found[0].reader, np.logical_and.reduce([each.usable for each in found])
     labels, names = np.where(usable, plain.labels, -1), plain.class_names
     folds = assign_folds(labels, plain.groups, spec.folds, class_names=names, digests=plain.digest_column)
     parts = by_groups(plain.groups, usable, folds) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
-    features = [reader.features for reader in readers]
+    features = [each.features for each in found]
     seen_as = fit_input(project.inputs()[name], features, usable, normalise=normalizes(spec))
     dealt = replace(spec, folds=int(folds.max()) + 1)
     groups = len({*plain.groups} - {""})
-    plan = resolve_heads(dealt, shape, sum(seen_as.widths), int(usable.sum()), len(names), groups, len(readers))
+    plan = resolve_heads(dealt, shape, sum(seen_as.widths), int(usable.sum()), len(names), groups, len(found))
     copies = [stored_rows(seen_as, each, project.folder) for each in features]
     pseudo = pseudo_labels(project, seen_as, parts) if shape.endswith(PSEUDO) else None
     examples = Examples(seen_as, copies, plain.labels, parts, pseudo, views=len(project.views))

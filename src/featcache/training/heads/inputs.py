@@ -36,6 +36,25 @@ def head_inputs(taps: Sequence[Tap], *, joined: bool) -> dict[str, tuple[str, ..
     return several | {tap.name: (tap.name,) for tap in taps if not several or tap.name not in pooled}
 
 
+def joined_inputs(taps: Mapping[str, Sequence[Tap]], *, joined: bool) -> dict[str, tuple[str, ...]]:
+    """Return name -> taps of every input of heads on backbones, label -> taps; of the only one, "", as `head_inputs`.
+
+    Of several, each has its own inputs: its label, ``vgg16@224``, is the name of the only one or of pooled taps side by
+    side. If they are `joined`, then one more has the pooled taps of all backbones, ``vgg16@224+resnet50@224``.
+    """
+    if len(taps) == 1:
+        return head_inputs(*taps.values(), joined=joined)
+    found, pooled = {}, []
+    for label, own in taps.items():
+        inputs = head_inputs(own, joined=joined)
+        for number, (name, seen) in enumerate(inputs.items()):
+            whole = len(inputs) == 1 or (number == 0 and len(seen) > 1)
+            found[label if whole else f"{label}-{name}"] = tuple(f"{label}-{tap}" for tap in seen)
+        pooled += [f"{label}-{tap.name}" for tap in own if tap.pooling]
+    every = all(any(tap.pooling for tap in own) for own in taps.values())
+    return found | ({"+".join(taps): tuple(pooled)} if joined and every else {})
+
+
 @dataclass(frozen=True, eq=False)
 class HeadInput:
     """How features become the (n, F) float32 values that heads see.
