@@ -83,7 +83,7 @@ def test_a_data_set_is_called_as_a_folder_can_be(name):
         DatasetSpec(name=name)
 
 
-@pytest.mark.parametrize("layer", ["a/b", "", ".hidden", "-x", "ä", "a b"])
+@pytest.mark.parametrize("layer", ["a/b/c", "", ".hidden", "-x", "ä", "a b"])
 def test_a_tap_is_called_as_a_dataset_can_be(layer):
     with pytest.raises(SettingsError, match=r"\[Features\] taps"):
         Tap.parse(layer)

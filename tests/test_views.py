@@ -32,7 +32,13 @@ def test_convnets_follow_the_fit_and_keep_their_key_without_one(fit):
 def test_mirrored_caches_are_beside_all_splits_and_copies():
     plain, mirrored = project_of(copies="1"), project_of(copies="1", mirror="true")
     assert [cache[1:] for cache in plain.caches()] == [("train", 0), ("train", 1), ("test", 0)]
-    assert [cache[1:] for cache in mirrored.caches()] == [("train", 0), ("train", 1), ("train", MIRROR), ("test", 0), ("test", MIRROR)]
+    assert [cache[1:] for cache in mirrored.caches()] == [
+        ("train", 0),
+        ("train", 1),
+        ("train", MIRROR),
+        ("test", 0),
+        ("test", MIRROR),
+    ]
     assert mirrored.backbones[0].cache("test", MIRROR).path.name.startswith("test-mirror-vgg16-block1_pool_avg-32-")
     for _, *cache in plain.caches():
         assert mirrored.backbones[0].cache(*cache).key == plain.backbones[0].cache(*cache).key
