@@ -17,7 +17,7 @@ from featcache.project.project import Project
 from featcache.report.provenance import settings_text
 from featcache.settings.parsing import parse_settings
 from featcache.settings.tap import Tap
-from featcache.training.heads.inputs import joined_inputs
+from featcache.training.heads.inputs import fit_input, joined_inputs
 from featcache.training.predictions import Predictions
 from pipeline.config import current_project
 
@@ -139,6 +139,19 @@ def test_inputs_are_each_backbone_alone_and_all_side_by_side():
     assert joined_inputs({"x@1": flat, "y@2": flat}, joined=False) == {"x@1": ("x@1-b",), "y@2": ("y@2-b",)}
 
 
+def test_backbones_side_by_side_count_the_same_whatever_their_widths():
+    draw = np.random.default_rng(0)
+    features = {"x-a": draw.gamma(1, 5, (50, 6)), "x-b": draw.gamma(1, 5, (50, 30)), "y-a": draw.normal(0, 1, (50, 4))}
+    seen = fit_input([*features], [features], np.ones(50, bool), normalise=True, backbones=["x", "x", "y"])
+    variances = seen.rows(features)[:].var(axis=0)
+    assert variances[:36].sum() == pytest.approx(variances[36:].sum(), rel=1e-4)
+    assert variances.mean() == pytest.approx(1, rel=1e-4)
+    one, same = (
+        fit_input(["x-a", "x-b"], [features], np.ones(50, bool), normalise=True, backbones=b) for b in ((), ["x", "x"])
+    )
+    assert np.array_equal(one.scale, same.scale)
+
+
 def test_a_backbone_has_the_same_caches_alone_and_among_others(tmp_path):
     alone, several = project_in(tmp_path, backbone="resnet50@96"), project_in(tmp_path, backbone="vgg16, resnet50@96")
     mine, (_, same) = alone.backbones[0], several.backbones
@@ -176,7 +189,7 @@ def test_weights_that_cannot_be_had_are_an_error_that_names_their_backbone(tmp_p
     project = project_in(tmp_path, weights="auto", backbone="vgg16, resnet50")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("FEATCACHE_WEIGHTS_URL", "http://127.0.0.1:1")
-    with pytest.raises(WeightsUnavailableError, match="ImageNet weights of VGG16.*leave vgg16@64 out"):
+    with pytest.raises(WeightsUnavailableError, match=r"ImageNet weights of VGG16.*leave vgg16@64 out"):
         featcache.stages.features._found_weights(project.backbones[0], None)
 
 
@@ -190,6 +203,10 @@ def test_a_run_has_members_of_each_backbone_and_of_both(joint):
         record = project.bag(inputs[2], "linear").path
         members = json.loads(record.read_text())["predictions"]["members"]
         assert members == ["vgg16@32+resnet50@32/linear/seed0"]
+        assert project.bags() == [
+            *((name, "linear") for name in inputs[:2]),
+            *((inputs[2], kind) for kind in ("fast", "linear", "lda")),
+        ]
     assert list(json.loads((joint.artifacts / "resolved.json").read_text())["backbones"]) == list(caches)
     page = (joint.artifacts / "report/index.html").read_text()
     assert "vgg16@32+resnet50@32/linear/seed0" in page

@@ -36,6 +36,10 @@ class BackboneFeatures:
         """What inputs of heads call its tap: ``vgg16@224-block5_pool``; of the only backbone the tap's own name."""
         return f"{self.label}-{tap}" if self.label else tap
 
+    def owns(self, name: str) -> bool:
+        """Whether that is what inputs of heads call one of its taps."""
+        return any(self.input_name(tap.name) == name for tap in self.spec.taps)
+
     def of_backbone(self, text: str) -> str:
         """`text` as what is said about this backbone among several."""
         return f"{self.label}: {text}" if self.label else text

@@ -21,6 +21,7 @@ from featcache.project.backbone_features import BackboneFeatures
 from featcache.settings import STRETCH, Settings
 from featcache.training import (
     CONVNET_VERSION,
+    LINEAR,
     PSEUDO,
     RECORD_FILE,
     first_round,
@@ -144,8 +145,15 @@ class Project:
         return joined_inputs(taps, joined=normalizes(self.settings.heads))
 
     def bags(self) -> list[tuple[str, str]]:
-        """(input, head type) of every bag that the settings ask for, input by input."""
-        return [(name, kind) for name in self.inputs() for kind in head_types(self.settings.heads)]
+        """(input, head type) of every bag that the settings ask for, input by input.
+
+        Where there is an input on all of several backbones, those on one backbone have regressions only: what more of them
+        add to the ensemble is less than what choosing among them costs (benchmarks/RESULTS.md).
+        """
+        inputs, types = self.inputs(), head_types(self.settings.heads)
+        whole = "+".join(backbone.label for backbone in self.backbones)
+        alone = [kind for kind in types if kind == LINEAR] if whole in inputs else types
+        return [(name, kind) for name in inputs for kind in (types if name == whole else alone)]
 
     def bag(self, name: str, kind: str) -> Artifact:
         """Heads of one input and head type: they depend on training rows, its taps' features of all copies, and their settings."""
@@ -166,7 +174,7 @@ class Project:
     def labelling_bags(self, kind: str) -> list[tuple[str, str]]:
         """(input, head type) of the bags whose ensemble labels test rows for bags of type `kind`; none for most."""
         types = first_round(self.settings.heads) if kind.endswith(PSEUDO) else ()
-        return [(name, labelling) for name in self.inputs() for labelling in types]
+        return [(name, labelling) for name, labelling in self.bags() if labelling in types]
 
     # ---- convnets, and all members
 

@@ -93,8 +93,8 @@ def _last_tap(project: Project, leaderboard: Mapping[str, Any]) -> tuple[Backbon
     """The last tap of the best member that looks at any, and its backbone."""
     seen = next(entry["tap"] for entry in leaderboard["entries"] if entry["tap"])
     last = project.inputs()[str(seen)][-1]
-    taps = ((backbone, tap.name) for backbone in project.backbones for tap in backbone.spec.taps)
-    return next((backbone, tap) for backbone, tap in taps if backbone.input_name(tap) == last)
+    backbone = next(backbone for backbone in project.backbones if backbone.owns(last))
+    return backbone, next(tap.name for tap in backbone.spec.taps if backbone.input_name(tap.name) == last)
 
 
 def _ensemble_predictions(project: Project, manifest: Manifest, built: Ensemble) -> dict[str, EnsemblePredictions]:

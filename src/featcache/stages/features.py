@@ -272,7 +272,7 @@ def _rejected_rows(project: Project, manifest: Manifest, plain: Sequence[Reader]
     An image is decoded again only where no reason was kept: an older version filled the cache, or the power failed.
     """
     load, size = image_loader(project), project.settings.features.image_size
-    kept, rejected = kept_reasons(project.folder), {}
+    kept, rejected = kept_reasons(project.folder), dict[tuple[str, int], str]()
     for reader in plain:  # of several backbones each has rejected the same images
         rows = manifest.splits[reader.split]
         mine = {row for split, row in rejected if split == reader.split}

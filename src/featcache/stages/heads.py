@@ -63,7 +63,9 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
     folds = assign_folds(labels, plain.groups, spec.folds, class_names=names, digests=plain.digest_column)
     parts = by_groups(plain.groups, usable, folds) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
     features = [each.features for each in found]
-    seen_as = fit_input(project.inputs()[name], features, usable, normalise=normalizes(spec))
+    taps = project.inputs()[name]
+    backbones = [backbone.label for tap in taps for backbone in project.backbones if backbone.owns(tap)]
+    seen_as = fit_input(taps, features, usable, normalise=normalizes(spec), backbones=backbones)
     dealt = replace(spec, folds=int(folds.max()) + 1)
     groups = len({*plain.groups} - {""})
     plan = resolve_heads(dealt, shape, sum(seen_as.widths), int(usable.sum()), len(names), groups, len(found))

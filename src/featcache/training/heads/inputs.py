@@ -123,14 +123,20 @@ def normalised(values: Float32s) -> Float32s:
 
 
 def fit_input(
-    taps: Sequence[str], copies: Sequence[Features], usable: npt.NDArray[np.bool_], *, normalise: bool
+    taps: Sequence[str],
+    copies: Sequence[Features],
+    usable: npt.NDArray[np.bool_],
+    *,
+    normalise: bool,
+    backbones: Sequence[str] = (),
 ) -> HeadInput:
     """Return the input of heads on `taps`, with mean and scales over the (n,) `usable` rows of all copies.
 
     Unless they `normalise`, heads see the features as they are.
 
     A tap's scale is the fourth root of its mean variance: between no scale, which two classes and few rows prefer, and a
-    tap's whole deviation, which many classes do (benchmarks/RESULTS.md). Together the values have a mean variance of 1.
+    tap's whole deviation, which many classes do (benchmarks/RESULTS.md). Together the values have a mean variance of 1,
+    and where `backbones` names each tap's, all backbones have the same part in it, however many values they have.
     No label has a part in it, so rows that a head is scored on may.
     """
     raw = HeadInput({tap: tuple(copies[0][tap].shape[1:]) for tap in taps})
@@ -150,8 +156,10 @@ def fit_input(
     ends = np.cumsum(raw.widths)
     by_tap = np.array([part.mean() for part in np.split(variances, ends[:-1])])
     roots = np.sqrt(np.maximum(by_tap, 1e-9))
-    whole = (roots * raw.widths).sum() / width  # the mean variance after dividing by `roots`' own roots
-    return HeadInput(raw.taps, mean.astype(np.float32), np.sqrt(roots * whole).astype(np.float32))
+    sums = roots * raw.widths  # of each tap's variances after dividing by `roots`' own roots
+    names = np.asarray(backbones or [""] * len(taps))
+    wholes = np.array([sums[names == name].sum() / width for name in names]) * len(set(names.tolist()))
+    return HeadInput(raw.taps, mean.astype(np.float32), np.sqrt(roots * wholes).astype(np.float32))
 
 
 def stored_rows(seen_as: HeadInput, features: Features, scratch: Path | None) -> npt.NDArray[Any]:
