@@ -3,6 +3,7 @@
 It is made of Keras' own layers and operations alone, so that it can be loaded where featcache is not.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -71,9 +72,14 @@ def join_model(
     return keras.Model(images, keras.layers.Identity(name="probabilities")(outputs), name=name)
 
 
+def _layer_name(member: str) -> str:
+    """What Keras and TensorFlow allow in names of layers: no slash, no ``@`` or ``+`` of backbones."""
+    return re.sub(r"[^A-Za-z0-9_.]", "-", member)
+
+
 def _convnet(served: ServedConvNet, images: Any) -> Any:
     """(b, C), the mean over its networks."""
-    layer_name = served.member.replace("/", "-")
+    layer_name = _layer_name(served.member)
     pixels = ops.cast(images, "int32")
     if served.is_grey:
         pixels = (ops.sum(pixels * LUMA.astype(np.int32), axis=-1, keepdims=True) + 500) // 1000
@@ -87,14 +93,14 @@ def _convnet(served: ServedConvNet, images: Any) -> Any:
 
 def _heads(served: ServedBag, views: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Member -> (b, C), the mean over its heads, and over views of the same images: tap name -> features each."""
-    seen_as, title = served.bag.seen_as, served.members[0].rpartition("/")[0].replace("/", "-")
+    seen_as, title = served.bag.seen_as, _layer_name(served.members[0].rpartition("/")[0])
     model = input_model(seen_as)
     shared = keras.Model(model.input, model.output, name=f"{title}-input")
     # features are float16, as they would come out of the cache
     inputs = [shared({tap: ops.cast(view[tap], "float32") for tap in seen_as.taps}) for view in views]
     outputs = {}
     for seed, member in zip(served.bag.seeds, served.members, strict=True):
-        layer_name = member.replace("/", "-")  # Keras allows no slash
+        layer_name = _layer_name(member)
         numbers = [number for number, head in enumerate(served.bag.heads) if head.seed == seed]
         heads = []
         for number in numbers:
