@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import luigi
 
 from featcache import stages
-from featcache.project import Artifact, final_stages
+from featcache.project import Artifact, comparison_artifact, final_stages
 from featcache.settings import ALONE
 from pipeline.config import current_project
 from pipeline.stage import GPU, ArtifactTarget, Stage
-from pipeline.stage_progress import StageProgress, show_summary
+from pipeline.stage_progress import StageProgress, show_comparison, show_summary
 
 
 class IndexImages(Stage):
@@ -170,6 +170,20 @@ class WriteReport(Stage):
 
     def work(self, progress: StageProgress) -> str:
         return stages.write_report(current_project(), progress, fresh=self.rerun)
+
+
+class CompareBackbones(Stage):
+    """Try the backbones of [Compare] on some training rows: scores, speed, space, and what each adds."""
+
+    resources = GPU
+
+    def artifacts(self) -> list[Artifact]:
+        return [comparison_artifact(current_project())]
+
+    def work(self, progress: StageProgress) -> str:
+        result = stages.compare_backbones(current_project(), progress)
+        progress.later = show_comparison
+        return result
 
 
 class Submit(Stage):

@@ -24,7 +24,7 @@ from featcache.core.rows import Rows
 from featcache.core.system import core_numbers, processor_name
 from featcache.dataset import Manifest, preview_images
 from featcache.errors import CacheError, FeatcacheError
-from featcache.project import BackboneFeatures, Project, image_loader
+from featcache.project import COMPARE, BackboneFeatures, Project, image_loader
 from featcache.settings import FeaturesSpec, Tap, backbone_settings
 from featcache.training import BY_GROUP, PATHS, HeadPlan, normalizes, resolve_heads
 
@@ -172,7 +172,8 @@ def _decoding_rate(project: Project, size: int, splits: Mapping[str, Rows]) -> f
 
 def _readers(artifacts: Path) -> Iterator[Reader]:
     """Every finished cache of all data sets: rate and shapes don't depend on the images."""
-    for path in sorted(artifacts.glob("*/features/[!.]*.h5")):
+    folders = "*/features", f"*/{COMPARE}/features"
+    for path in sorted(path for folder in folders for path in artifacts.glob(f"{folder}/[!.]*.h5")):
         with suppress(CacheError):
             if not path.name.endswith(PARTIAL_SUFFIX):
                 yield open_cache(path)

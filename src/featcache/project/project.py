@@ -40,6 +40,7 @@ PREDICT_VERSION = 2
 ENSEMBLE_VERSION = 5
 SUBMISSION_VERSION = 4
 REPORT_VERSION = 3
+COMPARE = "compare"  # the folder of a comparison of backbones
 
 
 class Project:
@@ -113,6 +114,11 @@ class Project:
         copies = {"train": range(self.settings.features.copies + 1)}
         wanted = [(split, copy) for split in self.splits() for copy in (*copies.get(split, plain), *mirrored)]
         return [(backbone, split, copy) for backbone in self.backbones for split, copy in wanted]
+
+    @property
+    def other_caches(self) -> tuple[Path, ...]:
+        """Folders whose caches may hold rows of this data set, too: a comparison's, and those of what is compared for."""
+        return self.folder / COMPARE / "features", self.folder.parent / "features"
 
     @property
     def views(self) -> tuple[int, ...]:

@@ -40,6 +40,32 @@ def backbone_specs(values: Mapping[str, Any], *, photos: bool, flattening: bool)
     )
 
 
+def compared_specs(
+    text: str, values: Mapping[str, Any], known: Sequence[FeaturesSpec], *, photos: bool, flattening: bool
+) -> tuple[FeaturesSpec, ...]:
+    """Return the specs of the backbones in [Compare]; weights and taps are those of [Features], as far as it has them.
+
+    Args:
+        text: the list of backbones.
+        values: those of [Features].
+        known: its specs.
+        photos: as in `backbone_specs`.
+        flattening: as there, too.
+    """
+    if not text.strip():
+        return ()
+    listed = {**values, "backbone": text, "weights": AUTO, "taps": ()}
+    specs = backbone_specs(listed, photos=photos, flattening=flattening)
+    same = {spec.label: spec for spec in known}
+    files = {spec.backbone.lower(): spec.weights for spec in known}
+    kind = values["weights"] if values["weights"] in _KINDS else AUTO
+    found = []
+    for spec in specs:
+        weights = AUTO if is_model_file(spec.backbone) else files.get(spec.backbone.lower(), kind)
+        found.append(same.get(spec.label) or replace(spec, weights=weights))
+    return tuple(found)
+
+
 def features_text(specs: Sequence[FeaturesSpec], key: str) -> str | None:
     """Return the text of one key of [Features] that makes several `specs`; None for a key that they share."""
     texts = {

@@ -15,7 +15,7 @@ from featcache.errors import SettingsError
 from featcache.settings import specs
 from featcache.settings.architectures import backbone_settings
 from featcache.settings.augment_policy import AugmentPolicy
-from featcache.settings.backbones import backbone_specs
+from featcache.settings.backbones import backbone_specs, compared_specs
 from featcache.settings.luigi_sections import LOGGING, LUIGI_SECTIONS
 from featcache.settings.schedules import CONSTANT, SHAPES, Phase
 from featcache.settings.tap import Tap
@@ -53,6 +53,7 @@ class Settings:
     cluster: specs.ClusterSpec
     artifacts: Path
     others: tuple[specs.FeaturesSpec, ...] = ()
+    compare: specs.CompareSpec = field(default_factory=specs.CompareSpec)
     unset: tuple[str, ...] = field(default=(), repr=False, compare=False)  #: keys of [Features] left at their default
 
     @property
@@ -202,6 +203,10 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     "Report": {
         "enabled": Setting("true", _boolean, "also write report/index.html, one page about the run, beside the submission"),
     },
+    "Compare": {
+        "backbones": Setting("", str.strip, "what CompareBackbones compares, as in [Features] backbone"),
+        "rows": Setting("2000", int, "training rows that it extracts with each, of every class its share"),
+    },
     "Cluster": {
         "scheduler": Setting("none", _scheduler, "where to compute: none (this process), local (worker processes on this machine) or tcp://HOST:PORT of a Dask scheduler"),
         "workers": Setting("0", int, "of local: worker processes, 0: one a visible GPU, or without one every four cores; of an address: how many must be connected, 0: one"),
@@ -250,14 +255,19 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     check_names(sections)
     values = {name: _parse_section(name, sections.get(name, {})) for name in SECTIONS}
     artifacts, features = values.pop("Paths")["artifacts"], values.pop("Features")
-    photos = values["Dataset"]["source"] in specs.PHOTO_SOURCES
-    backbones = backbone_specs(features, photos=photos, flattening=values["Heads"]["preset"] in _FLATTENING)
+    auto = {
+        "photos": values["Dataset"]["source"] in specs.PHOTO_SOURCES,
+        "flattening": values["Heads"]["preset"] in _FLATTENING,
+    }
+    backbones = backbone_specs(features, **auto)
+    compared = values["Compare"]
+    compared["backbones"] = compared_specs(compared["backbones"], features, backbones, **auto)
     kinds: dict[str, Any] = {field.name: field.type for field in fields(Settings)}
     made: dict[str, Any] = {name.lower(): kinds[name.lower()](**texts) for name, texts in values.items()}
-    _refuse_half_a_demo(made["dataset"])
+    specs.refuse_half_a_demo(made["dataset"])
     if artifacts is None:
         raise SettingsError("[Paths] artifacts='' names no folder")
-    for spec in backbones:
+    for spec in (*backbones, *made["compare"].backbones):
         backbone_settings(spec)
     artifacts = paths.to_be_made(artifacts, made["dataset"].name, "[Paths] artifacts")
     unset = _unset(sections.get("Features", {}))
@@ -268,17 +278,6 @@ def _unset(texts: Mapping[str, str]) -> tuple[str, ...]:
     """The keys of [Features] that have their default's text, as in luigi.cfg as it comes."""
     given = {key.replace("-", "_"): text.strip() for key, text in texts.items()}
     return tuple(key for key, own in SECTIONS["Features"].items() if given.get(key, own.default) == own.default)
-
-
-def _refuse_half_a_demo(dataset: specs.DatasetSpec) -> None:
-    """The defaults are those of the embedded digits; a path or source of one's own needs the other keys, too."""
-    demo = specs.DatasetSpec()
-    if dataset.source == demo.source and dataset.path is not None:
-        fault = f"[Dataset] source={dataset.source!r} has no path, but path={str(dataset.path)!r} is set"
-        raise SettingsError(f"{fault}: choose folder, table, csv or another, e.g. --Dataset-source folder")
-    if dataset.source != demo.source and dataset.name == demo.name:
-        fault = f"[Dataset] name={dataset.name!r} belongs to the embedded digits, not to source={dataset.source!r}"
-        raise SettingsError(f"{fault}: choose a name for your data set, --Dataset-name NAME")
 
 
 def _parse_section(section: str, texts: Mapping[str, str]) -> dict[str, Any]:

@@ -107,6 +107,17 @@ class DatasetSpec:
         _check_pattern(self.pattern)
 
 
+def refuse_half_a_demo(dataset: DatasetSpec) -> None:
+    """Raise a `SettingsError`: the defaults are those of the embedded digits; a path or source of one's own needs the other keys, too."""
+    demo = DatasetSpec()
+    if dataset.source == demo.source and dataset.path is not None:
+        fault = f"[Dataset] source={dataset.source!r} has no path, but path={str(dataset.path)!r} is set"
+        raise SettingsError(f"{fault}: choose folder, table, csv or another, e.g. --Dataset-source folder")
+    if dataset.source != demo.source and dataset.name == demo.name:
+        fault = f"[Dataset] name={dataset.name!r} belongs to the embedded digits, not to source={dataset.source!r}"
+        raise SettingsError(f"{fault}: choose a name for your data set, --Dataset-name NAME")
+
+
 @dataclass(frozen=True)
 class FeaturesSpec:
     """What is cached ([Features] in luigi.cfg); `backbone` is a `keras.applications` name in any case, or a path.
@@ -143,6 +154,17 @@ class FeaturesSpec:
         own = is_model_file(self.backbone)
         name = Path(self.backbone).stem if own else self.backbone.lower()
         return f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}@{self.image_size}"
+
+
+@dataclass(frozen=True)
+class CompareSpec:
+    """Which backbones `CompareBackbones` compares, on how many training rows ([Compare] in luigi.cfg)."""
+
+    backbones: tuple[FeaturesSpec, ...] = ()
+    rows: int = 2000
+
+    def __post_init__(self) -> None:
+        at_least("[Compare] rows", self.rows, 10)
 
 
 @dataclass(frozen=True)

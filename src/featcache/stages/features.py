@@ -207,7 +207,16 @@ def _extract(
             check_space(project, backbone, network.taps)
             return network
 
-        extract_copies(jobs, load, open_backbone, progress, reuse=not fresh, about=about, engine=engine)
+        extract_copies(
+            jobs,
+            load,
+            open_backbone,
+            progress,
+            reuse=not fresh,
+            about=about,
+            engine=engine,
+            others=project.other_caches,
+        )
     summary = backbone.of_backbone(f"{split}: {_summary_line([open_cache(path).run for path in jobs])}")
     return f"{summary} · {cluster.summary()}" if cluster is not None else summary
 

@@ -25,6 +25,7 @@ from featcache.training import (
     Examples,
     HeadPlan,
     MakeEngine,
+    Partition,
     Predictions,
     TrainedBag,
     assign_folds,
@@ -56,6 +57,27 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
         StorageError: the disk is full, read-only or not permitted.
     """
     begun, spec, artifact = time.perf_counter(), project.settings.heads, project.bag(name, shape)
+    bag, out_of_fold, parts, device = trained_bag(project, name, shape, progress)
+    labels, names, folds = out_of_fold.labels, out_of_fold.class_names, np.asarray(out_of_fold.folds)
+    record = {**artifact.record_header(project.run), "seconds": round(time.perf_counter() - begun, 3)}
+    record |= {"device": device.name, "notices": fold_notices(folds, labels, names, spec.folds)}
+    record |= {"tap": name, "shape": shape} | ({"curves": curves_record(bag)} if shape not in PATHS else {})
+    save_bag(bag, artifact.path.parent, record, out_of_fold)
+    path_unit = {LINEAR: "strength", LDA: "shrinkage"}.get(shape)
+    steps = pluralize(len(bag.history.loss), path_unit) if path_unit else pluralize(bag.plan.epochs, "epoch")
+    units = pluralize(len(parts.numbers), "group" if parts.by_group else "fold")
+    known = out_of_fold.scored()
+    means = ((rows, table.mean(axis=0)) for rows, table in table_parts(known.probabilities))  # over the bag's members
+    scores = judge_parts(means, known.labels).scores()
+    result = f"out of fold: accuracy {scores.accuracy:.4f}, log-loss {scores.log_loss:.4f}"
+    return f"{name}/{shape}: {pluralize(len(bag.seeds), 'seed')} x {units}, {steps} · {result}"
+
+
+def trained_bag(
+    project: Project, name: str, shape: str, progress: Progress
+) -> tuple[TrainedBag, Predictions, Partition, Device]:
+    """Train the heads of one input and head type; return them, their out-of-fold predictions, parts and place."""
+    spec = project.settings.heads
     numbers = (*project.views, *range(1, project.settings.features.copies + 1))
     found = [split_features(project, "train", copy) for copy in numbers]
     plain, usable = found[0].reader, np.logical_and.reduce([each.usable for each in found])
@@ -76,18 +98,7 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
     members = tuple(f"{name}/{shape}/seed{seed}" for seed in bag.seeds)
     rows_key = project.splits()["train"]["key"]
     out_of_fold = Predictions(plain.ids, labels, members, bag.out_of_fold, names, folds, rows_key=rows_key)
-    record = {**artifact.record_header(project.run), "seconds": round(time.perf_counter() - begun, 3)}
-    record |= {"device": device.name, "notices": fold_notices(folds, labels, names, spec.folds)}
-    record |= {"tap": name, "shape": shape} | ({"curves": curves_record(bag)} if shape not in PATHS else {})
-    save_bag(bag, artifact.path.parent, record, out_of_fold)
-    path_unit = {LINEAR: "strength", LDA: "shrinkage"}.get(shape)
-    steps = pluralize(len(bag.history.loss), path_unit) if path_unit else pluralize(plan.epochs, "epoch")
-    units = pluralize(len(parts.numbers), "group" if parts.by_group else "fold")
-    known = out_of_fold.scored()
-    means = ((rows, table.mean(axis=0)) for rows, table in table_parts(known.probabilities))  # over the bag's members
-    scores = judge_parts(means, known.labels).scores()
-    result = f"out of fold: accuracy {scores.accuracy:.4f}, log-loss {scores.log_loss:.4f}"
-    return f"{name}/{shape}: {pluralize(len(bag.seeds), 'seed')} x {units}, {steps} · {result}"
+    return bag, out_of_fold, parts, device
 
 
 def _trained(
