@@ -103,7 +103,7 @@ def survey_images(spec: DatasetSpec) -> tuple[Manifest, list[tuple[int, int]]]:
         SourceError: as `list_images`.
     """
     source = open_source(spec)
-    manifest = source.list_rows(_files(spec), _Unread(), Silent())
+    manifest = source.list_rows(_files(spec), Unread(), Silent())
     if ":" in spec.groups:
         manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
     rows = manifest.splits["train"]
@@ -117,10 +117,11 @@ def survey_images(spec: DatasetSpec) -> tuple[Manifest, list[tuple[int, int]]]:
     return manifest, [sides for sides in sizes if sides]
 
 
-class _Unread(DigestCache):
+class Unread(DigestCache):
     """Knows no digest, and has none made."""
 
     def digest_all(self, files: FileStats, *_: object) -> FileChecks:
+        """Return that nothing is known of the files."""
         return FileChecks(files)
 
 

@@ -39,7 +39,10 @@ class ParquetSource(ImageFiles):
 
     def files(self) -> FileStats:
         """Return the stats of the Parquet files, without reading any; a `SourceError` where there are none."""
-        files = self._scan().files
+        scan = Scan(wanted=lambda name: name.endswith(SUFFIX))
+        scan.tree(self.path, "")
+        files = scan.files
+        files.left_out = scan.left_out
         if not len(files):
             raise SourceError(f"{self.path} has no *{SUFFIX} files: put them there, or set [Dataset] path")
         return files
@@ -67,7 +70,7 @@ class ParquetSource(ImageFiles):
             for number, name in enumerate(SPLITS)
         }
         check_training(where, classes, rows["train"])
-        return Manifest(classes, rows, {"source": "parquet"}, self._scan().left_out)
+        return Manifest(classes, rows, {"source": "parquet"}, files.left_out)
 
     def content(self, location: str) -> bytes:
         """Return the bytes of one row's image, b"" where it has none; an `OSError` where that can't be read."""
@@ -80,11 +83,6 @@ class ParquetSource(ImageFiles):
     @cached_property
     def _reader(self) -> "_Reader":
         return _Reader(self.path, self.spec.images[0] if self.spec.images else "")
-
-    def _scan(self) -> Scan:
-        scan = Scan(wanted=lambda name: name.endswith(SUFFIX))
-        scan.tree(self.path, "")
-        return scan
 
     def _examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> tuple[FileChecks, FileChecks]:
         checks = digests.digest_all(files, self.file, None, Silent())
