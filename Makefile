@@ -7,16 +7,19 @@ CONSTRAINTS ?= constraints.txt
 TESTS ?=
 # processes of the whole suite; each grows to some GB, as TensorFlow keeps what it compiles
 JOBS ?= 2
+# TensorFlow with CUDA's libraries where an NVIDIA driver answers; every target is built on this installation.
+GPU := $(if $(shell nvidia-smi -L 2>/dev/null),[gpu])
+INSTALLED := $(VENV)/.installed$(if $(GPU),-gpu)
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
-.PHONY: help submit test lint docs format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-defaults bench-memory bench-scaling bench-report clean
+.PHONY: help submit test lint docs format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-defaults bench-memory bench-scaling bench-gpu bench-report clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-submit: $(VENV)/.installed  ## Set up, and take the embedded digits to a checked submission
+submit: $(INSTALLED)  ## Set up, and take the embedded digits to a checked submission
 	$(BIN)/luigi --module pipeline Submit
 
 test: $(VENV)/.developed  ## Set up, and run the tests (set FEATCACHE_SHARED for those on real data)
@@ -65,6 +68,9 @@ bench-convnet: $(VENV)/.developed  ## Measure how fast small convolutional netwo
 bench-scaling: $(VENV)/.developed  ## Measure one worker against two (FEATCACHE_SHARED must be set)
 	$(BIN)/python benchmarks/scaling.py
 
+bench-gpu: $(INSTALLED)  ## Measure a GPU, under 8 minutes; without one a rehearsal on the processor
+	$(BIN)/python benchmarks/gpu.py
+
 bench-report: $(VENV)/.developed  ## Measure the report of 10,000 photos: time, bytes, and how soon a browser shows it
 	$(BIN)/python benchmarks/report.py
 
@@ -77,15 +83,15 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade 'pip>=24'
 
-$(VENV)/.installed: $(BIN)/pip setup.cfg pyproject.toml $(CONSTRAINTS)
-	@echo "Installing featcache and TensorFlow into $(VENV) ..."
-	$(PIP) --constraint $(CONSTRAINTS) --editable .
+$(INSTALLED): $(BIN)/pip setup.cfg pyproject.toml $(CONSTRAINTS)
+	@echo "Installing featcache$(GPU) and TensorFlow into $(VENV) ..."
+	$(PIP) --constraint $(CONSTRAINTS) --editable '.$(GPU)'
 	@touch $@
 
-$(VENV)/.developed: $(VENV)/.installed
+$(VENV)/.developed: $(INSTALLED)
 	$(PIP) --constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@
 
-$(VENV)/.documented: $(VENV)/.installed
+$(VENV)/.documented: $(INSTALLED)
 	$(PIP) --constraint $(CONSTRAINTS) --editable '.[docs]'
 	@touch $@

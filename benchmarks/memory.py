@@ -103,9 +103,11 @@ def extract() -> None:
     from featcache import stages
     from featcache.core.progress import Silent
     from featcache.dataset.sources.folder import FolderSource
+    from featcache.features import processor
     from featcache.stages import features
 
     class Stub:
+        device = processor()
         batch_size, taps = BATCH, {"block5_pool": (1, 1, WIDTH)}
 
         def forward(self, images):

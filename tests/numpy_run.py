@@ -8,12 +8,13 @@ import time
 import numpy as np
 
 import featcache.stages.features
-import featcache.stages.heads
 import pipeline  # noqa: F401  # its stages are what runs
+from featcache.features import processor
 
 
 class NumpyBackbone:
     batch_size = 64
+    device = processor()
 
     def __init__(self, project):
         self.taps = {tap.name: (64,) for tap in project.settings.features.taps}
@@ -26,4 +27,3 @@ class NumpyBackbone:
 
 
 featcache.stages.features.resolved_backbone = lambda project, progress: NumpyBackbone(project)
-featcache.stages.heads.may_have_gpu = lambda: False

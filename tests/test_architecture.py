@@ -55,6 +55,7 @@ KERAS = {
     "features/backbone",
     "features/network",
     "features/network_weights",
+    "features/self_check",
     "inference/keras_model",
     "inference/keras_resizing",
     "training/convnet/model",

@@ -1,6 +1,9 @@
+import contextlib
 import itertools
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,11 @@ import numpy.typing as npt
 import pytest
 
 from featcache.core.progress import Silent
+from featcache.dataset.decoding.decode import decode_rgb
 from featcache.errors import BackboneError, WeightsError
+from featcache.features import backbone, self_check
 from featcache.features.backbone import Backbone, load_backbone
+from featcache.features.devices import Device, processor
 from featcache.features.weights import resolve_weights
 from featcache.settings.specs import FeaturesSpec, Tap
 
@@ -146,43 +152,18 @@ def test_values_beyond_float16_come_out_infinite(tmp_path: Path, images: Images)
     np.testing.assert_array_equal(np.isinf(backbone.forward(images)["scale"]), expected >= 65520)
 
 
-def test_a_batch_that_does_not_fit_is_halved(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tensorflow as tf
-
-    backbone = load(batch_size=4)
-    expected = backbone.forward(images)["block5_pool"]
-    from featcache.features import backbone as module
-
-    compiled = module._compiled
-
-    def scarce(network: Any, shape: tuple[int, ...], *, constant: bool) -> Any:
-        run, error = compiled(network, shape, constant=constant)
-
-        def out_of_memory(batch: Images) -> Any:
-            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-
-        return (out_of_memory if shape[0] > 1 else run), error
-
-    monkeypatch.setattr(module, "_compiled", scarce)
-    poor = load(batch_size=4)
-    assert cosine(poor.forward(images)["block5_pool"], expected).min() > 0.9999
-    assert poor.batch_size == 1
-
-
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_after_a_minute_of_computing_weights_become_constants_and_no_bit_changes(
     images: Images, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    from featcache.features import backbone as module
-
-    backbone = load(precision, batch_size=4)
-    expected = backbone.forward(images)["block5_pool"]
-    before = backbone._program
-    assert not backbone._settled
-    monkeypatch.setattr(module, "_CONSTANT_AFTER", 0.0)
-    backbone.forward(images)
-    assert backbone._program is not before
-    np.testing.assert_array_equal(backbone.forward(images)["block5_pool"], expected)
+    loaded = load(precision, batch_size=4)
+    expected = loaded.forward(images)["block5_pool"]
+    before = loaded._program
+    assert not loaded._settled
+    monkeypatch.setattr(backbone, "_CONSTANT_AFTER", 0.0)
+    loaded.forward(images)
+    assert loaded._program is not before
+    np.testing.assert_array_equal(loaded.forward(images)["block5_pool"], expected)
 
 
 def test_several_threads_may_compute_at_once(images: Images) -> None:
@@ -215,6 +196,226 @@ def test_impossible_settings_are_one_line(settings: dict[str, Any], message: str
     with pytest.raises(BackboneError, match=message) as caught:
         load(**settings)
     assert "\n" not in str(caught.value)
+
+
+# -- GPUs, as far as they can be pretended ------------------------------------------------------------------------
+
+T4 = Device("Tesla T4", (7, 5))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> FeaturesSpec:
+    """A network that loads in no time."""
+    import keras
+
+    path = tmp_path_factory.mktemp("tiny") / "net.keras"
+    kernel = keras.initializers.GlorotUniform(1)
+    keras.Sequential(
+        [keras.Input((48, 48, 3)), keras.layers.Conv2D(64, 3, kernel_initializer=kernel, name="conv")]
+    ).save(path)
+    return FeaturesSpec(str(path), taps=(Tap("conv", "max"),))
+
+
+def loaded(spec: FeaturesSpec, device: Device | None = None, batch_size: int = 4) -> Backbone:
+    return load_backbone(spec, resolve_weights(spec, Silent()), "float32", batch_size, device)
+
+
+def features_of(backbone: Backbone, images: Images) -> npt.NDArray[np.float16]:
+    return backbone.forward(images)["conv_max"]
+
+
+@pytest.mark.parametrize(
+    ("free", "precision", "side", "expected"),
+    [
+        (80 << 30, "bfloat16", 224, 256),
+        (15 << 30, "float16", 224, 128),
+        (15 << 30, "float32", 224, 64),
+        (3 << 30, "float32", 224, 16),
+        (100 << 20, "float32", 224, 1),
+        (80 << 30, "bfloat16", 48, 2048),
+        (None, "float32", 224, 256),
+    ],
+)
+def test_the_first_batch_fits_into_the_free_memory(
+    monkeypatch: pytest.MonkeyPatch, free: int | None, precision: str, side: int, expected: int
+) -> None:
+    monkeypatch.setattr(backbone, "free_bytes", lambda: free)
+    assert backbone._batch_size(FeaturesSpec(image_size=side), precision, T4) == expected
+    alike = FeaturesSpec(image_size=side, deterministic=True)
+    assert backbone._batch_size(alike, precision, T4) == (64 if side == 224 else 1024)
+
+
+def memory_errors() -> list[Exception]:
+    """What TensorFlow raises when a GPU's memory is out."""
+    from tensorflow import errors
+
+    return [
+        errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[256,64,224,224]"),
+        errors.InternalError(None, None, "Dst tensor is not initialized."),
+        errors.NotFoundError(None, None, "No algorithm worked!  Error messages: ..."),
+        errors.FailedPreconditionError(None, None, "DNN library initialization failed. Look at the errors above."),
+        errors.UnknownError(None, None, "CUDNN_STATUS_ALLOC_FAILED in tensorflow/stream_executor/cuda/cuda_dnn.cc"),
+    ]
+
+
+def inject(monkeypatch: pytest.MonkeyPatch, error: Exception, fitting: int) -> None:
+    """Raise `error` in forward passes of more rows than are `fitting`."""
+    compiled = backbone._compiled
+
+    def scarce(network: Any, shape: tuple[int, ...], place: str, *, constant: bool) -> Any:
+        def out_of_memory(batch: Images) -> Any:
+            raise error
+
+        return out_of_memory if shape[0] > fitting else compiled(network, shape, place, constant=constant)
+
+    monkeypatch.setattr(backbone, "_compiled", scarce)
+
+
+@pytest.mark.parametrize("number", range(5), ids=["exhausted", "copy", "algorithm", "cudnn", "allocation"])
+def test_a_batch_that_does_not_fit_is_halved(
+    tiny: FeaturesSpec, images: Images, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    expected = features_of(loaded(tiny), images)
+    with monkeypatch.context() as patch:
+        inject(patch, memory_errors()[number], fitting=1)
+        poor = loaded(tiny)
+        assert cosine(features_of(poor, images), expected).min() > 0.9999
+        assert poor.batch_size == 1
+    inject(monkeypatch, memory_errors()[number], fitting=0)
+    with pytest.raises(BackboneError, match=r"image_size=48: the memory of .* is too small for one image.*nvidia-smi"):
+        loaded(tiny).forward(images)
+
+
+def test_another_error_is_none_of_memory(tiny: FeaturesSpec, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorflow import errors
+
+    inject(monkeypatch, errors.InternalError(None, None, "CUDA_ERROR_ILLEGAL_ADDRESS"), fitting=0)
+    poor = loaded(tiny)
+    with pytest.raises(errors.InternalError):
+        poor.forward(images)
+    assert poor.batch_size == 4
+
+
+@pytest.fixture
+def card(tiny: FeaturesSpec, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Callable[..., Backbone]]:
+    """Pretends a GPU: programs that are compiled for it run on the processor, and return what `spoil` makes of it."""
+
+    def pretend(records: Path, spoil: Callable[[Any], Any]) -> Callable[..., Backbone]:
+        compiled, places = backbone._compiled, list[str]()
+
+        def on_gpu(network: Any, shape: tuple[int, ...], place: str, *, constant: bool) -> Any:
+            run = compiled(network, shape, "cpu:0", constant=constant)
+            places.append(place)
+            return run if place == "cpu:0" else lambda batch: {name: spoil(value) for name, value in run(batch).items()}
+
+        monkeypatch.setattr(backbone, "_compiled", on_gpu)
+        monkeypatch.setattr(backbone, "free_bytes", lambda: 1 << 20)
+        monkeypatch.setattr(backbone.keras, "device", lambda place: contextlib.nullcontext())
+        monkeypatch.setattr(self_check, "find_device", lambda: T4)
+
+        def load_it(precision: str = "float32") -> tuple[Backbone, list[str]]:
+            """The backbone, and for which places programs were compiled."""
+            places.clear()
+            found = self_check.load_checked(tiny, resolve_weights(tiny, Silent()), precision, records)
+            return found, [*places]
+
+        return load_it
+
+    return pretend
+
+
+def test_a_gpu_is_checked_once_and_then_trusted(tmp_path: Path, card: Any, tiny: FeaturesSpec, images: Images) -> None:
+    load_it = card(tmp_path / "devices.json", lambda value: value)
+    first, places = load_it("float16")
+    assert (first.device, places) == (T4, ["cpu:0", "gpu:0"])
+    assert load_it("float16")[1] == ["gpu:0"], "it is in the file"
+    assert load_it("float32")[1] == ["cpu:0", "gpu:0"], "another network"
+    assert cosine(features_of(first, images), features_of(loaded(tiny, processor()), images)).min() > 0.999
+
+
+def broken(value: Any) -> Any:
+    raise RuntimeError("CUDA_ERROR_NO_BINARY_FOR_GPU:\nno kernel image is available")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda value: value * np.linspace(-1, 1, 64).astype(np.float16), r"has a cosine of -?0\.\d+ to float32"),
+        (lambda value: value * np.float16(np.inf), "are not finite"),
+        (broken, "RuntimeError: CUDA_ERROR_NO_BINARY_FOR_GPU: no kernel image"),
+    ],
+    ids=["other values", "infinite", "raises"],
+)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_gpu_that_fails_its_check_is_left_for_the_processor(
+    tmp_path: Path, card: Any, tiny: FeaturesSpec, images: Images, spoil: Any, why: str
+) -> None:
+    load_it, problem = card(tmp_path / "devices.json", spoil), f"Tesla T4 is not used: .*{why}.*: try a newer driver"
+    for places in (["cpu:0", "gpu:0", "cpu:0"], ["cpu:0"]):  # it isn't tried again
+        found, compiled = load_it()
+        assert (found.device.capability, compiled) == (None, places)
+        assert re.match(problem + r"[^\n]*devices\.json[^\n]*$", found.device.problem)
+        np.testing.assert_array_equal(features_of(found, images), features_of(loaded(tiny, processor()), images))
+
+
+def test_no_memory_in_the_check_is_no_fault_of_the_gpu(tmp_path: Path, card: Any) -> None:
+    load_it = card(tmp_path / "devices.json", lambda value: (_ for _ in ()).throw(memory_errors()[1]))
+    with pytest.raises(BackboneError, match=r"the memory of Tesla T4 is too small .* nvidia-smi"):
+        load_it()
+    assert not (tmp_path / "devices.json").exists()
+
+
+def test_deterministic_algorithms_are_asked_for_on_gpus_alone(
+    card: Any, tiny: FeaturesSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(backbone, "make_deterministic", lambda: asked.append("yes"))
+    card(Path("none"), lambda value: value)
+    for device, expected in ((processor(), []), (T4, ["yes"])):
+        loaded(replace(tiny, deterministic=True), device)
+        assert asked == expected
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_every_operation_of_the_network_has_a_gpu_kernel(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By TensorFlow's registry, which in a wheel without CUDA holds none."""
+    import tensorflow as tf
+    from tensorflow.python.framework import kernels
+
+    if not tf.test.is_built_with_cuda():
+        pytest.skip("this TensorFlow has no GPU kernels")
+    monkeypatch.setattr("featcache.features.network._fill_randomly", lambda *_: None)
+    network = load(precision, batch_size=1)._network
+    call = tf.function(lambda images: network(images, training=False))
+    graph = call.get_concrete_function(tf.TensorSpec((1, 48, 48, 3), tf.uint8)).graph
+    computed = {op.type: op for op in graph.get_operations() if "T" in op.node_def.attr and op.type != "Identity"}
+    assert {"Conv2D", "BiasAdd", "Relu", "MaxPool"} <= set(computed)
+    assert computed["Conv2D"].get_attr("T").name == precision
+    for name, operation in computed.items():
+        kernel_types = [
+            set(constraint.allowed_values.list.type)
+            for kernel in kernels.get_registered_kernels_for_op(name).kernel
+            if kernel.device_type in ("GPU", "DEFAULT")
+            for constraint in kernel.constraint
+            if constraint.name == "T"
+        ]
+        assert operation.get_attr("T").as_datatype_enum in set().union(*kernel_types), name
+
+
+@pytest.mark.shared
+def test_the_genuine_weights_stay_inside_float16_and_close_to_float32(shared: Path) -> None:
+    """Every convolution, of photos: T4, V100 and RTX 20 compute in float16."""
+    paths = sorted((shared / "data/hymenoptera").rglob("*.jpg"))[:4]
+    photos = np.stack([decode_rgb(path.read_bytes(), 96) for path in paths])
+    weights, layers = str(shared / "weights/vgg16_imagenet_notop.h5"), (2, 2, 3, 3, 3)
+    taps = [f"block{block}_conv{number + 1}:max" for block, count in enumerate(layers, 1) for number in range(count)]
+    exact, half = (
+        load(precision, weights=weights, image_size=96, taps=" ".join([*taps, "block5_pool:avg"])).forward(photos)
+        for precision in ("float32", "float16")
+    )
+    assert max(float(values.max()) for values in exact.values()) < np.finfo(np.float16).max / 2
+    for tap in exact:
+        assert cosine(half[tap], exact[tap]).min() > 0.9999, tap
 
 
 # -- weights files ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from projects import small_project
 
 import featcache.stages.features
 from featcache.cli import main
+from featcache.features.devices import processor
 from featcache.inspection.changed_defaults import changed_defaults
 from pipeline.config import current_project
 
@@ -17,6 +18,7 @@ KEPT = "taps = block5_pool and image_size = 48 keep the old caches"
 
 class NumpyBackbone:
     batch_size = 64
+    device = processor()
 
     def __init__(self, project, progress):
         self.taps = {tap.name: (8,) for tap in project.settings.features.taps}

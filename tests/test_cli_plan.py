@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from projects import small_project, write_image
@@ -11,6 +12,7 @@ from projects import small_project, write_image
 from featcache.cache.layout import FEATURE_DTYPE
 from featcache.cache.reader import open_cache
 from featcache.cli import main
+from featcache.inspection import cost_estimate
 
 
 @pytest.fixture
@@ -78,6 +80,30 @@ def test_after_a_run_its_rate_and_memory_are_known(project, capsys):
     assert "24 rows of photos)" in capsys.readouterr().out
     project.set("Features", image_size="40")
     assert plan(project, capsys)["hours"] is None, "another size has another rate"
+
+
+def test_decoding_counts_beside_the_forward_pass_of_another_data_set(project, capsys):
+    project.run("ExtractFeatures")
+    for number in range(30):
+        name = ("disc", "square")[number % 2]
+        write_image(project.folder / f"others/train/{name}/{number}.png", (200, 60, 60), 5000 + number)
+    project.set("Dataset", name="others", path=str(project.folder / "others"))
+    record = plan(project, capsys)
+    assert record["rows_to_compute"] == 30
+    assert 1 / record["images_per_second"] == pytest.approx(
+        1 / record["forward_per_second"] + 1 / record["decode_per_second"]
+    )
+    assert main(["plan", *flags(project)]) == 0
+    assert re.search(r"\(forward [\d,]+/s by 24 rows of photos, decoding [\d,]+/s by some of", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("decoding", "expected"), [(320.0, 320.0), (9000.0, 4000.0)])
+def test_a_gpu_computes_while_the_processor_decodes(monkeypatch, decoding, expected):
+    monkeypatch.setattr(cost_estimate, "_decoding_rate", lambda *_: decoding)
+    project = SimpleNamespace(settings=SimpleNamespace(dataset=SimpleNamespace(name="mine")))
+    run = {"images_per_second": 4000.0, "shares": {"decode": 0.5}, "name": "digits", "device": "NVIDIA A100"}
+    assert cost_estimate._speed(project, {}, run)["images_per_second"] == expected
+    assert cost_estimate._speed(project, {}, {**run, "name": "mine"}) == {"images_per_second": 4000.0}
 
 
 def test_rows_that_are_in_some_cache_cost_nothing(project, capsys):

@@ -105,6 +105,27 @@ def test_it_learns():
     assert [len(values) for values in history.values()] == [8] * 4
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("ResourceExhaustedError", "OOM when allocating tensor"),
+        ("InternalError", "Dst tensor is not initialized."),
+        ("NotFoundError", "No algorithm worked!"),
+        ("FailedPreconditionError", "DNN library initialization failed."),
+        ("UnknownError", "CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
+def test_a_step_that_does_not_fit_into_the_gpu_is_one_line(monkeypatch, kind, text):
+    """A smaller batch would train to other values, so that it isn't taken unasked."""
+
+    def full(*_, **__):
+        raise type(kind, (Exception,), {})(text)
+
+    monkeypatch.setattr(keras.Model, "fit", full)
+    with pytest.raises(TrainingError, match=r"\[ConvNet\] batch_size=\d+: a step doesn't fit .*nvidia-smi"):
+        train(plan(), data(*pictures()))
+
+
 def test_what_is_held_out_is_never_seen(short):
     """Pictures and labels of the convnet's own fold change nothing, and so does the state of Python's generators."""
     images, labels = pictures()

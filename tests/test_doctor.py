@@ -18,7 +18,8 @@ def python(program):
     return ("-c", program)
 
 
-FACTS = {"backend": "tensorflow", "capability": None, "gpus": []}
+FACTS = {"backend": "tensorflow", "device": "a processor, 2 cores", "capability": None, "problem": "", "kernels": []}
+WHEEL = ["sm_60", "sm_70", "sm_80", "sm_89", "compute_90"]
 
 
 @pytest.mark.parametrize(
@@ -41,19 +42,50 @@ def test_a_backend_that_crashes_or_hangs_is_a_fault_like_any_other(program, foun
     assert results[0].fix
 
 
+def card(name, *capability):
+    return FACTS | {"device": name, "capability": capability, "kernels": WHEEL}
+
+
 def test_auto_precision_goes_by_the_gpu_that_the_backend_sees():
-    facts = json.dumps(FACTS | {"gpus": ["Tesla T4"], "capability": [7, 5]})
+    facts = json.dumps(card("Tesla T4", 7, 5))
     results = {c.name: c for c in hardware.hardware_checks("auto", Silent(), python(f"print('{facts}')"))}
-    assert results["device"] == Check("device", PASS, "Tesla T4; compute capability 7.5")
-    assert results["precision"].found == "float32: GPU of compute capability 7.5, which lacks bfloat16 units"
+    assert results["device"] == Check("device", PASS, "Tesla T4, compute capability 7.5")
+    assert results["precision"].found.startswith("float16: GPU of compute capability 7.5")
 
 
-def test_a_gpu_that_is_not_used_is_a_warning_with_the_reason(tmp_path):
-    errors = ["I0000 gpu_device.cc:2343] Cannot dlopen some GPU libraries.", "Skipping registering"]
-    assert hardware.device_check(FACTS, errors, tmp_path / "none").state == PASS
-    check = hardware.device_check(FACTS, errors, tmp_path)
-    assert (check.state, bool(check.fix)) == (WARN, True)
-    assert check.found == "the processor; tensorflow can't use the GPU: Cannot dlopen some GPU libraries."
+def test_a_gpu_that_is_not_used_is_a_warning_with_cause_and_fix():
+    assert hardware.device_check(FACTS) == Check("device", PASS, "a processor, 2 cores")
+    problem = "Tesla T4 is not used: tensorflow finds no CUDA libraries: pip install 'featcache[gpu]'"
+    check = hardware.device_check(FACTS | {"problem": problem})
+    assert check.state == WARN
+    assert check.found == "a processor, 2 cores; Tesla T4 is not used: tensorflow finds no CUDA libraries"
+    assert check.fix == "pip install 'featcache[gpu]'"
+
+
+@pytest.mark.parametrize(
+    ("facts", "end", "why", "fix"),
+    [
+        (
+            card("RTX 5090", 12, 0),
+            "time.sleep(60)",
+            "has kernels for sm_60, sm_70, sm_80, sm_89, compute_90",
+            "take its time",
+        ),
+        (card("Tesla P100", 6, 0), "os.abort()", "cuDNN has dropped cards before compute capability 7.5", "cu12<9.11"),
+        (card("NVIDIA A100", 8, 0), "os.abort()", "the driver may be too old", "newer driver"),
+    ],
+    ids=["new", "old", "other"],
+)
+def test_a_gpu_on_which_the_backend_fails_is_the_gpus_fault_and_not_the_backends(facts, end, why, fix):
+    """The child ends so unless the GPU is hidden from it."""
+    hidden = "os.environ.get('CUDA_VISIBLE_DEVICES') == '-1'"
+    program = f"import os, time; print('{json.dumps(facts)}', flush=True); {hidden} or {end}"
+    results = {c.name: c for c in hardware.hardware_checks("auto", Silent(), python(program), seconds=1.0)}
+    assert (results["backend"].state, results["device"].state) == (PASS, WARN)
+    assert results["device"].found.startswith(f"{facts['device']}, compute capability ")
+    assert why in results["device"].found
+    assert fix in results["device"].fix
+    assert "GPU" not in results["precision"].found, "a run takes the processor"
 
 
 def test_the_disk_is_tried_and_left_as_it_was(tmp_path):

@@ -13,7 +13,7 @@ from head_rows import examples_of
 keras = pytest.importorskip("keras")
 
 from featcache.settings.schedules import Phase  # noqa: E402
-from featcache.training.heads import numpy_engine  # noqa: E402  # after importorskip
+from featcache.training.heads import keras_engine, numpy_engine  # noqa: E402  # after importorskip
 from featcache.training.heads.bag import HeadId  # noqa: E402
 from featcache.training.heads.batches import Batches, HeadStream, keep_probability  # noqa: E402
 from featcache.training.heads.examples import PseudoLabels  # noqa: E402
@@ -181,6 +181,18 @@ class TestNumpyEngine(EngineContract):
 
 class TestKerasEngine(EngineContract):
     engine, exact = KerasEngine, False
+
+
+def test_compiled_by_xla_as_for_an_accelerator_keras_takes_the_same_steps(monkeypatch):
+    monkeypatch.setattr(keras_engine, "accelerated", lambda: True)
+    of = plan(0.3, weight_decay=1.0)
+    _, batches, compiled = setting(of, KerasEngine)
+    _, _, plainly = setting(of)
+    for batch in batches.epoch():
+        assert np.allclose(compiled.train_step(batch, RATE), plainly.train_step(batch, RATE), atol=1e-4)
+    assert compiled.model.jit_compile
+    for name, array in plainly.weights.items():
+        assert np.allclose(compiled.weights[name], array, atol=3e-4), name
 
 
 def test_the_targets_of_each_heads_rows():

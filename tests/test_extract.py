@@ -15,6 +15,7 @@ from featcache.core.progress import Silent
 from featcache.core.rows import Rows
 from featcache.dataset import augmentation
 from featcache.errors import FeatureValueError, RejectedImageError, SourceChangedError
+from featcache.features.devices import processor
 from featcache.features.extract import extract_copies
 from featcache.features.extraction_job import Extraction, row_settings
 from featcache.settings.architectures import backbone_settings
@@ -29,6 +30,7 @@ class Backbone:
     """Two taps: the channel means, and the upper left corner. Counts the rows it is given."""
 
     batch_size = BATCH
+    device = processor()
     taps = {"mean_avg": (3,), "corner": (2, 2, 3)}  # noqa: RUF012  # a constant
 
     def __init__(self):

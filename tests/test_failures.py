@@ -32,6 +32,7 @@ from featcache.dataset.listing import current_key, list_files
 from featcache.dataset.sources.source import open_source
 from featcache.errors import CacheError, CacheLockedError, CacheMismatchError, StorageError
 from featcache.features import extraction_job
+from featcache.features.devices import processor
 from featcache.features.extract import extract_copies
 from featcache.features.extraction_job import Extraction, row_settings
 from featcache.features.weights import known_digest
@@ -51,6 +52,7 @@ class MeanColours:
     """A backbone whose features are the image's mean colour, so that a row tells which image it is."""
 
     batch_size = BATCH
+    device = processor()
     taps = {"mean": (3,)}  # noqa: RUF012  # a constant
 
     def forward(self, images):

@@ -7,7 +7,7 @@ import pytest
 
 from featcache.errors import ClusterError
 from featcache.settings.specs import ClusterSpec
-from featcache.stages.workers.local_workers import deal_out, visible_gpus
+from featcache.stages.workers.local_workers import deal_out
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,11 +40,13 @@ def test_each_gpu_is_one_workers_alone():
         deal_out(spec, [0, 1], [])
 
 
-def test_gpus_are_those_that_cuda_would_show(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1a, 3")
-    assert visible_gpus() == ["GPU-1a", "3"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert visible_gpus() == []
+def test_unasked_there_is_a_worker_a_gpu_and_more_workers_share_them():
+    def dealt(spec, gpus):
+        return [place.get("CUDA_VISIBLE_DEVICES") for place in deal_out(spec, list(range(16)), gpus)]
+
+    assert dealt(ClusterSpec("local"), ["0", "1"]) == ["0", "1"]
+    assert dealt(ClusterSpec("local", workers=3), ["0", "1"]) == ["0", "1", "0"]
+    assert dealt(ClusterSpec("local"), []) == [None] * 4
 
 
 def test_the_documents_tables_are_those_of_the_script():

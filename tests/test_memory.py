@@ -19,6 +19,7 @@ from featcache.core.progress import Silent
 from featcache.core.rows import Rows
 from featcache.dataset.file_stats import FileStat, FileStats
 from featcache.dataset.manifest import Manifest
+from featcache.features.devices import processor
 from featcache.settings.specs import FeaturesSpec, Tap
 from featcache.core.texts import ComputedTexts, ConstantText
 
@@ -27,7 +28,7 @@ ids = ComputedTexts(n, lambda row: f"class{row % 2}/image_{row:07d}.jpg")
 none = ConstantText("", n)
 
 class Stub:
-    batch_size, taps = 128, {"wide": (4,)}
+    batch_size, taps, device = 128, {"wide": (4,)}, processor()
 
     def forward(self, images):
         return {"wide": np.ones((len(images), 4), np.float32)}

@@ -4,6 +4,7 @@ import pytest
 
 from featcache.errors import SettingsError
 from featcache.features.precision import Precision, choose_precision
+from featcache.settings.specs import TRAINING_PRECISIONS
 
 
 def cpuinfo(tmp_path: Path, flags: str) -> Path:
@@ -30,15 +31,18 @@ def test_auto_takes_float32_where_the_flags_are_unknown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "expected"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16"), ((12, 1), "bfloat16")]
+    ("capability", "expected"),
+    [((6, 0), "float32"), ((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16"), ((12, 1), "bfloat16")],
 )
 def test_auto_asks_the_gpu_where_there_is_one(tmp_path: Path, capability: tuple[int, int], expected: str) -> None:
     chosen = choose_precision("auto", capability, cpuinfo(tmp_path, "avx512_bf16" if expected == "float32" else "sse2"))
     assert chosen.name == expected
     assert f"{capability[0]}.{capability[1]}" in chosen.reason
+    for_training = choose_precision("auto", capability, known=TRAINING_PRECISIONS)
+    assert for_training.name == ("float32" if expected == "float16" else expected), "gradients leave float16's range"
 
 
-@pytest.mark.parametrize("setting", ["float32", "bfloat16"])
+@pytest.mark.parametrize("setting", ["float32", "bfloat16", "float16"])
 def test_a_pinned_precision_is_taken_as_it_is(tmp_path: Path, setting: str) -> None:
     for capability in (None, (7, 0), (9, 0)):
         assert choose_precision(setting, capability, tmp_path / "none").name == setting

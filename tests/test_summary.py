@@ -1,9 +1,13 @@
 import json
 
+import numpy as np
 import pytest
 from projects import small_project, write_image
 
+from featcache.cache import open_cache
 from featcache.core.formatting import plain
+from featcache.core.system import processor_name
+from featcache.features.devices import Device
 from featcache.inspection.leaderboard import compared
 from featcache.inspection.run_summary import _hints, summary, summary_parts
 from pipeline.config import current_project
@@ -40,7 +44,7 @@ def test_it_says_what_a_person_wants_to_know(project):
     assert f"baseline     {regression['name']}: accuracy {score['accuracy']:.4f}, log-loss" in text
     assert f"; the ensemble: {compared(regression, oof)}" in text
     assert "             majority class: accuracy " in text
-    assert "RANDOM (good enough for trials, far behind on photos), computed in float32" in text
+    assert f"RANDOM (good enough for trials, far behind on photos), computed in float32 on {processor_name()}" in text
     assert str(project.artifacts / "submission.csv") in text
     assert "(9 rows: id,label)" in text
     assert str(project.artifacts / "features") in text
@@ -90,3 +94,34 @@ def test_removed_caches_do_not_break_it(project):
             path.rename(path.with_suffix(".h5"))
     assert facts["scores"]
     assert any(line.startswith("submission") for line in lines)
+
+
+class PretendedBackbone:
+    """On the processor, as TensorFlow can't use the card."""
+
+    batch_size = 64
+    device = Device("two cores", None, "Tesla T4 is not used: tensorflow finds no CUDA libraries: pip install them")
+
+    def __init__(self, project, progress):
+        self.taps = {tap.name: (8,) for tap in project.settings.features.taps}
+
+    def forward(self, images):
+        return dict.fromkeys(self.taps, images[:, :8, 0, 0].astype(np.float32))
+
+
+def test_a_gpu_that_is_not_used_is_reported_in_the_run_and_in_the_summary(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("featcache.stages.features.resolved_backbone", PretendedBackbone)
+    project, problem = small_project(tmp_path), PretendedBackbone.device.problem
+    project.run()
+    assert project.succeeded
+    before_it_is_done = capsys.readouterr().out.partition("ExtractSplit")[0]
+    assert f"NOTICE: {problem}" in before_it_is_done, "before the work, not after it"
+    facts, lines = facts_and_lines(project)
+    assert facts["notices"] == [problem]
+    assert facts["devices"] == ["two cores"]
+    assert any(line.startswith("notice ") and problem in line for line in lines)
+    assert any(line.endswith(", computed in float32 on two cores") for line in lines)
+    run = open_cache(next(project.artifacts.glob("features/train-*.h5"))).run
+    assert (run["device"], run["device_problem"]) == ("two cores", problem)
+    bag = json.loads(next(project.artifacts.glob("heads/*/bag.json")).read_text())
+    assert bag["device"] == processor_name()

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 
 import featcache.stages.workers.extraction_worker
+from featcache.features import processor
 
 BATCH = 8
 
 
 class NumpyBackbone:
     batch_size = BATCH
+    device = processor()
 
     def __init__(self, project, name="", folder=None):
         self.taps = {tap.name: (2, 2, 3) for tap in project.settings.features.taps}

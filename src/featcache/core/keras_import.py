@@ -26,12 +26,11 @@ _VALID: Mapping[str, tuple[str, ...]] = {
     "image_data_format": ("channels_last", "channels_first"),
 }
 # These let float32 be computed in bfloat16 on processors that have it, which [Features] precision decides.
-_FEWER_BITS = (
-    "ONEDNN_DEFAULT_FPMATH_MODE",
-    "DNNL_DEFAULT_FPMATH_MODE",
-    "TF_SET_ONEDNN_FPMATH_MODE",
-    "JAX_DEFAULT_MATMUL_PRECISION",
-)
+_FEWER_BITS = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "TF_SET_ONEDNN_FPMATH_MODE")
+# float32 is float32 on GPUs, too: by default cuDNN, cuBLAS and JAX take TF32, of ten bits, from Ampere on.
+_ALL_BITS = {"NVIDIA_TF32_OVERRIDE": "0", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+# A framework takes GPU memory as it needs it, and not all of it at once: other processes may use the GPU, too.
+_GROWING = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 def home_folder() -> Path | None:
@@ -116,6 +115,13 @@ def _keras_json(path: Path) -> dict[str, Any]:
     return stored
 
 
+def prepare_gpu() -> None:
+    """Set what a framework reads from the environment when it first uses a GPU; unlike precision, memory is the user's choice."""
+    os.environ.update(_ALL_BITS)
+    for name, value in _GROWING.items():
+        os.environ.setdefault(name, value)
+
+
 def import_keras(log: Path) -> None:
     """Import Keras and its backend, which takes seconds; what native code prints meanwhile is appended to `log`.
 
@@ -126,6 +132,7 @@ def import_keras(log: Path) -> None:
         ImportError: Keras or its backend is not installed.
         SettingsError: Keras' own settings are wrong (`check_keras`).
     """
+    prepare_gpu()
     if "keras" in sys.modules:
         return
     check_keras()

@@ -1,9 +1,14 @@
 """Cores, memory and packages that this process has, on Linux and macOS."""
 
 import os
+import platform
+import re
 import resource
 import sys
 from collections.abc import Iterable
+from pathlib import Path
+
+from featcache.core.formatting import pluralize
 
 
 def core_numbers() -> list[int]:
@@ -11,6 +16,15 @@ def core_numbers() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def processor_name() -> str:
+    """Return the processor's model where Linux names it, else its architecture, and how many cores may be used."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text("utf-8", "replace"), re.MULTILINE)
+    except OSError:
+        found = None
+    return f"{found[1] if found else platform.machine()}, {pluralize(len(core_numbers()), 'core')}"
 
 
 def peak_bytes() -> int:

@@ -1,10 +1,16 @@
-from .backbone import Backbone as Backbone, gpu_capability as gpu_capability, load_backbone as load_backbone
+from .backbone import Backbone as Backbone
 from .batch_pipeline import (
     CopySink as CopySink,
     Features as Features,
     ForwardPass as ForwardPass,
     TimeSpent as TimeSpent,
     compute as compute,
+)
+from .devices import (
+    Device as Device,
+    find_device as find_device,
+    gpu_kernels as gpu_kernels,
+    processor as processor,
 )
 from .download import Limits as Limits, check_reachable as check_reachable
 from .extract import (
@@ -14,7 +20,8 @@ from .extract import (
 )
 from .extraction_job import Extraction as Extraction, row_settings as row_settings
 from .network import build_network as build_network
-from .precision import choose_precision as choose_precision
+from .precision import Precision as Precision, choose_precision as choose_precision
+from .self_check import load_checked as load_checked
 from .weights import (
     ResolvedWeights as ResolvedWeights,
     check_cached as check_cached,

@@ -12,8 +12,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from featcache.core.keras_import import plain_keras
+from featcache.core.gpu import free_bytes, is_out_of_memory
+from featcache.core.keras_import import plain_keras, prepare_gpu
 from featcache.errors import BackboneError
+from featcache.features.devices import Device, find_device, make_deterministic
 from featcache.features.network import build_network
 from featcache.features.weights import ResolvedWeights
 from featcache.settings import FeaturesSpec, backbone_settings
@@ -24,8 +26,12 @@ _Run = Callable[[npt.NDArray[np.uint8]], Mapping[str, Any]]
 # (largest image side, batch size): beyond these nothing is gained on a CPU, and activations leave its caches
 _CPU_BATCHES = ((96, 64), (160, 16))
 _CPU_BATCH = 8
-_GPU_PIXELS = 256 * 224 * 224  # fills a large GPU; halved where it does not fit
+# of a batch on a GPU: this fills a large one; a quarter fits into a small one, whatever else is in its memory
+_GPU_PIXELS, _GPU_SURE_PIXELS = 256 * 224 * 224, 64 * 224 * 224
 _GPU_BATCH = 2048
+# A pixel in VGG16's first block: 64 channels of up to 4 bytes in two layers, as much again for a convolution's work space,
+# and all of it in two passes at once. Of the free memory the frameworks themselves and fragments take up to a third.
+_GPU_PIXEL_BYTES, _GPU_SHARE = 2 * 4 * 64 * 4, 2 / 3
 _CONSTANT_BYTES = 1 << 29  # a TensorFlow graph may have 2 GB, and is copied when it is optimised
 _CONSTANT_AFTER = 60.0  # seconds of computing
 
@@ -35,7 +41,6 @@ class _Program(NamedTuple):
 
     batch_size: int
     run: _Run
-    out_of_memory: type[Exception]
 
 
 class Backbone:
@@ -44,10 +49,12 @@ class Backbone:
     Attributes:
         taps: tap name -> shape of one row, (h, w, c) or (c,), in the order of the settings.
         batch_size: rows of the compiled shape; halves itself when a GPU runs out of memory.
+        device: what it is computed on.
     """
 
-    def __init__(self, network: Any, batch_size: int) -> None:
-        """Compile what `build_network` returned."""
+    def __init__(self, network: Any, batch_size: int, device: Device) -> None:
+        """Compile what `build_network` returned on this device."""
+        self.device = device
         self.taps: dict[str, tuple[int, ...]] = {name: tuple(out.shape[1:]) for name, out in network.output.items()}
         self._network, self._image_shape = network, tuple(network.input.shape[1:])
         self._program = self._compile(batch_size)
@@ -61,7 +68,8 @@ class Backbone:
         return self._program.batch_size
 
     def _compile(self, batch_size: int, *, constant: bool = False) -> _Program:
-        return _Program(batch_size, *_compiled(self._network, (batch_size, *self._image_shape), constant=constant))
+        shape = (batch_size, *self._image_shape)
+        return _Program(batch_size, _compiled(self._network, shape, self.device.place, constant=constant))
 
     @plain_keras()
     def forward(self, images: npt.NDArray[np.uint8]) -> Features:
@@ -70,7 +78,7 @@ class Backbone:
         It is computed in pieces of `batch_size`, the last one padded, so that a row's features do not depend on b.
 
         Raises:
-            BackboneError: `images` has another shape or dtype.
+            BackboneError: `images` has another shape or dtype, or the GPU's memory is too small for one of them.
         """
         if images.dtype != np.uint8 or images.shape[1:] != self._image_shape:
             found = f"images of shape={images.shape}, dtype={images.dtype}"
@@ -82,20 +90,26 @@ class Backbone:
             piece = images[start : start + program.batch_size]
             try:
                 pieces.append(self._forward_piece(program, piece))
-            except program.out_of_memory as error:
-                # JAX has one exception for everything that fails while running
-                other = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" not in str(error)
-                if other or program.batch_size == 1:
+            except Exception as error:
+                if not is_out_of_memory(error):
                     raise
-                with self._lock:
-                    if self._program.batch_size == program.batch_size:  # else another thread has done it
-                        self._program = self._compile(program.batch_size // 2)
+                self._halve(program.batch_size, error)
             else:
                 start += len(piece)
         if len(pieces) == 1:
             return pieces[0]
         empty = {name: np.zeros((0, *shape), np.float16) for name, shape in self.taps.items()}
         return {name: np.concatenate([piece[name] for piece in pieces or [empty]]) for name in self.taps}
+
+    def _halve(self, batch_size: int, error: Exception) -> None:
+        """Compile for half as many rows, unless another thread has."""
+        if batch_size == 1:
+            fault = f"image_size={self._image_shape[0]}: the memory of {self.device.name} is too small for one image"
+            fix = "nvidia-smi shows which programs hold it: end them, or hide the GPU by CUDA_VISIBLE_DEVICES=-1"
+            raise BackboneError(f"{fault} ({type(error).__name__}): {fix}") from error
+        with self._lock:
+            if self._program.batch_size == batch_size:
+                self._program = self._compile(batch_size // 2)
 
     def _forward_piece(self, program: _Program, images: npt.NDArray[np.uint8]) -> Features:
         begun, count = time.perf_counter(), len(images)
@@ -121,7 +135,7 @@ class Backbone:
         with self._lock:
             due, program = not self._settled, self._program
             self._settled = True
-        if due and _constants_pay(self._network):
+        if due and self.device.capability is None and _constants_pay(self._network):
             faster = self._compile(program.batch_size, constant=True)
             faster.run(np.zeros((program.batch_size, *self._image_shape), np.uint8))
             with self._lock:
@@ -130,63 +144,45 @@ class Backbone:
 
 
 def load_backbone(
-    spec: FeaturesSpec, weights: ResolvedWeights, precision: str, batch_size: int | None = None
+    spec: FeaturesSpec,
+    weights: ResolvedWeights,
+    precision: str,
+    batch_size: int | None = None,
+    device: Device | None = None,
 ) -> Backbone:
-    """Build the network of `spec`, load its weights and make it ready to run in ``float32`` or ``bfloat16``.
+    """Build the network of `spec`, load its weights and make it ready to run in one of `PRECISIONS`.
 
-    `batch_size` is the rows of one forward pass; None takes what is fast on this device at this image size.
+    `batch_size` is the rows of one forward pass; None takes what is fast on the device at this image size, and fits into
+    its memory. No `device` is the first GPU that Keras' backend sees, or else the processor.
 
     Raises:
         BackboneError: unknown backbone or tap (near ones are named), image size below the minimum.
         WeightsError: the weights file can't be read or belongs to another architecture.
     """
     backbone_settings(spec)
-    _grow_memory()
-    return Backbone(build_network(spec, weights, precision), batch_size or _batch_size(spec.image_size))
+    prepare_gpu()
+    device = device or find_device()
+    if spec.deterministic and device.capability is not None:
+        make_deterministic()
+    with keras.device(device.place):
+        network = build_network(spec, weights, precision)
+    return Backbone(network, batch_size or _batch_size(spec, precision, device), device)
 
 
-def gpu_capability() -> tuple[int, int] | None:
-    """Return the CUDA compute capability of the GPU that Keras computes on, None on anything else."""
-    if keras.backend.backend() == "torch":
-        import torch
-
-        return torch.cuda.get_device_capability() if torch.cuda.is_available() else None
-    if keras.backend.backend() == "jax":
-        import jax
-
-        text = str(getattr(jax.devices()[0], "compute_capability", ""))
-        major, _, minor = text.partition(".")
-        return (int(major), int(minor or 0)) if major.isdigit() else None
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    found = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability") if gpus else None
-    return (int(found[0]), int(found[1])) if found else None
+def _batch_size(spec: FeaturesSpec, precision: str, device: Device) -> int:
+    side = spec.image_size
+    if device.capability is None:
+        return next((batch for most, batch in _CPU_BATCHES if side <= most), _CPU_BATCH)
+    pixels = _GPU_SURE_PIXELS if spec.deterministic else _GPU_PIXELS  # what is free may be other in the next run
+    if not spec.deterministic and (free := free_bytes()) is not None:
+        bytes_each = _GPU_PIXEL_BYTES // (1 if precision == "float32" else 2)
+        pixels = min(pixels, int(_GPU_SHARE * free) // bytes_each)
+    fitting = min(max(1, pixels // side**2), _GPU_BATCH)
+    return 1 << (fitting.bit_length() - 1)  # a power of two, so that halving stays whole
 
 
-def _batch_size(image_size: int) -> int:
-    if gpu_capability() is not None:
-        fitting = max(1, _GPU_PIXELS // image_size**2)
-        return 1 << (min(fitting, _GPU_BATCH).bit_length() - 1)  # a power of two, so that halving stays whole
-    return next((batch for side, batch in _CPU_BATCHES if image_size <= side), _CPU_BATCH)
-
-
-def _grow_memory() -> None:
-    """Let TensorFlow take GPU memory as it needs it, not all of it at once: other processes may use the GPU too."""
-    if keras.backend.backend() != "tensorflow":
-        return
-    import tensorflow as tf
-
-    for gpu in tf.config.list_physical_devices("GPU"):
-        if not tf.config.experimental.get_memory_growth(gpu):
-            try:
-                tf.config.experimental.set_memory_growth(gpu, True)
-            except RuntimeError:
-                return  # the GPU is in use already, by the caller's own code: its choice counts
-
-
-def _compiled(network: Any, shape: tuple[int, ...], *, constant: bool = False) -> tuple[_Run, type[Exception]]:
-    """Return the forward pass for one batch shape, and the exception raised when memory is out.
+def _compiled(network: Any, shape: tuple[int, ...], place: str, *, constant: bool = False) -> _Run:
+    """Return the forward pass for one batch shape at a `Device.place`.
 
     With `constant`, the weights become constants of TensorFlow's graph (`_constants_pay`). oneDNN brings kernels into a
     layout of its own before it convolves: a variable one at every batch (4 % of VGG16's forward pass at 48 pixels, and 8 %
@@ -196,29 +192,38 @@ def _compiled(network: Any, shape: tuple[int, ...], *, constant: bool = False) -
         import torch
 
         def run_torch(images: npt.NDArray[np.uint8]) -> Mapping[str, Any]:
-            with torch.no_grad():
+            with torch.no_grad(), keras.device(place):
                 return network(images, training=False)  # type: ignore[no-any-return]  # Keras has no types
 
-        return run_torch, torch.OutOfMemoryError
+        return run_torch
     if keras.backend.backend() == "jax":
         import jax
 
         trained = [variable.value for variable in network.trainable_variables]
         frozen = [variable.value for variable in network.non_trainable_variables]
         compiled = jax.jit(lambda a, b, images: network.stateless_call(a, b, images, training=False)[0])
-        return lambda images: compiled(trained, frozen, images), jax.errors.JaxRuntimeError
+
+        def run_jax(images: npt.NDArray[np.uint8]) -> Mapping[str, Any]:
+            with keras.device(place):
+                return compiled(trained, frozen, images)  # type: ignore[no-any-return]  # JAX has no types here
+
+        return run_jax
     import tensorflow as tf
 
     # no XLA: on CPUs it is slower than oneDNN's kernels (a fifth of the speed in bfloat16)
     call = _with_constants(network) if constant else lambda images: network(images, training=False)
     run = tf.function(call, input_signature=[tf.TensorSpec(shape, tf.uint8)], autograph=False)
-    return lambda images: run(tf.constant(images)), tf.errors.ResourceExhaustedError
+
+    def run_tensorflow(images: npt.NDArray[np.uint8]) -> Mapping[str, Any]:
+        with tf.device(place):
+            return run(tf.constant(images))  # type: ignore[no-any-return]  # TensorFlow has no types
+
+    return run_tensorflow
 
 
 def _constants_pay(network: Any) -> bool:
-    """Whether TensorFlow computes on a CPU, and its graph can hold the weights."""
-    small = 4 * network.count_params() <= _CONSTANT_BYTES
-    return keras.backend.backend() == "tensorflow" and gpu_capability() is None and small
+    """Whether TensorFlow's graph can hold the weights; on a GPU nothing would be gained."""
+    return keras.backend.backend() == "tensorflow" and bool(4 * network.count_params() <= _CONSTANT_BYTES)
 
 
 def _with_constants(network: Any) -> Callable[[Any], Mapping[str, Any]]:

@@ -22,6 +22,7 @@ from featcache.core.system import core_numbers
 from featcache.core.texts import texts_at
 from featcache.dataset import augment
 from featcache.errors import RejectedImageError
+from featcache.features.devices import Device
 from featcache.features.extraction_job import AUGMENT_SEED
 from featcache.settings import FeaturesSpec
 
@@ -36,6 +37,10 @@ T = TypeVar("T")
 
 class ForwardPass(Protocol):
     """What extraction needs of a backbone; `featcache.features.backbone.Backbone` is one."""
+
+    @property
+    def device(self) -> Device:
+        """What it is computed on."""
 
     @property
     def batch_size(self) -> int:

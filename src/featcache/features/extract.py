@@ -106,8 +106,13 @@ def extract_copies(
 
 
 def _facts(backbone: ForwardPass | None) -> dict[str, object]:
+    device = {}
+    if backbone is not None:
+        device = {"batch_size": backbone.batch_size, "device": backbone.device.name}
+        device |= {"device_problem": backbone.device.problem} if backbone.device.problem else {}
     return {
-        "batch_size": backbone.batch_size if backbone is not None else None,
+        "batch_size": None,
+        **device,
         "peak_bytes": peak_bytes(),
         "host": platform.node(),
         "python": platform.python_version(),

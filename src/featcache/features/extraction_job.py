@@ -49,7 +49,7 @@ def row_settings(
 ) -> dict[str, dict[str, object]]:
     """Return, per tap name, everything but the image's content that decides a row's values.
 
-    `backbone` is from `backbone_settings`, `weights` the SHA-256 of the weights, `precision` ``float32`` or ``bfloat16``.
+    `backbone` is from `backbone_settings`, `weights` the SHA-256 of the weights, `precision` is resolved.
     """
     if copy == MIRROR:
         augmentation: dict[str, object] | None = {"mirror": "left to right"}
@@ -65,5 +65,6 @@ def row_settings(
         "precision": precision,
         "storage": "float16",
         "augmentation": augmentation,
+        **({"deterministic": True} if spec.deterministic else {}),
     }
     return {tap.name: {**common, "tap": str(tap)} for tap in spec.taps}

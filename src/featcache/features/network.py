@@ -24,7 +24,7 @@ def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) 
     """Return a frozen Keras model that ends at the deepest tap of `spec`.
 
     The tap ``output`` is what the network itself gives, where no layer has that name. Pooling leaves it as it is if that is a
-    vector. With `precision` ``bfloat16``, variables, preprocessing and pooling stay float32.
+    vector. With a `precision` of 16 bits, variables, preprocessing and pooling stay float32.
 
     Returns:
         A model from (b, size, size, 3) uint8 RGB to a dict of tap name -> (b, h, w, c) or (b, c) float16. Values beyond
@@ -49,9 +49,9 @@ def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) 
             _fill_randomly(layers, architecture)
     layers = {OUTPUT: model, **layers}  # a layer of that name is what is meant
     outputs = [_tap_output(tap, layers, title) for tap in spec.taps]
-    if precision == "bfloat16":
+    if precision != "float32":
         for layer in _leaves(model):
-            layer.dtype_policy = "mixed_bfloat16"
+            layer.dtype_policy = f"mixed_{precision}"
     model.trainable = False
     return _with_ends(keras.Model(model.inputs, outputs), spec, preprocessing)
 

@@ -1,6 +1,7 @@
-"""What the convolutions compute in: float32, or bfloat16 where the hardware multiplies it natively."""
+"""What the convolutions compute in: float32, or bfloat16 or float16 where the hardware multiplies it natively."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,24 +9,30 @@ from featcache.settings import PRECISIONS, one_of
 
 CPUINFO = Path("/proc/cpuinfo")
 _CPU_FLAGS = ("amx_bf16", "avx512_bf16")
-_AMPERE = (8, 0)  # the first compute capability with bfloat16 tensor cores
+_VOLTA, _AMPERE = (7, 0), (8, 0)  # the first compute capabilities with tensor cores for float16, and for bfloat16
 
 
 @dataclass(frozen=True)
 class Precision:
-    """A resolved precision: `name` is ``float32`` or ``bfloat16``, `reason` is why it was chosen, in a few words."""
+    """A resolved precision: `name` is ``float32``, ``bfloat16`` or ``float16``, `reason` is why it was chosen, in a few words."""
 
     name: str
     reason: str
 
 
-def choose_precision(setting: str, gpu_capability: tuple[int, int] | None = None, cpuinfo: Path = CPUINFO) -> Precision:
-    """Resolve ``[Features] precision``; ``auto`` takes bfloat16 exactly where it is native.
+def choose_precision(
+    setting: str,
+    gpu_capability: tuple[int, int] | None = None,
+    cpuinfo: Path = CPUINFO,
+    known: Sequence[str] = PRECISIONS,
+) -> Precision:
+    """Resolve a precision; ``auto`` takes bfloat16 where it is native, and else float16 on GPUs that have that alone.
 
     Args:
-        setting: ``auto``, ``float32`` or ``bfloat16``.
-        gpu_capability: CUDA compute capability (major, minor) of the GPU in use (`backbone.gpu_capability`), None on a CPU.
+        setting: one of `known`.
+        gpu_capability: CUDA compute capability (major, minor) of the GPU in use (`Device.capability`), None on a CPU.
         cpuinfo: where Linux lists the processor's flags; where it is missing float32 is taken.
+        known: what may be taken: gradients leave float16's range, so that nothing is trained in it.
 
     Raises:
         SettingsError: the setting is none of these.
@@ -34,13 +41,14 @@ def choose_precision(setting: str, gpu_capability: tuple[int, int] | None = None
         >>> choose_precision("auto", gpu_capability=(8, 0)).name
         'bfloat16'
     """
-    one_of("[Features] precision", setting, PRECISIONS)
+    one_of("precision", setting, known)
     if setting != "auto":
         return Precision(setting, f"precision = {setting}")
     if gpu_capability is not None:
-        name, verdict = ("bfloat16", "has") if gpu_capability >= _AMPERE else ("float32", "lacks")
-        capability = ".".join(map(str, gpu_capability))
-        return Precision(name, f"GPU of compute capability {capability}, which {verdict} bfloat16 units")
+        name, units = ("bfloat16", "bfloat16 units") if gpu_capability >= _AMPERE else ("float32", "no such units")
+        if _VOLTA <= gpu_capability < _AMPERE and "float16" in known:
+            name, units = "float16", "float16 units and none for bfloat16"
+        return Precision(name, f"GPU of compute capability {'.'.join(map(str, gpu_capability))}, which has {units}")
     try:
         flags = re.search(r"^flags\s*:(.*)", cpuinfo.read_text("utf-8", "replace"), re.MULTILINE)
     except OSError:

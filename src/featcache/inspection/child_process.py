@@ -4,9 +4,12 @@ import os
 import signal
 import sys
 
+from featcache.core.keras_import import prepare_gpu
+
 
 def environment() -> dict[str, str]:
     """Return the environment of a child that imports what this process imports."""
+    prepare_gpu()
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TF_CPP_MIN_LOG_LEVEL": "0"}
 
 

@@ -1,22 +1,30 @@
-"""What a run would cost before it starts: rows, disk, memory, and hours at the rate of an earlier run on this machine."""
+"""What a run would cost before it starts: rows, disk, memory, and hours.
+
+The forward pass is as fast as in an earlier run on this machine, whatever its images were; decoding is as fast as this data
+set's own images are decoded, in that run or now, on some of them.
+"""
 
 import math
 import platform
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featcache.cache import FEATURE_DTYPE, PARTIAL_SUFFIX, Reader, copy_name, open_cache, rows_of_digests
 from featcache.core.formatting import Lines, Table, printable, size_text
 from featcache.core.paths import is_folder
 from featcache.core.rows import Rows
+from featcache.core.system import core_numbers, processor_name
 from featcache.dataset import Manifest, preview_images
-from featcache.errors import CacheError
-from featcache.project import Project
+from featcache.errors import CacheError, FeatcacheError
+from featcache.project import Project, image_loader
 from featcache.settings import FeaturesSpec, Tap, backbone_settings
 from featcache.training import BY_GROUP, PATHS, HeadPlan, normalizes, resolve_heads
 
@@ -25,6 +33,8 @@ _BAG_BYTES = 10_000  # of a bag's files beside weights and predictions
 _CONVNET_BYTES = 2_500_000
 _VGG_CHANNELS = (64, 128, 256, 512, 512)
 _COLUMNS = ("split", "copy", "rows", "to compute", "to write")
+_DECODED = 24  # images
+_DECODING_CORES = 12  # beyond them threads wait for Pillow's lock
 _UNKNOWN = "unknown before the first run of this backbone and image size on this machine"
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -53,7 +63,8 @@ def plan_record(project: Project) -> dict[str, Any]:
     rows, sizes = sum(cache["compute"] for cache in caches), [cache["bytes"] for cache in caches]
     features = None if None in sizes else sum(sizes)
     heads = _trained_bytes(project, manifest, shapes) if shapes else None
-    rate = run.get("images_per_second")
+    speed = _speed(project, manifest.splits, run) if run else {}
+    rate = speed.get("images_per_second")
     parent = next(folder for folder in (project.folder, *project.folder.parents) if is_folder(folder))
     return {
         "folder": str(project.folder),
@@ -65,6 +76,8 @@ def plan_record(project: Project) -> dict[str, Any]:
         "disk_free_bytes": shutil.disk_usage(parent).free,
         "memory_bytes": run.get("peak_bytes"),
         "images_per_second": rate,
+        "forward_per_second": speed.get("forward"),
+        "decode_per_second": speed.get("decode"),
         "rate_from": f"{run['computed']:,} rows of {run['name']}" if rate else None,
         "hours": round(rows / rate / 3600, 4) if rate else 0.0 if not rows else None,
     }
@@ -80,18 +93,48 @@ def plan_lines(record: Mapping[str, Any]) -> Lines:
     disk, free, hours = record["disk_bytes"], record["disk_free_bytes"], record["hours"]
     sizes = [(what, record[f"{what}_bytes"]) for what in ("features", "heads")]
     parts = [*(f"{what} {size_text(size)}" for what, size in sizes if size), f"{size_text(free)} free"]
-    speed = f" at {record['images_per_second']:,.0f} images/s ({record['rate_from']})" if record["rate_from"] else ""
-    time = _UNKNOWN if hours is None else f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:,.1f} min"
+    source = record["rate_from"]
+    if record["decode_per_second"]:
+        forward, decode = record["forward_per_second"], record["decode_per_second"]
+        source = f"forward {forward:,.0f}/s by {source}, decoding {decode:,.0f}/s by some of these images"
+    speed = f" at {record['images_per_second']:,.0f} images/s ({source})" if source else ""
+    duration = _UNKNOWN if hours is None else f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:,.1f} min"
     facts = [
         ("rows", f"{record['rows_to_compute']:,} forward passes"),
         ("disk", f"{_UNKNOWN if disk is None else size_text(disk)} ({', '.join(parts)})"),
         ("memory", size_text(record["memory_bytes"]) if record["memory_bytes"] else _UNKNOWN),
-        ("time", time + speed),
+        ("time", duration + speed),
     ]
     lines: list[str | Table] = [printable(record["folder"]), Table(rows, _COLUMNS), Table(facts)]
     if disk is not None and disk > free:
         lines.append(f"not enough disk space: {size_text(disk - free)} missing")
     return lines
+
+
+def _speed(project: Project, splits: Mapping[str, Rows], run: Mapping[str, Any]) -> dict[str, float | None]:
+    """Images a second: all in all, and of another data set's `run`, the forward pass alone and decoding these images."""
+    rate = float(run["images_per_second"])
+    decode = _decoding_rate(project, splits) if run["name"] != project.settings.dataset.name else None
+    if decode is None:
+        return {"images_per_second": rate}
+    if run.get("device") not in (None, processor_name()):  # a GPU computes while the processor decodes
+        return {"images_per_second": min(rate, decode), "forward": rate, "decode": decode}
+    forward = rate / max(1 - run["shares"]["decode"], 1e-3)
+    return {"images_per_second": 1 / (1 / forward + 1 / decode), "forward": forward, "decode": decode}
+
+
+def _decoding_rate(project: Project, splits: Mapping[str, Rows]) -> float | None:
+    """How many images of the largest split the threads decode a second, by some of them; None where none can be decoded."""
+    rows, size = max(splits.values(), key=len), project.settings.features.image_size
+    load, seconds = image_loader(project), []
+    for row in np.linspace(0, len(rows) - 1, _DECODED + 1).astype(int).tolist():
+        begun = time.thread_time()
+        with suppress(FeatcacheError):
+            load(rows.locations[row], rows.digests[row], size)
+            seconds.append(time.thread_time() - begun)
+    if len(seconds) < 2:
+        return None
+    return min(len(core_numbers()), _DECODING_CORES) / float(np.mean(seconds[1:]))  # the first one imports the decoder
 
 
 def _readers(artifacts: Path) -> Iterator[Reader]:

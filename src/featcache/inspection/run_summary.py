@@ -40,6 +40,7 @@ def summary(project: Project) -> dict[str, Any]:
         "seconds": _seconds(project),
         "weights": project.resolved("weights") or {},
         "precision": project.precision(),
+        "devices": (project.all_features().record() or {}).get("devices", []),
         "test": str((dataset.path or Path("PATH")) / ("test.csv" if dataset.source == "csv" else "test")),
         "submission": str(project.submission().shown) if submits else None,
         "submission_rows": record.get("rows"),
@@ -65,7 +66,7 @@ def summary_parts(project: Project) -> Lines:
         gained = compared(each, facts["scores"]["out of fold"])
         lines.append(("baseline", f"{each['name']}: {_score(each['scores'])}; the ensemble: {gained}"))
     lines += [("curves", line) for line in curves_lines(facts["bags"], project.settings.features)]
-    lines.append(("weights", _weights(facts["weights"], facts["precision"])))
+    lines.append(("weights", _weights(facts)))
     lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
     lines.append(("submission", _submission(facts)))
     if facts["report"]:
@@ -102,11 +103,12 @@ def _score(score: Mapping[str, Any]) -> str:
     return f"{accuracy}, log-loss {score['log_loss']:.4f}{spans.get('log_loss', '')}"
 
 
-def _weights(weights: Mapping[str, Any], precision: str | None) -> str:
+def _weights(facts: Mapping[str, Any]) -> str:
+    weights, devices = facts["weights"], " and ".join(facts["devices"])
     kind, setting = str(weights.get("kind", "unknown")), str(weights.get("setting"))
     missing = ", ImageNet weights unavailable" if setting == "auto" else ""
     kinds = {"random": f"RANDOM{missing} (good enough for trials, far behind on photos)", "file": setting}
-    return f"{kinds.get(kind, kind)}, computed in {precision}"
+    return f"{kinds.get(kind, kind)}, computed in {facts['precision']}{f' on {devices}' * bool(devices)}"
 
 
 def _seconds(project: Project) -> dict[str, float]:

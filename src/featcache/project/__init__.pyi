@@ -24,9 +24,8 @@ from .rejected_rows import (
     rejection_reason as rejection_reason,
 )
 from .resolved import (
-    gpu_capability_of as gpu_capability_of,
+    device_of as device_of,
     image_loader as image_loader,
-    may_have_gpu as may_have_gpu,
     resolved_backbone as resolved_backbone,
     resolved_weights as resolved_weights,
 )

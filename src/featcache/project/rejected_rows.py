@@ -142,7 +142,7 @@ def alike(cache: Reader) -> list[str]:
 
 
 def notices(project: Project) -> list[str]:
-    """Return what nobody may miss: `losses`, taps that say nothing, classes that are not scored; a line each.
+    """Return what nobody may miss: `losses`, taps that say nothing, unused GPUs, classes that are not scored; a line each.
 
     As they were recorded with features and members; of older features computed now, as far as these are there.
     """
@@ -166,7 +166,9 @@ def _recorded(artifact: Artifact) -> list[str] | None:
 def found_notices(plain: Sequence[Reader]) -> list[str]:
     """Return the lines about features of `notices`, from each split's plain cache."""
     found = losses(map(SplitRows.of, plain), plain[0].class_names if plain else ())
-    return found + [line for cache in plain if cache.split == "train" for line in alike(cache)]
+    found += [line for cache in plain if cache.split == "train" for line in alike(cache)]
+    found += [str(cache.run["device_problem"]) for cache in plain if "device_problem" in cache.run]
+    return [*dict.fromkeys(found)]
 
 
 def rejected_csv(folder: Path) -> str:

@@ -6,34 +6,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featcache.core import keys
+from featcache.core.gpu import may_have_gpu
 from featcache.core.keras_import import import_keras
 from featcache.core.progress import Progress
 from featcache.dataset import Loader, open_source
 from featcache.errors import WeightsError
-from featcache.features import ResolvedWeights, resolve_weights
+from featcache.features import Device, ResolvedWeights, find_device, processor, resolve_weights
 from featcache.project.project import LOG_NAME, Project
 from featcache.settings import FeaturesSpec
 
 if TYPE_CHECKING:
     from featcache.features import Backbone
 
-# Where one of these is, the framework is asked about its GPU; elsewhere its import is spared.
-_GPU_DEVICES = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/dxg"))
+_CHECKED = "devices.json"  # which GPUs computed what a processor does; it travels with the artifacts
 
 
-def may_have_gpu() -> bool:
-    """Whether a GPU's device file is there; the framework, which knows, isn't imported."""
-    return any(device.exists() for device in _GPU_DEVICES)
-
-
-def gpu_capability_of(project: Project) -> tuple[int, int] | None:
-    """CUDA compute capability of the GPU in use, None on a CPU; the framework is imported only where there is one."""
+def device_of(project: Project) -> Device:
+    """What Keras computes on; the framework is imported only where there may be a GPU."""
     if not may_have_gpu():
-        return None
+        return processor()
     import_keras(project.folder / LOG_NAME)
-    from featcache.features import gpu_capability
-
-    return gpu_capability()
+    return find_device()
 
 
 def image_loader(project: Project) -> Loader:
@@ -42,7 +35,7 @@ def image_loader(project: Project) -> Loader:
 
 
 def resolved_backbone(project: Project, progress: Progress) -> "Backbone":
-    """The backbone as it was resolved, loaded once a process for all splits and copies.
+    """The backbone as it was resolved, loaded once a process for all splits and copies, on a GPU that passed its self-check.
 
     Raises:
         BackboneError: no such backbone or tap.
@@ -50,7 +43,7 @@ def resolved_backbone(project: Project, progress: Progress) -> "Backbone":
     """
     weights = resolved_weights(project, progress)
     import_keras(project.folder / LOG_NAME)
-    return _loaded(project.settings.features, weights, project.precision() or "float32")
+    return _loaded(project.settings.features, weights, project.precision() or "float32", project.folder / _CHECKED)
 
 
 def resolved_weights(project: Project, progress: Progress) -> ResolvedWeights:
@@ -76,7 +69,7 @@ def resolved_weights(project: Project, progress: Progress) -> ResolvedWeights:
 
 
 @lru_cache(maxsize=1)
-def _loaded(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) -> "Backbone":
-    from featcache.features import load_backbone
+def _loaded(spec: FeaturesSpec, weights: ResolvedWeights, precision: str, records: Path) -> "Backbone":
+    from featcache.features import load_checked
 
-    return load_backbone(spec, weights, precision)
+    return load_checked(spec, weights, precision, records)

@@ -150,7 +150,8 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "taps": Setting("auto", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools one to a value a channel; output is the network's own; auto: by backbone and preset"),
         "image_size": Setting("auto", _auto_or_integer, "side of the square every image is resized to, in pixels; auto: 48 for digits, idx and csv, else 224"),
         "image_fit": Setting("stretch", _word, "how an image that isn't square becomes a square: stretch, crop (the centred square) or pad (a border)"),
-        "precision": Setting("auto", _word, "what convolutions compute in: auto, float32 or bfloat16; storage is float16"),
+        "precision": Setting("auto", _word, "what convolutions compute in: auto, float32, bfloat16 or float16; storage is float16"),
+        "deterministic": Setting("false", _boolean, "on GPUs, only algorithms that give the same bits again; slower. Processors always do"),
         "mirror": Setting("false", _boolean, "also cache every image mirrored; heads train on both and their predictions of both are averaged"),
         "copies": Setting("0", int, "augmented copies of the training split beside the plain one"),
         "augmentation": Setting("rotation 15, height_shift 0.05, width_shift 0.1, shear 0.1, channel_shift 20", AugmentPolicy.parse, "how far copies are changed: rotation, height_shift, width_shift, shear, zoom, channel_shift, flip"),
@@ -169,6 +170,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "pseudo_weight": Setting("0", float, "weight of test rows with soft labels in a second round of heads; 0: no second round"),
         "per_group": Setting("false", _boolean, "also train heads on each group alone, as further members"),
         "class_weight": Setting("none", _word, "none, or balanced: rare classes count as much as frequent ones, in heads and convnets alike"),
+        "engine": Setting("numpy", _word, "what trains dense heads: numpy, on the processor, or keras, on the GPU; in no key"),
     },
     "ConvNet": {
         "members": Setting("0", int, "convnets per fold, trained end to end on augmented images; 0: none"),
@@ -191,9 +193,9 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     },
     "Cluster": {
         "scheduler": Setting("none", _scheduler, "where to compute: none (this process), local (worker processes on this machine) or tcp://HOST:PORT of a Dask scheduler"),
-        "workers": Setting("0", int, "of local: worker processes, 0: one a GPU or every four cores; of an address: how many must be connected, 0: one"),
+        "workers": Setting("0", int, "of local: worker processes, 0: one a visible GPU, or without one every four cores; of an address: how many must be connected, 0: one"),
         "threads": Setting("0", int, "of local: the cores of each worker; 0: all cores, evenly divided"),
-        "gpus_per_worker": Setting("0", int, "of local: GPUs of each worker"),
+        "gpus_per_worker": Setting("0", int, "of local: GPUs of each worker; 0: one, where there are any"),
     },
     "Paths": {
         "artifacts": Setting("artifacts", _path, "folder of all results"),

@@ -17,7 +17,9 @@ from featcache.settings.architectures import auto_taps
 from featcache.settings.augment_policy import RECIPE, AugmentPolicy
 from featcache.settings.schedules import SHAPES, Phase
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+TRAINING_PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = (*TRAINING_PRECISIONS, "float16")
+NUMPY, KERAS = "numpy", "keras"
 AUTO = "auto"
 STRETCH, CROP, PAD = "stretch", "crop", "pad"
 METHODS = (AUTO, "weighted", "mean", "geometric", "greedy")
@@ -152,6 +154,7 @@ class FeaturesSpec:
     image_size: int = 48
     image_fit: str = STRETCH
     precision: str = "auto"
+    deterministic: bool = False
     mirror: bool = False
     copies: int = 0
     augmentation: AugmentPolicy = RECIPE
@@ -171,7 +174,7 @@ class FeaturesSpec:
 
 @dataclass(frozen=True)
 class HeadsSpec:
-    """How heads are trained ([Heads] in luigi.cfg). None means the preset's value.
+    """How heads are trained ([Heads] in luigi.cfg). None means the preset's value; `engine`, where to compute, is in no key.
 
     Plain (learning rate, epochs) pairs of `schedule` are constant phases. The seeds are 0 to ``seeds - 1``.
     """
@@ -189,10 +192,12 @@ class HeadsSpec:
     pseudo_weight: float = 0.0
     per_group: bool = False
     class_weight: str = "none"
+    engine: str = NUMPY
 
     def __post_init__(self) -> None:
         one_of("[Heads] preset", self.preset, ("default", "recipe", "wide", "fast"))
         one_of("[Heads] class_weight", self.class_weight, ("none", "balanced"))
+        one_of("[Heads] engine", self.engine, (NUMPY, KERAS))
         for width in self.hidden or ():
             at_least("[Heads] hidden", width, 1)
         for name in ("dropout", "label_smoothing"):
@@ -227,7 +232,7 @@ class ConvNetSpec:
         at_least("[ConvNet] image_size", self.image_size, SMALLEST_CONVNET_IMAGE)
         object.__setattr__(self, "schedule", _phases("[ConvNet] schedule", self.schedule))
         at_least("[ConvNet] batch_size", self.batch_size, 2)
-        one_of("[ConvNet] precision", self.precision, PRECISIONS)
+        one_of("[ConvNet] precision", self.precision, TRAINING_PRECISIONS)
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,18 @@ from featcache.core.rows import Rows
 from featcache.core.scratch_arrays import allocate
 from featcache.dataset import Manifest, Pixels, load_pixels
 from featcache.ensemble import judged_members
-from featcache.features import choose_precision
+from featcache.features import Device, choose_precision
 from featcache.project import (
     LOG_NAME,
     Artifact,
     Project,
     SplitRows,
     check_usable,
-    gpu_capability_of,
+    device_of,
     image_loader,
     rejection_reason,
 )
+from featcache.settings import TRAINING_PRECISIONS
 from featcache.stages.workers.client import connect
 from featcache.stages.workers.job_queue import train_on_workers
 from featcache.stages.workers.worker import ONE_AT_A_TIME, Job
@@ -58,6 +59,8 @@ def train_convnets(project: Project, progress: Progress, *, fresh: bool = False)
         StorageError: the disk is full, read-only or not permitted; finished folds are kept.
     """
     examples = _examples(project, progress)
+    if examples.device.problem:
+        progress.notice(examples.device.problem)
     seeds = [
         seed for seed in range(project.settings.convnet.members) if fresh or not project.convnet(seed).is_complete()
     ]
@@ -75,7 +78,8 @@ def train_convnets(project: Project, progress: Progress, *, fresh: bool = False)
         train_on_workers(cluster, project, "convnets", "folds", jobs, progress)
     parts = [_train_member(project, seed, examples, progress) for seed in seeds]
     parts += [cluster.summary()] if cluster is not None else []
-    return " · ".join([f"{pluralize(examples.plan.epochs, 'epoch')} in {examples.plan.precision}", *parts])
+    how = f"{pluralize(examples.plan.epochs, 'epoch')} in {examples.plan.precision} on {examples.device.name}"
+    return " · ".join([how, *parts])
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +90,7 @@ class _Examples:
     data: TrainingData
     class_names: tuple[str, ...]
     plan: ConvNetPlan
+    device: Device
     notices: list[str]
 
 
@@ -105,10 +110,12 @@ def _examples(project: Project, progress: Progress) -> _Examples:
     folds = assign_folds(labels, rows.groups, heads.folds, class_names=names, digests=rows.digests)
     data = TrainingData(pixels.images, labels, by_folds(folds, pixels.usable))
     fewest = min(int(data.parts.trained(fold).sum()) for fold in data.parts.numbers)
-    precision = choose_precision(spec.precision, gpu_capability_of(project)).name
+    device = device_of(project)
+    precision = choose_precision(spec.precision, device.capability, known=TRAINING_PRECISIONS).name
     channels = pixels.images.shape[-1]
     plan = resolve_convnet(spec, fewest, channels, len(names), precision, balanced=heads.balanced)
-    return _Examples(rows, data, names, plan, fold_notices(folds, labels, names, heads.folds))
+    notices = [device.problem] * bool(device.problem) + fold_notices(folds, labels, names, heads.folds)
+    return _Examples(rows, data, names, plan, device, notices)
 
 
 def _partial_folder(project: Project, seed: int) -> PartialFolder:
@@ -142,6 +149,7 @@ def _train_member(project: Project, seed: int, examples: _Examples, progress: Pr
         progress.finish()
     seconds = round(time.perf_counter() - begun, 3)
     record = {"seconds": seconds, "plan": plan.settings(), "history": histories, "notices": examples.notices}
+    record |= {"device": examples.device.name}
     partial.publish({**artifact.record_header(project.run), **record}, out_of_fold)
     score = next(judged_members(out_of_fold.scored())).scores()
     scores = f"out of fold: accuracy {score.accuracy:.4f}, log-loss {score.log_loss:.4f}"

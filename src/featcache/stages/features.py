@@ -1,6 +1,7 @@
 """From the source to the feature caches: `IndexImages` and `ExtractFeatures`."""
 
 import io
+import platform
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from featcache.features import (
     Extraction,
     ExtractionEngine,
     ForwardPass,
+    Precision,
     choose_precision,
     extract_copies,
     resolve_weights,
@@ -31,8 +33,8 @@ from featcache.project import (
     Project,
     SplitRows,
     check_usable,
+    device_of,
     found_notices,
-    gpu_capability_of,
     image_loader,
     keeping_reasons,
     kept_reasons,
@@ -40,6 +42,7 @@ from featcache.project import (
     rejection_reason,
     resolved_backbone,
 )
+from featcache.settings import ALONE, AUTO
 from featcache.stages.preflight import check_clip, check_heads, check_space, check_submission
 from featcache.stages.workers.client import connect, verified_workers
 from featcache.stages.workers.extraction_jobs import remote_backbone, remote_engine
@@ -75,7 +78,7 @@ def resolve_features(project: Project, progress: Progress) -> None:
     check_clip(project)
     notices = check_heads(project)
     if not all(project.features(*cache).is_complete() for cache in project.caches()):  # else they were shown before
-        for line in notices:
+        for line in [*notices, *_slow_precision(project)]:
             progress.notice(line)
     check_submission(project)
     spec = project.settings.features
@@ -83,11 +86,34 @@ def resolve_features(project: Project, progress: Progress) -> None:
     if recorded is None or digest is None or recorded.get("digest") != digest:
         project.record_resolved("weights", resolve_weights(spec, progress).record(spec))
     if project.precision() is None:
-        chosen = choose_precision(spec.precision, gpu_capability_of(project))
-        record = {"setting": spec.precision, "value": chosen.name, "reason": chosen.reason}
-        project.record_resolved("precision", record)
+        _resolve_precision(project, progress)
     for line in changed_defaults(project):
         progress.notice(line)
+
+
+def _resolve_precision(project: Project, progress: Progress) -> None:
+    """Record what is fastest here, of what this GPU computes right: its own precision, float32, or on the processor."""
+    setting, capability = project.settings.features.precision, device_of(project).capability
+    choices = [choose_precision(setting, capability)]
+    if capability is not None and project.settings.cluster.scheduler == ALONE:  # else this process doesn't extract
+        choices += [Precision("float32", f"{choices[0].name} failed the self-check"), choose_precision(setting)]
+    for chosen in choices:
+        record = {"setting": setting, "value": chosen.name, "reason": chosen.reason, "host": platform.node()}
+        project.record_resolved("precision", record)
+        if chosen is choices[-1] or resolved_backbone(project, progress).device.capability is not None:
+            return
+
+
+def _slow_precision(project: Project) -> list[str]:
+    """A line where ``auto`` was resolved on another machine and isn't what is fast on this one."""
+    recorded = project.resolved("precision") or {}
+    if project.settings.features.precision != AUTO or recorded.get("host") in (None, platform.node()):
+        return []
+    here = choose_precision(AUTO, device_of(project).capability)
+    if here.name == recorded["value"]:
+        return []
+    why = f"precision={recorded['value']} was chosen on {recorded['host']} and may be slow here ({here.reason})"
+    return [f"{why}: [Features] precision = {here.name} is faster, and extracts every image again"]
 
 
 def extract_split(
@@ -129,6 +155,8 @@ def extract_split(
 
         def open_backbone() -> ForwardPass:
             backbone = load_backbone()
+            if backbone.device.problem:
+                progress.notice(backbone.device.problem)
             check_space(project, backbone.taps)
             return backbone
 
@@ -179,7 +207,9 @@ def finish_features(project: Project, progress: Progress) -> str:
     for reader in plain:
         _check_usable(project, reader, rejected)
     artifact, notices = project.all_features(), found_notices(plain)
-    write_json(artifact.path, {**artifact.record_header(project.run), "rejected": len(rejected), "notices": notices})
+    devices = sorted({str(reader.run["device"]) for reader in readers if reader.run.get("device")})
+    record = {"rejected": len(rejected), "notices": notices, "devices": devices}
+    write_json(artifact.path, {**artifact.record_header(project.run), **record})
     if rejected:
         progress.notice(f"{pluralize(len(rejected), 'image')} could not be used; {path} says why")
     for line in notices:

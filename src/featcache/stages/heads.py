@@ -9,7 +9,10 @@ from featcache.cache import Status, checked_cache
 from featcache.core.formatting import pluralize
 from featcache.core.keras_import import import_keras
 from featcache.core.progress import Progress, Silent
-from featcache.project import LOG_NAME, Project, may_have_gpu
+from featcache.errors import FeatcacheError
+from featcache.features import Device, find_device, processor
+from featcache.project import LOG_NAME, Project
+from featcache.settings import KERAS
 from featcache.stages.pseudo_labels import pseudo_labels
 from featcache.stages.workers.client import connect
 from featcache.stages.workers.job_queue import train_on_workers
@@ -22,6 +25,7 @@ from featcache.training import (
     PSEUDO,
     Examples,
     HeadPlan,
+    MakeEngine,
     Predictions,
     TrainedBag,
     assign_folds,
@@ -40,6 +44,8 @@ from featcache.training import (
     train_lda,
     train_linear,
 )
+
+_FEW_ROWS = 4_096  # whose matrix products are so small that more threads wait for each other longer than they compute
 
 
 def train_bag(project: Project, name: str, shape: str, progress: Progress) -> str:
@@ -65,12 +71,12 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
     copies = [stored_rows(seen_as, each, project.folder) for each in features]
     pseudo = pseudo_labels(project, seen_as, parts) if shape.endswith(PSEUDO) else None
     examples = Examples(seen_as, copies, plain.labels, parts, pseudo, views=len(project.views))
-    bag = _trained(project, shape, examples, plan, progress, name)
+    bag, device = _trained(project, shape, examples, plan, progress, name)
     members = tuple(f"{name}/{shape}/seed{seed}" for seed in bag.seeds)
     rows_key = project.splits()["train"]["key"]
     out_of_fold = Predictions(plain.ids, labels, members, bag.out_of_fold, names, folds, rows_key=rows_key)
     record = {**artifact.record_header(project.run), "seconds": round(time.perf_counter() - begun, 3)}
-    record |= {"notices": fold_notices(folds, labels, names, spec.folds)}
+    record |= {"device": device.name, "notices": fold_notices(folds, labels, names, spec.folds)}
     record |= {"tap": name, "shape": shape} | ({"curves": curves_record(bag)} if shape not in PATHS else {})
     save_bag(bag, artifact.path.parent, record, out_of_fold)
     path_unit = {LINEAR: "strength", LDA: "shrinkage"}.get(shape)
@@ -85,19 +91,38 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
 
 def _trained(
     project: Project, shape: str, examples: Examples, plan: HeadPlan, progress: Progress, name: str
-) -> TrainedBag:
-    """Train a bag of that head type; Keras is imported only for a GPU."""
+) -> tuple[TrainedBag, Device]:
+    """Train a bag of that head type; Keras is imported only where its engine is asked for. Also return where it was trained."""
     title = f"{name}: {shape}"
     if shape in PATHS:
-        return (train_linear if shape == LINEAR else train_lda)(examples, plan, progress, title, project.folder)
-    accelerator = None
-    if may_have_gpu():
-        import_keras(project.folder / LOG_NAME)
-        from featcache.training import KerasEngine, accelerated
+        import scipy.linalg  # noqa: F401  # only the BLAS of what is loaded is limited
+        from threadpoolctl import threadpool_limits
 
-        accelerator = KerasEngine if accelerated() else None
+        few, train = len(examples.labels) < _FEW_ROWS, train_linear if shape == LINEAR else train_lda
+        with threadpool_limits(1 if few else None, user_api="blas"):
+            return train(examples, plan, progress, title, project.folder), processor()
     seeds = range(project.settings.heads.seeds)
-    return train_heads(examples, plan, seeds, progress, title, accelerator, project.folder)
+    if project.settings.heads.engine == KERAS:
+        try:
+            engine, device = _keras_engine(project)
+            return train_heads(examples, plan, seeds, progress, title, engine, project.folder), device
+        except FeatcacheError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever a framework raises: no ptxas, no memory, no GPU
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            progress.notice(f"[Heads] engine=keras failed for {name}/{shape} ({why}): NumPy trains it on the processor")
+    return train_heads(examples, plan, seeds, progress, title, None, project.folder), processor()
+
+
+def _keras_engine(project: Project) -> tuple[MakeEngine, Device]:
+    """Keras' engine and the GPU that it trains on; a `RuntimeError` where there is none."""
+    import_keras(project.folder / LOG_NAME)
+    from featcache.training import KerasEngine, accelerated
+
+    device = find_device()
+    if not accelerated():
+        raise RuntimeError(device.problem or "Keras sees no GPU")
+    return KerasEngine, device
 
 
 def train_bags(project: Project, progress: Progress, *, fresh: bool = False) -> str:

@@ -54,7 +54,7 @@ from .heads.presets import (
     resolve_heads as resolve_heads,
     training_version as training_version,
 )
-from .heads.trainer import train_heads as train_heads
+from .heads.trainer import MakeEngine as MakeEngine, train_heads as train_heads
 from .member_tables import (
     Float32s as Float32s,
     RowNumbers as RowNumbers,

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from featcache.cache import write_block
 from featcache.core.progress import Silent
-from featcache.features import CopySink, Features, ForwardPass, compute
+from featcache.features import CopySink, Device, Features, ForwardPass, compute
 from featcache.project import Project, image_loader, keeping_reasons, resolved_backbone
 from featcache.stages.workers.worker import ONE_AT_A_TIME, manifest_of
 
@@ -41,12 +41,13 @@ class BackboneFacts(NamedTuple):
 
     taps: Mapping[str, tuple[int, ...]]
     batch_size: int
+    device: Device
 
 
 def describe_backbone(project: Project) -> BackboneFacts:
     """Load the backbone, if it isn't yet, and describe it."""
     backbone = worker_backbone(project)
-    return BackboneFacts(dict(backbone.taps), backbone.batch_size)
+    return BackboneFacts(dict(backbone.taps), backbone.batch_size, backbone.device)
 
 
 def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> tuple[list[bytes], dict[str, float]]:

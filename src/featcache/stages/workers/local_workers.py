@@ -1,11 +1,10 @@
 """Worker processes on this machine, each with its own cores and GPUs, on the loopback. Imported by `client`."""
 
 import logging
-import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featcache.core.gpu import VISIBLE, visible_gpus
 from featcache.core.system import core_numbers
 from featcache.errors import ClusterError
 from featcache.settings import ClusterSpec
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 _LOOPBACK = "127.0.0.1"
 _SLOTS = 2  # jobs at once: while one ends, the next one's images are decoded
 _CORES = 4  # of a worker, where nothing is asked for
-_GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def start_workers(spec: ClusterSpec, log: Path) -> "SpecCluster":
@@ -51,9 +49,12 @@ def start_workers(spec: ClusterSpec, log: Path) -> "SpecCluster":
 
 
 def deal_out(spec: ClusterSpec, cores: list[int], gpus: list[str]) -> list[dict[str, str]]:
-    """Return each worker's environment, its cores and any GPUs, or raise a `ClusterError` if there are too few of these."""
+    """Return each worker's environment, its cores and any GPUs, or raise a `ClusterError` if there are too few of these.
+
+    Where nothing is asked for it is a worker a GPU; more workers than GPUs share them.
+    """
     each = spec.gpus_per_worker
-    count = spec.workers or (max(1, len(gpus) // each) if each else max(1, len(cores) // _CORES))
+    count = spec.workers or (max(1, len(gpus) // (each or 1)) if gpus or each else max(1, len(cores) // _CORES))
     if count * each > len(gpus):
         needed = f"{count} workers need {count * each} GPUs"
         raise ClusterError(f"[Cluster] gpus_per_worker = {each}: {needed}, {len(gpus)} are visible: ask for fewer")
@@ -62,15 +63,7 @@ def deal_out(spec: ClusterSpec, cores: list[int], gpus: list[str]) -> list[dict[
     for number in range(count):
         mine = [cores[(number * threads + i) % len(cores)] for i in range(min(threads, len(cores)))]
         place = {CPUS_VARIABLE: ",".join(map(str, mine))}
-        if each:
-            place[_GPUS_VARIABLE] = ",".join(gpus[number * each : (number + 1) * each])
+        if gpus:
+            place[VISIBLE] = ",".join(gpus[number * each : (number + 1) * each]) or gpus[number % len(gpus)]
         places.append(place)
     return places
-
-
-def visible_gpus() -> list[str]:
-    """The GPUs that CUDA would show to this process; found without CUDA, which must not start here."""
-    if (named := os.environ.get(_GPUS_VARIABLE)) is not None:
-        return [name.strip() for name in named.split(",") if name.strip()]
-    devices = [match[1] for path in Path("/dev").glob("nvidia*") if (match := re.fullmatch(r"nvidia(\d+)", path.name))]
-    return sorted(devices, key=int)

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.gpu import is_out_of_memory
 from featcache.core.keras_import import plain_keras
 from featcache.core.progress import Progress, Silent
 from featcache.errors import TrainingError
@@ -54,7 +55,7 @@ def train_network(
         `_SCORED_ROWS` rows of `fold`).
 
     Raises:
-        TrainingError: the loss became NaN or infinite.
+        TrainingError: the loss became NaN or infinite, or a step doesn't fit into the GPU's memory.
         StorageError: a checkpoint could not be written.
     """
     progress, rows = progress or Silent(), np.flatnonzero(data.parts.trained(fold))
@@ -64,16 +65,25 @@ def train_network(
     training.resume(model)
     held_out = np.flatnonzero(data.parts.scored(fold))
     scored = held_out[:: -(-len(held_out) // _SCORED_ROWS)]
-    model.fit(
-        training.batches,
-        epochs=plan.epochs,
-        initial_epoch=training.epochs,
-        validation_data=(data.images[scored], data.labels[scored]),
-        validation_batch_size=PREDICT_BATCH,
-        callbacks=[training],
-        shuffle=False,  # the batches are in their order already
-        verbose=0,
-    )
+    try:
+        model.fit(
+            training.batches,
+            epochs=plan.epochs,
+            initial_epoch=training.epochs,
+            validation_data=(data.images[scored], data.labels[scored]),
+            validation_batch_size=PREDICT_BATCH,
+            callbacks=[training],
+            shuffle=False,  # the batches are in their order already
+            verbose=0,
+        )
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        fault = (
+            f"[ConvNet] batch_size={plan.batch_size}: a step doesn't fit into the GPU's memory ({type(error).__name__})"
+        )
+        fix = "nvidia-smi shows which programs hold it: end them, or set a smaller batch_size"
+        raise TrainingError(f"{fault}: {fix}; finished folds are kept") from error
     trained = build_convnet(plan, *moments)
     trained.set_weights(model.get_weights())
     return trained, training.history

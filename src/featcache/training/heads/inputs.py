@@ -1,8 +1,8 @@
 """What heads see of a row: one tap, or several side by side, normalised. NumPy only.
 
-Each tap's values become their signed square roots, brought to one length a row, so that neither a few large activations
-nor an image's contrast decide (the power and L2 normalisation of Perronnin, Sanchez and Mensink, "Improving the Fisher
-Kernel for Large-Scale Image Classification", ECCV 2010). The values are then centred and each tap is scaled as a whole: a
+Each tap's values are raised to a power below 1, keeping their signs, and brought to one length a row, so that neither a few
+large activations nor an image's contrast decide (the power and L2 normalisation of Perronnin, Sanchez and Mensink, "Improving
+the Fisher Kernel for Large-Scale Image Classification", ECCV 2010). The values are then centred and each tap is scaled as a whole: a
 scale a value would blow up channels that are almost always zero.
 """
 
@@ -20,7 +20,8 @@ from featcache.errors import TrainingError
 from featcache.settings import Tap
 from featcache.training.heads.forward import Float32s, as_float32, blocks
 
-SMALLEST_SQUARE = 1e-12  # of a tap's roots, summed up; a row of zeros stays one
+POWER = 0.7  # between square roots, best on few flowers and scans, and none (benchmarks/RESULTS.md)
+SMALLEST_SQUARE = 1e-12  # of a tap's powers, summed up; a row of zeros stays one
 JOINED = "pooled"  # the name of several pooled taps side by side
 
 Features = Mapping[str, npt.NDArray[Any]]
@@ -96,10 +97,10 @@ class InputRows:
 
 
 def normalised(values: Float32s) -> Float32s:
-    """Return the signed square roots of one tap's (b, F) values, of mean square 1 in every row that isn't zero."""
-    roots = np.sqrt(np.abs(values))
-    lengths = np.sqrt(np.maximum(np.square(roots).sum(axis=1, keepdims=True), SMALLEST_SQUARE))
-    return np.asarray(np.copysign(roots, values) * (np.sqrt(np.float32(values.shape[1])) / lengths), np.float32)
+    """Return the signed powers of one tap's (b, F) values, of mean square 1 in every row that isn't zero."""
+    powers = np.abs(values) ** np.float32(POWER)
+    lengths = np.sqrt(np.maximum(np.square(powers).sum(axis=1, keepdims=True), SMALLEST_SQUARE))
+    return np.asarray(np.copysign(powers, values) * (np.sqrt(np.float32(values.shape[1])) / lengths), np.float32)
 
 
 def fit_input(

@@ -7,7 +7,7 @@ from keras import ops
 from featcache.core.keras_import import plain_keras
 from featcache.training.heads.bag import Bag
 from featcache.training.heads.forward import EPSILON, Float32s
-from featcache.training.heads.inputs import SMALLEST_SQUARE, HeadInput
+from featcache.training.heads.inputs import POWER, SMALLEST_SQUARE, HeadInput
 
 
 @plain_keras()
@@ -20,9 +20,9 @@ def input_model(seen_as: HeadInput) -> keras.Model:
         return keras.Model(inputs, values, name="input")
     parts = []
     for values, width in zip(flat, seen_as.widths, strict=True):
-        roots = ops.sign(values) * ops.sqrt(ops.abs(values))
-        squares = ops.maximum(ops.sum(ops.abs(values), axis=1, keepdims=True), SMALLEST_SQUARE)
-        parts.append(roots * ops.sqrt(width / squares))
+        powers = ops.sign(values) * ops.power(ops.abs(values), POWER)
+        squares = ops.maximum(ops.sum(ops.square(powers), axis=1, keepdims=True), SMALLEST_SQUARE)
+        parts.append(powers * ops.sqrt(width / squares))
     values = keras.layers.Concatenate()(parts) if len(parts) > 1 else parts[0]
     # a built-in layer that computes (x - mean) / sqrt(variance); Normalization would put both into its JSON
     scaled = keras.layers.BatchNormalization(center=False, scale=False, epsilon=0.0, trainable=False, name="scaled")

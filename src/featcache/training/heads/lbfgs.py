@@ -80,8 +80,9 @@ class Regressions:
 
         def turned(kernels: Doubles) -> Doubles:
             """(F, H C) times the inverse root of what the Hessian is taken for."""
-            along = self._directions @ (scale[:, None] * (self._directions.T @ kernels))
-            return np.asarray(along + kernels / np.sqrt(penalty), np.float64)
+            along = self._directions.T @ kernels.astype(np.float32)
+            along *= scale[:, None].astype(np.float32)
+            return np.asarray(self._directions @ along + kernels / np.sqrt(penalty), np.float64)
 
         def objective(point: Doubles) -> tuple[float, Doubles]:
             inner, bias = point[: -heads * classes].reshape(features, -1), point[-heads * classes :]
@@ -136,7 +137,7 @@ class Regressions:
         for copy in self._copies:
             yield from blocks(copy, features + 3 * heads * classes)
 
-    def _coordinates(self) -> tuple[Doubles, Doubles]:
+    def _coordinates(self) -> tuple[Float32s, Doubles]:
         """Directions (F, r) in which a sample of rows varies, and how much (r,)."""
         rows = np.flatnonzero(self._own.any(axis=1))
         sample = np.sort(np.random.default_rng(0).choice(rows, min(_SAMPLE, len(rows)), replace=False))
@@ -146,5 +147,6 @@ class Regressions:
         spread, mixed = np.linalg.eigh((values.T @ values if tall else values @ values.T) / len(values))
         keep = spread > spread[-1] * 1e-9
         if tall:
-            return mixed[:, keep], spread[keep]
-        return values.T @ (mixed[:, keep] / np.sqrt(spread[keep] * len(values))), spread[keep]
+            return mixed[:, keep].astype(np.float32), spread[keep]
+        directions = values.T @ (mixed[:, keep] / np.sqrt(spread[keep] * len(values)))
+        return directions.astype(np.float32), spread[keep]

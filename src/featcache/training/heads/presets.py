@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from featcache.errors import TrainingError
 from featcache.settings import ONE_CYCLE, HeadsSpec, Phase, rates
 
-TRAINING_VERSION = 5  # raise it when the same plan trains to other values
-LINEAR_VERSION = 6  # the same for the head types ``linear`` and ``lda``
+TRAINING_VERSION = 6  # raise it when the same plan trains to other values
+LINEAR_VERSION = 7  # the same for the head types ``linear`` and ``lda``
 LINEAR, LDA = "linear", "lda"
 PATHS = (LINEAR, LDA)  # fitted along a path of one number each, by no schedule
 _DECAY = 1.2  # see `_trained`
@@ -88,7 +88,9 @@ def head_type_settings(spec: HeadsSpec, shape: str) -> dict[str, object]:
     """Return the settings that decide a type's heads, JSON-able, for its bag's key: not which preset has it."""
     if shape in PATHS:
         return {"shape": shape, **shared_settings(spec)}
-    other = {"preset", "per_group", "class_weight"} | ({"pseudo_weight"} if not shape.endswith(PSEUDO) else set())
+    other = {"preset", "per_group", "class_weight", "engine"} | (
+        {"pseudo_weight"} if not shape.endswith(PSEUDO) else set()
+    )
     own = {name: value for name, value in asdict(spec).items() if name not in other}
     return {"shape": shape, **own, **shared_settings(spec)}
 
