@@ -26,6 +26,7 @@ from featcache.settings import DatasetSpec
 LISTING_VERSION = 3  # raise it when the same files would be listed, checked or digested differently
 LISTING_CSV = "listing.csv"
 LISTING_JSON = "listing.json"
+_NAMED = ("table", "filename")  # sources of which a setting says where the test images are
 _SURVEYED = 64  # images whose sizes are looked at before anything is listed
 _GROUPS = "groups:"  # no image's location starts with it
 
@@ -219,7 +220,8 @@ def _notify(manifest: Manifest, progress: Progress) -> None:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(manifest.left_out.items()))
         progress.notice(f"not listed: {kinds}")
     if "test" not in manifest.splits:
-        progress.notice("no test images, which predictions and the submission need: put them into PATH/test")
+        fix = "name them by [Dataset] test" if manifest.settings["source"] in _NAMED else "put them into PATH/test"
+        progress.notice(f"no test images, which predictions and the submission need: {fix}")
     for split, rows in manifest.splits.items():
         rejected = np.flatnonzero(~rows.listed)
         if len(rejected):
