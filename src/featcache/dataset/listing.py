@@ -127,8 +127,8 @@ class Unread(DigestCache):
 
 
 def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: FileStats) -> Manifest:
+    _examine_tables(files, digests)  # before they are read, so that a change meanwhile is found by the next run
     manifest = open_source(spec).list_rows(files, digests, progress)
-    _examine_tables(files, digests)
     if ":" in spec.groups:
         manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
     return manifest

@@ -15,7 +15,7 @@ from featcache.core.progress import Progress, Silent
 from featcache.core.rows import SPLITS
 from featcache.core.texts import ComputedTexts
 from featcache.dataset.digest_cache import DigestCache, FileChecks
-from featcache.dataset.file_stats import FileStats
+from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
 from featcache.dataset.natural_sort import natural
 from featcache.dataset.sources.folder import ImageFiles, looked_at
@@ -23,7 +23,7 @@ from featcache.dataset.sources.labels import SPLIT_NAMES, as_lines, number_label
 from featcache.dataset.sources.scan import Scan
 from featcache.dataset.sources.table import refuse_ungrouped, table_rows
 from featcache.dataset.sources.tables import column_names, read_columns, readable
-from featcache.errors import SourceError
+from featcache.errors import SourceChangedError, SourceError
 from featcache.settings import DatasetSpec
 
 SUFFIX = ".parquet"
@@ -64,6 +64,9 @@ class ParquetSource(ImageFiles):
         refuse_ungrouped(where, lines, groups)
         classes, labels = number_labels(where, lines)
         _, images = self._examine(files, digests, progress)
+        changed = [file.location for file in files if stat_file(file.location, self.file(file.location)) != file]
+        if changed:
+            raise SourceChangedError(f"{self.file(changed[0])} changed during the listing: run again")
         splits, found = lines["split"].to_numpy(), np.arange(len(lines))
         rows = {
             name: table_rows(lines, labels, found, np.flatnonzero(splits == number), images, labelled=name == "train")
