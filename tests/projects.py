@@ -69,6 +69,7 @@ class LuigiProject:
             for section in config.SECTIONS:
                 configuration.remove_section(section)
             Register.clear_instance_cache()
+            config.forget_projects()
 
     def run(self, stage: str = "Submit", **parameters: object) -> list[str]:
         """Run a stage and everything it needs; return the families of the stages that worked, in order."""
@@ -82,6 +83,7 @@ class LuigiProject:
         stage_progress.StageProgress.result = note
         try:
             with self.in_force():
+                config.keep_project(config.current_project())  # reading all sections again and again is half of a small run
                 task = getattr(pipeline, stage)(**parameters)
                 outcome = luigi.build([task], local_scheduler=True, detailed_summary=True, log_level="ERROR", workers=1)
         finally:
