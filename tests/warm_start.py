@@ -18,11 +18,11 @@ import subprocess
 import sys
 import time
 
-# what `luigi --module numpy_run Submit` imports from others
+# what `luigi --module numpy_run Submit` imports from others; pandas through pyarrow
 OTHERS = (
     "requests", "tenacity.tornadoweb", "urllib.request", "multiprocessing.pool", "dateutil.parser", "lazy_loader", "xxhash",
     "numpy", "h5py", "PIL.AvifImagePlugin", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "pyarrow.compute", "pyarrow.ipc",
-    "scipy.optimize", "threadpoolctl",
+    "pandas", "scipy.optimize", "threadpoolctl",
 )  # fmt: skip
 
 

@@ -29,5 +29,5 @@ def natural_order(locations: Sequence[str]) -> npt.NDArray[np.uint32]:
     from pyarrow.compute import array_sort_indices
 
     sort_keys = pa.array(map(natural, locations), pa.large_binary(), size=len(locations))
-    indices = array_sort_indices(sort_keys).buffers()[1]  # to_numpy() would import pandas, half a second
-    return np.frombuffer(indices, np.uint64, len(sort_keys)).astype(np.uint32)
+    order: npt.NDArray[np.uint32] = array_sort_indices(sort_keys).to_numpy().astype(np.uint32)
+    return order
