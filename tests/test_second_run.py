@@ -28,4 +28,4 @@ def test_a_second_run_imports_nothing_slow_and_shows_the_summary(tmp_path, numpy
     worked, modules = (set(done.stderr.split()) for done in (first, second))
     assert "pipeline.tasks" in modules
     assert not modules & SLOW
-    assert not worked & {"tensorflow", "keras", "dask", "distributed"}, "[Cluster] scheduler = none is the default"
+    assert not worked & {"tensorflow", "keras", "distributed"}, "[Cluster] scheduler = none is the default"

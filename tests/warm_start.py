@@ -131,5 +131,6 @@ def _watch(request: dict, out: int, err: int, reply: int) -> None:
 if __name__ == "__main__":
     for name in OTHERS:
         importlib.import_module(name)
+    os.fsync = lambda descriptor: None  # as in `conftest`
     _serve(socket.socket(fileno=int(sys.argv[1])))
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
