@@ -83,7 +83,8 @@ class LuigiProject:
         stage_progress.StageProgress.result = note
         try:
             with self.in_force():
-                config.keep_project(config.current_project())  # reading all sections again and again is half of a small run
+                # else all sections are read again at every question, which is half of a small run
+                config.keep_project(config.current_project())
                 task = getattr(pipeline, stage)(**parameters)
                 outcome = luigi.build([task], local_scheduler=True, detailed_summary=True, log_level="ERROR", workers=1)
         finally:

@@ -35,7 +35,7 @@ class Process:
         reading, writing = os.pipe()
         socket.send_fds(_server(), [json.dumps(request).encode()], [out, err, writing])
         os.close(writing)
-        self._reply = open(reading)
+        self._reply = open(reading)  # noqa: SIM115 - closed when the process has ended
         self.pid = int(self._reply.readline())
 
     def poll(self, seconds=0):
@@ -60,7 +60,7 @@ class PipedProcess(Process):
 
     def __init__(self, words, folder, environment):
         reading, writing = os.pipe()
-        self.stdout = open(reading, "rb")
+        self.stdout = open(reading, "rb")  # noqa: SIM115 - closed when nobody writes any more
         super().__init__(words, folder, environment, writing, writing, session=True)
         os.close(writing)
 
