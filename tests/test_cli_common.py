@@ -18,6 +18,7 @@ def commands():
 
 # Each command once, with what it needs to give an answer; {cache}, {new} and {images} are filled in.
 CASES = {
+    "init": ["{photos}", "--output", "{new}.cfg"],
     "show": ["{cache}"],
     "ls": ["{artifacts}"],
     "stats": ["{cache}"],
@@ -59,6 +60,7 @@ def words(project, new, name):
         "cache": cache(project),
         "artifacts": project.folder / "artifacts",
         "images": project.folder / "photos/test",
+        "photos": project.folder / "photos",
         "new": new,
     }
     return [name, *(word.format(**places) for word in CASES[name])]
@@ -85,7 +87,7 @@ def test_an_error_leaves_standard_output_empty(name, tmp_path, monkeypatch, caps
     monkeypatch.setattr(report, "hardware_checks", lambda setting, progress: iter(()))  # seconds, and no error of ours
     monkeypatch.chdir(tmp_path)
     (tmp_path / "luigi.cfg").write_text("[Heads]\nfolds = several\n")
-    places = dict.fromkeys(("cache", "artifacts", "images", "new"), str(tmp_path / "nothing/here"))
+    places = dict.fromkeys(("cache", "artifacts", "images", "photos", "new"), str(tmp_path / "nothing/here"))
     code = main([name, *(word.format(**places) for word in CASES[name]), "--json"])
     captured = capsys.readouterr()
     if code == 0 or name in ("verify", "doctor"):  # needs no project, or says what is wrong in its answer

@@ -9,10 +9,10 @@ from images import encoded, picture
 from listings import build_manifest
 
 from featcache.dataset import digest_cache
-from featcache.dataset.listing import current_key, list_files
+from featcache.dataset.listing import current_key, list_files, list_images
 from featcache.dataset.sources import parquet
 from featcache.dataset.sources.source import open_source
-from featcache.errors import SourceError
+from featcache.errors import SourceChangedError, SourceError
 from featcache.settings.specs import DatasetSpec
 
 NAMES = ["ant", "bee"]
@@ -109,3 +109,10 @@ def test_what_is_no_such_file(root):
     assert "[Dataset] images: " in refusal(root, images=("picture",))
     write(root / "data/train-00001-of-00002.parquet", ["no", "bytes"], [0, 1], nested=False)
     assert "has no column of images' bytes" in refusal(root)
+
+
+def test_a_file_that_changes_while_it_is_listed(root):
+    files = list_files(DatasetSpec("x", "parquet", root, label=("label",)))
+    (root / "data/train-00001-of-00002.parquet").touch()
+    with pytest.raises(SourceChangedError, match=r"train-00001-of-00002.parquet changed during the listing: run again"):
+        list_images(DatasetSpec("x", "parquet", root, label=("label",)), root.parent / "out", files=files)

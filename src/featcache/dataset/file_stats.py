@@ -4,6 +4,7 @@ import hashlib
 import os
 import stat
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -39,6 +40,9 @@ class FileStats:
     def __init__(self, files: Iterable[FileStat] = ()) -> None:
         self.locations = PackedTexts()  #: n unique texts by which the source finds its files
         self.tables: dict[Path, FileStat] = {}  #: the tables that labels or groups are joined from; none of the n
+        self.left_out: Counter[str] = (
+            Counter()
+        )  #: how many files beside them aren't listed, where the walk that found them tells
         self._numbers = array("q")
         for file in files:
             self.append(file)

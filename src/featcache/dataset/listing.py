@@ -26,6 +26,7 @@ from featcache.settings import DatasetSpec
 LISTING_VERSION = 3  # raise it when the same files would be listed, checked or digested differently
 LISTING_CSV = "listing.csv"
 LISTING_JSON = "listing.json"
+_NAMED = ("table", "filename")  # sources of which a setting says where the test images are
 _SURVEYED = 64  # images whose sizes are looked at before anything is listed
 _GROUPS = "groups:"  # no image's location starts with it
 
@@ -103,7 +104,7 @@ def survey_images(spec: DatasetSpec) -> tuple[Manifest, list[tuple[int, int]]]:
         SourceError: as `list_images`.
     """
     source = open_source(spec)
-    manifest = source.list_rows(_files(spec), _Unread(), Silent())
+    manifest = source.list_rows(_files(spec), Unread(), Silent())
     if ":" in spec.groups:
         manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
     rows = manifest.splits["train"]
@@ -117,16 +118,17 @@ def survey_images(spec: DatasetSpec) -> tuple[Manifest, list[tuple[int, int]]]:
     return manifest, [sides for sides in sizes if sides]
 
 
-class _Unread(DigestCache):
+class Unread(DigestCache):
     """Knows no digest, and has none made."""
 
     def digest_all(self, files: FileStats, *_: object) -> FileChecks:
+        """Return that nothing is known of the files."""
         return FileChecks(files)
 
 
 def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: FileStats) -> Manifest:
+    _examine_tables(files, digests)  # before they are read, so that a change meanwhile is found by the next run
     manifest = open_source(spec).list_rows(files, digests, progress)
-    _examine_tables(files, digests)
     if ":" in spec.groups:
         manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
     return manifest
@@ -218,7 +220,8 @@ def _notify(manifest: Manifest, progress: Progress) -> None:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(manifest.left_out.items()))
         progress.notice(f"not listed: {kinds}")
     if "test" not in manifest.splits:
-        progress.notice("no test images, which predictions and the submission need: put them into PATH/test")
+        fix = "name them by [Dataset] test" if manifest.settings["source"] in _NAMED else "put them into PATH/test"
+        progress.notice(f"no test images, which predictions and the submission need: {fix}")
     for split, rows in manifest.splits.items():
         rejected = np.flatnonzero(~rows.listed)
         if len(rejected):

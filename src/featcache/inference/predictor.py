@@ -56,6 +56,9 @@ class Predictor:
         self._fit, self._mirror = project.settings.features.image_fit, project.settings.features.mirror
         self._sizes = {convnet.image_size for convnet in self._served.convnets}
         self._sizes |= {backbone.spec.image_size for backbone, _ in self._backbones}
+        for problem in dict.fromkeys(network.device.problem for _, network in self._backbones):
+            if problem:
+                progress.notice(problem)
         self.class_names = self._served.ensemble.class_names
 
     def predict(self, files: Iterable[Path], count: int) -> Iterator[Prediction]:

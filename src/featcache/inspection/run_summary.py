@@ -148,7 +148,7 @@ def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
         (small and photos, "more pixels", "--Features-image-size 224"),
         (one_tap and vgg, "pooled layers", "--Features-taps auto"),
         (not photos and settings.convnet.members == 0, "convnets", "--ConvNet-members 1"),
-        (photos, "more images", "in train/<class>; only these cost a forward pass"),
+        (source == "folder", "more images", "in train/<class>; only these cost a forward pass"),
         (photos and not spec.mirror, "mirrored images", "--Features-mirror true"),
         (photos and vgg and auto_taps and kind == "imagenet", "another network", "--Features-backbone efficientnetb0"),
     ]

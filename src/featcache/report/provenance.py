@@ -30,20 +30,23 @@ def settings_text(settings: Settings) -> str:
 def provenance(project: Project) -> dict[str, str]:
     """Return name -> text of what else decided the values: weights, precision, keys, versions."""
     facts: dict[str, str] = {}
+    keys: dict[str, str] = {}
     versions: dict[str, Any] = {}
     for backbone in project.backbones:
         reader = open_cache(backbone.cache("train", 0).path)
         weights: Mapping[str, Any] = backbone.resolved("weights") or {}
-        versions |= reader.run.get("versions") or {}
         own = {
             "weights": str(weights.get("kind", "")),
             "weights' SHA-256": backbone.weights_digest() or "",
             "precision": backbone.precision() or "",
-            "features' key": reader.key,
+            "device": str(reader.run.get("device", "")),
         }
         facts |= {backbone.of_backbone(name): text for name, text in own.items()}
+        keys[backbone.of_backbone("features' key")] = reader.key
+        versions |= reader.run.get("versions") or {}
     facts |= {
         "manifest's key": str((project.listed() or {}).get("key", "")),
+        **keys,
         "ensemble's key": project.ensemble().key or "",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }

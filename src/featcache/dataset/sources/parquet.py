@@ -15,7 +15,7 @@ from featcache.core.progress import Progress, Silent
 from featcache.core.rows import SPLITS
 from featcache.core.texts import ComputedTexts
 from featcache.dataset.digest_cache import DigestCache, FileChecks
-from featcache.dataset.file_stats import FileStats
+from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
 from featcache.dataset.natural_sort import natural
 from featcache.dataset.sources.folder import ImageFiles, looked_at
@@ -23,7 +23,7 @@ from featcache.dataset.sources.labels import SPLIT_NAMES, as_lines, number_label
 from featcache.dataset.sources.scan import Scan
 from featcache.dataset.sources.table import refuse_ungrouped, table_rows
 from featcache.dataset.sources.tables import column_names, read_columns, readable
-from featcache.errors import SourceError
+from featcache.errors import SourceChangedError, SourceError
 from featcache.settings import DatasetSpec
 
 SUFFIX = ".parquet"
@@ -39,7 +39,10 @@ class ParquetSource(ImageFiles):
 
     def files(self) -> FileStats:
         """Return the stats of the Parquet files, without reading any; a `SourceError` where there are none."""
-        files = self._scan().files
+        scan = Scan(wanted=lambda name: name.endswith(SUFFIX))
+        scan.tree(self.path, "")
+        files = scan.files
+        files.left_out = scan.left_out
         if not len(files):
             raise SourceError(f"{self.path} has no *{SUFFIX} files: put them there, or set [Dataset] path")
         return files
@@ -61,13 +64,16 @@ class ParquetSource(ImageFiles):
         refuse_ungrouped(where, lines, groups)
         classes, labels = number_labels(where, lines)
         _, images = self._examine(files, digests, progress)
+        changed = [file.location for file in files if stat_file(file.location, self.file(file.location)) != file]
+        if changed:
+            raise SourceChangedError(f"{self.file(changed[0])} changed during the listing: run again")
         splits, found = lines["split"].to_numpy(), np.arange(len(lines))
         rows = {
             name: table_rows(lines, labels, found, np.flatnonzero(splits == number), images, labelled=name == "train")
             for number, name in enumerate(SPLITS)
         }
         check_training(where, classes, rows["train"])
-        return Manifest(classes, rows, {"source": "parquet"}, self._scan().left_out)
+        return Manifest(classes, rows, {"source": "parquet"}, files.left_out)
 
     def content(self, location: str) -> bytes:
         """Return the bytes of one row's image, b"" where it has none; an `OSError` where that can't be read."""
@@ -80,11 +86,6 @@ class ParquetSource(ImageFiles):
     @cached_property
     def _reader(self) -> "_Reader":
         return _Reader(self.path, self.spec.images[0] if self.spec.images else "")
-
-    def _scan(self) -> Scan:
-        scan = Scan(wanted=lambda name: name.endswith(SUFFIX))
-        scan.tree(self.path, "")
-        return scan
 
     def _examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> tuple[FileChecks, FileChecks]:
         checks = digests.digest_all(files, self.file, None, Silent())

@@ -58,8 +58,9 @@ class TableSource(ImageFiles):
                 setting = "table" if name == self.spec.table else "test"
                 raise SourceError(f"{self.path} has no {name} but {paths.what_is(path)}: correct [Dataset] {setting}")
             tables[path] = stat_file(f"table:{name}", path)
-        files = self._scan(keep=True).files
-        files.tables = tables
+        scan = self._scan()
+        files = scan.files
+        files.tables, files.left_out = tables, scan.left_out
         if not len(files):
             raise SourceError(f"{self.path} has no images in {self._shown()}: set [Dataset] path or images")
         return files
@@ -74,7 +75,7 @@ class TableSource(ImageFiles):
             import pyarrow.compute as pc
 
             in_test = pc.starts_with(locations, f"{self.test_folder}/").to_numpy(False)
-        left_out = self._scan(keep=False).left_out
+        left_out = files.left_out.copy()
         lines, found = self._training(locations, np.flatnonzero(~in_test), left_out)
         if self.test_table or self.test_folder:
             test, test_found = self._test(locations, np.flatnonzero(in_test), left_out)
@@ -100,8 +101,8 @@ class TableSource(ImageFiles):
         """What messages call the place of ids and labels."""
         return str(self.path / self.spec.table)
 
-    def _scan(self, *, keep: bool) -> Scan:
-        scan = Scan(keep=keep)
+    def _scan(self) -> Scan:
+        scan = Scan()
         for folder in self.folders:
             path = self.path / folder
             if not paths.is_folder(path):
