@@ -202,7 +202,7 @@ class FakeProject:
     def __init__(self, tmp_path, **recorded):
         cluster = SimpleNamespace(scheduler="none")
         self.settings = SimpleNamespace(features=FeaturesSpec(), cluster=cluster)
-        self.folder, self.records = tmp_path, recorded
+        self.folder, self.records, self.backbones = tmp_path, recorded, [self]
 
     def resolved(self, what):
         return self.records.get(what)

@@ -59,7 +59,7 @@ def test_what_to_try_next_on_photos_with_the_defaults(project):
     def hints(**features):
         project.settings["Features"].update(features)
         with project.in_force():
-            lines = _hints(current_project(), {"weights": {"kind": "imagenet"}})
+            lines = _hints(current_project(), {"backbones": [{"weights": {"kind": "imagenet"}}]})
         return [line.split("  ")[1] for line in lines[1:]]
 
     kept = dict(project.settings["Features"])

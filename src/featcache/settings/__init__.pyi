@@ -29,7 +29,6 @@ from .specs import (
     STRETCH as STRETCH,
     TRAINING_PRECISIONS as TRAINING_PRECISIONS,
     ClusterSpec as ClusterSpec,
-    CompareSpec as CompareSpec,
     ConvNetSpec as ConvNetSpec,
     DatasetSpec as DatasetSpec,
     FeaturesSpec as FeaturesSpec,
