@@ -103,7 +103,6 @@ class Colours:
 
 def test_ensemble_scores_and_submission_have_a_row_a_case(root, tmp_path, monkeypatch):
     monkeypatch.setattr("featcache.stages.features.resolved_backbone", lambda *_: Colours())
-    monkeypatch.setattr("featcache.stages.heads.may_have_gpu", lambda: False)
     settings = {
         "Dataset": {
             "name": "photos", "source": "table", "path": str(root), "table": "train.csv", "label": "label",
