@@ -60,6 +60,7 @@ def forget_projects() -> None:
     """Begin another run, which lists the source again: for notebooks and tests that call `luigi.build` more than once."""
     _project.cache_clear()
     _of_command_line.clear()
+    _kept.clear()
 
 
 @lru_cache(maxsize=4)

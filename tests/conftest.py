@@ -14,6 +14,14 @@ def shared() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """What a power loss leaves is told by recorded calls (`crash_states`): no test needs the bytes on the disk itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A small project that has run once, for tests that change copies of it."""

@@ -69,6 +69,7 @@ class LuigiProject:
             for section in config.SECTIONS:
                 configuration.remove_section(section)
             Register.clear_instance_cache()
+            config.forget_projects()
 
     def run(self, stage: str = "Submit", **parameters: object) -> list[str]:
         """Run a stage and everything it needs; return the families of the stages that worked, in order."""
@@ -82,6 +83,8 @@ class LuigiProject:
         stage_progress.StageProgress.result = note
         try:
             with self.in_force():
+                # else all sections are read again at every question, which is half of a small run
+                config.keep_project(config.current_project())
                 task = getattr(pipeline, stage)(**parameters)
                 outcome = luigi.build([task], local_scheduler=True, detailed_summary=True, log_level="ERROR", workers=1)
         finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from warm_start import PipedProcess
 
 ROOT = Path(__file__).parent.parent
 # what `os` has on Linux alone, of all that anybody here might call
@@ -33,18 +34,21 @@ def command(project, workers=1, stage="Submit"):
 
 
 def start(words, module="pipeline", prefix=(), **environment):
-    """Start Luigi in a new process group; `prefix` is a command that starts it, such as ``setpriv``."""
+    """Start Luigi in a new process group, warm (see `warm_start`) unless by a command `prefix`, such as ``setpriv``."""
     if module == "pipeline" and "NUMPY_BACKBONE" in os.environ:  # the fixture `numpy_backbone`
         module = "numpy_run"
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src"), str(ROOT / "tests")])
-    luigi = Path(sys.executable).with_name("luigi")
+    environment = {**os.environ, "PYTHONPATH": paths, **environment}
+    folder = ROOT / "tests"  # no luigi.cfg: its defaults are ours
+    if not prefix:
+        return PipedProcess(["luigi", "--module", module, *words], folder, environment)
     return subprocess.Popen(
-        [*prefix, sys.executable, str(luigi), "--module", module, *words],
-        env={**os.environ, "PYTHONPATH": paths, **environment},
+        [*prefix, sys.executable, str(Path(sys.executable).with_name("luigi")), "--module", module, *words],
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        cwd=ROOT / "tests",  # no luigi.cfg: its defaults are ours
+        cwd=folder,
         start_new_session=True,
     )
 

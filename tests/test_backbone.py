@@ -200,7 +200,7 @@ def test_impossible_settings_are_one_line(settings: dict[str, Any], message: str
 
 # -- GPUs, as far as they can be pretended ------------------------------------------------------------------------
 
-T4 = Device("Tesla T4", (7, 5))
+T4 = Device("Tesla T4", (7, 5), place="gpu:0")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from featcache.training.heads.numpy_engine import NumpyEngine
 from featcache.training.heads.partition import by_folds
 from featcache.training.heads.presets import HeadPlan, head_type_settings
 
-T4 = Device("Tesla T4", (7, 5))
+T4 = Device("Tesla T4", (7, 5), place="gpu:0")
 
 
 def driver(root, numbers=(0,), model="Tesla T4"):
@@ -161,7 +161,7 @@ def frameworks(monkeypatch):
 def test_a_gpu_that_can_be_used_is_the_device(frameworks):
     frameworks(FakeTensorFlow(T4))
     assert find_device() == T4
-    assert (find_device().place, devices.processor().place) == ("gpu:0", "cpu:0")
+    assert devices.processor().place == "cpu:0"
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,13 @@ def durable_rows(folder):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_an_interrupt_ends_in_one_line_and_keeps_what_was_computed(tmp_path, workers):
+def test_an_interrupt_ends_in_one_line_and_keeps_what_was_computed(tmp_path, monkeypatch, workers):
+    if workers == "2":
+        monkeypatch.setenv("NUMPY_BACKBONE", "1")
     settings = {**SMALL, "Features_taps": "block1_pool", "Features_image_size": "128"}
     process = subprocess.Popen(
         command("ExtractFeatures", "--workers", workers, **settings),
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env=environment(FEATCACHE_BLOCK_BYTES="1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
     partials, deadline = tmp_path / "artifacts/digits/features", time.monotonic() + 120
@@ -42,11 +44,12 @@ def test_an_interrupt_ends_in_one_line_and_keeps_what_was_computed(tmp_path, wor
     assert 0 < durable_rows(partials) < 1438, "what was computed is kept"
 
 
-def test_a_killed_stage_is_told_in_one_line(tmp_path):
+def test_a_killed_stage_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMPY_BACKBONE", "1")
     settings = {**SMALL, "Features_taps": "block1_pool", "Features_image_size": "128"}
     process = subprocess.Popen(
         command("ExtractFeatures", "--workers", "2", **settings),
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env=environment(FEATCACHE_BLOCK_BYTES="1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     caches, deadline = tmp_path / "artifacts/digits/features", time.monotonic() + 120
     while not list(caches.glob("train-*.partial.h5")) and time.monotonic() < deadline:

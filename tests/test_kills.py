@@ -12,10 +12,8 @@ def whole(numpy_backbone, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole_of_keras(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("NUMPY_BACKBONE", raising=False)
-        return kills.undisturbed(tmp_path_factory.mktemp("keras"), report=True)
+def with_report(numpy_backbone, tmp_path_factory):
+    return kills.undisturbed(tmp_path_factory.mktemp("report"), report=True)
 
 
 def test_killed_at_every_block_boundary_run_after_run(tmp_path, whole):
@@ -49,12 +47,10 @@ def test_killed_between_two_writes(tmp_path, whole, moment, whom, workers):
 
 
 @pytest.mark.parametrize(
-    ("seed", "whom", "workers", "as_before"), [(1, "group", 1, "whole"), (2, "parent", 2, "whole_of_keras")]
+    ("seed", "whom", "workers", "as_before"), [(1, "group", 1, "whole"), (3, "parent", 2, "with_report")]
 )
-def test_killed_at_a_random_moment(tmp_path, request, monkeypatch, seed, whom, workers, as_before):
+def test_killed_at_a_random_moment(tmp_path, request, seed, whom, workers, as_before):
     whole = request.getfixturevalue(as_before)
-    if as_before == "whole_of_keras":
-        monkeypatch.delenv("NUMPY_BACKBONE", raising=False)
     project = whole.fresh(tmp_path)
     assert kills.kill_after(project, random.Random(seed).uniform(0.3, 0.9) * whole.seconds, whom, workers)
     kills.check_leftovers(project, whole)

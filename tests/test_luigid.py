@@ -9,8 +9,9 @@ import threading
 import time
 import urllib.request
 
-from command import command, environment, luigi, photos
-from projects import write_photos
+import runs
+from command import environment, luigi, photos
+from projects import small_project, write_photos
 
 
 @contextlib.contextmanager
@@ -90,13 +91,13 @@ def test_two_projects_on_one_luigid_both_run_and_show_their_progress(tmp_path, m
 
 
 def test_more_workers_write_the_same_submission_without_tensorflow_in_the_parent(tmp_path):
-    folder = write_photos(tmp_path / "photos")
-    settings = photos(folder, Submission_format="probabilities", Features_taps="block1_pool:avg, block2_pool:avg")
-    more = {**settings, "Paths_artifacts": "more"}
-    words = {
-        "artifacts": command("Submit", **settings)[3:],
-        "more": command("Submit", "--workers", "4", **more)[3:],
-    }
+    project = small_project(tmp_path)
+    project.set("Features", taps="block1_pool:avg, block2_pool:avg")
+    project.set("Submission", format="probabilities")
+    project.run()
+    assert project.succeeded
+    once = (project.artifacts / "submission.csv").read_bytes()
+    project.set("Paths", artifacts=str(tmp_path / "more"))
     program = (
         "import atexit, os, sys; from luigi.cmdline import luigi_run; parent = os.getpid()\n"
         "def tell():\n"
@@ -108,14 +109,7 @@ def test_more_workers_write_the_same_submission_without_tensorflow_in_the_parent
         "luigi_run(sys.argv[1:])"
     )
     (tmp_path / "luigi").write_text(program)  # the name by which the stages know that Luigi's command line is at work
-    told = {}
-    for place, line in words.items():
-        run = [sys.executable, "luigi", *line]
-        done = subprocess.run(run, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done
-        told[place] = done.stderr
-    assert told["more"] == "PARENT [] []\n"
-    assert "keras" in told["artifacts"]
-    assert "distributed" not in told["artifacts"], "[Cluster] scheduler = none is the default"
-    once, again = (tmp_path / place / "photos/submission.csv" for place in ("artifacts", "more"))
-    assert once.read_bytes() == again.read_bytes()
+    words = [sys.executable, "luigi", "--module", "pipeline", *runs.command(project, workers=4)]
+    done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stderr) == (0, "PARENT [] []\n"), done
+    assert (tmp_path / "more/photos/submission.csv").read_bytes() == once

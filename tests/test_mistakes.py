@@ -12,7 +12,7 @@ import pytest
 import runs
 from command import Outcome, command, environment, luigi, photos
 from images import greys, idx1, idx3, make_idx, table
-from projects import copied_project, write_image, write_photos
+from projects import copied_project, small_project, write_image, write_photos
 
 import featcache
 
@@ -302,12 +302,15 @@ def test_a_clip_too_low_for_the_classes_is_told_before_any_feature_is_computed(t
 # ---- what is known only with the backbone
 
 
-def test_an_unknown_tap_is_told_once_with_the_near_ones(tmp_path):
-    write_photos(tmp_path / "photos")
-    outcome = luigi(tmp_path, "Submit", **photos(tmp_path / "photos", Features_taps="block5_pol"))
-    refused(outcome, FAILED, "[Features] taps", "'block5_pol'", "did you mean block5_pool")
-    assert "BackboneError" in log(tmp_path)
-    assert not list((tmp_path / "artifacts/photos/features").glob("*.h5")), "nothing was begun"
+def test_an_unknown_tap_is_told_once_with_the_near_ones(tmp_path, capfd):
+    project = small_project(tmp_path)
+    project.set("Features", taps="block5_pol")
+    project.run()
+    assert not project.succeeded
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("featcache: ")]
+    for word in ("[Features] taps", "'block5_pol'", "did you mean block5_pool"):
+        assert word in line
+    assert not list(project.artifacts.glob("features/*.h5")), "nothing was begun"
 
 
 def test_a_disk_too_small_is_told_with_what_is_needed_before_the_work(tmp_path):

@@ -488,7 +488,7 @@ def test_the_first_interrupt_ends_a_listing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("prefix", [(), WEAK], ids=["as it is", "without root's powers"])
 def test_every_entry_of_an_odd_tree_is_accounted_for(prefix):
     """In a process of its own, which may hang; 5,000 trees by hand: python tests/odd_trees.py 5000."""
-    words = [*(weak_prefix() if prefix else []), sys.executable, odd_trees.__file__, "120"]
+    words = [*(weak_prefix() if prefix else []), sys.executable, odd_trees.__file__, "60"]
     done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "trees listed" in done.stdout

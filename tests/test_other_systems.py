@@ -6,11 +6,11 @@ import os
 import resource
 import types
 
+import kills
 import numpy as np
 import pytest
 import runs
 from cache_files import make_header, make_rows
-from projects import small_project
 
 from featcache.cache.writer import CacheWriter
 from featcache.core import scratch_arrays, system
@@ -25,13 +25,17 @@ def lacking(monkeypatch):
         monkeypatch.delattr(os, name, raising=False)
 
 
+@pytest.fixture(scope="module")
+def whole(numpy_backbone, tmp_path_factory):
+    return kills.undisturbed(tmp_path_factory.mktemp("undisturbed"))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_main_job_runs_without_what_linux_alone_has(finished, tmp_path, workers):
-    project = small_project(tmp_path)
-    code, said = runs.finish(runs.start(runs.command(project, workers), "without_linux"))
+def test_the_main_job_runs_without_what_linux_alone_has(whole, tmp_path, workers):
+    project = whole.fresh(tmp_path)
+    code, said = runs.finish(runs.start(runs.command(project, workers), "without_linux", **runs.SHORT_BLOCKS))
     assert code == 0, said
-    mine, theirs = runs.contents(project.artifacts), runs.contents(finished.artifacts)
-    assert [name for name in mine | theirs if mine.get(name) != theirs.get(name)] == []
+    assert kills.differing(project, whole, missing=True) == []
 
 
 @pytest.mark.usefixtures("lacking")

@@ -8,4 +8,4 @@ for name in runs.LINUX_ALONE:
     if hasattr(os, name):
         delattr(os, name)
 
-import pipeline  # noqa: E402, F401  # its stages are what runs
+import numpy_run  # noqa: E402, F401  # its stages are what runs

@@ -57,16 +57,18 @@ def driver_version(root: Path = _ROOT) -> str:
 @lru_cache(maxsize=1)
 def free_bytes() -> int | None:
     """Return the free memory of the first visible GPU as it was at the first call; None where nvidia-smi can't say."""
-    named = visible_gpus()[:1] if VISIBLE in os.environ else ["0"]
-    status, answer = nvidia_smi("--query-gpu=memory.free", "--format=csv,noheader,nounits", *(["-i", *named]))
+    first = (visible_gpus() or ["0"])[0]
+    status, answer = nvidia_smi("--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", first)
     return int(answer) << 20 if status == 0 and answer.isdigit() else None
 
 
 def nvidia_smi(*arguments: str) -> tuple[int, str]:
-    """Return exit status and first line of nvidia-smi's answer; status 127 where it isn't installed or doesn't answer."""
+    """Return exit status and first line of nvidia-smi's answer; status 127 where it isn't installed."""
     try:
         done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20, check=False)  # noqa: S603, S607 - the driver's own
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        return 124, f"none in {error.timeout:.0f} s"
+    except OSError as error:
         return 127, str(error)
     return done.returncode, (done.stdout.strip() or done.stderr.strip()).partition("\n")[0]
 

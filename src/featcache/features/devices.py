@@ -25,16 +25,13 @@ class Device:
         name: as people know it, e.g. ``Tesla T4`` or a processor's model.
         capability: CUDA compute capability (major, minor); None on a processor.
         problem: why a GPU that this machine has isn't used, and what to do, in one line; "" where there is none.
+        place: its name for `keras.device`.
     """
 
     name: str
     capability: tuple[int, int] | None = None
     problem: str = ""
-
-    @property
-    def place(self) -> str:
-        """For `keras.device`."""
-        return "cpu:0" if self.capability is None else "gpu:0"
+    place: str = "cpu:0"
 
     def refused(self, why: str) -> "Device":
         """Return the processor in place of this GPU."""
@@ -97,15 +94,18 @@ def _of_tensorflow() -> Device | None:
     gpus = tf.config.list_physical_devices("GPU")
     details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
     major, minor = details.get("compute_capability") or (0, 0)
-    return Device(str(details.get("device_name", "GPU")), (int(major), int(minor))) if gpus else None
+    return Device(str(details.get("device_name", "GPU")), (int(major), int(minor)), place="gpu:0") if gpus else None
 
 
 def _of_jax() -> Device | None:
     import jax
 
     device: Any = jax.devices()[0]
-    major, _, minor = str(getattr(device, "compute_capability", "")).partition(".")
-    return Device(str(device.device_kind), (int(major), int(minor or 0))) if major.isdigit() else None
+    if device.platform == "cpu":
+        return None
+    major, _, minor = str(getattr(device, "compute_capability", "")).partition(".")  # which a TPU doesn't have
+    capability = (int(major), int(minor or 0)) if major.isdigit() else None
+    return Device(str(device.device_kind), capability, place=f"{device.platform}:0")
 
 
 def _of_torch() -> Device | None:
@@ -113,7 +113,7 @@ def _of_torch() -> Device | None:
 
     if not torch.cuda.is_available():
         return None
-    return Device(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
+    return Device(torch.cuda.get_device_name(), torch.cuda.get_device_capability(), place="gpu:0")
 
 
 def _why_unused(backend: str) -> str:

@@ -1,7 +1,6 @@
 """A GPU is trusted once it computed what the processor computes: wheels, drivers and cards fail in silence, too. [Keras]"""
 
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -14,7 +13,7 @@ from featcache.core.json_records import read_json, write_json
 from featcache.core.system import versions
 from featcache.errors import FeatcacheError, StorageError
 from featcache.features.backbone import Backbone, Features, load_backbone
-from featcache.features.devices import Device, find_device
+from featcache.features.devices import Device, find_device, processor
 from featcache.features.weights import ResolvedWeights
 from featcache.settings import FeaturesSpec
 
@@ -57,7 +56,7 @@ def _checked(
 ) -> tuple[Backbone | None, str]:
     """The backbone on that device, if it can be loaded, and what is wrong with it."""
     images = check_images(spec.image_size)
-    expected = load_backbone(spec, weights, "float32", _ROWS, replace(device, capability=None)).forward(images)
+    expected = load_backbone(spec, weights, "float32", _ROWS, processor()).forward(images)
     try:
         backbone = load_backbone(spec, weights, precision, device=device)
         return backbone, compared(backbone.forward(images), expected)

@@ -55,6 +55,8 @@ class Predictor:
         self._sizes = {convnet.image_size for convnet in self._served.convnets}
         if self._backbone:
             self._sizes.add(self._size)
+            if self._backbone.device.problem:
+                progress.notice(self._backbone.device.problem)
         self.class_names = self._served.ensemble.class_names
 
     def predict(self, files: Iterable[Path], count: int) -> Iterator[Prediction]:

@@ -33,6 +33,7 @@ def provenance(project: Project) -> dict[str, str]:
         "weights": str(weights.get("kind", "")),
         "weights' SHA-256": project.weights_digest() or "",
         "precision": project.precision() or "",
+        "device": str(reader.run.get("device", "")),
         "manifest's key": str((project.listed() or {}).get("key", "")),
         "features' key": reader.key,
         "ensemble's key": project.ensemble().key or "",
