@@ -20,7 +20,7 @@ submit: $(VENV)/.installed  ## Set up, and take the embedded digits to a checked
 	$(BIN)/luigi --module pipeline Submit
 
 test: $(VENV)/.developed  ## Set up, and run the tests (set FEATCACHE_SHARED for those on real data)
-	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),-n $(JOBS) --dist loadfile)
+	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),-n $(JOBS) --dist loadfile --no-loadscope-reorder)
 
 lint: $(VENV)/.developed  ## Check format, style, types and spelling
 	$(BIN)/ruff format --check .
