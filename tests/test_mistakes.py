@@ -283,7 +283,12 @@ def test_a_table_of_names_is_told_from_one_of_pixels(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/train.csv").write_text("id,label\n1,rose\n")
     outcome = luigi(tmp_path, "IndexImages", **{**photos(tmp_path / "photos"), "Dataset_source": "csv"})
-    refused(outcome, FAILED, "has no columns pixel0, pixel1, ..., but 'id', 'label'", "source = table (featcache init PATH does)")
+    refused(
+        outcome,
+        FAILED,
+        "has no columns pixel0, pixel1, ..., but 'id', 'label'",
+        "source = table (featcache init PATH does)",
+    )
 
 
 def test_a_sample_submission_with_other_ids_is_told_before_any_feature_is_computed(tmp_path):
