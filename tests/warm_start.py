@@ -7,6 +7,7 @@ starts (its standard streams, its first imports) is for tests that start one.
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -132,5 +133,6 @@ if __name__ == "__main__":
     for name in OTHERS:
         importlib.import_module(name)
     os.fsync = lambda descriptor: None  # as in `conftest`
+    gc.freeze()  # a fork that looked for garbage, at its end at the latest, would copy and free all of it
     _serve(socket.socket(fileno=int(sys.argv[1])))
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
