@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed$(if $(GPU),-gpu)
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
-.PHONY: help submit test lint docs format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-defaults bench-memory bench-scaling bench-gpu bench-report clean
+.PHONY: help submit test lint docs format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-defaults bench-memory bench-scaling bench-gpu bench-architectures bench-report clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -70,6 +70,9 @@ bench-scaling: $(VENV)/.developed  ## Measure one worker against two (FEATCACHE_
 
 bench-gpu: $(INSTALLED)  ## Measure a GPU, under 8 minutes; without one a rehearsal on the processor
 	$(BIN)/python benchmarks/gpu.py
+
+bench-architectures: $(VENV)/.developed  ## Build and run every network of keras.applications once
+	$(BIN)/python benchmarks/architectures.py
 
 bench-report: $(VENV)/.developed  ## Measure the report of 10,000 photos: time, bytes, and how soon a browser shows it
 	$(BIN)/python benchmarks/report.py

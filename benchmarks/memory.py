@@ -71,8 +71,8 @@ def project():  # featcache.project.project.Project, imported where it is measur
     found = configured_project([])
     weights = {"setting": "auto", "backbone": "vgg16", "kind": "random", "digest": "d" * 64, "note": "", "stat": None}
     if not (found.folder / "resolved.json").exists():
-        found.record_resolved("weights", weights)
-        found.record_resolved("precision", {"setting": "auto", "value": "float32", "reason": "none"})
+        found.backbones[0].record_resolved("weights", weights)
+        found.backbones[0].record_resolved("precision", {"setting": "auto", "value": "float32", "reason": "none"})
     return found
 
 
@@ -125,7 +125,7 @@ def extract() -> None:
 
 def copied() -> None:
     """Cache train again where another cache has all its rows."""
-    path = project().features("train", 0).path
+    path = project().backbones[0].cache("train", 0).path
     path.rename(path.with_name("train-copy0-other.h5"))
     extract()
     path.with_name("train-copy0-other.h5").unlink()

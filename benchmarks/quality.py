@@ -32,13 +32,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from featcache import stages
-from featcache.cache.layout import Status
-from featcache.cache.reader import open_cache
 from featcache.core.progress import Silent
 from featcache.ensemble.ensemble import Ensemble
 from featcache.ensemble.selection import select_ensemble
 from featcache.project.members import split_predictions
 from featcache.project.project import Project
+from featcache.project.split_features import split_features
 from featcache.settings.parsing import parse_settings
 from featcache.settings.specs import HeadsSpec
 from featcache.training.folds import assign_folds
@@ -46,8 +45,8 @@ from featcache.training.heads.examples import Examples
 from featcache.training.heads.inputs import fit_input, stored_rows
 from featcache.training.heads.lda import train_lda
 from featcache.training.heads.logistic_regression import train_linear
-from featcache.training.heads.partition import by_folds
-from featcache.training.heads.presets import PATHS, head_types, resolve_heads
+from featcache.training.heads.partition import Partition, by_folds
+from featcache.training.heads.presets import PATHS, resolve_heads
 from featcache.training.heads.trainer import train_heads
 from featcache.training.metrics import judge, log_loss
 from featcache.training.predictions import Predictions
@@ -56,12 +55,19 @@ SHARED = Path(os.environ["FEATCACHE_SHARED"])
 WEIGHTS = str(SHARED / "weights/vgg16_imagenet_notop.h5")
 LITE = {"backbone": str(SHARED / "weights/efficientnet_lite0_imagenet.keras")}
 VGG = {"weights": WEIGHTS}
+JOINT = {"backbone": f"vgg16, {LITE['backbone']}", **VGG}
 SETS: dict[str, tuple[str, str, dict[str, str]]] = {
     "hymenoptera": ("folder", "", VGG),
     "flowers5": ("folder", "", VGG),
     "brain-mri": ("folder", "", VGG),
     "hymenoptera-lite": ("folder", "", LITE),
     "flowers5-lite": ("folder", "", LITE),
+    "brain-mri-lite": ("folder", "", LITE),
+    "digits-lite": ("digits", "", {**LITE, "image_size": "224"}),
+    "hymenoptera-joint": ("folder", "", JOINT),
+    "flowers5-joint": ("folder", "", JOINT),
+    "brain-mri-joint": ("folder", "", JOINT),
+    "digits-joint": ("digits", "", {**JOINT, "backbone": f"vgg16@48, {LITE['backbone']}@224"}),
     "digits": ("digits", "", VGG),
     "cactus": ("folder", "", {**VGG, "image_size": "48"}),
     "drivers-64": ("folder", "driver_imgs_list.csv:subject", {**VGG, "image_size": "64"}),
@@ -116,9 +122,13 @@ PEERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 def project(name: str, folder: Path, **features: str) -> Project:
     """The default settings of one set; features and heads are in `folder`."""
     source, groups, own = SETS[name]
-    data = name.removesuffix("-lite").removesuffix("-64").removesuffix("-224")
-    made_here = {"digits": "", "mnist10": str(folder / "data/mnist10"), "cactus": str(folder / "data/cactus")}
-    dataset = {"name": data, "source": source, "path": made_here.get(name, str(SHARED / "data" / data))}
+    data = name.removesuffix("-lite").removesuffix("-joint").removesuffix("-64").removesuffix("-224")
+    made_here = {"mnist10": str(folder / "data/mnist10"), "cactus": str(folder / "data/cactus")}
+    dataset = {
+        "name": data,
+        "source": source,
+        "path": "" if source == "digits" else made_here.get(name, str(SHARED / "data" / data)),
+    }
     sections = {
         "Dataset": dataset | ({"groups": groups} if groups else {}),
         "Features": own | features,
@@ -155,17 +165,17 @@ def extract(made: Project) -> None:
     """List and cache what isn't cached yet."""
     stages.index_images(made, Silent())
     stages.resolve_features(made, Silent())
-    for split in dict.fromkeys(split for split, _ in made.caches()):
-        if not all(made.features(*each).is_complete() for each in made.caches() if each[0] == split):
-            stages.extract_split(made, split, Silent())
+    for backbone, split, copy in made.caches():
+        if not backbone.cache(split, copy).is_complete():
+            stages.extract_split(made, split, Silent(), [copy], backbone.label)
     stages.finish_features(made, Silent())
 
 
 def training_rows(made: Project, view: int = 0) -> Rows:
     """Read what members are trained on; of brain-mri near duplicates are groups."""
-    reader = open_cache(made.features("train", view).path)
-    usable = np.flatnonzero(reader.status == Status.OK)
-    taps = {tap: np.asarray(reader[tap])[usable] for tap in reader.taps}
+    found = split_features(made, "train", view)
+    reader, usable = found.reader, np.flatnonzero(found.usable)
+    taps = {tap: np.asarray(each)[usable] for tap, each in found.features.items()}
     groups = [reader.groups[row] for row in usable.tolist()]
     if made.settings.dataset.name == "brain-mri":
         groups = near_duplicates(root_taps(taps))
@@ -198,7 +208,7 @@ def seen_by(peer: str, rows: Rows) -> np.ndarray:
     return np.asarray(rows.taps.get(f"{last}_{which}", rows.taps[list(rows.taps)[-1]]), np.float32)
 
 
-def ensemble_of(views: list[Rows], seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, float], float]:
+def ensemble_of(made: Project, views: list[Rows], seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, float], float]:
     """Train the default members by one dealing of folds.
 
     Returns:
@@ -208,20 +218,22 @@ def ensemble_of(views: list[Rows], seed: int) -> tuple[np.ndarray, np.ndarray, d
     groups = len({*rows.groups} - {""})
     folds = assign_folds(rows.labels, rows.groups, FOLDS, seed, rows.class_names, rows.digests)
     usable = np.ones(len(folds), bool)
-    seen_as = fit_input(list(rows.taps), [view.taps for view in views], usable, normalise=True)
-    copies = [stored_rows(seen_as, view.taps, None) for view in views]
-    examples = Examples(seen_as, copies, rows.labels, by_folds(folds, usable), views=len(views))
     members: list[str] = []
-    tables, scores = [], {}
-    for kind in head_types(spec):
-        plan = resolve_heads(spec, kind, sum(seen_as.widths), len(folds), len(rows.class_names), groups, len(views))
+    tables, scores, inputs = [], {}, {}
+    for name, kind in made.bags():
+        if name not in inputs:
+            inputs[name] = examples_of(made, name, views, by_folds(folds, usable))
+        examples = inputs[name]
+        width = sum(examples.seen_as.widths)
+        plan = resolve_heads(spec, kind, width, len(folds), len(rows.class_names), groups, len(views))
         if kind in PATHS:
             bag = (train_linear if kind == "linear" else train_lda)(examples, plan, Silent())
         else:
             bag = train_heads(examples, plan, range(spec.seeds), Silent())
-        members += [f"pooled/{kind}/seed{number}" for number in bag.seeds]
+        members += [f"{name}/{kind}/seed{number}" for number in bag.seeds]
         tables.append(bag.out_of_fold)
-        scores[kind] = log_loss(np.asarray(bag.out_of_fold.mean(axis=0), np.float64), rows.labels)
+        title = kind if len(made.backbones) == 1 else f"{name}/{kind}"
+        scores[title] = log_loss(np.asarray(bag.out_of_fold.mean(axis=0), np.float64), rows.labels)
     ids = list(map(str, range(len(folds))))
     known = Predictions(ids, rows.labels, tuple(members), np.concatenate(tables), rows.class_names, folds, rows.groups)
     built = select_ensemble(known)
@@ -229,6 +241,15 @@ def ensemble_of(views: list[Rows], seed: int) -> tuple[np.ndarray, np.ndarray, d
     for places, part in built.nested_parts(known):
         nested[places] = part
     return folds, nested, scores, built.single_scores.log_loss
+
+
+def examples_of(made: Project, name: str, views: list[Rows], parts: Partition) -> Examples:
+    """The training rows as one input of heads has them."""
+    taps, usable = made.inputs()[name], np.ones(len(parts.units), bool)
+    owners = [backbone.label for tap in taps for backbone in made.backbones if backbone.owns(tap)]
+    seen_as = fit_input(taps, [view.taps for view in views], usable, normalise=True, backbones=owners)
+    copies = [stored_rows(seen_as, view.taps, None) for view in views]
+    return Examples(seen_as, copies, views[0].labels, parts, views=len(views))
 
 
 def peer_table(peer: str, rows: Rows, folds: np.ndarray) -> np.ndarray:
@@ -258,8 +279,10 @@ def kept(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.
         return dict(stored)
 
 
-def compare(name: str, folder: Path, seeds: int, budget: float, mirror: bool, without: list[str]) -> Iterator[str]:
-    """Yield the set's table rows, out of fold."""
+def compare(
+    name: str, folder: Path, seeds: int, budget: float, mirror: bool, without: list[str], first: int = 0
+) -> Iterator[str]:
+    """Yield the set's table rows, out of fold, by fold seeds from the `first` on."""
     if name == "mnist10":
         write_mnist10(folder / "data/mnist10")
     if name == "cactus":
@@ -269,24 +292,25 @@ def compare(name: str, folder: Path, seeds: int, budget: float, mirror: bool, wi
     views = [training_rows(made, view) for view in made.views]
     rows, room = views[0], folder / "said" / (name + "-mirror" * mirror)
     singles, kinds, ours = [], [], []
-    for seed in range(seeds):
+    for seed in range(first, first + seeds):
 
         def own(seed: int = seed) -> dict[str, np.ndarray]:
-            folds, nested, scores, single = ensemble_of(views, seed)
+            folds, nested, scores, single = ensemble_of(made, views, seed)
             return {
                 "folds": folds,
                 "nested": nested,
                 "single": np.array(single),
-                **{k: np.array(v) for k, v in scores.items()},
+                "kinds": np.array([*scores]),
+                "scores": np.array([*scores.values()]),
             }
 
         told = kept(room / f"ours-{seed}.npz", own)
         ours.append(told)
         singles.append(float(told["single"]))
-        kinds.append([float(told[kind]) for kind in head_types(HeadsSpec())])
+        kinds.append(told["scores"])
     mean = np.mean(kinds, axis=0)
     losses = [judge(told["nested"], rows.labels) for told in ours]
-    label = f"the defaults ({', '.join(f'{k} {v:.3f}' for k, v in zip(head_types(HeadsSpec()), mean, strict=True))})"
+    label = f"the defaults ({', '.join(f'{k} {v:.3f}' for k, v in zip(ours[0]['kinds'], mean, strict=True))})"
     yield line(name, label, [told["nested"] for told in ours], rows, None)
     gap = np.mean([each.losses.mean() for each in losses]) - np.mean(singles)
     yield f"| {name} | best single member, selected on the other folds | {seeds} | | {np.mean(singles):.4f} | {gap:+.4f} | |"
@@ -344,6 +368,7 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--without", nargs="*", default=[], choices=[peer.partition(",")[0] for peer in PEERS])
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="fold seed; from 100 on to choose, below to report")
     parser.add_argument("--budget", type=float, default=60)
     parser.add_argument("--mirror", action="store_true")
     parser.add_argument("--test", action="store_true")
@@ -353,7 +378,8 @@ if __name__ == "__main__":
         print("| set | who | fold seeds | accuracy | log-loss | the defaults minus this | AUC |")
         print(f"|{' --- |' * 7}")
         for each in arguments.names:
-            for text in compare(each, where, arguments.seeds, arguments.budget, arguments.mirror, arguments.without):
+            options = arguments.seeds, arguments.budget, arguments.mirror, arguments.without, arguments.first
+            for text in compare(each, where, *options):
                 print(text, flush=True)
         if arguments.test:
             print("\n| set | test accuracy | test log-loss | heads and ensemble |\n| --- | --- | --- | --- |")

@@ -60,7 +60,7 @@ def extraction(project: Project) -> tuple[float, dict[str, float]]:
     """Images a second of all workers, computing every row anew, and where the workers' time went."""
     begun = time.perf_counter()
     stages.extract_split(project, "train", Silent(), fresh=True)
-    run = open_cache(project.features("train", 0).path).run
+    run = open_cache(project.backbones[0].cache("train", 0).path).run
     return run["images_per_second"], {**run["shares"], "whole": time.perf_counter() - begun}
 
 
@@ -109,7 +109,7 @@ def compute_nothing(project: Project) -> None:
     """On a worker: what it does once, and one forward pass."""
     from featcache.features.backbone import Backbone
 
-    backbone = worker_backbone(project)
+    backbone = worker_backbone(project, "")
     assert isinstance(backbone, Backbone)
     backbone.settle()  # else it would compile again after a minute of computing
     backbone.forward(np.zeros((backbone.batch_size, 48, 48, 3), np.uint8))

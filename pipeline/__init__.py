@@ -7,6 +7,7 @@ from pipeline import failures as failures  # its event handlers print why a stag
 from pipeline.config import forget_projects as forget_projects
 from pipeline.tasks import (
     BuildEnsemble as BuildEnsemble,
+    CompareBackbones as CompareBackbones,
     ExtractFeatures as ExtractFeatures,
     ExtractSplit as ExtractSplit,
     IndexImages as IndexImages,

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import luigi
@@ -10,7 +11,7 @@ from luigi.cmdline_parser import CmdlineParser
 from featcache.core.console import say, show
 from featcache.core.formatting import Table
 from featcache.core.progress_bar import ProgressBar
-from featcache.inspection import summary_parts
+from featcache.inspection import comparison_lines, summary_parts
 from pipeline.config import current_project, output
 
 _SCHEDULER_SECONDS = 1.0  # with luigid every status is a request over the network
@@ -27,6 +28,7 @@ class StageProgress(ProgressBar):
         self.task = task
         self.begun = time.perf_counter()
         self.reported = 0.0
+        self.later: Callable[[], None] = lambda: None  # shows more, below the stage's line
 
     def start(self, what: str, total: int, unit: str) -> None:
         """Show a bar on a terminal, one line elsewhere, and the same on luigid's page."""
@@ -51,6 +53,7 @@ class StageProgress(ProgressBar):
         seconds = time.perf_counter() - self.begun
         if not output().quiet:
             _print(self.task, f"{line}  ({seconds:.1f} s)")
+            self.later()
         self._report(100, line)
 
     def _report(self, percentage: int, message: str) -> None:
@@ -75,6 +78,13 @@ def show_summary() -> None:
             show(parts)
 
 
+def show_comparison() -> None:
+    """Print what was found about backbones."""
+    if not output().quiet:
+        with LOSSY:
+            show(comparison_lines(current_project()))
+
+
 @luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)
 def show_complete(task: luigi.Task) -> None:
     """Print that the stage of the command line is complete already."""
@@ -83,3 +93,5 @@ def show_complete(task: luigi.Task) -> None:
         _print(task, "complete; nothing to do (--rerun runs it again)")
         if task.task_family == "Submit":
             show_summary()
+        if task.task_family == "CompareBackbones":
+            show_comparison()

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import luigi
 
 from featcache import stages
-from featcache.project import Artifact, final_stages
+from featcache.project import Artifact, comparison_artifact, final_stages
 from featcache.settings import ALONE
 from pipeline.config import current_project
 from pipeline.stage import GPU, ArtifactTarget, Stage
-from pipeline.stage_progress import StageProgress, show_summary
+from pipeline.stage_progress import StageProgress, show_comparison, show_summary
 
 
 class IndexImages(Stage):
@@ -28,16 +28,21 @@ class IndexImages(Stage):
 
 
 class ExtractSplit(Stage):
-    """Extract the features of one split, into one feature cache for each copy."""
+    """Extract the features of one split, into one feature cache for each backbone and copy."""
 
     resources = GPU
     split = luigi.Parameter(description="train, valid or test")
+    backbone = luigi.OptionalStrParameter(default=None, description="one of several, such as vgg16@224; all without it")
 
     def artifacts(self) -> list[Artifact]:
-        return [current_project().features(*cache) for cache in current_project().caches() if cache[0] == self.split]
+        return [
+            backbone.cache(split, copy)
+            for backbone, split, copy in current_project().caches()
+            if split == self.split and self.backbone in (None, backbone.label)
+        ]
 
     def work(self, progress: StageProgress) -> str:
-        return stages.extract_split(current_project(), self.split, progress, fresh=self.rerun)
+        return stages.extract_split(current_project(), self.split, progress, label=self.backbone, fresh=self.rerun)
 
 
 class ExtractFeatures(Stage):
@@ -52,7 +57,11 @@ class ExtractFeatures(Stage):
             if progress is None:
                 return
             stages.resolve_features(current_project(), progress)
-        caches: list[luigi.Task] = [ExtractSplit(split=split, rerun=self.rerun) for split in current_project().splits()]
+        caches: list[luigi.Task] = [
+            ExtractSplit(split=split, backbone=backbone.label or None, rerun=self.rerun)
+            for backbone in current_project().backbones
+            for split in current_project().splits()
+        ]
         yield caches
         with self.exclusive(caches) as progress:
             if progress is not None:
@@ -66,7 +75,9 @@ class TrainBag(Stage):
     """Train the heads of one input and type: folds x seeds, in one pass over the features."""
 
     resources = GPU
-    tap = luigi.Parameter(description="an input of heads: pooled, or a tap's name such as block5_pool")
+    tap = luigi.Parameter(
+        description="an input of heads: pooled, a tap's name such as block5_pool, or of several backbones vgg16@224"
+    )
     shape = luigi.Parameter(description="a head type of the preset, e.g. dense")
 
     def requires(self) -> list[luigi.Task]:
@@ -159,6 +170,20 @@ class WriteReport(Stage):
 
     def work(self, progress: StageProgress) -> str:
         return stages.write_report(current_project(), progress, fresh=self.rerun)
+
+
+class CompareBackbones(Stage):
+    """Try the backbones of [Compare] on some training rows: scores, speed, space, and what each adds."""
+
+    resources = GPU
+
+    def artifacts(self) -> list[Artifact]:
+        return [comparison_artifact(current_project())]
+
+    def work(self, progress: StageProgress) -> str:
+        result = stages.compare_backbones(current_project(), progress)
+        progress.later = show_comparison
+        return result
 
 
 class Submit(Stage):

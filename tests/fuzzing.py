@@ -127,8 +127,8 @@ def make_project(folder):
     build_manifest(photos(folder), folder / "out")
     project = project_of(folder)
     record = {"setting": "auto", "backbone": "vgg16", "kind": "random", "digest": "d" * 64, "note": "", "stat": None}
-    project.record_resolved("weights", record)
-    project.record_resolved("precision", {"setting": "auto", "value": "float32", "reason": "no"})
+    project.backbones[0].record_resolved("weights", record)
+    project.backbones[0].record_resolved("precision", {"setting": "auto", "value": "float32", "reason": "no"})
     score, whole = Scores(0.5, 0.7), Combination("greedy", (1.0, 0.0), 1.1, 0.99)
     interval, members = Interval((0.4, 0.6), (0.6, 0.8)), {"m1": score, "m2": score}
     chosen = Ensemble(
@@ -169,8 +169,8 @@ def read_project(folder):
             artifact.record(),
             artifact.shown_key(),
         )
-    project.caches(), project.tap_keys(0), project.features("train", 0), project.all_features().is_complete()
-    project.resolved("weights"), project.precision(), project.weights_digest()
+    project.caches(), project.tap_keys(0), project.backbones[0].cache("train", 0), project.all_features().is_complete()
+    project.backbones[0].resolved("weights"), project.backbones[0].precision(), project.backbones[0].weights_digest()
     current_key(photos(folder), folder / "out", list_files(photos(folder)))
     errors, ensemble = [], next((folder / "out/ensembles").glob("*/ensemble.json"))
     for step in (lambda: Manifest.load(folder / "out"), lambda: _apply(Ensemble.load(ensemble))):

@@ -16,8 +16,8 @@ class NumpyBackbone:
     batch_size = 64
     device = processor()
 
-    def __init__(self, project):
-        self.taps = {tap.name: (64,) for tap in project.settings.features.taps}
+    def __init__(self, backbone):
+        self.taps = {tap.name: (64,) for tap in backbone.spec.taps}
 
     def forward(self, images):
         time.sleep(0.2)
@@ -26,4 +26,4 @@ class NumpyBackbone:
         return dict.fromkeys(self.taps, corner + colour)
 
 
-featcache.stages.features.resolved_backbone = lambda project, progress: NumpyBackbone(project)
+featcache.stages.features.resolved_backbone = lambda backbone, progress: NumpyBackbone(backbone)

@@ -78,6 +78,31 @@ def test_preprocessing_is_that_of_keras_once(vgg16: Backbone, images: Images) ->
     np.testing.assert_allclose(vgg16.forward(images)["block1_conv1"], expected, rtol=2e-3, atol=0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vgg16", [146.061, -16.779, -113.68]),  # BGR minus means
+        ("mobilenet", [-0.92157, -0.21569, 0.96078]),  # -1 to 1
+    ],
+)
+def test_networks_get_pixels_as_they_were_trained_on(name: str, expected: list[float]) -> None:
+    """Golden vectors, worked out by hand of one pixel; the first layer is a tap, too."""
+    spec = FeaturesSpec(name, "random", (Tap("input_layer"), Tap("output", "avg")), image_size=32)
+    backbone = load_backbone(spec, resolve_weights(spec, Silent()), "float32", batch_size=2)
+    features = backbone.forward(np.full((2, 32, 32, 3), (10, 100, 250), np.uint8))
+    np.testing.assert_allclose(features["input_layer"][1, 7, 3], expected, rtol=1e-3)
+    assert np.isfinite(features["output_avg"]).all()
+
+
+def test_pixels_are_standardised_or_left_as_they_are() -> None:
+    """For networks whose building takes long: DenseNet's golden vector, and those that preprocess inside."""
+    from featcache.features.network_weights import preprocessed
+
+    pixels = np.full((1, 2, 2, 3), (10, 100, 250), np.float32)
+    np.testing.assert_allclose(preprocessed(pixels, "torch")[0, 1, 1], [-1.94666, -0.28501, 2.55285], rtol=1e-4)
+    assert np.array_equal(preprocessed(pixels, "none"), pixels)
+
+
 def first_convolution(backbone: Backbone) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     kernels = [np.asarray(item) for item in backbone._network.get_weights()]
     return next((a, b) for a, b in itertools.pairwise(kernels) if a.shape == (3, 3, 3, 64))

@@ -21,7 +21,7 @@ class NumpyBackbone:
     device = processor()
 
     def __init__(self, project, progress):
-        self.taps = {tap.name: (8,) for tap in project.settings.features.taps}
+        self.taps = {tap.name: (8,) for tap in project.spec.taps}
 
     def forward(self, images):
         return dict.fromkeys(self.taps, images[:, :8, 0, 0].astype(np.float32))

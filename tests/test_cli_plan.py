@@ -102,8 +102,8 @@ def test_a_gpu_computes_while_the_processor_decodes(monkeypatch, decoding, expec
     monkeypatch.setattr(cost_estimate, "_decoding_rate", lambda *_: decoding)
     project = SimpleNamespace(settings=SimpleNamespace(dataset=SimpleNamespace(name="mine")))
     run = {"images_per_second": 4000.0, "shares": {"decode": 0.5}, "name": "digits", "device": "NVIDIA A100"}
-    assert cost_estimate._speed(project, {}, run)["images_per_second"] == expected
-    assert cost_estimate._speed(project, {}, {**run, "name": "mine"}) == {"images_per_second": 4000.0}
+    assert cost_estimate._speed(project, 224, {}, run)["images_per_second"] == expected
+    assert cost_estimate._speed(project, 224, {}, {**run, "name": "mine"}) == {"images_per_second": 4000.0}
 
 
 def test_rows_that_are_in_some_cache_cost_nothing(project, capsys):

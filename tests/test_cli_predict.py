@@ -95,8 +95,8 @@ def test_batches_do_not_change_what_is_said(project, capsys, monkeypatch):
     from featcache.inference import predictor as library
     from featcache.project.resolved import resolved_weights
 
-    def small(project, progress):
-        return load_backbone(project.settings.features, resolved_weights(project, progress), "float32", batch_size=4)
+    def small(backbone, progress):
+        return load_backbone(backbone.spec, resolved_weights(backbone, progress), "float32", batch_size=4)
 
     folder = project.folder / "photos/test"
     whole = json.loads(predict(project, capsys, "--json", folder).out)

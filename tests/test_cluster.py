@@ -64,7 +64,7 @@ def address(control):
 def alone(tmp_path, control, monkeypatch):
     """A project of 120 images in 15 blocks, listed and resolved, computed by this process."""
     monkeypatch.setenv("FEATCACHE_BLOCK_BYTES", "1")
-    monkeypatch.setattr("featcache.stages.features.resolved_backbone", lambda project, _: NumpyBackbone(project))
+    monkeypatch.setattr("featcache.stages.features.resolved_backbone", lambda backbone, _: NumpyBackbone(backbone))
     for path in control.iterdir():
         path.unlink()
     write_photos(tmp_path / "photos", 40, 1)
@@ -102,7 +102,7 @@ def on(project, scheduler, **settings):
 
 
 def features(project, copy=0):
-    reader = open_cache(project.features("train", copy).path)
+    reader = open_cache(project.backbones[0].cache("train", copy).path)
     return {name: np.asarray(reader[name]).tobytes() for name in reader.taps} | {"status": reader.status.tobytes()}
 
 
@@ -139,10 +139,10 @@ def test_workers_write_the_same_bytes_and_each_row_once(alone, there, control):
     assert features(there) == features(alone)
     assert computed(control) == ROWS
     assert said.endswith(" · 2 workers")
-    run = open_cache(there.features("train", 0).path).run
+    run = open_cache(there.backbones[0].cache("train", 0).path).run
     assert run["computed"] == ROWS
     assert sum(run["shares"].values()) == pytest.approx(1, abs=0.01)
-    assert run["rows"] == open_cache(alone.features("train", 0).path).run["rows"]
+    assert run["rows"] == open_cache(alone.backbones[0].cache("train", 0).path).run["rows"]
     assert [path.name for path in there.folder.iterdir() if path.name.startswith(".tmp-")] == []
 
 

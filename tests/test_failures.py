@@ -179,7 +179,7 @@ def test_06_a_changed_parameter_is_noticed_and_an_equal_one_costs_nothing(tmp_pa
 
     def keys(folder=tmp_path, **sections):
         project = project_of(folder, **sections)
-        return project.features("train", 0).key, project.bag(*project.bags()[0]).key
+        return project.backbones[0].cache("train", 0).key, project.bag(*project.bags()[0]).key
 
     features, bag = keys()
     assert None not in (features, bag)
@@ -208,13 +208,13 @@ def test_07_code_weights_or_images_change_under_equal_parameters(tmp_path, monke
     make_folder(tmp_path / "photos")
     dataset = photo_spec(tmp_path / "photos")
     manifest = build_manifest(dataset, tmp_path / "artifacts/photos")
-    features = project_of(tmp_path).features("train", 0).key
+    features = project_of(tmp_path).backbones[0].cache("train", 0).key
     assert features is not None
     monkeypatch.setattr(extraction_job, "EXTRACT_VERSION", extraction_job.EXTRACT_VERSION + 1)
-    assert project_of(tmp_path).features("train", 0).key not in (None, features)
+    assert project_of(tmp_path).backbones[0].cache("train", 0).key not in (None, features)
     (tmp_path / "photos/train/ants/img_1.png").write_bytes(encoded(picture(seed=99)))
     assert current_key(dataset, tmp_path / "artifacts/photos", list_files(dataset)) is None
-    assert project_of(tmp_path).features("train", 0).key is None
+    assert project_of(tmp_path).backbones[0].cache("train", 0).key is None
     assert build_manifest(dataset, tmp_path / "artifacts/photos").key != manifest.key
 
 
@@ -386,11 +386,15 @@ def test_15_bookkeeping_is_cut_short(tmp_path, name, left):
     make_folder(tmp_path / "photos")
     dataset, folder = photo_spec(tmp_path / "photos"), tmp_path / "artifacts/photos"
     key = build_manifest(dataset, folder).key
-    project_of(tmp_path).record_resolved("weights", {"setting": "random", "digest": "d" * 64})
+    project_of(tmp_path).backbones[0].record_resolved("weights", {"setting": "random", "digest": "d" * 64})
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[: int(left * len(whole))])
     project = project_of(tmp_path)
     assert project.manifest().key in (None, key)
-    assert project.resolved("weights") is None if name == "resolved.json" else project.resolved("weights")
+    assert (
+        project.backbones[0].resolved("weights") is None
+        if name == "resolved.json"
+        else project.backbones[0].resolved("weights")
+    )
     assert build_manifest(dataset, folder).key == key
     assert project_of(tmp_path).manifest().key == key

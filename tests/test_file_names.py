@@ -43,7 +43,7 @@ TAPS = st.lists(
 @settings(max_examples=60, deadline=None)
 def test_names_are_short_enough_and_as_ever_where_they_were(taps):
     project = project_of(taps)
-    path = project.features("train", 3).path
+    path = project.backbones[0].cache("train", 3).path
     assert max(map(len, written(path))) <= LIMIT
     names = [tap.name for tap in taps]
     digest = keys.short(keys.digest([project.tap_keys(3)[name] for name in names]))
@@ -59,9 +59,9 @@ def test_names_are_short_enough_and_as_ever_where_they_were(taps):
 
 def test_many_taps_that_are_auto_have_one_short_name():
     given = Project(parse_settings({"Features": {"weights": "random", "precision": "float32"}}))
-    assert re.fullmatch(r"train-copy0-vgg16-auto-48-[0-9a-f]{8}\.h5", given.features("train", 0).path.name)
+    assert re.fullmatch(r"train-copy0-vgg16-auto-48-[0-9a-f]{8}\.h5", given.backbones[0].cache("train", 0).path.name)
     explicit = project_of(given.settings.features.taps)
-    assert explicit.features("train", 0).path == given.features("train", 0).path
+    assert explicit.backbones[0].cache("train", 0).path == given.backbones[0].cache("train", 0).path
 
 
 def test_a_layer_that_is_called_pooled_hides_no_taps_that_are():
@@ -83,7 +83,7 @@ def test_a_data_set_is_called_as_a_folder_can_be(name):
         DatasetSpec(name=name)
 
 
-@pytest.mark.parametrize("layer", ["a/b", "", ".hidden", "-x", "ä", "a b"])
+@pytest.mark.parametrize("layer", ["a/b/c", "", ".hidden", "-x", "ä", "a b"])
 def test_a_tap_is_called_as_a_dataset_can_be(layer):
     with pytest.raises(SettingsError, match=r"\[Features\] taps"):
         Tap.parse(layer)

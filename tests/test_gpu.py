@@ -202,7 +202,7 @@ class FakeProject:
     def __init__(self, tmp_path, **recorded):
         cluster = SimpleNamespace(scheduler="none")
         self.settings = SimpleNamespace(features=FeaturesSpec(), cluster=cluster)
-        self.folder, self.records = tmp_path, recorded
+        self.folder, self.records, self.backbones = tmp_path, recorded, [self]
 
     def resolved(self, what):
         return self.records.get(what)
@@ -232,7 +232,7 @@ def test_the_fastest_precision_that_the_gpu_computes_right_is_recorded(
 
     monkeypatch.setattr(features, "device_of", lambda _: gpu_device)
     monkeypatch.setattr(features, "resolved_backbone", backbone)
-    features._resolve_precision(project, Silent())
+    features._resolve_precision(project, project, Silent())
     assert chosen in (None, project.records["precision"]["value"])
     assert reason in project.records["precision"]["reason"]
 

@@ -1,5 +1,6 @@
 """Backbone and heads as one Keras model against the same computed step by step."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,8 @@ from featcache.ensemble.ensemble import Ensemble  # noqa: E402
 from featcache.features.backbone import load_backbone  # noqa: E402  # after importorskip
 from featcache.features.network import build_network  # noqa: E402
 from featcache.features.weights import resolve_weights  # noqa: E402
-from featcache.inference.keras_model import join_model  # noqa: E402
+from featcache.inference.keras_model import Trunk, join_model  # noqa: E402
+from featcache.inference.keras_resizing import resizing_model  # noqa: E402
 from featcache.inference.served_ensemble import ServedBag, ServedConvNet, ServedEnsemble  # noqa: E402
 from featcache.settings.schedules import Phase  # noqa: E402
 from featcache.settings.specs import FeaturesSpec, Tap  # noqa: E402
@@ -58,6 +60,30 @@ def ensemble(members, chosen):
     return Ensemble(members, ("a", "b", "c"), chosen, {}, score, interval, {}, members[0], {}, score, (0.2, 0.3, 0.5))
 
 
+def trunk(spec, resolved, precision, label=""):
+    return Trunk(build_network(spec, resolved, precision), {tap.name: label + tap.name for tap in spec.taps})
+
+
+def test_backbones_of_two_sizes_are_both_inside():
+    specs = {f"{spec.label}-": spec for spec in (SPEC, replace(SPEC, image_size=48, taps=(Tap("block1_pool", "max"),)))}
+    resolved, images = resolve_weights(SPEC, Silent()), np.stack([picture(48, 48, seed) for seed in range(4)])
+    features, trunks = {}, []
+    for label, spec in specs.items():
+        seen = keras.ops.convert_to_numpy(resizing_model(spec.image_size, "stretch")(images))
+        network = load_backbone(spec, resolved, "float32", batch_size=4)
+        features |= {label + tap: each for tap, each in network.forward(seen.astype(np.uint8)).items()}
+        trunks.append(trunk(spec, resolved, "float32", label))
+    shapes = {tap: each.shape[1:] for tap, each in features.items()}
+    assert list(shapes) == ["vgg16@32-block1_pool_avg", "vgg16@32-block2_pool", "vgg16@48-block1_pool_max"]
+    bag = ServedBag(
+        random_bag(shapes, (), normalise=True), ("vgg16@32+vgg16@48/lda/seed0", "vgg16@32+vgg16@48/lda/seed1")
+    )
+    served = ServedEnsemble(ensemble(bag.members, Combination("mean", (0.5, 0.5), 1.0, 1.0)), 1.0, (bag,), ())
+    expected = served.probabilities([features], {})
+    model = join_model(trunks, served, "photos", None)
+    assert np.allclose(keras.ops.convert_to_numpy(model(images)), expected, atol=2e-5)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("method", "floor"), [("mean", 0.0), ("weighted", 0.01)])
 def test_it_says_what_backbone_bags_and_ensemble_say_one_after_the_other(precision, method, floor):
@@ -75,12 +101,12 @@ def test_it_says_what_backbone_bags_and_ensemble_say_one_after_the_other(precisi
     served = ServedEnsemble(ensemble(members, chosen), 0.93, bags, ())
     images = np.stack([picture(SIDE, SIDE, seed) for seed in range(4)])
     expected = served.probabilities([backbone.forward(images)], {})
-    model = join_model(build_network(SPEC, resolved, precision), served, "photos", SIDE)
+    model = join_model([trunk(SPEC, resolved, precision)], served, "photos", SIDE)
     said = keras.ops.convert_to_numpy(model(images))
     assert np.ptp(expected, axis=0).max() > 0.01, "images are told apart"
     assert np.allclose(said, expected, atol=3e-6)
     assert model.get_layer("member_weights").get_weights()[0].ravel().tolist() == [0.125, 0.375, 0.5]
-    resizing = join_model(build_network(SPEC, resolved, precision), served, "photos", None)
+    resizing = join_model([trunk(SPEC, resolved, precision)], served, "photos", None)
     assert np.allclose(keras.ops.convert_to_numpy(resizing(images)), expected, atol=3e-6)
 
 
@@ -99,5 +125,5 @@ def test_small_cnns_of_one_size_grey_and_in_colour_need_no_backbone():
     expected = served.probabilities([], {SIDE: images})
     assert np.ptp(expected, axis=0).max() > 0.01, "images are told apart"
     for size in (SIDE, None):
-        said = keras.ops.convert_to_numpy(join_model(None, served, "digits", size)(images))
+        said = keras.ops.convert_to_numpy(join_model([], served, "digits", size)(images))
         assert np.allclose(said, expected, atol=2e-6)

@@ -59,7 +59,7 @@ def test_what_to_try_next_on_photos_with_the_defaults(project):
     def hints(**features):
         project.settings["Features"].update(features)
         with project.in_force():
-            lines = _hints(current_project(), {"weights": {"kind": "imagenet"}})
+            lines = _hints(current_project(), {"backbones": [{"weights": {"kind": "imagenet"}}]})
         return [line.split("  ")[1] for line in lines[1:]]
 
     kept = dict(project.settings["Features"])
@@ -103,7 +103,7 @@ class PretendedBackbone:
     device = Device("two cores", None, "Tesla T4 is not used: tensorflow finds no CUDA libraries: pip install them")
 
     def __init__(self, project, progress):
-        self.taps = {tap.name: (8,) for tap in project.settings.features.taps}
+        self.taps = {tap.name: (8,) for tap in project.spec.taps}
 
     def forward(self, images):
         return dict.fromkeys(self.taps, images[:, :8, 0, 0].astype(np.float32))

@@ -31,17 +31,23 @@ def test_convnets_follow_the_fit_and_keep_their_key_without_one(fit):
 
 def test_mirrored_caches_are_beside_all_splits_and_copies():
     plain, mirrored = project_of(copies="1"), project_of(copies="1", mirror="true")
-    assert plain.caches() == [("train", 0), ("train", 1), ("test", 0)]
-    assert mirrored.caches() == [("train", 0), ("train", 1), ("train", MIRROR), ("test", 0), ("test", MIRROR)]
-    assert mirrored.features("test", MIRROR).path.name.startswith("test-mirror-vgg16-block1_pool_avg-32-")
-    for cache in plain.caches():
-        assert mirrored.features(*cache).key == plain.features(*cache).key
-    assert len({mirrored.features("train", copy).key for copy in (0, 1, MIRROR)}) == 3
+    assert [cache[1:] for cache in plain.caches()] == [("train", 0), ("train", 1), ("test", 0)]
+    assert [cache[1:] for cache in mirrored.caches()] == [
+        ("train", 0),
+        ("train", 1),
+        ("train", MIRROR),
+        ("test", 0),
+        ("test", MIRROR),
+    ]
+    assert mirrored.backbones[0].cache("test", MIRROR).path.name.startswith("test-mirror-vgg16-block1_pool_avg-32-")
+    for _, *cache in plain.caches():
+        assert mirrored.backbones[0].cache(*cache).key == plain.backbones[0].cache(*cache).key
+    assert len({mirrored.backbones[0].cache("train", copy).key for copy in (0, 1, MIRROR)}) == 3
     assert plain.bag("block1_pool_avg", "dense").key != mirrored.bag("block1_pool_avg", "dense").key
     assert plain.convnet(0).key == mirrored.convnet(0).key, "which look at images as they are"
-    test = plain.features("test", 0).key
+    test = plain.backbones[0].cache("test", 0).key
     assert plain.predictions("test").inputs["upstream"]["ExtractFeatures"] == test
-    own = mirrored.features("test", MIRROR).key
+    own = mirrored.backbones[0].cache("test", MIRROR).key
     assert mirrored.predictions("test").inputs["upstream"]["ExtractFeatures"] == [test, own]
 
 

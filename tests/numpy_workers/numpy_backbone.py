@@ -21,7 +21,7 @@ class NumpyBackbone:
     device = processor()
 
     def __init__(self, project, name="", folder=None):
-        self.taps = {tap.name: (2, 2, 3) for tap in project.settings.features.taps}
+        self.taps = {tap.name: (2, 2, 3) for tap in project.spec.taps}
         self.name, self.folder = name, folder
 
     def forward(self, images):

@@ -48,8 +48,10 @@ class RowFinder:
         return {name: place.gather(wanted) for name, place in self._places.items()}
 
 
-def find_rows(folder: Path, tap_keys: Mapping[str, str], digests: Sequence[str]) -> RowFinder:
-    """Look for n rows in every published cache of a folder, and in what is durable of partials that nobody writes.
+def find_rows(
+    folder: Path, tap_keys: Mapping[str, str], digests: Sequence[str], others: Sequence[Path] = ()
+) -> RowFinder:
+    """Look for n rows in every published cache of a folder, or of `others`, and in what is durable of partials that nobody writes.
 
     A row is taken only from a block whose bytes match their checksum, so nothing damaged is copied on. A cache that
     can't be read is skipped with a logged warning. Features stay on the disk until `RowFinder.copy`.
@@ -58,6 +60,7 @@ def find_rows(folder: Path, tap_keys: Mapping[str, str], digests: Sequence[str])
         folder: where the caches are; it need not exist.
         tap_keys: tap name -> row settings key, at least one; a tap is the same where the key is, whatever its name.
         digests: n content digests; "" is never found.
+        others: more folders to look into.
 
     Example:
         >>> reader = open_cache("train.h5")
@@ -68,7 +71,7 @@ def find_rows(folder: Path, tap_keys: Mapping[str, str], digests: Sequence[str])
         (1, 2, 2, 3)
     """
     places = {name: _TapRows(key, len(digests)) for name, key in tap_keys.items()}
-    for reader in _readers(folder):
+    for reader in (reader for each in (folder, *others) for reader in _readers(each)):
         try:
             _look_into(reader, digests, list(places.values()))
         except CacheError as error:

@@ -27,6 +27,7 @@ from .weights import (
     check_cached as check_cached,
     imagenet_file as imagenet_file,
     imagenet_url as imagenet_url,
+    is_record_of as is_record_of,
     known_digest as known_digest,
     named_file as named_file,
     resolve_weights as resolve_weights,

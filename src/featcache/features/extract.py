@@ -57,6 +57,7 @@ def extract_copies(
     reuse: bool = True,
     about: Mapping[str, object] | None = None,
     engine: ExtractionEngine | None = None,
+    others: Sequence[Path] = (),
 ) -> None:
     """Cache the features of several copies of one split; unfinished work of an earlier try is resumed.
 
@@ -68,9 +69,10 @@ def extract_copies(
         load: as `compute` wants it.
         open_backbone: called only when rows have to be computed.
         progress: advances with every batch.
-        reuse: copy rows that other caches of the folder hold; False computes every row again.
+        reuse: copy rows that other caches hold; False computes every row again.
         about: more entries for the files' ``run`` records, such as the weights' origin.
         engine: computes what the copies lack in other processes; `open_backbone` need not give a forward pass then.
+        others: folders whose caches may hold rows, too.
 
     Raises:
         CacheLockedError: another process writes one of these files.
@@ -81,7 +83,8 @@ def extract_copies(
     begun, started = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
     about = {"versions": versions(_PACKAGES), **(about or {})}  # what could fail does so before the work
     finders = {
-        path: find_rows(path.parent, job.tap_keys, job.rows.digests) if reuse else None for path, job in jobs.items()
+        path: find_rows(path.parent, job.tap_keys, job.rows.digests, others) if reuse else None
+        for path, job in jobs.items()
     }
     known = all(finder is not None and finder.shapes for finder in finders.values())
     backbone = None if known else open_backbone()
@@ -159,7 +162,7 @@ def _title(copies: Sequence[CopyJob]) -> str:
     numbers = [copy for copy in todo if copy != MIRROR]
     parts = [f"copies {numbers[0]} to {numbers[-1]}"] if len(numbers) > 1 else map(copy_name, filter(None, numbers))
     mirrored = ["and mirror" if numbers else "mirror"] * (MIRROR in todo)
-    return f"{' '.join([copies[0].job.split, *parts, *mirrored])}: {copies[0].job.spec.backbone}"
+    return f"{' '.join([copies[0].job.split, *parts, *mirrored])}: {copies[0].job.label or copies[0].job.spec.backbone}"
 
 
 def _times(copy: CopyJob, copies: Sequence[CopyJob], seconds: float, spent: TimeSpent | None) -> dict[str, object]:

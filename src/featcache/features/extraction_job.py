@@ -23,6 +23,7 @@ class Extraction:
         copy: 0 for plain images, 1.. for augmented ones, `MIRROR` for mirrored ones.
         rows: the split's rows, rejected ones included.
         tap_settings: tap name -> everything that decides a row's values but its content (`row_settings`).
+        label: what the backbone is called among several; "" of the only one.
     """
 
     dataset: str
@@ -32,6 +33,7 @@ class Extraction:
     class_names: tuple[str, ...]
     spec: FeaturesSpec
     tap_settings: Mapping[str, Mapping[str, object]]
+    label: str = ""
 
     @property
     def key(self) -> str:

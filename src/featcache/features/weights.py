@@ -117,7 +117,7 @@ def known_digest(spec: FeaturesSpec, recorded: Mapping[str, Any] | None) -> str 
     backbone_settings(spec)
     if spec.weights == "random":
         return _random_digest(find_architecture(spec.backbone))
-    if recorded is None or (recorded.get("setting"), recorded.get("backbone")) != _settings(spec):
+    if recorded is None or not is_record_of(spec, recorded):
         recorded = {}
     digest: str | None = recorded.get("digest")
     if (named := named_file(spec)) is None:
@@ -126,6 +126,11 @@ def known_digest(spec: FeaturesSpec, recorded: Mapping[str, Any] | None) -> str 
         return digest if digest and recorded.get("stat") == _stat(named[0]) else keys.file_digest_once(named[0])
     except OSError:
         return digest
+
+
+def is_record_of(spec: FeaturesSpec, recorded: Mapping[str, Any]) -> bool:
+    """Whether a record of resolved weights is of the backbone and setting of `spec`."""
+    return (recorded.get("setting"), recorded.get("backbone")) == _settings(spec)
 
 
 def _settings(spec: FeaturesSpec) -> tuple[str, str]:

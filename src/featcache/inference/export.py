@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from featcache.core.progress import Progress
 from featcache.core.system import versions
 from featcache.errors import SettingsError, StorageError
 from featcache.inference.served_ensemble import ServedEnsemble, load_served
-from featcache.project import LOG_NAME, Project, resolved_weights
-from featcache.settings import MODEL_SUFFIX, FeaturesSpec, backbone_settings
+from featcache.project import LOG_NAME, BackboneFeatures, Project, resolved_weights
+from featcache.settings import MODEL_SUFFIX, FeaturesSpec, Tap, backbone_settings
 
 FACTS_NAME = "featcache.json"
 
@@ -51,25 +51,31 @@ def export_model(
     """
     _check_target(path)
     served, settings = load_served(project, member), project.settings
+    used = served.seen_taps(project)
     sizes = {
-        "image_size": settings.features.image_size if served.bags else None,
+        "image_size": _alone(backbone.spec.image_size for backbone, _ in used),
         "convnet_image_size": settings.convnet.image_size if served.convnets else None,
     }
-    side = _only_size(sizes) if fixed_size else None
+    side = _only_size([backbone.spec for backbone, _ in used], sizes["convnet_image_size"]) if fixed_size else None
     import_keras(project.folder / LOG_NAME)
     from featcache.features import build_network
-    from featcache.inference.keras_model import join_model
+    from featcache.inference.keras_model import Trunk, join_model
 
-    spec, network = None, None
-    if served.bags:  # those taps alone that heads of the model see
-        seen = {tap for served_bag in served.bags for tap in served_bag.bag.seen_as.taps}
-        taps = tuple(tap for tap in settings.features.taps if tap.name in seen)
-        spec = dataclasses.replace(settings.features, taps=taps)
-        network = build_network(spec, resolved_weights(project, progress), project.precision() or "float32")
-    facts = _facts(project, served, spec) | sizes
+    trunks = [
+        Trunk(
+            build_network(
+                dataclasses.replace(backbone.spec, taps=taps),  # those alone that heads of the model see
+                resolved_weights(backbone, progress),
+                backbone.precision() or "float32",
+            ),
+            {tap.name: backbone.input_name(tap.name) for tap in taps},
+        )
+        for backbone, taps in used
+    ]
+    facts = _facts(project, served, used) | sizes
     facts["input"] = {"shape": [None, side, side, 3], "dtype": "uint8", "channels": "RGB"}
     model = join_model(
-        network, served, settings.dataset.name, side, settings.features.image_fit, mirror=settings.features.mirror
+        trunks, served, settings.dataset.name, side, settings.features.image_fit, mirror=settings.features.mirror
     )
     if path.suffix == MODEL_SUFFIX:
         with plain_keras(), replacing(path) as temporary:
@@ -102,25 +108,45 @@ def exported_lines(path: Path, facts: Mapping[str, Any]) -> list[str]:
     size = size_text(sum(file.stat().st_size for file in files))
     side = facts["input"]["shape"][1]
     pixels = f"of {side} x {side} pixels" if side else "of any size"
-    parts = [f"{facts['backbone']} in {facts['precision']}"] if facts["backbone"] else []
+    several = facts.get("backbones") or ([facts] if facts["backbone"] else [])
+    parts = [f"{each['backbone']} in {each['precision']}" for each in several]
     parts += ["convnets"] if facts["convnet_image_size"] else []
     computed = ", ".join([*parts, pluralize(len(facts["members"]), "member")])
     classes = len(facts["class_names"])
     return [printable(f"{path}: {size}, uint8 RGB images {pixels} to probabilities of {classes} classes ({computed})")]
 
 
-def _only_size(sizes: Mapping[str, int | None]) -> int:
-    wanted = {size for size in sizes.values() if size is not None}
-    if len(wanted) > 1:
+def _alone(values: Iterable[Any]) -> Any:
+    """The value of one backbone; None for none, and for several, each of which has its own facts."""
+    found = list(values)
+    return found[0] if len(found) == 1 else None
+
+
+def _only_size(specs: Sequence[FeaturesSpec], convnets: int | None) -> int:
+    wanted = {f"[Features] image_size={spec.image_size}": spec.image_size for spec in specs}
+    wanted |= {f"[ConvNet] image_size={convnets}": convnets} if convnets is not None else {}
+    if len({*wanted.values()}) > 1:
         raise SettingsError(
-            f"--fixed-size: members look at images of two sizes, [Features] image_size={sizes['image_size']}, "
-            f"[ConvNet] image_size={sizes['convnet_image_size']}: leave it out, or export one member by --member"
+            f"--fixed-size: members look at images of two sizes, {', '.join(wanted)}: leave it out, or export one "
+            "member by --member"
         )
-    return wanted.pop()
+    return next(iter(wanted.values()))
 
 
-def _facts(project: Project, served: ServedEnsemble, spec: FeaturesSpec | None) -> dict[str, Any]:
-    built = served.ensemble
+def _backbone_facts(backbone: BackboneFeatures, taps: Sequence[Tap]) -> dict[str, Any]:
+    return {
+        "backbone": backbone.label or backbone_settings(backbone.spec)["backbone"],
+        "image_size": backbone.spec.image_size,
+        "taps": [str(tap) for tap in taps],
+        "weights": backbone.weights_digest(),
+        "precision": backbone.precision(),
+    }
+
+
+def _facts(
+    project: Project, served: ServedEnsemble, used: Sequence[tuple[BackboneFeatures, Sequence[Tap]]]
+) -> dict[str, Any]:
+    built, backbones = served.ensemble, [_backbone_facts(*each) for each in used]
     return {
         "class_names": list(built.class_names),
         "input": {},
@@ -128,10 +154,11 @@ def _facts(project: Project, served: ServedEnsemble, spec: FeaturesSpec | None) 
         "convnet_image_size": None,
         "image_fit": project.settings.features.image_fit,
         "mirror": project.settings.features.mirror,
-        "backbone": backbone_settings(spec)["backbone"] if spec else None,
-        "taps": [str(tap) for tap in spec.taps] if spec else [],
-        "weights": project.weights_digest() if spec else None,
-        "precision": project.precision() if spec else None,
+        "backbone": _alone(each["backbone"] for each in backbones),
+        "taps": _alone(each["taps"] for each in backbones) or [],
+        "weights": _alone(each["weights"] for each in backbones),
+        "precision": _alone(each["precision"] for each in backbones),
+        **({"backbones": backbones} if len(backbones) > 1 else {}),
         "members": dict(zip(built.members, built.weights, strict=True)),
         "method": built.whole.method,
         "temperature": built.whole.temperature,

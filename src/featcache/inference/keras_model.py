@@ -3,8 +3,9 @@
 It is made of Keras' own layers and operations alone, so that it can be loaded where featcache is not.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -21,9 +22,16 @@ from featcache.training import head_model, input_model
 _SMALLEST = 1e-37  # about the smallest float32 whose logarithm can be trusted
 
 
+class Trunk(NamedTuple):
+    """A backbone: a `network` from `network.build_network`, and tap -> what heads' inputs call it."""
+
+    network: keras.Model
+    taps: Mapping[str, str]
+
+
 @plain_keras()
 def join_model(
-    network: keras.Model | None,
+    trunks: Sequence[Trunk],
     served: ServedEnsemble,
     name: str,
     size: int | None,
@@ -34,7 +42,7 @@ def join_model(
     """Return the model (b, h, w, 3) uint8 RGB -> (b, C) float32 probabilities, as the pipeline computes them.
 
     Args:
-        network: from `network.build_network`; None where no member looks at features.
+        trunks: the backbones; none where no member looks at features.
         served: the ensemble and its members' models.
         name: the model's.
         size: side of the images that it takes, which all members must look at; None takes images of any size, and
@@ -43,16 +51,18 @@ def join_model(
         mirror: whether heads' probabilities are the mean over an image and its mirror image.
     """
     images = keras.Input((size, size, 3), dtype="uint8", name="images")
-    sizes = {convnet.image_size for convnet in served.convnets} | ({network.input.shape[1]} if network else set())
+    sizes = {convnet.image_size for convnet in served.convnets} | {each.network.input.shape[1] for each in trunks}
     views = {wanted: images if wanted == size else resizing_model(wanted, fit)(images) for wanted in sorted(sizes)}
     members = {convnet.member: _convnet(convnet, views[convnet.image_size]) for convnet in served.convnets}
-    if network:
-        trunk = keras.Model(network.input, network.output, name="backbone")
-        trunk.trainable = False
-        plain = views[network.input.shape[1]]
-        features = [trunk(view) for view in ((plain, ops.flip(plain, axis=2)) if mirror else (plain,))]
-        for bag in served.bags:
-            members |= _heads(bag, features)
+    features: list[dict[str, Any]] = [{} for _ in range(1 + mirror)]
+    for number, trunk in enumerate(trunks):
+        layer = keras.Model(trunk.network.input, trunk.network.output, name=f"backbone{number or ''}")
+        layer.trainable = False
+        plain = views[trunk.network.input.shape[1]]
+        for seen, view in zip(features, (plain, ops.flip(plain, axis=2)) if mirror else (plain,), strict=True):
+            seen |= {trunk.taps[tap]: output for tap, output in layer(view).items()}
+    for bag in served.bags:
+        members |= _heads(bag, features)
     whole, classes = served.ensemble.whole, len(served.ensemble.class_names)
     outputs = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.floor)
     if whole.temperature != 1:
@@ -62,9 +72,14 @@ def join_model(
     return keras.Model(images, keras.layers.Identity(name="probabilities")(outputs), name=name)
 
 
+def _layer_name(member: str) -> str:
+    """What Keras and TensorFlow allow in names of layers: no slash, no ``@`` or ``+`` of backbones."""
+    return re.sub(r"[^A-Za-z0-9_.]", "-", member)
+
+
 def _convnet(served: ServedConvNet, images: Any) -> Any:
     """(b, C), the mean over its networks."""
-    layer_name = served.member.replace("/", "-")
+    layer_name = _layer_name(served.member)
     pixels = ops.cast(images, "int32")
     if served.is_grey:
         pixels = (ops.sum(pixels * LUMA.astype(np.int32), axis=-1, keepdims=True) + 500) // 1000
@@ -78,14 +93,14 @@ def _convnet(served: ServedConvNet, images: Any) -> Any:
 
 def _heads(served: ServedBag, views: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Member -> (b, C), the mean over its heads, and over views of the same images: tap name -> features each."""
-    seen_as, title = served.bag.seen_as, served.members[0].rpartition("/")[0].replace("/", "-")
+    seen_as, title = served.bag.seen_as, _layer_name(served.members[0].rpartition("/")[0])
     model = input_model(seen_as)
     shared = keras.Model(model.input, model.output, name=f"{title}-input")
     # features are float16, as they would come out of the cache
     inputs = [shared({tap: ops.cast(view[tap], "float32") for tap in seen_as.taps}) for view in views]
     outputs = {}
     for seed, member in zip(served.bag.seeds, served.members, strict=True):
-        layer_name = member.replace("/", "-")  # Keras allows no slash
+        layer_name = _layer_name(member)
         numbers = [number for number, head in enumerate(served.bag.heads) if head.seed == seed]
         heads = []
         for number in numbers:

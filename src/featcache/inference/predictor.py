@@ -22,7 +22,7 @@ from featcache.dataset import MOST_BYTES, decode_rgb, image_files
 from featcache.errors import RejectedImageError, SourceError
 from featcache.features import ForwardPass
 from featcache.inference.served_ensemble import Images, ServedEnsemble, load_served
-from featcache.project import Project, resolved_backbone
+from featcache.project import BackboneFeatures, Project, resolved_backbone
 
 _AHEAD = 2  # batches decoded before they are needed
 
@@ -42,21 +42,23 @@ class Predictor:
     """The ensemble of one project, ready for image files; `class_names` are in the order of the probabilities."""
 
     def __init__(self, project: Project, progress: Progress) -> None:
-        """Load the ensemble, its members' models, and the backbone if any of them looks at features.
+        """Load the ensemble, its members' models, and each backbone whose features any of them looks at.
 
         Raises:
             CacheError: there is no trained ensemble of these settings.
             WeightsError: the weights are missing, or others than the heads were trained by.
         """
         self._served: ServedEnsemble = load_served(project)
-        self._backbone: ForwardPass | None = resolved_backbone(project, progress) if self._served.bags else None
-        self._size, self._progress = project.settings.features.image_size, progress
+        self._progress = progress
+        self._backbones: list[tuple[BackboneFeatures, ForwardPass]] = [
+            (backbone, resolved_backbone(backbone, progress)) for backbone, _ in self._served.seen_taps(project)
+        ]
         self._fit, self._mirror = project.settings.features.image_fit, project.settings.features.mirror
         self._sizes = {convnet.image_size for convnet in self._served.convnets}
-        if self._backbone:
-            self._sizes.add(self._size)
-            if self._backbone.device.problem:
-                progress.notice(self._backbone.device.problem)
+        self._sizes |= {backbone.spec.image_size for backbone, _ in self._backbones}
+        for problem in dict.fromkeys(network.device.problem for _, network in self._backbones):
+            if problem:
+                progress.notice(problem)
         self.class_names = self._served.ensemble.class_names
 
     def predict(self, files: Iterable[Path], count: int) -> Iterator[Prediction]:
@@ -72,12 +74,13 @@ class Predictor:
             self._progress.finish()
 
     def _batch_size(self) -> int:
-        """Images predicted at once: as many of the backbone's batches as the convnets take in one."""
-        if not self._served.convnets and self._backbone:
-            return self._backbone.batch_size
+        """Images predicted at once: as many of the largest backbone's batches as the convnets take in one."""
+        sizes = [network.batch_size for _, network in self._backbones]
+        if not self._served.convnets and sizes:
+            return max(sizes)
         from featcache.training import PREDICT_BATCH
 
-        size = self._backbone.batch_size if self._backbone else PREDICT_BATCH
+        size = max(sizes, default=PREDICT_BATCH)
         return size * max(1, PREDICT_BATCH // size)
 
     def _classified(self, batch: Sequence[tuple[Path, Views | str]]) -> Iterator[Prediction]:
@@ -94,11 +97,12 @@ class Predictor:
 
     def _probabilities(self, images: Mapping[int, Images], count: int) -> npt.NDArray[np.float64]:
         """(count, C) of size -> (count, size, size, 3), NaN for rows whose features aren't finite."""
-        views = []
-        if self._backbone:
-            plain = images[self._size]
+        views: list[dict[str, npt.NDArray[Any]]] = [{} for _ in range(1 + self._mirror)] if self._backbones else []
+        for backbone, network in self._backbones:
+            plain = images[backbone.spec.image_size]
             mirrored = [np.ascontiguousarray(plain[:, :, ::-1])] if self._mirror else []
-            views = [self._backbone.forward(view) for view in (plain, *mirrored)]
+            for view, seen in zip(views, (plain, *mirrored), strict=True):
+                view |= {backbone.input_name(tap): computed for tap, computed in network.forward(seen).items()}
         sound = np.ones(count, bool)
         for computed in (tap for view in views for tap in view.values()):
             sound &= np.isfinite(computed).reshape(count, -1).all(axis=1)

@@ -12,7 +12,8 @@ from featcache.core.keras_import import import_keras
 from featcache.dataset import luminance
 from featcache.ensemble import Combination, Ensemble, submission_clip
 from featcache.errors import CacheMismatchError, SettingsError, WeightsError
-from featcache.project import LOG_NAME, Project
+from featcache.project import LOG_NAME, BackboneFeatures, Project
+from featcache.settings import Tap
 from featcache.training import Bag, Predictions, load_bag, stored_members
 
 if TYPE_CHECKING:
@@ -64,6 +65,15 @@ class ServedEnsemble:
     bags: tuple[ServedBag, ...]
     convnets: tuple[ServedConvNet, ...]
 
+    def seen_taps(self, project: Project) -> list[tuple[BackboneFeatures, tuple[Tap, ...]]]:
+        """Return the backbones that `bags` look at, each with those of its taps."""
+        seen = {tap for served in self.bags for tap in served.bag.seen_as.taps}
+        found = [
+            (backbone, tuple(tap for tap in backbone.spec.taps if backbone.input_name(tap.name) in seen))
+            for backbone in project.backbones
+        ]
+        return [(backbone, taps) for backbone, taps in found if taps]
+
     def probabilities(
         self, views: Sequence[Mapping[str, npt.NDArray[Any]]], images: Mapping[int, Images]
     ) -> npt.NDArray[np.float64]:
@@ -103,13 +113,12 @@ def load_served(project: Project, member: str | None = None) -> ServedEnsemble:
         WeightsError: the weights file is another than the one that the features were computed with.
     """
     project = project.as_stored()
-    recorded, digest = project.resolved("weights"), project.weights_digest()
-    # a user's weights file counts by its content; another one would make features that the heads don't know
-    if recorded is not None and recorded.get("digest") != digest:
-        raise WeightsError(
-            f"[Features] weights: the file's digest is {digest}, not {recorded.get('digest')}, by which the heads were "
-            f"trained: put that file back, or {_RUN}"
-        )
+    for backbone in project.backbones:
+        recorded, digest = backbone.resolved("weights"), backbone.weights_digest()
+        # a user's weights file counts by its content; another one would make features that the heads don't know
+        if recorded is not None and recorded.get("digest") != digest:
+            fault = f"the file's digest is {digest}, not {recorded.get('digest')}, by which the heads were trained"
+            raise WeightsError(f"[Features] weights: {backbone.of_backbone(fault)}: put that file back, or {_RUN}")
     artifact = project.ensemble()
     if not artifact.is_complete():
         raise CacheMismatchError(f"{project.folder} has no ensemble of these settings: {_RUN}")

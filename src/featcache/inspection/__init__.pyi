@@ -5,6 +5,7 @@ from .cache_info import (
     listing_lines as listing_lines,
 )
 from .changed_defaults import changed_defaults as changed_defaults
+from .comparison import comparison_lines as comparison_lines
 from .cost_estimate import plan_lines as plan_lines, plan_record as plan_record
 from .disk_usage import usage_lines as usage_lines, usage_record as usage_record
 from .doctor.report import doctor_lines as doctor_lines, doctor_record as doctor_record, failed as failed

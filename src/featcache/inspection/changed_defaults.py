@@ -23,12 +23,15 @@ def changed_defaults(project: Project) -> list[str]:
 
     Caches of the former default are there then, and none of today's.
     """
-    anew = [cache for cache in project.caches() if not is_file(project.features(*cache).path)]
+    if len(project.backbones) > 1:  # a list of backbones was set, and no former default had one
+        return []
+    backbone = project.backbones[0]
+    anew = [(split, copy) for _, split, copy in project.caches() if not is_file(backbone.cache(split, copy).path)]
     found: list[tuple[FeaturesSpec, list[Reader]]] = []
     for spec in _former_specs(project.settings):
-        former = Project(replace(project.settings, features=spec), project.listed())
+        former = replace(backbone, spec=spec)
         with suppress(BackboneError):  # it doesn't take images that small
-            found.append((spec, list(_opened(former.features(*cache).path for cache in anew))))
+            found.append((spec, list(_opened(former.cache(*cache).path for cache in anew))))
     found = [(spec, readers) for spec, readers in found if readers]
     if not found:
         return []

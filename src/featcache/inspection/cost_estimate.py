@@ -9,7 +9,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ from featcache.core.rows import Rows
 from featcache.core.system import core_numbers, processor_name
 from featcache.dataset import Manifest, preview_images
 from featcache.errors import CacheError, FeatcacheError
-from featcache.project import Project, image_loader
+from featcache.project import COMPARE, BackboneFeatures, Project, image_loader
 from featcache.settings import FeaturesSpec, Tap, backbone_settings
 from featcache.training import BY_GROUP, PATHS, HeadPlan, normalizes, resolve_heads
 
@@ -53,18 +53,17 @@ def plan_record(project: Project) -> dict[str, Any]:
         manifest = preview_images(project.settings.dataset, project.folder, project.listing)
         project = project.assuming(manifest)
     readers = list(_readers(project.folder.parent))
-    spec = project.settings.features
-    backbone = str(backbone_settings(spec)["backbone"])
-    wanted = {("backbone", backbone), ("image_size", spec.image_size)}
-    alike = [reader for reader in readers if wanted <= _settings(reader).items()]
-    shapes, run = _shapes(spec, backbone, alike), _largest_run(project.precision(), alike)
-    row_bytes = FEATURE_DTYPE.itemsize * sum(map(math.prod, shapes.values())) if shapes else None
-    caches = [_cache(project, manifest.splits[s], s, c, readers, row_bytes) for s, c in project.caches()]
-    rows, sizes = sum(cache["compute"] for cache in caches), [cache["bytes"] for cache in caches]
-    features = None if None in sizes else sum(sizes)
-    heads = _trained_bytes(project, manifest, shapes) if shapes else None
-    speed = _speed(project, manifest.splits, run) if run else {}
-    rate = speed.get("images_per_second")
+    parts = [_backbone_record(project, backbone, manifest, readers) for backbone in project.backbones]
+    caches, rows = [cache for part in parts for cache in part["caches"]], sum(part["rows"] for part in parts)
+    features = _sum(cache["bytes"] for cache in caches)
+    known = all(part["shapes"] for part in parts)
+    heads = (
+        _trained_bytes(project, manifest, {k: v for part in parts for k, v in part["shapes"].items()})
+        if known
+        else None
+    )
+    hours, memory = _sum(part["hours"] for part in parts), [part["memory_bytes"] for part in parts]
+    speed = parts[0]["speed"] if len(parts) == 1 else {}
     parent = next(folder for folder in (project.folder, *project.folder.parents) if is_folder(folder))
     return {
         "folder": str(project.folder),
@@ -74,12 +73,44 @@ def plan_record(project: Project) -> dict[str, Any]:
         "heads_bytes": heads,
         "disk_bytes": None if features is None or heads is None else features + heads,
         "disk_free_bytes": shutil.disk_usage(parent).free,
-        "memory_bytes": run.get("peak_bytes"),
-        "images_per_second": rate,
+        "memory_bytes": None if None in memory else max(memory),
+        "images_per_second": speed.get("images_per_second"),
         "forward_per_second": speed.get("forward"),
         "decode_per_second": speed.get("decode"),
+        "rate_from": parts[0]["rate_from"] if len(parts) == 1 else None,
+        "hours": None if hours is None else round(hours, 4),
+    }
+
+
+def _sum(numbers: Iterable[float | None]) -> Any:
+    """The sum; None where one isn't known."""
+    found = list(numbers)
+    return None if None in found else sum(filter(None, found))
+
+
+def _backbone_record(
+    project: Project, backbone: BackboneFeatures, manifest: Manifest, readers: Sequence[Reader]
+) -> dict[str, Any]:
+    """What extracting by one backbone would cost; of several, caches name theirs."""
+    spec = backbone.spec
+    name = str(backbone_settings(spec)["backbone"])
+    wanted = {("backbone", name), ("image_size", spec.image_size)}
+    alike = [reader for reader in readers if wanted <= _settings(reader).items()]
+    shapes, run = _shapes(spec, name, alike), _largest_run(backbone.precision(), alike)
+    row_bytes = FEATURE_DTYPE.itemsize * sum(map(math.prod, shapes.values())) if shapes else None
+    mine = [(split, copy) for each, split, copy in project.caches() if each is backbone]
+    caches = [_cache(backbone, manifest.splits[s], s, c, readers, row_bytes) for s, c in mine]
+    rows = sum(cache["compute"] for cache in caches)
+    speed = _speed(project, spec.image_size, manifest.splits, run) if run else {}
+    rate = speed.get("images_per_second")
+    return {
+        "caches": [{"backbone": backbone.label, **cache} if backbone.label else cache for cache in caches],
+        "rows": rows,
+        "shapes": {backbone.input_name(tap): shape for tap, shape in (shapes or {}).items()},
+        "speed": speed,
+        "memory_bytes": run.get("peak_bytes"),
         "rate_from": f"{run['computed']:,} rows of {run['name']}" if rate else None,
-        "hours": round(rows / rate / 3600, 4) if rate else 0.0 if not rows else None,
+        "hours": rows / rate / 3600 if rate else None if rows else 0.0,
     }
 
 
@@ -89,7 +120,9 @@ def plan_lines(record: Mapping[str, Any]) -> Lines:
     for cache in record["caches"]:
         size = "?" if cache["bytes"] is None else size_text(cache["bytes"])
         copy = copy_name(cache["copy"]).removeprefix("copy ")
-        rows.append([cache["split"], copy, f"{cache['rows']:,}", f"{cache['compute']:,}", size])
+        named = [cache["backbone"]] if "backbone" in cache else []
+        rows.append([*named, cache["split"], copy, f"{cache['rows']:,}", f"{cache['compute']:,}", size])
+    columns = (*["backbone"] * (bool(rows) and len(rows[0]) > len(_COLUMNS)), *_COLUMNS)
     disk, free, hours = record["disk_bytes"], record["disk_free_bytes"], record["hours"]
     sizes = [(what, record[f"{what}_bytes"]) for what in ("features", "heads")]
     parts = [*(f"{what} {size_text(size)}" for what, size in sizes if size), f"{size_text(free)} free"]
@@ -105,16 +138,16 @@ def plan_lines(record: Mapping[str, Any]) -> Lines:
         ("memory", size_text(record["memory_bytes"]) if record["memory_bytes"] else _UNKNOWN),
         ("time", duration + speed),
     ]
-    lines: list[str | Table] = [printable(record["folder"]), Table(rows, _COLUMNS), Table(facts)]
+    lines: list[str | Table] = [printable(record["folder"]), Table(rows, columns), Table(facts)]
     if disk is not None and disk > free:
         lines.append(f"not enough disk space: {size_text(disk - free)} missing")
     return lines
 
 
-def _speed(project: Project, splits: Mapping[str, Rows], run: Mapping[str, Any]) -> dict[str, float | None]:
+def _speed(project: Project, size: int, splits: Mapping[str, Rows], run: Mapping[str, Any]) -> dict[str, float | None]:
     """Images a second: all in all, and of another data set's `run`, the forward pass alone and decoding these images."""
     rate = float(run["images_per_second"])
-    decode = _decoding_rate(project, splits) if run["name"] != project.settings.dataset.name else None
+    decode = _decoding_rate(project, size, splits) if run["name"] != project.settings.dataset.name else None
     if decode is None:
         return {"images_per_second": rate}
     if run.get("device") not in (None, processor_name()):  # a GPU computes while the processor decodes
@@ -123,9 +156,9 @@ def _speed(project: Project, splits: Mapping[str, Rows], run: Mapping[str, Any])
     return {"images_per_second": 1 / (1 / forward + 1 / decode), "forward": forward, "decode": decode}
 
 
-def _decoding_rate(project: Project, splits: Mapping[str, Rows]) -> float | None:
+def _decoding_rate(project: Project, size: int, splits: Mapping[str, Rows]) -> float | None:
     """How many images of the largest split the threads decode a second, by some of them; None where none can be decoded."""
-    rows, size = max(splits.values(), key=len), project.settings.features.image_size
+    rows = max(splits.values(), key=len)
     load, seconds = image_loader(project), []
     for row in np.linspace(0, len(rows) - 1, _DECODED + 1).astype(int).tolist():
         begun = time.thread_time()
@@ -139,20 +172,21 @@ def _decoding_rate(project: Project, splits: Mapping[str, Rows]) -> float | None
 
 def _readers(artifacts: Path) -> Iterator[Reader]:
     """Every finished cache of all data sets: rate and shapes don't depend on the images."""
-    for path in sorted(artifacts.glob("*/features/[!.]*.h5")):
+    folders = "*/features", f"*/{COMPARE}/features"
+    for path in sorted(path for folder in folders for path in artifacts.glob(f"{folder}/[!.]*.h5")):
         with suppress(CacheError):
             if not path.name.endswith(PARTIAL_SUFFIX):
                 yield open_cache(path)
 
 
 def _cache(
-    project: Project, rows: Rows, split: str, copy: int, readers: Sequence[Reader], row_bytes: int | None
+    backbone: BackboneFeatures, rows: Rows, split: str, copy: int, readers: Sequence[Reader], row_bytes: int | None
 ) -> dict[str, Any]:
     """One cache: its rows, how many are in no cache yet, and the bytes that it will take."""
-    if project.features(split, copy).is_complete():
+    if backbone.cache(split, copy).is_complete():
         return {"split": split, "copy": copy, "rows": len(rows), "compute": 0, "bytes": 0}
     missing = rows.listed.copy()
-    keys = set(project.tap_keys(copy).values())
+    keys = set(backbone.tap_keys(copy).values())
     for reader in readers:
         if keys and keys <= {tap.key for tap in reader.taps.values()}:
             missing &= rows_of_digests(reader, rows.digests) < 0

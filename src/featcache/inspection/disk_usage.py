@@ -14,7 +14,7 @@ from featcache.core.formatting import Lines, Table, age_text, printable, size_te
 from featcache.core.paths import is_file, is_folder
 from featcache.dataset import preview_images
 from featcache.errors import CacheError, SettingsError
-from featcache.project import Artifact, Project
+from featcache.project import COMPARE, Artifact, Project, comparison_project
 from featcache.training import PartialFolder
 
 CACHE, PARTIAL, LEFTOVER, OTHER = "cache", "partial", "leftover", "other"
@@ -56,13 +56,17 @@ def inventory(project: Project) -> list[Item]:
     """
     if project.manifest().key is None and is_file(project.folder / "manifest.json"):
         project = project.assuming(preview_images(project.settings.dataset, project.folder, project.listing))
-    caches = [(project.features(*cache), project.tap_keys(cache[1])) for cache in project.caches()]
+    caches = [(each.cache(split, copy), each.tap_keys(copy)) for each, split, copy in project.caches()]
     if any(cache.key is None for cache, _ in caches):
         raise SettingsError(
             "weights or precision are not resolved yet, so what these settings use isn't known: "
             "run `luigi --module pipeline ExtractFeatures` first"
         )
     used = _used_paths(project, [cache for cache, _ in caches])
+    if compared := project.settings.compare.backbones:
+        comparison = comparison_project(project, compared)
+        found = [backbone.cache(split, copy) for backbone, split, copy in comparison.caches()]
+        used |= {path for cache in found for path in (cache.path, partial_path(cache.path, cache.key or ""))}
     # Rows of missing caches are copied from any cache that has them.
     taps = {key for cache, found in caches if not cache.is_complete() for key in found.values()}
 
@@ -123,6 +127,9 @@ def usage_lines(record: Mapping[str, Any]) -> Lines:
 def _entries(folder: Path) -> Iterator[Path]:
     """The files of the folder and of its folders; a bag is one entry."""
     for path in sorted(folder.iterdir()) if is_folder(folder) else []:
+        if path.name == COMPARE and is_folder(path) and not path.is_symlink():
+            yield from _entries(path)
+            continue
         inside = [path]
         if is_folder(path) and not path.name.startswith(TEMPORARY) and not path.is_symlink():
             with suppress(OSError):  # a folder that may not be read is one entry

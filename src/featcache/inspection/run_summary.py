@@ -38,8 +38,14 @@ def summary(project: Project) -> dict[str, Any]:
             if "curves" in each
         ],
         "seconds": _seconds(project),
-        "weights": project.resolved("weights") or {},
-        "precision": project.precision(),
+        "backbones": [
+            {
+                "backbone": backbone.label or backbone.spec.backbone,
+                "weights": backbone.resolved("weights") or {},
+                "precision": backbone.precision(),
+            }
+            for backbone in project.backbones
+        ],
         "devices": (project.all_features().record() or {}).get("devices", []),
         "test": str((dataset.path or Path("PATH")) / ("test.csv" if dataset.source == "csv" else "test")),
         "submission": str(project.submission().shown) if submits else None,
@@ -66,7 +72,7 @@ def summary_parts(project: Project) -> Lines:
         gained = compared(each, facts["scores"]["out of fold"])
         lines.append(("baseline", f"{each['name']}: {_score(each['scores'])}; the ensemble: {gained}"))
     lines += [("curves", line) for line in curves_lines(facts["bags"], project.settings.features)]
-    lines.append(("weights", _weights(facts)))
+    lines += [("weights", _weights(each, facts)) for each in facts["backbones"]]
     lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
     lines.append(("submission", _submission(facts)))
     if facts["report"]:
@@ -103,19 +109,20 @@ def _score(score: Mapping[str, Any]) -> str:
     return f"{accuracy}, log-loss {score['log_loss']:.4f}{spans.get('log_loss', '')}"
 
 
-def _weights(facts: Mapping[str, Any]) -> str:
-    weights, devices = facts["weights"], " and ".join(facts["devices"])
+def _weights(backbone: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    weights, devices = backbone["weights"], " and ".join(facts["devices"])
     kind, setting = str(weights.get("kind", "unknown")), str(weights.get("setting"))
     missing = ", ImageNet weights unavailable" if setting == "auto" else ""
     kinds = {"random": f"RANDOM{missing} (good enough for trials, far behind on photos)", "file": setting}
-    return f"{kinds.get(kind, kind)}, computed in {facts['precision']}{f' on {devices}' * bool(devices)}"
+    name = f"{backbone['backbone']}: " * (len(facts["backbones"]) > 1)
+    return f"{name}{kinds.get(kind, kind)}, computed in {backbone['precision']}{f' on {devices}' * bool(devices)}"
 
 
 def _seconds(project: Project) -> dict[str, float]:
     """Seconds of each stage's last real run; of a cache that was removed to save space, none."""
     convnets = project.convnets()
     stages = {
-        "features": [project.features(*cache) for cache in project.caches()],
+        "features": [backbone.cache(split, copy) for backbone, split, copy in project.caches()],
         "heads": [project.bag(*bag) for bag in project.bags()],
         **({"convnets": convnets} if convnets else {}),
         "predictions": [project.predictions(split) for split in project.scored_splits()],
@@ -130,9 +137,10 @@ def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
     """The command to repeat, with at most three additions that fit this run: those that gained most when measured, first."""
     settings = project.settings
     spec, source = settings.features, settings.dataset.source
-    photos, kind = source in PHOTO_SOURCES, facts["weights"].get("kind")
-    small = spec.image_size < 224 and not is_model_file(spec.backbone)  # whose size may be fixed
-    vgg, auto_taps = spec.backbone.lower() in ("vgg16", "vgg19"), "taps" in settings.unset
+    photos, several = source in PHOTO_SOURCES, len(facts["backbones"]) > 1
+    kind = facts["backbones"][0]["weights"].get("kind")
+    small = spec.image_size < 224 and not is_model_file(spec.backbone) and not several  # whose size may be fixed
+    vgg, auto_taps = not several and spec.backbone.lower() in ("vgg16", "vgg19"), "taps" in settings.unset
     one_tap = len(spec.taps) == 1 and settings.heads.preset not in ("recipe", "wide")
     additions = [
         (source == "digits", "own images", "--Dataset-source folder --Dataset-path FOLDER --Dataset-name NAME"),

@@ -16,7 +16,7 @@ from featcache.core.texts import NOT_FOUND, ConstantText, index_of
 from featcache.dataset import Manifest
 from featcache.errors import CacheError
 from featcache.features import row_settings
-from featcache.project import Artifact, Project
+from featcache.project import Artifact, BackboneFeatures, Project
 from featcache.settings import AUTO, FeaturesSpec, backbone_settings
 
 MISSING = "nothing there yet"
@@ -44,14 +44,21 @@ def manifest_reason(folder: Path, now: Manifest) -> str:
     return "; ".join(filter(None, parts)) or "Manifest: listing.json does not match"
 
 
-def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | None) -> str:
+def cache_reason(project: Project, backbone: BackboneFeatures, split: str, copy: int, manifest: Manifest | None) -> str:
     """Return why a feature cache isn't complete: settings that changed, or rows; "" where neither did.
 
-    `manifest` has the rows now; None leaves rows out.
+    `manifest` has the rows now; None leaves rows out. Of several backbones the reason names which.
     """
-    path = project.features(split, copy).path
+    found = _cache_reason(project, backbone, split, copy, manifest)
+    return backbone.of_backbone(found) if found else ""
+
+
+def _cache_reason(
+    project: Project, backbone: BackboneFeatures, split: str, copy: int, manifest: Manifest | None
+) -> str:
+    path = backbone.cache(split, copy).path
     try:
-        reader = open_cache(path) if is_file(path) else _sibling(path.parent, split, copy)
+        reader = open_cache(path) if is_file(path) else _sibling(backbone, split, copy)
     except CacheError:
         return f"{path.name} is damaged"
     if reader is None:
@@ -59,10 +66,10 @@ def cache_reason(project: Project, split: str, copy: int, manifest: Manifest | N
         had = inputs.get("settings", {}).get("Features", {}) if isinstance(inputs, dict) else {}
         if not copy or not had:
             return MISSING
-        spec = project.settings.features
+        spec = backbone.spec
         now = {"mirror": True} if copy == MIRROR else {"copies": spec.copies}
         return _changed("Features", {"mirror": False} | had, now)
-    changed = _features_reason(project, reader, copy)
+    changed = _features_reason(backbone, reader, copy)
     return changed if changed or manifest is None else cached_rows_changed(reader, manifest)
 
 
@@ -137,10 +144,10 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _features_reason(project: Project, reader: Reader, copy: int) -> str:
+def _features_reason(backbone: BackboneFeatures, reader: Reader, copy: int) -> str:
     """Which settings changed since a cache was made, without those that only follow from others."""
-    spec = project.settings.features
-    weights, precision = project.weights_digest() or _UNRESOLVED, project.precision() or _UNRESOLVED
+    spec = backbone.spec
+    weights, precision = backbone.weights_digest() or _UNRESOLVED, backbone.precision() or _UNRESOLVED
     now = row_settings(spec, backbone_settings(spec), weights, precision, copy)
     stored, current = [tap.settings for tap in reader.taps.values()], next(iter(now.values()))
     different = {name for name, value in current.items() if _plain(stored[0].get(name)) != _plain(value)} - {"tap"}
@@ -173,16 +180,20 @@ def _fit(settings: Mapping[str, Any]) -> object:
     return decoding.get("fit") if isinstance(decoding, dict) else None
 
 
-def _sibling(folder: Path, split: str, copy: int) -> Reader | None:
-    """The newest published cache of the same split and copy, made with other settings."""
+def _sibling(backbone: BackboneFeatures, split: str, copy: int) -> Reader | None:
+    """The newest published cache of the same split and copy, made with other settings; of several, by the same network."""
+    own = backbone.cache(split, copy).path
     paths = [
         p
-        for p in folder.glob(f"{split}-{copy_name(copy).replace(' ', '')}-*.h5")
+        for p in own.parent.glob(f"{split}-{copy_name(copy).replace(' ', '')}-*.h5")
         if not p.name.endswith(PARTIAL_SUFFIX)
     ]
     for path in sorted(paths, key=modified, reverse=True):
         with suppress(CacheError):
-            return open_cache(path)
+            reader = open_cache(path)
+            made_by = next(iter(reader.taps.values())).settings.get("backbone")
+            if not backbone.label or made_by == backbone_settings(backbone.spec)["backbone"]:
+                return reader
     return None
 
 

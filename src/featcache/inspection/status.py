@@ -118,14 +118,14 @@ def _needless(project: Project) -> dict[str, str]:
 
 def _features(project: Project, *, indexed: bool) -> Finding:
     whole = project.all_features()
-    caches = [(split, copy, project.features(split, copy)) for split, copy in project.caches()]
-    artifacts = [*(artifact for _, _, artifact in caches), whole]
-    stale = [(split, copy) for split, copy, artifact in caches if not artifact.is_complete()]
+    caches = [(cache, cache[0].cache(*cache[1:])) for cache in project.caches()]
+    artifacts = [*(artifact for _, artifact in caches), whole]
+    stale = [cache for cache, artifact in caches if not artifact.is_complete()]
     if not stale and whole.is_complete():
         return Finding(artifacts, complete=True)
     # Changed rows are the reason of IndexImages until it has run.
     manifest = Manifest.load(project.folder) if indexed and stale else None
-    reasons = [cache_reason(project, s, c, manifest) for s, c in stale]
+    reasons = [cache_reason(project, *cache, manifest) for cache in stale]
     upstream = () if indexed else ("IndexImages",)
     found = list(dict.fromkeys(reason for reason in reasons if reason))
     if len(found) > 1 and MISSING in found:

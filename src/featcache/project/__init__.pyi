@@ -1,4 +1,6 @@
 from .artifact import Artifact as Artifact
+from .backbone_features import BackboneFeatures as BackboneFeatures
+from .comparison import comparison_artifact as comparison_artifact, comparison_project as comparison_project
 from .config_file import (
     config_files as config_files,
     configured_project as configured_project,
@@ -11,7 +13,7 @@ from .members import (
     out_of_fold as out_of_fold,
     split_predictions as split_predictions,
 )
-from .project import LOG_NAME as LOG_NAME, Project as Project
+from .project import COMPARE as COMPARE, LOG_NAME as LOG_NAME, Project as Project
 from .rejected_rows import (
     REJECTED_CSV as REJECTED_CSV,
     SplitRows as SplitRows,
@@ -29,3 +31,4 @@ from .resolved import (
     resolved_backbone as resolved_backbone,
     resolved_weights as resolved_weights,
 )
+from .split_features import SplitFeatures as SplitFeatures, split_features as split_features

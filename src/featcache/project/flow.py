@@ -13,6 +13,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "BuildEnsemble": ("TrainHeads", "TrainConvNets"),
     "WriteSubmission": ("BuildEnsemble", "PredictRows"),
     "WriteReport": ("ExtractFeatures", "BuildEnsemble", "PredictRows"),
+    "CompareBackbones": ("IndexImages",),  # beside the flow
     "Submit": ("WriteSubmission", "WriteReport"),
 }
 

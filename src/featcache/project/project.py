@@ -11,36 +11,36 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from featcache.cache import MIRROR, copy_name, file_key
+from featcache.cache import MIRROR, copy_name
 from featcache.core import keys
-from featcache.core.json_records import read_json, write_json
 from featcache.core.paths import fault
 from featcache.dataset import FileStats, Manifest, current_key, list_files, stored_manifest
 from featcache.errors import SubmissionError
-from featcache.features import known_digest, row_settings
 from featcache.project.artifact import Artifact, key_of
-from featcache.settings import AUTO, STRETCH, FeaturesSpec, Settings, backbone_settings
+from featcache.project.backbone_features import BackboneFeatures
+from featcache.settings import STRETCH, Settings
 from featcache.training import (
     CONVNET_VERSION,
+    LINEAR,
     PSEUDO,
     RECORD_FILE,
     first_round,
-    head_inputs,
     head_type_settings,
     head_types,
+    joined_inputs,
     member_settings,
     normalizes,
     training_version,
 )
 
 LOG_NAME = "luigi.log"
-_RESOLVED = "resolved.json"  # where `auto` settings are recorded once they are resolved
 
 # Raised when the same settings and inputs would give other values than before.
 PREDICT_VERSION = 2
 ENSEMBLE_VERSION = 5
 SUBMISSION_VERSION = 4
 REPORT_VERSION = 3
+COMPARE = "compare"  # the folder of a comparison of backbones
 
 
 class Project:
@@ -96,66 +96,46 @@ class Project:
 
     # ---- features
 
-    def resolved(self, what: str) -> Mapping[str, Any] | None:
-        """What ``weights`` or ``precision`` was resolved to, if the setting is still the one it was resolved for."""
-        recorded = (read_json(self.folder / _RESOLVED) or {}).get(what)
-        setting = getattr(self.settings.features, what)
-        return recorded if isinstance(recorded, dict) and recorded.get("setting") == setting else None
+    @cached_property
+    def backbones(self) -> tuple[BackboneFeatures, ...]:
+        """What is known of each backbone's features, in the order of the settings."""
+        specs = self.settings.backbones
+        labels = [spec.label for spec in specs] if len(specs) > 1 else [""]
+        made = zip(specs, labels, strict=True)
+        return tuple(BackboneFeatures(spec, label, self.folder, self.listed) for spec, label in made)
 
-    def record_resolved(self, what: str, record: Mapping[str, Any]) -> None:
-        """Keep what a setting was resolved to; the file travels with the artifacts."""
-        path = self.folder / _RESOLVED
-        write_json(path, {**(read_json(path) or {}), what: record})
+    def backbone(self, label: str) -> BackboneFeatures:
+        """The backbone of that label, ``vgg16@224``; of the only one it is ""."""
+        return next(backbone for backbone in self.backbones if backbone.label == label)
 
-    def weights_digest(self) -> str | None:
-        """SHA-256 of the weights, or None while they aren't resolved."""
-        return known_digest(self.settings.features, self.resolved("weights"))
-
-    def precision(self) -> str | None:
-        """``float32`` or ``bfloat16``; None while ``auto`` isn't resolved."""
-        setting, recorded = self.settings.features.precision, self.resolved("precision")
-        if setting != "auto":
-            return setting
-        return str(recorded["value"]) if recorded else None
-
-    def caches(self) -> list[tuple[str, int]]:
-        """(split, copy) of every feature cache that the settings ask for."""
+    def caches(self) -> list[tuple[BackboneFeatures, str, int]]:
+        """(backbone, split, copy) of every feature cache that the settings ask for, backbone by backbone."""
         plain, mirrored = self.views[:1], self.views[1:]
         copies = {"train": range(self.settings.features.copies + 1)}
-        return [(split, copy) for split in self.splits() for copy in (*copies.get(split, plain), *mirrored)]
+        wanted = [(split, copy) for split in self.splits() for copy in (*copies.get(split, plain), *mirrored)]
+        return [(backbone, split, copy) for backbone in self.backbones for split, copy in wanted]
+
+    @property
+    def other_caches(self) -> tuple[Path, ...]:
+        """Folders whose caches may hold rows of this data set, too: a comparison's, and those of what is compared for."""
+        return self.folder / COMPARE / "features", self.folder.parent / "features"
 
     @property
     def views(self) -> tuple[int, ...]:
         """The copies over which a row's predictions are averaged: plain, and mirrored where the settings say so."""
         return (0, MIRROR) if self.settings.features.mirror else (0,)
 
-    def tap_settings(self, copy: int) -> dict[str, dict[str, object]]:
-        """Tap name -> everything that decides a row's values but its content; empty while unresolved."""
-        weights, precision, spec = self.weights_digest(), self.precision(), self.settings.features
-        if weights is None or precision is None:
-            return {}
-        return row_settings(spec, backbone_settings(spec), weights, precision, copy)
-
     def tap_keys(self, copy: int) -> dict[str, str]:
-        """Tap name -> the settings half of its row keys; empty while unresolved."""
-        return {name: keys.digest(settings) for name, settings in self.tap_settings(copy).items()}
-
-    def features(self, split: str, copy: int) -> Artifact:
-        """One feature cache; its name carries the short digest of its row settings, and ``auto`` for what are many taps."""
-        spec, taps, listed = self.settings.features, self.tap_keys(copy), self.listed()
-        key = None
-        if taps and listed and split in listed["splits"]:
-            key = file_key(taps, listed["splits"][split]["key"], listed["class_names"], split, copy)
-        names = AUTO if len(taps) > 1 and spec.taps == FeaturesSpec(spec.backbone).taps else "+".join(taps)
-        backbone = backbone_settings(spec)["backbone"]
-        readable = f"{split}-{copy_name(copy).replace(' ', '')}-{backbone}-{names}-{spec.image_size}"
-        digest = f"-{keys.short(keys.digest(list(taps.values())))}.h5"
-        name = keys.short_name(readable, len(digest)) + digest
-        return Artifact(self.folder / "features" / name, key)
+        """Tap name, as inputs have it -> the settings half of its row keys; empty while unresolved."""
+        found = ((backbone, backbone.tap_keys(copy)) for backbone in self.backbones)
+        return {backbone.input_name(name): key for backbone, own in found for name, key in own.items()}
 
     def all_features(self) -> Artifact:
         """All caches and `rejected.csv` together."""
-        caches = {f"{split} {copy_name(copy)}": self.features(split, copy) for split, copy in self.caches()}
+        caches = {
+            f"{backbone.label} {split} {copy_name(copy)}".lstrip(): backbone.cache(split, copy)
+            for backbone, split, copy in self.caches()
+        }
         spec = self.settings.features
         inputs = {
             "settings": {"Features": {"copies": spec.copies} | ({"mirror": True} if spec.mirror else {})},
@@ -166,12 +146,20 @@ class Project:
     # ---- heads
 
     def inputs(self) -> dict[str, tuple[str, ...]]:
-        """Name -> taps of every input of heads: one tap, or several side by side."""
-        return head_inputs(self.settings.features.taps, joined=normalizes(self.settings.heads))
+        """Name -> taps of every input of heads: one tap, or several side by side, of one backbone or of several."""
+        taps = {backbone.label: backbone.spec.taps for backbone in self.backbones}
+        return joined_inputs(taps, joined=normalizes(self.settings.heads))
 
     def bags(self) -> list[tuple[str, str]]:
-        """(input, head type) of every bag that the settings ask for, input by input."""
-        return [(name, kind) for name in self.inputs() for kind in head_types(self.settings.heads)]
+        """(input, head type) of every bag that the settings ask for, input by input.
+
+        Where there is an input on all of several backbones, those on one backbone have regressions only: what more of them
+        add to the ensemble is less than what choosing among them costs (benchmarks/RESULTS.md).
+        """
+        inputs, types = self.inputs(), head_types(self.settings.heads)
+        whole = "+".join(backbone.label for backbone in self.backbones)
+        alone = [kind for kind in types if kind == LINEAR] if whole in inputs else types
+        return [(name, kind) for name in inputs for kind in (types if name == whole else alone)]
 
     def bag(self, name: str, kind: str) -> Artifact:
         """Heads of one input and head type: they depend on training rows, its taps' features of all copies, and their settings."""
@@ -192,7 +180,7 @@ class Project:
     def labelling_bags(self, kind: str) -> list[tuple[str, str]]:
         """(input, head type) of the bags whose ensemble labels test rows for bags of type `kind`; none for most."""
         types = first_round(self.settings.heads) if kind.endswith(PSEUDO) else ()
-        return [(name, labelling) for name in self.inputs() for labelling in types]
+        return [(name, labelling) for name, labelling in self.bags() if labelling in types]
 
     # ---- convnets, and all members
 
@@ -233,7 +221,7 @@ class Project:
 
     def _view_keys(self, split: str) -> str | list[str | None] | None:
         """The keys of a split's features that predictions are averaged over, one alone as it is."""
-        found = [self.features(split, copy).key for copy in self.views]
+        found = [backbone.cache(split, copy).key for backbone in self.backbones for copy in self.views]
         return found if len(found) > 1 else found[0]
 
     def _prediction_keys(self) -> dict[str, str | None]:
@@ -266,7 +254,11 @@ class Project:
     def report(self) -> Artifact:
         """The report's record; the page itself is its content. It needs no submission, and no rows beside `train`."""
         upstream: dict[str, object] = {
-            "ExtractFeatures": {split: self.features(split, 0).key for split in self.splits()},
+            "ExtractFeatures": {
+                f"{backbone.label} {split}".lstrip(): backbone.cache(split, 0).key
+                for backbone in self.backbones
+                for split in self.splits()
+            },
             "BuildEnsemble": self.ensemble().key,
         }
         if predictions := self._prediction_keys():

@@ -152,7 +152,7 @@ def notices(project: Project) -> list[str]:
     if of_features is not None:
         return [*of_features, *of_members]
     try:
-        plain = [open_cache(project.features(split, 0).path) for split in project.splits()]
+        plain = [open_cache(backbone.cache(split, 0).path) for backbone, split, copy in project.caches() if copy == 0]
         return [*found_notices(plain), *of_members]
     except CacheError:
         return [*of_members]

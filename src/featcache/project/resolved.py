@@ -12,6 +12,7 @@ from featcache.core.progress import Progress
 from featcache.dataset import Loader, open_source
 from featcache.errors import WeightsError
 from featcache.features import Device, ResolvedWeights, find_device, processor, resolve_weights
+from featcache.project.backbone_features import BackboneFeatures
 from featcache.project.project import LOG_NAME, Project
 from featcache.settings import FeaturesSpec
 
@@ -34,25 +35,25 @@ def image_loader(project: Project) -> Loader:
     return open_source(project.settings.dataset, project.settings.features.image_fit).load
 
 
-def resolved_backbone(project: Project, progress: Progress) -> "Backbone":
-    """The backbone as it was resolved, loaded once a process for all splits and copies, on a GPU that passed its self-check.
+def resolved_backbone(backbone: BackboneFeatures, progress: Progress) -> "Backbone":
+    """A backbone as it was resolved, loaded once a process for all splits and copies, on a GPU that passed its self-check.
 
     Raises:
         BackboneError: no such backbone or tap.
         WeightsError: as `resolved_weights`.
     """
-    weights = resolved_weights(project, progress)
-    import_keras(project.folder / LOG_NAME)
-    return _loaded(project.settings.features, weights, project.precision() or "float32", project.folder / _CHECKED)
+    weights = resolved_weights(backbone, progress)
+    import_keras(backbone.folder / LOG_NAME)
+    return _loaded(backbone.spec, weights, backbone.precision() or "float32", backbone.folder / _CHECKED)
 
 
-def resolved_weights(project: Project, progress: Progress) -> ResolvedWeights:
-    """The weights as they were resolved, found or downloaded again.
+def resolved_weights(backbone: BackboneFeatures, progress: Progress) -> ResolvedWeights:
+    """A backbone's weights as they were resolved, found or downloaded again.
 
     Raises:
         WeightsError: they can't be had, or are others than those that were resolved.
     """
-    spec, recorded = project.settings.features, project.resolved("weights") or {}
+    spec, recorded = backbone.spec, backbone.resolved("weights") or {}
     # What `auto` came to stays, even if the network is back: resolve exactly that kind again.
     settled = (
         dataclasses.replace(spec, weights=recorded["kind"])
@@ -60,10 +61,10 @@ def resolved_weights(project: Project, progress: Progress) -> ResolvedWeights:
         else spec
     )
     weights = resolve_weights(settled, progress)
-    if weights.digest != project.weights_digest():
+    if weights.digest != backbone.weights_digest():
         raise WeightsError(
             f"the weights {weights.path} changed since they were resolved (digest {keys.short(weights.digest)}, not "
-            f"{keys.short(str(project.weights_digest()))}): put that file back, or run luigi --module pipeline Submit"
+            f"{keys.short(str(backbone.weights_digest()))}): put that file back, or run luigi --module pipeline Submit"
         )
     return weights
 

@@ -21,7 +21,7 @@ from featcache.report.provenance import provenance, settings_text
 
 _REJECTED = 200
 _SHOWN_SETTINGS = {
-    "features": ("backbone", "image_size", "copies"),
+    "features": ("copies",),
     "heads": ("preset", "seeds", "pseudo_weight", "balanced"),
 }
 
@@ -63,16 +63,18 @@ def report_content(project: Project, progress: Progress) -> dict[str, Any]:
 def _overview(run: Run) -> dict[str, Any]:
     facts, built, settings = summary(run.project), run.built, run.project.settings
     ensemble, single = run.leaderboard["entries"][:2]
-    weights = facts["weights"]
-    kind, setting = weights.get("kind"), Path(str(weights.get("setting")))
     return {
-        **{name: facts[name] for name in ("name", "rows", "classes", "rejected", "seconds", "precision")},
+        **{name: facts[name] for name in ("name", "rows", "classes", "rejected", "seconds")},
         **{name: getattr(getattr(settings, spec), name) for spec, names in _SHOWN_SETTINGS.items() for name in names},
         "notices": notices(run.project),
+        "image_sizes": sorted({spec.image_size for spec in settings.backbones}),
         "folds": len(built.folds),
         "source": settings.dataset.source,
         "groups": bool(settings.dataset.groups),
-        "taps": [str(tap) for tap in settings.features.taps],
+        "backbones": [
+            {**own, "taps": [str(tap) for tap in spec.taps], "weights": _weights(own["weights"])}
+            for own, spec in zip(facts["backbones"], settings.backbones, strict=True)
+        ],
         "convnets": settings.convnet.members,
         "scored": run.leaderboard["rows"],
         "ensemble": {**ensemble, "method": built.whole.method, "members": len(built.members)},
@@ -80,9 +82,13 @@ def _overview(run: Run) -> dict[str, Any]:
         "baselines": [{**each, "gained": compared(each, ensemble)} for each in run.leaderboard["baselines"]],
         "candidates": len(built.candidates),
         "splits": ensemble["splits"],
-        "weights": kind,
-        "weights_name": setting.name if kind == "file" else f"{kind or 'unknown'} weights",
+        "random": any(own["weights"].get("kind") == "random" for own in facts["backbones"]),
     }
+
+
+def _weights(record: Mapping[str, Any]) -> str:
+    kind, setting = record.get("kind"), Path(str(record.get("setting")))
+    return setting.name if kind == "file" else f"{kind or 'unknown'} weights"
 
 
 def _classes(run: Run) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def pictures(run: Run) -> dict[str, Any]:
     for group in groups:
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
     shown = {"cards": kinds, "totals": totals, "duplicates": duplicates, "pairs": pairs, "map": dots}
-    return {"tap": run.tap, **shown}
+    return {"tap": run.backbone.input_name(run.tap), **shown}
 
 
 def _neighbours(run: Run, places: Sequence[RowRef]) -> dict[RowRef, list[tuple[int, float]]]:

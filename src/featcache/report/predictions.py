@@ -14,7 +14,7 @@ from featcache.core.texts import index_of
 from featcache.dataset import Manifest
 from featcache.ensemble import Combination, Ensemble, normalised
 from featcache.inspection import leaderboard_record
-from featcache.project import Project, out_of_fold, split_predictions
+from featcache.project import BackboneFeatures, Project, out_of_fold, split_predictions
 from featcache.training import Float64s, Predictions
 
 
@@ -49,7 +49,8 @@ class Run:
     """A finished run's project and artifacts, each read once.
 
     `predictions` are the ensemble's, of the splits that have any, ``train`` first; `rows` are the rows of these, the first
-    one of a case, in the manifest, and so in the split's plain cache, which `readers` has.
+    one of a case, in the manifest, and so in the split's plain cache, which `readers` has of one `backbone`: its `tap`
+    defines which rows are near each other.
     """
 
     project: Project
@@ -59,17 +60,13 @@ class Run:
     predictions: Mapping[str, EnsemblePredictions]
     rows: Mapping[str, npt.NDArray[np.int64]]
     readers: Mapping[str, Reader]
+    backbone: BackboneFeatures
+    tap: str
 
     @property
     def names(self) -> tuple[str, ...]:
         """The classes."""
         return self.built.class_names
-
-    @property
-    def tap(self) -> str:
-        """The last tap of the best member that has any; its features define which rows are near each other."""
-        seen = next(entry["tap"] for entry in self.leaderboard["entries"] if entry["tap"])
-        return self.project.inputs()[str(seen)][-1]
 
 
 def load_run(project: Project) -> Run:
@@ -87,8 +84,17 @@ def load_run(project: Project) -> Run:
         split: index_of(each.ids, listed[split].cases if len(listed[split].cases) else listed[split].ids)
         for split, each in predictions.items()
     }
-    readers = {split: open_cache(project.features(split, 0).path) for split in manifest.splits}
-    return Run(project, manifest, built, leaderboard, predictions, rows, readers)
+    backbone, tap = _last_tap(project, leaderboard)
+    readers = {split: open_cache(backbone.cache(split, 0).path) for split in manifest.splits}
+    return Run(project, manifest, built, leaderboard, predictions, rows, readers, backbone, tap)
+
+
+def _last_tap(project: Project, leaderboard: Mapping[str, Any]) -> tuple[BackboneFeatures, str]:
+    """The last tap of the best member that looks at any, and its backbone."""
+    seen = next(entry["tap"] for entry in leaderboard["entries"] if entry["tap"])
+    last = project.inputs()[str(seen)][-1]
+    backbone = next(backbone for backbone in project.backbones if backbone.owns(last))
+    return backbone, next(tap.name for tap in backbone.spec.taps if backbone.input_name(tap.name) == last)
 
 
 def _ensemble_predictions(project: Project, manifest: Manifest, built: Ensemble) -> dict[str, EnsemblePredictions]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from featcache.cache import open_cache
 from featcache.project import Project
-from featcache.settings import SECTIONS, AugmentPolicy, Settings
+from featcache.settings import SECTIONS, AugmentPolicy, Settings, features_text
 
 _DECIDE = ("Dataset", "Features", "Heads", "ConvNet", "Ensemble")
 _DECIDES_NOT = "sample_submission"
@@ -20,22 +20,33 @@ def settings_text(settings: Settings) -> str:
     lines = []
     for section in _DECIDE:
         spec, keys = getattr(settings, section.lower()), [key for key in SECTIONS[section] if key != _DECIDES_NOT]
-        lines += ["", f"[{section}]", *(f"{key} = {_text(getattr(spec, key))}".rstrip() for key in keys)]
+        several = settings.backbones if section == "Features" and settings.others else ()
+        texts = {key: features_text(several, key) if several else None for key in keys}
+        values = ((key, _text(getattr(spec, key)) if text is None else text) for key, text in texts.items())
+        lines += ["", f"[{section}]", *(f"{key} = {value}".rstrip() for key, value in values)]
     return "\n".join(lines[1:]) + "\n"
 
 
 def provenance(project: Project) -> dict[str, str]:
     """Return name -> text of what else decided the values: weights, precision, keys, versions."""
-    reader = open_cache(project.features("train", 0).path)
-    weights: Mapping[str, Any] = project.resolved("weights") or {}
-    versions: Mapping[str, Any] = reader.run.get("versions") or {}
-    facts = {
-        "weights": str(weights.get("kind", "")),
-        "weights' SHA-256": project.weights_digest() or "",
-        "precision": project.precision() or "",
-        "device": str(reader.run.get("device", "")),
+    facts: dict[str, str] = {}
+    keys: dict[str, str] = {}
+    versions: dict[str, Any] = {}
+    for backbone in project.backbones:
+        reader = open_cache(backbone.cache("train", 0).path)
+        weights: Mapping[str, Any] = backbone.resolved("weights") or {}
+        own = {
+            "weights": str(weights.get("kind", "")),
+            "weights' SHA-256": backbone.weights_digest() or "",
+            "precision": backbone.precision() or "",
+            "device": str(reader.run.get("device", "")),
+        }
+        facts |= {backbone.of_backbone(name): text for name, text in own.items()}
+        keys[backbone.of_backbone("features' key")] = reader.key
+        versions |= reader.run.get("versions") or {}
+    facts |= {
         "manifest's key": str((project.listed() or {}).get("key", "")),
-        "features' key": reader.key,
+        **keys,
         "ensemble's key": project.ensemble().key or "",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }

@@ -7,6 +7,7 @@ from .architectures import (
     is_model_file as is_model_file,
 )
 from .augment_policy import CONVNET_RECIPE as CONVNET_RECIPE, AugmentPolicy as AugmentPolicy
+from .backbones import features_text as features_text
 from .parsing import (
     FORMER_DEFAULTS as FORMER_DEFAULTS,
     SECTIONS as SECTIONS,
@@ -33,6 +34,6 @@ from .specs import (
     FeaturesSpec as FeaturesSpec,
     HeadsSpec as HeadsSpec,
     SubmissionSpec as SubmissionSpec,
-    Tap as Tap,
     one_of as one_of,
 )
+from .tap import Tap as Tap

@@ -13,10 +13,12 @@ from featcache.core import paths
 from featcache.core.names import did_you_mean
 from featcache.errors import SettingsError
 from featcache.settings import specs
-from featcache.settings.architectures import auto_image_size, backbone_settings
+from featcache.settings.architectures import backbone_settings
 from featcache.settings.augment_policy import AugmentPolicy
+from featcache.settings.backbones import backbone_specs, compared_specs
 from featcache.settings.luigi_sections import LOGGING, LUIGI_SECTIONS
 from featcache.settings.schedules import CONSTANT, SHAPES, Phase
+from featcache.settings.tap import Tap
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _OUTPUT = ("quiet", "verbose")  # how much a run prints; no settings of a project
@@ -36,7 +38,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Settings:
-    """All specs of one project, each of the class that its section's texts make, and the folder of artifacts."""
+    """All specs of one project, each of the class that its section's texts make, and the folder of artifacts.
+
+    `features` is the first backbone's, and holds what all backbones share; `others` are those of further ones.
+    """
 
     dataset: specs.DatasetSpec
     features: specs.FeaturesSpec
@@ -47,12 +52,19 @@ class Settings:
     report: specs.ReportSpec
     cluster: specs.ClusterSpec
     artifacts: Path
+    others: tuple[specs.FeaturesSpec, ...] = ()
+    compare: specs.CompareSpec = field(default_factory=specs.CompareSpec)
     unset: tuple[str, ...] = field(default=(), repr=False, compare=False)  #: keys of [Features] left at their default
 
     @property
     def folder(self) -> Path:
         """The folder of this project's artifacts: ``<artifacts>/<name>``."""
         return self.artifacts / self.dataset.name
+
+    @property
+    def backbones(self) -> tuple[specs.FeaturesSpec, ...]:
+        """The features of each backbone, in the order of the settings."""
+        return self.features, *self.others
 
 
 def _word(text: str) -> str:
@@ -73,13 +85,13 @@ def _parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _taps(text: str) -> tuple[specs.Tap, ...]:
+def _taps(text: str) -> tuple[Tap, ...]:
     """The taps; none for ``auto``."""
     if _word(text) == specs.AUTO:
         return ()
     if not _parts(text):
         raise SettingsError("[Features] taps='' names no layer: name some, or set auto")
-    return tuple(map(specs.Tap.parse, _parts(text)))
+    return tuple(map(Tap.parse, _parts(text)))
 
 
 def _auto_or_integer(text: str) -> int | None:
@@ -145,9 +157,9 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "sample_submission": Setting("", _path, "fixes the submission's ids, columns and order; empty: PATH/sample_submission.csv, sampleSubmission.csv or similar, if it exists"),
     },
     "Features": {
-        "backbone": Setting("vgg16", str.strip, "a keras.applications name or the path of your own .keras file"),
-        "weights": Setting("auto", str.strip, "auto (imagenet if available, else random), imagenet, random or the path of a notop HDF5 file"),
-        "taps": Setting("auto", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools one to a value a channel; output is the network's own; auto: by backbone and preset"),
+        "backbone": Setting("vgg16", str.strip, "keras.applications names or paths of your own .keras files, comma-separated, each perhaps with an image size of its own, NAME@SIZE"),
+        "weights": Setting("auto", str.strip, "auto (imagenet if available, else random), imagenet, random or the path of a notop HDF5 file; of several backbones one for each, or auto, imagenet or random for all"),
+        "taps": Setting("auto", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools one to a value a channel; output is the network's own; of several backbones BACKBONE/LAYER; auto: by backbone and preset"),
         "image_size": Setting("auto", _auto_or_integer, "side of the square every image is resized to, in pixels; auto: 48 for digits, idx and csv, else 224"),
         "image_fit": Setting("stretch", _word, "how an image that isn't square becomes a square: stretch, crop (the centred square) or pad (a border)"),
         "precision": Setting("auto", _word, "what convolutions compute in: auto, float32, bfloat16 or float16; storage is float16"),
@@ -190,6 +202,10 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     },
     "Report": {
         "enabled": Setting("true", _boolean, "also write report/index.html, one page about the run, beside the submission"),
+    },
+    "Compare": {
+        "backbones": Setting("", str.strip, "what CompareBackbones compares, as in [Features] backbone"),
+        "rows": Setting("2000", int, "training rows that it extracts with each, of every class its share"),
     },
     "Cluster": {
         "scheduler": Setting("none", _scheduler, "where to compute: none (this process), local (worker processes on this machine) or tcp://HOST:PORT of a Dask scheduler"),
@@ -238,43 +254,30 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     """
     check_names(sections)
     values = {name: _parse_section(name, sections.get(name, {})) for name in SECTIONS}
-    _settle_auto(values)
-    artifacts = values.pop("Paths")["artifacts"]
+    artifacts, features = values.pop("Paths")["artifacts"], values.pop("Features")
+    auto = {
+        "photos": values["Dataset"]["source"] in specs.PHOTO_SOURCES,
+        "flattening": values["Heads"]["preset"] in _FLATTENING,
+    }
+    backbones = backbone_specs(features, **auto)
+    compared = values["Compare"]
+    compared["backbones"] = compared_specs(compared["backbones"], features, backbones, **auto)
     kinds: dict[str, Any] = {field.name: field.type for field in fields(Settings)}
     made: dict[str, Any] = {name.lower(): kinds[name.lower()](**texts) for name, texts in values.items()}
-    _refuse_half_a_demo(made["dataset"])
+    specs.refuse_half_a_demo(made["dataset"])
     if artifacts is None:
         raise SettingsError("[Paths] artifacts='' names no folder")
-    backbone_settings(made["features"])
+    for spec in (*backbones, *made["compare"].backbones):
+        backbone_settings(spec)
     artifacts = paths.to_be_made(artifacts, made["dataset"].name, "[Paths] artifacts")
-    return Settings(**made, artifacts=artifacts, unset=_unset(sections.get("Features", {})))
-
-
-def _settle_auto(values: Mapping[str, dict[str, Any]]) -> None:
-    """What ``auto`` means where it depends on another section; `specs.FeaturesSpec` knows the taps of other presets."""
-    features = values["Features"]
-    if features["image_size"] is None:
-        photos = values["Dataset"]["source"] in specs.PHOTO_SOURCES
-        features["image_size"] = auto_image_size(features["backbone"], photos=photos)
-    if not features["taps"] and values["Heads"]["preset"] in _FLATTENING:
-        features["taps"] = (specs.Tap(specs.FeaturesSpec(features["backbone"]).taps[-1].layer),)
+    unset = _unset(sections.get("Features", {}))
+    return Settings(**made, features=backbones[0], others=backbones[1:], artifacts=artifacts, unset=unset)
 
 
 def _unset(texts: Mapping[str, str]) -> tuple[str, ...]:
     """The keys of [Features] that have their default's text, as in luigi.cfg as it comes."""
     given = {key.replace("-", "_"): text.strip() for key, text in texts.items()}
     return tuple(key for key, own in SECTIONS["Features"].items() if given.get(key, own.default) == own.default)
-
-
-def _refuse_half_a_demo(dataset: specs.DatasetSpec) -> None:
-    """The defaults are those of the embedded digits; a path or source of one's own needs the other keys, too."""
-    demo = specs.DatasetSpec()
-    if dataset.source == demo.source and dataset.path is not None:
-        fault = f"[Dataset] source={dataset.source!r} has no path, but path={str(dataset.path)!r} is set"
-        raise SettingsError(f"{fault}: choose folder, table, csv or another, e.g. --Dataset-source folder")
-    if dataset.source != demo.source and dataset.name == demo.name:
-        fault = f"[Dataset] name={dataset.name!r} belongs to the embedded digits, not to source={dataset.source!r}"
-        raise SettingsError(f"{fault}: choose a name for your data set, --Dataset-name NAME")
 
 
 def _parse_section(section: str, texts: Mapping[str, str]) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from typing import Any
 
 from featcache.core.names import did_you_mean
 from featcache.errors import SettingsError
-from featcache.settings.architectures import auto_taps
+from featcache.settings.architectures import auto_taps, is_model_file
 from featcache.settings.augment_policy import RECIPE, AugmentPolicy
 from featcache.settings.schedules import SHAPES, Phase
+from featcache.settings.tap import Tap
 
 TRAINING_PRECISIONS = ("auto", "float32", "bfloat16")
 PRECISIONS = (*TRAINING_PRECISIONS, "float16")
@@ -106,39 +107,15 @@ class DatasetSpec:
         _check_pattern(self.pattern)
 
 
-@dataclass(frozen=True)
-class Tap:
-    """A named layer whose output is cached, optionally pooled over height and width first."""
-
-    layer: str
-    pooling: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> "Tap":
-        """Parse ``LAYER``, ``LAYER:avg`` or ``LAYER:max``.
-
-        Raises:
-            SettingsError: the text is none of these.
-
-        Example:
-            >>> Tap.parse("block5_pool:avg").name
-            'block5_pool_avg'
-        """
-        layer, _, pooling = text.strip().partition(":")
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*", layer):
-            raise SettingsError(f"[Features] taps={text!r} is not a layer's name, LAYER:avg or LAYER:max")
-        if pooling or text.strip().endswith(":"):
-            one_of("[Features] taps", pooling, ("avg", "max"))
-        return cls(layer, pooling)
-
-    @property
-    def name(self) -> str:
-        """The tap's dataset in a feature cache: ``block5_pool`` or ``block5_pool_avg``."""
-        return f"{self.layer}_{self.pooling}" if self.pooling else self.layer
-
-    def __str__(self) -> str:
-        """The setting's text, for `parse`."""
-        return f"{self.layer}:{self.pooling}" if self.pooling else self.layer
+def refuse_half_a_demo(dataset: DatasetSpec) -> None:
+    """Raise a `SettingsError`: the defaults are those of the embedded digits; a path or source of one's own needs the other keys, too."""
+    demo = DatasetSpec()
+    if dataset.source == demo.source and dataset.path is not None:
+        fault = f"[Dataset] source={dataset.source!r} has no path, but path={str(dataset.path)!r} is set"
+        raise SettingsError(f"{fault}: choose folder, table, csv or another, e.g. --Dataset-source folder")
+    if dataset.source != demo.source and dataset.name == demo.name:
+        fault = f"[Dataset] name={dataset.name!r} belongs to the embedded digits, not to source={dataset.source!r}"
+        raise SettingsError(f"{fault}: choose a name for your data set, --Dataset-name NAME")
 
 
 @dataclass(frozen=True)
@@ -170,6 +147,24 @@ class FeaturesSpec:
         one_of("[Features] image_fit", self.image_fit, (STRETCH, CROP, PAD))
         one_of("[Features] precision", self.precision, PRECISIONS)
         at_least("[Features] copies", self.copies, 0)
+
+    @property
+    def label(self) -> str:
+        """What it is called among several: ``vgg16@224``; one's own file by its name without folder and suffix."""
+        own = is_model_file(self.backbone)
+        name = Path(self.backbone).stem if own else self.backbone.lower()
+        return f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}@{self.image_size}"
+
+
+@dataclass(frozen=True)
+class CompareSpec:
+    """Which backbones `CompareBackbones` compares, on how many training rows ([Compare] in luigi.cfg)."""
+
+    backbones: tuple[FeaturesSpec, ...] = ()
+    rows: int = 2000
+
+    def __post_init__(self) -> None:
+        at_least("[Compare] rows", self.rows, 10)
 
 
 @dataclass(frozen=True)

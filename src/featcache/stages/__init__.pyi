@@ -1,3 +1,4 @@
+from .comparison import compare_backbones as compare_backbones
 from .convnets import train_convnets as train_convnets
 from .ensemble import build_ensemble as build_ensemble
 from .features import (

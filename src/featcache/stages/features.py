@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,12 +18,13 @@ from featcache.core.formatting import pluralize
 from featcache.core.json_records import write_json
 from featcache.core.progress import Progress
 from featcache.dataset import Manifest, list_images
-from featcache.errors import SourceError
+from featcache.errors import SourceError, WeightsUnavailableError
 from featcache.features import (
     Extraction,
     ExtractionEngine,
     ForwardPass,
     Precision,
+    ResolvedWeights,
     choose_precision,
     extract_copies,
     resolve_weights,
@@ -30,6 +32,7 @@ from featcache.features import (
 from featcache.inspection import changed_defaults
 from featcache.project import (
     REJECTED_CSV,
+    BackboneFeatures,
     Project,
     SplitRows,
     check_usable,
@@ -42,7 +45,7 @@ from featcache.project import (
     rejection_reason,
     resolved_backbone,
 )
-from featcache.settings import ALONE, AUTO
+from featcache.settings import ALONE, AUTO, is_model_file, one_of
 from featcache.stages.preflight import check_clip, check_heads, check_space, check_submission
 from featcache.stages.workers.client import connect, verified_workers
 from featcache.stages.workers.extraction_jobs import remote_backbone, remote_engine
@@ -77,21 +80,34 @@ def resolve_features(project: Project, progress: Progress) -> None:
     """
     check_clip(project)
     notices = check_heads(project)
-    if not all(project.features(*cache).is_complete() for cache in project.caches()):  # else they were shown before
+    caches = [backbone.cache(split, copy) for backbone, split, copy in project.caches()]
+    if not all(cache.is_complete() for cache in caches):  # else they were shown before
         for line in [*notices, *_slow_precision(project)]:
             progress.notice(line)
     check_submission(project)
-    spec = project.settings.features
-    recorded, digest = project.resolved("weights"), project.weights_digest()
-    if recorded is None or digest is None or recorded.get("digest") != digest:
-        project.record_resolved("weights", resolve_weights(spec, progress).record(spec))
-    if project.precision() is None:
-        _resolve_precision(project, progress)
+    for backbone in project.backbones:
+        recorded, digest = backbone.resolved("weights"), backbone.weights_digest()
+        if recorded is None or digest is None or recorded.get("digest") != digest:
+            backbone.record_resolved("weights", _found_weights(backbone, progress).record(backbone.spec))
+        if backbone.precision() is None:
+            _resolve_precision(project, backbone, progress)
     for line in changed_defaults(project):
         progress.notice(line)
 
 
-def _resolve_precision(project: Project, progress: Progress) -> None:
+def _found_weights(backbone: BackboneFeatures, progress: Progress) -> ResolvedWeights:
+    """A backbone's weights; one of several whose ImageNet weights can't be had is no use to the others."""
+    spec = backbone.spec
+    if backbone.label and spec.weights == AUTO and not is_model_file(spec.backbone):
+        spec = replace(spec, weights="imagenet")
+    try:
+        return resolve_weights(spec, progress)
+    except WeightsUnavailableError as error:
+        fix = f"or leave {backbone.label} out, or set weights = random"
+        raise WeightsUnavailableError(f"{error}; {fix}" if backbone.label else str(error)) from error
+
+
+def _resolve_precision(project: Project, backbone: BackboneFeatures, progress: Progress) -> None:
     """Record what is fastest here, of what this GPU computes right: its own precision, float32, or on the processor."""
     setting, capability = project.settings.features.precision, device_of(project).capability
     choices = [choose_precision(setting, capability)]
@@ -99,14 +115,14 @@ def _resolve_precision(project: Project, progress: Progress) -> None:
         choices += [Precision("float32", f"{choices[0].name} failed the self-check"), choose_precision(setting)]
     for chosen in choices:
         record = {"setting": setting, "value": chosen.name, "reason": chosen.reason, "host": platform.node()}
-        project.record_resolved("precision", record)
-        if chosen is choices[-1] or resolved_backbone(project, progress).device.capability is not None:
+        backbone.record_resolved("precision", record)
+        if chosen is choices[-1] or resolved_backbone(backbone, progress).device.capability is not None:
             return
 
 
 def _slow_precision(project: Project) -> list[str]:
     """A line where ``auto`` was resolved on another machine and isn't what is fast on this one."""
-    recorded = project.resolved("precision") or {}
+    recorded = project.backbones[0].resolved("precision") or {}
     if project.settings.features.precision != AUTO or recorded.get("host") in (None, platform.node()):
         return []
     here = choose_precision(AUTO, device_of(project).capability)
@@ -117,15 +133,24 @@ def _slow_precision(project: Project) -> list[str]:
 
 
 def extract_split(
-    project: Project, split: str, progress: Progress, copies: Collection[int] | None = None, *, fresh: bool = False
+    project: Project,
+    split: str,
+    progress: Progress,
+    copies: Collection[int] | None = None,
+    label: str | None = None,
+    *,
+    fresh: bool = False,
 ) -> str:
-    """Cache the features of one split, decoding each image once for all copies that need it.
+    """Cache the features of one split by one backbone or all, one after the other.
+
+    A backbone decodes each image once for all copies that need it.
 
     Args:
         project: whose.
         split: ``train``, ``valid`` or ``test``.
         progress: shows every batch.
         copies: which copies; None for those that the settings ask for and that aren't complete.
+        label: the backbone's, such as ``vgg16@224``; None for all.
         fresh: compute every row of all of them again.
 
     Raises:
@@ -138,42 +163,74 @@ def extract_split(
     manifest = Manifest.load(project.folder)
     if split not in manifest.splits:
         raise SourceError(f"split={split!r} has no images, only {', '.join(manifest.splits)}")
-    if copies is None:
-        asked = [copy for name, copy in project.caches() if name == split]
-        copies = [copy for copy in asked if fresh or not project.features(split, copy).is_complete()]
-    jobs = {project.features(split, copy).path: _job(project, manifest, split, copy) for copy in copies}
-    about = {"run": project.run, "weights": project.resolved("weights"), "precision": project.precision()}
+    done = []
+    for backbone in project.backbones if label is None else [_labelled(project, label)]:
+        wanted = [c for each, name, c in project.caches() if each is backbone and name == split]
+        mine = [c for c in wanted if fresh or not backbone.cache(split, c).is_complete()] if copies is None else copies
+        done.append(_extract(project, backbone, manifest, split, mine, progress, fresh=fresh))
+    return " · ".join(done)
+
+
+def _labelled(project: Project, label: str) -> BackboneFeatures:
+    known = [backbone.label for backbone in project.backbones]
+    one_of("backbone", label, known)
+    return project.backbones[known.index(label)]
+
+
+def _extract(
+    project: Project,
+    backbone: BackboneFeatures,
+    manifest: Manifest,
+    split: str,
+    copies: Collection[int],
+    progress: Progress,
+    *,
+    fresh: bool,
+) -> str:
+    """Cache the features of one split by one backbone; return what became of the rows."""
+    jobs = {backbone.cache(split, copy).path: _job(project, backbone, manifest, split, copy) for copy in copies}
+    about = {"run": project.run, "weights": backbone.resolved("weights"), "precision": backbone.precision()}
 
     load, cluster = keeping_reasons(project.folder, image_loader(project)), connect(project)
     with ExitStack() as stack:
-        load_backbone: Callable[[], ForwardPass] = partial(resolved_backbone, project, progress)
+        load_backbone: Callable[[], ForwardPass] = partial(resolved_backbone, backbone, progress)
         engine: ExtractionEngine | None = None
         if cluster is not None:
             contract = stack.enter_context(verified_workers(cluster, project, weights=True))
-            load_backbone = partial(remote_backbone, cluster, contract, progress)
-            engine = remote_engine(cluster, contract)
+            load_backbone = partial(remote_backbone, cluster, contract, backbone.label, progress)
+            engine = remote_engine(cluster, contract, backbone.label)
 
         def open_backbone() -> ForwardPass:
-            backbone = load_backbone()
-            if backbone.device.problem:
-                progress.notice(backbone.device.problem)
-            check_space(project, backbone.taps)
-            return backbone
+            network = load_backbone()
+            if network.device.problem:
+                progress.notice(network.device.problem)
+            check_space(project, backbone, network.taps)
+            return network
 
-        extract_copies(jobs, load, open_backbone, progress, reuse=not fresh, about=about, engine=engine)
-    summary = f"{split}: {_summary_line([open_cache(path).run for path in jobs])}"
+        extract_copies(
+            jobs,
+            load,
+            open_backbone,
+            progress,
+            reuse=not fresh,
+            about=about,
+            engine=engine,
+            others=project.other_caches,
+        )
+    summary = backbone.of_backbone(f"{split}: {_summary_line([open_cache(path).run for path in jobs])}")
     return f"{summary} · {cluster.summary()}" if cluster is not None else summary
 
 
-def _job(project: Project, manifest: Manifest, split: str, copy: int) -> Extraction:
+def _job(project: Project, backbone: BackboneFeatures, manifest: Manifest, split: str, copy: int) -> Extraction:
     return Extraction(
         dataset=project.settings.dataset.name,
         split=split,
         copy=copy,
         rows=manifest.splits[split],
         class_names=manifest.class_names,
-        spec=project.settings.features,
-        tap_settings=project.tap_settings(copy),
+        spec=backbone.spec,
+        tap_settings=backbone.tap_settings(copy),
+        label=backbone.label,
     )
 
 
@@ -197,7 +254,7 @@ def finish_features(project: Project, progress: Progress) -> str:
         StorageError: the artifacts folder can't be written.
     """
     manifest = Manifest.load(project.folder)
-    readers = [open_cache(project.features(*cache).path) for cache in project.caches()]
+    readers = [open_cache(backbone.cache(split, copy).path) for backbone, split, copy in project.caches()]
     plain = [reader for reader in readers if reader.copy == 0]
     rejected = _rejected_rows(project, manifest, plain)
     table, path = io.StringIO(), project.folder / REJECTED_CSV
@@ -224,10 +281,11 @@ def _rejected_rows(project: Project, manifest: Manifest, plain: Sequence[Reader]
     An image is decoded again only where no reason was kept: an older version filled the cache, or the power failed.
     """
     load, size = image_loader(project), project.settings.features.image_size
-    kept, rejected = kept_reasons(project.folder), {}
-    for reader in plain:
+    kept, rejected = kept_reasons(project.folder), dict[tuple[str, int], str]()
+    for reader in plain:  # of several backbones each has rejected the same images
         rows = manifest.splits[reader.split]
-        for row in np.flatnonzero(reader.status == Status.REJECTED).tolist():
+        mine = {row for split, row in rejected if split == reader.split}
+        for row in sorted({*np.flatnonzero(reader.status == Status.REJECTED).tolist()} - mine):
             reason = kept.get((rows.locations[row], rows.digests[row]))
             rejected[reader.split, row] = reason or rejection_reason(rows, row, load, size)
     return rejected

@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from featcache.cache import Status, checked_cache
 from featcache.core.formatting import pluralize
 from featcache.core.keras_import import import_keras
 from featcache.core.progress import Progress, Silent
 from featcache.errors import FeatcacheError
 from featcache.features import Device, find_device, processor
-from featcache.project import LOG_NAME, Project
+from featcache.project import LOG_NAME, Project, split_features
 from featcache.settings import KERAS
 from featcache.stages.pseudo_labels import pseudo_labels
 from featcache.stages.workers.client import connect
@@ -26,6 +25,7 @@ from featcache.training import (
     Examples,
     HeadPlan,
     MakeEngine,
+    Partition,
     Predictions,
     TrainedBag,
     assign_folds,
@@ -57,17 +57,40 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
         StorageError: the disk is full, read-only or not permitted.
     """
     begun, spec, artifact = time.perf_counter(), project.settings.heads, project.bag(name, shape)
+    bag, out_of_fold, parts, device = trained_bag(project, name, shape, progress)
+    labels, names, folds = out_of_fold.labels, out_of_fold.class_names, np.asarray(out_of_fold.folds)
+    record = {**artifact.record_header(project.run), "seconds": round(time.perf_counter() - begun, 3)}
+    record |= {"device": device.name, "notices": fold_notices(folds, labels, names, spec.folds)}
+    record |= {"tap": name, "shape": shape} | ({"curves": curves_record(bag)} if shape not in PATHS else {})
+    save_bag(bag, artifact.path.parent, record, out_of_fold)
+    path_unit = {LINEAR: "strength", LDA: "shrinkage"}.get(shape)
+    steps = pluralize(len(bag.history.loss), path_unit) if path_unit else pluralize(bag.plan.epochs, "epoch")
+    units = pluralize(len(parts.numbers), "group" if parts.by_group else "fold")
+    known = out_of_fold.scored()
+    means = ((rows, table.mean(axis=0)) for rows, table in table_parts(known.probabilities))  # over the bag's members
+    scores = judge_parts(means, known.labels).scores()
+    result = f"out of fold: accuracy {scores.accuracy:.4f}, log-loss {scores.log_loss:.4f}"
+    return f"{name}/{shape}: {pluralize(len(bag.seeds), 'seed')} x {units}, {steps} · {result}"
+
+
+def trained_bag(
+    project: Project, name: str, shape: str, progress: Progress
+) -> tuple[TrainedBag, Predictions, Partition, Device]:
+    """Train the heads of one input and head type; return them, their out-of-fold predictions, parts and place."""
+    spec = project.settings.heads
     numbers = (*project.views, *range(1, project.settings.features.copies + 1))
-    readers = [checked_cache(project.features("train", copy).path) for copy in numbers]
-    plain, usable = readers[0], np.logical_and.reduce([reader.status == Status.OK for reader in readers])
+    found = [split_features(project, "train", copy) for copy in numbers]
+    plain, usable = found[0].reader, np.logical_and.reduce([each.usable for each in found])
     labels, names = np.where(usable, plain.labels, -1), plain.class_names
     folds = assign_folds(labels, plain.groups, spec.folds, class_names=names, digests=plain.digest_column)
     parts = by_groups(plain.groups, usable, folds) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
-    features = [reader.features for reader in readers]
-    seen_as = fit_input(project.inputs()[name], features, usable, normalise=normalizes(spec))
+    features = [each.features for each in found]
+    taps = project.inputs()[name]
+    backbones = [backbone.label for tap in taps for backbone in project.backbones if backbone.owns(tap)]
+    seen_as = fit_input(taps, features, usable, normalise=normalizes(spec), backbones=backbones)
     dealt = replace(spec, folds=int(folds.max()) + 1)
     groups = len({*plain.groups} - {""})
-    plan = resolve_heads(dealt, shape, sum(seen_as.widths), int(usable.sum()), len(names), groups, len(readers))
+    plan = resolve_heads(dealt, shape, sum(seen_as.widths), int(usable.sum()), len(names), groups, len(found))
     copies = [stored_rows(seen_as, each, project.folder) for each in features]
     pseudo = pseudo_labels(project, seen_as, parts) if shape.endswith(PSEUDO) else None
     examples = Examples(seen_as, copies, plain.labels, parts, pseudo, views=len(project.views))
@@ -75,18 +98,7 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
     members = tuple(f"{name}/{shape}/seed{seed}" for seed in bag.seeds)
     rows_key = project.splits()["train"]["key"]
     out_of_fold = Predictions(plain.ids, labels, members, bag.out_of_fold, names, folds, rows_key=rows_key)
-    record = {**artifact.record_header(project.run), "seconds": round(time.perf_counter() - begun, 3)}
-    record |= {"device": device.name, "notices": fold_notices(folds, labels, names, spec.folds)}
-    record |= {"tap": name, "shape": shape} | ({"curves": curves_record(bag)} if shape not in PATHS else {})
-    save_bag(bag, artifact.path.parent, record, out_of_fold)
-    path_unit = {LINEAR: "strength", LDA: "shrinkage"}.get(shape)
-    steps = pluralize(len(bag.history.loss), path_unit) if path_unit else pluralize(plan.epochs, "epoch")
-    units = pluralize(len(parts.numbers), "group" if parts.by_group else "fold")
-    known = out_of_fold.scored()
-    means = ((rows, table.mean(axis=0)) for rows, table in table_parts(known.probabilities))  # over the bag's members
-    scores = judge_parts(means, known.labels).scores()
-    result = f"out of fold: accuracy {scores.accuracy:.4f}, log-loss {scores.log_loss:.4f}"
-    return f"{name}/{shape}: {pluralize(len(bag.seeds), 'seed')} x {units}, {steps} · {result}"
+    return bag, out_of_fold, parts, device
 
 
 def _trained(

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.cache import Reader, Status, checked_cache
 from featcache.core.disk import replacing_folder
 from featcache.core.formatting import pluralize
 from featcache.core.json_records import write_json
@@ -15,7 +14,7 @@ from featcache.core.progress import Progress
 from featcache.core.rows import Rows
 from featcache.dataset import Manifest
 from featcache.errors import CacheMismatchError, SubmissionError
-from featcache.project import Artifact, Project
+from featcache.project import Artifact, Project, SplitFeatures, split_features
 from featcache.stages.convnets import RowParts, predict_convnets
 from featcache.training import RECORDED, Bag, Float32s, check_members, load_bag, stored_members, write_predictions
 
@@ -59,8 +58,8 @@ def _predict_split(
 ) -> None:
     """Write one split's predictions; `members` has the names of each source's."""
     begun, artifact = time.perf_counter(), project.predictions(split)
-    views = [checked_cache(project.features(split, copy).path) for copy in project.views]
-    reader, usable = views[0], views[0].status == Status.OK
+    views = [split_features(project, split, copy) for copy in project.views]
+    reader, usable = views[0].reader, views[0].usable
 
     def parts() -> Iterator[tuple[int, slice, Float32s]]:
         first = 0
@@ -86,7 +85,7 @@ def _predict_split(
 
 
 def _predicted(
-    project: Project, stage: str, members: Sequence[Artifact], views: Sequence[Reader], rows: Rows
+    project: Project, stage: str, members: Sequence[Artifact], views: Sequence[SplitFeatures], rows: Rows
 ) -> Iterator[RowParts]:
     """Yield for each artifact of a stage (rows, (members, r, C)), members in the order of its out-of-fold predictions.
 
@@ -95,7 +94,7 @@ def _predicted(
     """
     if stage == "TrainConvNets":
         return predict_convnets(project, members, rows)
-    return (_mean(load_bag(bag.path.parent), [reader.features for reader in views]) for bag in members)
+    return (_mean(load_bag(bag.path.parent), [view.features for view in views]) for bag in members)
 
 
 def _mean(bag: Bag, views: Sequence[Mapping[str, npt.NDArray[Any]]]) -> RowParts:

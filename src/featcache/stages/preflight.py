@@ -10,7 +10,7 @@ from featcache.cache import FEATURE_DTYPE, copy_name, partials_of
 from featcache.dataset import Manifest
 from featcache.ensemble import check_forms, layout_of, match_ids, read_sample
 from featcache.errors import SettingsError, StorageError
-from featcache.project import Project, SplitRows, check_usable
+from featcache.project import BackboneFeatures, Project, SplitRows, check_usable
 from featcache.training import assign_folds, by_groups, fold_notices
 
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
@@ -67,11 +67,15 @@ def check_heads(project: Project) -> list[str]:
     return fold_notices(folds, labels, names, heads.folds)
 
 
-def check_space(project: Project, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise a `StorageError` if the caches that are still to be made need more than is free; a tap's row has its shape."""
+def check_space(project: Project, backbone: BackboneFeatures, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise a `StorageError` if a backbone's caches that are still to be made need more than is free.
+
+    A row of each tap has its one of `shapes`.
+    """
     row = np.dtype(FEATURE_DTYPE).itemsize * sum(math.prod(shape) for shape in shapes.values())
     rows = {split: int(facts["rows"]) for split, facts in project.splits().items()}
-    caches = {cache: project.features(*cache) for cache in project.caches()}
+    mine = [(split, copy) for each, split, copy in project.caches() if each is backbone]
+    caches = {cache: backbone.cache(*cache) for cache in mine}
     open_caches = {cache: artifact.path for cache, artifact in caches.items() if not artifact.is_complete()}
     folder = project.all_features().path.parent
     folder.mkdir(parents=True, exist_ok=True)

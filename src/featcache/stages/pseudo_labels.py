@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from featcache.cache import Status, checked_cache
 from featcache.core.scratch_arrays import allocate
 from featcache.dataset import Manifest
 from featcache.ensemble import Ensemble, select_ensemble
 from featcache.errors import TrainingError
-from featcache.project import Project
+from featcache.project import Project, split_features
 from featcache.training import (
     PSEUDO,
     Bag,
@@ -37,8 +36,8 @@ def pseudo_labels(project: Project, seen_as: HeadInput, parts: Partition) -> Pse
         CacheFormatError: a bag is absent or damaged, or the test images' features are.
         TrainingError: there are no usable test rows.
     """
-    readers = [checked_cache(project.features("test", view).path) for view in project.views]
-    reader, usable = readers[0], readers[0].status == Status.OK
+    found = [split_features(project, "test", view) for view in project.views]
+    class_names, usable = found[0].reader.class_names, found[0].usable
     if not usable.any():
         raise TrainingError("no usable test images to label for [Heads] pseudo_weight: set pseudo_weight = 0")
     labelling = project.labelling_bags(PSEUDO)
@@ -47,11 +46,11 @@ def pseudo_labels(project: Project, seen_as: HeadInput, parts: Partition) -> Pse
     known = joined_members([Predictions.load(record, rows) for record in records])
     built = select_ensemble(by_case(known, rows.cases, project.folder), project.settings.ensemble.method)
     # where every row is usable, the file itself is read batch by batch
-    views = [{tap: each if usable.all() else each[usable] for tap, each in view.features.items()} for view in readers]
+    views = [{tap: each if usable.all() else each[usable] for tap, each in view.features.items()} for view in found]
     bags, count = [load_bag(record.parent) for record in records], int(usable.sum())
-    labels: Float32s = allocate((len(parts.numbers), count, len(reader.class_names)), np.float32, project.folder)
+    labels: Float32s = allocate((len(parts.numbers), count, len(class_names)), np.float32, project.folder)
     heads = sum(len(bag.heads) for bag in bags)
-    for some in row_parts(count, heads * len(reader.class_names), _LEAST_ROWS):
+    for some in row_parts(count, heads * len(class_names), _LEAST_ROWS):
         parts_of = [{tap: each[some] for tap, each in view.items()} for view in views]
         tables = [np.mean([by_fold(bag, view, parts) for view in parts_of], axis=0) for bag in bags]
         labels[:, some] = soft_labels(np.concatenate(tables, axis=1), built, parts)

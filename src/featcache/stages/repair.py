@@ -64,12 +64,12 @@ def _repaired(record: Mapping[str, Any], project: Project, progress: Progress) -
         return NOT_REPAIRED, f"{messages}: remove it and run again ({_RUN})"
     if path.name.endswith(PARTIAL_SUFFIX):
         return NOT_REPAIRED, "unfinished: the next run resumes from its sound blocks"
-    caches = {project.features(split, copy).path: (split, copy) for split, copy in project.caches()}
+    caches = {each.cache(split, copy).path: (each.label, split, copy) for each, split, copy in project.caches()}
     if path not in caches:
         detail = "not used by the current settings, or images changed: run where its luigi.cfg is, or use --set"
         return NOT_REPAIRED, f"{detail} ({_RUN})"
-    split, copy = caches[path]
+    label, split, copy = caches[path]
     with folder_lock(project.folder, "repair", progress.notice):
-        extract_split(project, split, progress, [copy])
+        extract_split(project, split, progress, [copy], label)
     run = open_cache(path).run
     return REPAIRED, f"{pluralize(run['computed'], 'row')} computed, {run['copied']:,} copied"

@@ -25,7 +25,7 @@ from .heads.inputs import (
     Features as Features,
     HeadInput as HeadInput,
     fit_input as fit_input,
-    head_inputs as head_inputs,
+    joined_inputs as joined_inputs,
     stored_rows as stored_rows,
 )
 from .heads.keras_engine import KerasEngine as KerasEngine, accelerated as accelerated

@@ -23,7 +23,8 @@ def doctor_record(overrides: Sequence[str], progress: Progress) -> dict[str, Any
     found += hardware_checks(project.settings.features.precision if project else "auto", progress)
     found += [checks.disk_check(project.settings.artifacts if project else Path("artifacts")), configuration]
     if project is not None:
-        found += [checks.images_check(project.settings.dataset), checks.weights_check(project.settings.features)]
+        found.append(checks.images_check(project.settings.dataset))
+        found += [checks.weights_check(spec) for spec in project.settings.backbones]
     states = {check.state for check in found}
     worst = next(state for state in (FAIL, WARN, PASS) if state in states)
     return {"state": worst, "checks": [vars(check) for check in found]}

@@ -44,13 +44,15 @@ class BackboneFacts(NamedTuple):
     device: Device
 
 
-def describe_backbone(project: Project) -> BackboneFacts:
+def describe_backbone(project: Project, label: str) -> BackboneFacts:
     """Load the backbone, if it isn't yet, and describe it."""
-    backbone = worker_backbone(project)
+    backbone = worker_backbone(project, label)
     return BackboneFacts(dict(backbone.taps), backbone.batch_size, backbone.device)
 
 
-def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> tuple[list[bytes], dict[str, float]]:
+def compute_block(
+    project: Project, label: str, split: str, pieces: Sequence[BlockRows]
+) -> tuple[list[bytes], dict[str, float]]:
     """Decode and compute the rows of all pieces, an image that several copies need once, and write them durably.
 
     Returns the checksum of each piece's block as read back, and the seconds of decode, forward and write.
@@ -60,11 +62,11 @@ def compute_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> 
         SourceChangedError: an image is no longer the one in the manifest.
         StorageError: the disk refused.
     """
-    rows, spec = manifest_of(project).splits[split], project.settings.features
+    rows, spec = manifest_of(project).splits[split], project.backbone(label).spec
     kept: list[list[Batch]] = [[] for _ in pieces]
     sinks = [CopySink(piece.copy, piece.rows, partial(_keep, own)) for piece, own in zip(pieces, kept, strict=True)]
     load = keeping_reasons(project.folder, image_loader(project))
-    spent = compute(rows, sinks, load, spec, worker_backbone(project), Silent(), "")
+    spent = compute(rows, sinks, load, spec, worker_backbone(project, label), Silent(), "")
     begun, checksums = time.perf_counter(), []
     for piece, batches in zip(pieces, kept, strict=True):  # in one go, as each write waits for the disk
         features = {name: np.concatenate([part[name] for part, _ in batches]) for name in batches[0][0]}
@@ -79,13 +81,13 @@ def _keep(kept: list[Batch], _: npt.NDArray[np.intp], features: Features, status
     kept.append((features, status))
 
 
-def examine_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> str:
+def examine_block(project: Project, label: str, split: str, pieces: Sequence[BlockRows]) -> str:
     """Find the image that crashes the decoder, by decoding all in another process; "" where none does."""
     rows = manifest_of(project).splits[split]
     numbers = np.unique(np.concatenate([piece.rows for piece in pieces])).tolist()
     task = {
         "dataset": asdict(project.settings.dataset),
-        "size": project.settings.features.image_size,
+        "size": project.backbone(label).spec.image_size,
         "images": [(rows.locations[row], rows.digests[row]) for row in numbers],
     }
     command = [sys.executable, "-m", "featcache.dataset.decoding.decode_check"]
@@ -95,7 +97,7 @@ def examine_block(project: Project, split: str, pieces: Sequence[BlockRows]) -> 
     return "" if at in (-1, len(numbers)) else f"{rows.ids[numbers[at]]!r} of {split}"
 
 
-def worker_backbone(project: Project) -> ForwardPass:
-    """The project's backbone, loaded once a process."""
+def worker_backbone(project: Project, label: str) -> ForwardPass:
+    """The project's backbone of that label, loaded once a process."""
     with ONE_AT_A_TIME:
-        return resolved_backbone(project, Silent())
+        return resolved_backbone(project.backbone(label), Silent())

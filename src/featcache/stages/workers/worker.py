@@ -127,7 +127,8 @@ def _agreed(contract: WorkerContract) -> Project:
     with suppress(RejectedImageError):  # its bytes are the right ones, which is enough here
         open_source(project.settings.dataset).load(rows.locations[first], rows.digests[first], 1)
     if contract.weights:
-        resolved_weights(project, Silent())
+        for backbone in project.backbones:
+            resolved_weights(backbone, Silent())
     return project
 
 

@@ -36,6 +36,25 @@ def head_inputs(taps: Sequence[Tap], *, joined: bool) -> dict[str, tuple[str, ..
     return several | {tap.name: (tap.name,) for tap in taps if not several or tap.name not in pooled}
 
 
+def joined_inputs(taps: Mapping[str, Sequence[Tap]], *, joined: bool) -> dict[str, tuple[str, ...]]:
+    """Return name -> taps of every input of heads on backbones, label -> taps; of the only one, "", as `head_inputs`.
+
+    Of several, each has its own inputs: its label, ``vgg16@224``, is the name of the only one or of pooled taps side by
+    side. If they are `joined`, then one more has the pooled taps of all backbones, ``vgg16@224+resnet50@224``.
+    """
+    if len(taps) == 1:
+        return head_inputs(*taps.values(), joined=joined)
+    found, pooled = {}, []
+    for label, own in taps.items():
+        inputs = head_inputs(own, joined=joined)
+        for number, (name, seen) in enumerate(inputs.items()):
+            whole = len(inputs) == 1 or (number == 0 and len(seen) > 1)
+            found[label if whole else f"{label}-{name}"] = tuple(f"{label}-{tap}" for tap in seen)
+        pooled += [f"{label}-{tap.name}" for tap in own if tap.pooling]
+    every = all(any(tap.pooling for tap in own) for own in taps.values())
+    return found | ({"+".join(taps): tuple(pooled)} if joined and every else {})
+
+
 @dataclass(frozen=True, eq=False)
 class HeadInput:
     """How features become the (n, F) float32 values that heads see.
@@ -104,14 +123,20 @@ def normalised(values: Float32s) -> Float32s:
 
 
 def fit_input(
-    taps: Sequence[str], copies: Sequence[Features], usable: npt.NDArray[np.bool_], *, normalise: bool
+    taps: Sequence[str],
+    copies: Sequence[Features],
+    usable: npt.NDArray[np.bool_],
+    *,
+    normalise: bool,
+    backbones: Sequence[str] = (),
 ) -> HeadInput:
     """Return the input of heads on `taps`, with mean and scales over the (n,) `usable` rows of all copies.
 
     Unless they `normalise`, heads see the features as they are.
 
     A tap's scale is the fourth root of its mean variance: between no scale, which two classes and few rows prefer, and a
-    tap's whole deviation, which many classes do (benchmarks/RESULTS.md). Together the values have a mean variance of 1.
+    tap's whole deviation, which many classes do (benchmarks/RESULTS.md). Together the values have a mean variance of 1,
+    and where `backbones` names each tap's, all backbones have the same part in it, however many values they have.
     No label has a part in it, so rows that a head is scored on may.
     """
     raw = HeadInput({tap: tuple(copies[0][tap].shape[1:]) for tap in taps})
@@ -131,8 +156,10 @@ def fit_input(
     ends = np.cumsum(raw.widths)
     by_tap = np.array([part.mean() for part in np.split(variances, ends[:-1])])
     roots = np.sqrt(np.maximum(by_tap, 1e-9))
-    whole = (roots * raw.widths).sum() / width  # the mean variance after dividing by `roots`' own roots
-    return HeadInput(raw.taps, mean.astype(np.float32), np.sqrt(roots * whole).astype(np.float32))
+    sums = roots * raw.widths  # of each tap's variances after dividing by `roots`' own roots
+    names = np.asarray(backbones or [""] * len(taps))
+    wholes = np.array([sums[names == name].sum() / width for name in names]) * len(set(names.tolist()))
+    return HeadInput(raw.taps, mean.astype(np.float32), np.sqrt(roots * wholes).astype(np.float32))
 
 
 def stored_rows(seen_as: HeadInput, features: Features, scratch: Path | None) -> npt.NDArray[Any]:
