@@ -61,7 +61,7 @@ def records(path):
         (["Submit", "--Features-image-size", "big"], ["[Features] image_size", "a whole number", "'big'"]),
         (["Submit", "--Features-image-size", "16"], ["[Features] image_size", "at least 32", "VGG16"]),
         (["Submit", "--Features-backbone", "vgg6"], ["[Features] backbone", "did you mean VGG16"]),
-        (["Submit", "--Features-precision", "float16"], ["[Features] precision", "bfloat16"]),
+        (["Submit", "--Features-precision", "float8"], ["[Features] precision", "bfloat16"]),
         (["Submit", "--Heads-dropout", "half"], ["[Heads] dropout", "a number", "'half'"]),
         (["Submit", "--Heads-schedule", "1e-3"], ["[Heads] schedule", "1e-3x1, 1e-2x2"]),
         (["Submit", "--Ensemble-method", "greddy"], ["[Ensemble] method", "did you mean greedy?"]),
