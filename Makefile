@@ -23,7 +23,7 @@ submit: $(INSTALLED)  ## Set up, and take the embedded digits to a checked submi
 	$(BIN)/luigi --module pipeline Submit
 
 test: $(VENV)/.developed  ## Set up, and run the tests (set FEATCACHE_SHARED for those on real data)
-	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),-n $(JOBS) --dist loadfile)
+	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),-n $(JOBS) --dist loadfile --no-loadscope-reorder)
 
 lint: $(VENV)/.developed  ## Check format, style, types and spelling
 	$(BIN)/ruff format --check .

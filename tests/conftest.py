@@ -4,6 +4,25 @@ from pathlib import Path
 
 import pytest
 
+# files of few tests that take long: at the end, where xdist puts them by itself, one worker would wait for the other
+LONG = (
+    "documentation",
+    "luigid",
+    "cluster_stages",
+    "cluster",
+    "interrupts",
+    "kills",
+    "memory",
+    "keras_settings",
+    "second_run",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first; see `test` in the Makefile."""
+    order = {f"test_{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -11,6 +11,7 @@ from projects import CLASSES, LuigiProject, write_image
 from featcache.core.rows import Rows
 from featcache.dataset.manifest import Manifest
 from featcache.errors import SourceError
+from featcache.features import processor
 from featcache.inspection import leaderboard_record
 from featcache.settings.specs import DatasetSpec
 from featcache.training.cases import by_case
@@ -95,7 +96,7 @@ def test_predictions_are_averaged_by_case():
 class Colours:
     """The mean colour of an image, in place of a network's features."""
 
-    batch_size, taps = 64, {"block1_pool_avg": (3,)}
+    batch_size, taps, device = 64, {"block1_pool_avg": (3,)}, processor()
 
     def forward(self, images):
         return {"block1_pool_avg": images.mean(axis=(1, 2), dtype=np.float32) / 100}
@@ -103,7 +104,6 @@ class Colours:
 
 def test_ensemble_scores_and_submission_have_a_row_a_case(root, tmp_path, monkeypatch):
     monkeypatch.setattr("featcache.stages.features.resolved_backbone", lambda *_: Colours())
-    monkeypatch.setattr("featcache.stages.heads.may_have_gpu", lambda: False)
     settings = {
         "Dataset": {
             "name": "photos", "source": "table", "path": str(root), "table": "train.csv", "label": "label",

@@ -100,8 +100,12 @@ def test_a_table_beside_two_folders(capsys):
         "luigi.cfg is written; next: luigi --module pipeline Submit",
     ]
     assert Path("luigi.cfg").read_text() == GOLDEN
+    assert main(["init", str(DOWNLOAD)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "download.cfg is written; next: LUIGI_CONFIG_PATH=download.cfg luigi --module pipeline Submit"
+    assert Path("download.cfg").read_text() == GOLDEN
     assert main(["init", str(DOWNLOAD)]) == 1
-    assert "luigi.cfg is there already: remove it" in capsys.readouterr().err
+    assert "download.cfg is there already: remove it" in capsys.readouterr().err
 
 
 def test_a_table_and_one_folder_of_all_images(capsys):

@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def records(path):
         (["Submit", "--Features-image-size", "big"], ["[Features] image_size", "a whole number", "'big'"]),
         (["Submit", "--Features-image-size", "16"], ["[Features] image_size", "at least 32", "VGG16"]),
         (["Submit", "--Features-backbone", "vgg6"], ["[Features] backbone", "did you mean VGG16"]),
-        (["Submit", "--Features-precision", "float16"], ["[Features] precision", "bfloat16"]),
+        (["Submit", "--Features-precision", "float8"], ["[Features] precision", "bfloat16"]),
         (["Submit", "--Heads-dropout", "half"], ["[Heads] dropout", "a number", "'half'"]),
         (["Submit", "--Heads-schedule", "1e-3"], ["[Heads] schedule", "1e-3x1, 1e-2x2"]),
         (["Submit", "--Ensemble-method", "greddy"], ["[Ensemble] method", "did you mean greedy?"]),
@@ -282,7 +283,12 @@ def test_a_table_of_names_is_told_from_one_of_pixels(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/train.csv").write_text("id,label\n1,rose\n")
     outcome = luigi(tmp_path, "IndexImages", **{**photos(tmp_path / "photos"), "Dataset_source": "csv"})
-    refused(outcome, FAILED, "has no columns pixel0, pixel1, ..., but 'id', 'label'", "docs/kaggle.md")
+    refused(
+        outcome,
+        FAILED,
+        "has no columns pixel0, pixel1, ..., but 'id', 'label'",
+        "source = table (featcache init PATH does)",
+    )
 
 
 def test_a_sample_submission_with_other_ids_is_told_before_any_feature_is_computed(tmp_path):
@@ -313,24 +319,21 @@ def test_an_unknown_tap_is_told_once_with_the_near_ones(tmp_path, capfd):
     assert not list(project.artifacts.glob("features/*.h5")), "nothing was begun"
 
 
-def test_a_disk_too_small_is_told_with_what_is_needed_before_the_work(tmp_path):
-    small, mount = tmp_path / "small", 'mount -t tmpfs -o size=1m none small && exec "$@"'
-    small.mkdir()
-    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run([*inside, "true"], cwd=tmp_path, capture_output=True).returncode
-    ):
-        pytest.skip("no file system of its own can be mounted here")
-    write_photos(tmp_path / "photos", train=12)
-    settings = photos(tmp_path / "photos", Features_taps="block1_pool", Paths_artifacts="small")
-    done = subprocess.run(
-        [*inside, *command("Submit", **settings)], cwd=tmp_path, env=environment(), capture_output=True, text=True
-    )
-    lines = done.stderr.splitlines()
-    assert (done.returncode, len(lines)) == (FAILED, 1), done.stderr
-    assert re.search(r"^featcache: .*need[^.]* [\d.,]+ MB.*[\d.,]+ MB (are )?free.*make room", lines[0])
-    assert "Traceback" not in done.stdout
+def test_a_disk_too_small_is_told_with_what_is_needed_before_the_work(tmp_path, monkeypatch, capfd):
+    project, usage = small_project(tmp_path), shutil.disk_usage
+    project.set("Features", taps="block1_pool")
+
+    def little_for_artifacts(folder):
+        return usage(folder)._replace(free=500_000 if Path(folder).is_relative_to(project.artifacts) else 10**12)
+
+    monkeypatch.setattr(shutil, "disk_usage", little_for_artifacts)
+    project.run()
+    assert not project.succeeded
+    said = capfd.readouterr()
+    (line,) = [line for line in said.err.splitlines() if line.startswith("featcache: ")]
+    assert re.search(r"need[^.]* [\d.,]+ MB.*0\.5 MB (are )?free.*make room", line)
+    assert "Traceback" not in said.out
+    assert not list(project.artifacts.glob("features/*.h5")), "nothing was begun"
 
 
 # ---- images that can't be used: rejected, counted, and still a row of the submission

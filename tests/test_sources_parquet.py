@@ -105,7 +105,7 @@ def test_what_is_no_such_file(root):
     (root / "data/train-00001-of-00002.parquet").write_bytes(whole[: len(whole) // 2])
     assert "train-00001-of-00002.parquet is damaged or no table" in refusal(root)
     (root / "data/train-00001-of-00002.parquet").unlink()
-    assert "has no column 'lable', but image, label, did you mean label?" in refusal(root, label=("lable",))
+    assert "has no column 'labell', but image, label, did you mean label?" in refusal(root, label=("labell",))
     assert "[Dataset] images: " in refusal(root, images=("picture",))
     write(root / "data/train-00001-of-00002.parquet", ["no", "bytes"], [0, 1], nested=False)
     assert "has no column of images' bytes" in refusal(root)

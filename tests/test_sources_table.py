@@ -254,9 +254,9 @@ def test_what_is_no_table(root):
     assert "column 'label' has lists: several labels a row" in refusal(root, table="train.jsonl")
     write(root, LINES, "id,label,label")
     assert "has two columns 'label'" in refusal(root)
-    write(root, LINES, "name,lable")
+    write(root, LINES, "name,labell")
     assert "[Dataset] label: " in (said := refusal(root))
-    assert "has no column 'label', but name, lable, did you mean lable?" in said
+    assert "has no column 'label', but name, labell, did you mean labell?" in said
 
 
 def test_settings_that_a_source_needs(root):

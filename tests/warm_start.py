@@ -7,6 +7,7 @@ starts (its standard streams, its first imports) is for tests that start one.
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 # what `luigi --module numpy_run Submit` imports from others; pandas through pyarrow
@@ -128,9 +130,22 @@ def _watch(request: dict, out: int, err: int, reply: int) -> None:
     sys.argv = request["words"]
 
 
+def _end(status: int) -> None:
+    """End as `multiprocessing` does: to take apart all that was imported costs more than a refusal."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
     for name in OTHERS:
         importlib.import_module(name)
     os.fsync = lambda descriptor: None  # as in `conftest`
+    gc.freeze()  # a fork that looked for garbage, at its end at the latest, would copy and free all of it
     _serve(socket.socket(fileno=int(sys.argv[1])))
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    except SystemExit as stop:
+        _end(stop.code or 0)

@@ -11,9 +11,8 @@ from featcache.cli.command import Arguments, argument, command, print_result
     argument(
         "--output",
         type=Path,
-        default=Path("luigi.cfg"),
         metavar="FILE",
-        help="the file to write, which mustn't be there yet; default: luigi.cfg",
+        help="the file to write, which mustn't be there yet; default: luigi.cfg, or NAME.cfg where that is there",
     ),
     project=True,
 )

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ _LAYOUTS = {
 _SMALL = 112  # pixels of the longer side: images up to it are enlarged to twice their side, and not to photos'
 _LEAST = 48
 _LOSSY = "set [Submission] format = probabilities if it is scored by AUC or log-loss"
+_DEFAULT = Path("luigi.cfg")
 _WIDTH = 110
 _CLASSES_SHOWN = 5
 _HEAD = (
@@ -41,37 +43,38 @@ _HEAD = (
 Sections = dict[str, dict[str, str]]
 
 
-def init_record(path: Path, overrides: Sequence[str], output: Path) -> dict[str, Any]:
+def init_record(path: Path, overrides: Sequence[str], output: Path | None = None) -> dict[str, Any]:
     """Look at a folder and write its luigi.cfg.
 
     Args:
         path: the folder.
         overrides: settings that are decided, ``Section.key=value`` each.
-        output: the file to write.
+        output: the file to write; None: luigi.cfg, or where that is there already, a .cfg with the folder's name.
 
     Returns:
         layout, settings, rows and rejected rows by split, rows by class, first id, groups, image sides, left out files,
         the submission's header, notices and the file that was written, as JSON-able values.
 
     Raises:
-        SettingsError: the file is there, or a setting is impossible.
+        SettingsError: the file is there already, or a setting is impossible.
         SourceError: the folder isn't recognised, or could be several things.
         SubmissionError: the sample submission asks for other rows or columns.
         StorageError: the file can't be written.
     """
-    if os.path.lexists(output):
-        raise SettingsError(f"{output} is there already: remove it, or name another file, --output FILE")
     path = paths.expanded(path, "PATH")
     if not paths.is_folder(path):
         raise SettingsError(f"PATH={str(path)!r} is not a folder of images but {paths.what_is(path)}")
     path = only_folder(path)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-._") or "images"
+    output = output or (Path(f"{name}.cfg") if os.path.lexists(_DEFAULT) else _DEFAULT)
+    if os.path.lexists(output):
+        raise SettingsError(f"{output} is there already: remove it, or name another file, --output FILE")
     sections = overridden({"Dataset": {}}, overrides)
     given = sections["Dataset"]
     named = Path(given["sample_submission"]) if given.get("sample_submission") else None
     found = find_sample(named, path)
     sample = read_sample(found) if found else None
     beside = (found.name, *sample.columns) if found and sample and found.parent == path else ()
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-._") or "images"
     sections["Dataset"] = {"name": name, **recognise(path, given, beside)}
     dataset = open_project(sections).settings.dataset
     manifest, sides = survey_images(dataset)
@@ -113,7 +116,8 @@ def init_lines(record: Mapping[str, Any]) -> Lines:
     left = {"groups": record["groups"], "submission": record["columns"]}
     rows = [(name, printable(text)) for name, text in facts.items() if text and left.get(name, True)]
     rows += [("notice", printable(line)) for line in record["notices"]]
-    return [Table(rows), f"{record['file']} is written; next: luigi --module pipeline Submit"]
+    taken = "" if Path(record["file"]) == _DEFAULT else f"LUIGI_CONFIG_PATH={shlex.quote(record['file'])} "
+    return [Table(rows), f"{record['file']} is written; next: {taken}luigi --module pipeline Submit"]
 
 
 def _facts(manifest: Manifest, sections: Sections, sides: Sequence[tuple[int, int]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Images in folders whose labels are in a table, or in the names of their files."""
 
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from featcache.core import paths
 from featcache.core.names import first_names
 from featcache.core.progress import Progress
 from featcache.core.rows import SPLITS, Rows
-from featcache.core.texts import NOT_FOUND, ComputedTexts
+from featcache.core.texts import NOT_FOUND, ComputedTexts, ConstantText
 from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
@@ -182,23 +183,24 @@ def table_rows(
     labelled: bool,
 ) -> Rows:
     """The rows `which`, of lines, their labels and files; without its file, or if `labelled` its label, one is rejected."""
-    files, locations = found[which], examined.files.locations
-    labels, groups = labels[which], lines["group"].take(which)
+    locations, count = examined.files.locations, len(which)
+    labels, files = labels[which], array("q", found[which].astype(np.int64).tobytes())  # as plain numbers when indexed
+    groups, cases = lines["group"].take(which), lines["case"].take(which)
+    faultless = min(files, default=0) >= 0 and not examined.reasons and not (labelled and labels.min(initial=0) < 0)
 
     def reason(row: int) -> str:
         if files[row] < 0:
             return _NO_FILE
-        return _NO_LABEL if labelled and labels[row] < 0 else examined.reasons.get(int(files[row]), "")
+        return _NO_LABEL if labelled and labels[row] < 0 else examined.reasons.get(files[row], "")
 
-    cases = lines["case"].take(which)
     return Rows(
         ids=ArrowTexts(lines["id"].take(which).cast("large_binary")),
         labels=labels,
-        groups=ArrowTexts(groups.cast("large_binary")),
-        digests=ComputedTexts(len(which), lambda row: examined.digest(int(files[row])) if files[row] >= 0 else ""),
-        reasons=ComputedTexts(len(which), reason),
-        locations=ComputedTexts(len(which), lambda row: locations[int(files[row])] if files[row] >= 0 else ""),
-        cases=ArrowTexts(cases.cast("large_binary")) if len(cases) and cases[0].as_py() else (),
+        groups=ArrowTexts(groups.cast("large_binary")) if any(groups.unique().to_pylist()) else ConstantText("", count),
+        digests=ComputedTexts(count, lambda row: examined.digest(files[row]) if files[row] >= 0 else ""),
+        reasons=ConstantText("", count) if faultless else ComputedTexts(count, reason),
+        locations=ComputedTexts(count, lambda row: locations[files[row]] if files[row] >= 0 else ""),
+        cases=ArrowTexts(cases.cast("large_binary")) if count and cases[0].as_py() else (),
     )
 
 

@@ -37,10 +37,8 @@ def hardware_checks(
     else:
         progress.start("importing the backend", 1, "process")
         failed, output, complaints = _run(command, seconds)
-        facts = json.loads(output[0]) if output and output[0].startswith("{") else {}
-        on_gpu = (
-            f"{failed}{''.join(f': {line}' for line in complaints[-1:])}" if failed and facts.get("capability") else ""
-        )
+        facts = json.loads(next((line for line in output if line.startswith("{")), "{}"))
+        on_gpu = ": ".join([failed, *complaints[-1:]]) if failed and facts.get("capability") else ""
         if on_gpu:
             failed, output, complaints = _run(command, seconds, _HIDDEN)
         progress.finish()
