@@ -207,7 +207,7 @@ def test_every_package_stands_in_docs_architecture():
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("src", "pipeline", "examples"), ("heif",)),
+        (("src", "pipeline", "examples"), ("heif", "hub")),
         (("tests",), ("dev", "fuzz")),
         (("benchmarks",), ("dev", "bench", "fuzz")),
         (("docs",), ("dev", "docs")),
