@@ -108,7 +108,7 @@ def _joined():
         loaded = load_network(Path(folder, "fold0.keras"))
         chosen = Combination("geometric", (0.25, 0.75), 1.7, 0.93)
         members = (ServedConvNet("c", [network]), ServedConvNet("d", [loaded]))
-        join_model(None, ServedEnsemble(ensemble(("c", "d"), chosen), 0.93, (), members), "photos", None).save(
+        join_model([], ServedEnsemble(ensemble(("c", "d"), chosen), 0.93, (), members), "photos", None).save(
             Path(folder, "joined.keras")
         )
         joined = keras.models.load_model(Path(folder, "joined.keras"), compile=False)

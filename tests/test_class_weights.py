@@ -65,7 +65,7 @@ def test_the_regression_is_scikit_learns_balanced_one(counts, strength):
     for fold in range(FOLDS):
         own = examples.parts.trained(fold)
         theirs = LogisticRegression(C=strength, class_weight="balanced", tol=1e-10, max_iter=10_000)
-        assert np.allclose(fitted[fold], theirs.fit(values[own], labels[own]).predict_proba(values), atol=2e-4)
+        assert np.allclose(fitted[fold], theirs.fit(values[own], labels[own]).predict_proba(values), atol=5e-4)
 
 
 def test_rows_that_all_count_one_are_rows_without_weights():
