@@ -46,12 +46,12 @@ def predictions(*tables, labels, names=None):
 
 
 THEIRS = {
-    "accuracy": lambda l, p, t: metrics.accuracy_score(l, p),
-    "balanced_accuracy": lambda l, p, t: metrics.balanced_accuracy_score(l, p),
-    "f1_macro": lambda l, p, t: metrics.f1_score(l, p, average="macro"),
-    "f1_micro": lambda l, p, t: metrics.f1_score(l, p, average="micro"),
-    "qwk": lambda l, p, t: metrics.cohen_kappa_score(l, p, weights="quadratic"),
-    "roc_auc": lambda l, p, t: metrics.roc_auc_score(l, t[:, 1] if t.shape[1] == 2 else t, multi_class="ovr"),
+    "accuracy": lambda own, p, t: metrics.accuracy_score(own, p),
+    "balanced_accuracy": lambda own, p, t: metrics.balanced_accuracy_score(own, p),
+    "f1_macro": lambda own, p, t: metrics.f1_score(own, p, average="macro"),
+    "f1_micro": lambda own, p, t: metrics.f1_score(own, p, average="micro"),
+    "qwk": lambda own, p, t: metrics.cohen_kappa_score(own, p, weights="quadratic"),
+    "roc_auc": lambda own, p, t: metrics.roc_auc_score(own, t[:, 1] if t.shape[1] == 2 else t, multi_class="ovr"),
 }
 
 
@@ -125,7 +125,8 @@ def test_metrics_of_probabilities_and_accuracy_decide_nothing():
 def test_few_values_and_absent_classes_still_have_cut_points():
     table = np.tile([[0.2, 0.3, 0.5]], (4, 1))
     cuts = find_decision("qwk", table, np.array([2, 2, 2, 2])).cuts
-    assert len(cuts) == 2 and list(cuts) == sorted(cuts)
+    assert len(cuts) == 2
+    assert list(cuts) == sorted(cuts)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from .combination import (
     normalised as normalised,
     submission_clip as submission_clip,
 )
-from .decisions import Decision as Decision
 from .ensemble import Ensemble as Ensemble
 from .sample_submission import (
     check_forms as check_forms,

@@ -139,7 +139,7 @@ def _best_cuts(expected: Float64s, labels: npt.NDArray[np.integer], classes: int
     most = between[np.linspace(0, len(between) - 1, min(len(between), _CANDIDATES)).astype(np.intp)]
     places = np.r_[-0.5, most, classes - 0.5]
     order = np.argsort(expected)
-    above: RowNumbers = np.searchsorted(expected[order], places, side="right")
+    above = np.asarray(np.searchsorted(expected[order], places, side="right"))
     tails = np.r_[np.cumsum(labels[order][::-1])[::-1], 0].astype(np.float64)
     rows, sums = (len(labels) - above).astype(np.float64), np.asarray(tails[above])
     cuts = [int(np.argmin(np.abs(places - (cut + 0.5)))) for cut in range(classes - 1)]
