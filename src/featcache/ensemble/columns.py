@@ -48,7 +48,7 @@ def submission_format(metric: str, class_names: Sequence[str], sample: Sample | 
         return _wanted(metric) or ("probabilities" if metric == LOG_LOSS else "labels")
     if len(sample.columns) > 2:
         return "probabilities"
-    several, cells = _several(sample, class_names), {*filter(None, sample.labels)}
+    several, cells = _several(sample, class_names), sample.labels
     if several or metric.startswith(_RANKED):
         return f"{_TOP}{several}" if several else _wanted(metric)
     numbers = all(map(_NUMBER.fullmatch, cells))

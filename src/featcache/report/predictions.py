@@ -107,9 +107,9 @@ def _ensemble_predictions(project: Project, manifest: Manifest, built: Ensemble)
     found = {}
     for split, known in _members_predictions(project, manifest):
         if len(known.ids):
-            tables = [_combined(project, each, known) for each in (built, plain)]
-            classes = _decided(built, tables[0], known.folds)
-            found[split] = EnsemblePredictions(split, known.ids, known.labels, *tables, classes)
+            table, uncalibrated = (_combined(project, each, known) for each in (built, plain))
+            classes = _decided(built, table, known.folds)
+            found[split] = EnsemblePredictions(split, known.ids, known.labels, table, uncalibrated, classes)
     return found
 
 
