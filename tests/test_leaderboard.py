@@ -12,11 +12,12 @@ from projects import small_project, write_image
 from featcache.cli import main
 from featcache.core.formatting import plain
 from featcache.core.progress import Silent
-from featcache.errors import CacheMismatchError, FeatcacheError
+from featcache.errors import CacheMismatchError, FeatcacheError, SubmissionError
 from featcache.inspection.leaderboard import compared, leaderboard_lines, leaderboard_record
 from featcache.inspection.run_summary import summary_parts
 from featcache.report import render_page, report_content
 from featcache.stages import predictions
+from featcache.stages.preflight import check_submission
 from pipeline.config import current_project
 
 BASELINES = ("regression on block1_pool_avg features", "majority class")
@@ -164,7 +165,7 @@ def test_another_metric_comes_first_and_decides_what_is_written(project, record)
     assert "metric" not in before.inputs["settings"]["Ensemble"]
     project.set("Ensemble", metric="qwk")
     project.set("Submission", format="auto")
-    assert project.run() == ["BuildEnsemble", "WriteSubmission", "Submit"]
+    assert project.run() == ["BuildEnsemble", "WriteSubmission"]
     with project.in_force():
         current = current_project()
         board, text = leaderboard_record(current), "\n".join(plain(summary_parts(current)))
@@ -185,8 +186,8 @@ def test_another_metric_comes_first_and_decides_what_is_written(project, record)
     assert len(written) == 1 + 9
 
 
-def test_a_metric_that_contradicts_the_format_stops_the_run_before_it_begins(project):
-    project.set("Ensemble", metric="roc_auc")
+def test_a_metric_that_contradicts_the_format_is_told_before_features_are_computed(project):
+    project.set("Ensemble", metric="map@3")
     project.set("Submission", format="labels")
-    assert "BuildEnsemble" not in project.run()
-    assert not project.succeeded
+    with project.in_force(), pytest.raises(SubmissionError, match="format = top3"):
+        check_submission(current_project())
