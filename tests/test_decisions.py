@@ -12,7 +12,7 @@ from featcache.ensemble.ensemble import Ensemble
 from featcache.ensemble.selection import metric_members, score_record, select_ensemble
 from featcache.errors import CacheFormatError
 from featcache.training.metrics import bootstrap, judge
-from featcache.training.named_metrics import Judged, Metric, metric_spans
+from featcache.training.named_metrics import Judged, Metric, metric_spans, surely_better
 from featcache.training.predictions import Predictions
 
 FOLDS = 5
@@ -100,7 +100,7 @@ def test_intervals_are_of_the_draws_by_which_accuracy_has_its_own():
 @pytest.mark.parametrize("name", ["balanced_accuracy", "f1_macro", "qwk"])
 def test_a_decision_is_no_worse_on_its_own_rows_than_the_most_probable_class(name):
     for seed in range(3):
-        labels, table = ordinal(seed)
+        labels, table = ordinal(seed, n=2000)
         decision = find_decision(name, table, labels)
         plain, better = (
             Metric(name, Judged(labels, each.classes(table), table)).value() for each in (Decision(), decision)
@@ -114,6 +114,16 @@ def test_cut_points_gain_out_of_fold_more_than_chance_moves_the_gain(seed):
     cut = decided("qwk", table, labels, np.arange(len(labels)) % FOLDS)
     _, ((low, _),) = metric_spans("qwk", [cut, Judged(labels, table.argmax(axis=1), table)])
     assert low > 0
+
+
+def test_what_gains_no_more_than_chance_is_left_as_it_is():
+    labels, table = rows(n=2000)
+    plain = table.argmax(axis=1)
+    lucky, better = plain.copy(), plain.copy()
+    wrong = np.flatnonzero(plain != labels)
+    lucky[wrong[:1]], better[wrong[:100]] = labels[wrong[:1]], labels[wrong[:100]]
+    judged = [Judged(labels, each, table) for each in (plain, lucky, better)]
+    assert [surely_better("f1_macro", each, judged[0]) for each in judged] == [False, False, True]
 
 
 def test_metrics_of_probabilities_and_accuracy_decide_nothing():

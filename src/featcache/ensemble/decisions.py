@@ -11,7 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.ensemble.combination import Combination, combine, logarithm, normalised
-from featcache.training import Float64s, Judged, Metric, Predictions, RowNumbers, kappa_of_sums, table_parts
+from featcache.training import (
+    Float64s,
+    Judged,
+    Metric,
+    Predictions,
+    RowNumbers,
+    kappa_of_sums,
+    surely_better,
+    table_parts,
+)
 
 BY_PRIOR = ("balanced_accuracy", "f1_macro")
 BY_CUTS = "qwk"
@@ -51,7 +60,8 @@ def find_decision(metric: str, probabilities: Float64s, labels: npt.NDArray[np.i
     """Return the decision of the highest `metric` of these rows, (n, C) and (n,); n at least 1.
 
     For balanced accuracy and F1 it is -t times the logarithm of the classes' shares, t from 0 to 1.5: one number says
-    how rare classes fare, and few rows can tell it. Ordered classes have cut points. Others are best as they are.
+    how rare classes fare, and few rows can tell it; t is 0 unless another one gains more than chance. Ordered classes have
+    cut points. Others are best as they are.
     """
     classes = probabilities.shape[1]
     if metric == BY_CUTS:
@@ -60,12 +70,11 @@ def find_decision(metric: str, probabilities: Float64s, labels: npt.NDArray[np.i
         return Decision()
     logs = logarithm(probabilities)
     prior = np.log((np.bincount(labels, minlength=classes) + 1) / (len(labels) + classes))
-    found = [
-        Metric(metric, Judged(labels, (logs - strength * prior).argmax(axis=1), probabilities)).value()
-        for strength in _STRENGTHS
-    ]
-    strength = _STRENGTHS[int(np.argmax(found))]
-    return Decision(shift=tuple((-strength * prior).tolist())) if strength else Decision()
+    tried = [Judged(labels, (logs - strength * prior).argmax(axis=1), probabilities) for strength in _STRENGTHS]
+    best = int(np.argmax([Metric(metric, each).value() for each in tried]))
+    if not surely_better(metric, tried[best], tried[0]):
+        return Decision()
+    return Decision(shift=tuple((-_STRENGTHS[best] * prior).tolist()))
 
 
 def decided(metric: str, table: Float64s, labels: npt.NDArray[np.integer], folds: npt.NDArray[np.integer]) -> Judged:
@@ -86,7 +95,7 @@ class Choice:
 
 
 class MetricSearch:
-    """The choices that a metric makes: a method out of `methods`, of equally good ones the first, and a decision."""
+    """The choices that a metric makes: a decision, and the first of `methods` unless another gains more than chance."""
 
     def __init__(self, known: Predictions, methods: Sequence[str], metric: str) -> None:
         self._known, self._methods, self._metric = known, methods, metric
@@ -96,13 +105,15 @@ class MetricSearch:
 
     def choice(self, *without: int) -> Choice:
         """What is best for the rows of all folds but those `without`."""
-        rest, found = np.flatnonzero(~np.isin(self._folds, without)), []
+        rest = np.flatnonzero(~np.isin(self._folds, without))
+        found: list[tuple[Judged, str, Decision]] = []
         for method in self._methods:
             table, labels = self._honest(method, without)[rest], self._known.labels[rest]
             decision = find_decision(self._metric, table, labels)
-            value = Metric(self._metric, Judged(labels, decision.classes(table), table)).value()
-            found.append((value, method, decision))
-        _, method, decision = max(found, key=lambda each: round(each[0], 9))
+            judged = Judged(labels, decision.classes(table), table)
+            if not found or surely_better(self._metric, judged, found[-1][0]):
+                found.append((judged, method, decision))
+        _, method, decision = found[-1]
         return Choice(self._combined(method, frozenset(without)), decision)
 
     def _honest(self, method: str, without: Sequence[int]) -> Float64s:

@@ -78,6 +78,7 @@ from .named_metrics import (
     Metric as Metric,
     kappa_of_sums as kappa_of_sums,
     metric_spans as metric_spans,
+    surely_better as surely_better,
 )
 from .predictions import (
     RECORDED as RECORDED,

@@ -83,19 +83,27 @@ class Metric:
 
 
 def metric_spans(
-    name: str, several: Sequence[Judged], groups: Sequence[str] = ()
+    name: str, several: Sequence[Judged], groups: Sequence[str] = (), draws: int = DRAWS
 ) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
     """Return the middle 95 % of each one's metric on the same draws of rows, and of the first above each of the others.
 
-    Draws are those of `bootstrap`; of areas under curves, where rows and classes are many, fewer of them.
+    Draws are the first `draws` of `bootstrap`; of areas under curves, where rows and classes are many, fewer of them.
     """
     metrics = [Metric(name, each) for each in several]
     values = several[0].probabilities.size
-    count = int(np.clip(_AREA_VALUES // values, _LEAST_DRAWS, DRAWS)) if name == AREA else DRAWS
+    count = int(np.clip(_AREA_VALUES // values, _LEAST_DRAWS, draws)) if name == AREA else draws
     drawn = np.array(
         [[metric.value(weights) for metric in metrics] for weights in row_draws(groups, len(several[0].labels), count)]
     )
     return _spans(drawn), _spans(drawn[:, :1] - drawn[:, 1:])
+
+
+def surely_better(name: str, first: Judged, second: Judged) -> bool:
+    """Whether the first one's metric is higher in nearly all of some draws of the rows; the second one's stands else."""
+    if Metric(name, first).value() <= Metric(name, second).value():
+        return False
+    _, ((low, _),) = metric_spans(name, [first, second], draws=_LEAST_DRAWS)
+    return low > 0
 
 
 def _spans(drawn: Float64s) -> list[tuple[float, float]]:
