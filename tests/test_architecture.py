@@ -47,12 +47,13 @@ NEVER = {
 }
 KNOW_PROJECTS = {"project", "stages", "inspection", "report", "inference", "cli", "pipeline"}
 # What is imported under another name than it is installed by.
-INSTALLED_AS = {"PIL": "pillow", "pillow_heif": "pillow-heif", "sklearn": "scikit-learn"}
+INSTALLED_AS = {"PIL": "pillow", "keras_hub": "keras-hub", "pillow_heif": "pillow-heif", "sklearn": "scikit-learn"}
 # Other backends of Keras, which only KERAS_BACKEND asks for; and a peer that is run in an environment of its own.
 ELSEWHERE = {"jax", "torch", "autogluon"}
 # The only modules that import Keras at their top; they are loaded inside a stage's `run()`.
 KERAS = {
     "features/backbone",
+    "features/hub",
     "features/network",
     "features/network_weights",
     "features/self_check",
@@ -206,7 +207,7 @@ def test_every_package_stands_in_docs_architecture():
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("src", "pipeline", "examples"), ("heif",)),
+        (("src", "pipeline", "examples"), ("heif", "hub")),
         (("tests",), ("dev", "fuzz")),
         (("benchmarks",), ("dev", "bench", "fuzz")),
         (("docs",), ("dev", "docs")),

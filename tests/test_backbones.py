@@ -10,6 +10,8 @@ from projects import small_project, write_image
 import featcache.stages.features
 from featcache.cache.reader import open_cache
 from featcache.cli import main
+from featcache.core.progress import Silent
+from featcache.dataset.manifest import Manifest
 from featcache.errors import BackboneError, SettingsError, WeightsUnavailableError
 from featcache.features.devices import processor
 from featcache.inference.predictor import Predictor
@@ -233,16 +235,10 @@ def test_predictions_of_files_are_those_of_the_run(joint):
     with joint.in_force():
         project = current_project()
         files = sorted((joint.folder / "photos/test").iterdir())
-        found = list(Predictor(project, None or _silent()).predict(iter(files), len(files)))
+        found = list(Predictor(project, Silent()).predict(iter(files), len(files)))
     rows = (joint.artifacts / "submission.csv").read_text().split()[1:]
     names = ["disc", "square", "triangle"]
     assert [f"{each.file.name},{names[each.probabilities.argmax()]}" for each in found] == rows
-
-
-def _silent():
-    from featcache.core.progress import Silent
-
-    return Silent()
 
 
 def test_another_backbone_is_the_only_one_that_is_computed(joint, tmp_path, capsys):
@@ -275,7 +271,5 @@ def test_a_row_that_one_backbone_could_not_use_is_used_by_none(joint, tmp_path):
         made = current_project()
         for bag in made.bags():
             record = made.bag(*bag).path
-            from featcache.dataset.manifest import Manifest
-
             rows = Manifest.load(made.folder).splits["train"]
             assert np.isnan(Predictions.load(record, rows).probabilities).any(axis=(0, 2)).sum() == 1

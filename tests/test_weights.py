@@ -187,7 +187,10 @@ def test_settings_of_backbones_need_no_keras() -> None:
     ("spec", "message"),
     [
         (FeaturesSpec(backbone="VGG61"), "backbone='VGG61' is neither .*, did you mean VGG1[69] or VGG1[69]"),
-        (FeaturesSpec(backbone="qqq"), "backbone='qqq' is neither a keras.applications network nor a .keras file$"),
+        (
+            FeaturesSpec(backbone="qqq"),
+            "backbone='qqq' is neither a keras.applications network nor a .keras file nor hub:PRESET$",
+        ),
         (FeaturesSpec(image_size=31), "image_size=31 is too small: VGG16 needs at least 32 pixels"),
         (
             FeaturesSpec(backbone="xception", image_size=70),

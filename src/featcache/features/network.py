@@ -2,7 +2,8 @@
 
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import keras
 from featcache.core.keras_import import plain_keras
 from featcache.core.names import did_you_mean
 from featcache.errors import BackboneError
+from featcache.features.hub import load_preset, patch_side, pooled_tokens
 from featcache.features.network_weights import draw_he_normal, load_weights_file, preprocessed, settle_normalisations
 from featcache.features.weights import SEED, ResolvedWeights
-from featcache.settings import OUTPUT, Architecture, FeaturesSpec, Tap, find_architecture, is_model_file
+from featcache.settings import OUTPUT, Architecture, FeaturesSpec, Tap, find_architecture, is_model_file, is_preset
 
 _SHOWN = 6
 _SETTLING_SIDE = 96  # pixels; every architecture allows it
@@ -34,7 +36,12 @@ def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) 
         BackboneError: the backbone, a tap or the image size is not possible.
         WeightsError: the weights file can't be read or belongs to another architecture.
     """
-    if is_model_file(spec.backbone):
+    convert, patch = None, None
+    if is_preset(spec.backbone):
+        model, scale, offset = load_preset(Path(weights.path or ""), spec.image_size, precision)
+        convert, patch = (lambda pixels: pixels * scale + offset), patch_side(model)
+        preprocessing, title, layers = "", "the preset", {layer.name: layer for layer in model.layers}
+    elif is_model_file(spec.backbone):
         model = _load_model(weights.path or Path(spec.backbone), spec.image_size)
         preprocessing, title = "none", "the model"
         layers = {layer.name: layer for layer in model.layers}
@@ -49,22 +56,25 @@ def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) 
             _fill_randomly(layers, architecture)
     layers = {OUTPUT: model, **layers}  # a layer of that name is what is meant
     outputs = [_tap_output(tap, layers, title) for tap in spec.taps]
-    if precision != "float32":
+    if precision != "float32" and convert is None:
         for layer in _leaves(model):
             layer.dtype_policy = f"mixed_{precision}"
     model.trainable = False
-    return _with_ends(keras.Model(model.inputs, outputs), spec, preprocessing)
+    trunk = keras.Model(model.inputs, outputs)
+    return _with_ends(trunk, spec, convert or partial(preprocessed, mode=preprocessing), patch)
 
 
-def _with_ends(trunk: Any, spec: FeaturesSpec, preprocessing: str) -> Any:
+def _with_ends(trunk: Any, spec: FeaturesSpec, convert: Callable[[Any], Any], patch: int | None) -> Any:
     """Put preprocessing before `trunk` and pooling and the cast to the storage dtype behind it."""
     images = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8", name="images")
-    features = trunk(preprocessed(keras.ops.cast(images, "float32"), preprocessing))
+    features = trunk(convert(keras.ops.cast(images, "float32")))
     features = features if isinstance(features, (list, tuple)) else [features]
     pooling = {"avg": keras.ops.mean, "max": keras.ops.max}
     outputs = {}
     for tap, feature in zip(spec.taps, features, strict=True):
         values = keras.ops.cast(feature, "float32")
+        if tap.pooling and len(values.shape) == 3:
+            values = pooled_tokens(values, tap.pooling, spec.image_size, patch)
         values = pooling[tap.pooling](values, axis=(1, 2)) if tap.pooling and len(values.shape) == 4 else values
         outputs[tap.name] = keras.ops.cast(values, "float16")
     return keras.Model(images, outputs)
@@ -81,7 +91,8 @@ def _tap_output(tap: Tap, layers: dict[str, Any], title: str) -> Any:
     shape = getattr(output, "shape", None)
     rank = len(shape or ())
     pooled = tap.pooling and tap.layer != OUTPUT  # a network that ends in a vector has pooled already
-    if rank not in (2, 4) or (pooled and rank != 4):
+    tokens = rank == 3 and tap.pooling
+    if not tokens and (rank not in (2, 4) or (pooled and rank != 4)):
         found = f"shape {tuple(shape[1:])}" if shape is not None else "several outputs"
         expected = "(h, w, c)" if pooled else "(h, w, c) or (c,)"
         raise BackboneError(f"[Features] taps: {str(tap)!r} has {found}, not {expected}")

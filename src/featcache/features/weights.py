@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,20 @@ from featcache.core import keys
 from featcache.core.disk import system_error
 from featcache.core.keras_import import home_folder, keras_folder
 from featcache.core.names import did_you_mean
-from featcache.core.paths import expanded, fault, is_file, regular, what_is
+from featcache.core.paths import expanded, fault, is_file, is_folder, regular, what_is
 from featcache.core.progress import Progress
 from featcache.errors import WeightsError, WeightsUnavailableError
 from featcache.features.download import download
-from featcache.settings import Architecture, FeaturesSpec, backbone_settings, find_architecture, is_model_file
+from featcache.settings import (
+    HUB,
+    Architecture,
+    FeaturesSpec,
+    backbone_settings,
+    find_architecture,
+    has_own_weights,
+    is_model_file,
+    is_preset,
+)
 
 URL_VARIABLE = "FEATCACHE_WEIGHTS_URL"
 SEED = 0
@@ -41,9 +51,10 @@ class ResolvedWeights:
     """Weights that are on this machine.
 
     Attributes:
-        kind: ``imagenet``, ``file`` (a notop HDF5 file), ``model`` (the backbone is a ``.keras`` file) or ``random``.
+        kind: ``imagenet``, ``file`` (a notop HDF5 file), ``model`` (the backbone is a ``.keras`` file),
+            ``preset`` (of KerasHub) or ``random``.
         digest: SHA-256 of the file, or the key of what makes random weights; 64 hexadecimal digits.
-        path: the file; None for ``random``.
+        path: the file, or a preset's folder; None for ``random``.
         note: one line for people, e.g. why ``auto`` took random weights; "" where there is none.
     """
 
@@ -80,6 +91,8 @@ def resolve_weights(spec: FeaturesSpec, progress: Progress) -> ResolvedWeights:
         SettingsError: a path begins with a ``~user`` that has no home folder.
     """
     backbone_settings(spec)
+    if is_preset(spec.backbone):
+        return _preset(spec.backbone.removeprefix(HUB))
     if named := named_file(spec):
         return _from_file(spec, *named)
     architecture, note = find_architecture(spec.backbone), "random weights: enough to try things, not to compete"
@@ -99,6 +112,8 @@ def resolve_weights(spec: FeaturesSpec, progress: Progress) -> ResolvedWeights:
 
 def named_file(spec: FeaturesSpec) -> tuple[Path, str] | None:
     """Return the user's own file and the setting that names it, or None; a `SettingsError` for a ``~user`` without home."""
+    if is_preset(spec.backbone):
+        return None
     key = "backbone" if is_model_file(spec.backbone) else "weights"
     text = getattr(spec, key)
     return None if text in _NAMED else (expanded(Path(text), f"[Features] {key}"), f"[Features] {key}")
@@ -120,6 +135,8 @@ def known_digest(spec: FeaturesSpec, recorded: Mapping[str, Any] | None) -> str 
     if recorded is None or not is_record_of(spec, recorded):
         recorded = {}
     digest: str | None = recorded.get("digest")
+    if is_preset(spec.backbone) and (folder := _preset_folder(spec.backbone.removeprefix(HUB))) is not None:
+        return digest if digest and recorded.get("stat") == _stat(folder) else _folder_digest(folder)
     if (named := named_file(spec)) is None:
         return digest
     try:
@@ -135,7 +152,32 @@ def is_record_of(spec: FeaturesSpec, recorded: Mapping[str, Any]) -> bool:
 
 def _settings(spec: FeaturesSpec) -> tuple[str, str]:
     """What a record is valid for; a network's name counts in any case, a path as it is written."""
-    return spec.weights, spec.backbone if is_model_file(spec.backbone) else spec.backbone.lower()
+    return spec.weights, spec.backbone if has_own_weights(spec.backbone) else spec.backbone.lower()
+
+
+def _preset(name: str) -> ResolvedWeights:
+    """A preset of KerasHub in a folder: one's own, or where KerasHub downloads it to."""
+    if find_spec("keras_hub") is None:
+        raise WeightsError(f"[Features] backbone: {HUB}{name} needs KerasHub: pip install 'featcache[hub]'")
+    folder = _preset_folder(name)
+    if folder is None:
+        from featcache.features.hub import download_preset
+
+        folder = download_preset(name)
+    return ResolvedWeights("preset", _folder_digest(folder), folder)
+
+
+def _preset_folder(name: str) -> Path | None:
+    folder = expanded(Path(name), "[Features] backbone")
+    return folder if is_folder(folder) else None
+
+
+def _folder_digest(folder: Path) -> str:
+    return keys.digest([[file.name, keys.file_digest_once(file)] for file in _files_of(folder)])
+
+
+def _files_of(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix in (".json", ".h5"))
 
 
 def _random_digest(architecture: Architecture) -> str:
@@ -226,5 +268,5 @@ def check_cached(path: Path, architecture: Architecture) -> None:
 
 def _stat(path: Path) -> list[int]:
     """Size and time of change, by which a file counts as the recorded one."""
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
+    stats = [file.stat() for file in (_files_of(path) if is_folder(path) else [path])]
+    return [sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)]

@@ -9,7 +9,7 @@ from featcache.core.json_records import read_json
 from featcache.ensemble import Ensemble, score_record
 from featcache.inspection.leaderboard import compared, score_names
 from featcache.project import LOG_NAME, Project, notices, split_predictions
-from featcache.settings import PHOTO_SOURCES, is_model_file
+from featcache.settings import PHOTO_SOURCES, has_own_weights
 from featcache.training import curves_lines
 
 
@@ -142,7 +142,7 @@ def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
     spec, source = settings.features, settings.dataset.source
     photos, several = source in PHOTO_SOURCES, len(facts["backbones"]) > 1
     kind = facts["backbones"][0]["weights"].get("kind")
-    small = spec.image_size < 224 and not is_model_file(spec.backbone) and not several  # whose size may be fixed
+    small = spec.image_size < 224 and not has_own_weights(spec.backbone) and not several  # whose size may be fixed
     vgg, auto_taps = not several and spec.backbone.lower() in ("vgg16", "vgg19"), "taps" in settings.unset
     one_tap = len(spec.taps) == 1 and settings.heads.preset not in ("recipe", "wide")
     additions = [

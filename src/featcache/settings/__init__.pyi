@@ -1,10 +1,13 @@
 from .architectures import (
+    HUB as HUB,
     MODEL_SUFFIX as MODEL_SUFFIX,
     OUTPUT as OUTPUT,
     Architecture as Architecture,
     backbone_settings as backbone_settings,
     find_architecture as find_architecture,
+    has_own_weights as has_own_weights,
     is_model_file as is_model_file,
+    is_preset as is_preset,
 )
 from .augment_policy import CONVNET_RECIPE as CONVNET_RECIPE, AugmentPolicy as AugmentPolicy
 from .backbones import features_text as features_text

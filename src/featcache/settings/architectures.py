@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from featcache.settings.specs import FeaturesSpec
 
 MODEL_SUFFIX = ".keras"
+HUB = "hub:"  # before the name of a preset of KerasHub, or its folder
 OUTPUT = "output"  # the tap of a network's own output, unless it has a layer of that name
 _POOLED_OUTPUT = f"{OUTPUT}:avg"
 _PHOTO_SIDE, _SMALL_SIDE = 224, 48  # pixels: what most ImageNet networks were trained on, and enough for digits
@@ -60,6 +61,16 @@ def is_model_file(backbone: str) -> bool:
     return backbone.lower().endswith(MODEL_SUFFIX)
 
 
+def is_preset(backbone: str) -> bool:
+    """True if the setting names a preset of KerasHub, or the folder of one: ``hub:dinov2_small``."""
+    return backbone.startswith(HUB)
+
+
+def has_own_weights(backbone: str) -> bool:
+    """True if the setting names what brings its weights: a ``.keras`` file or a preset."""
+    return is_model_file(backbone) or is_preset(backbone)
+
+
 def find_architecture(backbone: str) -> Architecture:
     """Return the architecture of that name, in any case.
 
@@ -74,7 +85,7 @@ def find_architecture(backbone: str) -> Architecture:
     if backbone.lower() in known:
         return known[backbone.lower()]
     hint = did_you_mean(backbone, (item.name for item in known.values()), 3)
-    known_kinds = f"neither a keras.applications network nor a {MODEL_SUFFIX} file"
+    known_kinds = f"neither a keras.applications network nor a {MODEL_SUFFIX} file nor {HUB}PRESET"
     raise BackboneError(f"[Features] backbone={backbone!r} is {known_kinds}{hint}")
 
 
@@ -99,7 +110,7 @@ def backbone_settings(spec: "FeaturesSpec") -> dict[str, object]:
     Raises:
         BackboneError: the backbone is unknown, its image size too small, or a user's model has other weights set.
     """
-    own = is_model_file(spec.backbone)
+    own = has_own_weights(spec.backbone)
     if own and spec.weights != "auto":
         advice = f"{Path(spec.backbone).name} has its own weights: set weights = auto"
         raise BackboneError(f"[Features] weights={spec.weights!r} can't be used: {advice}")
@@ -107,6 +118,7 @@ def backbone_settings(spec: "FeaturesSpec") -> dict[str, object]:
     if known and spec.image_size < known.minimum:
         needed = f"{known.name} needs at least {known.minimum} pixels"
         raise BackboneError(f"[Features] image_size={spec.image_size} is too small: {needed}")
-    name, preprocessing = (known.key, known.preprocessing) if known else ("model", "none")
+    kind = ("preset", "its own") if is_preset(spec.backbone) else ("model", "none")
+    name, preprocessing = (known.key, known.preprocessing) if known else kind
     taps = [str(tap) for tap in spec.taps]
     return {"backbone": name, "preprocessing": preprocessing, "image_size": spec.image_size, "taps": taps}

@@ -7,7 +7,7 @@ from typing import Any
 
 from featcache.core.names import did_you_mean
 from featcache.errors import SettingsError
-from featcache.settings.architectures import auto_image_size, is_model_file
+from featcache.settings.architectures import auto_image_size, has_own_weights
 from featcache.settings.specs import AUTO, FeaturesSpec
 from featcache.settings.tap import Tap
 
@@ -61,7 +61,7 @@ def compared_specs(
     kind = values["weights"] if values["weights"] in _KINDS else AUTO
     found = []
     for spec in specs:
-        weights = AUTO if is_model_file(spec.backbone) else files.get(spec.backbone.lower(), kind)
+        weights = AUTO if has_own_weights(spec.backbone) else files.get(spec.backbone.lower(), kind)
         found.append(same.get(spec.label) or replace(spec, weights=weights))
     return tuple(found)
 
@@ -86,7 +86,7 @@ def _listed(text: str) -> list[str]:
     """The names and paths of a list; a path may have commas, and ends in .keras."""
     found: list[str] = []
     for piece in text.split(","):
-        if found and "/" in found[-1] and not is_model_file(_sized(found[-1].strip())[0]):
+        if found and "/" in found[-1] and not has_own_weights(_sized(found[-1].strip())[0]):
             found[-1] += f",{piece}"
         else:
             found.append(piece)
@@ -97,9 +97,9 @@ def _weights(text: str, names: Sequence[str]) -> list[str]:
     listed = [part.strip() for part in text.split(",")] if len(names) > 1 else [text]
     if len(listed) == len(names):
         return listed
-    networks = {name.lower() for name in names if not is_model_file(name)}
+    networks = {name.lower() for name in names if not has_own_weights(name)}
     if len(listed) == 1 and (text in _KINDS or len(networks) == 1):
-        return [AUTO if is_model_file(name) else text for name in names]
+        return [AUTO if has_own_weights(name) else text for name in names]
     fault = f"[Features] weights={text!r} doesn't say which of {len(names)} backbones it is for"
     example = ", ".join([listed[0], *[AUTO] * (len(names) - 1)])
     raise SettingsError(f"{fault}: list one for each, in the order of backbone, such as {example}")

@@ -163,7 +163,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "sample_submission": Setting("", _path, "fixes the submission's ids, columns and order; empty: PATH/sample_submission.csv, sampleSubmission.csv or similar, if it exists"),
     },
     "Features": {
-        "backbone": Setting("vgg16", str.strip, "keras.applications names or paths of your own .keras files, comma-separated, each perhaps with an image size of its own, NAME@SIZE"),
+        "backbone": Setting("vgg16", str.strip, "keras.applications names, paths of your own .keras files or hub:PRESET of KerasHub, comma-separated, each perhaps with an image size of its own, NAME@SIZE"),
         "weights": Setting("auto", str.strip, "auto (imagenet if available, else random), imagenet, random or the path of a notop HDF5 file; of several backbones one for each, or auto, imagenet or random for all"),
         "taps": Setting("auto", _taps, "layers to cache, all from one forward pass; LAYER:avg or LAYER:max pools one to a value a channel; output is the network's own; of several backbones BACKBONE/LAYER; auto: by backbone and preset"),
         "image_size": Setting("auto", _auto_or_integer, "side of the square every image is resized to, in pixels; auto: 48 for digits, idx and csv, else 224"),

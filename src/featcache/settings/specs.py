@@ -13,7 +13,7 @@ from typing import Any
 
 from featcache.core.names import did_you_mean
 from featcache.errors import SettingsError
-from featcache.settings.architectures import auto_taps, is_model_file
+from featcache.settings.architectures import HUB, auto_taps, is_model_file, is_preset
 from featcache.settings.augment_policy import RECIPE, AugmentPolicy
 from featcache.settings.schedules import SHAPES, Phase
 from featcache.settings.tap import Tap
@@ -162,8 +162,8 @@ class FeaturesSpec:
     @property
     def label(self) -> str:
         """What it is called among several: ``vgg16@224``; one's own file by its name without folder and suffix."""
-        own = is_model_file(self.backbone)
-        name = Path(self.backbone).stem if own else self.backbone.lower()
+        name = Path(self.backbone).stem if is_model_file(self.backbone) else self.backbone.lower()
+        name = Path(self.backbone.removeprefix(HUB)).name if is_preset(self.backbone) else name
         return f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}@{self.image_size}"
 
 

@@ -21,6 +21,8 @@ from featcache.stages.heads import trained_bag
 from featcache.training import Predictions, by_case, joined_members
 
 _SEED = 0
+_LEAST = 5  # rows of a class, if it has them: as many as there are folds by default
+_TEXTS = ("ids", "groups", "digests", "reasons", "locations", "cases")
 
 
 def compare_backbones(project: Project, progress: Progress) -> str:
@@ -56,7 +58,7 @@ def compare_backbones(project: Project, progress: Progress) -> str:
 
 
 def some_rows(rows: Rows, count: int) -> Rows:
-    """Return about `count` of the rows that listing found nothing wrong with, drawn evenly of every class; whole cases."""
+    """Return about `count` of the rows that listing found nothing wrong with: of every class its share; whole cases."""
     listed = np.flatnonzero(rows.listed)
     if len(listed) <= count:
         chosen = listed
@@ -72,15 +74,13 @@ def some_rows(rows: Rows, count: int) -> Rows:
     return Rows(labels=rows.labels[chosen], **texts)
 
 
-_TEXTS = ("ids", "groups", "digests", "reasons", "locations", "cases")
-
-
 def _places(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """(n,) how far each row stands among those of its class, above 0 to 1."""
+    """(n,) how far each row stands among those of its class, to 1; 0 for the first ones, which no class can do without."""
     places = np.empty(len(labels))
     for label in np.unique(labels):
         mine = np.flatnonzero(labels == label)
         places[mine] = np.arange(1, len(mine) + 1) / len(mine)
+        places[mine[:_LEAST]] = 0
     return places
 
 

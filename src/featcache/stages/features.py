@@ -45,7 +45,7 @@ from featcache.project import (
     rejection_reason,
     resolved_backbone,
 )
-from featcache.settings import ALONE, AUTO, is_model_file, one_of
+from featcache.settings import ALONE, AUTO, has_own_weights, one_of
 from featcache.stages.preflight import check_clip, check_heads, check_space, check_submission
 from featcache.stages.workers.client import connect, verified_workers
 from featcache.stages.workers.extraction_jobs import remote_backbone, remote_engine
@@ -98,7 +98,7 @@ def resolve_features(project: Project, progress: Progress) -> None:
 def _found_weights(backbone: BackboneFeatures, progress: Progress) -> ResolvedWeights:
     """A backbone's weights; one of several whose ImageNet weights can't be had is no use to the others."""
     spec = backbone.spec
-    if backbone.label and spec.weights == AUTO and not is_model_file(spec.backbone):
+    if backbone.label and spec.weights == AUTO and not has_own_weights(spec.backbone):
         spec = replace(spec, weights="imagenet")
     try:
         return resolve_weights(spec, progress)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from featcache._version import __version__
@@ -19,7 +20,7 @@ from featcache.core.system import versions
 from featcache.errors import FeatcacheError, WeightsError, WeightsUnavailableError
 from featcache.features import Limits, check_cached, check_reachable, imagenet_file, imagenet_url, named_file
 from featcache.project import Project, config_files, configured_project
-from featcache.settings import DatasetSpec, FeaturesSpec, find_architecture
+from featcache.settings import DatasetSpec, FeaturesSpec, find_architecture, is_preset
 
 PASS, WARN, FAIL = "PASS", "WARN", "FAIL"
 _NAMED = ("tensorflow", "keras", "numpy", "h5py", "luigi", "dask", "pillow")  # what a bug report must name
@@ -128,6 +129,10 @@ def images_check(spec: DatasetSpec) -> Check:
 
 def weights_check(spec: FeaturesSpec) -> Check:
     """Check that the weights are on this machine or can be downloaded, in a few seconds at most."""
+    if is_preset(spec.backbone):
+        if find_spec("keras_hub") is None:
+            return Check("weights", FAIL, f"{spec.backbone} needs KerasHub", "pip install 'featcache[hub]'")
+        return Check("weights", PASS, f"{spec.backbone}, by KerasHub")
     try:
         named = named_file(spec)
     except FeatcacheError as error:
