@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from sklearn import metrics
 from featcache.ensemble.decisions import Decision, decided, find_decision
 from featcache.ensemble.ensemble import Ensemble
 from featcache.ensemble.selection import metric_members, score_record, select_ensemble
-from featcache.errors import CacheFormatError
+from featcache.errors import CacheFormatError, SettingsError
+from featcache.inference.predictor import Prediction, prediction_lines, prediction_record
+from featcache.settings import parse_settings
 from featcache.training.metrics import bootstrap, judge
 from featcache.training.named_metrics import Judged, Metric, metric_spans, surely_better
 from featcache.training.predictions import Predictions
@@ -124,6 +127,33 @@ def test_what_gains_no_more_than_chance_is_left_as_it_is():
     lucky[wrong[:1]], better[wrong[:100]] = labels[wrong[:1]], labels[wrong[:100]]
     judged = [Judged(labels, each, table) for each in (plain, lucky, better)]
     assert [surely_better("f1_macro", each, judged[0]) for each in judged] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "said"),
+    [
+        ("Ensemble", "metric", "map@K", "leaves open how many: write a number for K, map@5"),
+        ("Ensemble", "metric", "map@0", "is unknown"),
+        ("Ensemble", "metric", "kappa", "is unknown"),
+        ("Submission", "format", "topk", "leaves open how many: write a number for K, top5"),
+        ("Submission", "format", "labels3", "is unknown"),
+    ],
+)
+def test_a_metric_or_format_that_is_none_is_one_line(section, key, value, said):
+    with pytest.raises(SettingsError, match=said):
+        parse_settings({section: {key: value}})
+
+
+def test_metrics_and_formats_with_a_number_are_read():
+    settings = parse_settings({"Ensemble": {"metric": "MAP@12"}, "Submission": {"format": "top3"}})
+    assert (settings.ensemble.metric, settings.submission.format) == ("map@12", "top3")
+
+
+def test_a_file_is_shown_as_the_class_that_is_decided_for():
+    item = Prediction(Path("a.png"), np.array([0.5, 0.2, 0.3]), decided=2)
+    assert prediction_record(item, "abc")["class"] == "c"
+    assert prediction_record(item, "abc")["probability"] == 0.3
+    assert [*prediction_lines([item], "abc", 6)][1].split() == ["a.png", "c", "0.3000", "a", "0.5000"]
 
 
 def test_metrics_of_probabilities_and_accuracy_decide_nothing():

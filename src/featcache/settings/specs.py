@@ -47,10 +47,9 @@ def one_of(setting: str, value: str, known: Sequence[str]) -> None:
 
 def _check_counted(setting: str, value: str, known: Sequence[str]) -> None:
     """`one_of`, where a K at the end of one that is known stands for a number of at least 1."""
-    digits = value[len(value.rstrip("0123456789")) :]
-    one_of(setting, f"{value.removesuffix(digits)}K" if digits and not digits.startswith("0") else value, known)
-    if value.endswith("K"):
+    if value.upper() in (name.upper() for name in known if name.endswith("K")):
         raise SettingsError(f"{setting}={value!r} leaves open how many: write a number for K, {value[:-1]}5")
+    one_of(setting, re.sub("(?<=@|p)[1-9][0-9]*$", "K", value), known)
 
 
 def at_least(setting: str, value: float | None, low: float) -> None:
