@@ -79,7 +79,8 @@ test = test_images
 image_size = 64
 
 [Submission]
-# labels (one class a row) or probabilities
+# labels (one class a row), probabilities, top5 (or another number of classes a row), or auto: by the sample
+# or metric
 format = labels
 """
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from projects import small_project, write_image
 from featcache.cli import main
 from featcache.core.formatting import plain
 from featcache.core.progress import Silent
-from featcache.errors import CacheMismatchError, FeatcacheError
+from featcache.errors import CacheMismatchError, FeatcacheError, SubmissionError
 from featcache.inspection.leaderboard import compared, leaderboard_lines, leaderboard_record
+from featcache.inspection.run_summary import summary_parts
+from featcache.report import render_page, report_content
 from featcache.stages import predictions
+from featcache.stages.preflight import check_submission
 from pipeline.config import current_project
 
 BASELINES = ("regression on block1_pool_avg features", "majority class")
@@ -152,3 +156,38 @@ def test_predictions_by_other_members_than_those_trained_are_never_published(pro
         predictions.predict_rows(current_project(), Silent())
     assert path.read_bytes() == before
     assert not list(path.parent.parent.glob(".tmp-*"))
+
+
+def test_another_metric_comes_first_and_decides_what_is_written(project, record):
+    """By key: the ensemble of log-loss has the key that it had before there were metrics, and stays."""
+    with project.in_force():
+        before = current_project().ensemble()
+    assert "metric" not in before.inputs["settings"]["Ensemble"]
+    project.set("Ensemble", metric="qwk")
+    project.set("Submission", format="auto")
+    assert project.run() == ["BuildEnsemble", "WriteSubmission"]
+    with project.in_force():
+        current = current_project()
+        board, text = leaderboard_record(current), "\n".join(plain(summary_parts(current)))
+        content = report_content(current, Silent())
+        page = render_page(content, datetime.now(UTC))
+    assert before.is_complete()
+    ensemble = board["entries"][0]
+    assert list(board["entries"][0]["interval"]) == ["accuracy", "log_loss", "qwk"]
+    header = plain(leaderboard_lines(board))[1]
+    assert header.split()[:5] == ["member", "tap", "qwk", "95", "%"]
+    members = [entry["qwk"] for entry in board["entries"][4:]]
+    assert members == sorted(members, reverse=True)
+    assert f"out of fold  qwk {ensemble['qwk']:.4f} (" in text
+    assert "; the ensemble: qwk better by" in text
+    assert "qwk, the metric that decides" in page
+    written = (project.artifacts / "submission.csv").read_text().split()
+    assert written[0] == "id,label"
+    assert len(written) == 1 + 9
+
+
+def test_a_metric_that_contradicts_the_format_is_told_before_features_are_computed(project):
+    project.set("Ensemble", metric="map@3")
+    project.set("Submission", format="labels")
+    with project.in_force(), pytest.raises(SubmissionError, match="format = top3"):
+        check_submission(current_project())

@@ -118,7 +118,7 @@ def test_right_labels_are_not_suspected_and_a_class_without_rows_is_never_sugges
 def test_most_wrong_and_least_sure():
     probabilities = np.array([[0.9, 0.1, 0], [0.4, 0.35, 0.25], [0.01, 0.99, 0], [0.3, 0.6, 0.1], [1, 0, 0]])
     labels = np.array([0, 0, 0, 0, -1])
-    assert most_wrong(probabilities, labels, 5).tolist() == [2, 3]
+    assert most_wrong(probabilities, labels, 5, probabilities.argmax(axis=1)).tolist() == [2, 3]
     assert least_sure(probabilities, 2).tolist() == [1, 3]
     assert entropy(np.array([[0.5, 0.5], [1, 0]])) == pytest.approx([1, 0])
 

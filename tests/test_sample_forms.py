@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from featcache.core.names import composed
-from featcache.ensemble.columns import layout_of
+from featcache.ensemble.columns import layout_of, submission_format
 from featcache.ensemble.sample_submission import find_sample, match_ids, read_sample
 from featcache.ensemble.submission import write_submission_file
 from featcache.errors import SettingsError, SubmissionError
@@ -209,6 +209,55 @@ def test_class_names_where_probabilities_shall_be_written_are_refused(tmp_path):
     with pytest.raises(SubmissionError, match=r"holds Dog, no number .*: set .Submission. format = labels"):
         layout_of(PROBABILITIES, ("cat", "dog"), sample_of(tmp_path, "id,label\n1,Dog\n2,Dog\n"))
     assert layout_of(PROBABILITIES, ("0", "1"), sample_of(tmp_path, "id,label\n1,0\n2,0.5\n")).classes == (1,)
+
+
+TWO, AUTO = ("cat", "dog"), SubmissionSpec(format="auto")
+
+
+@pytest.mark.parametrize(
+    ("sample", "classes", "metric", "form"),
+    [
+        (None, CLASSES, "log_loss", "probabilities"),
+        (None, CLASSES, "roc_auc", "probabilities"),
+        (None, CLASSES, "map@5", "top5"),
+        (None, CLASSES, "qwk", "labels"),
+        ("id,label\n1,dog\n", TWO, "log_loss", "labels"),
+        ("id,label\n1,0.5\n", TWO, "accuracy", "probabilities"),
+        ("id,label\n1,0\n2,0\n", ("0", "1"), "accuracy", "labels"),
+        ("id,label\n1,0\n2,0\n", ("0", "1"), "roc_auc", "probabilities"),
+        ("id,label\n1,3\n", ("0", "1", "3"), "qwk", "labels"),
+        ("id,cat,dog\n1,0,0\n", TWO, "qwk", "probabilities"),
+        ("id,label\n1,dog cat\n2,dog\n", (*TWO, "bird"), "log_loss", "top2"),
+        ("id,label\n1,dog\n2,dog\n", (*TWO, "bird"), "map@3", "top3"),
+        ("id,label\n1,red car\n2,dog\n", ("red car", "red", "car", "dog"), "log_loss", "labels"),
+    ],
+)
+def test_auto_follows_the_sample_and_without_one_the_metric(tmp_path, sample, classes, metric, form):
+    read = sample_of(tmp_path, sample) if sample else None
+    assert submission_format(metric, classes, read) == form
+
+
+@pytest.mark.parametrize(
+    ("sample", "form", "metric", "said"),
+    [
+        ("id,label\n1,dog cat\n", "labels", "log_loss", "holds 2 classes a row, .*: set .Submission. format = top2"),
+        ("id,label\n1,dog cat\n", "probabilities", "log_loss", "set .Submission. format = top2"),
+        ("id,cat,dog\n1,0,0\n", "top2", "log_loss", "format=top2 has 2: set .Submission. format = probabilities"),
+        ("id,label\n1,dog\n", "labels", "map@3", "metric=map@3 scores: set .Submission. format = top3"),
+        ("id,label\n1,0\n", "labels", "roc_auc", "metric=roc_auc scores: set .Submission. format = probabilities"),
+    ],
+)
+def test_a_format_that_the_sample_or_the_metric_contradicts_is_refused(tmp_path, sample, form, metric, said):
+    with pytest.raises(SubmissionError, match=said):
+        layout_of(SubmissionSpec(format=form), TWO, sample_of(tmp_path, sample), metric)
+
+
+def test_the_most_probable_classes_are_written_blank_separated(tmp_path):
+    target, values = tmp_path / "o.csv", np.array([[0.2, 0.3, 0.5], [0.4, 0.4, 0.2]])
+    write_submission_file(target, ["1", "2"], values, ("a", "b", "c"), SubmissionSpec(format="top2"))
+    assert target.read_text().split("\n")[:3] == ["id,label", "1,c b", "2,a b"]
+    with pytest.raises(SubmissionError, match="red car has one"):
+        layout_of(SubmissionSpec(format="top2"), ("red car", "dog"), None)
 
 
 def test_columns_of_the_settings_may_say_what_a_samples_columns_are(tmp_path):

@@ -1,4 +1,4 @@
-from .columns import layout_of as layout_of
+from .columns import layout_of as layout_of, submission_format as submission_format
 from .combination import (
     Combination as Combination,
     normalised as normalised,
@@ -12,10 +12,15 @@ from .sample_submission import (
     read_sample as read_sample,
 )
 from .selection import (
+    BEST_SINGLE as BEST_SINGLE,
+    ENSEMBLE as ENSEMBLE,
     MAJORITY as MAJORITY,
+    baseline_records as baseline_records,
     judged_baseline as judged_baseline,
     judged_members as judged_members,
     judged_singles as judged_singles,
+    metric_members as metric_members,
+    metric_rows as metric_rows,
     score_record as score_record,
     select_ensemble as select_ensemble,
 )

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from featcache.core.names import composed, first_names, match_columns, shown
 from featcache.ensemble.sample_submission import Sample
 from featcache.errors import SubmissionError
-from featcache.settings import SubmissionSpec
+from featcache.settings import AUTO, LOG_LOSS, SubmissionSpec
 
 _SHOWN = 12
+_TOP, _RANKED = "top", "map@"  # each followed by a number
 # What a single column of probabilities is called where its name says nothing of the class that it is about.
 _GENERIC = re.compile(
     r"class(es)?|expected|labels?|outputs?|p|pred(ict(ed|ions?))?|prob(a|abilit(y|ies))?|result|score|target|value|y",
@@ -27,34 +28,69 @@ class Layout:
         columns: the header, the id column first.
         classes: for each column after the id which class it takes; None for one column of labels.
         notices: what a person should look at, a line each.
+        top: how many labels that column has, blank-separated, the most probable first; 0 for the one decided for.
     """
 
     columns: tuple[str, ...]
     classes: tuple[int, ...] | None
     notices: tuple[str, ...] = ()
+    top: int = 0
 
 
-def layout_of(spec: SubmissionSpec, class_names: Sequence[str], sample: Sample | None) -> Layout:
-    """Return what a submission of these classes looks like by its settings and the sample.
+def submission_format(metric: str, class_names: Sequence[str], sample: Sample | None) -> str:
+    """Return what ``auto`` is: ``labels``, ``probabilities`` or ``top`` and a number; by the sample, else by the metric.
+
+    Example:
+        >>> submission_format("map@3", ["cat", "dog"], None), submission_format("qwk", ["0", "1", "2"], None)
+        ('top3', 'labels')
+    """
+    if sample is None:
+        return _wanted(metric) or ("probabilities" if metric == LOG_LOSS else "labels")
+    if len(sample.columns) > 2:
+        return "probabilities"
+    several, cells = _several(sample, class_names), sample.labels
+    if several or metric.startswith(_RANKED):
+        return f"{_TOP}{several}" if several else _wanted(metric)
+    numbers = all(map(_NUMBER.fullmatch, cells))
+    known = set(map(composed, cells)) <= set(map(composed, class_names))
+    sure = not known or (numbers and _wanted(metric) == "probabilities")
+    return "probabilities" if len(class_names) == 2 and sure else "labels"
+
+
+def layout_of(
+    spec: SubmissionSpec, class_names: Sequence[str], sample: Sample | None, metric: str = LOG_LOSS
+) -> Layout:
+    """Return what a submission of these classes looks like by its settings, the sample and the metric.
 
     Raises:
-        SubmissionError: the columns of the sample or of the settings don't fit each other, the format or the classes.
+        SubmissionError: the columns of the sample or of the settings don't fit each other, the format or the classes, or
+            the format doesn't fit the metric.
     """
+    form, wanted = spec.format, _wanted(metric)
+    if form == AUTO:
+        form = submission_format(metric, class_names, sample)
+    elif form == "labels" and wanted:
+        raise SubmissionError(
+            f"[Submission] format=labels is not what [Ensemble] metric={metric} scores: set [Submission] format = {wanted}"
+        )
     where = str(sample.path) if sample else "[Submission] columns"
     notices = []
     if sample is not None and sample.delimiter != ",":
         notices.append(f"{where}: its fields are separated by {sample.delimiter!r}, the submission's by commas")
-    if spec.format == "labels":
+    if form != "probabilities":
         pair = _header(spec.columns, sample) or ("id", "label")
         if len(pair) != 2:
             raise SubmissionError(
-                f"{where}: {len(pair)} columns ({_listed(pair)}), where format=labels has 2: set [Submission] "
+                f"{where}: {len(pair)} columns ({_listed(pair)}), where format={form} has 2: set [Submission] "
                 "format = probabilities"
             )
-        return Layout(pair, None, (*notices, *_other_labels(sample, class_names)))
+        top = int(form.removeprefix(_TOP)) if form.startswith(_TOP) else 0
+        _check_several(form, class_names, sample)
+        return Layout(pair, None, (*notices, *_other_labels(sample, class_names, top)), top)
     names, meant = _assigned(spec.columns, class_names, sample)
     columns = _header(names, sample) or ("id", *class_names)
     _refuse_labels(sample, class_names)
+    _check_several(form, class_names, sample)
     classes, notice = _classes(columns, meant or columns[1:], class_names, where)
     return Layout(columns, classes, (*notices, *notice))
 
@@ -128,10 +164,45 @@ def _unmatched(
     )
 
 
-def _other_labels(sample: Sample | None, class_names: Sequence[str]) -> list[str]:
+def _wanted(metric: str) -> str:
+    """The one format that a metric can be scored on, if there is one but for ``probabilities`` of log-loss."""
+    if metric.startswith(_RANKED):
+        return f"{_TOP}{metric.removeprefix(_RANKED)}"
+    return "probabilities" if metric == "roc_auc" else ""
+
+
+def _several(sample: Sample, class_names: Sequence[str]) -> int:
+    """How many blank-separated classes the sample's cells hold; 0 where none holds several."""
+    known = set(map(composed, class_names))
+    cells = (cell.split() for cell in sample.labels if composed(cell) not in known)
+    return max((len(cell) for cell in cells if len(cell) > 1 and known.issuperset(map(composed, cell))), default=0)
+
+
+def _check_several(form: str, class_names: Sequence[str], sample: Sample | None) -> None:
+    """Refuse cells of several classes where others shall be written, and several classes that couldn't be told apart.
+
+    Raises:
+        SubmissionError: so it is.
+    """
+    several = _several(sample, class_names) if sample else 0
+    if sample is not None and several and not form.startswith(_TOP):
+        raise SubmissionError(
+            f"{sample.path}: column {shown(sample.columns[1])} holds {several} classes a row, blank-separated, which is "
+            f"not format={form}: set [Submission] format = {_TOP}{several}"
+        )
+    blank = next((name for name in class_names if name.split() != [name]), None)
+    if form.startswith(_TOP) and blank is not None:
+        raise SubmissionError(
+            f"[Submission] format={form} separates classes by blanks, and {shown(blank)} has one: rename its folder"
+        )
+
+
+def _other_labels(sample: Sample | None, class_names: Sequence[str], top: int = 0) -> list[str]:
     """A notice where a sample's labels aren't written like the classes."""
     known = set(map(composed, class_names))
-    strange = [label for label in (sample.labels if sample else ()) if label and composed(label) not in known]
+    cells = sample.labels if sample else ()
+    labels = dict.fromkeys(name for cell in cells for name in cell.split()) if top else cells
+    strange = [label for label in labels if label and composed(label) not in known]
     if sample is None or not strange:
         return []
     notice = (

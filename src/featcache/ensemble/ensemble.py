@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -15,6 +16,7 @@ from featcache.core.json_records import write_json
 from featcache.core.paths import read_bytes
 from featcache.ensemble import combination
 from featcache.ensemble.combination import Combination
+from featcache.ensemble.decisions import Decision
 from featcache.errors import CacheFormatError, CacheMismatchError
 from featcache.training import Float64s, Interval, Predictions, RowNumbers, Scores, table_parts
 
@@ -39,6 +41,31 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class Decided:
+    """What another metric than log-loss adds to an ensemble; all scores are nested.
+
+    Attributes:
+        metric: its name.
+        whole: the decision that is used, fitted to all rows.
+        folds: fold -> the decision that was fitted without that fold's rows.
+        score: of the ensemble.
+        interval: of this score, 95 %.
+        single: the score of the best single member.
+        baselines: those of the ensemble's baselines.
+        differences: what the ensemble's score is above each of these, 95 %.
+    """
+
+    metric: str
+    whole: Decision
+    folds: Mapping[int, Decision]
+    score: float
+    interval: tuple[float, float]
+    single: float
+    baselines: tuple[float, ...]
+    differences: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class Ensemble:
     """What `featcache.ensemble.selection.select_ensemble` chose.
 
@@ -55,6 +82,7 @@ class Ensemble:
         single_scores: nested: each fold's rows by that member.
         class_shares: C, the classes' shares among the training rows: for rows without predictions.
         baselines: what the ensemble is compared with.
+        decided: by the metric; None where that is log-loss.
     """
 
     candidates: tuple[str, ...]
@@ -69,6 +97,12 @@ class Ensemble:
     single_scores: Scores
     class_shares: tuple[float, ...]
     baselines: tuple[Baseline, ...] = ()
+    decided: Decided | None = None
+
+    @property
+    def decision(self) -> Decision:
+        """How the ensemble's probabilities become classes."""
+        return self.decided.whole if self.decided else Decision()
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -123,7 +157,8 @@ class Ensemble:
 
     def save(self, path: Path, record: Mapping[str, object]) -> None:
         """Replace `path` by JSON, atomically; `record` are the stage's facts beside it, its ``key`` above all."""
-        write_json(path, {"schema": _SCHEMA, **record, "ensemble": asdict(self)})
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        write_json(path, {"schema": _SCHEMA, **record, "ensemble": values})
 
     @classmethod
     def load(cls, path: Path) -> "Ensemble":
@@ -151,6 +186,8 @@ def _typed(kind: Any, value: Any) -> Any:
         ValueError, KeyError, TypeError, AttributeError: it is none.
     """
     of = get_args(kind)
+    if isinstance(kind, UnionType):  # `X | None`, and None isn't written
+        return _typed(of[0], value)
     if isinstance(kind, type) and is_dataclass(kind):
         kinds = get_type_hints(kind)
         return kind(**{name: _typed(kinds[name], each) for name, each in value.items()})
@@ -185,3 +222,16 @@ def _check(loaded: Ensemble) -> None:
             raise ValueError(f"it has {count} members and the weights {chosen.weights}"[:200])
         if chosen.method not in combination.COMBINATIONS or not chosen.temperature or not 0 < chosen.clip <= 1:
             raise ValueError(f"its method is {chosen.method!r}, temperature and clip are {numbers[-2:]}")
+    if loaded.decided is not None:
+        _check_decisions(loaded.decided, loaded)
+
+
+def _check_decisions(own: Decided, loaded: Ensemble) -> None:
+    """Refuse decisions that fit neither classes, folds nor baselines, by `ValueError`."""
+    classes = len(loaded.class_names)
+    if set(own.folds) != set(loaded.folds) or not len(own.baselines) == len(own.differences) == len(loaded.baselines):
+        raise ValueError("its decisions are not those of its folds and baselines")
+    for each in (own.whole, *own.folds.values()):
+        fit = len(each.shift) in (0, classes) and len(each.cuts) in (0, classes - 1)
+        if not fit or not np.isfinite((*each.shift, *each.cuts)).all() or list(each.cuts) != sorted(each.cuts):
+            raise ValueError(f"its decision is {each}, of {classes} classes"[:200])

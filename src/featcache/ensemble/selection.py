@@ -12,36 +12,47 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.ensemble.combination import WEIGHTED, Combination, combine, normalised
-from featcache.ensemble.ensemble import Baseline, Ensemble
+from featcache.ensemble.decisions import Choice, MetricSearch, decided
+from featcache.ensemble.ensemble import Baseline, Decided, Ensemble
 from featcache.errors import TrainingError
-from featcache.settings import AUTO, METHODS, one_of
+from featcache.settings import AUTO, LOG_LOSS, METHODS, one_of
 from featcache.training import (
     LINEAR,
     NO_FOLD,
+    Float32s,
     Float64s,
+    Judged,
+    Metric,
     Predictions,
     RowNumbers,
     RowScores,
     Scores,
     bootstrap,
     judge_parts,
+    metric_spans,
     row_parts,
     table_parts,
 )
 
 MAJORITY = "majority class"
+ENSEMBLE = "ensemble"
+BEST_SINGLE = "best single"
 _RARE = 1e-4  # the share of a class that no other fold has: it isn't impossible
 _MEMORY_BYTES = 1 << 26  # members' tables up to this size are read once
 
+Parts = Iterator[tuple[slice | RowNumbers, Float64s | Float32s]]
 
-def select_ensemble(out_of_fold: Predictions, method: str = AUTO) -> Ensemble:
+
+def select_ensemble(out_of_fold: Predictions, method: str = AUTO, metric: str = LOG_LOSS) -> Ensemble:
     """Combine the members on their out-of-fold predictions, and score that on folds that it wasn't fitted to.
 
     Args:
         out_of_fold: training rows with their folds; those without label or with NaN are left out. Rows of one group
             are drawn together for the intervals.
         method: ``weighted``, ``mean``, ``geometric``, ``greedy``, or ``auto``: ``weighted``. Choosing among methods by
-            their scores costs more on few rows than it gains.
+            their scores costs more on few rows than it gains. Another metric than log-loss, by which none of them is
+            fitted, does choose.
+        metric: what decisions are fitted to, and what is shown.
 
     Raises:
         SettingsError: an unknown method.
@@ -51,16 +62,17 @@ def select_ensemble(out_of_fold: Predictions, method: str = AUTO) -> Ensemble:
     known = out_of_fold.scored()
     search = _Search(known, WEIGHTED if method == AUTO else method)
     singles = {fold: search.best_member(fold) for fold in search.folds}
-    folds = {fold: search.combined(fold) for fold in search.folds}
+    chosen = {} if metric == LOG_LOSS else search.choices(METHODS[1:] if method == AUTO else (method,), metric)
+    folds = {fold: chosen[fold].combination if chosen else search.combined(fold) for fold in search.folds}
     nested = search.nested(folds)
     labels = out_of_fold.labels[(out_of_fold.labels >= 0) & (np.asarray(out_of_fold.folds) != NO_FOLD)]
     baselines = _baselines(known.members)
     judged = [judged_baseline(known, member) for _, member in baselines]
     interval, *differences = bootstrap([nested, *map(nested.minus, judged)], known.groups)
-    return Ensemble(
+    built = Ensemble(
         candidates=known.members,
         class_names=known.class_names,
-        whole=search.combined(),
+        whole=chosen[None].combination if chosen else search.combined(),
         folds=folds,
         scores=nested.scores(),
         interval=interval,
@@ -74,6 +86,59 @@ def select_ensemble(out_of_fold: Predictions, method: str = AUTO) -> Ensemble:
             for each, scores, difference in zip(baselines, judged, differences, strict=True)
         ),
     )
+    return replace(built, decided=_decided(known, built, chosen, metric)) if chosen else built
+
+
+def _decided(known: Predictions, built: Ensemble, chosen: Mapping[int | None, Choice], metric: str) -> Decided:
+    """What the metric says of the ensemble, the best single member and the baselines."""
+    decisions = {fold: choice.decision for fold, choice in chosen.items() if fold is not None}
+    unscored = Decided(metric, chosen[None].decision, decisions, 0.0, (0.0, 0.0), 0.0, (), ())
+    named = dict(metric_rows(known, replace(built, decided=unscored)))
+    ensemble, single, *baselines = named.values()
+    (interval, *_), differences = metric_spans(metric, [ensemble, *baselines], known.groups)
+    score, of_single, *others = (Metric(metric, each).value() for each in (ensemble, single, *baselines))
+    return replace(
+        unscored,
+        score=score,
+        interval=interval,
+        single=of_single,
+        baselines=tuple(others),
+        differences=tuple(differences),
+    )
+
+
+def metric_rows(known: Predictions, built: Ensemble) -> Iterator[tuple[str, Judged]]:
+    """Yield (name, rows as the metric sees them) of the ensemble, the best single member and the baselines, nested.
+
+    `built` has decisions, and `known` folds.
+    """
+    own, folds = built.decided, known.folds
+    if own is None or folds is None:
+        return
+    table = _table(known, ((rows, normalised(part)) for rows, part in built.nested_parts(known)))
+    predicted = np.empty(len(folds), np.intp)
+    for fold, decision in own.folds.items():
+        predicted[folds == fold] = decision.classes(table[folds == fold])
+    yield ENSEMBLE, Judged(known.labels, predicted, table)
+    singles = {fold: known.members.index(name) for fold, name in built.single_folds.items()}
+    parts = {BEST_SINGLE: _single_parts(known, singles)}
+    parts |= {each.name: _baseline_parts(known, each.member) for each in built.baselines}
+    for name, each in parts.items():
+        yield name, decided(own.metric, _table(known, each), known.labels, folds)
+
+
+def metric_members(known: Predictions, metric: str) -> Iterator[Judged]:
+    """Yield each member's rows as the metric sees them, one in memory at a time."""
+    folds = np.zeros(len(known.ids), np.int32) if known.folds is None else known.folds
+    for member in range(len(known.members)):
+        yield decided(metric, normalised(known.probabilities[member, :].astype(np.float64)), known.labels, folds)
+
+
+def _table(known: Predictions, parts: Parts) -> Float64s:
+    table = np.full(known.probabilities.shape[1:], np.nan)
+    for rows, part in parts:
+        table[rows] = part
+    return table
 
 
 def score_record(built: Ensemble, predictions: Mapping[str, Predictions], clip: float | None = None) -> dict[str, Any]:
@@ -98,12 +163,32 @@ def score_record(built: Ensemble, predictions: Mapping[str, Predictions], clip: 
             unusable = int(((own.labels >= 0) & ~known).sum())
             counts = {"rows": int(known.sum()), "unusable": unusable, "right": int(judged.right[known].sum())}
             found[split] = {**counts, **vars(judged.scores(known))}
-    return {
+            if built.decided:
+                table = normalised(built.apply(own.take(np.flatnonzero(known)), clip))
+                rows = Judged(own.labels[known], built.decision.classes(table), table)
+                found[split] |= {built.decided.metric: Metric(built.decided.metric, rows).value()}
+    record: dict[str, Any] = {
         "scores": {**found, "out of fold": {**vars(built.scores), "interval": vars(built.interval)}},
         "best_single": {"member": built.best_single, **vars(built.single_scores)},
-        "baselines": [asdict(each) for each in built.baselines],
+        "baselines": baseline_records(built),
         "members": dict(zip(built.members, built.weights, strict=True)),
     }
+    if (own_metric := built.decided) is not None:
+        name, whole = own_metric.metric, record["scores"]["out of fold"]
+        record |= {"metric": name}
+        record["best_single"][name], whole[name] = own_metric.single, own_metric.score
+        whole["interval"] = {**whole["interval"], name: own_metric.interval}
+    return record
+
+
+def baseline_records(built: Ensemble) -> list[dict[str, Any]]:
+    """Return the baselines as JSON-able values, with the metric's scores and differences where there is one."""
+    records = [asdict(each) for each in built.baselines]
+    if built.decided:
+        parts = zip(records, built.decided.baselines, built.decided.differences, strict=True)
+        for record, score, difference in parts:
+            record["scores"][built.decided.metric], record["difference"][built.decided.metric] = score, difference
+    return records
 
 
 def _known_parts(built: Ensemble, own: Predictions, clip: float | None) -> Iterator[tuple[RowNumbers, Float64s]]:
@@ -115,19 +200,23 @@ def _known_parts(built: Ensemble, own: Predictions, clip: float | None) -> Itera
 
 def judged_members(known: Predictions) -> Iterator[RowScores]:
     """Yield each member's scores of the rows, one member in memory at a time."""
-    return (_judged_member(known, member) for member in range(len(known.members)))
+    return (judge_parts(_member_parts(known, member), known.labels) for member in range(len(known.members)))
 
 
-def _judged_member(known: Predictions, member: int) -> RowScores:
+def _member_parts(known: Predictions, member: int) -> Parts:
     rows = row_parts(len(known.ids), len(known.class_names))
-    return judge_parts(((some, known.probabilities[member, some]) for some in rows), known.labels)
+    return ((some, known.probabilities[member, some]) for some in rows)
 
 
 def judged_singles(known: Predictions, singles: Mapping[int, int]) -> RowScores:
     """Each fold's rows scored with the one member that `singles` names for it."""
+    return judge_parts(_single_parts(known, singles), known.labels)
+
+
+def _single_parts(known: Predictions, singles: Mapping[int, int]) -> Parts:
     own = ((member, np.flatnonzero(known.folds == fold)) for fold, member in singles.items())
     parts = ((member, rows[some]) for member, rows in own for some in row_parts(len(rows), len(known.class_names)))
-    return judge_parts(((rows, known.probabilities[member, rows]) for member, rows in parts), known.labels)
+    return ((rows, known.probabilities[member, rows]) for member, rows in parts)
 
 
 def _baselines(members: Sequence[str]) -> list[tuple[str, str]]:
@@ -142,18 +231,19 @@ def judged_baseline(known: Predictions, member: str, class_shares: Sequence[floa
 
     Shares are `class_shares`; of training rows, None, those in the folds but a row's own.
     """
+    return judge_parts(_baseline_parts(known, member, class_shares), known.labels)
+
+
+def _baseline_parts(known: Predictions, member: str, class_shares: Sequence[float] | None = None) -> Parts:
     if member:
-        return _judged_member(known, known.members.index(member))
+        yield from _member_parts(known, known.members.index(member))
+        return
     classes, folds = len(known.class_names), np.zeros(len(known.ids)) if known.folds is None else known.folds
-
-    def parts() -> Iterator[tuple[RowNumbers, Float64s]]:
-        for fold in np.unique(folds):
-            given = _class_shares(known.labels[folds != fold], classes) if class_shares is None else class_shares
-            constant, rows = normalised(np.maximum(np.array([given], np.float64), _RARE)), np.flatnonzero(folds == fold)
-            for some in row_parts(len(rows), classes):
-                yield rows[some], np.broadcast_to(constant, (len(rows[some]), classes))
-
-    return judge_parts(parts(), known.labels)
+    for fold in np.unique(folds):
+        given = _class_shares(known.labels[folds != fold], classes) if class_shares is None else class_shares
+        constant, rows = normalised(np.maximum(np.array([given], np.float64), _RARE)), np.flatnonzero(folds == fold)
+        for some in row_parts(len(rows), classes):
+            yield rows[some], np.broadcast_to(constant, (len(rows[some]), classes))
 
 
 def _class_shares(labels: npt.NDArray[np.integer], classes: int) -> Float64s:
@@ -179,6 +269,11 @@ class _Search:
             self.member_scores.append(judged.scores())
             for without, rest in apart.items():
                 self._losses[without].append(judged.scores(rest).log_loss)
+
+    def choices(self, methods: Sequence[str], metric: str) -> dict[int | None, Choice]:
+        """What the metric chooses by all rows, None, and without those of each fold."""
+        search = MetricSearch(self._known, methods, metric)
+        return {None: search.choice(), **{fold: search.choice(fold) for fold in self.folds}}
 
     def combined(self, without: int | None = None) -> Combination:
         """The combination fitted to all rows, or all but those of one fold."""

@@ -17,9 +17,11 @@ from featcache.core.csv_files import CsvWriter
 from featcache.core.disk import replacing
 from featcache.core.texts import first_duplicate
 from featcache.ensemble.columns import Layout, layout_of
+from featcache.ensemble.decisions import Decision
+from featcache.ensemble.ensemble import Decided
 from featcache.ensemble.sample_submission import check_forms, match_ids, read_sample
 from featcache.errors import SubmissionError
-from featcache.settings import SubmissionSpec
+from featcache.settings import LOG_LOSS, SubmissionSpec
 from featcache.training import row_parts
 
 _TEXT_VALUES = 16  # a number as text takes so much more memory than as float32
@@ -42,6 +44,7 @@ def write_submission_file(
     spec: SubmissionSpec,
     sample: Path | None = None,
     rejected: int = 0,
+    decided: Decided | None = None,
 ) -> SubmissionReport:
     """Replace `path` by the submission; the same predictions give the same bytes.
 
@@ -53,6 +56,7 @@ def write_submission_file(
         spec: format, columns, gzip. A clip is already applied.
         sample: a sample submission, which fixes ids, columns and order.
         rejected: how many rows' images could not be used.
+        decided: by the metric, which label is written, and with format ``auto`` and no sample what; None: log-loss.
 
     Raises:
         SubmissionError: the sample has other ids or columns, or a value isn't a probability.
@@ -68,8 +72,9 @@ def write_submission_file(
     _check(ids, probabilities, class_names)
     example = read_sample(sample) if sample else None
     names, order = (example.ids, match_ids(ids, example)) if example else (ids, np.arange(len(ids)))
-    layout = layout_of(spec, class_names, example)
-    table = partial(_table, names, order, probabilities, class_names, layout)
+    layout = layout_of(spec, class_names, example, decided.metric if decided else LOG_LOSS)
+    decision = decided.whole if decided else Decision()
+    table = partial(_table, names, order, probabilities, class_names, layout, decision)
     _write(path, table(), spec.gzip)
     _read_back(path, table())
     notices = list(layout.notices)
@@ -108,13 +113,20 @@ def _table(
     probabilities: npt.NDArray[np.floating],
     class_names: Sequence[str],
     layout: Layout,
+    decision: Decision,
 ) -> Iterator[list[str]]:
     """Yield the lines of the submission, the header first; some rows at a time are made into texts."""
     yield list(layout.columns)
     for part in row_parts(len(names), _TEXT_VALUES * len(class_names)):
         own = probabilities[order[part]]
+        if layout.top:
+            ranked = np.argsort(-own, axis=1, kind="stable")[:, : layout.top]
+            labels = (" ".join(class_names[each] for each in row) for row in ranked)
+            yield from ([name, label] for name, label in zip(names[part], labels, strict=True))
+            continue
         if layout.classes is None:
-            yield from ([name, class_names[best]] for name, best in zip(names[part], own.argmax(axis=1), strict=True))
+            classes = decision.classes(own)
+            yield from ([name, class_names[best]] for name, best in zip(names[part], classes, strict=True))
             continue
         values = own[:, list(layout.classes)].astype(np.float64).tolist()
         for name, row in zip(names[part], values, strict=True):

@@ -5,6 +5,7 @@ import json
 import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -163,5 +164,6 @@ def _facts(
         "method": built.whole.method,
         "temperature": built.whole.temperature,
         "clip": served.clip,
+        **({"decision": asdict(built.decision)} if built.decided else {}),
         "made_with": {"featcache": __version__, **versions(("keras", "tensorflow"))},
     }

@@ -36,6 +36,14 @@ class Prediction:
     file: Path
     probabilities: npt.NDArray[np.float64] | None
     reason: str = ""
+    decided: int | None = None  #: by the metric; None: the most probable
+
+    @property
+    def best(self) -> int:
+        """The class of a file that can be used."""
+        if self.decided is not None or self.probabilities is None:
+            return -1 if self.decided is None else self.decided
+        return int(self.probabilities.argmax())
 
 
 class Predictor:
@@ -84,6 +92,7 @@ class Predictor:
         return size * max(1, PREDICT_BATCH // size)
 
     def _classified(self, batch: Sequence[tuple[Path, Views | str]]) -> Iterator[Prediction]:
+        built = self._served.ensemble
         usable = [views for _, views in batch if not isinstance(views, str)]
         images = {size: np.stack([views[size] for views in usable]) for size in self._sizes} if usable else {}
         rows: Iterator[Any] = iter(self._probabilities(images, len(usable)) if usable else ())
@@ -91,7 +100,8 @@ class Predictor:
             if isinstance(views, str):
                 yield Prediction(file, None, views)
             elif np.isfinite(probabilities := next(rows)).all():
-                yield Prediction(file, probabilities)
+                decided = built.decision.classes(probabilities[None])[0] if built.decided else None
+                yield Prediction(file, probabilities, "", None if decided is None else int(decided))
             else:
                 yield Prediction(file, None, "its features are beyond float16's range")
 
@@ -147,7 +157,7 @@ def prediction_record(prediction: Prediction, class_names: Sequence[str]) -> dic
     record: dict[str, Any] = {"file": printable(str(prediction.file)), "error": printable(prediction.reason) or None}
     record |= dict.fromkeys(("class", "probability", "probabilities"))
     if prediction.probabilities is not None:
-        best = int(prediction.probabilities.argmax())
+        best = prediction.best
         values = [float(f"{value:.7g}") for value in prediction.probabilities]  # as in the submission
         record |= {"class": class_names[best], "probability": values[best]}
         record["probabilities"] = dict(zip(class_names, values, strict=True))
@@ -162,7 +172,8 @@ def prediction_lines(predictions: Iterable[Prediction], class_names: Sequence[st
         if place == 0:
             yield f"{'file':<{width}}  {'class':<{wide}}  probability  next best"
         if item.probabilities is not None:
-            best, second = np.argsort(-item.probabilities, kind="stable")[:2].tolist()
+            best = item.best
+            second = next(each for each in np.argsort(-item.probabilities, kind="stable").tolist() if each != best)
             shown = f"{printable(str(item.file)):<{width}}  {names[best]:<{wide}}  {item.probabilities[best]:<11.4f}"
             yield f"{shown}  {names[second]} {item.probabilities[second]:.4f}"
 
@@ -188,7 +199,7 @@ def write_csv(path: Path, predictions: Iterable[Prediction], class_names: Sequen
         lines.row(("file", "class", *class_names))
         for item in predictions:
             if item.probabilities is not None:
-                best = class_names[int(item.probabilities.argmax())]
+                best = class_names[item.best]
                 lines.row((item.file, best, *(f"{value:.7g}" for value in item.probabilities)))
             yield item
 

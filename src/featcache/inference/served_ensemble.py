@@ -154,4 +154,4 @@ def _alone(built: Ensemble, member: str) -> Ensemble:
     if member not in built.candidates:
         raise SettingsError(f"--member: {member=} is none of the members: name one of {', '.join(built.candidates)}")
     alone = tuple(float(name == member) for name in built.candidates)
-    return replace(built, whole=Combination("mean", alone, temperature=1.0, clip=1.0))
+    return replace(built, whole=Combination("mean", alone, temperature=1.0, clip=1.0), decided=None)

@@ -29,6 +29,7 @@ from .leaderboard import (
     compared as compared,
     leaderboard_lines as leaderboard_lines,
     leaderboard_record as leaderboard_record,
+    score_names as score_names,
 )
 from .predictions_table import export_predictions as export_predictions
 from .run_summary import summary as summary, summary_parts as summary_parts

@@ -15,9 +15,9 @@ import numpy as np
 from featcache.core import paths
 from featcache.core.disk import write_text
 from featcache.core.formatting import Lines, Table, pluralize, printable
-from featcache.core.names import composed, first_names
+from featcache.core.names import first_names
 from featcache.dataset import Manifest, only_folder, recognise, survey_images
-from featcache.ensemble import find_sample, layout_of, match_ids, read_sample
+from featcache.ensemble import find_sample, layout_of, match_ids, read_sample, submission_format
 from featcache.errors import SettingsError
 from featcache.project import open_project, overridden
 from featcache.settings import SECTIONS
@@ -76,20 +76,23 @@ def init_record(path: Path, overrides: Sequence[str], output: Path | None = None
     sample = read_sample(found) if found else None
     beside = (found.name, *sample.columns) if found and sample and found.parent == path else ()
     sections["Dataset"] = {"name": name, **recognise(path, given, beside)}
-    dataset = open_project(sections).settings.dataset
+    before = open_project(sections).settings
+    dataset = before.dataset
     manifest, sides = survey_images(dataset)
     side = median(map(max, sides)) if sides else _SMALL + 1
     if side <= _SMALL:
         sections["Features"] = {"image_size": str(max(_LEAST, 2 * round(side))), **sections.get("Features", {})}
     notices: list[str] = []
     if sample is not None:
-        form, notices = _format(sample.columns, sample.labels, manifest.class_names)
+        form = submission_format(before.ensemble.metric, manifest.class_names, sample)
+        lossy = form == "labels" and len(manifest.class_names) == 2 and len(sample.labels) == 1
+        notices += [_LOSSY] * lossy
         sections["Submission"] = {"format": form, **sections.get("Submission", {})}
     sections = {name: {key: of[key] for key in SECTIONS[name] if key in of} for name, of in sections.items()}
     settings = open_project(sections).settings
     columns = None
     if "test" in manifest.splits:
-        layout = layout_of(settings.submission, manifest.class_names, sample)
+        layout = layout_of(settings.submission, manifest.class_names, sample, settings.ensemble.metric)
         columns, notices = list(layout.columns), [*notices, *layout.notices]
         if sample is not None:
             match_ids(manifest.splits["test"].case_ids, sample)
@@ -135,16 +138,6 @@ def _facts(manifest: Manifest, sections: Sections, sides: Sequence[tuple[int, in
         "rejected": dict(Counter(reason for rows in manifest.splits.values() for reason in rows.reasons if reason)),
         "left_out": dict(manifest.left_out),
     }
-
-
-def _format(columns: Sequence[str], labels: Sequence[str], class_names: Sequence[str]) -> tuple[str, list[str]]:
-    """The submission's format by its sample, and a notice where that could be meant otherwise."""
-    names = set(map(composed, class_names))
-    if len(columns) > 2:
-        return "probabilities", []
-    if len(names) > 2 or not set(map(composed, labels)) <= names:
-        return ("labels", []) if len(names) > 2 else ("probabilities", [])
-    return "labels", [_LOSSY] if len(names) == 2 and len(labels) == 1 else []
 
 
 def _config(sections: Sections) -> str:

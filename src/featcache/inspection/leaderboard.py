@@ -2,27 +2,39 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 from featcache.core.formatting import Lines, Table
 from featcache.dataset import Manifest
-from featcache.ensemble import Ensemble, judged_baseline, judged_members, judged_singles, normalised
+from featcache.ensemble import (
+    BEST_SINGLE,
+    ENSEMBLE,
+    Ensemble,
+    baseline_records,
+    judged_baseline,
+    judged_members,
+    judged_singles,
+    metric_members,
+    metric_rows,
+    normalised,
+)
 from featcache.errors import TrainingError
 from featcache.project import Artifact, Project, out_of_fold, split_predictions
 from featcache.training import (
     Float64s,
+    Metric,
     Predictions,
     RowNumbers,
     RowScores,
     Scores,
     bootstrap,
     judge_parts,
+    metric_spans,
     stored_members,
 )
 
-ENSEMBLE = "ensemble"
-BEST_SINGLE = "best single"
-_COLUMNS = ("member", "tap", "accuracy", "95 %", "log-loss", "95 %", "weight", "train")
+_SCORES = {"accuracy": ("accuracy", 1), "log_loss": ("log-loss", -1)}  # what everything has: title, what is better
 _NOTHING = {"tap": None, "seconds": None, "weight": None}
 _NEXT = "run `luigi --module pipeline Submit`"
 
@@ -35,6 +47,8 @@ def leaderboard_record(project: Project, manifest: Manifest | None = None) -> di
         and the best single member, both by nested score, baselines, then every member by out-of-fold log-loss. An entry has ``member``, ``tap`` (None for what has none), ``accuracy``,
         ``log_loss``, ``interval`` (95 %, by bootstrap over rows or groups), ``weight`` in the ensemble, ``seconds`` (of its
         bag), and ``splits``: split -> scores, where labels are known. Without a complete ensemble there are only members.
+        With another metric than log-loss ``metric`` is its name, by which entries and intervals have it, too; members are
+        in its order then.
 
     Raises:
         CacheFormatError: a file is damaged.
@@ -69,32 +83,64 @@ def leaderboard_record(project: Project, manifest: Manifest | None = None) -> di
     ]
     summed = 2 + len(built.baselines) if built else 0  # these stay first, in their order
     entries[summed:] = sorted(entries[summed:], key=lambda entry: entry["log_loss"])
+    if built and built.decided:
+        _add_metric(entries, summed, known, built)
     return {
+        **({"metric": built.decided.metric} if built and built.decided else {}),
         "rows": len(known.ids),
         "method": built.whole.method if built else None,
         "best_single": built.best_single if built else None,
-        "baselines": [asdict(each) for each in built.baselines] if built else [],
+        "baselines": baseline_records(built) if built else [],
         "entries": entries,
     }
+
+
+def _add_metric(entries: list[dict[str, Any]], summed: int, known: Predictions, built: Ensemble) -> None:
+    """Give each entry the metric and its interval, and put the members in its order; `summed` entries stay first."""
+    metric, by_name = built.decided.metric if built.decided else "", {entry["member"]: entry for entry in entries}
+    rows = chain(metric_rows(known, built), zip(known.members, metric_members(known, metric), strict=True))
+    for name, judged in rows:
+        by_name[name][metric] = Metric(metric, judged).value()
+        (by_name[name]["interval"][metric],), _ = metric_spans(metric, [judged], known.groups)
+    entries[summed:] = sorted(entries[summed:], key=lambda entry: -entry[metric])
+
+
+def score_names(record: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    """Return the scores that a record with a ``metric``, or without one, has: name -> title, 1 where higher is better.
+
+    The metric is the first.
+    """
+    metric = record.get("metric")
+    return ({metric: (metric, 1)} if metric and metric not in _SCORES else {}) | _SCORES
 
 
 def leaderboard_lines(record: Mapping[str, Any]) -> Lines:
     """Return a `leaderboard_record` as lines and a table."""
     splits = list(dict.fromkeys(split for entry in record["entries"] for split in entry["splits"]))
-    scores = [f"{split} {what}" for split in splits for what in ("accuracy", "log-loss")]
+    names = score_names(record)
+    scores = [f"{split} {title}" for split in splits for title, _ in _SCORES.values()]
+    columns = ["member", "tap", *(column for title, _ in names.values() for column in (title, "95 %")), *scores]
     chosen = f"ensemble ({record['method']}) and best single ({record['best_single']}) are selected per fold"
     return [
         f"{record['rows']:,} rows, each predicted by models that were not trained on its fold",
-        Table([_cells(entry, splits) for entry in record["entries"]], [*_COLUMNS[:-2], *scores, *_COLUMNS[-2:]]),
-        *(f"ensemble and {each['name']}: {compared(each, record['entries'][0])}" for each in record["baselines"]),
+        Table([_cells(entry, splits, names) for entry in record["entries"]], [*columns, "weight", "train"]),
+        *(
+            f"ensemble and {each['name']}: {compared(each, record['entries'][0], names)}"
+            for each in record["baselines"]
+        ),
         chosen if record["method"] else f"there is no ensemble of these settings: {_NEXT}",
     ]
 
 
-def compared(baseline: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
-    """Return in words how much better or worse the ensemble with these scores is than one of its baselines."""
+def compared(
+    baseline: Mapping[str, Any], ensemble: Mapping[str, Any], names: Mapping[str, tuple[str, int]] = _SCORES
+) -> str:
+    """Return in words how much better or worse the ensemble with these scores is than one of its baselines.
+
+    `names` are those of the scores, as `score_names` returns them.
+    """
     texts = []
-    for what, title, sign in (("accuracy", "accuracy", 1), ("log_loss", "log-loss", -1)):
+    for what, (title, sign) in names.items():
         gain = sign * (ensemble[what] - baseline["scores"][what])
         low, high = sorted(sign * bound for bound in baseline["difference"][what])
         if low > 0:
@@ -106,9 +152,9 @@ def compared(baseline: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
     return ", ".join(texts)
 
 
-def _cells(entry: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
+def _cells(entry: Mapping[str, Any], splits: Sequence[str], names: Iterable[str]) -> list[str]:
     cells = [entry["member"], entry["tap"] or ""]
-    for what in ("accuracy", "log_loss"):
+    for what in names:
         cells += [f"{entry[what]:.4f}", "{:.4f} to {:.4f}".format(*entry["interval"][what])]
     for split in splits:
         score = entry["splits"].get(split)

@@ -1,13 +1,13 @@
 """The summary at the end of a run, read from the artifacts' records; no TensorFlow, no features."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from featcache.core.formatting import Lines, Table, pluralize
 from featcache.core.json_records import read_json
 from featcache.ensemble import Ensemble, score_record
-from featcache.inspection.leaderboard import compared
+from featcache.inspection.leaderboard import compared, score_names
 from featcache.project import LOG_NAME, Project, notices, split_predictions
 from featcache.settings import PHOTO_SOURCES, has_own_weights
 from featcache.training import curves_lines
@@ -28,6 +28,7 @@ def summary(project: Project) -> dict[str, Any]:
         "classes": len(listed.get("class_names", ())),
         "rows": {split: facts["rows"] for split, facts in listed.get("splits", {}).items()},
         "rejected": (project.all_features().record() or {}).get("rejected", 0),
+        **({"metric": record["metric"]} if "metric" in record else {}),
         "scores": record.get("scores", {}),
         "best_single": record.get("best_single"),
         "baselines": record.get("baselines", []),
@@ -64,13 +65,14 @@ def summary_parts(project: Project) -> Lines:
     rejected = f" · {facts['rejected']:,} rejected (rejected.csv)" if facts["rejected"] else ""
     lines = [("notice", line) for line in facts["notices"]]
     lines.append(("rows", f"{rows} · {facts['classes']} classes{rejected}"))
-    lines += [(split, _score(score)) for split, score in facts["scores"].items()]
+    names = score_names(facts)
+    lines += [(split, _score(score, names)) for split, score in facts["scores"].items()]
     if facts["best_single"]:
         best = facts["best_single"]
-        lines.append(("best single", f"{_score(best)}, selected per fold; best over all rows: {best['member']}"))
+        lines.append(("best single", f"{_score(best, names)}, selected per fold; best over all rows: {best['member']}"))
     for each in facts["baselines"]:
-        gained = compared(each, facts["scores"]["out of fold"])
-        lines.append(("baseline", f"{each['name']}: {_score(each['scores'])}; the ensemble: {gained}"))
+        gained = compared(each, facts["scores"]["out of fold"], names)
+        lines.append(("baseline", f"{each['name']}: {_score(each['scores'], names)}; the ensemble: {gained}"))
     lines += [("curves", line) for line in curves_lines(facts["bags"], project.settings.features)]
     lines += [("weights", _weights(each, facts)) for each in facts["backbones"]]
     lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
@@ -101,12 +103,13 @@ def _submission(facts: Mapping[str, Any]) -> str:
     return f"{_shown(facts['submission'])} ({pluralize(count, 'row')}: {columns})"
 
 
-def _score(score: Mapping[str, Any]) -> str:
+def _score(score: Mapping[str, Any], names: Iterable[str]) -> str:
     unusable = f"; {score['unusable']:,} more are unusable" if score.get("unusable") else ""
     right = f" ({score['right']:,} of {score['rows']:,}{unusable})" if "right" in score else ""
     spans = {name: f" ({low:.4f} to {high:.4f})" for name, (low, high) in score.get("interval", {}).items()}
     accuracy = f"accuracy {score['accuracy']:.4f}{right}{spans.get('accuracy', '')}"
-    return f"{accuracy}, log-loss {score['log_loss']:.4f}{spans.get('log_loss', '')}"
+    own = [f"{name} {score[name]:.4f}{spans.get(name, '')}, " for name in names if name not in ("accuracy", "log_loss")]
+    return f"{''.join(own)}{accuracy}, log-loss {score['log_loss']:.4f}{spans.get('log_loss', '')}"
 
 
 def _weights(backbone: Mapping[str, Any], facts: Mapping[str, Any]) -> str:

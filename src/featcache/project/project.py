@@ -18,7 +18,7 @@ from featcache.dataset import FileStats, Manifest, current_key, list_files, stor
 from featcache.errors import SubmissionError
 from featcache.project.artifact import Artifact, key_of
 from featcache.project.backbone_features import BackboneFeatures
-from featcache.settings import STRETCH, Settings
+from featcache.settings import LOG_LOSS, STRETCH, Settings
 from featcache.training import (
     CONVNET_VERSION,
     LINEAR,
@@ -230,6 +230,8 @@ class Project:
     def ensemble(self) -> Artifact:
         """Members, weights, temperature and clip, chosen on the members' out-of-fold predictions."""
         settings = {"Ensemble": asdict(self.settings.ensemble)}
+        if self.settings.ensemble.metric == LOG_LOSS:  # as before there were others
+            del settings["Ensemble"]["metric"]
         inputs = {"version": ENSEMBLE_VERSION, "settings": settings, "upstream": self._member_keys()}
         return self._keyed("ensembles", "", "ensemble.json", inputs)
 

@@ -1,7 +1,7 @@
 """The report's content, gathered from a project's artifacts as JSON-able values; no TensorFlow."""
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from featcache.core.paths import regular
 from featcache.core.progress import Progress
 from featcache.ensemble import MAJORITY
 from featcache.errors import CacheFormatError
-from featcache.inspection import compared, summary
+from featcache.inspection import compared, score_names, summary
 from featcache.project import REJECTED_CSV, Project, notices
 from featcache.report.class_metrics import class_table, reliability
 from featcache.report.image_sections import pictures
@@ -63,6 +63,7 @@ def report_content(project: Project, progress: Progress) -> dict[str, Any]:
 def _overview(run: Run) -> dict[str, Any]:
     facts, built, settings = summary(run.project), run.built, run.project.settings
     ensemble, single = run.leaderboard["entries"][:2]
+    names = score_names(run.leaderboard)
     return {
         **{name: facts[name] for name in ("name", "rows", "classes", "rejected", "seconds")},
         **{name: getattr(getattr(settings, spec), name) for spec, names in _SHOWN_SETTINGS.items() for name in names},
@@ -76,14 +77,20 @@ def _overview(run: Run) -> dict[str, Any]:
             for own, spec in zip(facts["backbones"], settings.backbones, strict=True)
         ],
         "convnets": settings.convnet.members,
+        "metric": _own_metric(names),
         "scored": run.leaderboard["rows"],
         "ensemble": {**ensemble, "method": built.whole.method, "members": len(built.members)},
         "single": {**single, "name": built.best_single},
-        "baselines": [{**each, "gained": compared(each, ensemble)} for each in run.leaderboard["baselines"]],
+        "baselines": [{**each, "gained": compared(each, ensemble, names)} for each in run.leaderboard["baselines"]],
         "candidates": len(built.candidates),
         "splits": ensemble["splits"],
         "random": any(own["weights"].get("kind") == "random" for own in facts["backbones"]),
     }
+
+
+def _own_metric(names: Iterable[str]) -> str:
+    """The metric that is shown before accuracy and log-loss; "" for none."""
+    return next((name for name in names if name not in ("accuracy", "log_loss")), "")
 
 
 def _weights(record: Mapping[str, Any]) -> str:
@@ -109,7 +116,12 @@ def _leaderboard(run: Run) -> dict[str, Any]:
     ]  # far below, it would leave no room for the rest
     accuracies = [bound for entry in shown for bound in entry["interval"]["accuracy"]]
     splits = list(dict.fromkeys(split for entry in entries for split in entry["splits"]))
-    return {**run.leaderboard, "span": [min(accuracies), max(accuracies)], "splits": splits}
+    return {
+        **run.leaderboard,
+        "metric": _own_metric(score_names(run.leaderboard)),
+        "span": [min(accuracies), max(accuracies)],
+        "splits": splits,
+    }
 
 
 def _rejected(project: Project) -> dict[str, Any]:

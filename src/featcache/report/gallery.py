@@ -32,7 +32,7 @@ def gallery(
     """
     wrong, unsure, total = [], [], 0
     for split, each in predictions.items():
-        places = most_wrong(each.probabilities, each.labels, MOST[WRONG])
+        places = most_wrong(each.probabilities, each.labels, MOST[WRONG], each.predicted)
         wrong += _cards(each, rows[split], places, each.predicted[places], names)
         places = least_sure(each.probabilities, MOST[UNSURE])
         unsure += _cards(each, rows[split], places, each.predicted[places], names)
@@ -70,9 +70,11 @@ def _cards(
     return cards
 
 
-def most_wrong(probabilities: Floats, labels: npt.NDArray[np.integer], most: int) -> npt.NDArray[np.int64]:
+def most_wrong(
+    probabilities: Floats, labels: npt.NDArray[np.integer], most: int, predicted: npt.NDArray[np.integer]
+) -> npt.NDArray[np.int64]:
     """Return (k,) the misclassified rows, those whose label has the lowest probability first; none of unknown label, -1."""
-    rows = np.flatnonzero((labels >= 0) & (probabilities.argmax(axis=1) != labels))
+    rows = np.flatnonzero((labels >= 0) & (predicted != labels))
     of_label = probabilities[rows, labels[rows]]
     found: npt.NDArray[np.int64] = rows[np.argsort(of_label, kind="stable")[:most]]
     return found

@@ -15,7 +15,7 @@ from featcache.dataset import Manifest
 from featcache.ensemble import Combination, Ensemble, normalised
 from featcache.inspection import leaderboard_record
 from featcache.project import BackboneFeatures, Project, out_of_fold, split_predictions
-from featcache.training import Float64s, Predictions
+from featcache.training import Float64s, Predictions, RowNumbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,7 @@ class EnsemblePredictions:
         probabilities: (n, C) float64 of the ensemble, rows sum to 1; of training rows nested: by the combination that
             was fitted without their fold.
         uncalibrated: (n, C) float64, the same before temperature and clip.
+        decided: (n,) the class that the metric decides for; None: the most probable.
     """
 
     split: str
@@ -36,12 +37,12 @@ class EnsemblePredictions:
     labels: npt.NDArray[np.int32]
     probabilities: Float64s
     uncalibrated: Float64s
+    decided: RowNumbers | None = None
 
     @cached_property
-    def predicted(self) -> npt.NDArray[np.intp]:
-        """(n,) the most probable class; the first of equals."""
-        most: npt.NDArray[np.intp] = self.probabilities.argmax(axis=1)
-        return most
+    def predicted(self) -> RowNumbers:
+        """(n,) the class that is decided for, or the most probable one; the first of equals."""
+        return np.asarray(self.probabilities.argmax(axis=1)) if self.decided is None else self.decided
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +107,9 @@ def _ensemble_predictions(project: Project, manifest: Manifest, built: Ensemble)
     found = {}
     for split, known in _members_predictions(project, manifest):
         if len(known.ids):
-            tables = [_combined(project, each, known) for each in (built, plain)]
-            found[split] = EnsemblePredictions(split, known.ids, known.labels, *tables)
+            table, uncalibrated = (_combined(project, each, known) for each in (built, plain))
+            classes = _decided(built, table, known.folds)
+            found[split] = EnsemblePredictions(split, known.ids, known.labels, table, uncalibrated, classes)
     return found
 
 
@@ -125,6 +127,18 @@ def _combined(project: Project, built: Ensemble, known: Predictions) -> Float64s
     for rows, part in built.parts(known) if known.folds is None else built.nested_parts(known):
         table[rows] = normalised(part)
     return table
+
+
+def _decided(built: Ensemble, table: Float64s, folds: npt.NDArray[np.int32] | None) -> RowNumbers | None:
+    """(n,) the classes by the metric's decisions, of training rows by that of the other folds; None where there are none."""
+    if built.decided is None:
+        return None
+    if folds is None:
+        return built.decision.classes(table)
+    classes = np.empty(len(table), np.intp)
+    for fold, decision in built.decided.folds.items():
+        classes[folds == fold] = decision.classes(table[folds == fold])
+    return classes
 
 
 def _uncalibrated(chosen: Combination) -> Combination:

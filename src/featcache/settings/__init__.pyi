@@ -25,6 +25,7 @@ from .specs import (
     CROP as CROP,
     KERAS as KERAS,
     LOCAL as LOCAL,
+    LOG_LOSS as LOG_LOSS,
     METHODS as METHODS,
     PAD as PAD,
     PHOTO_SOURCES as PHOTO_SOURCES,

@@ -24,6 +24,9 @@ NUMPY, KERAS = "numpy", "keras"
 AUTO = "auto"
 STRETCH, CROP, PAD = "stretch", "crop", "pad"
 METHODS = (AUTO, "weighted", "mean", "geometric", "greedy")
+LOG_LOSS = "log_loss"
+METRICS = (LOG_LOSS, "accuracy", "balanced_accuracy", "roc_auc", "f1_macro", "f1_micro", "map@K", "qwk")
+FORMATS = (AUTO, "labels", "probabilities", "topK")
 SMALLEST_CONVNET_IMAGE = 16  # below it two rounds of convolutions and pooling leave nothing
 CLIP = "auto, none or a number in (0, 1]"
 ALONE, LOCAL = "none", "local"
@@ -40,6 +43,13 @@ def one_of(setting: str, value: str, known: Sequence[str]) -> None:
     """Raise a `SettingsError` that names the nearest, unless `value` is `known`."""
     if value not in known:
         raise SettingsError(f"{setting}={value!r} is unknown{did_you_mean(value, known)}; known: {', '.join(known)}")
+
+
+def _check_counted(setting: str, value: str, known: Sequence[str]) -> None:
+    """`one_of`, where a K at the end of one that is known stands for a number of at least 1."""
+    if value.upper() in (name.upper() for name in known if name.endswith("K")):
+        raise SettingsError(f"{setting}={value!r} leaves open how many: write a number for K, {value[:-1]}5")
+    one_of(setting, re.sub("(?<=@|p)[1-9][0-9]*$", "K", value), known)
 
 
 def at_least(setting: str, value: float | None, low: float) -> None:
@@ -232,12 +242,14 @@ class ConvNetSpec:
 
 @dataclass(frozen=True)
 class EnsembleSpec:
-    """How members are combined ([Ensemble] in luigi.cfg); `method` is one of `METHODS`."""
+    """How members are combined ([Ensemble] in luigi.cfg); `method` is one of `METHODS`, `metric` of `METRICS`."""
 
     method: str = AUTO
+    metric: str = LOG_LOSS
 
     def __post_init__(self) -> None:
         one_of("[Ensemble] method", self.method, METHODS)
+        _check_counted("[Ensemble] metric", self.metric, METRICS)
 
 
 @dataclass(frozen=True)
@@ -261,7 +273,7 @@ class SubmissionSpec:
     gzip: bool = False
 
     def __post_init__(self) -> None:
-        one_of("[Submission] format", self.format, ("labels", "probabilities"))
+        _check_counted("[Submission] format", self.format, FORMATS)
         if len(self.columns) == 1:
             raise SettingsError(f"[Submission] columns={self.columns[0]!r}: the id needs at least one more beside it")
         if isinstance(self.clip, str):

@@ -33,7 +33,7 @@ def check_submission(project: Project) -> None:
         check_forms(rows.case_ids, "test images")
         if sample is not None:
             match_ids(rows.case_ids, sample)
-        layout_of(project.settings.submission, listed["class_names"], sample)
+        layout_of(project.settings.submission, listed["class_names"], sample, project.settings.ensemble.metric)
 
 
 def check_clip(project: Project) -> None:

@@ -47,7 +47,7 @@ def write_submission(project: Project, progress: Progress, *, fresh: bool = Fals
     with replacing_folder(artifact.path.parent) as folder:
         path = folder / name
         report = write_submission_file(
-            path, test.ids, probabilities, built.class_names, spec, sample, int(unusable.sum())
+            path, test.ids, probabilities, built.class_names, spec, sample, int(unusable.sum()), built.decided
         )
         record = {
             **artifact.record_header(project.run),

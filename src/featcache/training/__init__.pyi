@@ -73,6 +73,13 @@ from .metrics import (
     log_loss as log_loss,
     row_losses as row_losses,
 )
+from .named_metrics import (
+    Judged as Judged,
+    Metric as Metric,
+    kappa_of_sums as kappa_of_sums,
+    metric_spans as metric_spans,
+    surely_better as surely_better,
+)
 from .predictions import (
     RECORDED as RECORDED,
     Predictions as Predictions,

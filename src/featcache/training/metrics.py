@@ -1,6 +1,6 @@
 """How well probabilities predict known labels, and how far chance alone would move that. NumPy only."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +169,14 @@ def _units(groups: Sequence[str], rows: int, seed: int) -> npt.NDArray[np.intp]:
         bunched: npt.NDArray[np.intp] = np.random.default_rng(seed).permutation(rows) % UNITS
         return bunched
     return np.arange(rows)
+
+
+def row_draws(groups: Sequence[str], rows: int, draws: int = DRAWS, seed: int = 0) -> Iterator[Float64s]:
+    """Yield (n,) how often each row is in a draw with replacement, the draws of `bootstrap`."""
+    units, generator = _units(groups, rows, seed), np.random.default_rng(seed)
+    count = int(units.max()) + 1
+    for _ in range(draws):
+        yield np.bincount(generator.integers(0, count, count), minlength=count)[units].astype(np.float64)
 
 
 def _check(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> None:
