@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import luigi
+import pytest
 from projects import LuigiProject
 
 from featcache.cli import main
@@ -66,6 +67,12 @@ class Reader:
 
     def type(self, command: str) -> None:
         """Run one command line; `featcache` and `luigi` without a shell's help run in this process."""
+        setting, _, rest = command.partition(" ")
+        if setting.startswith("LUIGI_CONFIG_PATH="):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv(*setting.split("=", 1))
+                self.type(rest)
+            return
         if _SHELL.search(command):
             subprocess.run(["bash", "-ec", command], check=True, timeout=120)
             return

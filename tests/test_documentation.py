@@ -102,6 +102,8 @@ def test_what_a_page_says_works(page, finished_digits, tmp_path, monkeypatch):
     folder = tmp_path / "page"
     shutil.copytree(finished_digits, folder)
     shutil.copytree(ROOT / "examples", folder / "examples")
+    if page.name == "README.md":  # which is read in a clone
+        shutil.copy(ROOT / "luigi.cfg", folder)
     write_photos(folder / "PHOTOS", train=4, test=2)
     shutil.copy(next(folder.glob("artifacts/digits/features/train-*.h5")), folder / "cache.h5")
     shutil.copy(folder / "PHOTOS/test/disc-0.png", folder / "a.jpg")  # decoders go by content

@@ -163,8 +163,9 @@ def test_predictions_are_written_whole_although_nobody_reads_them_on_the_screen(
 
 def test_ctrl_c_in_a_command_is_one_quiet_line(tmp_path):
     os.mkfifo(tmp_path / "wait")
-    waits = "import os, featcache.cli.status as s\ns.project_of = lambda arguments: open('wait')\n"
-    run = f"{waits}from featcache.cli import main\nprint('ready', flush=True)\nraise SystemExit(main(['status']))"
+    # ready only where it waits: an interrupt during an import may be lost in a callback, as Python has it
+    waits = "import featcache.cli.status as s\ns.project_of = lambda _: (print('ready', flush=True), open('wait'))\n"
+    run = f"{waits}from featcache.cli import main\nraise SystemExit(main(['status']))"
     process = subprocess.Popen(
         [sys.executable, "-c", run], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
