@@ -22,6 +22,12 @@ from featcache.settings.specs import DatasetSpec
 IMAGES, LABELS = greys(), [7, 3, 7, 3, 9, 9]
 
 
+def write_images(root, places, images):
+    for place, image in zip(places, [*images, *images], strict=False):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).write_bytes(encoded(image))
+
+
 class SourceContract:
     """Subclasses say what a data set is; every test then holds for it."""
 
@@ -150,9 +156,7 @@ class TestFolder(SourceContract):
 
     def make(self, root, images=IMAGES):
         places = [f"train/{label}/{row}.png" for row, label in enumerate(LABELS)] + ["test/1.png", "test/2.png"]
-        for place, image in zip(places, [*images, *images], strict=False):
-            (root / place).parent.mkdir(parents=True, exist_ok=True)
-            (root / place).write_bytes(encoded(image))
+        write_images(root, places, images)
 
 
 class TestTable(SourceContract):
@@ -174,9 +178,7 @@ class TestFilename(SourceContract):
 
     def make(self, root, images=IMAGES):
         places = [f"train/{label}_{row}.png" for row, label in enumerate(LABELS)] + ["test/1.png", "test/2.png"]
-        for place, image in zip(places, [*images, *images], strict=False):
-            (root / place).parent.mkdir(parents=True, exist_ok=True)
-            (root / place).write_bytes(encoded(image))
+        write_images(root, places, images)
 
 
 class TestParquet(SourceContract):

@@ -41,9 +41,9 @@ class Prediction:
     @property
     def best(self) -> int:
         """The class of a file that can be used."""
-        if self.decided is not None or self.probabilities is None:
-            return -1 if self.decided is None else self.decided
-        return int(self.probabilities.argmax())
+        if self.decided is not None:
+            return self.decided
+        return -1 if self.probabilities is None else int(self.probabilities.argmax())
 
 
 class Predictor:
@@ -92,7 +92,7 @@ class Predictor:
         return size * max(1, PREDICT_BATCH // size)
 
     def _classified(self, batch: Sequence[tuple[Path, Views | str]]) -> Iterator[Prediction]:
-        built = self._served.ensemble
+        decision = self._served.ensemble.decision
         usable = [views for _, views in batch if not isinstance(views, str)]
         images = {size: np.stack([views[size] for views in usable]) for size in self._sizes} if usable else {}
         rows: Iterator[Any] = iter(self._probabilities(images, len(usable)) if usable else ())
@@ -100,8 +100,7 @@ class Predictor:
             if isinstance(views, str):
                 yield Prediction(file, None, views)
             elif np.isfinite(probabilities := next(rows)).all():
-                decided = built.decision.classes(probabilities[None])[0] if built.decided else None
-                yield Prediction(file, probabilities, "", None if decided is None else int(decided))
+                yield Prediction(file, probabilities, decided=int(decision.classes(probabilities[None])[0]))
             else:
                 yield Prediction(file, None, "its features are beyond float16's range")
 

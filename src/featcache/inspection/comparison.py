@@ -10,9 +10,10 @@ _COLUMNS = ("backbone", "accuracy", "log-loss", "95 %", "images/s", "a row", "al
 
 def comparison_lines(project: Project) -> Lines:
     """Return the current comparison as lines and a table; none while there is none."""
-    record: Any = comparison_artifact(project).record()
-    if record is None or record.get("key") != comparison_artifact(project).key:
+    artifact = comparison_artifact(project)
+    if not artifact.is_complete():
         return []
+    record: Any = artifact.record()
     rows = [_cells(entry) for entry in record["entries"]]
     scored = f"{record['rows']:,} training rows, each scored by heads that were not trained on its fold"
     return [

@@ -14,6 +14,7 @@ from featcache.dataset.natural_sort import natural
 from featcache.dataset.sources.misplaced import LOOK_ALIKES
 from featcache.dataset.sources.tables import SEVERAL, column_names, read_columns
 from featcache.errors import SourceError
+from featcache.settings import DatasetSpec
 
 YES, NO = ("1", "1.0", "true", "True", "TRUE"), ("0", "0.0", "false", "False", "FALSE", "")
 _WHOLE = r"^(-?[0-9]+)\.0+$"
@@ -101,6 +102,11 @@ def number_labels(where: str, lines: Any) -> tuple[tuple[str, ...], npt.NDArray[
         fault = f"label={name!r} does not occur in training, which has {first_names(classes, 12, str)}"
         raise SourceError(f"{where}: {fault}: remove its rows or add training images")
     return classes, pc.fill_null(found, UNKNOWN_LABEL).to_numpy().astype(np.int32)
+
+
+def group_column(spec: DatasetSpec) -> str:
+    """Return the table's own column of groups, "" where there is none: ``FILE:COLUMN`` is joined later."""
+    return "" if ":" in spec.groups else spec.groups
 
 
 def whole_numbers(texts: Any) -> Any:

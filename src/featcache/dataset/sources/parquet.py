@@ -19,9 +19,16 @@ from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
 from featcache.dataset.natural_sort import natural
 from featcache.dataset.sources.folder import ImageFiles, looked_at
-from featcache.dataset.sources.labels import SPLIT_NAMES, as_lines, number_labels, split_numbers, whole_numbers
+from featcache.dataset.sources.labels import (
+    SPLIT_NAMES,
+    as_lines,
+    group_column,
+    number_labels,
+    split_numbers,
+    whole_numbers,
+)
 from featcache.dataset.sources.scan import Scan
-from featcache.dataset.sources.table import refuse_ungrouped, table_rows
+from featcache.dataset.sources.table import refuse_ungrouped, rows_of_lines
 from featcache.dataset.sources.tables import column_names, read_columns, readable
 from featcache.errors import SourceChangedError, SourceError
 from featcache.settings import DatasetSpec
@@ -59,7 +66,7 @@ class ParquetSource(ImageFiles):
         """List every image with its label and content digest; errors are those of a `FolderSource`."""
         import pyarrow as pa
 
-        where, groups = str(self.path), self._groups
+        where, groups = str(self.path), group_column(self.spec)
         lines = pa.concat_tables(map(self._lines, _in_order(files))).combine_chunks()
         refuse_ungrouped(where, lines, groups)
         classes, labels = number_labels(where, lines)
@@ -67,21 +74,13 @@ class ParquetSource(ImageFiles):
         changed = [file.location for file in files if stat_file(file.location, self.file(file.location)) != file]
         if changed:
             raise SourceChangedError(f"{self.file(changed[0])} changed during the listing: run again")
-        splits, found = lines["split"].to_numpy(), np.arange(len(lines))
-        rows = {
-            name: table_rows(lines, labels, found, np.flatnonzero(splits == number), images, labelled=name == "train")
-            for number, name in enumerate(SPLITS)
-        }
+        rows = rows_of_lines(lines, labels, np.arange(len(lines)), images)
         check_training(where, classes, rows["train"])
         return Manifest(classes, rows, {"source": "parquet"}, files.left_out)
 
     def content(self, location: str) -> bytes:
         """Return the bytes of one row's image, b"" where it has none; an `OSError` where that can't be read."""
         return self._reader.read(location)
-
-    @property
-    def _groups(self) -> str:
-        return self.spec.groups if ":" not in self.spec.groups else ""
 
     @cached_property
     def _reader(self) -> "_Reader":
@@ -103,12 +102,13 @@ class ParquetSource(ImageFiles):
         split = next((SPLIT_NAMES[word] for word in re.split(r"[/_.-]", name.lower()) if word in SPLIT_NAMES), 0)
         label = spec.label[0]
         labelled = SPLITS[split] == "train" or bool(spec.split) or label in column_names(path)
-        columns = {"id": spec.id, "label": label if labelled else "", "groups": self._groups, "split": spec.split}
+        groups = group_column(spec)
+        columns = {"id": spec.id, "label": label if labelled else "", "groups": groups, "split": spec.split}
         found = read_columns(path, {setting: [column] for setting, column in columns.items() if column})
         return as_lines(
             found[spec.id] if spec.id else _numbered(name, self._reader.begins(name)[-1]),
             _named(path, label, found[label]) if labelled else None,
-            whole_numbers(found[self._groups]) if self._groups else None,
+            whole_numbers(found[groups]) if groups else None,
             split_numbers(path, spec.split, found[spec.split]) if spec.split else split,
         )
 

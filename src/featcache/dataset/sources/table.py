@@ -21,7 +21,7 @@ from featcache.dataset.manifest_rows import ArrowTexts
 from featcache.dataset.natural_sort import natural_order
 from featcache.dataset.sources.folder import ImageFiles
 from featcache.dataset.sources.joining import arrow_texts, find_files
-from featcache.dataset.sources.labels import as_lines, number_labels, read_lines
+from featcache.dataset.sources.labels import as_lines, group_column, number_labels, read_lines
 from featcache.dataset.sources.scan import Scan
 from featcache.dataset.sources.tables import column_names
 from featcache.errors import SourceError
@@ -87,13 +87,7 @@ class TableSource(ImageFiles):
             left_out[self._unnamed] += unnamed
         classes, labels = number_labels(self.where, lines)
         examined = self.examine(files, digests, progress)
-        splits = lines["split"].to_numpy()
-        rows = {
-            name: table_rows(
-                lines, labels, found, np.flatnonzero(splits == number), examined, labelled=number == _TRAIN
-            )
-            for number, name in enumerate(SPLITS)
-        }
+        rows = rows_of_lines(lines, labels, found, examined)
         check_training(self.where, classes, rows["train"])
         return Manifest(classes, rows, {"source": self.spec.source}, left_out)
 
@@ -118,7 +112,7 @@ class TableSource(ImageFiles):
     def _training(self, locations: Any, among: npt.NDArray[np.intp], left_out: Counter[str]) -> tuple[Any, Any]:
         """The table's lines, and the place of each one's file in `files`, one of those `among`."""
         spec = self.spec
-        groups = spec.groups if ":" not in spec.groups else ""
+        groups = group_column(spec)
         lines = read_lines(self.path / spec.table, spec.id, spec.label, groups, spec.split, left_out)
         refuse_ungrouped(self.where, lines, groups)
         return self._find(spec.table, lines, locations, among)
@@ -173,7 +167,18 @@ def _refuse_both(lines: Any, found: npt.NDArray[np.int64], test: npt.NDArray[np.
         raise SourceError(f"{fault}: correct [Dataset] test, or take them from one of the tables")
 
 
-def table_rows(
+def rows_of_lines(
+    lines: Any, labels: npt.NDArray[np.int32], found: npt.NDArray[np.int64], examined: FileChecks
+) -> dict[str, Rows]:
+    """Return split -> rows, of lines, their (n,) labels and the (n,) places of their files in `examined`, -1 for none."""
+    splits = lines["split"].to_numpy()
+    return {
+        name: _rows(lines, labels, found, np.flatnonzero(splits == number), examined, labelled=number == _TRAIN)
+        for number, name in enumerate(SPLITS)
+    }
+
+
+def _rows(
     lines: Any,
     labels: npt.NDArray[np.int32],
     found: npt.NDArray[np.int64],

@@ -21,22 +21,31 @@ SEVERAL = "several labels a row can't be trained on yet: keep one"
 
 def column_names(path: Path) -> list[str]:
     """Return the names of a table's columns, in their order and Unicode's composed form; a `SourceError` as `read_columns`."""
+    return _columns(path)[0]
+
+
+def _columns(path: Path) -> tuple[list[str], str, str]:
+    """The names of `column_names`, the delimiter and the encoding, which a whole text file is read for; "" of Parquet."""
+    delimiter = encoding = ""
     with readable(path):
         if path.name.endswith(_PARQUET):
             import pyarrow.parquet as pq
 
             names = pq.read_schema(path).names
-        elif path.name.lower().endswith(_JSON):
-            names = list(next(_records(path), {}))
         else:
-            names = _header(path)[0]
+            encoding = text_encoding(path)
+            if path.name.lower().endswith(_JSON):
+                names = list(next(_records(path, encoding), {}))
+            else:
+                with opened(path, encoding=encoding) as lines:
+                    names, delimiter = next(iter(lines), []), lines.delimiter
     shown = [composed(name.strip()) for name in names]
     if not any(shown):
         raise SourceError(f"{path} has no columns: download it again")
     same = clash(filter(None, shown))
     if same is not None:
         raise SourceError(f"{path} has two columns {same[0]!r}: rename one")
-    return shown
+    return shown, delimiter, encoding
 
 
 def read_columns(path: Path, wanted: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -49,7 +58,7 @@ def read_columns(path: Path, wanted: Mapping[str, Sequence[str]]) -> dict[str, A
     Raises:
         SourceError: the table is absent, damaged, cut off or ragged, or has no such column.
     """
-    names = column_names(path)
+    names, delimiter, encoding = _columns(path)
     for setting, columns in wanted.items():
         for column in columns:
             if composed(column) not in names:
@@ -62,9 +71,9 @@ def read_columns(path: Path, wanted: Mapping[str, Sequence[str]]) -> dict[str, A
         if path.name.endswith(_PARQUET):
             found = _from_parquet(path, places)
         elif path.name.lower().endswith(_JSON):
-            found = _from_json(path, places)
+            found = _from_json(path, places, encoding)
         else:
-            found = _from_csv(path, places)
+            found = _from_csv(path, places, len(names), delimiter, encoding)
             _refuse_breaks(path, found)
         return {name: _texts(path, name, found[name]) for name in columns}
 
@@ -87,19 +96,11 @@ def readable(path: Path) -> Iterator[None]:
         raise SourceError(f"{path} can't be read: {paths.fault(error)}: correct this and run again") from error
 
 
-def _header(path: Path) -> tuple[list[str], str, str]:
-    """The names as they are written, the delimiter and the encoding."""
-    encoding = text_encoding(path)
-    with opened(path, encoding=encoding) as lines:
-        return next(iter(lines), []), lines.delimiter, encoding
-
-
-def _from_csv(path: Path, places: Mapping[str, int]) -> dict[str, Any]:
+def _from_csv(path: Path, places: Mapping[str, int], columns: int, delimiter: str, encoding: str) -> dict[str, Any]:
     import pyarrow as pa
     from pyarrow import csv
 
-    names, delimiter, encoding = _header(path)
-    numbers = [str(number) for number in range(len(names))]
+    numbers = [str(number) for number in range(columns)]
     wanted = [numbers[place] for place in places.values()]
     with unpacked(path) as stream:
         table = csv.read_csv(
@@ -130,11 +131,11 @@ def _from_parquet(path: Path, places: Mapping[str, int]) -> dict[str, Any]:
     return {name: table[raw[place]] for name, place in places.items()}
 
 
-def _from_json(path: Path, places: Mapping[str, int]) -> dict[str, Any]:
+def _from_json(path: Path, places: Mapping[str, int], encoding: str) -> dict[str, Any]:
     import pyarrow as pa
 
     columns = {name: PackedTexts() for name in places}
-    for record in _records(path):
+    for record in _records(path, encoding):
         values = {composed(name.strip()): value for name, value in record.items()}
         for name, texts in columns.items():
             value = values.get(name)
@@ -144,8 +145,8 @@ def _from_json(path: Path, places: Mapping[str, int]) -> dict[str, Any]:
     return {name: pa.array(texts, pa.large_string()) for name, texts in columns.items()}
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    with unpacked(path) as stream, io.TextIOWrapper(stream, text_encoding(path)) as lines:
+def _records(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
+    with unpacked(path) as stream, io.TextIOWrapper(stream, encoding) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 try:
