@@ -56,17 +56,6 @@ def label_text(labels: Labels, row: int, class_names: Sequence[str]) -> str:
     return class_names[labels[row]] if labels[row] >= 0 else ""
 
 
-def is_several(labels: npt.NDArray[np.integer]) -> bool:
-    """Whether (n, L) `labels` say of each label whether a row has it; (n,) ones are class indices."""
-    return labels.ndim == 2
-
-
-def known_labels(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-    """Return (n,) whether a row's labels are known."""
-    known = labels >= 0
-    return known.all(axis=1) if known.ndim == 2 else known
-
-
 @dataclass(frozen=True, eq=False)
 class Rows:
     """n rows in the manifest's order. Columns of texts are any sequences: lists, or `featcache.core.texts` for many rows.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from featcache.cache import FEATURE_DTYPE, copy_name, partials_of
+from featcache.core.rows import masked_labels
 from featcache.dataset import Manifest
 from featcache.ensemble import check_forms, layout_of, match_ids, read_sample
 from featcache.errors import SettingsError, StorageError
@@ -54,7 +55,7 @@ def check_heads(project: Project) -> list[str]:
     """
     heads, manifest = project.settings.heads, Manifest.load(project.folder)
     train = manifest.splits["train"]
-    labels, names = np.where(train.listed, train.labels, -1), manifest.class_names
+    labels, names = masked_labels(train.labels, train.listed), manifest.class_names
     folds = assign_folds(labels, train.groups, heads.folds, class_names=names, digests=train.digests)
     if heads.per_group and not train.known_groups:
         advice = "set [Dataset] groups = FILE:COLUMN, or per_group = false"
