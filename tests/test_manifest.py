@@ -75,10 +75,10 @@ def test_round_trip(root, out):
         {"source": "folder"},
         {".txt": 1},
     )
-    for split, rows in manifest.splits.items():
+    for split, own in manifest.splits.items():
         for column in ("ids", "groups", "digests", "reasons", "locations"):
-            assert list(getattr(loaded.splits[split], column)) == list(getattr(rows, column))
-        np.testing.assert_array_equal(loaded.splits[split].labels, rows.labels)
+            assert list(getattr(loaded.splits[split], column)) == list(getattr(own, column))
+        np.testing.assert_array_equal(loaded.splits[split].labels, own.labels)
     stored = stored_manifest(out)
     assert stored["key"] == manifest.key
     assert stored["splits"]["train"] == {"rows": 8, "key": manifest.splits["train"].key, "rejected": 1}

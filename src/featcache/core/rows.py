@@ -49,11 +49,17 @@ def masked_labels(labels: npt.NDArray[Any], usable: npt.NDArray[np.bool_]) -> np
     return np.where(usable[:, None] if is_several(labels) else usable, labels, labels.dtype.type(UNKNOWN_LABEL))
 
 
-def label_text(labels: Labels, row: int, class_names: Sequence[str]) -> str:
-    """Return a row's class by its name, or the names of its labels with ``|`` between them; "" where there is none."""
+def label_names(labels: Labels, row: int, class_names: Sequence[str]) -> list[str] | None:
+    """Return the names of a row's labels, or of its class alone; None where they are unknown."""
+    own = labels[row]
     if is_several(labels):
-        return BETWEEN_NAMES.join(class_names[label] for label in np.flatnonzero(labels[row] == 1).tolist())
-    return class_names[labels[row]] if labels[row] >= 0 else ""
+        return None if own.min(initial=0) < 0 else [class_names[label] for label in np.flatnonzero(own == 1).tolist()]
+    return [class_names[own]] if 0 <= own < len(class_names) else None
+
+
+def label_text(labels: Labels, row: int, class_names: Sequence[str]) -> str:
+    """Return the `label_names` of a row with ``|`` between them; "" where there are none."""
+    return BETWEEN_NAMES.join(label_names(labels, row, class_names) or ())
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from featcache.cache import Reader, Status, open_cache
 from featcache.core.disk import storage_errors
-from featcache.core.rows import Rows, has_label, known_labels, label_counts
+from featcache.core.rows import Rows, has_label, label_counts
 from featcache.dataset import Loader
 from featcache.errors import CacheError, RejectedImageError, SourceChangedError, SubmissionError, TrainingError
 from featcache.project.artifact import Artifact
@@ -29,7 +29,7 @@ class SplitRows:
     """Which of the n rows of one split can be used."""
 
     split: str  #: ``train``, ``valid`` or ``test``
-    labels: npt.NDArray[np.integer]  #: (n,) class indices, -1 where unknown
+    labels: npt.NDArray[np.integer]  #: (n,) class indices, or (n, L) 0 and 1 of several labels; -1 where unknown
     usable: npt.NDArray[np.bool_]  #: (n,)
 
     @classmethod
@@ -38,10 +38,8 @@ class SplitRows:
         return cls(cache.split, cache.labels, cache.status == Status.OK)
 
     def by_class(self, classes: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Return (C,) listed and (C,) usable rows of each class, or with each label."""
-        known = known_labels(self.labels)
-        listed, usable = (label_counts(self.labels[rows], classes) for rows in (known, known & self.usable))
-        return listed, usable
+        """Return (C,) listed and (C,) usable rows of each class."""
+        return label_counts(self.labels, classes), label_counts(self.labels[self.usable], classes)
 
 
 def keeping_reasons(folder: Path, load: Loader) -> Loader:
