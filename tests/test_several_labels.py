@@ -7,12 +7,15 @@ from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 
 from featcache.core.progress import Silent
+from featcache.ensemble.columns import layout_of, submission_format
 from featcache.ensemble.combination import COMBINATIONS, combine, submission_clip
 from featcache.ensemble.decisions import Decision, find_decision
-from featcache.ensemble.ensemble import Ensemble
+from featcache.ensemble.ensemble import Decided, Ensemble
+from featcache.ensemble.sample_submission import read_sample
 from featcache.ensemble.selection import score_record, select_ensemble
-from featcache.errors import SettingsError, TrainingError
-from featcache.settings.specs import HeadsSpec
+from featcache.ensemble.submission import write_submission_file
+from featcache.errors import SettingsError, SubmissionError, TrainingError
+from featcache.settings.specs import HeadsSpec, SubmissionSpec
 from featcache.training.cases import by_case
 from featcache.training.heads.bag import load_bag, save_bag
 from featcache.training.heads.examples import PseudoLabels
@@ -75,7 +78,7 @@ def test_heads_learn_each_label(made, kind, class_weight):
 def test_regressions_are_scikit_learns_one_a_label(made):
     values, labels = made[0].astype(np.float32), made[1]
     values -= values.mean(axis=0)
-    own = FOLDS != np.arange(2)[:, None]
+    own = np.arange(2)[:, None] != FOLDS
     kernels, bias = Regressions([values], labels, own, LABELS).fit(0.5, tolerance=1e-6)
     for part, rows in enumerate(own):
         for label in range(LABELS):
@@ -169,7 +172,8 @@ def test_each_method_combines_labels_apart(known, method):
     chosen = combine(known.probabilities, known.labels, method, np.arange(ROWS), known.members)
     table = chosen.apply(known.probabilities)
     single = np.mean([log_loss(each, known.labels) for each in known.probabilities])
-    assert len(chosen.clips) == LABELS and table.shape == (ROWS, LABELS)
+    assert len(chosen.clips) == LABELS
+    assert table.shape == (ROWS, LABELS)
     assert log_loss(table, known.labels) < single
     for label in range(LABELS):  # no label knows the others, but for weights and temperature
         alone = np.zeros_like(known.probabilities)
@@ -183,13 +187,15 @@ def test_the_geometric_mean_is_that_of_logits(known):
     logits = np.log(np.maximum(table, least) / np.maximum(1 - table, least)).mean(axis=0) / chosen.temperature
     expected = 1 / (1 + np.exp(-logits))
     assert np.allclose(chosen.apply(known.probabilities, 1.0), expected, atol=1e-6)
-    assert submission_clip("auto", chosen) == chosen.clips and submission_clip("none", chosen) == 1.0
+    assert submission_clip("auto", chosen) == chosen.clips
+    assert submission_clip("none", chosen) == 1.0
 
 
 @pytest.mark.parametrize("metric", ["log_loss", "f1_samples", "f1_macro", "map@3"])
 def test_an_ensemble_is_nested_stored_and_scored(known, metric, tmp_path):
     built = select_ensemble(known, metric=metric)
-    assert built.several and built.scores.log_loss < 1.08 * built.single_scores.log_loss
+    assert built.several
+    assert built.scores.log_loss < 1.08 * built.single_scores.log_loss
     majority = built.baselines[-1]
     assert majority.scores.log_loss > built.scores.log_loss
     built.save(tmp_path / "ensemble.json", {"key": "k"})
@@ -198,13 +204,15 @@ def test_an_ensemble_is_nested_stored_and_scored(known, metric, tmp_path):
     record = score_record(built, {"valid": known})
     assert record["scores"]["valid"]["rows"] == ROWS
     if metric != "log_loss":
-        assert built.decided is not None and 0 < built.decided.score <= 1
+        assert built.decided is not None
+        assert 0 < built.decided.score <= 1
         assert built.decided.interval[0] < built.decided.score < built.decided.interval[1]
 
 
 def test_cases_have_the_labels_of_their_rows(known):
     cases = by_case(known, [f"{row // 2}" for row in range(ROWS)], None)
-    assert cases.labels.shape == (ROWS // 2, LABELS) and cases.labels.dtype == np.int8
+    assert cases.labels.shape == (ROWS // 2, LABELS)
+    assert cases.labels.dtype == np.int8
     assert np.array_equal(cases.labels, np.maximum(known.labels[::2], known.labels[1::2]))
 
 
@@ -220,9 +228,91 @@ def test_thresholds_gain_where_half_is_wrong(known):
     assert len(set(find_decision("f1_macro", table, known.labels).thresholds)) > 1
 
 
-def test_a_row_gets_its_most_probable_label_where_each_row_has_one():
+def test_a_row_gets_its_most_probable_label_where_none_scores_nothing():
     table, labels = np.array([[0.1, 0.2], [0.6, 0.1], [0.2, 0.7]]), np.array([[0, 1], [1, 0], [0, 1]], np.int8)
     assert find_decision("f1_samples", table, labels).filled
     assert not find_decision("f1_micro", table, labels).filled
     assert Decision(thresholds=(0.5, 0.5), filled=True).classes(table).tolist() == labels.tolist()
     assert Decision(thresholds=(0.5, 0.5)).classes(table)[0].tolist() == [0, 0]
+
+
+# ---- submissions
+
+TABLE = np.array([[0.9, 0.6, 0.1, 0.2], [0.3, 0.1, 0.2, 0.4]])
+COLUMNS = ("id,a,b,c,d\n1,0,0,0,0\n2,0,0,0,0\n", "id,tags\n1,a b\n2,c\n")
+
+
+def written(tmp_path, form, sample=None, metric="log_loss", names=NAMES):
+    path = tmp_path / "sample.csv"
+    if sample:
+        path.write_text(sample)
+    decided = None
+    if metric != "log_loss":
+        decided = Decided(metric, Decision(thresholds=(0.5,) * len(names)), {}, 0.0, (0.0, 0.0), 0.0, (), ())
+    spec, target = SubmissionSpec(format=form), tmp_path / "o.csv"
+    write_submission_file(
+        target, ["1", "2"], TABLE[:, : len(names)], names, spec, path if sample else None, 0, decided, several=True
+    )
+    return target.read_text().split("\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("form", "lines"),
+    [
+        ("tags", ["id,tags", "1,a b", "2,d"]),
+        ("labels", ["id,a,b,c,d", "1,1,1,0,0", "2,0,0,0,0"]),
+        ("probabilities", ["id,a,b,c,d", "1,0.9,0.6,0.1,0.2", "2,0.3,0.1,0.2,0.4"]),
+        ("top2", ["id,label", "1,a b", "2,d a"]),
+    ],
+)
+def test_each_format_is_written(tmp_path, form, lines):
+    assert written(tmp_path, form) == lines
+
+
+@pytest.mark.parametrize(
+    ("sample", "metric", "form"),
+    [
+        (None, "log_loss", "probabilities"),
+        (None, "f1_samples", "tags"),
+        (None, "map@2", "top2"),
+        (COLUMNS[0], "log_loss", "probabilities"),
+        (COLUMNS[0], "roc_auc", "probabilities"),
+        (COLUMNS[0], "f1_macro", "labels"),
+        (COLUMNS[1], "log_loss", "tags"),
+        (COLUMNS[1], "f1_samples", "tags"),
+        (COLUMNS[1], "map@3", "top3"),
+    ],
+)
+def test_auto_follows_sample_and_metric(tmp_path, sample, metric, form):
+    sampled = None
+    if sample:
+        (tmp_path / "sample.csv").write_text(sample)
+        sampled = read_sample(tmp_path / "sample.csv")
+    assert submission_format(metric, NAMES, sampled, several=True) == form
+    assert written(tmp_path, "auto", sample, metric)
+
+
+def test_columns_are_in_the_samples_order(tmp_path):
+    assert written(tmp_path, "labels", "id,d,c,b,a\n2,0,0,0,0\n1,0,0,0,0\n")[2] == "1,0,0,1,1"
+
+
+@pytest.mark.parametrize(
+    ("form", "sample", "metric", "match"),
+    [
+        ("probabilities", COLUMNS[1], "log_loss", "set .Submission. format = tags"),
+        ("labels", COLUMNS[1], "f1_micro", "set .Submission. format = tags"),
+        ("tags", COLUMNS[0], "f1_micro", "set .Submission. format = auto"),
+        ("tags", None, "roc_auc", "set .Submission. format = probabilities"),
+        ("probabilities", "id,a,b\n1,0,0\n2,0,0\n", "log_loss", "without a column: c, d"),
+    ],
+)
+def test_contradictions_name_the_setting(tmp_path, form, sample, metric, match):
+    with pytest.raises(SubmissionError, match=match):
+        written(tmp_path, form, sample, metric)
+
+
+def test_tags_need_names_without_blanks_and_several_labels(tmp_path):
+    with pytest.raises(SubmissionError, match="separates classes by blanks"):
+        written(tmp_path, "tags", names=("a b", "c", "d", "e"))
+    with pytest.raises(SubmissionError, match="format=tags needs rows of several labels"):
+        layout_of(SubmissionSpec(format="tags"), NAMES, None)

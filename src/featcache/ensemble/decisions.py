@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from featcache.core.rows import is_several
 from featcache.ensemble.combination import Combination, combine, logarithm, normalised
-from featcache.ensemble.thresholds import find_thresholds, given_labels
+from featcache.ensemble.thresholds import HALF, find_thresholds, given_labels
 from featcache.training import (
     Float64s,
     Judged,
@@ -64,6 +64,11 @@ class Decision:
         if self.shift:
             return np.asarray((logarithm(probabilities) + np.array(self.shift)).argmax(axis=1))
         return np.asarray(probabilities.argmax(axis=1))
+
+
+def plain_decision(classes: int, *, several: bool) -> Decision:
+    """Return the most probable class, or of several labels a row those above 0.5."""
+    return Decision(thresholds=(HALF,) * classes if several else ())
 
 
 def find_decision(metric: str, probabilities: Float64s, labels: npt.NDArray[np.integer]) -> Decision:

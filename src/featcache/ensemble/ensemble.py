@@ -16,8 +16,7 @@ from featcache.core.json_records import write_json
 from featcache.core.paths import read_bytes
 from featcache.ensemble import combination
 from featcache.ensemble.combination import Clip, Combination
-from featcache.ensemble.decisions import Decision
-from featcache.ensemble.thresholds import HALF
+from featcache.ensemble.decisions import Decision, plain_decision
 from featcache.errors import CacheFormatError, CacheMismatchError
 from featcache.training import Float64s, Interval, Predictions, RowNumbers, Scores, table_parts
 
@@ -103,8 +102,7 @@ class Ensemble:
     @property
     def decision(self) -> Decision:
         """How the ensemble's probabilities become classes."""
-        thresholds = (HALF,) * len(self.class_names) if self.several else ()
-        return self.decided.whole if self.decided else Decision(thresholds=thresholds)
+        return self.decided.whole if self.decided else plain_decision(len(self.class_names), several=self.several)
 
     @property
     def several(self) -> bool:
@@ -251,5 +249,9 @@ def _check_decisions(own: Decided, loaded: Ensemble) -> None:
     for each in (own.whole, *own.folds.values()):
         fit = len(each.shift) in (0, classes) and len(each.cuts) in (0, classes - 1)
         fit = fit and len(each.thresholds) == classes * loaded.several
-        if not fit or not np.isfinite((*each.shift, *each.cuts, *each.thresholds)).all() or list(each.cuts) != sorted(each.cuts):
+        if (
+            not fit
+            or not np.isfinite((*each.shift, *each.cuts, *each.thresholds)).all()
+            or list(each.cuts) != sorted(each.cuts)
+        ):
             raise ValueError(f"its decision is {each}, of {classes} classes"[:200])

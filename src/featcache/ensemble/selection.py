@@ -253,7 +253,9 @@ def _baseline_parts(known: Predictions, member: str, class_shares: Sequence[floa
 
 def _class_shares(labels: npt.NDArray[np.integer], classes: int) -> Float64s:
     """What part of the rows each class has, or each of several labels."""
-    return np.asarray((labels.sum(axis=0) if is_several(labels) else np.bincount(labels, minlength=classes)) / len(labels))
+    return np.asarray(
+        (labels.sum(axis=0) if is_several(labels) else np.bincount(labels, minlength=classes)) / len(labels)
+    )
 
 
 class _Search:

@@ -10,13 +10,13 @@ Cells = npt.NDArray[np.integer]
 HALF = 0.5
 BY_LABEL = "f1_macro"
 COMMON = ("f1_micro", "f1_samples", "accuracy")
-FILLED = ("f1_samples", "accuracy")  # which count a row without labels as wrong, where all rows have some
+FILLED = "f1_samples"  # by which a row that is given no label has 0, whatever its own are
 _TRIED = np.linspace(0.02, 0.9, 89)
 _NEAR = 25  # rows that a label's own threshold needs on its side to count as much as the common one
 
 
 def given_labels(probabilities: npt.NDArray[np.floating], thresholds: Float64s, *, filled: bool) -> Cells:
-    """Return (n, L) int8: the labels above their thresholds; if `filled`, where none is, the nearest to its own."""
+    """Return (n, L) int8: the labels above their thresholds; if `filled`, where none is, the most probable one."""
     given = (probabilities > thresholds).astype(np.int8)
     if filled:
         empty = np.flatnonzero(~given.any(axis=1))
@@ -30,8 +30,7 @@ def find_thresholds(metric: str, probabilities: Float64s, labels: Cells) -> tupl
     Macro F1 has one a label. Micro and sample F1, and subset accuracy, have a common one, and a label its own where it
     surely gains: few rows can tell many numbers. Other metrics look at no decisions: 0.5.
     """
-    count = probabilities.shape[1]
-    filled = metric in FILLED and bool(labels.any(axis=1).all())
+    count, filled = probabilities.shape[1], metric == FILLED
     if metric == BY_LABEL:
         common = _common(metric, probabilities, labels, filled=False)
         return np.array([_shrunk(probabilities[:, each], labels[:, each], common) for each in range(count)]), False
@@ -54,9 +53,7 @@ def _judged(probabilities: Float64s, labels: Cells, thresholds: Float64s, filled
     return Judged(labels, given_labels(probabilities, thresholds, filled=filled), probabilities)
 
 
-def _by_label(
-    metric: str, probabilities: Float64s, labels: Cells, common: Float64s, *, filled: bool
-) -> Float64s:
+def _by_label(metric: str, probabilities: Float64s, labels: Cells, common: Float64s, *, filled: bool) -> Float64s:
     """`common` with another threshold for each label that surely gains by its best one, one label after the other."""
     found = common.copy()
     for each in range(labels.shape[1]):

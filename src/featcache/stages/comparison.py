@@ -67,7 +67,9 @@ def some_rows(rows: Rows, count: int) -> Rows:
         first, units = np.unique(cases.astype(str), return_index=True, return_inverse=True)[1:]
         labels, draw = rows.labels[listed][first], np.random.default_rng(_SEED)
         order = draw.permutation(len(first))
-        order = order[np.argsort(_places(_classes(labels)[order]), kind="stable")]  # the n-th parts of all classes together
+        order = order[
+            np.argsort(_places(_classes(labels)[order]), kind="stable")
+        ]  # the n-th parts of all classes together
         taken = np.isin(units, order[: max(1, round(count * len(first) / len(listed)))])
         chosen = listed[taken]
     texts = {name: [getattr(rows, name)[row] for row in chosen.tolist()] for name in _TEXTS if len(getattr(rows, name))}

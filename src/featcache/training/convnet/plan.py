@@ -73,7 +73,9 @@ def resolve_convnet(
     size = max(1, min(spec.batch_size, rows))
     epochs = min(_MOST, max(_FEWEST, math.ceil(_STEPS / max(1, rows // size))))
     schedule = spec.schedule or (Phase(_RATE, epochs, ONE_CYCLE),)
-    return ConvNetPlan(spec.image_size, channels, classes, schedule, size, precision, balanced=balanced, several=several)
+    return ConvNetPlan(
+        spec.image_size, channels, classes, schedule, size, precision, balanced=balanced, several=several
+    )
 
 
 @dataclass(frozen=True, eq=False)

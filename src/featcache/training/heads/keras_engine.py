@@ -128,7 +128,9 @@ class KerasEngine:
         }
         model = keras.Model([values, *masks.values()], self._heads(values, masks))
         # XLA on a CPU compiles longer than these models train
-        model.compile(self._optimizer, HeadsLoss(several=self._several), metrics=[self._scores], jit_compile=accelerated())
+        model.compile(
+            self._optimizer, HeadsLoss(several=self._several), metrics=[self._scores], jit_compile=accelerated()
+        )
         return model
 
     @plain_keras()

@@ -125,7 +125,9 @@ class ScoredPath:
                 mine = cell_logits(mine[0]), mine[1].ravel(), np.zeros(1)
             found.append(best_temperature(*mine))
             each = tempered_losses(*mine, found[-1])
-            by_label = each.reshape(-1, self._labels.shape[1]).mean(axis=0) if is_several(self._labels) else [each.mean()]
+            by_label = (
+                each.reshape(-1, self._labels.shape[1]).mean(axis=0) if is_several(self._labels) else [each.mean()]
+            )
             losses.append(by_label)
         self.steps.append(step)
         self.temperatures.append(found)
