@@ -208,6 +208,7 @@ def _save_listing(folder: Path, spec: DatasetSpec, files: FileStats, digests: Di
 def _asked(spec: DatasetSpec) -> dict[str, str]:
     own = {"table": spec.table, "id": spec.id, "label": ",".join(spec.label), "split": spec.split}
     own |= {"images": ",".join(spec.images), "test": spec.test, "pattern": spec.pattern}
+    own |= {"separator": spec.separator}
     return {"source": spec.source, "groups": spec.groups} | {name: text for name, text in own.items() if text}
 
 
