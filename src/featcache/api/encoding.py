@@ -89,7 +89,9 @@ def _project(backbone: str, folder: Path, settings: dict[str, object]) -> Projec
     sections = sections_of({"backbone": backbone, **settings})
     if others := [name for name in sections if name != "Features"]:
         key = next(iter(sections[others[0]]))
-        raise SettingsError(f"{key} is a setting of [{others[0]}], and encode takes those of [Features] alone: leave it out")
+        raise SettingsError(
+            f"{key} is a setting of [{others[0]}], and encode takes those of [Features] alone: leave it out"
+        )
     sections["Dataset"] = {"name": _NAME, "source": "folder", "path": str(folder)}
     sections["Paths"] = {"artifacts": str(folder)}
     project = Project(parse_settings(sections))

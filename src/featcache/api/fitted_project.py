@@ -86,14 +86,16 @@ class FittedProject:
             WeightsError: the weights are missing, or others than the heads were trained by.
         """
         pandas = _pandas()
-        found = {Path(picture.name): picture for picture in pictures(images)}
+        found = {Path(str(place)): picture for place, picture in enumerate(pictures(images))}
         self._progress.shown = len(found) >= _SHOWN_FROM
         predictor = self._predictor
         rows: list[list[Any]] = []
         for item in predictor.predict(found, len(found), lambda file: found[file].content()):
             values = np.full(len(predictor.class_names), np.nan) if item.probabilities is None else item.probabilities
-            best = (None, np.nan) if item.probabilities is None else (predictor.class_names[item.best], values[item.best])
-            rows.append([str(item.file), *best, item.reason, *values])
+            best = (
+                (None, np.nan) if item.probabilities is None else (predictor.class_names[item.best], values[item.best])
+            )
+            rows.append([found[item.file].name, *best, item.reason, *values])
         return pandas.DataFrame(rows, columns=["image", "class", "probability", "error", *predictor.class_names])
 
     def features(

@@ -53,7 +53,9 @@ def fit(data: str | os.PathLike[str] | None = None, *, quiet: bool = False, **se
     dataset = sections.get("Dataset", {})
     if data is not None:
         if "path" in dataset:
-            raise SettingsError(f"path={dataset['path']!r}: the folder is {os.fspath(data)!r} already: give one of them")
+            raise SettingsError(
+                f"path={dataset['path']!r}: the folder is {os.fspath(data)!r} already: give one of them"
+            )
         sections, _ = first_settings(Path(data), sections)
     project = open_project(_absolute(sections))
     write_text(project.folder / SETTINGS_NAME, settings_text(complete_sections(_absolute(sections)), _HEAD))

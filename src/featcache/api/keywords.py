@@ -63,8 +63,12 @@ def _text(keyword: str, value: object) -> str:
         return ", ".join(_text(keyword, each) for each in value)
     if not isinstance(value, str | int | float):
         kind = type(value).__name__
-        raise SettingsError(f"{keyword}={value!r} is of type {kind}: give text as in luigi.cfg, a number, a path or a list")
+        raise SettingsError(
+            f"{keyword}={value!r} is of type {kind}: give text as in luigi.cfg, a number, a path or a list"
+        )
     text = str(value).strip()
     if not text.isprintable() or "${" in text:
-        raise SettingsError(f"{keyword}={text!r} can't be written to luigi.cfg: give one line, without ${{ and control characters")
+        raise SettingsError(
+            f"{keyword}={text!r} can't be written to luigi.cfg: give one line, without ${{ and control characters"
+        )
     return text

@@ -35,7 +35,9 @@ _LEAST = 48
 _LOSSY = "set [Submission] format = probabilities if it is scored by AUC or log-loss"
 _DEFAULT = Path("luigi.cfg")
 _CLASSES_SHOWN = 5
-_ALL_HEAD = "Written by featcache init: every setting with its default, for the embedded digits; featcache run takes it."
+_ALL_HEAD = (
+    "Written by featcache init: every setting with its default, for the embedded digits; featcache run takes it."
+)
 _HEAD = (
     "Written by featcache init. All other settings have their defaults; `luigi --module pipeline --help` lists them."
 )
