@@ -60,7 +60,7 @@ def _own_luigi(project: Project, *, quiet: bool) -> Iterator[None]:
     own = LuigiConfigParser()
     own.set("worker", "no_install_shutdown_handler", "true")  # only the main thread could
     own.set("output", "quiet", str(quiet).lower())
-    LuigiConfigParser._instance = own
+    LuigiConfigParser._instance = own  # type: ignore[assignment]  # it is None at first
     Register.clear_instance_cache()
     configured, InterfaceLogging._configured = InterfaceLogging._configured, True  # or Luigi would log to the screen
     try:

@@ -93,8 +93,8 @@ def test_a_run_of_the_command_line_is_continued_in_python(here, capsys):
 
 
 def test_frames_and_arrays(fitted):
-    X, y, ids = fitted.features()
-    assert (X.shape, X.dtype, y.tolist()) == ((12, 64), np.float32, [0] * 4 + [1] * 4 + [2] * 4)
+    features, labels, ids = fitted.features()
+    assert (features.shape, features.dtype, labels.tolist()) == ((12, 64), np.float32, [0] * 4 + [1] * 4 + [2] * 4)
     assert ids[0] == "disc/0.png"
     assert [len(part) for part in fitted.features("test", tap="block1_pool:avg")] == [6, 6, 6]
     assert fitted.class_names == ("disc", "square", "triangle")
@@ -104,7 +104,7 @@ def test_frames_and_arrays(fitted):
     held_out = fitted.out_of_fold()
     assert list(held_out) == ["id", "label", "fold", "disc", "square", "triangle"]
     np.testing.assert_allclose(held_out[["disc", "square", "triangle"]].sum(axis=1), 1)
-    assert held_out["label"].tolist() == [fitted.class_names[label] for label in y]
+    assert held_out["label"].tolist() == [fitted.class_names[label] for label in labels]
     assert fitted.status()["state"].tolist() == ["complete"] * 6
 
 
@@ -181,7 +181,7 @@ def test_what_fails_in_a_stage_is_raised_and_not_printed(capsys):
         project.leaderboard()
     with pytest.raises(CacheError):
         project.out_of_fold()
-    with pytest.raises(SettingsError, match="run featcache.fit"):
+    with pytest.raises(SettingsError, match=r"run featcache\.fit"):
         featcache.load_project("nowhere")
 
 
@@ -202,13 +202,13 @@ def test_an_interrupt_keeps_what_was_computed(monkeypatch):
 def test_images_are_encoded_once():
     images = sorted(Path("PHOTOS/train/disc").iterdir())
     settings = {name: SMALL[name] for name in ("weights", "image_size", "precision", "taps")}
-    X = featcache.encode(images, cache="kept", **settings)
-    assert (X.shape, X.dtype, Backbone.computed) == ((4, 64), np.float32, 4)
+    encoded = featcache.encode(images, cache="kept", **settings)
+    assert (encoded.shape, encoded.dtype, Backbone.computed) == ((4, 64), np.float32, 4)
     again = featcache.encode([*reversed(images), Image.open(images[0])], cache="kept", **settings)
-    assert (again[:4] == X[::-1]).all()
+    assert (again[:4] == encoded[::-1]).all()
     assert Backbone.computed == 5, "the picture's PNG isn't the file's"
-    np.testing.assert_array_equal(again[4], X[0])
-    assert (featcache.encode(images, **settings) == X).all()
+    np.testing.assert_array_equal(again[4], encoded[0])
+    assert (featcache.encode(images, **settings) == encoded).all()
     Path("broken.png").write_bytes(b"no image")
     assert np.isnan(featcache.encode(["broken.png", images[0]], **settings)).any(axis=1).tolist() == [True, False]
     with pytest.raises(SettingsError, match=r"folds is a setting of \[Heads\]"):

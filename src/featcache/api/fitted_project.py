@@ -1,5 +1,6 @@
 """A project in Python: what was run, as frames and arrays."""
 
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,6 @@ class FittedProject:
             SourceError: there are no images, or an array is none.
             WeightsError: the weights are missing, or others than the heads were trained by.
         """
-        pandas = _pandas()
         found = {Path(str(place)): picture for place, picture in enumerate(pictures(images))}
         self._progress.shown = len(found) >= _SHOWN_FROM
         predictor = self._predictor
@@ -96,7 +96,7 @@ class FittedProject:
                 (None, np.nan) if item.probabilities is None else (predictor.class_names[item.best], values[item.best])
             )
             rows.append([found[item.file].name, *best, item.reason, *values])
-        return pandas.DataFrame(rows, columns=["image", "class", "probability", "error", *predictor.class_names])
+        return _frame(rows, ["image", "class", "probability", "error", *predictor.class_names])
 
     def features(
         self, split: str = "train", tap: str | None = None
@@ -148,7 +148,7 @@ class FittedProject:
                 low, high = entry["interval"][name]
                 row |= {name: entry[name], f"{name} low": low, f"{name} high": high}
             rows.append({**row, "weight": entry["weight"], "seconds": entry["seconds"]})
-        return _pandas().DataFrame(rows)
+        return _frame(rows)
 
     def out_of_fold(self) -> "pd.DataFrame":
         """Return the ensemble's probabilities of the training rows, each by models and weights that haven't seen its fold.
@@ -160,7 +160,7 @@ class FittedProject:
         Raises:
             CacheError: there is no ensemble of these settings.
         """
-        pandas, artifact = _pandas(), self._project.ensemble()
+        artifact = self._project.ensemble()
         if not artifact.is_complete():
             raise CacheError(f"{self.folder} has no ensemble of these settings: {_AGAIN}")
         built, known = Ensemble.load(artifact.path), out_of_fold(self._project)
@@ -168,14 +168,18 @@ class FittedProject:
         for rows, part in built.nested_parts(known):
             table[rows] = part
         names = np.array([*built.class_names, None], dtype=object)
-        frame = pandas.DataFrame({"id": list(known.ids), "label": names[known.labels], "fold": known.folds})
-        return pandas.concat([frame, pandas.DataFrame(table, columns=list(built.class_names))], axis=1)
+        labels = names[known.labels].tolist()
+        folds = [] if known.folds is None else known.folds.tolist()  # there are always some: these are trained rows
+        return _frame(
+            [(*each, *row) for *each, row in zip(known.ids, labels, folds, table.tolist(), strict=True)],
+            ["id", "label", "fold", *built.class_names],
+        )
 
     def status(self) -> "pd.DataFrame":
         """Return a line a stage: whether it is complete, and what would make it run."""
         _, table, *_ = status_lines(status_record(Project(self._project.settings)))
         assert isinstance(table, Table)  # noqa: S101 - for the type
-        return _pandas().DataFrame(list(table.rows), columns=list(table.columns))
+        return _frame(list(table.rows), list(table.columns))
 
     def __repr__(self) -> str:
         return "\n".join([f"<featcache {self.name}: {self.folder}>", *plain(self._summary())[1:]])
@@ -223,9 +227,9 @@ def _tap(tap: str, names: list[str]) -> str:
     return name
 
 
-def _pandas() -> Any:
+def _frame(rows: Sequence[Any], columns: Sequence[str] | None = None) -> "pd.DataFrame":
     try:
-        import pandas
+        import pandas as pd
     except ImportError as error:
         raise SettingsError(f"pandas can't be imported ({error}): pip install pandas") from error
-    return pandas
+    return pd.DataFrame(rows, columns=columns)

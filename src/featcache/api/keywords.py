@@ -16,7 +16,7 @@ def keyword_names() -> dict[str, tuple[str, str]]:
     A key alone is that of the first section that has it: ``image_size`` is that of [Features], and that of [ConvNet] is
     ``convnet_image_size``.
     """
-    alone = {key: (section, key) for section in reversed(SECTIONS) for key in SECTIONS[section]}
+    alone = {key: (section, key) for section in reversed(list(SECTIONS)) for key in SECTIONS[section]}
     return alone | {f"{section.lower()}_{key}": (section, key) for section, keys in SECTIONS.items() for key in keys}
 
 
