@@ -227,7 +227,7 @@ def _tap(tap: str, names: list[str]) -> str:
     return name
 
 
-def _frame(rows: Sequence[Any], columns: Sequence[str] | None = None) -> "pd.DataFrame":
+def _frame(rows: Sequence[Any], columns: list[str] | None = None) -> "pd.DataFrame":
     try:
         import pandas as pd
     except ImportError as error:
