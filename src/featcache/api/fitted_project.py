@@ -182,11 +182,17 @@ class FittedProject:
         return _frame(list(table.rows), list(table.columns))
 
     def __repr__(self) -> str:
-        return "\n".join([f"<featcache {self.name}: {self.folder}>", *plain(self._summary())[1:]])
+        return "\n".join([f"<featcache {self.name}: {self._shown}>", *plain(self._summary())[1:]])
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        return html_lines(f"{self.name}: {self.folder}", self._summary())
+        return html_lines(f"{self.name}: {self._shown}", self._summary())
+
+    @property
+    def _shown(self) -> Path:
+        """The folder from the current one, where it is below that."""
+        here = Path.cwd()
+        return self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder
 
     def _summary(self) -> Any:
         if not self._project.ensemble().is_complete():
