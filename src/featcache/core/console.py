@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 _FORCING = ("FORCE_COLOR", "TTY_COMPATIBLE")
+_NOTEBOOK = (
+    "JPY_PARENT_PID"  # in the environment of a kernel and of what its `!` starts, with a terminal and FORCE_COLOR
+)
 # Cells that consist of one of these words.
 _STYLES = {
     "PASS": "green", "WARN": "yellow", "FAIL": "bold red",
@@ -24,8 +27,12 @@ _STYLES = {
 
 
 def console(stream: TextIO | None) -> "Console | None":
-    """Return a console that writes to `stream`; None where plain text is wanted: a pipe, a file, a dumb terminal, nothing."""
-    if stream is None or not (stream.isatty() or any(os.environ.get(name) for name in _FORCING)):
+    """Return a console that writes to `stream`; None where plain text is wanted: a pipe, a file, a dumb terminal, a notebook."""
+    if (
+        stream is None
+        or _NOTEBOOK in os.environ
+        or not (stream.isatty() or any(os.environ.get(name) for name in _FORCING))
+    ):
         return None
     from rich.console import Console
 

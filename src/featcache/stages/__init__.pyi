@@ -12,4 +12,4 @@ from .predictions import predict_rows as predict_rows
 from .repair import exit_code as exit_code, repair_lines as repair_lines, repair_records as repair_records
 from .report import write_report as write_report
 from .submission import write_submission as write_submission
-from .workers.client import connect as connect
+from .workers.client import close_workers as close_workers, connect as connect
