@@ -32,6 +32,7 @@ CASES = {
     "export": ["{cache}", "{new}"],
     "plan": [],
     "leaderboard": [],
+    "runs": [],
     "predict": ["{images}"],
     "export-model": ["{new}.keras"],
     "doctor": [],

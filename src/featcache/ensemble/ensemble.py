@@ -104,6 +104,10 @@ class Ensemble:
         """How the ensemble's probabilities become classes."""
         return self.decided.whole if self.decided else Decision()
 
+    def fold_decision(self, fold: int) -> Decision:
+        """How they become classes for rows of `fold`: what was fitted without them."""
+        return self.decided.folds[fold] if self.decided else Decision()
+
     @property
     def members(self) -> tuple[str, ...]:
         """The chosen members' names; those of weight zero are not among them."""

@@ -58,7 +58,7 @@ def configured_sections() -> dict[str, dict[str, str]]:
     if os.environ.get(_PARSER_VARIABLE, "cfg") == "toml":
         raise SettingsError(f"{_PARSER_VARIABLE}=toml is for Luigi alone, featcache reads luigi.cfg: unset it")
     files = config_files()
-    parser = _parser()
+    parser = config_parser()
     for name in files:
         _read(parser, name)
     # [DEFAULT] is for what values name as %(key)s; a setting would count only in sections that are there
@@ -106,7 +106,8 @@ def config_files() -> list[str]:
     return files
 
 
-def _parser(**options: Any) -> ConfigParser:
+def config_parser(**options: Any) -> ConfigParser:
+    """Return a parser of luigi.cfg as Luigi has it, but for its variables of the environment."""
     parser = ConfigParser(**options)
     parser.optionxform = str  # type: ignore[assignment, method-assign]  # as Luigi: keys keep their case
     return parser
@@ -150,7 +151,7 @@ def _value(parser: ConfigParser, section: str, key: str, files: Sequence[str]) -
 def _place(section: str, key: str, files: Sequence[str]) -> str:
     """The file that has the last word about a key."""
     for name in files[:0:-1]:
-        alone = _parser(interpolation=None)
+        alone = config_parser(interpolation=None)
         _read(alone, name)
         if alone.has_option(section, key):
             return name
