@@ -35,6 +35,7 @@ CASES = {
     "runs": [],
     "predict": ["{images}"],
     "export-model": ["{new}.keras"],
+    "bundle": ["{new}"],
     "doctor": [],
     "completion": ["bash"],
 }
