@@ -135,13 +135,13 @@ def predictions(
         for following in [*batches[1:], []]:
             images, coming = list(coming), pool.map(read, following)  # decoded while the model computes
             table = np.tile(np.array(facts["class_shares"], np.float64), (len(images), 1))
-            usable = [row for row, image in enumerate(images) if image is not None]
-            if usable:
-                computed = np.asarray(model.predict_on_batch(np.stack([images[row] for row in usable])), np.float64)
+            usable = np.array([image is not None for image in images])
+            if usable.any():
+                computed = np.asarray(model.predict_on_batch(np.stack([each for each in images if each is not None])))
                 sound = np.isfinite(computed).all(axis=1)
-                table[np.array(usable)[sound]] = computed[sound]
-                usable = np.array(usable)[sound].tolist()
-            yield table, len(images) - len(usable)
+                usable[usable] = sound
+                table[usable] = computed[sound]
+            yield table, int((~usable).sum())
 
 
 def rows_of(ids: Sequence[str], table: npt.NDArray[np.float64], facts: dict[str, Any]) -> Iterator[list[str]]:
@@ -162,7 +162,7 @@ def decided(table: npt.NDArray[np.float64], decision: dict[str, list[float]]) ->
     """Return (n,) the class of each row: by cut points of the expected class number, by shifted logarithms, or the best."""
     if decision.get("cuts"):
         expected = table / table.sum(axis=1, keepdims=True) @ np.arange(table.shape[1])
-        return np.searchsorted(np.array(decision["cuts"]), expected)
+        return np.asarray(np.searchsorted(np.array(decision["cuts"]), expected))
     if decision.get("shift"):
         return np.asarray((np.log(np.maximum(table, 1e-300)) + np.array(decision["shift"])).argmax(axis=1))
     return np.asarray(table.argmax(axis=1))
@@ -172,7 +172,7 @@ def read_image(file: Path, side: int | None, fit: str) -> npt.NDArray[np.uint8]:
     """Return an image as (side, side, 3) uint8 RGB, or of its own size: turned upright, on white where it is transparent."""
     with Image.open(file) as image:
         if side and image.format == "JPEG":
-            image.draft(None, (2 * side, 2 * side))  # type: ignore[arg-type]  # None keeps the mode
+            image.draft(None, (2 * side, 2 * side))  # None keeps the mode
         image.load()
         flat = flattened(ImageOps.exif_transpose(image))
     if side is None:
