@@ -101,6 +101,7 @@ class DatasetSpec:
     images: tuple[str, ...] = ()
     test: str = ""
     pattern: str = ""
+    corrections: Path | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST:
