@@ -1,5 +1,7 @@
 """`[Dataset] corrections`: labels and rows change when the data set is listed, and no image is computed again."""
 
+import json
+
 import numpy as np
 import pytest
 from images import make_folder
@@ -8,6 +10,7 @@ from projects import small_project, write_image
 
 import featcache.stages.features
 from featcache.cache import Status, open_cache
+from featcache.cli import main
 from featcache.core import formatting
 from featcache.dataset.listing import current_key, list_files
 from featcache.errors import SourceError
@@ -100,6 +103,15 @@ def test_other_files_are_refused(root):
         build_manifest(missing, root / "artifacts")
 
 
+def test_an_id_of_two_splits_needs_the_split(root):
+    make_folder(root, {"ants": 1, "bees": 1}, "valid")
+    with pytest.raises(SourceError, match=r"id='ants/img_1.png' is in train and valid: say which in a column split"):
+        listed(root, "ants/img_1.png,bees")
+    manifest = listed(root, "ants/img_1.png,bees,valid", header="id,label,split")
+    assert labels(manifest)["ants/img_1.png"] == "ants"
+    assert labels(manifest, "valid")["ants/img_1.png"] == "bees"
+
+
 class NumpyBackbone:
     batch_size = 64
     device = processor()
@@ -152,3 +164,29 @@ def test_a_run_with_corrections_copies_every_row_and_says_how_many_are_in_force(
     rejected = (project.artifacts / "rejected.csv").read_text()
     assert "train,disc/1.png,dropped by [Dataset] corrections" in rejected
     assert project.run() == []
+
+
+def test_suspects_are_listed_and_their_csv_is_a_file_of_corrections(project, capsys):
+    planted = "square/planted.png"
+    write_image(project.folder / "photos/train" / planted, (200, 60, 60), 900)  # a disc
+    project.run()
+    capsys.readouterr()
+    settings = [
+        f"--set={section}.{key}={value}" for section, own in project.settings.items() for key, value in own.items()
+    ]
+    path = project.folder / "suspects.csv"
+    assert main(["suspects", "--json", f"--csv={path}", *settings]) == 0
+    record = json.loads(capsys.readouterr().out)
+    first = record["suspects"][0]
+    assert (first["id"], first["given"], first["label"], first["split"]) == (planted, "square", "disc", "train")
+    assert first["probability"] > 0.8 > 0.1 > first["given_probability"]
+    assert (record["rows"], record["corrections"]) == (25, "")
+
+    project.set("Dataset", corrections=str(path))
+    project.run()
+    assert project.succeeded
+    capsys.readouterr()
+    assert main(["suspects", *settings, f"--set=Dataset.corrections={path}"]) == 0
+    said = capsys.readouterr().out
+    assert f"corrections in force: {len(record['suspects'])} relabelled" in said
+    assert planted not in said, "somebody looked at it"

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from featcache.core import paths
 from featcache.core.csv_files import UnreadableError, opened
 from featcache.core.names import composed, did_you_mean, first_names
@@ -29,11 +27,6 @@ class Correction(NamedTuple):
     split: str  #: "" where the file doesn't say
 
 
-def corrections_file(setting: Path) -> Path:
-    """Return where the file is."""
-    return paths.expanded(setting, _SETTING)
-
-
 def with_corrections(manifest: Manifest, path: Path) -> Manifest:
     """Return the manifest with corrected labels; a row that is dropped is rejected, with that as its reason.
 
@@ -44,7 +37,7 @@ def with_corrections(manifest: Manifest, path: Path) -> Manifest:
         SourceError: the file can't be read; an id is unknown, of a test image, or has two labels; a label is no class; or a
             class has no usable training image left.
     """
-    lines, splits, changed = _read(path), dict(manifest.splits), Counter[str]()
+    lines, splits, changed = read_corrections(path), dict(manifest.splits), Counter[str]()
     for split, found in _labels_by_row(path, lines, splits).items():
         splits[split] = _corrected(path, splits[split], found, manifest.class_names, changed)
     if not +changed:
@@ -54,7 +47,13 @@ def with_corrections(manifest: Manifest, path: Path) -> Manifest:
     return replace(manifest, splits=splits, settings={**manifest.settings, "corrections": summary})
 
 
-def _read(path: Path) -> list[Correction]:
+def read_corrections(path: Path) -> list[Correction]:
+    """Return the lines of a file of corrections.
+
+    Raises:
+        SourceError: it can't be read, or lacks a column or a field.
+    """
+    path = paths.expanded(path, _SETTING)
     try:
         with opened(path, "surrogateescape") as lines:
             filled = iter(lines)

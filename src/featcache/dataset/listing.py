@@ -13,7 +13,7 @@ from featcache.core.disk import storage_errors
 from featcache.core.json_records import read_json, write_json
 from featcache.core.progress import Progress, Silent
 from featcache.dataset import decoding
-from featcache.dataset.corrections import corrections_file, with_corrections
+from featcache.dataset.corrections import with_corrections
 from featcache.dataset.decoding.versions import optional_formats
 from featcache.dataset.digest_cache import DigestCache, FileChecks, contents_digest
 from featcache.dataset.file_stats import FileStats, stat_file, stats_digest
@@ -132,7 +132,7 @@ def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: 
     manifest = open_source(spec).list_rows(files, digests, progress)
     if ":" in spec.groups:
         manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
-    return manifest if spec.corrections is None else with_corrections(manifest, corrections_file(spec.corrections))
+    return manifest if spec.corrections is None else with_corrections(manifest, spec.corrections)
 
 
 def current_key(spec: DatasetSpec, folder: Path, files: FileStats | None) -> str | None:
@@ -170,7 +170,7 @@ def _files(spec: DatasetSpec) -> FileStats:
         path = group_file(spec.groups, spec.path)[0]
         files.tables[path] = stat_file(_GROUPS + spec.groups, path)
     if spec.corrections is not None:
-        path = corrections_file(spec.corrections)
+        path = paths.expanded(spec.corrections, "[Dataset] corrections")
         files.tables[path] = stat_file(_CORRECTIONS, path)
     return files
 

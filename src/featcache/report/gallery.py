@@ -1,6 +1,6 @@
 """The rows to check: misclassified, uncertain or with a suspected label."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,14 @@ _SURE = 0.8  # another class with this probability is always suspected, even whe
 
 
 def gallery(
-    predictions: Mapping[str, EnsemblePredictions], rows: Mapping[str, npt.NDArray[np.int64]], names: Sequence[str]
+    predictions: Mapping[str, EnsemblePredictions],
+    rows: Mapping[str, npt.NDArray[np.int64]],
+    names: Sequence[str],
+    reviewed: Collection[str] = (),
 ) -> tuple[Cards, dict[str, int]]:
     """Choose rows by the ensemble's predictions of each split, ``train`` among them; `rows` are the manifest's of these.
+
+    Of `reviewed` ids no label is suspected.
 
     Returns:
         `WRONG`, `UNSURE`, `ERRORS` -> at most `MOST` rows as JSON-able values, the first first: ``place`` (split and row
@@ -39,9 +44,9 @@ def gallery(
         total += int(((each.labels >= 0) & (each.predicted != each.labels)).sum())
     wrong.sort(key=lambda card: card["label_probability"])
     train, shown = predictions["train"], slice(MOST[ERRORS])
-    errors, suggested = label_errors(train.probabilities, train.labels)
-    suspected = _cards(train, rows["train"], errors[shown], suggested[shown], names)
-    return {WRONG: wrong[: MOST[WRONG]], UNSURE: unsure, ERRORS: suspected}, {WRONG: total, ERRORS: len(errors)}
+    errors, suggested = suspected(train, reviewed)
+    doubtful = _cards(train, rows["train"], errors[shown], suggested[shown], names)
+    return {WRONG: wrong[: MOST[WRONG]], UNSURE: unsure, ERRORS: doubtful}, {WRONG: total, ERRORS: len(errors)}
 
 
 def _cards(
@@ -94,6 +99,15 @@ def entropy(probabilities: Floats) -> Floats:
         spread[rows] = -(some * np.log(np.maximum(some, _LEAST))).sum(axis=1)
     spread /= np.log(probabilities.shape[1])
     return spread
+
+
+def suspected(
+    train: EnsemblePredictions, reviewed: Collection[str] = ()
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return what `label_errors` does for the training rows, without those whose ids were `reviewed`."""
+    errors, suggested = label_errors(train.probabilities, train.labels)
+    left = [train.ids[row] not in reviewed for row in errors.tolist()]
+    return errors[left], suggested[left]
 
 
 def label_errors(
