@@ -84,7 +84,7 @@ def measured(folder: Path, seed: int, clean: float, manifest: Manifest) -> str:
     made, wrong = run(folder, write(folder / "flipped.csv", planted))
     built = Ensemble.load(made.ensemble().path)
     train = next(ensemble_predictions(made, Manifest.load(made.folder), built))
-    rows, _ = suspected(train)  # as `featcache suspects`, but the file that plants the errors counts as no review
+    rows, _, _ = suspected(train)  # as `featcache suspects`, but the file that plants the errors counts as no review
     first = [train.ids[row] for row in rows[: round(SHOWN * len(train.ids))].tolist()]
     found = [name for name in planted if name in first]
     left = {name: label for name, label in planted.items() if name not in first}
