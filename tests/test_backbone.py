@@ -622,3 +622,16 @@ def test_code_inside_a_model_is_not_run(tmp_path: Path) -> None:
     keras.Sequential([keras.Input((48, 48, 3)), keras.layers.Lambda(lambda x: x + 1, name="code")]).save(path)
     with pytest.raises(BackboneError, match="can't be loaded as a Keras model"):
         load(backbone=str(path), weights="auto", taps="code")
+
+
+@pytest.mark.parametrize(("backbone", "taps"), [("vgg16", "block1_pool:avg,block2_pool:max"), ("efficientnetb0", "block2a_activation:avg")])
+def test_maps_are_what_taps_pool_over(backbone, taps):
+    spec = FeaturesSpec(backbone, taps=tuple(map(Tap.parse, taps.split(","))), image_size=32, weights="random")
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    found = load_backbone(spec, resolve_weights(spec, Silent()), "float32", 1, maps=True).forward(images)
+    plain = load_backbone(spec, resolve_weights(spec, Silent()), "float32", 1).forward(images)
+    pools = {"avg": np.mean, "max": np.max}
+    for tap in spec.taps:
+        pooled = pools[tap.pooling](found[map_name(tap.name)].astype(np.float32), axis=(1, 2))
+        assert np.array_equal(found[tap.name], plain[tap.name])
+        assert np.allclose(pooled, plain[tap.name], rtol=2e-3, atol=1e-3)
