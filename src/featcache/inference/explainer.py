@@ -96,6 +96,16 @@ class Explainer:
         self.class_names = built.class_names
 
     @property
+    def members(self) -> tuple[str, ...]:
+        """The linear members of the ensemble."""
+        return tuple(name for served, _ in self._linear for name in served.members)
+
+    @property
+    def weight(self) -> float:
+        """Their share of the ensemble's weight."""
+        return sum(share for _, share in self._linear)
+
+    @property
     def sizes(self) -> set[int]:
         """The sizes in which `explain` wants an image, pixels a side."""
         convnets = {convnet.image_size for convnet in self._served.convnets}
@@ -151,9 +161,7 @@ class Explainer:
         found = [self._evidence(view, wanted, fold) for view in views]
         found[1:] = [each.mirrored() for each in found[1:]]
         evidence = summed(found, [1 / len(found)] * len(found))
-        members = tuple(name for served, _ in self._linear for name in served.members)
-        weight = sum(share for _, share in self._linear)
-        return Explanation(probabilities, predicted, wanted, evidence, members, weight, images[max(images)])
+        return Explanation(probabilities, predicted, wanted, evidence, self.members, self.weight, images[max(images)])
 
     def _computed(self, images: Mapping[int, Images]) -> dict[str, npt.NDArray[Any]]:
         return {
@@ -170,10 +178,10 @@ class Explainer:
         }
         parts = []
         for served, _ in self._linear:
-            heads = [place for place, head in enumerate(served.bag.heads) if fold in (None, head.fold)]
+            every = range(len(served.bag.heads))
+            heads = [place for place in every if served.bag.heads[place].fold == fold] or every
             parts.append(head_evidence(served.bag, heads, view, maps, label))
-        whole = sum(share for _, share in self._linear)
-        return summed(parts, [share / whole for _, share in self._linear])
+        return summed(parts, [share / self.weight for _, share in self._linear])
 
 
 def explanation_record(explanation: Explanation, class_names: Sequence[str], file: str) -> dict[str, Any]:
