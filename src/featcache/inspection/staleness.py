@@ -39,6 +39,8 @@ def manifest_reason(folder: Path, now: Manifest) -> str:
     names += [f"class {name!r} removed" for name in sorted({*old} - {*new})]
     if old != new and not names:
         names = ["classes changed"]
+    if before.several != now.several:
+        names.append(f"rows have {'several labels' if now.several else 'one class'} each")
     splits = [(before.splits.get(split, _NO_ROWS), now.splits.get(split, _NO_ROWS)) for split in SPLITS]
     parts = [f"Manifest: {', '.join(names)}" if names else "", _rows_differ(splits, old, new)]
     return "; ".join(filter(None, parts)) or "Manifest: listing.json does not match"
