@@ -140,7 +140,8 @@ def init_lines(record: Mapping[str, Any]) -> Lines:
     dataset = record["settings"]["Dataset"]
     classes = [f"{name} ({count:,})" for name, count in record["classes"].items()]
     facts = {
-        "layout": _LAYOUTS[dataset["source"]].format(**dataset) + (f" ({dataset['path']})" if "path" in dataset else ""),
+        "layout": _LAYOUTS[dataset["source"]].format(**dataset)
+        + (f" ({dataset['path']})" if "path" in dataset else ""),
         "rows": " · ".join(f"{split} {count:,}" for split, count in record["rows"].items()),
         "classes": f"{len(classes)}: {first_names(classes, _CLASSES_SHOWN, str)}",
         "ids": f"such as {record['id']}",
