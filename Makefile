@@ -20,6 +20,7 @@ help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 submit: $(INSTALLED)  ## Set up, and take the embedded digits to a checked submission
+	@echo "The first run downloads VGG16's ImageNet weights, 59 MB, to ~/.keras (or KERAS_HOME); later ones download nothing"
 	$(BIN)/luigi --module pipeline Submit
 
 test: $(VENV)/.developed  ## Set up, and run the tests (set FEATCACHE_SHARED for those on real data)
@@ -94,7 +95,7 @@ $(BIN)/pip:
 	$(PIP) --upgrade 'pip>=24'
 
 $(INSTALLED): $(BIN)/pip setup.cfg pyproject.toml $(CONSTRAINTS)
-	@echo "Installing featcache$(GPU) and TensorFlow into $(VENV) ..."
+	@echo "Installing featcache$(GPU) and TensorFlow into $(VENV): about $(if $(GPU),4 GB,0.8 GB) to download, $(if $(GPU),8 GB,3 GB) on the disk; once ..."
 	$(PIP) --constraint $(CONSTRAINTS) --editable '.$(GPU)'
 	@touch $@
 

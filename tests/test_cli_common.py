@@ -33,8 +33,10 @@ CASES = {
     "export": ["{cache}", "{new}"],
     "plan": [],
     "leaderboard": [],
+    "runs": [],
     "predict": ["{images}"],
     "export-model": ["{new}.keras"],
+    "bundle": ["{new}"],
     "doctor": [],
     "completion": ["bash"],
 }

@@ -20,8 +20,8 @@ GROUPS = {
     "look into caches": ("show", "ls", "stats", "pca", "neighbours"),
     "look after the project": ("status", "verify", "repair", "du", "gc"),
     "take caches elsewhere": ("export",),
-    "before and after a run": ("plan", "leaderboard"),
-    "use what was trained": ("predict", "export-model"),
+    "before and after a run": ("plan", "leaderboard", "runs", "suspects"),
+    "use what was trained": ("predict", "export-model", "bundle"),
     "this machine": ("doctor", "completion"),
 }
 _INTERRUPTED = 130  # as shells have it for SIGINT

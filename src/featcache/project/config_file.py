@@ -64,7 +64,7 @@ def configured_sections() -> dict[str, dict[str, str]]:
 
 def file_sections(files: Sequence[str]) -> dict[str, dict[str, str]]:
     """Return what `configured_sections` does, of these files, of which later ones count more; raises what that raises."""
-    parser = _parser()
+    parser = config_parser()
     for name in files:
         _read(parser, name)
     # [DEFAULT] is for what values name as %(key)s; a setting would count only in sections that are there
@@ -131,7 +131,8 @@ def config_files() -> list[str]:
     return files
 
 
-def _parser(**options: Any) -> ConfigParser:
+def config_parser(**options: Any) -> ConfigParser:
+    """Return a parser of luigi.cfg as Luigi has it, but for its variables of the environment."""
     parser = ConfigParser(**options)
     parser.optionxform = str  # type: ignore[assignment, method-assign]  # as Luigi: keys keep their case
     return parser
@@ -175,7 +176,7 @@ def _value(parser: ConfigParser, section: str, key: str, files: Sequence[str]) -
 def _place(section: str, key: str, files: Sequence[str]) -> str:
     """The file that has the last word about a key."""
     for name in files[:0:-1]:
-        alone = _parser(interpolation=None)
+        alone = config_parser(interpolation=None)
         _read(alone, name)
         if alone.has_option(section, key):
             return name
