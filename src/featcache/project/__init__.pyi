@@ -9,7 +9,7 @@ from .config_file import (
     open_project as open_project,
     overridden as overridden,
 )
-from .flow import NEEDS as NEEDS, final_stages as final_stages
+from .flow import NEEDS as NEEDS, final_stages as final_stages, stage_title as stage_title
 from .members import (
     out_of_fold as out_of_fold,
     split_predictions as split_predictions,
