@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed$(if $(GPU),-gpu)
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
-.PHONY: help submit test lint docs format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-defaults bench-memory bench-scaling bench-gpu bench-architectures bench-report clean
+.PHONY: help submit test lint docs dist format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-defaults bench-memory bench-scaling bench-gpu bench-architectures bench-report clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -34,6 +34,13 @@ lint: $(VENV)/.developed  ## Check format, style, types and spelling
 
 docs: $(VENV)/.documented  ## Build the documentation into build/docs; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -n -q docs build/docs
+
+dist: $(INSTALLED)  ## Build wheel and sdist into dist, check them, and run the wheel in an environment and a folder of its own
+	$(PIP) --constraint $(CONSTRAINTS) --editable '.[dist]'
+	rm -rf dist build/lib
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	.ci/wheel $(BIN)/python dist/*.whl
 
 format: $(VENV)/.developed  ## Format the code
 	$(BIN)/ruff format .

@@ -23,7 +23,7 @@ from .feature_stats import (
     stats_lines as stats_lines,
     stats_record as stats_record,
 )
-from .first_settings import init_lines as init_lines, init_record as init_record
+from .first_settings import first_settings as first_settings, init_lines as init_lines, init_record as init_record
 from .gc import removal_lines as removal_lines, removal_record as removal_record
 from .leaderboard import (
     compared as compared,

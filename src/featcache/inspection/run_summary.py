@@ -27,6 +27,7 @@ def summary(project: Project) -> dict[str, Any]:
         "notices": [*notices(project), *record.get("notices", [])],
         "classes": len(listed.get("class_names", ())),
         "rows": {split: facts["rows"] for split, facts in listed.get("splits", {}).items()},
+        "corrections": (listed.get("settings") or {}).get("corrections", ""),
         "rejected": (project.all_features().record() or {}).get("rejected", 0),
         **({"metric": record["metric"]} if "metric" in record else {}),
         "scores": record.get("scores", {}),
@@ -64,7 +65,8 @@ def summary_parts(project: Project) -> Lines:
     rows = " · ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
     rejected = f" · {facts['rejected']:,} rejected (rejected.csv)" if facts["rejected"] else ""
     lines = [("notice", line) for line in facts["notices"]]
-    lines.append(("rows", f"{rows} · {facts['classes']} classes{rejected}"))
+    corrected = f" · {facts['corrections']} by corrections" * bool(facts["corrections"])
+    lines.append(("rows", f"{rows} · {facts['classes']} classes{corrected}{rejected}"))
     names = score_names(facts)
     lines += [(split, _score(score, names)) for split, score in facts["scores"].items()]
     if facts["best_single"]:

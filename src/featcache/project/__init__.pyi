@@ -3,13 +3,21 @@ from .backbone_features import BackboneFeatures as BackboneFeatures
 from .comparison import comparison_artifact as comparison_artifact, comparison_project as comparison_project
 from .config_edit import change_config as change_config
 from .config_file import (
+    complete_sections as complete_sections,
     config_files as config_files,
     configured_project as configured_project,
     configured_sections as configured_sections,
+    file_sections as file_sections,
     open_project as open_project,
     overridden as overridden,
+    settings_text as settings_text,
 )
-from .flow import NEEDS as NEEDS, final_stages as final_stages, stage_title as stage_title
+from .flow import (
+    NEEDS as NEEDS,
+    check_pipeline as check_pipeline,
+    final_stages as final_stages,
+    stage_title as stage_title,
+)
 from .members import (
     out_of_fold as out_of_fold,
     split_predictions as split_predictions,

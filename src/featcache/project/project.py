@@ -16,7 +16,7 @@ from featcache.core import keys
 from featcache.core.paths import fault
 from featcache.dataset import FileStats, Manifest, current_key, list_files, stored_manifest
 from featcache.errors import SubmissionError
-from featcache.project.artifact import Artifact, key_of
+from featcache.project.artifact import Artifact, digest_of, key_of
 from featcache.project.backbone_features import BackboneFeatures
 from featcache.settings import LOG_LOSS, STRETCH, Settings
 from featcache.training import (
@@ -89,6 +89,11 @@ class Project:
         """Return this project with the manifest as it was last saved: who applies what was trained needs no image."""
         return Project(self.settings, stored_manifest(self.folder))
 
+    @property
+    def several(self) -> bool:
+        """Whether a row has any number of the classes as its labels; False as long as nothing is listed."""
+        return bool((self.listed() or {}).get("several"))
+
     def splits(self) -> Mapping[str, Mapping[str, Any]]:
         """Split -> what the manifest says of it (key, rows, rejected); empty while there is none."""
         listed = self.listed()
@@ -156,7 +161,7 @@ class Project:
         Where there is an input on all of several backbones, those on one backbone have regressions only: what more of them
         add to the ensemble is less than what choosing among them costs (benchmarks/RESULTS.md).
         """
-        inputs, types = self.inputs(), head_types(self.settings.heads)
+        inputs, types = self.inputs(), head_types(self.settings.heads, several=self.several)
         whole = "+".join(backbone.label for backbone in self.backbones)
         alone = [kind for kind in types if kind == LINEAR] if whole in inputs else types
         return [(name, kind) for name in inputs for kind in (types if name == whole else alone)]
@@ -179,7 +184,7 @@ class Project:
 
     def labelling_bags(self, kind: str) -> list[tuple[str, str]]:
         """(input, head type) of the bags whose ensemble labels test rows for bags of type `kind`; none for most."""
-        types = first_round(self.settings.heads) if kind.endswith(PSEUDO) else ()
+        types = first_round(self.settings.heads, several=self.several) if kind.endswith(PSEUDO) else ()
         return [(name, labelling) for name, labelling in self.bags() if labelling in types]
 
     # ---- convnets, and all members
@@ -265,7 +270,11 @@ class Project:
         }
         if predictions := self._prediction_keys():
             upstream["PredictRows"] = predictions
-        inputs = {"version": REPORT_VERSION, "upstream": upstream}
+        inputs: dict[str, Any] = {"version": REPORT_VERSION, "upstream": upstream}
+        if (
+            corrections := self.settings.dataset.corrections
+        ) is not None:  # of rows that it names, no label is suspected
+            inputs["files"] = {"corrections": digest_of(corrections.expanduser())}
         return self._keyed("reports", "", "report.json", inputs, self.folder / "report" / "index.html")
 
     def _keyed(

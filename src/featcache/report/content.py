@@ -65,7 +65,7 @@ def _overview(run: Run) -> dict[str, Any]:
     ensemble, single = run.leaderboard["entries"][:2]
     names = score_names(run.leaderboard)
     return {
-        **{name: facts[name] for name in ("name", "rows", "classes", "rejected", "seconds")},
+        **{name: facts[name] for name in ("name", "rows", "classes", "rejected", "corrections", "seconds")},
         **{name: getattr(getattr(settings, spec), name) for spec, names in _SHOWN_SETTINGS.items() for name in names},
         "notices": notices(run.project),
         "image_sizes": sorted({spec.image_size for spec in settings.backbones}),

@@ -150,12 +150,14 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "path": Setting("", _path, "the data set's folder; not used by digits"),
         "table": Setting("", str.strip, "of source = table: the file of ids and labels, below path: CSV, TSV, JSON lines or Parquet"),
         "id": Setting("", str.strip, "the table's column of ids: file names or paths, with or without suffix; empty: its first column"),
-        "label": Setting("", _parts, "the table's column of classes, or one column a class with 0 and 1, comma-separated"),
+        "label": Setting("", _parts, "the table's column of classes, or one column a class or label with 0 and 1, comma-separated"),
+        "separator": Setting("", _word, "what separates the labels where a row has several in the column: blank, or a comma, semicolon or | itself; empty: a row has one"),
         "split": Setting("", str.strip, "the table's column of train, valid and test; empty: all rows are for training"),
         "images": Setting("", _parts, "folders of the images, below path, comma-separated; empty: all of path; of source = parquet: the column of images"),
         "test": Setting("", str.strip, "the folder of the test images, or a table of their ids such as sample_submission.csv, below path"),
         "pattern": Setting("", str.strip, "of source = filename: a regular expression with a group label, e.g. (?P<label>cat|dog)"),
         "groups": Setting("", str.strip, "FILE:COLUMN, or a COLUMN of the source's own table; images that share a value stay in one fold, e.g. driver_imgs_list.csv:subject"),
+        "corrections": Setting("", _path, "a CSV of ids and right labels, or drop, of training and valid rows, as the report's page or featcache suspects writes it"),
         "sample_submission": Setting("", _path, "fixes the submission's ids, columns and order; empty: PATH/sample_submission.csv, sampleSubmission.csv or similar, if it exists"),
     },
     "Features": {
@@ -195,10 +197,10 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     },
     "Ensemble": {
         "method": Setting("auto", _word, "auto (weighted), weighted (geometric mean, a weight a bag), mean, geometric (mean of logarithms) or greedy (members chosen)"),
-        "metric": Setting("log_loss", _word, "what the run is scored by: log_loss, accuracy, balanced_accuracy, roc_auc, f1_macro, f1_micro, map@5 (or another number) or qwk; it chooses method = auto and the labels"),
+        "metric": Setting("log_loss", _word, "what the run is scored by: log_loss, accuracy, balanced_accuracy, roc_auc, f1_macro, f1_micro, f1_samples, map@5 (or another number) or qwk; it chooses method = auto and the labels"),
     },
     "Submission": {
-        "format": Setting("labels", _word, "labels (one class a row), probabilities, top5 (or another number of classes a row), or auto: by the sample or metric"),
+        "format": Setting("labels", _word, "labels (one class a row; of several labels a column of 0 and 1 each), probabilities, tags (a row's labels in one column, blank-separated), top5 (or another number of classes a row), or auto: by the sample or metric"),
         "columns": Setting("", _parts, "header names, the id first, others as NAME or NAME = CLASS; empty: the sample submission's, or id and label / the class names"),
         "clip": Setting("auto", _clip, "probabilities' upper bound: auto (best for out-of-fold log-loss), none or a number"),
         "gzip": Setting("false", _boolean, "write submission.csv.gz"),
