@@ -56,6 +56,7 @@ WEIGHTS = str(SHARED / "weights/vgg16_imagenet_notop.h5")
 LITE = {"backbone": str(SHARED / "weights/efficientnet_lite0_imagenet.keras")}
 VGG = {"weights": WEIGHTS}
 JOINT = {"backbone": f"vgg16, {LITE['backbone']}", **VGG}
+DRIVERS = "driver_imgs_list.csv:subject"
 SETS: dict[str, tuple[str, str, dict[str, str]]] = {
     "hymenoptera": ("folder", "", VGG),
     "flowers5": ("folder", "", VGG),
@@ -68,10 +69,16 @@ SETS: dict[str, tuple[str, str, dict[str, str]]] = {
     "flowers5-joint": ("folder", "", JOINT),
     "brain-mri-joint": ("folder", "", JOINT),
     "digits-joint": ("digits", "", {**JOINT, "backbone": f"vgg16@48, {LITE['backbone']}@224"}),
+    "cactus-lite": ("folder", "", {**LITE, "image_size": "48"}),
+    "cactus-joint": ("folder", "", {**JOINT, "image_size": "48"}),
+    "drivers-64-lite": ("folder", DRIVERS, {**LITE, "image_size": "64"}),
+    "drivers-64-joint": ("folder", DRIVERS, {**JOINT, "image_size": "64"}),
+    "mnist10-lite": ("idx", "", LITE),
+    "mnist10-joint": ("idx", "", JOINT),
     "digits": ("digits", "", VGG),
     "cactus": ("folder", "", {**VGG, "image_size": "48"}),
-    "drivers-64": ("folder", "driver_imgs_list.csv:subject", {**VGG, "image_size": "64"}),
-    "drivers-224": ("folder", "driver_imgs_list.csv:subject", VGG),
+    "drivers-64": ("folder", DRIVERS, {**VGG, "image_size": "64"}),
+    "drivers-224": ("folder", DRIVERS, VGG),
     "mnist10": ("idx", "", VGG),
 }
 """Name -> source, groups, [Features]."""
@@ -123,11 +130,10 @@ def project(name: str, folder: Path, **features: str) -> Project:
     """The default settings of one set; features and heads are in `folder`."""
     source, groups, own = SETS[name]
     data = name.removesuffix("-lite").removesuffix("-joint").removesuffix("-64").removesuffix("-224")
-    made_here = {"mnist10": str(folder / "data/mnist10"), "cactus": str(folder / "data/cactus")}
     dataset = {
         "name": data,
         "source": source,
-        "path": "" if source == "digits" else made_here.get(name, str(SHARED / "data" / data)),
+        "path": "" if source == "digits" else str((folder if data in MADE else SHARED) / "data" / data),
     }
     sections = {
         "Dataset": dataset | ({"groups": groups} if groups else {}),
@@ -159,6 +165,9 @@ def link_cactus(folder: Path) -> None:
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.exists():
                 link.symlink_to(SHARED / "data/cactus/train" / row["id"])
+
+
+MADE = {"mnist10": write_mnist10, "cactus": link_cactus}
 
 
 def extract(made: Project) -> None:
@@ -283,11 +292,9 @@ def compare(
     name: str, folder: Path, seeds: int, budget: float, mirror: bool, without: list[str], first: int = 0
 ) -> Iterator[str]:
     """Yield the set's table rows, out of fold, by fold seeds from the `first` on."""
-    if name == "mnist10":
-        write_mnist10(folder / "data/mnist10")
-    if name == "cactus":
-        link_cactus(folder / "data/cactus")
     made = project(name, folder, **({"mirror": "true"} if mirror else {}))
+    if made.settings.dataset.name in MADE:
+        MADE[made.settings.dataset.name](folder / "data" / made.settings.dataset.name)
     extract(made)
     views = [training_rows(made, view) for view in made.views]
     rows, room = views[0], folder / "said" / (name + "-mirror" * mirror)

@@ -1,6 +1,7 @@
 """Small real caches for the tests: rows, headers, and features that depend on nothing but the row."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,6 +24,12 @@ def make_rows(n, prefix="ünï/", groups=True):
     ids = [f"{prefix}{i}.jpg" for i in range(n)]
     labels = np.arange(n, dtype=np.int32) % 3 - 1
     return Rows(ids, labels, [f"p{i % 4}" if groups else "" for i in range(n)], [digest_of(i) for i in ids], [""] * n)
+
+
+def make_sets(n):
+    """The rows of `make_rows`, with several labels each: of two classes every combination, and unknown ones."""
+    labels = np.array([[1, 0], [1, 1], [-1, -1], [0, 0], [0, 1]], np.int8)
+    return replace(make_rows(n), labels=labels[np.arange(n) % 5])
 
 
 def make_header(rows, taps=TAPS, block_rows=4, split="train", settings=None):

@@ -1,5 +1,6 @@
 """docs/cache-format.md and real files say the same."""
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
-from cache_files import NAMES, TAPS, digest_of, make_header, make_rows, write_cache
+from cache_files import NAMES, TAPS, digest_of, make_header, make_rows, make_sets, write_cache
 
 import featcache
 from featcache.cache.layout import CacheHeader, TapLayout
@@ -27,9 +28,11 @@ def doc_table(heading):
     return [[cell.strip().strip("`") for cell in row] for row in rows]
 
 
-def documented_datasets():
+def documented_datasets(label="label"):
     found = {}
     for name, _, dtype, _ in doc_table("Datasets"):
+        if name in {"label", "labels"} - {label}:
+            continue
         for tap in TAPS if "TAP" in name else TAPS[:1]:
             if name in ("TAP_y", "TAP_x") and len(tap.shape) == 1:
                 continue
@@ -72,7 +75,7 @@ def test_shapes_are_as_documented(cache):
     sizes = {"n": 11, "k": len(NAMES), "b": 3}
     with h5py.File(cache) as file:
         for name, shape, _, _ in doc_table("Datasets"):
-            if "TAP" in name or not re.fullmatch(r"\([nkb]?,?( 16)?\)", shape):
+            if "TAP" in name or name == "labels" or not re.fullmatch(r"\([nkb]?,?( 16)?\)", shape):
                 continue
             expected = tuple(
                 sizes.get(part.strip(), part.strip()) for part in shape.strip("()").split(",") if part.strip()
@@ -83,8 +86,6 @@ def test_shapes_are_as_documented(cache):
 
 
 def test_checksums_and_columns_are_as_documented(cache):
-    import hashlib
-
     import xxhash
 
     with h5py.File(cache) as file:
@@ -94,11 +95,36 @@ def test_checksums_and_columns_are_as_documented(cache):
         assert hashlib.sha256(columns).hexdigest() == file.attrs["columns_sha256"].decode()
 
 
-def test_everything_is_contiguous_and_aligned(cache):
-    with h5py.File(cache) as file:
-        for name in documented_datasets():
-            assert file[name].chunks is None
-            assert file[name].id.get_offset() % 64 == 0
+@pytest.fixture
+def sets(tmp_path):
+    return write_cache(tmp_path / "sets.h5", make_sets(11), rejected=(3,))
+
+
+def test_everything_is_contiguous_and_aligned(cache, sets):
+    for path, label in ((cache, "label"), (sets, "labels")):
+        with h5py.File(path) as file:
+            for name in documented_datasets(label):
+                assert file[name].chunks is None
+                assert file[name].id.get_offset() % 64 == 0
+
+
+def test_several_labels_are_as_documented(sets):
+    found = {}
+    with h5py.File(sets) as file:
+        file.visititems(
+            lambda name, item: found.update({name: kind(item.dtype)}) if isinstance(item, h5py.Dataset) else None
+        )
+        assert found == documented_datasets("labels")
+        assert file.attrs["schema"] == 3
+        assert file["labels"][:5].tolist() == [[1, 0], [1, 1], [255, 255], [0, 0], [0, 1]]
+        assert [list(each.keys()) for each in file["labels"].dims] == [["row"], ["class_name"]]
+        columns = b"".join(file[name][:].tobytes() for name in ("id", "labels", "group", "digest"))
+        assert hashlib.sha256(columns).hexdigest() == file.attrs["columns_sha256"].decode()
+    with xr.open_dataset(sets, engine="h5netcdf") as data:
+        assert set(data.data_vars) == {tap.name for tap in TAPS}
+        assert data["labels"].dims == ("row", "class_name")
+    lazy = featcache.open(sets).to_xarray()
+    assert lazy["labels"].sel(class_name=NAMES[1])[:5].values.tolist() == [0, 1, -1, 0, 1]
 
 
 def test_the_reading_examples_of_the_page_work(cache, monkeypatch):

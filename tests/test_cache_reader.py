@@ -4,15 +4,16 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
-from cache_files import TAPS, features_of, make_header, make_rows, write_cache, write_rows
+from cache_files import NAMES, TAPS, features_of, make_header, make_rows, make_sets, write_cache, write_rows
 from dask.base import compute
 
 import featcache
-from featcache.cache import dask_arrays
+from featcache.cache import check_cache, dask_arrays, export_npy
 from featcache.cache.reader import stored_record
 from featcache.cache.writer import CacheWriter
 from featcache.errors import CacheError, CacheFormatError, CacheMismatchError, FeatcacheError
@@ -232,7 +233,7 @@ FORGERIES = {
     "outside storage": (forge_outside_storage, "'block5_pool_avg' is not stored as contiguous"),
     "virtual": (forge_virtual, "'block5_pool_avg' is not stored as contiguous"),
     "chunked": (forge_chunked, "'status' is not stored as contiguous"),
-    "schema": (forge_other("schema", np.int32(3)), "schema=3 is of another featcache version, not 2"),
+    "schema": (forge_other("schema", np.int32(4)), "schema=4 is of another featcache version, not 2 or 3"),
     "format": (forge_other("format", np.bytes_(b"x")), "not a feature cache, but another HDF5 file"),
     "block_rows": (forge_other("block_rows", np.int64(0)), "block_rows=0"),
     "block_rows large": (forge_other("block_rows", np.int64(2)), "'journal/checksum'"),
@@ -304,3 +305,37 @@ def test_importing_and_opening_stay_light(path):
     assert json.loads(done.stdout) == []
     with pytest.raises(AttributeError, match="no attribute 'close'"):
         featcache.close  # noqa: B018
+
+
+def test_several_labels(tmp_path):
+    rows = make_sets(11)
+    path = write_cache(tmp_path / "sets.h5", rows, rejected=(3,))
+    reader = featcache.open(path)
+    assert reader.several
+    assert reader.labels.dtype == np.int8
+    assert reader.labels.tolist() == rows.labels.tolist()
+    ant, bee = NAMES
+    frame = reader.frame()
+    assert [*frame] == ["id", "labels", "group", "status", "digest"]
+    assert frame["labels"][:5].tolist() == [[ant], [ant, bee], None, [], [bee]]
+    assert not [fault for fault in check_cache(path) if "match its key" not in fault.message]
+    export_npy(path, tmp_path / "npy")
+    assert np.load(tmp_path / "npy/labels.npy").tolist() == rows.labels.tolist()
+    lines = (tmp_path / "npy/rows.csv").read_text("utf-8").splitlines()
+    assert [line.split(",")[2] for line in lines[:6]] == ["class", ant, f"{ant}|{bee}", "", "", bee]
+    content = bytearray(path.read_bytes())
+    with h5py.File(path) as file:
+        content[file["labels"].id.get_offset()] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    assert "id, labels, group and digest: checksum mismatch" in [fault.message for fault in check_cache(path)]
+
+
+def test_several_labels_resume(tmp_path):
+    rows = make_sets(11)
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        write_rows(writer, rows, range(8))
+    with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:
+        assert writer.durable.sum() == 8
+    changed = replace(rows, labels=np.where(rows.labels == 1, 0, rows.labels))
+    assert make_header(changed).key != make_header(rows).key

@@ -27,7 +27,7 @@ NOT_RUN = {
     "cli.md": 1,
     "gpu.md": 2,
     "inspecting.md": 1,
-    "kaggle.md": 1,
+    "kaggle.md": 2,
     "scaling.md": 2,
     "tutorial.md": 1,
     "watching.md": 1,

@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from featcache.errors import TrainingError
 from featcache.training.folds import ALWAYS, NO_FOLD, assign_folds, fold_notices
+from featcache.training.label_folds import unscored_labels
 
 
 def ungrouped(labels):
@@ -171,3 +172,54 @@ def test_duplicates_join_their_groups():
     for group in range(12):
         assert len(set(assigned[5 * group : 5 * group + 5])) == 1
     assert assigned[0] == assigned[30] == assigned[55]
+
+
+def drawn_sets(rows, labels=12, seed=0):
+    """Rows with several labels, of very uneven shares."""
+    draw = np.random.default_rng(seed)
+    return (draw.random((rows, labels)) < np.geomspace(0.5, 4 / rows, labels)).astype(np.int8)
+
+
+def test_several_labels_have_their_share_in_each_fold():
+    labels = drawn_sets(400)
+    labels[7] = -1
+    folds = assign_folds(labels, [""] * 400, 5, seed=3)
+    assert np.array_equal(folds, assign_folds(labels, [""] * 400, 5, seed=3))
+    assert not np.array_equal(folds, assign_folds(labels, [""] * 400, 5, seed=4))
+    assert folds[7] == NO_FOLD
+    assert np.ptp(np.bincount(folds[folds >= 0])) <= 3
+    shares = np.array([(labels[folds == fold] == 1).sum(axis=0) for fold in range(5)])
+    assert np.ptp(shares, axis=0).max() <= 2
+    random = np.random.default_rng(0).permutation(400) % 5
+    drawn = np.array([(labels[random == fold] == 1).sum(axis=0) for fold in range(5)])
+    assert np.ptp(shares, axis=0).sum() < np.ptp(drawn, axis=0).sum() / 4
+
+
+def test_several_labels_of_groups_and_duplicates():
+    labels, draw = drawn_sets(300), np.random.default_rng(1)
+    groups = [f"g{number}" for number in draw.integers(60, size=300)]
+    digests = [f"{row % 290}" for row in range(300)]
+    folds = assign_folds(labels, groups, 4, digests=digests)
+    for texts in (groups, digests):
+        assert all(len({folds[row] for row in range(300) if texts[row] == text}) == 1 for text in set(texts))
+    assert sorted(set(folds.tolist())) == list(range(int(folds.max()) + 1))
+    apart = assign_folds(labels, groups, 4)
+    assert np.ptp(np.bincount(apart)) <= 20  # groups have 5 rows on average
+
+
+def test_labels_that_cannot_be_scored():
+    labels = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0]], np.int8)
+    folds = assign_folds(labels, [""] * 6, 5, class_names="abc")
+    assert set(folds.tolist()) == set(range(5))
+    assert unscored_labels(folds, labels).tolist() == [False, True, False]
+    [line] = fold_notices(folds, labels, "abc", 5)
+    assert line.startswith(
+        "not scored: label 'b' (1 row), as all its rows are in one fold, whose models are not trained"
+    )
+    assert fold_notices(assign_folds(labels[:2, :2], [""] * 2, 3), labels[:2, :2], "ab", 3)[1].startswith(
+        "folds=2, not"
+    )
+    with pytest.raises(TrainingError, match="class 'b' has no usable image"):
+        assign_folds(labels[[0, 2, 3]], [""] * 3, 2, class_names="abc")
+    with pytest.raises(TrainingError, match="no class has images in 2 groups"):
+        assign_folds(labels, ["g"] * 6, 2)

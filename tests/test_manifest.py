@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings, strategies as st
 from images import encoded, forge_rows, greys, make_folder, make_idx, picture
 from listings import build_manifest
 
+from featcache.core import rows
 from featcache.core.rows import Rows
 from featcache.dataset import decoding, digest_cache, listing as index
 from featcache.dataset.listing import list_files, list_images
@@ -74,10 +75,10 @@ def test_round_trip(root, out):
         {"source": "folder"},
         {".txt": 1},
     )
-    for split, rows in manifest.splits.items():
+    for split, own in manifest.splits.items():
         for column in ("ids", "groups", "digests", "reasons", "locations"):
-            assert list(getattr(loaded.splits[split], column)) == list(getattr(rows, column))
-        np.testing.assert_array_equal(loaded.splits[split].labels, rows.labels)
+            assert list(getattr(loaded.splits[split], column)) == list(getattr(own, column))
+        np.testing.assert_array_equal(loaded.splits[split].labels, own.labels)
     stored = stored_manifest(out)
     assert stored["key"] == manifest.key
     assert stored["splits"]["train"] == {"rows": 8, "key": manifest.splits["train"].key, "rejected": 1}
@@ -109,6 +110,42 @@ def test_key_counts_what_is_listed_and_nothing_else():
         {"class_names": ("x", "z")},
     ):
         assert manifest(**change).key != key
+
+
+def test_several_labels(out):
+    texts = {name: ["", "", "", ""] for name in ("groups", "digests", "reasons")}
+    labels = np.array([[1, 1], [0, 1], [0, 0], [-1, -1]], np.int8)
+    train = Rows([*"abcd"], labels, **texts)
+    test = Rows(["e"], np.full((1, 2), -1, np.int8), **{name: [""] for name in texts})
+    manifest = Manifest(("x", "y"), {"train": train, "test": test}, {"source": "table"})
+    out.mkdir()
+    manifest.save(out)
+    loaded = Manifest.load(out)
+    assert loaded.several
+    assert stored_manifest(out)["several"] is True
+    assert loaded.splits["train"].labels.dtype == np.int8
+    assert loaded.splits["train"].labels.tolist() == labels.tolist()
+    assert loaded.splits["test"].labels.tolist() == [[-1, -1]]
+    assert (loaded.key, loaded.splits["train"].key) == (manifest.key, train.key)
+    named = [list(names) if names is not None else None for names in pandas.read_feather(out / "manifest.arrow").label]
+    assert named == [["x", "y"], ["y"], [], None, None]
+
+
+def test_what_labels_are():
+    one, several = np.array([1, -1, 1]), np.array([[0, 1], [-1, -1], [1, 1], [0, 0]], np.int8)
+    assert (rows.is_several(one), rows.is_several(several)) == (False, True)
+    assert rows.known_labels(one).tolist() == [True, False, True]
+    assert rows.known_labels(several).tolist() == [True, False, True, True]
+    assert (rows.has_label(one, 1).tolist(), rows.has_label(several, 0).tolist()) == (
+        [True, False, True],
+        [False, False, True, False],
+    )
+    assert (rows.label_counts(one, 3).tolist(), rows.label_counts(several, 2).tolist()) == ([0, 2, 0], [1, 2])
+    assert [rows.label_text(one, row, "xy") for row in range(2)] == ["y", ""]
+    assert [rows.label_text(several, row, "xy") for row in range(4)] == ["y", "", "x|y", ""]
+    masked = rows.masked_labels(several, np.array([False, True, True, False]))
+    assert (masked.dtype, masked.tolist()) == (np.int8, [[-1, -1], [-1, -1], [1, 1], [-1, -1]])
+    assert rows.masked_labels(one, one == 1).tolist() == [1, -1, 1]
 
 
 @pytest.mark.parametrize(

@@ -79,11 +79,13 @@ class Stream(io.StringIO):
         (True, {"TERM": "dumb"}, False, False),
         (False, {}, False, False),
         (False, {"FORCE_COLOR": "1"}, True, True),
+        (True, {"JPY_PARENT_PID": "7", "FORCE_COLOR": "1"}, False, False),
+        (False, {"JPY_PARENT_PID": "7", "FORCE_COLOR": "1"}, False, False),
     ],
-    ids=["terminal", "NO_COLOR", "dumb", "pipe", "FORCE_COLOR"],
+    ids=["terminal", "NO_COLOR", "dumb", "pipe", "FORCE_COLOR", "notebook", "notebook's pipe"],
 )
 def test_colour_and_width_are_as_the_environment_says(is_terminal, variables, coloured, fitted, monkeypatch):
-    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "CI"):
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "CI", "JPY_PARENT_PID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"TERM": "xterm-256color", "COLUMNS": "40", **variables}.items():
         monkeypatch.setenv(name, value)

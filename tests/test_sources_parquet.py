@@ -116,3 +116,29 @@ def test_a_file_that_changes_while_it_is_listed(root):
     (root / "data/train-00001-of-00002.parquet").touch()
     with pytest.raises(SourceChangedError, match=r"train-00001-of-00002.parquet changed during the listing: run again"):
         list_images(DatasetSpec("x", "parquet", root, label=("label",)), root.parent / "out", files=files)
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        {"feature": {"names": NAMES, "_type": "ClassLabel"}, "_type": "List"},
+        [{"names": NAMES, "_type": "ClassLabel"}],
+    ],
+)
+def test_lists_of_class_numbers(tmp_path, feature):
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": feature}}})}
+    write(tmp_path / "data/train.parquet", images(0, 1, 2, 3), [[1, 0], [1], [], None], metadata=metadata)
+    write(tmp_path / "data/test.parquet", images(4))
+    manifest = listed(tmp_path / "data")
+    assert manifest.class_names == ("ant", "bee")
+    assert manifest.splits["train"].labels.tolist() == [[1, 1], [0, 1], [0, 0], [-1, -1]]
+    assert manifest.splits["test"].labels.tolist() == [[-1, -1]]
+
+
+def test_columns_and_tags(tmp_path):
+    write(tmp_path / "data/train-0.parquet", images(0, 1), ["x y", "y"], a=[1, 0], b=[0, 1])
+    write(tmp_path / "data/train-1.parquet", images(2, 3), ["z", "x"], a=[1, 0], b=[1, 0])
+    columns, tags = listed(tmp_path / "data", label=("a", "b")), listed(tmp_path / "data", separator="blank")
+    assert columns.splits["train"].labels.tolist() == [[1, 0], [0, 1], [1, 1], [0, 0]]
+    assert tags.class_names == ("x", "y", "z")
+    assert tags.splits["train"].labels.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]]

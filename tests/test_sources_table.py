@@ -121,10 +121,6 @@ def test_a_column_a_label(root):
     train = manifest.splits["train"]
     assert classes_of(train, manifest) == ["cat", "dog", "cat", None]
     assert [*train.reasons] == ["", "", "", "it has no label"]
-    write(root, ["007,1,0", "008,1,1"], "id,cat,dog")
-    assert "both 'cat' and 'dog' (row 2): several labels a row can't be trained on yet" in refusal(
-        root, label=("cat", "dog")
-    )
     write(root, ["007,1,0", "008,0.3,0.7"], "id,cat,dog")
     assert "column 'cat' holds '0.3', not 0 or 1" in refusal(root, label=("cat", "dog"))
 
@@ -251,7 +247,11 @@ def test_what_is_no_table(root):
     (root / "train.jsonl").write_text('{"id": "007", "label": "cat"}\n[]\n')
     assert "line 2 is no JSON object: write one a line" in refusal(root, table="train.jsonl")
     (root / "train.jsonl").write_text('{"id": "007", "label": ["cat", "dog"]}\n')
-    assert "column 'label' has lists: several labels a row" in refusal(root, table="train.jsonl")
+    assert "column 'label' has lists, [Dataset] groups needs one value a row" in refusal(
+        root, table="train.jsonl", label=("id",), groups="label"
+    )
+    (root / "train.jsonl").write_text('{"id": "007", "label": [["cat"], ["dog"]]}\n')
+    assert "column 'label' has lists of lists" in refusal(root, table="train.jsonl")
     write(root, LINES, "id,label,label")
     assert "has two columns 'label'" in refusal(root)
     write(root, LINES, "name,labell")
@@ -322,3 +322,77 @@ def test_labels_and_groups_in_file_names(tmp_path):
     ):
         with pytest.raises(SettingsError, match=fault):
             DatasetSpec("x", "filename", tmp_path, pattern=wrong)
+
+
+def sets_of(rows, manifest):
+    """The names of each row's labels; None where they are unknown."""
+    named = ([name for name, has in zip(manifest.class_names, row, strict=True) if has] for row in rows.labels)
+    return [None if row.min() < 0 else names for row, names in zip(rows.labels, named, strict=True)]
+
+
+@pytest.mark.parametrize(("separator", "sign"), [("blank", "  "), (",", ", "), (";", ";"), ("|", " | ")])
+def test_tags_in_a_column(root, separator, sign):
+    tags = ["cat", sign.join(["dog", "cat", "dog"]), "", sign.join(["10", "9"])]
+    write(root, [f"{row}\t{each}" for row, each in zip(IDS, tags, strict=True)], "id\tlabel", "train.tsv")
+    manifest = listed(root, table="train.tsv", separator=separator)
+    train = manifest.splits["train"]
+    assert manifest.several
+    assert manifest.class_names == ("9", "10", "cat", "dog")
+    assert train.labels.dtype == np.int8
+    assert sets_of(train, manifest) == [["cat"], ["cat", "dog"], None, ["9", "10"]]
+    assert [*train.reasons] == ["", "", "it has no label", ""]
+
+
+def test_columns_of_labels(root):
+    write(root, ["007,1,0,0,train", "008,1,1.0,0,train", "009,0,,0,train", "010,,,,test"], "id,cat,dog,cow,split")
+    manifest = listed(root, label=("cat", "dog", "cow"), split="split")
+    assert manifest.class_names == ("cat", "dog"), "no training row is a cow"
+    assert sets_of(manifest.splits["train"], manifest) == [["cat"], ["cat", "dog"], []]
+    assert sets_of(manifest.splits["test"], manifest) == [None]
+    assert not any(manifest.splits["train"].reasons)
+    write(root, ["007,1,0,train", "008,0,1,train", "009,1,1,valid"], "id,cat,dog,split")
+    said = refusal(root, label=("cat", "dog"), split="split")
+    assert "id='009' of valid has several labels, cat|dog, but no training row has" in said
+
+
+def test_lists_of_labels(root):
+    write_json = (root / "train.jsonl").write_text
+    lines = [{"id": "007", "label": ["cat"]}, {"id": "008", "label": ["dog", "cat"]}, {"id": "009", "label": []}]
+    write_json("".join(json.dumps(line) + "\n" for line in [*lines, {"id": "010"}]))
+    manifest = listed(root, table="train.jsonl")
+    assert sets_of(manifest.splits["train"], manifest) == [["cat"], ["cat", "dog"], [], None]
+
+
+def test_wrong_tags(root):
+    write(root, ["007,a b,train", "008,b,train", "009,a c d,valid"], "id,label,split")
+    assert "label='c' does not occur in training, which has a, b" in refusal(root, separator="blank", split="split")
+    write(root, ["007,a b", "008,b", "007,b a", "007,a"])
+    said = refusal(root, separator="blank")
+    assert "id='007' has two labels, 'a|b' and 'a': correct the table, or write all labels of an id into one" in said
+    write(root, ["007,a b", "008,b a", "nothing,c"])
+    assert "class 'c' has 0 ('nothing' can't be used: no image file has this name)" in refusal(root, separator="blank")
+    write(root, ["007,a", "008,a"])
+    assert "has only class 'a', at least 2 classes are needed" in refusal(root, separator="blank")
+
+
+def test_the_key_of_several_labels(root, tmp_path):
+    write(root, ["007,a", "008,b"])
+    one, several = listed(root), listed(root, separator="blank")
+    assert one.splits["train"].key != several.splits["train"].key
+    write(root, ["007,a b", "008,b"])
+    assert listed(root, separator="blank").key != several.key
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"separator": "x"}, "separator='x' is unknown; known: blank, ,, ;, |"),
+        ({"separator": "|", "label": "a, b"}, "separator='|' does not fit label='a, b'; it is for one column of lists"),
+        ({"separator": "|", "source": "filename", "pattern": "(?P<label>a)"}, "does not fit source=filename"),
+    ],
+)
+def test_a_separator_that_does_not_fit(settings, said):
+    own = {"name": "x", "source": "table", "path": "x", "table": "t.csv", "label": "label"}
+    with pytest.raises(SettingsError) as caught:
+        parse_settings({"Dataset": own | settings})
+    assert said in str(caught.value)

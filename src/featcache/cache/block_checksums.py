@@ -14,7 +14,7 @@ import numpy.typing as npt
 import xxhash
 
 from featcache.cache.file_parser import Structure
-from featcache.cache.layout import COLUMNS, block_range
+from featcache.cache.layout import block_range
 from featcache.errors import CacheFormatError
 
 # Read and hashed at once. Less would stay in a core's second-level cache, but each step releases the interpreter's lock and
@@ -53,7 +53,7 @@ def read_journal(descriptor: int, structure: Structure) -> npt.NDArray[np.uint8]
 def columns_sha256(descriptor: int, structure: Structure) -> str:
     """Return the SHA-256 of the stored columns' bytes, as the header promises it."""
     state = hashlib.sha256()
-    for name in COLUMNS:
+    for name in structure.columns:
         for _, piece in pieces(descriptor, structure, name, 0, structure.n):
             state.update(piece.data)
     return state.hexdigest()

@@ -97,7 +97,7 @@ def _header(descriptor: int, structure: Structure) -> Iterator[str]:
 
 def _columns(descriptor: int, structure: Structure) -> Iterator[str]:
     if columns_sha256(descriptor, structure) != structure.columns_sha256:
-        yield "id, label, group and digest: checksum mismatch"
+        yield f"{', '.join(structure.columns[:-1])} and digest: checksum mismatch"
     if not np.array_equal(read_rows(descriptor, structure, "row", 0, structure.n), np.arange(structure.n)):
         yield "row: the row numbers do not count from 0"
 

@@ -19,6 +19,7 @@ from featcache.cache.layout import (
     HOLDER_BYTES,
     RUN_BYTES,
     SCHEMA,
+    SCHEMA_OF_SEVERAL,
     CacheHeader,
     TapLayout,
     block_count,
@@ -29,12 +30,11 @@ from featcache.errors import StorageError
 
 _ATTRIBUTE_LIMIT = 60_000  # HDF5 keeps an attribute in an object header message of at most 64 KiB
 _ALIGNMENT = 64  # a cache line: memmaps of every dataset are aligned whatever the lengths before them
-_COORDINATES = "id label group digest status"
-
 DESCRIPTIONS: Mapping[str, str] = {
     "row": "position of the row in the manifest, from 0",
     "id": "row id, unique, UTF-8",
     "label": "index into class_name, -1 where unknown",
+    "labels": "1 for each class_name that is one of the row's labels, else 0; 255 in all cells of a row where unknown",
     "group": "rows of one group stay in one fold; UTF-8, empty where there is none",
     "digest": "SHA-256 of the image's content as hexadecimal digits, empty where it could not be read",
     "status": "0 not written, 1 ok, 2 rejected (features are zeros)",
@@ -71,23 +71,28 @@ def _create_all(file: h5py.File, header: CacheHeader) -> None:
     row = _dataset(file, "row", (n,), np.dtype("<i4"), np.arange(n, dtype="<i4"))
     row.make_scale("row")
     names = text_column(header.class_names)
-    _dataset(file, "class_name", names.shape, _utf8(names.itemsize), names).make_scale("class_name")
+    class_name = _dataset(file, "class_name", names.shape, _utf8(names.itemsize), names)
+    class_name.make_scale("class_name")
     for name, stored in header.column_dtypes.items():
-        utf8 = stored if name == "label" else _utf8(stored.itemsize)
+        utf8 = _utf8(stored.itemsize) if stored.kind == "S" else stored
         dtype = h5py.string_dtype("ascii", stored.itemsize) if name == "digest" else utf8
-        _dataset(file, name, (n,), dtype).dims[0].attach_scale(row)
+        column = _dataset(file, name, (n, len(names)) if name == "labels" else (n,), dtype)
+        column.dims[0].attach_scale(row)
+        if name == "labels":
+            column.dims[1].attach_scale(class_name)
     for pieces in zip(*map(header.column_pieces, header.column_dtypes), strict=True):
         for name, (start, piece) in zip(header.column_dtypes, pieces, strict=True):
             _write(file[name], start, piece)
     _dataset(file, "status", (n,), np.dtype("u1")).dims[0].attach_scale(row)
     texts = header.texts
+    coordinates = " ".join((*header.columns, "status"))  # CF: these describe the rows, and are no data of their own
     for tap in header.taps:
-        _create_tap(file, tap, row, n, texts[tap.name])
+        _attribute(_create_tap(file, tap, row, n, texts[tap.name]), "coordinates", coordinates)
     _create_groups(file, header, json.dumps(texts, ensure_ascii=True, sort_keys=True).encode("ascii"))
     _root_attributes(file, header, texts[""])
 
 
-def _create_tap(file: h5py.File, tap: TapLayout, row: h5py.Dataset, n: int, settings: str) -> None:
+def _create_tap(file: h5py.File, tap: TapLayout, row: h5py.Dataset, n: int, settings: str) -> h5py.Dataset:
     dataset = _dataset(file, tap.name, (n, *tap.shape), FEATURE_DTYPE)
     dataset.dims[0].attach_scale(row)
     for axis, (dimension, length) in enumerate(zip(tap.dimensions, tap.shape, strict=True), 1):
@@ -99,8 +104,8 @@ def _create_tap(file: h5py.File, tap: TapLayout, row: h5py.Dataset, n: int, sett
     _attribute(dataset, "description", f"output of the tap {tap.name}, axes ({axes})")
     _attribute(dataset, "units", "1")
     _attribute(dataset, "key", tap.key)
-    _attribute(dataset, "coordinates", _COORDINATES)  # CF: these describe the rows, and are no data of their own
     _attribute(dataset, "settings", settings)
+    return dataset
 
 
 def _create_groups(file: h5py.File, header: CacheHeader, texts: bytes) -> None:
@@ -114,7 +119,7 @@ def _create_groups(file: h5py.File, header: CacheHeader, texts: bytes) -> None:
 
 def _root_attributes(file: h5py.File, header: CacheHeader, settings: str) -> None:
     _attribute(file, "format", FORMAT)
-    file.attrs.create("schema", SCHEMA, dtype="<i4")
+    file.attrs.create("schema", SCHEMA_OF_SEVERAL if header.several else SCHEMA, dtype="<i4")
     for name in ("split", "key", "name", "columns_sha256"):
         _attribute(file, name, getattr(header, name))
     file.attrs.create("copy", header.copy, dtype="<i4")
@@ -149,7 +154,7 @@ def _dataset(
 def _write(dataset: h5py.Dataset, start: int, piece: npt.NDArray[Any]) -> None:
     """Write rows of a column, from `start` on; of their bytes' type, as HDF5 makes no UTF-8 of texts."""
     space = dataset.id.get_space()
-    space.select_hyperslab((start,), piece.shape)
+    space.select_hyperslab((start,) + (0,) * (piece.ndim - 1), piece.shape)
     dataset.id.write(h5py.h5s.create_simple(piece.shape), space, piece, mtype=dataset.id.get_type())
 
 

@@ -53,13 +53,17 @@ def dataset(reader: "Reader") -> xr.Dataset:
     features = {name: (("row", *tap.dimensions), reader.dask(name)) for name, tap in reader.taps.items()}
     columns = {
         "id": np.array(list(reader.ids), dtype=object),
-        "label": np.array(reader.labels),
         "group": np.array(list(reader.groups), dtype=object),
         "digest": np.array(list(reader.digests), dtype=object),
         "status": np.array(reader.status),
     }
     attributes = {"name": reader.name, "split": reader.split, "copy": reader.copy, "key": reader.key}
-    coordinates = {name: ("row", column) for name, column in columns.items()}
+    coordinates: dict[str, Any] = {name: ("row", column) for name, column in columns.items()}
+    if reader.several:
+        names = np.array(reader.class_names, dtype=object)
+        coordinates |= {"labels": (("row", "class_name"), np.array(reader.labels)), "class_name": names}
+    else:
+        coordinates["label"] = ("row", np.array(reader.labels))
     return xr.Dataset(features, coordinates, {**attributes, "class_names": list(reader.class_names)})
 
 

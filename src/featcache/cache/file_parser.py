@@ -18,10 +18,13 @@ import numpy as np
 
 from featcache.cache.layout import (
     CHECKSUM_BYTES,
+    COLUMNS,
+    COLUMNS_OF_SEVERAL,
     FORMAT,
     HOLDER_BYTES,
     RUN_BYTES,
     SCHEMA,
+    SCHEMA_OF_SEVERAL,
     TapLayout,
     block_count,
 )
@@ -71,6 +74,11 @@ class Structure:
     def blocks(self) -> int:
         """The number of journal blocks."""
         return block_count(self.block_rows, self.n)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns that describe rows, in the order of their checksum."""
+        return COLUMNS_OF_SEVERAL if "labels" in self.places else COLUMNS
 
 
 def read_structure(stream: BinaryIO, path: Path) -> Structure:
@@ -123,8 +131,9 @@ def _check_kind(file: h5py.File) -> None:
     if "format" not in file.attrs or _text(file, "format") != FORMAT:
         raise CacheFormatError("not a feature cache, but another HDF5 file")
     schema = _integer(file, "schema")
-    if schema != SCHEMA:
-        raise CacheFormatError(f"schema={schema} is of another featcache version, not {SCHEMA}")
+    if schema not in (SCHEMA, SCHEMA_OF_SEVERAL):
+        known = f"{SCHEMA} or {SCHEMA_OF_SEVERAL}"
+        raise CacheFormatError(f"schema={schema} is of another featcache version, not {known}")
     for group in (file, _hard(file, "journal"), _hard(file, "record")):
         for name in group:
             _hard(group, name)
@@ -184,7 +193,6 @@ def _places(file: h5py.File, taps: tuple[TapLayout, ...], n: int, block_rows: in
     wanted: dict[str, tuple[str, tuple[int, ...]]] = {
         "row": ("<i4", (n,)),
         "id": ("S", (n,)),  # of any length
-        "label": ("<i4", (n,)),
         "group": ("S", (n,)),
         "digest": ("S64", (n,)),
         "status": ("u1", (n,)),
@@ -194,6 +202,8 @@ def _places(file: h5py.File, taps: tuple[TapLayout, ...], n: int, block_rows: in
         "journal/holder": (f"S{HOLDER_BYTES}", ()),
         "record/run": (f"S{RUN_BYTES}", ()),
     }
+    several = _integer(file, "schema") == SCHEMA_OF_SEVERAL
+    wanted |= {"labels": ("u1", (n, len(_dataset(file, "class_name"))))} if several else {"label": ("<i4", (n,))}
     places = {}
     for name, (kind, shape) in wanted.items():
         dataset = _dataset(file, name)

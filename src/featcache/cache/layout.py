@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core import keys
-from featcache.core.rows import Rows
+from featcache.core.rows import Rows, is_several
 from featcache.core.texts import CHUNK
 from featcache.errors import SettingsError, SourceError
 
 SCHEMA = 2
+SCHEMA_OF_SEVERAL = 3  # `labels` (n, L) in place of `label` (n,)
+UNKNOWN_BYTE = 255  # how a cell of `labels` says UNKNOWN_LABEL
 FORMAT = "featcache feature cache"
 FEATURE_DTYPE = np.dtype("<f2")
 FLOAT16_MAX = 65504.0
@@ -34,7 +36,8 @@ MIRROR = -1  # the number of the copy whose images are mirrored, left to right
 _DIGEST_WIDTH = 64  # SHA-256, hexadecimal
 PARTIAL_SUFFIX = ".partial.h5"
 COLUMNS = ("id", "label", "group", "digest")
-RESERVED = frozenset({*COLUMNS, "status", "row", "class_name", "journal", "record"})
+COLUMNS_OF_SEVERAL = ("id", "labels", "group", "digest")
+RESERVED = frozenset({*COLUMNS, *COLUMNS_OF_SEVERAL, "status", "row", "class_name", "journal", "record"})
 AXES: Mapping[int, tuple[str, ...]] = {1: ("channel",), 3: ("y", "x", "channel")}
 
 _TAP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
@@ -128,22 +131,35 @@ class CacheHeader:
         if not re.fullmatch(r"[0-9a-f]{64}", self.key):
             raise ValueError(f"key={self.key!r} is not 64 hexadecimal digits")
 
+    @property
+    def several(self) -> bool:
+        """Whether the rows have any number of labels each: a file of schema 3."""
+        return is_several(self.rows.labels)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns that describe rows, in the order of their checksum."""
+        return COLUMNS_OF_SEVERAL if self.several else COLUMNS
+
     @cached_property
     def column_dtypes(self) -> dict[str, np.dtype[np.generic]]:
-        """How `id`, `label`, `group` and `digest` are stored: fixed-length UTF-8 (NUL-padded) and int32."""
+        """How the `columns` are stored: fixed-length UTF-8 (NUL-padded), `label` int32, `labels` (n, L) uint8."""
         widths = {"id": 1, "group": 1, "digest": _DIGEST_WIDTH}
         for start in range(0, len(self.rows), CHUNK):  # side by side: columns of one file read it once
             for name, column in (("id", self.rows.ids), ("group", self.rows.groups)):
                 widths[name] = text_column(column[start : start + CHUNK], widths[name]).itemsize
-        return {name: np.dtype(f"S{widths[name]}" if name in widths else "<i4") for name in COLUMNS}
+        kinds = {"label": "<i4", "labels": "u1", **{name: f"S{width}" for name, width in widths.items()}}
+        return {name: np.dtype(kinds[name]) for name in self.columns}
 
     def column_pieces(self, name: str) -> Iterator[tuple[int, npt.NDArray[np.generic]]]:
-        """Yield a column as stored, in pieces: the first row and a (k,) array, k at most 1,024."""
+        """Yield a column as stored, in pieces: the first row and a (k,) array, k at most 1,024; of `labels` (k, L)."""
         column = {"id": self.rows.ids, "group": self.rows.groups, "digest": self.rows.digests}.get(name)
         width = self.column_dtypes[name].itemsize
         for start in range(0, len(self.rows), CHUNK):
             if column is None:
-                yield start, np.ascontiguousarray(self.rows.labels[start : start + CHUNK], dtype="<i4")
+                labels = self.rows.labels[start : start + CHUNK]
+                stored = np.where(labels < 0, UNKNOWN_BYTE, labels) if self.several else labels
+                yield start, np.ascontiguousarray(stored, dtype=self.column_dtypes[name])
             else:
                 yield start, text_column(column[start : start + CHUNK], width)
 
@@ -151,7 +167,7 @@ class CacheHeader:
     def columns_sha256(self) -> str:
         """SHA-256 of the stored bytes of the columns, one after the other."""
         state = hashlib.sha256()
-        for name in COLUMNS:
+        for name in self.columns:
             for _, piece in self.column_pieces(name):
                 state.update(piece.tobytes())
         return state.hexdigest()
@@ -160,6 +176,7 @@ class CacheHeader:
     def least_bytes(self) -> int:
         """Bytes that the file has at least: features, columns and the run record."""
         columns = sum(dtype.itemsize for dtype in self.column_dtypes.values())
+        columns += len(self.class_names) * self.several
         return RUN_BYTES + len(self.rows) * (columns + sum(tap.row_bytes for tap in self.taps))
 
     @property

@@ -11,6 +11,7 @@ from featcache.cache.reader import Reader
 from featcache.core import keys
 from featcache.core.csv_files import CsvWriter
 from featcache.core.disk import replacing_folder
+from featcache.core.rows import label_text
 from featcache.core.texts import CHUNK
 
 _PIECE_BYTES = 16 << 20
@@ -19,6 +20,7 @@ _PIECE_BYTES = 16 << 20
 def export_npy(path: Path, folder: Path) -> list[Path]:
     """Write a cache as ``<tap>.npy`` (n, h, w, c) or (n, c) float16, ``label.npy``, ``status.npy`` and ``rows.csv``.
 
+    Of several labels a row it is ``labels.npy``, (n, L) int8, and their names stand in ``rows.csv`` with ``|`` between them.
     The folder appears whole or not at all; memory stays flat.
 
     Returns:
@@ -36,7 +38,7 @@ def export_npy(path: Path, folder: Path) -> list[Path]:
     with replacing_folder(folder, new=True) as temporary:
         for tap in reader.taps:
             _write_npy(temporary / f"{keys.short_name(tap)}.npy", reader[tap])
-        _write_npy(temporary / "label.npy", reader.labels)
+        _write_npy(temporary / ("labels.npy" if reader.several else "label.npy"), reader.labels)
         _write_npy(temporary / "status.npy", np.asarray(reader.status))
         _write_rows(temporary / "rows.csv", reader)
         names = sorted(file.name for file in temporary.iterdir())
@@ -53,14 +55,14 @@ def _write_npy(path: Path, array: npt.NDArray[np.generic]) -> None:
 
 
 def _write_rows(path: Path, reader: Reader) -> None:
-    names = (*reader.class_names, "")  # -1, an unknown label, is the last
     words = {int(status): status.text for status in Status}
     with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         lines = CsvWriter(stream)
         lines.row(("row", "id", "class", "group", "status", "digest"))
         for start in range(0, len(reader), CHUNK):
             part = slice(start, start + CHUNK)
-            labels, status = reader.labels[part].tolist(), reader.status[part].tolist()
-            columns = zip(reader.ids[part], labels, reader.groups[part], status, reader.digests[part], strict=True)
-            for row, (name, label, group, state, digest) in enumerate(columns, start):
-                lines.row((row, name, names[label], group, words[state], digest))
+            labels, status = np.array(reader.labels[part]), reader.status[part].tolist()
+            names = (label_text(labels, row, reader.class_names) for row in range(len(labels)))
+            columns = zip(reader.ids[part], names, reader.groups[part], status, reader.digests[part], strict=True)
+            for row, (row_id, name, group, state, digest) in enumerate(columns, start):
+                lines.row((row, row_id, name, group, words[state], digest))

@@ -18,6 +18,9 @@ from featcache.cache.file_parser import read_structure
 from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range, copy_name
 from featcache.core import paths
 from featcache.core.disk import settled
+from featcache.core.formatting import Table, pluralize, size_text
+from featcache.core.html import html_lines
+from featcache.core.rows import label_names
 from featcache.core.texts import FixedTexts
 from featcache.errors import CacheError, CacheFormatError, UnknownTapError
 
@@ -89,6 +92,15 @@ class Reader:
         taps = ", ".join(f"{tap.name} {(len(self), *tap.shape)}" for tap in self.taps.values())
         return f"<featcache {self.path.name}: {self.name} {self.split}, {copy_name(self.copy)}, {taps} float16>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the taps."""
+        rows = [(tap.name, f"{(len(self), *tap.shape)}", "float16") for tap in self.taps.values()]
+        about = (
+            f"{pluralize(len(self), 'row')}, {len(self.class_names):,} classes{', unfinished' * (not self.complete)}"
+        )
+        title = f"{self.name} {self.split}, {copy_name(self.copy)}: {self.path}"
+        return html_lines(title, [Table(rows, ("tap", "shape", "type")), f"{about}, {size_text(self.size)}"])
+
     def __getitem__(self, tap: str) -> npt.NDArray[np.float16]:
         """Return a tap's features, (n, h, w, c) or (n, c) float16, as a read-only memory map.
 
@@ -119,9 +131,17 @@ class Reader:
         return FixedTexts(self._array("id"))
 
     @property
-    def labels(self) -> npt.NDArray[np.int32]:
-        """(n,) int32, an index into `class_names`, -1 where unknown."""
-        return self._array("label")
+    def several(self) -> bool:
+        """Whether rows have any number of the classes as their labels, and not one class."""
+        return "labels" in self._structure.places
+
+    @property
+    def labels(self) -> npt.NDArray[Any]:
+        """(n,) int32, an index into `class_names`, -1 where unknown.
+
+        Of several labels a row (n, L) int8: 1 for each of the class names that a row has, 0 else, -1 where unknown.
+        """
+        return self._array("labels").view(np.int8) if self.several else self._array("label")
 
     @cached_property
     def groups(self) -> Sequence[str]:
@@ -221,27 +241,37 @@ class Reader:
         return dask_arrays.dask_array(self._structure, layout, self.status if usable else None)
 
     def to_xarray(self) -> "xr.Dataset":
-        """Return all taps, lazily and as float32, with id, label, group, digest and status as coordinates of ``row``."""
+        """Return all taps, lazily and as float32, with id, label (or labels), group, digest and status as coordinates of ``row``."""
         from featcache.cache import dask_arrays
 
         return dask_arrays.dataset(self)
 
     def frame(self) -> "pd.DataFrame":
-        """Return one line a row: id, label, class (None where unknown), group, status (a word) and digest."""
+        """Return one line a row: id, label, class (None where unknown), group, status (a word) and digest.
+
+        Of several labels a row has labels, a list of names (None where unknown), in place of label and class.
+        """
         import pandas as pd
 
-        names = np.array([*self.class_names, None], dtype=object)
         words = np.array([status.text for status in Status], dtype=object)
+        labels, labelled = np.array(self.labels), dict[str, Any]()
+        if self.several:
+            labelled["labels"] = [label_names(labels, row, self.class_names) for row in range(len(self))]
+        else:
+            names = np.array([*self.class_names, None], dtype=object)
+            labelled = {
+                "label": labels,
+                "class": names[np.where((labels >= 0) & (labels < len(names) - 1), labels, -1)],
+            }
         columns = {
             "id": list(self.ids),
-            "label": np.array(self.labels),
-            "class": names[np.where((self.labels >= 0) & (self.labels < len(self.class_names)), self.labels, -1)],
+            **labelled,
             "group": list(self.groups),
             "status": words[np.minimum(self.status, len(words) - 1)],
             "digest": list(self.digests),
         }
         # pandas' own texts must be UTF-8, names of files need not be
-        return pd.DataFrame(columns, dtype=object).astype({"label": np.int32})
+        return pd.DataFrame(columns, dtype=object).astype({} if self.several else {"label": np.int32})
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         place = self._structure.places[name]

@@ -1,7 +1,8 @@
 """What people read: styled and fitted to its width on a terminal, plain text everywhere else.
 
 rich decides what a terminal is and what it can, by ``NO_COLOR``, ``FORCE_COLOR``, ``TERM=dumb`` and ``COLUMNS``; it is
-imported only where there may be one.
+imported only where there may be one. A notebook's ``!luigi`` pretends to be a terminal, and asks for colour, but can't move
+a cursor: it gets plain text.
 """
 
 import os
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 _FORCING = ("FORCE_COLOR", "TTY_COMPATIBLE")
+_NOTEBOOK = "JPY_PARENT_PID"  # in the environment of every kernel of Jupyter, and so of what a cell starts
 # Cells that consist of one of these words.
 _STYLES = {
     "PASS": "green", "WARN": "yellow", "FAIL": "bold red",
@@ -24,8 +26,9 @@ _STYLES = {
 
 
 def console(stream: TextIO | None) -> "Console | None":
-    """Return a console that writes to `stream`; None where plain text is wanted: a pipe, a file, a dumb terminal, nothing."""
-    if stream is None or not (stream.isatty() or any(os.environ.get(name) for name in _FORCING)):
+    """Return a console that writes to `stream`; None for plain text: a pipe, a file, a notebook, a dumb terminal, nothing."""
+    forced = any(os.environ.get(name) for name in _FORCING)
+    if stream is None or _NOTEBOOK in os.environ or not (stream.isatty() or forced):
         return None
     from rich.console import Console
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,52 @@ from featcache.errors import SourceError
 
 SPLITS = ("train", "valid", "test")
 UNKNOWN_LABEL = -1
+BETWEEN_NAMES = "|"
+"""What stands between the names of a row's labels where they are one text."""
+
+Labels = npt.NDArray[np.integer]
+
+
+def is_several(labels: Labels) -> bool:
+    """Return whether rows have any number of labels, (n, L) of 0 and 1, and not one class each, (n,)."""
+    return labels.ndim == 2
+
+
+def known_labels(labels: Labels) -> npt.NDArray[np.bool_]:
+    """Return (n,) bool, False for a row whose class or labels are unknown."""
+    known = np.asarray(labels >= 0)
+    return np.asarray(known.all(axis=1)) if known.ndim == 2 else known
+
+
+def has_label(labels: Labels, label: int) -> npt.NDArray[np.bool_]:
+    """Return (n,) bool: which rows are of this class, or have this label."""
+    has: npt.NDArray[np.bool_] = labels[:, label] == 1 if is_several(labels) else labels == label
+    return has
+
+
+def label_counts(labels: Labels, classes: int) -> npt.NDArray[np.intp]:
+    """Return (classes,) the rows of each class, or with each label."""
+    if is_several(labels):
+        return np.asarray((labels == 1).sum(axis=0), np.intp)
+    return np.bincount(labels[labels >= 0], minlength=classes)
+
+
+def masked_labels(labels: npt.NDArray[Any], usable: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Return labels, of the same shape and dtype, that are unknown where a row isn't `usable`, (n,) bool."""
+    return np.where(usable[:, None] if is_several(labels) else usable, labels, labels.dtype.type(UNKNOWN_LABEL))
+
+
+def label_names(labels: Labels, row: int, class_names: Sequence[str]) -> list[str] | None:
+    """Return the names of a row's labels, or of its class alone; None where they are unknown."""
+    own = labels[row]
+    if is_several(labels):
+        return None if own.min(initial=0) < 0 else [class_names[label] for label in np.flatnonzero(own == 1).tolist()]
+    return [class_names[own]] if 0 <= own < len(class_names) else None
+
+
+def label_text(labels: Labels, row: int, class_names: Sequence[str]) -> str:
+    """Return the `label_names` of a row with ``|`` between them; "" where there are none."""
+    return BETWEEN_NAMES.join(label_names(labels, row, class_names) or ())
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +68,8 @@ class Rows:
 
     Attributes:
         ids: n unique texts; for files the path below the split's folder, with ``/``.
-        labels: (n,) int32, an index into the manifest's class names, or -1 where unknown.
+        labels: (n,) int32, an index into the manifest's class names, or -1 where unknown. Of several labels a row
+            (n, L) int8, 0 or 1 for each of the class names, or -1 in all of a row's cells where they are unknown.
         groups: n texts; images that share one stay in one fold; "" where there is none.
         digests: n SHA-256 hex digests of the image's content (of the file's bytes, or of the raw pixels);
             "" where the content could not be read.
@@ -32,7 +80,7 @@ class Rows:
     """
 
     ids: Sequence[str]
-    labels: npt.NDArray[np.int32]
+    labels: npt.NDArray[Any]
     groups: Sequence[str]
     digests: Sequence[str]
     reasons: Sequence[str]
@@ -71,10 +119,17 @@ class Rows:
         """(n,) bool, True where listing found nothing wrong with the row."""
         return np.fromiter((not reason for reason in self.reasons), bool, len(self))
 
+    def _label_key(self, row: int) -> str:
+        """The number of a row's class, or those of its labels, each with a comma behind it; -1 where unknown."""
+        own = self.labels[row]
+        if not is_several(self.labels):
+            return str(own)
+        return str(UNKNOWN_LABEL) if own.min() < 0 else "".join(f"{label}," for label in np.flatnonzero(own).tolist())
+
     @cached_property
     def key(self) -> str:
         """The digest of ids, labels, groups, digests, reasons and any cases in this order; locations don't count."""
-        labels = ComputedTexts(len(self), lambda row: str(self.labels[row]))
+        labels = ComputedTexts(len(self), self._label_key)
         columns = [
             self.ids,
             labels,

@@ -8,6 +8,7 @@ from pathlib import Path
 from featcache.core import paths
 from featcache.core.csv_files import UnreadableError, opened
 from featcache.core.names import clash, composed, did_you_mean, first_names, shown, stem
+from featcache.core.rows import label_text
 from featcache.dataset.manifest import Manifest
 from featcache.errors import SourceError
 
@@ -36,7 +37,7 @@ def with_groups(manifest: Manifest, path: Path, column: str) -> Manifest:
     table = _read(path, column)
     train = manifest.splits["train"]
     row_names, names, name_column = found = _names(path, table, column, train.ids)
-    classes = [composed(manifest.class_names[label]) for label in train.labels]
+    classes = [composed(label_text(train.labels, row, manifest.class_names)) for row in range(len(train))]
     groups = _groups(path, table, composed(column), found, classes)
     without = [row for row, group in zip(train.ids, groups, strict=True) if not group]
     if without:

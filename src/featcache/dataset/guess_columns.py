@@ -8,7 +8,8 @@ from typing import Any
 
 from featcache.core.names import first_names
 from featcache.dataset.sources.joining import best_way
-from featcache.dataset.sources.labels import NO, SPLIT_NAMES, YES
+from featcache.dataset.sources.label_sets import NO, YES
+from featcache.dataset.sources.labels import SPLIT_NAMES
 from featcache.dataset.sources.tables import column_names, read_columns
 from featcache.errors import SourceError
 

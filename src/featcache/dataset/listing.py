@@ -212,6 +212,7 @@ def _save_listing(folder: Path, spec: DatasetSpec, files: FileStats, digests: Di
 def _asked(spec: DatasetSpec) -> dict[str, str]:
     own = {"table": spec.table, "id": spec.id, "label": ",".join(spec.label), "split": spec.split}
     own |= {"images": ",".join(spec.images), "test": spec.test, "pattern": spec.pattern}
+    own |= {"separator": spec.separator}
     own |= {"corrections": "" if spec.corrections is None else "a file"}  # whose content is digested
     return {"source": spec.source, "groups": spec.groups} | {name: text for name, text in own.items() if text}
 

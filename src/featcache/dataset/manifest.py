@@ -14,7 +14,7 @@ from featcache.core import keys
 from featcache.core.disk import disk, replacing, write_text
 from featcache.core.json_records import read_json
 from featcache.core.names import first_names
-from featcache.core.rows import SPLITS, Rows
+from featcache.core.rows import SPLITS, Rows, has_label, is_several, label_counts
 from featcache.dataset.manifest_rows import read_rows, write_rows
 from featcache.errors import CacheFormatError, SourceError
 
@@ -46,6 +46,11 @@ class Manifest:
         splits = {name: rows.key for name, rows in self.splits.items()}
         return keys.digest([MANIFEST_VERSION, list(self.class_names), self.settings, splits])
 
+    @property
+    def several(self) -> bool:
+        """Whether a row has any number of the classes as its labels, and not one class."""
+        return any(is_several(rows.labels) for rows in self.splits.values())
+
     def save(self, folder: Path, record: Mapping[str, object] | None = None) -> None:
         """Write `manifest.arrow`, then `manifest.json`, which has its checksum and `record` too, each atomically.
 
@@ -53,7 +58,7 @@ class Manifest:
             StorageError: the disk is full, read-only or not permitted.
         """
         with replacing(folder / ROWS_NAME) as temporary:
-            written = write_rows(temporary, self.class_names, self.splits)
+            written = write_rows(temporary, self.class_names, self.splits, several=self.several)
         summary = {**(record or {}), **self.summary(), "arrow": written}
         write_text(folder / JSON_NAME, json.dumps(summary, indent=1) + "\n")
         with contextlib.suppress(OSError):
@@ -81,7 +86,10 @@ class Manifest:
         return manifest
 
     def summary(self) -> dict[str, object]:
-        """The content of `manifest.json`: schema, key, class names, settings, and per split its rows, key and rejected."""
+        """The content of `manifest.json`: schema, key, class names, settings, and per split its rows, key and rejected.
+
+        And `several`, which is True, where rows have several labels.
+        """
         splits = {
             name: {"rows": len(rows), "key": rows.key, "rejected": int((~rows.listed).sum())}
             for name, rows in self.splits.items()
@@ -93,6 +101,7 @@ class Manifest:
             "settings": dict(self.settings),
             "left_out": dict(self.left_out),
             "splits": splits,
+            **({"several": True} if self.several else {}),
         }
 
 
@@ -139,11 +148,11 @@ def check_training(where: str, class_names: tuple[str, ...], rows: Rows) -> None
     if len(class_names) < 2:
         only = first_names(class_names)
         raise SourceError(f"{where} has only class {only}, at least 2 classes are needed: add images of another")
-    counts = np.bincount(rows.labels[rows.listed], minlength=len(class_names))
+    counts = label_counts(rows.labels[rows.listed], len(class_names))
     scarce = [f"{name!r} has 0" for name, count in zip(class_names, counts, strict=True) if not count]
     if scarce:
         label = int(np.flatnonzero(counts == 0)[0])
-        missed = next(iter(np.flatnonzero(~rows.listed & (rows.labels == label)).tolist()), None)
+        missed = next(iter(np.flatnonzero(~rows.listed & has_label(rows.labels, label)).tolist()), None)
         reason = "" if missed is None else f" ({rows.ids[missed]!r} can't be used: {rows.reasons[missed]})"
         needed = "each class needs a usable image: add images or remove the class"
         raise SourceError(f"{where}: class {first_names(scarce, 3, str)}{reason}, {needed}")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import xxhash
 
 from featcache.core.paths import regular
-from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
+from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows, is_several, known_labels
 from featcache.core.texts import ConstantText, Texts
 
 _BATCH = 1 << 16  # rows that are in memory at once while they are written
@@ -22,13 +22,16 @@ _TEXTS = {"id": "ids", "group": "groups", "digest": "digests", "reason": "reason
 _CASES = "case"  # a column that is there only where some rows have cases
 
 
-def write_rows(path: Path, class_names: Sequence[str], splits: Mapping[str, Rows]) -> dict[str, object]:
+def write_rows(
+    path: Path, class_names: Sequence[str], splits: Mapping[str, Rows], *, several: bool
+) -> dict[str, object]:
     """Write the rows of all splits, one below the other; return the size and checksum that `read_rows` wants to see.
 
-    Columns: split, id, label (a class name, null where unknown), group, digest, status (ok or rejected), reason, and
-    location as the bytes of the file's name. All others are texts; where one isn't UTF-8, the column type is binary.
+    Columns: split, id, label (a class name, or of several labels a list of them; null where unknown), group, digest,
+    status (ok or rejected), reason, and location as the bytes of the file's name. All others are texts; where one isn't
+    UTF-8, the column type is binary.
     """
-    texts, binary = _schemas(cases=any(len(rows.cases) for rows in splits.values()))
+    texts, binary = _schemas(cases=any(len(rows.cases) for rows in splits.values()), several=several)
     try:
         _write(path, class_names, splits, texts)
     except UnicodeEncodeError:
@@ -46,13 +49,14 @@ def _write(path: Path, class_names: Sequence[str], splits: Mapping[str, Rows], s
                 file.write_batch(_batch(schema, SPLITS.index(split), class_names, rows, part))
 
 
-def _schemas(*, cases: bool) -> Iterator[Any]:
+def _schemas(*, cases: bool, several: bool) -> Iterator[Any]:
     """Yield the file's schema where all texts are UTF-8, and else."""
     import pyarrow as pa
 
     one_of = pa.dictionary(pa.int32(), pa.string())
+    label = pa.list_(pa.string()) if several else one_of
     for text in (pa.string(), pa.binary()):
-        fields = {"split": one_of, "id": text, "label": one_of, "group": text, "digest": text, "status": one_of}
+        fields = {"split": one_of, "id": text, "label": label, "group": text, "digest": text, "status": one_of}
         yield pa.schema({**fields, "reason": text, "location": pa.binary(), **({_CASES: text} if cases else {})})
 
 
@@ -65,13 +69,24 @@ def _batch(schema: Any, split: int, class_names: Sequence[str], rows: Rows, part
 
     columns = {name: _encoded(getattr(rows, texts)[part], schema.field(name).type) for name, texts in _TEXTS.items()}
     columns["split"] = one_of(SPLITS, np.full(part.stop - part.start, split))
-    columns["label"] = one_of(class_names, rows.labels[part])
+    labels = rows.labels[part]
+    columns["label"] = _lists(class_names, labels) if is_several(labels) else one_of(class_names, labels)
     columns["status"] = one_of(_STATUS, ~rows.listed[part])
     columns["location"] = _encoded(rows.locations[part], pa.binary())
     if _CASES in schema.names:
         cases = rows.cases if len(rows.cases) else ConstantText("", len(rows))
         columns[_CASES] = _encoded(cases[part], schema.field(_CASES).type)
     return pa.record_batch(columns, schema=schema)
+
+
+def _lists(class_names: Sequence[str], labels: npt.NDArray[np.integer]) -> Any:
+    """(k,) lists of the names of each row's labels, null where they are unknown."""
+    import pyarrow as pa
+
+    known, has = known_labels(labels), labels == 1
+    names = pa.array(class_names, pa.string()).take(pa.array(np.nonzero(has)[1]))
+    ends = np.cumsum([0, *has.sum(axis=1).tolist()]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), names, mask=pa.array(~known))
 
 
 def _encoded(texts: Sequence[str], kind: Any) -> Any:
@@ -98,17 +113,19 @@ def read_rows(path: Path, stored: Mapping[str, Any]) -> dict[str, Rows]:
         raise ValueError("checksum mismatch")
     try:
         with pa.ipc.open_file(pa.py_buffer(buffer), options=pa.ipc.IpcReadOptions(use_threads=False)) as file:
-            texts, binary = _schemas(cases=_CASES in file.schema.names)
+            texts, binary = _schemas(cases=_CASES in file.schema.names, several=bool(stored.get("several")))
             if file.schema not in (texts, binary):
                 raise ValueError("it has other columns")
             table = file.read_all().cast(binary)  # a view
         table.validate(full=True)
-        return dict(_split_rows(table, stored["splits"]))
+        return dict(_split_rows(table, stored["splits"], stored["class_names"]))
     except pa.ArrowException as error:
         raise ValueError(str(error)) from error
 
 
-def _split_rows(table: Any, splits: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Rows]]:
+def _split_rows(
+    table: Any, splits: Mapping[str, Mapping[str, Any]], class_names: Sequence[str]
+) -> Iterator[tuple[str, Rows]]:
     start = 0
     for split, facts in splits.items():
         count, part = facts["rows"], table.slice(start, facts["rows"])
@@ -116,7 +133,7 @@ def _split_rows(table: Any, splits: Mapping[str, Mapping[str, Any]]) -> Iterator
         columns["ids"].is_unique = True  # or they would not have been written
         if not facts["rejected"]:
             columns["reasons"] = ConstantText("", count)
-        labels = np.concatenate([np.empty(0, np.int32), *(_labels(chunk.indices) for chunk in part["label"].chunks)])
+        labels = _stored_labels(part["label"], class_names)
         if _CASES in part.column_names and any(part[_CASES].slice(0, 1).to_pylist()):
             columns["cases"] = ArrowTexts(part[_CASES])
         rows = Rows(labels=labels, locations=ArrowTexts(part["location"]), **columns)
@@ -127,11 +144,31 @@ def _split_rows(table: Any, splits: Mapping[str, Mapping[str, Any]]) -> Iterator
         raise ValueError(f"{len(table):,} rows, but manifest.json lists {start:,}")
 
 
+def _stored_labels(column: Any, class_names: Sequence[str]) -> npt.NDArray[np.int32] | npt.NDArray[np.int8]:
+    """The labels of rows, from names: (n,) int32, or of a column of lists (n, L) int8."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_list(column.type):
+        return np.concatenate([np.empty(0, np.int32), *(_labels(chunk.indices) for chunk in column.chunks)])
+    column = column.combine_chunks()
+    coded, labels = column.flatten().dictionary_encode(), np.zeros((len(column), len(class_names)), np.int8)
+    places = np.array([class_names.index(name) for name in coded.dictionary.to_pylist()], np.intp)
+    labels[_numbers(pc.list_parent_indices(column), np.int64), places[_numbers(coded.indices, np.int32)]] = 1
+    labels[_numbers(pc.is_null(column).cast(pa.uint8()), np.uint8) == 1] = UNKNOWN_LABEL
+    return labels
+
+
+def _numbers(array: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An array of numbers without nulls, from its buffer: Arrow's own way imports pandas."""
+    start = array.offset
+    return np.frombuffer(array.buffers()[1] or b"", dtype)[start : start + len(array)]
+
+
 def _labels(indices: Any) -> npt.NDArray[np.int32]:
-    """An int32 array with nulls, from its buffers: Arrow's own way imports pandas."""
-    known, numbers = indices.buffers()
+    """An int32 array with nulls."""
+    labels, known = _numbers(indices, np.int32).copy(), indices.buffers()[0]
     place = slice(indices.offset, indices.offset + len(indices))
-    labels = np.frombuffer(numbers, np.int32)[place].copy() if len(indices) else np.empty(0, np.int32)
     if known is not None:
         labels[np.unpackbits(np.frombuffer(known, np.uint8), bitorder="little")[place] == 0] = UNKNOWN_LABEL
     return labels

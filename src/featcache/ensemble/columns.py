@@ -27,6 +27,7 @@ class Layout:
     Attributes:
         columns: the header, the id column first.
         classes: for each column after the id which class it takes; None for one column of labels.
+        decided: whether these columns hold 0 and 1, what is decided for, and no probabilities.
         notices: what a person should look at, a line each.
         top: how many labels that column has, blank-separated, the most probable first; 0 for the one decided for.
     """
@@ -35,15 +36,20 @@ class Layout:
     classes: tuple[int, ...] | None
     notices: tuple[str, ...] = ()
     top: int = 0
+    decided: bool = False
 
 
-def submission_format(metric: str, class_names: Sequence[str], sample: Sample | None) -> str:
+def submission_format(metric: str, class_names: Sequence[str], sample: Sample | None, *, several: bool = False) -> str:
     """Return what ``auto`` is: ``labels``, ``probabilities`` or ``top`` and a number; by the sample, else by the metric.
+
+    Of `several` labels a row: ``tags`` where the sample has one column, or with a metric of decisions no sample.
 
     Example:
         >>> submission_format("map@3", ["cat", "dog"], None), submission_format("qwk", ["0", "1", "2"], None)
         ('top3', 'labels')
     """
+    if several:
+        return _format_of_labels(metric, class_names, sample)
     if sample is None:
         return _wanted(metric) or ("probabilities" if metric == LOG_LOSS else "labels")
     if len(sample.columns) > 2:
@@ -58,7 +64,12 @@ def submission_format(metric: str, class_names: Sequence[str], sample: Sample | 
 
 
 def layout_of(
-    spec: SubmissionSpec, class_names: Sequence[str], sample: Sample | None, metric: str = LOG_LOSS
+    spec: SubmissionSpec,
+    class_names: Sequence[str],
+    sample: Sample | None,
+    metric: str = LOG_LOSS,
+    *,
+    several: bool = False,
 ) -> Layout:
     """Return what a submission of these classes looks like by its settings, the sample and the metric.
 
@@ -68,31 +79,65 @@ def layout_of(
     """
     form, wanted = spec.format, _wanted(metric)
     if form == AUTO:
-        form = submission_format(metric, class_names, sample)
-    elif form == "labels" and wanted:
+        form = submission_format(metric, class_names, sample, several=several)
+    elif form in ("labels", "tags") and wanted:
         raise SubmissionError(
-            f"[Submission] format=labels is not what [Ensemble] metric={metric} scores: set [Submission] format = {wanted}"
+            f"[Submission] format={form} is not what [Ensemble] metric={metric} scores: set [Submission] format = {wanted}"
         )
+    if form == "tags" and not several:
+        raise SubmissionError("[Submission] format=tags needs rows of several labels: set [Submission] format = labels")
     where = str(sample.path) if sample else "[Submission] columns"
     notices = []
     if sample is not None and sample.delimiter != ",":
         notices.append(f"{where}: its fields are separated by {sample.delimiter!r}, the submission's by commas")
-    if form != "probabilities":
-        pair = _header(spec.columns, sample) or ("id", "label")
+    if several and sample is not None and form != "tags" and not form.startswith(_TOP):
+        _refuse_tags(form, sample, class_names)
+    if form != "probabilities" and not (several and form == "labels"):
+        pair = _header(spec.columns, sample) or ("id", "tags" if form == "tags" else "label")
         if len(pair) != 2:
             raise SubmissionError(
                 f"{where}: {len(pair)} columns ({_listed(pair)}), where format={form} has 2: set [Submission] "
-                "format = probabilities"
+                f"format = {'auto' if several else 'probabilities'}"
             )
         top = int(form.removeprefix(_TOP)) if form.startswith(_TOP) else 0
         _check_several(form, class_names, sample)
-        return Layout(pair, None, (*notices, *_other_labels(sample, class_names, top)), top)
+        blank = top or form == "tags"
+        return Layout(pair, None, (*notices, *_other_labels(sample, class_names, blank=bool(blank))), top)
     names, meant = _assigned(spec.columns, class_names, sample)
     columns = _header(names, sample) or ("id", *class_names)
-    _refuse_labels(sample, class_names)
-    _check_several(form, class_names, sample)
-    classes, notice = _classes(columns, meant or columns[1:], class_names, where)
-    return Layout(columns, classes, (*notices, *notice))
+    if not several:
+        _refuse_labels(sample, class_names)
+        _check_several(form, class_names, sample)
+    classes, notice = _classes(columns, meant or columns[1:], class_names, where, several=several)
+    return Layout(columns, classes, (*notices, *notice), decided=form == "labels")
+
+
+def _format_of_labels(metric: str, class_names: Sequence[str], sample: Sample | None) -> str:
+    """What ``auto`` is where a row has several labels."""
+    wanted = _wanted(metric) or ("probabilities" if metric == LOG_LOSS else "tags")
+    if sample is None:
+        return wanted
+    if _is_tagged(sample, class_names):
+        return wanted if _in_one_column(wanted) else "tags"
+    return "labels" if wanted == "tags" else "probabilities"
+
+
+def _in_one_column(form: str) -> bool:
+    return form == "tags" or form.startswith(_TOP)
+
+
+def _is_tagged(sample: Sample, class_names: Sequence[str]) -> bool:
+    """Whether a sample of several labels a row has all of them in its one column, which is no only label's own."""
+    own = len(class_names) == 1 and match_columns(sample.columns[1:], class_names) == [0]
+    return len(sample.columns) == 2 and not own
+
+
+def _refuse_tags(form: str, sample: Sample, class_names: Sequence[str]) -> None:
+    if _is_tagged(sample, class_names):
+        raise SubmissionError(
+            f"{sample.path}: one column ({shown(sample.columns[1])}) for {len(class_names)} labels, where format={form} "
+            "has one each: set [Submission] format = tags"
+        )
 
 
 def _header(columns: tuple[str, ...], sample: Sample | None) -> tuple[str, ...]:
@@ -123,7 +168,7 @@ def _assigned(
 
 
 def _classes(
-    columns: tuple[str, ...], meant: Sequence[str], class_names: Sequence[str], where: str
+    columns: tuple[str, ...], meant: Sequence[str], class_names: Sequence[str], where: str, *, several: bool = False
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Which class each column takes, and a notice about it, if any.
 
@@ -131,7 +176,7 @@ def _classes(
         SubmissionError: that is unclear for one of them, or a class is left over.
     """
     found = match_columns(meant, class_names)
-    one_of_two = len(meant) == 1 and len(class_names) == 2
+    one_of_two = len(meant) == 1 and len(class_names) == 2 and not several
     plain = tuple(name.casefold() for name in class_names) in _NO_OR_YES
     if one_of_two and found == [None] and (plain or _GENERIC.fullmatch(meant[0])):
         head, column, first, second = map(shown, (columns[0], meant[0], *class_names))
@@ -185,23 +230,23 @@ def _check_several(form: str, class_names: Sequence[str], sample: Sample | None)
         SubmissionError: so it is.
     """
     several = _several(sample, class_names) if sample else 0
-    if sample is not None and several and not form.startswith(_TOP):
+    if sample is not None and several and not _in_one_column(form):
         raise SubmissionError(
             f"{sample.path}: column {shown(sample.columns[1])} holds {several} classes a row, blank-separated, which is "
             f"not format={form}: set [Submission] format = {_TOP}{several}"
         )
     blank = next((name for name in class_names if name.split() != [name]), None)
-    if form.startswith(_TOP) and blank is not None:
+    if _in_one_column(form) and blank is not None:
         raise SubmissionError(
             f"[Submission] format={form} separates classes by blanks, and {shown(blank)} has one: rename its folder"
         )
 
 
-def _other_labels(sample: Sample | None, class_names: Sequence[str], top: int = 0) -> list[str]:
+def _other_labels(sample: Sample | None, class_names: Sequence[str], *, blank: bool) -> list[str]:
     """A notice where a sample's labels aren't written like the classes."""
     known = set(map(composed, class_names))
     cells = sample.labels if sample else ()
-    labels = dict.fromkeys(name for cell in cells for name in cell.split()) if top else cells
+    labels = dict.fromkeys(name for cell in cells for name in cell.split()) if blank else cells
     strange = [label for label in labels if label and composed(label) not in known]
     if sample is None or not strange:
         return []

@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.rows import is_several
 from featcache.ensemble.bag_weights import bags_of, find_weights
 from featcache.settings import AUTO, METHODS
 from featcache.training import (
@@ -14,12 +15,15 @@ from featcache.training import (
     Float64s,
     RowNumbers,
     Tables,
+    cells,
     label_probabilities,
     log_loss,
     row_losses,
     table_parts,
 )
 
+Clip = float | tuple[float, ...]
+"""The upper bound of a probability, or one for each of several labels."""
 COMBINATIONS = tuple(name for name in METHODS if name != AUTO)
 WEIGHTED = "weighted"
 GEOMETRIC = (WEIGHTED, "geometric")
@@ -44,6 +48,7 @@ class Combination:
         weights: m, 0 for members that were not chosen; sum 1.
         temperature: the mixed probabilities' logarithm is divided by it; above 1 makes them less sure.
         clip: upper bound mx of a probability (R5), 1 for none.
+        clips: of several labels a row one bound each, and 1 less it below; empty of one label.
         floor: of members' probabilities, whose logarithms are averaged; 0 where they are averaged themselves.
     """
 
@@ -52,9 +57,12 @@ class Combination:
     temperature: float
     clip: float
     floor: float = 0.0
+    clips: tuple[float, ...] = ()
 
-    def apply(self, probabilities: Float32s, clip: float | None = None) -> Float64s:
+    def apply(self, probabilities: Float32s, clip: Clip | None = None) -> Float64s:
         """Return (n, C) of (m, n, C): rows sum to 1, unless clipped; `clip` replaces the bound that was found.
+
+        Of several labels a row each cell is a question of two classes, and rows have no sum.
 
         Example:
             >>> members = np.array([[[0.8, 0.2]], [[0.4, 0.6]]], np.float32)
@@ -62,8 +70,17 @@ class Combination:
             >>> mean.apply(members).round(3).tolist()
             [[0.6, 0.4]]
         """
-        mixed = apply_temperature(mix(probabilities, self.weights, self.floor), self.temperature)
-        return clipped(mixed, self.clip if clip is None else clip)
+        given = cells(probabilities) if self.clips else probabilities
+        mixed = apply_temperature(mix(given, self.weights, self.floor), self.temperature)
+        if self.clips:
+            highest = np.asarray(self.clips if clip is None else clip)
+            return np.clip(mixed[:, 1].reshape(-1, len(self.clips)), 1 - highest, highest)
+        return clipped(mixed, self.clip if clip is None else float(np.max(clip)))
+
+    def shares(self, probabilities: Float32s, clip: Clip | None = None) -> Float64s:
+        """Return what `apply` does, with rows brought to sum 1, as who scores log-loss does, but of several labels."""
+        applied = self.apply(probabilities, clip)
+        return applied if self.clips else normalised(applied)
 
 
 def combine(
@@ -77,12 +94,14 @@ def combine(
 
     Args:
         probabilities: (m, n, C) out of fold.
-        labels: (n,) class indices.
+        labels: (n,) class indices, or (n, C) of 0 and 1.
         method: one of `COMBINATIONS`.
         rows: those to look at, one at least, and none with NaN; of more than 20,000, or where there are many classes
             than eight million values, evenly spaced ones are used.
         members: m names; ``weighted`` gives the members of one bag one weight. Empty: each is a bag.
     """
+    if is_several(labels):
+        return _combine_labels(probabilities, labels, method, rows, members)
     known, classes = len(rows), probabilities.shape[2]
     bags = bags_of(members or list(map(str, range(len(probabilities)))))
     tables = len(np.unique(bags)) if method == WEIGHTED else 1
@@ -103,6 +122,36 @@ def combine(
         mixed[place] = mix(table, chosen, floor)
     temperature = find_temperature(mixed, labels)
     return Combination(method, chosen, temperature, find_clip(apply_temperature(mixed, temperature), labels), floor)
+
+
+def _combine_labels(
+    probabilities: Tables,
+    labels: npt.NDArray[np.integer],
+    method: str,
+    rows: npt.NDArray[np.integer],
+    members: Sequence[str],
+) -> Combination:
+    """`combine` for several labels a row: of the cells, each a question of two classes; a clip for each label."""
+    known, count = len(rows), probabilities.shape[2]
+    most = max(_LEAST_ROWS, _VALUES // (2 * count * len(probabilities)))
+    if len(rows) > most:
+        rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.intp)]
+    own = labels[rows].astype(np.intp)
+    table, flat = cells(probabilities[:, rows]), own.ravel()
+    bags = bags_of(members or list(map(str, range(len(table)))))
+    floor = ONE_MORE / (2 * known) if method in GEOMETRIC else 0.0
+    every = np.arange(len(flat))
+    if method == WEIGHTED:  # rows, not cells, are what is independent of each other
+        weights = _by_bag(table, flat, every, bags, floor, known)
+        return Combination(method, tuple(weights.tolist()), 1.0, 1.0, floor, (1.0,) * count)
+    weights = np.full(len(bags), 1 / len(bags))
+    if method == "greedy":
+        weights = bagged_weights(table[:, every, flat])
+    mixed = mix(table, weights.tolist(), floor)
+    temperature = find_temperature(mixed, flat)
+    tempered = apply_temperature(mixed, temperature).reshape(len(rows), count, 2)
+    clips = tuple(find_clip(tempered[:, label], own[:, label]) for label in range(count))
+    return Combination(method, tuple(weights.tolist()), temperature, 1.0, floor, clips)
 
 
 def _by_bag(
@@ -233,11 +282,14 @@ def greedy_weights(label_shares: Float64s) -> Float64s:
     return np.asarray(best / best.sum())
 
 
-def submission_clip(setting: str | float, chosen: Combination) -> float:
+def submission_clip(setting: str | float, chosen: Combination) -> Clip:
     """Return the upper bound of a probability that ``[Submission] clip`` comes to, in (0, 1]; 1 for none.
+
+    Of several labels a row ``auto`` has one for each.
 
     Example:
         >>> submission_clip("auto", Combination("mean", (1.0,), temperature=1.0, clip=0.98))
         0.98
     """
-    return chosen.clip if setting == "auto" else 1.0 if setting == "none" else float(setting)
+    own: Clip = chosen.clips or chosen.clip
+    return own if setting == "auto" else 1.0 if setting == "none" else float(setting)

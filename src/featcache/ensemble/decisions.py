@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.rows import is_several
 from featcache.ensemble.combination import Combination, combine, logarithm, normalised
+from featcache.ensemble.thresholds import HALF, find_thresholds, given_labels
 from featcache.training import (
     Float64s,
     Judged,
@@ -34,21 +36,29 @@ _BETTER = 1e-9
 class Decision:
     """How a row's probabilities become a class; without numbers it is the most probable one, of equals the first.
 
+    Of several labels a row there are thresholds, and it becomes all labels above theirs.
+
     Attributes:
         shift: C, added to log p before; empty for none.
         cuts: C - 1, ascending: the class is how many of them the expected class number is above; empty for none.
+        thresholds: C, of several labels a row; empty of one.
+        filled: whether a row with no label above its threshold gets the most probable one.
     """
 
     shift: tuple[float, ...] = ()
     cuts: tuple[float, ...] = ()
+    thresholds: tuple[float, ...] = ()
+    filled: bool = False
 
     def classes(self, probabilities: npt.NDArray[np.floating]) -> RowNumbers:
-        """Return (n,) the classes of (n, C).
+        """Return (n,) the classes of (n, C), or (n, C) int8, 0 and 1, of several labels a row.
 
         Example:
             >>> Decision(cuts=(0.5, 1.2)).classes(np.array([[0.4, 0.3, 0.3], [0.1, 0.3, 0.6]])).tolist()
             [1, 2]
         """
+        if self.thresholds:
+            return given_labels(probabilities, np.array(self.thresholds), filled=self.filled)
         if self.cuts:
             return np.searchsorted(np.array(self.cuts), _expected(probabilities))
         if self.shift:
@@ -56,13 +66,21 @@ class Decision:
         return np.asarray(probabilities.argmax(axis=1))
 
 
+def plain_decision(classes: int, *, several: bool) -> Decision:
+    """Return the most probable class, or of several labels a row those above 0.5."""
+    return Decision(thresholds=(HALF,) * classes if several else ())
+
+
 def find_decision(metric: str, probabilities: Float64s, labels: npt.NDArray[np.integer]) -> Decision:
     """Return the decision of the highest `metric` of these rows, (n, C) and (n,); n at least 1.
 
     For balanced accuracy and F1 it is -t times the logarithm of the classes' shares, t from 0 to 1.5: one number says
     how rare classes fare, and few rows can tell it; t is 0 unless another one gains more than chance. Ordered classes have
-    cut points. Others are best as they are.
+    cut points. Others are best as they are. Of several labels a row, (n, C) too, it is their thresholds.
     """
+    if is_several(labels):
+        thresholds, filled = find_thresholds(metric, probabilities, labels)
+        return Decision(thresholds=tuple(thresholds.tolist()), filled=filled)
     classes = probabilities.shape[1]
     if metric == BY_CUTS:
         return Decision(cuts=tuple(_best_cuts(_expected(probabilities), labels, classes)))
@@ -79,7 +97,7 @@ def find_decision(metric: str, probabilities: Float64s, labels: npt.NDArray[np.i
 
 def decided(metric: str, table: Float64s, labels: npt.NDArray[np.integer], folds: npt.NDArray[np.integer]) -> Judged:
     """Return the rows as `metric` sees them, (n, C) out of fold: of each fold decided as is best for the others."""
-    predicted = np.empty(len(labels), np.intp)
+    predicted = np.empty(labels.shape, np.intp)
     for fold in np.unique(folds):
         own = folds == fold
         predicted[own] = find_decision(metric, table[~own], labels[~own]).classes(table[own])
@@ -124,7 +142,7 @@ class MetricSearch:
             unseen = frozenset({*without, fold}) if len(others) > 1 else frozenset(without)
             chosen, rows = self._combined(method, unseen), np.flatnonzero(self._folds == fold)
             for place, part in table_parts(self._known.probabilities, rows):
-                table[rows[place]] = normalised(chosen.apply(part))
+                table[rows[place]] = chosen.shares(part)
         return table
 
     def _combined(self, method: str, without: frozenset[int]) -> Combination:

@@ -15,8 +15,8 @@ import numpy as np
 from featcache.core.json_records import write_json
 from featcache.core.paths import read_bytes
 from featcache.ensemble import combination
-from featcache.ensemble.combination import Combination
-from featcache.ensemble.decisions import Decision
+from featcache.ensemble.combination import Clip, Combination
+from featcache.ensemble.decisions import Decision, plain_decision
 from featcache.errors import CacheFormatError, CacheMismatchError
 from featcache.training import Float64s, Interval, Predictions, RowNumbers, Scores, table_parts
 
@@ -102,7 +102,16 @@ class Ensemble:
     @property
     def decision(self) -> Decision:
         """How the ensemble's probabilities become classes."""
-        return self.decided.whole if self.decided else Decision()
+        return self.decided.whole if self.decided else plain_decision(len(self.class_names), several=self.several)
+
+    @property
+    def several(self) -> bool:
+        """Whether a row may have several of the classes."""
+        return bool(self.whole.clips)
+
+    def fold_decision(self, fold: int) -> Decision:
+        """How they become classes for rows of `fold`: what was fitted without them."""
+        return self.decided.folds[fold] if self.decided else Decision()
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -114,8 +123,8 @@ class Ensemble:
         """The chosen members' weights; positive, sum 1."""
         return tuple(weight for weight in self.whole.weights if weight)
 
-    def apply(self, predictions: Predictions, clip: float | None = None) -> Float64s:
-        """Return (n, C) probabilities whose rows sum to 1, unless clipped; NaN where a chosen member has none.
+    def apply(self, predictions: Predictions, clip: Clip | None = None) -> Float64s:
+        """Return (n, C) probabilities whose rows sum to 1, unless clipped or of several labels; NaN where a chosen member has none.
 
         The `predictions` may be by others, too; `clip` is another upper bound than the one found, 1 for none.
 
@@ -127,11 +136,15 @@ class Ensemble:
             combined[rows] = table
         return combined
 
-    def parts(self, predictions: Predictions, clip: float | None = None) -> Iterator[tuple[slice, Float64s]]:
+    def parts(self, predictions: Predictions, clip: Clip | None = None) -> Iterator[tuple[slice, Float64s]]:
         """Yield (rows, (r, C)): what `apply` returns, a part of the rows after the other; raises what it raises."""
         chosen = self._fitted(self.whole, predictions)
         for rows, table in table_parts(predictions.probabilities):
             yield rows, chosen.apply(table, clip)
+
+    def shares(self, probabilities: Float64s) -> Float64s:
+        """Return (n, C) with rows brought to sum 1, as who scores log-loss does; of several labels as they are."""
+        return probabilities if self.several else combination.normalised(probabilities)
 
     def nested_parts(self, out_of_fold: Predictions) -> Iterator[tuple[RowNumbers, Float64s]]:
         """Yield (rows, (r, C)), fold by fold in parts: training rows by the combination fitted without their fold.
@@ -215,13 +228,19 @@ def _check(loaded: Ensemble) -> None:
     if set(loaded.member_scores) != set(members) or len(loaded.class_shares) != len(loaded.class_names):
         raise ValueError("its members and classes are not those of its scores")
     for chosen in (loaded.whole, *loaded.folds.values()):
-        numbers = (*chosen.weights, chosen.floor, chosen.temperature, chosen.clip)
+        numbers = (*chosen.weights, chosen.floor, chosen.temperature, chosen.clip, *chosen.clips)
         if not all(0 <= number < float("inf") for number in numbers):
             raise ValueError(f"its weights, floor, temperature and clip are {numbers}"[:200])
         if len(chosen.weights) != count or not any(chosen.weights):
             raise ValueError(f"it has {count} members and the weights {chosen.weights}"[:200])
-        if chosen.method not in combination.COMBINATIONS or not chosen.temperature or not 0 < chosen.clip <= 1:
-            raise ValueError(f"its method is {chosen.method!r}, temperature and clip are {numbers[-2:]}")
+        clips = (chosen.clip, *chosen.clips)
+        sound = chosen.temperature and all(0 < clip <= 1 for clip in clips)
+        if chosen.method not in combination.COMBINATIONS or not sound:
+            raise ValueError(
+                f"its method is {chosen.method!r}, temperature and clip are {(chosen.temperature, *clips)}"[:200]
+            )
+        if len(chosen.clips) != len(loaded.class_names) * loaded.several:
+            raise ValueError(f"it has {len(chosen.clips)} clips of {len(loaded.class_names)} labels")
     if loaded.decided is not None:
         _check_decisions(loaded.decided, loaded)
 
@@ -233,5 +252,10 @@ def _check_decisions(own: Decided, loaded: Ensemble) -> None:
         raise ValueError("its decisions are not those of its folds and baselines")
     for each in (own.whole, *own.folds.values()):
         fit = len(each.shift) in (0, classes) and len(each.cuts) in (0, classes - 1)
-        if not fit or not np.isfinite((*each.shift, *each.cuts)).all() or list(each.cuts) != sorted(each.cuts):
+        fit = fit and len(each.thresholds) == classes * loaded.several
+        if (
+            not fit
+            or not np.isfinite((*each.shift, *each.cuts, *each.thresholds)).all()
+            or list(each.cuts) != sorted(each.cuts)
+        ):
             raise ValueError(f"its decision is {each}, of {classes} classes"[:200])

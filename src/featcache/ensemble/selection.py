@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.ensemble.combination import WEIGHTED, Combination, combine, normalised
+from featcache.core.rows import is_several, known_labels
+from featcache.ensemble.combination import WEIGHTED, Clip, Combination, combine, normalised
 from featcache.ensemble.decisions import Choice, MetricSearch, decided
 from featcache.ensemble.ensemble import Baseline, Decided, Ensemble
 from featcache.errors import TrainingError
@@ -28,6 +29,7 @@ from featcache.training import (
     RowScores,
     Scores,
     bootstrap,
+    check_metric,
     judge_parts,
     metric_spans,
     row_parts,
@@ -59,13 +61,14 @@ def select_ensemble(out_of_fold: Predictions, method: str = AUTO, metric: str = 
         TrainingError: no member, no row to score, or rows of fewer than 2 folds.
     """
     one_of("[Ensemble] method", method, METHODS)
+    check_metric(metric, several=is_several(out_of_fold.labels))
     known = out_of_fold.scored()
     search = _Search(known, WEIGHTED if method == AUTO else method)
     singles = {fold: search.best_member(fold) for fold in search.folds}
     chosen = {} if metric == LOG_LOSS else search.choices(METHODS[1:] if method == AUTO else (method,), metric)
     folds = {fold: chosen[fold].combination if chosen else search.combined(fold) for fold in search.folds}
     nested = search.nested(folds)
-    labels = out_of_fold.labels[(out_of_fold.labels >= 0) & (np.asarray(out_of_fold.folds) != NO_FOLD)]
+    labels = out_of_fold.labels[known_labels(out_of_fold.labels) & (np.asarray(out_of_fold.folds) != NO_FOLD)]
     baselines = _baselines(known.members)
     judged = [judged_baseline(known, member) for _, member in baselines]
     interval, *differences = bootstrap([nested, *map(nested.minus, judged)], known.groups)
@@ -115,8 +118,8 @@ def metric_rows(known: Predictions, built: Ensemble) -> Iterator[tuple[str, Judg
     own, folds = built.decided, known.folds
     if own is None or folds is None:
         return
-    table = _table(known, ((rows, normalised(part)) for rows, part in built.nested_parts(known)))
-    predicted = np.empty(len(folds), np.intp)
+    table = _table(known, ((rows, built.shares(part)) for rows, part in built.nested_parts(known)))
+    predicted = np.empty(known.labels.shape, np.intp)
     for fold, decision in own.folds.items():
         predicted[folds == fold] = decision.classes(table[folds == fold])
     yield ENSEMBLE, Judged(known.labels, predicted, table)
@@ -131,7 +134,8 @@ def metric_members(known: Predictions, metric: str) -> Iterator[Judged]:
     """Yield each member's rows as the metric sees them, one in memory at a time."""
     folds = np.zeros(len(known.ids), np.int32) if known.folds is None else known.folds
     for member in range(len(known.members)):
-        yield decided(metric, normalised(known.probabilities[member, :].astype(np.float64)), known.labels, folds)
+        table = known.probabilities[member, :].astype(np.float64)
+        yield decided(metric, table if is_several(known.labels) else normalised(table), known.labels, folds)
 
 
 def _table(known: Predictions, parts: Parts) -> Float64s:
@@ -141,7 +145,7 @@ def _table(known: Predictions, parts: Parts) -> Float64s:
     return table
 
 
-def score_record(built: Ensemble, predictions: Mapping[str, Predictions], clip: float | None = None) -> dict[str, Any]:
+def score_record(built: Ensemble, predictions: Mapping[str, Predictions], clip: Clip | None = None) -> dict[str, Any]:
     """Return what is shown of an ensemble, as JSON-able values.
 
     Args:
@@ -160,11 +164,11 @@ def score_record(built: Ensemble, predictions: Mapping[str, Predictions], clip: 
         judged = judge_parts(_known_parts(built, own, clip), own.labels)
         known = ~np.isnan(judged.losses)
         if known.any():
-            unusable = int(((own.labels >= 0) & ~known).sum())
+            unusable = int((known_labels(own.labels) & ~known).sum())
             counts = {"rows": int(known.sum()), "unusable": unusable, "right": int(judged.right[known].sum())}
             found[split] = {**counts, **vars(judged.scores(known))}
             if built.decided:
-                table = normalised(built.apply(own.take(np.flatnonzero(known)), clip))
+                table = built.shares(built.apply(own.take(np.flatnonzero(known)), clip))
                 rows = Judged(own.labels[known], built.decision.classes(table), table)
                 found[split] |= {built.decided.metric: Metric(built.decided.metric, rows).value()}
     record: dict[str, Any] = {
@@ -191,11 +195,11 @@ def baseline_records(built: Ensemble) -> list[dict[str, Any]]:
     return records
 
 
-def _known_parts(built: Ensemble, own: Predictions, clip: float | None) -> Iterator[tuple[RowNumbers, Float64s]]:
+def _known_parts(built: Ensemble, own: Predictions, clip: Clip | None) -> Iterator[tuple[RowNumbers, Float64s]]:
     """Yield (rows, (r, C)) of the rows with a label and predictions."""
     for part, values in built.parts(own, clip):
-        known = np.flatnonzero((own.labels[part] >= 0) & ~np.isnan(values).any(axis=1))
-        yield part.start + known, normalised(values[known])
+        known = np.flatnonzero(known_labels(own.labels[part]) & ~np.isnan(values).any(axis=1))
+        yield part.start + known, built.shares(values[known])
 
 
 def judged_members(known: Predictions) -> Iterator[RowScores]:
@@ -241,13 +245,17 @@ def _baseline_parts(known: Predictions, member: str, class_shares: Sequence[floa
     classes, folds = len(known.class_names), np.zeros(len(known.ids)) if known.folds is None else known.folds
     for fold in np.unique(folds):
         given = _class_shares(known.labels[folds != fold], classes) if class_shares is None else class_shares
-        constant, rows = normalised(np.maximum(np.array([given], np.float64), _RARE)), np.flatnonzero(folds == fold)
+        constant, rows = np.maximum(np.array([given], np.float64), _RARE), np.flatnonzero(folds == fold)
+        constant = np.minimum(constant, 1 - _RARE) if is_several(known.labels) else normalised(constant)
         for some in row_parts(len(rows), classes):
             yield rows[some], np.broadcast_to(constant, (len(rows[some]), classes))
 
 
 def _class_shares(labels: npt.NDArray[np.integer], classes: int) -> Float64s:
-    return np.asarray(np.bincount(labels, minlength=classes) / len(labels))
+    """What part of the rows each class has, or each of several labels."""
+    return np.asarray(
+        (labels.sum(axis=0) if is_several(labels) else np.bincount(labels, minlength=classes)) / len(labels)
+    )
 
 
 class _Search:
@@ -287,7 +295,7 @@ class _Search:
             for fold, fitted in chosen.items():
                 own = np.flatnonzero(self._folds == fold)
                 for place, table in table_parts(self._known.probabilities, own):
-                    yield own[place], normalised(fitted.apply(table))
+                    yield own[place], fitted.shares(table)
 
         return judge_parts(parts(), self._known.labels)
 

@@ -5,7 +5,7 @@ import gzip
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -17,7 +17,7 @@ from featcache.core.csv_files import CsvWriter
 from featcache.core.disk import replacing
 from featcache.core.texts import first_duplicate
 from featcache.ensemble.columns import Layout, layout_of
-from featcache.ensemble.decisions import Decision
+from featcache.ensemble.decisions import Decision, plain_decision
 from featcache.ensemble.ensemble import Decided
 from featcache.ensemble.sample_submission import check_forms, match_ids, read_sample
 from featcache.errors import SubmissionError
@@ -45,6 +45,8 @@ def write_submission_file(
     sample: Path | None = None,
     rejected: int = 0,
     decided: Decided | None = None,
+    *,
+    several: bool = False,
 ) -> SubmissionReport:
     """Replace `path` by the submission; the same predictions give the same bytes.
 
@@ -57,6 +59,7 @@ def write_submission_file(
         sample: a sample submission, which fixes ids, columns and order.
         rejected: how many rows' images could not be used.
         decided: by the metric, which label is written, and with format ``auto`` and no sample what; None: log-loss.
+        several: whether a row may have several of the classes.
 
     Raises:
         SubmissionError: the sample has other ids or columns, or a value isn't a probability.
@@ -72,8 +75,8 @@ def write_submission_file(
     _check(ids, probabilities, class_names)
     example = read_sample(sample) if sample else None
     names, order = (example.ids, match_ids(ids, example)) if example else (ids, np.arange(len(ids)))
-    layout = layout_of(spec, class_names, example, decided.metric if decided else LOG_LOSS)
-    decision = decided.whole if decided else Decision()
+    layout = layout_of(spec, class_names, example, decided.metric if decided else LOG_LOSS, several=several)
+    decision = decided.whole if decided else plain_decision(len(class_names), several=several)
     table = partial(_table, names, order, probabilities, class_names, layout, decision)
     _write(path, table(), spec.gzip)
     _read_back(path, table())
@@ -124,6 +127,9 @@ def _table(
             labels = (" ".join(class_names[each] for each in row) for row in ranked)
             yield from ([name, label] for name, label in zip(names[part], labels, strict=True))
             continue
+        if decision.thresholds and (layout.decided or layout.classes is None):
+            yield from _label_lines(names[part], own, class_names, layout, decision)
+            continue
         if layout.classes is None:
             classes = decision.classes(own)
             yield from ([name, class_names[best]] for name, best in zip(names[part], classes, strict=True))
@@ -132,6 +138,22 @@ def _table(
         for name, row in zip(names[part], values, strict=True):
             # seven digits are all that float32 has; "g" keeps them for the small ones too, where log-loss looks
             yield [name, *(f"{value:.7g}" for value in row)]
+
+
+def _label_lines(
+    names: Sequence[str],
+    probabilities: npt.NDArray[np.floating],
+    class_names: Sequence[str],
+    layout: Layout,
+    decision: Decision,
+) -> Iterator[list[str]]:
+    """Lines of rows with several labels: 0 or 1 a column, or all in one, which is never empty: at least the likeliest."""
+    if layout.classes is not None:
+        given = decision.classes(probabilities)[:, list(layout.classes)]
+        yield from ([name, *map(str, row)] for name, row in zip(names, given.tolist(), strict=True))
+        return
+    for name, row in zip(names, replace(decision, filled=True).classes(probabilities), strict=True):
+        yield [name, " ".join(class_names[label] for label in np.flatnonzero(row).tolist())]
 
 
 def _write(path: Path, table: Iterable[Sequence[str]], compress: bool) -> None:

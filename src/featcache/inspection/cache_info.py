@@ -11,6 +11,7 @@ import numpy as np
 from featcache.cache import Reader, Status, copy_name, open_cache
 from featcache.core import keys, paths
 from featcache.core.formatting import Lines, Table, age_text, printable, size_text
+from featcache.core.rows import BETWEEN_NAMES, label_names
 from featcache.errors import CacheError
 
 FIRST_ROWS = 5
@@ -85,7 +86,8 @@ def cache_lines(record: Mapping[str, Any]) -> Lines:
             parts += ["", title, _facts(facts)]
     if record["first_rows"]:
         rows = [[f"  {row['id']}", row["class"], row["group"], row["status"]] for row in record["first_rows"]]
-        parts += ["", "first rows", Table(rows, ("  id", "class", "group", "status"))]
+        label = "labels" if "labels" in record["first_rows"][0] else "class"
+        parts += ["", "first rows", Table(rows, ("  id", label, "group", "status"))]
     return parts
 
 
@@ -160,12 +162,12 @@ def _listed(path: Path, now: float) -> dict[str, Any]:
 def _first_rows(reader: Reader, status: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
     rows = []
     for row, kind in enumerate(status[:FIRST_ROWS].tolist()):
-        label = int(reader.labels[row])
+        names = label_names(reader.labels, row, reader.class_names)
         rows.append(
             {
                 "id": reader.ids[row],
-                "label": label,
-                "class": reader.class_names[label] if 0 <= label < len(reader.class_names) else "",
+                **({"labels": names} if reader.several else {"label": int(reader.labels[row])}),
+                "class": BETWEEN_NAMES.join(names or ()),
                 "group": reader.groups[row],
                 "status": Status(kind).text if kind in tuple(Status) else str(kind),
                 "digest": reader.digests[row],

@@ -12,6 +12,7 @@ from featcache.core.csv_files import CsvWriter
 from featcache.core.disk import replacing
 from featcache.core.formatting import Lines, Table, aligned, printable
 from featcache.core.names import composed
+from featcache.core.rows import label_text
 from featcache.errors import CacheMismatchError, SettingsError
 
 if TYPE_CHECKING:
@@ -143,8 +144,7 @@ def neighbours_lines(record: Mapping[str, Any]) -> list[str]:
 
 
 def _named(reader: Reader, row: int) -> dict[str, Any]:
-    label = int(reader.labels[row])
-    return {"row": row, "id": reader.ids[row], "class": reader.class_names[label] if label >= 0 else ""}
+    return {"row": row, "id": reader.ids[row], "class": label_text(reader.labels, row, reader.class_names)}
 
 
 def _rows_of(reader: Reader, ids: Sequence[str]) -> npt.NDArray[np.int64]:

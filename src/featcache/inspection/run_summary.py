@@ -143,13 +143,19 @@ def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
     settings = project.settings
     spec, source = settings.features, settings.dataset.source
     photos, several = source in PHOTO_SOURCES, len(facts["backbones"]) > 1
-    kind = facts["backbones"][0]["weights"].get("kind")
+    weights = facts["backbones"][0]["weights"]
+    kind, unavailable = weights.get("kind"), weights.get("setting") == "auto"  # random then: it was just tried
     small = spec.image_size < 224 and not has_own_weights(spec.backbone) and not several  # whose size may be fixed
     vgg, auto_taps = not several and spec.backbone.lower() in ("vgg16", "vgg19"), "taps" in settings.unset
     one_tap = len(spec.taps) == 1 and settings.heads.preset not in ("recipe", "wide")
     additions = [
         (source == "digits", "own images", "--Dataset-source folder --Dataset-path FOLDER --Dataset-name NAME"),
-        (kind == "random", "trained weights", "--Features-weights imagenet"),
+        (kind == "random" and not unavailable, "trained weights", "--Features-weights imagenet"),
+        (
+            kind == "random" and unavailable,
+            "trained weights",
+            "--Features-weights FILE, a copy of a file from elsewhere",
+        ),
         (small and photos, "more pixels", "--Features-image-size 224"),
         (one_tap and vgg, "pooled layers", "--Features-taps auto"),
         (not photos and settings.convnet.members == 0, "convnets", "--ConvNet-members 1"),

@@ -29,7 +29,7 @@ def comparison_artifact(project: Project) -> Artifact:
                 "backbones": [[each.label, each.weights, backbone_settings(each)] for each in spec.backbones],
                 "rows": spec.rows,
             },
-            "Heads": {kind: head_type_settings(heads, kind) for kind in first_round(heads)},
+            "Heads": {kind: head_type_settings(heads, kind) for kind in first_round(heads, several=project.several)},
             "Ensemble": {**asdict(project.settings.ensemble), "version": ENSEMBLE_VERSION},
         },
         "upstream": {"IndexImages": project.splits().get("train", {}).get("key")},

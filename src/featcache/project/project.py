@@ -89,6 +89,11 @@ class Project:
         """Return this project with the manifest as it was last saved: who applies what was trained needs no image."""
         return Project(self.settings, stored_manifest(self.folder))
 
+    @property
+    def several(self) -> bool:
+        """Whether a row has any number of the classes as its labels; False as long as nothing is listed."""
+        return bool((self.listed() or {}).get("several"))
+
     def splits(self) -> Mapping[str, Mapping[str, Any]]:
         """Split -> what the manifest says of it (key, rows, rejected); empty while there is none."""
         listed = self.listed()
@@ -156,7 +161,7 @@ class Project:
         Where there is an input on all of several backbones, those on one backbone have regressions only: what more of them
         add to the ensemble is less than what choosing among them costs (benchmarks/RESULTS.md).
         """
-        inputs, types = self.inputs(), head_types(self.settings.heads)
+        inputs, types = self.inputs(), head_types(self.settings.heads, several=self.several)
         whole = "+".join(backbone.label for backbone in self.backbones)
         alone = [kind for kind in types if kind == LINEAR] if whole in inputs else types
         return [(name, kind) for name in inputs for kind in (types if name == whole else alone)]
@@ -179,7 +184,7 @@ class Project:
 
     def labelling_bags(self, kind: str) -> list[tuple[str, str]]:
         """(input, head type) of the bags whose ensemble labels test rows for bags of type `kind`; none for most."""
-        types = first_round(self.settings.heads) if kind.endswith(PSEUDO) else ()
+        types = first_round(self.settings.heads, several=self.several) if kind.endswith(PSEUDO) else ()
         return [(name, labelling) for name, labelling in self.bags() if labelling in types]
 
     # ---- convnets, and all members

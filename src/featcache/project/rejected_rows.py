@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from featcache.cache import Reader, Status, open_cache
 from featcache.core.disk import storage_errors
-from featcache.core.rows import Rows
+from featcache.core.rows import Rows, has_label, label_counts
 from featcache.dataset import Loader
 from featcache.errors import CacheError, RejectedImageError, SourceChangedError, SubmissionError, TrainingError
 from featcache.project.artifact import Artifact
@@ -29,7 +29,7 @@ class SplitRows:
     """Which of the n rows of one split can be used."""
 
     split: str  #: ``train``, ``valid`` or ``test``
-    labels: npt.NDArray[np.integer]  #: (n,) class indices, -1 where unknown
+    labels: npt.NDArray[np.integer]  #: (n,) class indices, or (n, L) 0 and 1 of several labels; -1 where unknown
     usable: npt.NDArray[np.bool_]  #: (n,)
 
     @classmethod
@@ -39,9 +39,7 @@ class SplitRows:
 
     def by_class(self, classes: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Return (C,) listed and (C,) usable rows of each class."""
-        known = self.labels >= 0
-        listed, usable = (np.bincount(self.labels[rows], minlength=classes) for rows in (known, known & self.usable))
-        return listed, usable
+        return label_counts(self.labels, classes), label_counts(self.labels[self.usable], classes)
 
 
 def keeping_reasons(folder: Path, load: Loader) -> Loader:
@@ -103,7 +101,7 @@ def check_usable(found: SplitRows, class_names: Sequence[str], describe: Callabl
     if scarce:
         counts = [f"0 of {listed[k]:,} for class {class_names[k]!r}" for k in scarce[:_NAMED]]
         more = f" and {len(scarce) - _NAMED:,} more" if len(scarce) > _NAMED else ""
-        missed = np.flatnonzero(~found.usable & (found.labels == scarce[0])).tolist()
+        missed = np.flatnonzero(~found.usable & has_label(found.labels, scarce[0])).tolist()
         first = f"; the first: {describe(missed[0])}{where}" if missed else ""
         raise TrainingError(
             f"no usable images: {', '.join(counts)}{more}{first}: repair these images, add others, or remove the class"

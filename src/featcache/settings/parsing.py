@@ -55,6 +55,8 @@ class Settings:
     others: tuple[specs.FeaturesSpec, ...] = ()
     compare: specs.CompareSpec = field(default_factory=specs.CompareSpec)
     unset: tuple[str, ...] = field(default=(), repr=False, compare=False)  #: keys of [Features] left at their default
+    #: section -> key -> text of every setting; empty where the specs weren't made of texts
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def folder(self) -> Path:
@@ -148,7 +150,8 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "path": Setting("", _path, "the data set's folder; not used by digits"),
         "table": Setting("", str.strip, "of source = table: the file of ids and labels, below path: CSV, TSV, JSON lines or Parquet"),
         "id": Setting("", str.strip, "the table's column of ids: file names or paths, with or without suffix; empty: its first column"),
-        "label": Setting("", _parts, "the table's column of classes, or one column a class with 0 and 1, comma-separated"),
+        "label": Setting("", _parts, "the table's column of classes, or one column a class or label with 0 and 1, comma-separated"),
+        "separator": Setting("", _word, "what separates the labels where a row has several in the column: blank, or a comma, semicolon or | itself; empty: a row has one"),
         "split": Setting("", str.strip, "the table's column of train, valid and test; empty: all rows are for training"),
         "images": Setting("", _parts, "folders of the images, below path, comma-separated; empty: all of path; of source = parquet: the column of images"),
         "test": Setting("", str.strip, "the folder of the test images, or a table of their ids such as sample_submission.csv, below path"),
@@ -194,10 +197,10 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
     },
     "Ensemble": {
         "method": Setting("auto", _word, "auto (weighted), weighted (geometric mean, a weight a bag), mean, geometric (mean of logarithms) or greedy (members chosen)"),
-        "metric": Setting("log_loss", _word, "what the run is scored by: log_loss, accuracy, balanced_accuracy, roc_auc, f1_macro, f1_micro, map@5 (or another number) or qwk; it chooses method = auto and the labels"),
+        "metric": Setting("log_loss", _word, "what the run is scored by: log_loss, accuracy, balanced_accuracy, roc_auc, f1_macro, f1_micro, f1_samples, map@5 (or another number) or qwk; it chooses method = auto and the labels"),
     },
     "Submission": {
-        "format": Setting("labels", _word, "labels (one class a row), probabilities, top5 (or another number of classes a row), or auto: by the sample or metric"),
+        "format": Setting("labels", _word, "labels (one class a row; of several labels a column of 0 and 1 each), probabilities, tags (a row's labels in one column, blank-separated), top5 (or another number of classes a row), or auto: by the sample or metric"),
         "columns": Setting("", _parts, "header names, the id first, others as NAME or NAME = CLASS; empty: the sample submission's, or id and label / the class names"),
         "clip": Setting("auto", _clip, "probabilities' upper bound: auto (best for out-of-fold log-loss), none or a number"),
         "gzip": Setting("false", _boolean, "write submission.csv.gz"),
@@ -255,7 +258,8 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
         (10, 48)
     """
     check_names(sections)
-    values = {name: _parse_section(name, sections.get(name, {})) for name in SECTIONS}
+    texts = full_texts(sections)
+    values = {name: _parse_section(name, own) for name, own in texts.items()}
     artifacts, features = values.pop("Paths")["artifacts"], values.pop("Features")
     auto = {
         "photos": values["Dataset"]["source"] in specs.PHOTO_SOURCES,
@@ -272,21 +276,23 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     for spec in (*backbones, *made["compare"].backbones):
         backbone_settings(spec)
     artifacts = paths.to_be_made(artifacts, made["dataset"].name, "[Paths] artifacts")
-    unset = _unset(sections.get("Features", {}))
-    return Settings(**made, features=backbones[0], others=backbones[1:], artifacts=artifacts, unset=unset)
+    unset = tuple(key for key, own in SECTIONS["Features"].items() if texts["Features"][key] == own.default)
+    return Settings(**made, features=backbones[0], others=backbones[1:], artifacts=artifacts, unset=unset, texts=texts)
 
 
-def _unset(texts: Mapping[str, str]) -> tuple[str, ...]:
-    """The keys of [Features] that have their default's text, as in luigi.cfg as it comes."""
-    given = {key.replace("-", "_"): text.strip() for key, text in texts.items()}
-    return tuple(key for key, own in SECTIONS["Features"].items() if given.get(key, own.default) == own.default)
+def full_texts(sections: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return section -> key (with underscores) -> text of every setting: the given one, or its default."""
+    given = {name: {key.replace("-", "_"): text.strip() for key, text in of.items()} for name, of in sections.items()}
+    return {
+        name: {key: given.get(name, {}).get(key, own.default) for key, own in known.items()}
+        for name, known in SECTIONS.items()
+    }
 
 
 def _parse_section(section: str, texts: Mapping[str, str]) -> dict[str, Any]:
-    given = {key.replace("-", "_"): text for key, text in texts.items()}
     values = {}
     for key, setting in SECTIONS[section].items():
-        text = given.get(key, setting.default)
+        text = texts[key]
         if setting.read in (_path, str.strip):  # a text may be a path, too
             paths.expanded(Path(text.strip()), f"[{section}] {key}")
         try:

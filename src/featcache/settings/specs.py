@@ -25,14 +25,15 @@ AUTO = "auto"
 STRETCH, CROP, PAD = "stretch", "crop", "pad"
 METHODS = (AUTO, "weighted", "mean", "geometric", "greedy")
 LOG_LOSS = "log_loss"
-METRICS = (LOG_LOSS, "accuracy", "balanced_accuracy", "roc_auc", "f1_macro", "f1_micro", "map@K", "qwk")
-FORMATS = (AUTO, "labels", "probabilities", "topK")
+METRICS = (LOG_LOSS, "accuracy", "balanced_accuracy", "roc_auc", "f1_macro", "f1_micro", "f1_samples", "map@K", "qwk")
+FORMATS = (AUTO, "labels", "probabilities", "tags", "topK")
 SMALLEST_CONVNET_IMAGE = 16  # below it two rounds of convolutions and pooling leave nothing
 CLIP = "auto, none or a number in (0, 1]"
 ALONE, LOCAL = "none", "local"
 PHOTO_SOURCES = ("folder", "table", "filename", "parquet")
 SOURCES = ("digits", *PHOTO_SOURCES, "csv", "idx")
 _TABLES = ("table", "parquet")  # the sources whose tables may have a column of groups
+SEPARATORS = ("blank", ",", ";", "|")
 _NEEDED = {"table": ("table",), "label": _TABLES, "pattern": ("filename",)}  # setting -> sources that can't do without
 _ADDRESS = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5}")
 _LONGEST = 255  # what file systems take
@@ -101,6 +102,7 @@ class DatasetSpec:
     images: tuple[str, ...] = ()
     test: str = ""
     pattern: str = ""
+    separator: str = ""
     corrections: Path | None = None
 
     def __post_init__(self) -> None:
@@ -116,6 +118,16 @@ class DatasetSpec:
             if self.source in sources and not getattr(self, name):
                 raise SettingsError(f"[Dataset] {name} is missing, which source={self.source} needs")
         _check_pattern(self.pattern)
+        self._check_separator()
+
+    def _check_separator(self) -> None:
+        if not self.separator:
+            return
+        one_of("[Dataset] separator", self.separator, SEPARATORS)
+        if self.source not in _TABLES or len(self.label) > 1:
+            found = f"source={self.source}" if self.source not in _TABLES else f"label={', '.join(self.label)!r}"
+            needed = "one column of lists in a table: leave it empty"
+            raise SettingsError(f"[Dataset] separator={self.separator!r} does not fit {found}; it is for {needed}")
 
 
 def refuse_half_a_demo(dataset: DatasetSpec) -> None:

@@ -10,7 +10,7 @@ from featcache.cache import open_cache
 from featcache.core.json_records import write_json
 from featcache.core.names import first_names
 from featcache.core.progress import Progress
-from featcache.core.rows import Rows
+from featcache.core.rows import Rows, is_several
 from featcache.dataset import Manifest
 from featcache.ensemble import Ensemble, select_ensemble
 from featcache.errors import SettingsError
@@ -67,11 +67,21 @@ def some_rows(rows: Rows, count: int) -> Rows:
         first, units = np.unique(cases.astype(str), return_index=True, return_inverse=True)[1:]
         labels, draw = rows.labels[listed][first], np.random.default_rng(_SEED)
         order = draw.permutation(len(first))
-        order = order[np.argsort(_places(labels[order]), kind="stable")]  # the n-th parts of all classes together
+        order = order[
+            np.argsort(_places(_classes(labels)[order]), kind="stable")
+        ]  # the n-th parts of all classes together
         taken = np.isin(units, order[: max(1, round(count * len(first) / len(listed)))])
         chosen = listed[taken]
     texts = {name: [getattr(rows, name)[row] for row in chosen.tolist()] for name in _TEXTS if len(getattr(rows, name))}
     return Rows(labels=rows.labels[chosen], **texts)
+
+
+def _classes(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+    """(n,) classes; of several labels a row its rarest one, and of rows without any a class by itself."""
+    if not is_several(labels):
+        return labels
+    rare = np.argsort(labels.sum(axis=0), kind="stable")
+    return np.where(labels.any(axis=1), rare[labels[:, rare].argmax(axis=1)], labels.shape[1])
 
 
 def _places(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from featcache.core.formatting import pluralize
 from featcache.core.keras_import import import_keras
 from featcache.core.progress import Progress, Silent
-from featcache.core.rows import Rows
+from featcache.core.rows import Rows, is_several, masked_labels
 from featcache.core.scratch_arrays import allocate
 from featcache.dataset import Manifest, Pixels, load_pixels
 from featcache.ensemble import judged_members
@@ -105,7 +105,7 @@ def _examples(project: Project, progress: Progress) -> _Examples:
         names,
         lambda row: f"{rows.ids[row]!r}, {rejection_reason(rows, row, load, spec.image_size)}",
     )
-    labels = np.where(pixels.usable, rows.labels, -1).astype(np.int32)
+    labels = masked_labels(rows.labels, pixels.usable)
     heads = project.settings.heads
     folds = assign_folds(labels, rows.groups, heads.folds, class_names=names, digests=rows.digests)
     data = TrainingData(pixels.images, labels, by_folds(folds, pixels.usable))
@@ -113,7 +113,8 @@ def _examples(project: Project, progress: Progress) -> _Examples:
     device = device_of(project)
     precision = choose_precision(spec.precision, device.capability, known=TRAINING_PRECISIONS).name
     channels = pixels.images.shape[-1]
-    plan = resolve_convnet(spec, fewest, channels, len(names), precision, balanced=heads.balanced)
+    counted = {"balanced": heads.balanced, "several": is_several(labels)}
+    plan = resolve_convnet(spec, fewest, channels, len(names), precision, **counted)
     notices = [device.problem] * bool(device.problem) + fold_notices(folds, labels, names, heads.folds)
     return _Examples(rows, data, names, plan, device, notices)
 

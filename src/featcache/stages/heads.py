@@ -8,6 +8,7 @@ import numpy as np
 from featcache.core.formatting import pluralize
 from featcache.core.keras_import import import_keras
 from featcache.core.progress import Progress, Silent
+from featcache.core.rows import is_several, masked_labels
 from featcache.errors import FeatcacheError
 from featcache.features import Device, find_device, processor
 from featcache.project import LOG_NAME, Project, split_features
@@ -81,7 +82,7 @@ def trained_bag(
     numbers = (*project.views, *range(1, project.settings.features.copies + 1))
     found = [split_features(project, "train", copy) for copy in numbers]
     plain, usable = found[0].reader, np.logical_and.reduce([each.usable for each in found])
-    labels, names = np.where(usable, plain.labels, -1), plain.class_names
+    labels, names = masked_labels(plain.labels, usable), plain.class_names
     folds = assign_folds(labels, plain.groups, spec.folds, class_names=names, digests=plain.digest_column)
     parts = by_groups(plain.groups, usable, folds) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
     features = [each.features for each in found]
@@ -90,7 +91,8 @@ def trained_bag(
     seen_as = fit_input(taps, features, usable, normalise=normalizes(spec), backbones=backbones)
     dealt = replace(spec, folds=int(folds.max()) + 1)
     groups = len({*plain.groups} - {""})
-    plan = resolve_heads(dealt, shape, sum(seen_as.widths), int(usable.sum()), len(names), groups, len(found))
+    sizes = sum(seen_as.widths), int(usable.sum()), len(names), groups, len(found)
+    plan = resolve_heads(dealt, shape, *sizes, several=is_several(labels))
     copies = [stored_rows(seen_as, each, project.folder) for each in features]
     pseudo = pseudo_labels(project, seen_as, parts) if shape.endswith(PSEUDO) else None
     examples = Examples(seen_as, copies, plain.labels, parts, pseudo, views=len(project.views))

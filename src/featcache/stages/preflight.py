@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from featcache.cache import FEATURE_DTYPE, copy_name, partials_of
+from featcache.core.rows import masked_labels
 from featcache.dataset import Manifest
 from featcache.ensemble import check_forms, layout_of, match_ids, read_sample
 from featcache.errors import SettingsError, StorageError
 from featcache.project import BackboneFeatures, Project, SplitRows, check_usable
-from featcache.training import assign_folds, by_groups, fold_notices
+from featcache.training import assign_folds, by_groups, check_metric, fold_notices
 
 _STAT_BLOCK = 512  # bytes, whatever the file system's own blocks are
 
@@ -33,13 +34,21 @@ def check_submission(project: Project) -> None:
         check_forms(rows.case_ids, "test images")
         if sample is not None:
             match_ids(rows.case_ids, sample)
-        layout_of(project.settings.submission, listed["class_names"], sample, project.settings.ensemble.metric)
+        layout_of(
+            project.settings.submission,
+            listed["class_names"],
+            sample,
+            project.settings.ensemble.metric,
+            several=project.several,
+        )
 
 
 def check_clip(project: Project) -> None:
     """Raise a `SettingsError` for a clip by which no class could be more probable than the others."""
     clip, listed = project.settings.submission.clip, project.listed()
     classes = len(listed["class_names"]) if listed else 0
+    if project.several:
+        classes = 2  # of each label
     if classes and not isinstance(clip, str) and clip * classes <= 1:
         advice = "give auto, none or a larger number"
         raise SettingsError(f"[Submission] clip={clip!r} is not above 1/{classes} for {classes} classes: {advice}")
@@ -53,8 +62,9 @@ def check_heads(project: Project) -> list[str]:
         TrainingError: the rows can't be dealt out to folds, or to models by group.
     """
     heads, manifest = project.settings.heads, Manifest.load(project.folder)
+    check_metric(project.settings.ensemble.metric, several=manifest.several)
     train = manifest.splits["train"]
-    labels, names = np.where(train.listed, train.labels, -1), manifest.class_names
+    labels, names = masked_labels(train.labels, train.listed), manifest.class_names
     folds = assign_folds(labels, train.groups, heads.folds, class_names=names, digests=train.digests)
     if heads.per_group and not train.known_groups:
         advice = "set [Dataset] groups = FILE:COLUMN, or per_group = false"

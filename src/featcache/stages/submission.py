@@ -11,7 +11,7 @@ from featcache.core.json_records import write_json
 from featcache.core.keys import file_digest
 from featcache.core.progress import Progress
 from featcache.core.scratch_arrays import allocate
-from featcache.ensemble import Ensemble, score_record, submission_clip, write_submission_file
+from featcache.ensemble import Clip, Ensemble, score_record, submission_clip, write_submission_file
 from featcache.errors import SubmissionError
 from featcache.project import Project, rejected_csv, split_predictions
 from featcache.stages.preflight import check_clip
@@ -47,7 +47,15 @@ def write_submission(project: Project, progress: Progress, *, fresh: bool = Fals
     with replacing_folder(artifact.path.parent) as folder:
         path = folder / name
         report = write_submission_file(
-            path, test.ids, probabilities, built.class_names, spec, sample, int(unusable.sum()), built.decided
+            path,
+            test.ids,
+            probabilities,
+            built.class_names,
+            spec,
+            sample,
+            int(unusable.sum()),
+            built.decided,
+            several=built.several,
         )
         record = {
             **artifact.record_header(project.run),
@@ -64,10 +72,10 @@ def write_submission(project: Project, progress: Progress, *, fresh: bool = Fals
     artifact.show(*others)
     for notice in report.notices:
         progress.notice(notice)
-    return f"{name}: {pluralize(report.rows, 'row')}, {','.join(report.columns)[:60]}, clip {clip:.4f}"
+    return f"{name}: {pluralize(report.rows, 'row')}, {','.join(report.columns)[:60]}, clip {np.min(clip):.4f}"
 
 
-def _final(built: Ensemble, test: Predictions, clip: float, folder: Path) -> tuple[Float64s, npt.NDArray[np.bool_]]:
+def _final(built: Ensemble, test: Predictions, clip: Clip, folder: Path) -> tuple[Float64s, npt.NDArray[np.bool_]]:
     """The (n, C) probabilities of the test rows, and (n,) whether a row has no predictions.
 
     Such a row gets the classes' shares among the training rows: here and nowhere else. A `SubmissionError` if all do.

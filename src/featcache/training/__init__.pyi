@@ -55,6 +55,7 @@ from .heads.presets import (
     training_version as training_version,
 )
 from .heads.trainer import MakeEngine as MakeEngine, train_heads as train_heads
+from .label_metrics import check_metric as check_metric
 from .member_tables import (
     Float32s as Float32s,
     RowNumbers as RowNumbers,
@@ -89,3 +90,4 @@ from .predictions import (
     stored_probabilities as stored_probabilities,
     write_predictions as write_predictions,
 )
+from .several_labels import cells as cells, right_rows as right_rows

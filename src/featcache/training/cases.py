@@ -44,7 +44,7 @@ def by_case(predictions: Predictions, cases: Sequence[str], folder: Path) -> Pre
             np.add.at(counts[member], case[rows][predicted], 1)
     counts[counts == 0] = np.nan  # no row of the case could be used
     table /= counts
-    labels = np.full(len(numbers), -1, np.int32)
+    labels = np.full((len(numbers), *predictions.labels.shape[1:]), -1, predictions.labels.dtype)
     np.maximum.at(labels, case, predictions.labels)
     folds = None
     if predictions.folds is not None:

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core.formatting import pluralize
+from featcache.core.rows import is_several, known_labels, label_counts
 from featcache.errors import TrainingError
+from featcache.training.label_folds import deal_sets, unscored_labels
 
 NO_FOLD = -1
 """The fold of a row that is neither trained on nor scored."""
@@ -32,10 +34,11 @@ def assign_folds(
     """Deal the rows out to at most `folds` parts of like class proportions.
 
     A class with one image, or with all rows in one group, can't be trained on where it is scored: its rows are trained
-    on in every fold and scored in none. `fold_notices` says so.
+    on in every fold and scored in none. `fold_notices` says so. Rows with several labels are all in folds, dealt so that
+    each label has its share in each (`label_folds`).
 
     Args:
-        labels: (n,) class indices; a negative label is unknown, its row gets `NO_FOLD`.
+        labels: (n,) class indices, or (n, L) 0 or 1; a negative label is unknown, its row gets `NO_FOLD`.
         groups: n texts; rows of one non-empty group share a fold. A row with "" is a group of its own where any
             other row has a group.
         folds: the number of parts, at least 2; fewer where there are fewer different images, or groups, to score.
@@ -47,7 +50,8 @@ def assign_folds(
 
     Returns:
         (n,) int32: 0 to the number of folds - 1, none of them empty, `NO_FOLD` or `ALWAYS`. A class is in two folds at
-        least, in some of them if it has fewer rows than folds, or all its rows are `ALWAYS`.
+        least, in some of them if it has fewer rows than folds, or all its rows are `ALWAYS`. Of several labels none is
+        `ALWAYS`, and a label may be in one fold only (`unscored_labels`).
 
     Raises:
         TrainingError: a class has no rows, or no class has two different images, in two groups where there are groups.
@@ -59,7 +63,7 @@ def assign_folds(
         ([0, 1], [0, 1], [-2, -1])
     """
     labels = np.asarray(labels)
-    known = np.flatnonzero(labels >= 0)
+    known = np.flatnonzero(known_labels(labels))
     own = labels[known]
     every = list(groups)  # a manifest's texts are read in their order many times as fast as one by one
     images = np.arange(len(known))
@@ -68,12 +72,15 @@ def assign_folds(
         images = _by_first(column[known])
     units = _units([every[row] for row in known.tolist()], images)
     _check(own, images, class_names)
-    scored = np.flatnonzero(~_alone(own, images if units is None else units))
     assigned = np.full(len(labels), NO_FOLD, np.int32)
-    assigned[known] = ALWAYS
-    if len(scored):
-        units = None if units is None else units[scored]
-        assigned[known[scored]] = _dealt(own[scored], _by_first(images[scored]), units, folds, seed)
+    if is_several(labels):
+        assigned[known] = deal_sets(own, images if units is None else units, folds, seed)
+    else:
+        scored = np.flatnonzero(~_alone(own, images if units is None else units))
+        assigned[known] = ALWAYS
+        if len(scored):
+            units = None if units is None else units[scored]
+            assigned[known[scored]] = _dealt(own[scored], _by_first(images[scored]), units, folds, seed)
     if assigned.max(initial=NO_FOLD) < 1:
         where = "2 different images" if units is None else "images in 2 groups"
         raise TrainingError(f"no class has {where}, one to train on and one to score: add images")
@@ -85,17 +92,22 @@ def fold_notices(assigned: npt.NDArray[np.int32], labels: Labels, class_names: S
 
     Args:
         assigned: (n,) what `assign_folds` returned.
-        labels: (n,) class indices.
+        labels: (n,) class indices, or (n, L) 0 or 1.
         class_names: of the classes.
         folds: how many parts were asked for.
     """
-    counts, lines = np.bincount(labels[assigned == ALWAYS], minlength=len(class_names)).tolist(), []
-    if names := [f"{class_names[label]!r} ({pluralize(rows, 'row')})" for label, rows in enumerate(counts) if rows]:
+    if several := is_several(labels):
+        lost, own = unscored_labels(assigned, labels), labels[assigned >= 0]
+        why = "as all its rows are in one fold, whose models are not trained on it"
+    else:
+        own, lost = labels[assigned == ALWAYS], np.ones(len(class_names), bool)
+        why = "trained on in every fold, as one image or one group can't be both trained on and scored"
+    counts, lines = label_counts(own, len(class_names)), []
+    named = np.flatnonzero(lost & (counts > 0)).tolist()
+    if names := [f"{class_names[label]!r} ({pluralize(int(counts[label]), 'row')})" for label in named]:
         more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-        lines.append(
-            f"not scored: class {', '.join(names[:_NAMED])}{more}, trained on in every fold, as one image or one group "
-            "can't be both trained on and scored: add images, of other groups"
-        )
+        kind = "label" if several else "class"
+        lines.append(f"not scored: {kind} {', '.join(names[:_NAMED])}{more}, {why}: add images, of other groups")
     if (count := int(assigned.max()) + 1) < folds:
         lines.append(f"folds={count}, not [Heads] folds={folds}: there are no more images or groups to score")
     return lines
@@ -155,7 +167,7 @@ def _check(labels: Labels, images: Numbers, class_names: Sequence[str]) -> None:
         raise TrainingError("no training row has a label and a usable image: add images")
     if rows > 1 and images.max() == 0:
         raise TrainingError(f"all {rows:,} training images are duplicates of one: add others")
-    absent = np.flatnonzero(np.bincount(labels, minlength=len(class_names))[: len(class_names)] == 0)
+    absent = np.flatnonzero(label_counts(labels, len(class_names))[: len(class_names)] == 0)
     if len(absent):
         raise TrainingError(
             f"class {class_names[absent[0]]!r} has no usable image: add images of it or remove its folder"

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.rows import is_several, known_labels
 from featcache.errors import TrainingError
+from featcache.training.several_labels import cell_losses, right_rows
 
 Float64s = npt.NDArray[np.float64]
 
@@ -40,8 +42,10 @@ class RowScores:
     """How each of n rows is predicted.
 
     Attributes:
-        losses: (n,) float64, -log of the label's probability; NaN for a row that isn't judged.
-        right: (n,) bool, whether the label is the most probable class; the first of equals counts as that.
+        losses: (n,) float64, -log of the label's probability, of several labels a row their mean binary cross-entropy; NaN
+            for a row that isn't judged.
+        right: (n,) bool, whether the label is the most probable class, of equals the first; of several labels whether
+            all are on their side of 0.5.
     """
 
     losses: Float64s
@@ -69,11 +73,12 @@ class RowScores:
 def log_loss(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
     """Mean of -log of the label's probability, which is bounded by float64's epsilon from below.
 
-    Rows are taken as they are: what a clip takes their sum to is not made good.
+    Rows are taken as they are: what a clip takes their sum to is not made good. Of several labels a row it is the mean
+    over labels of scikit-learn's binary log-loss.
 
     Args:
         probabilities: (n, C), n at least 1.
-        labels: (n,) class indices.
+        labels: (n,) class indices, or (n, C) of 0 and 1.
 
     Raises:
         TrainingError: no rows, or NaN in a row.
@@ -83,7 +88,7 @@ def log_loss(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.int
         0.399
     """
     _check(probabilities, labels)
-    return float(row_losses(probabilities[np.arange(len(labels)), labels]).mean())
+    return float(_losses(probabilities, labels).mean())
 
 
 def judge(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> RowScores:
@@ -104,9 +109,15 @@ def judge_parts(
         own = labels[rows]
         if len(own):
             _check(probabilities, own)
-            judged.losses[rows] = row_losses(probabilities[np.arange(len(own)), own])
-            judged.right[rows] = probabilities.argmax(axis=1) == own
+            judged.losses[rows] = _losses(probabilities, own)
+            judged.right[rows] = right_rows(probabilities, own)
     return judged
+
+
+def _losses(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> Float64s:
+    if is_several(labels):
+        return np.asarray(cell_losses(probabilities, labels).mean(axis=1))
+    return row_losses(probabilities[np.arange(len(labels)), labels])
 
 
 def row_losses(shares: npt.NDArray[np.floating]) -> Float64s:
@@ -180,11 +191,14 @@ def row_draws(groups: Sequence[str], rows: int, draws: int = DRAWS, seed: int = 
 
 
 def _check(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> None:
-    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[: labels.ndim] or not len(labels):
         shapes = f"probabilities{probabilities.shape} and labels{labels.shape}"
-        raise TrainingError(f"{shapes} are not (n, C) and (n,) of at least one row")
+        raise TrainingError(f"{shapes} are not (n, C) and (n,) or (n, C) of at least one row")
     bad = int((~np.isfinite(probabilities).all(axis=1)).sum())
     if bad:
         raise TrainingError(f"probabilities are NaN or infinite in {bad} rows")
-    if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
+    if is_several(labels):
+        if not known_labels(labels).all() or labels.max() > 1:
+            raise TrainingError(f"labels from {labels.min()} to {labels.max()} are not 0 and 1")
+    elif labels.min() < 0 or labels.max() >= probabilities.shape[1]:
         raise TrainingError(f"labels from {labels.min()} to {labels.max()} are outside 0..{probabilities.shape[1] - 1}")

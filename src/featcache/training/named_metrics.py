@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.rows import is_several
+from featcache.training.label_metrics import BY_DECISION, ByWeights, mean_precision
 from featcache.training.metrics import DRAWS, Float64s, row_draws
 
 Classes = npt.NDArray[np.integer]
@@ -23,9 +25,9 @@ class Judged:
     """n rows as a metric sees them.
 
     Attributes:
-        labels: (n,) class indices.
-        predicted: (n,) the class that is decided for.
-        probabilities: (n, C), rows sum to 1.
+        labels: (n,) class indices, or (n, C) of 0 and 1 where a row may have several.
+        predicted: what is decided for, in the same shape.
+        probabilities: (n, C), rows sum to 1, but of several labels.
     """
 
     labels: Classes
@@ -39,7 +41,8 @@ class Metric:
     Names are those of `featcache.settings.METRICS` but ``log_loss``, with a number for K. ``map@K``: the mean over rows of
     1 / rank of the label among the K most probable classes, of equals the first. ``roc_auc``: of the second of two classes,
     else the mean over classes, each against the rest. Classes that no row has, or which no row could be taken for, are
-    left out of means as in scikit-learn.
+    left out of means as in scikit-learn. Of several labels a row: `featcache.training.label_metrics`, and ``roc_auc`` is the
+    mean over the labels that some rows have and some have not.
 
     Example:
         >>> labels, sure = np.array([0, 1, 2, 2]), np.eye(3)[[0, 1, 2, 1]]
@@ -49,8 +52,20 @@ class Metric:
 
     def __init__(self, name: str, judged: Judged) -> None:
         self._name, self._judged, self._classes = name, judged, judged.probabilities.shape[1]
-        self._gains: Float64s = (judged.labels == judged.predicted).astype(np.float64)
+        self._by_labels: ByWeights | None = None
         self._curves: list[tuple[Classes, Float64s, Classes]] = []
+        if is_several(judged.labels):
+            self._gains: Float64s = np.zeros(len(judged.labels))
+            if name == AREA:
+                pairs = zip(judged.probabilities.T, judged.labels.T, strict=True)
+                self._curves = [_curve(scores, own > 0) for scores, own in pairs]
+            elif name.startswith(MEAN_PRECISION):
+                most = int(name.removeprefix(MEAN_PRECISION))
+                self._by_labels = mean_precision(judged.labels, judged.probabilities, most)
+            else:
+                self._by_labels = BY_DECISION[name](judged.labels, judged.predicted)
+            return
+        self._gains = (judged.labels == judged.predicted).astype(np.float64)
         if name.startswith(MEAN_PRECISION):
             self._gains = _precisions(judged, int(name.removeprefix(MEAN_PRECISION)))
         elif name == AREA:
@@ -60,6 +75,8 @@ class Metric:
     def value(self, weights: Float64s | None = None) -> float:
         """Return the metric of the rows, each counted `weights` times, (n,), or once."""
         weights = np.ones(len(self._gains)) if weights is None else weights
+        if self._by_labels is not None:
+            return self._by_labels(weights)
         if self._name == AREA:
             areas = [area for curve in self._curves if (area := _area(*curve, weights)) is not None]
             return float(np.mean(areas)) if areas else 0.5

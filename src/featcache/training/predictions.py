@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from featcache.core.json_records import read_json
 from featcache.core.keys import file_digest, file_digest_once
-from featcache.core.rows import Rows
+from featcache.core.rows import Rows, is_several, known_labels
 from featcache.core.texts import PackedTexts, first_duplicate
 from featcache.errors import CacheFormatError, CacheMismatchError
 from featcache.training.member_tables import Float32s, RowNumbers, Tables, joined, selected, table_parts
@@ -29,7 +29,7 @@ class Predictions:
 
     Attributes:
         ids: n unique row ids, in the manifest's order.
-        labels: (n,) int32 class indices, -1 where unknown.
+        labels: (n,) int32 class indices, -1 where unknown; or, where a row may have several, (n, C) int8 of 0 and 1, -1 throughout a row whose labels are unknown.
         members: m names.
         probabilities: (m, n, C) float32, in memory, mapped or joined; NaN throughout a row that a member has no
             prediction for.
@@ -52,10 +52,11 @@ class Predictions:
     def __post_init__(self) -> None:
         """Refuse parts that don't fit together, by `CacheMismatchError`."""
         shape = (len(self.members), len(self.ids), len(self.class_names))
-        if self.probabilities.shape != shape or self.labels.shape != (len(self.ids),):
+        of_labels = shape[1:] if is_several(self.labels) else shape[1:2]
+        if self.probabilities.shape != shape or self.labels.shape != of_labels:
             got = f"probabilities{self.probabilities.shape} and labels{self.labels.shape}"
             raise CacheMismatchError(f"{got} are not of {shape} members, rows and classes: {_AGAIN}")
-        if self.folds is not None and self.folds.shape != self.labels.shape:
+        if self.folds is not None and self.folds.shape != self.labels.shape[:1]:
             raise CacheMismatchError(f"folds{self.folds.shape} are not of {len(self.ids)} rows: {_AGAIN}")
         check_members(self.members)
 
@@ -73,7 +74,7 @@ class Predictions:
 
     def scored(self) -> "Predictions":
         """Return the rows whose label is known and that every member has a prediction for."""
-        known = (self.labels >= 0) & self.predicted()
+        known = known_labels(self.labels) & self.predicted()
         return self if known.all() else self.take(np.flatnonzero(known))
 
     def predicted(self) -> npt.NDArray[np.bool_]:

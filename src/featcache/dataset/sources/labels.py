@@ -1,7 +1,7 @@
 """What the lines of a table say of images: id, label, group, split and case, as an Arrow table of these columns."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,23 @@ import numpy.typing as npt
 from featcache.core.names import first_names
 from featcache.core.rows import SPLITS, UNKNOWN_LABEL
 from featcache.dataset.natural_sort import natural
+from featcache.dataset.sources.label_sets import (
+    MARK,
+    found_separator,
+    number_sets,
+    one_class_each,
+    refuse_unseen,
+    sets_of_columns,
+    shown_set,
+    split_tags,
+)
 from featcache.dataset.sources.misplaced import LOOK_ALIKES
-from featcache.dataset.sources.tables import SEVERAL, column_names, read_columns
+from featcache.dataset.sources.tables import column_names, read_columns
 from featcache.errors import SourceError
 from featcache.settings import DatasetSpec
 
-YES, NO = ("1", "1.0", "true", "True", "TRUE"), ("0", "0.0", "false", "False", "FALSE", "")
 _WHOLE = r"^(-?[0-9]+)\.0+$"
 SPLIT_NAMES = {name: SPLITS.index(split) for split, known in LOOK_ALIKES.items() for name in known}
-_SEPARATORS = ("|", " ", ",", ";")
-_MOST_LABELS = 100_000  # distinct ones that are looked at for several in one
 
 
 def read_lines(
@@ -31,6 +38,7 @@ def read_lines(
     split: str,
     left_out: Counter[str],
     default: str = "train",
+    separator: str = "",
 ) -> Any:
     """Read a table's lines: those with an id, each once.
 
@@ -42,6 +50,7 @@ def read_lines(
         split: the column of splits, "" where all are of `default`.
         left_out: counts the lines that are left out.
         default: the split of all lines.
+        separator: what stands between the labels of a cell, "" where it is one.
 
     Raises:
         SourceError: the table can't be read as the settings ask, or an id has two labels, groups or splits.
@@ -54,7 +63,7 @@ def read_lines(
     ids = columns[row_id]
     lines = as_lines(
         ids,
-        _labels(path, columns, label) if label else None,
+        label_texts(path, columns, label, separator) if label else None,
         whole_numbers(columns[group]) if group else None,
         split_numbers(path, split, columns[split]) if split else SPLITS.index(default),
     )
@@ -82,25 +91,35 @@ def as_lines(ids: Any, labels: Any = None, groups: Any = None, split: Any = 0, c
     return pa.table(columns, names=["id", "label", "group", "split", "case"])
 
 
-def number_labels(where: str, lines: Any) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
-    """Return the classes, in natural order, and (n,) the number of each line's, -1 where it has no label.
+def number_labels(
+    where: str, lines: Any, label: Sequence[str] = ()
+) -> tuple[tuple[str, ...], npt.NDArray[np.int32] | npt.NDArray[np.int8]]:
+    """Return the classes, in natural order, and (n,) int32 the number of each line's, -1 where it has no label.
+
+    Of several labels a row, (n, L) int8, 1 for each that a line has, -1 where it has no label.
+
+    Args:
+        where: the table, for messages.
+        lines: as `as_lines` makes them.
+        label: the columns of labels; of several ones a row has one class unless a training row has two.
 
     Raises:
-        SourceError: several labels a row; or a label that no training row has.
+        SourceError: lists of labels without a separator; or a label that no training row has.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    labels = one_class_each(where, lines) if len(label) > 1 else lines["label"]
     train = pc.equal(lines["split"], SPLITS.index("train"))
-    names = [name for name in pc.unique(lines["label"].filter(train)).to_pylist() if name]
+    if pc.any(pc.starts_with(labels, MARK)).as_py():
+        return number_sets(where, labels, train.to_numpy())
+    names = [name for name in pc.unique(labels.filter(train)).to_pylist() if name]
     refuse_several(where, names)
     classes = tuple(sorted(names, key=natural))
-    found = pc.index_in(lines["label"], value_set=pa.array(classes, pa.large_string()))
-    unseen = pc.and_(pc.is_null(found), pc.not_equal(lines["label"], ""))
+    found = pc.index_in(labels, value_set=pa.array(classes, pa.large_string()))
+    unseen = pc.and_(pc.is_null(found), pc.not_equal(labels, ""))
     if pc.any(unseen).as_py():
-        name = lines["label"].filter(unseen)[0].as_py()
-        fault = f"label={name!r} does not occur in training, which has {first_names(classes, 12, str)}"
-        raise SourceError(f"{where}: {fault}: remove its rows or add training images")
+        refuse_unseen(where, [labels.filter(unseen)[0].as_py()], classes)
     return classes, pc.fill_null(found, UNKNOWN_LABEL).to_numpy().astype(np.int32)
 
 
@@ -118,37 +137,22 @@ def whole_numbers(texts: Any) -> Any:
 
 
 def refuse_several(where: str, labels: Sequence[str]) -> None:
-    """Raise a `SourceError` where labels are lists of labels: lists of fewer words, some of which stand alone, too."""
-    for sign in _SEPARATORS:
-        words = {label: frozenset(label.split(sign)) for label in labels[:_MOST_LABELS]}
-        several = [label for label, parts in words.items() if len(parts) > 1]
-        known = frozenset().union(*words.values())
-        if several and len(known) < len(labels) and any(not known.isdisjoint({label}) for label in labels):
-            shown = "blanks" if sign == " " else repr(sign)
-            fault = f"label={several[0]!r} and others are lists of {len(known)} labels, separated by {shown}"
-            raise SourceError(f"{where}: {fault}: {SEVERAL}, or write the names of single classes with _")
+    """Raise a `SourceError` where labels are lists of labels, but no separator is set."""
+    found = found_separator(labels)
+    if found:
+        sign, example, count = found
+        shown = "blanks" if sign == "blank" else repr(sign)
+        fault = f"label={example!r} and others are lists of {count} labels, separated by {shown}"
+        fix = f"set [Dataset] separator = {sign}, or write the names of single classes with _"
+        raise SourceError(f"{where}: {fault}: {fix}")
 
 
-def _labels(path: Path, columns: dict[str, Any], names: Sequence[str]) -> Any:
-    """One column's texts, or of columns of 0 and 1 the name of the one that is 1, "" where none is."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if len(names) == 1:
-        return whole_numbers(columns[names[0]])
-    chosen = np.full(len(columns[names[0]]), UNKNOWN_LABEL)
-    for number, name in enumerate(names):
-        yes = pc.is_in(columns[name], value_set=pa.array(YES, pa.large_string())).to_numpy(False)
-        no = pc.is_in(columns[name], value_set=pa.array(NO, pa.large_string())).to_numpy(False)
-        if not (yes | no).all():
-            value = columns[name][int(np.argmin(yes | no))].as_py()
-            raise SourceError(f"{path}: column {name!r} holds {value!r}, not 0 or 1: correct [Dataset] label")
-        twice = np.flatnonzero(yes & (chosen >= 0))
-        if len(twice):
-            both = f"both {names[chosen[twice[0]]]!r} and {name!r} (row {twice[0] + 1})"
-            raise SourceError(f"{path}: {len(twice):,} or more rows have several labels, e.g. {both}: {SEVERAL}")
-        chosen[yes] = number
-    return pc.fill_null(pa.array(names, pa.large_string()).take(pa.array(chosen, mask=chosen < 0)), "")
+def label_texts(path: Path, columns: Mapping[str, Any], names: Sequence[str], separator: str) -> Any:
+    """Return the labels in the columns `names`: (n,) texts, of `label_set` where a row may have several, "" where unknown."""
+    if len(names) > 1:
+        return sets_of_columns(path, columns, names)
+    texts = columns[names[0]]
+    return split_tags(texts, separator) if separator else whole_numbers(texts)
 
 
 def split_numbers(path: Path, column: str, texts: Any) -> npt.NDArray[np.int8]:
@@ -176,8 +180,9 @@ def _once(path: Path, lines: Any) -> Any:
         if len(differ):
             row = int(differ[0])
             both = [lines[name][int(place)].as_py() for place in (first[inverse[row]], row)]
-            shown = " and ".join(repr(SPLITS[each] if name == "split" else each) for each in both)
-            raise SourceError(f"{path}: id={lines['id'][row].as_py()!r} has two {name}s, {shown}: correct the table")
+            shown = " and ".join(repr(SPLITS[each] if name == "split" else shown_set(each)) for each in both)
+            fix = "correct the table" + ", or write all labels of an id into one line" * (name == "label")
+            raise SourceError(f"{path}: id={lines['id'][row].as_py()!r} has two {name}s, {shown}: {fix}")
     return lines.take(np.sort(first))
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
@@ -19,10 +19,12 @@ from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
 from featcache.dataset.natural_sort import natural
 from featcache.dataset.sources.folder import ImageFiles, looked_at
+from featcache.dataset.sources.label_sets import MARK, label_set, names_in
 from featcache.dataset.sources.labels import (
     SPLIT_NAMES,
     as_lines,
     group_column,
+    label_texts,
     number_labels,
     split_numbers,
     whole_numbers,
@@ -69,7 +71,7 @@ class ParquetSource(ImageFiles):
         where, groups = str(self.path), group_column(self.spec)
         lines = pa.concat_tables(map(self._lines, _in_order(files))).combine_chunks()
         refuse_ungrouped(where, lines, groups)
-        classes, labels = number_labels(where, lines)
+        classes, labels = number_labels(where, lines, self.spec.label)
         _, images = self._examine(files, digests, progress)
         changed = [file.location for file in files if stat_file(file.location, self.file(file.location)) != file]
         if changed:
@@ -100,14 +102,18 @@ class ParquetSource(ImageFiles):
         """The lines of one file, whose name tells its split unless a column does."""
         spec, path = self.spec, self.path / name
         split = next((SPLIT_NAMES[word] for word in re.split(r"[/_.-]", name.lower()) if word in SPLIT_NAMES), 0)
-        label = spec.label[0]
-        labelled = SPLITS[split] == "train" or bool(spec.split) or label in column_names(path)
+        labelled = SPLITS[split] == "train" or bool(spec.split) or set(spec.label) <= set(column_names(path))
         groups = group_column(spec)
-        columns = {"id": spec.id, "label": label if labelled else "", "groups": groups, "split": spec.split}
-        found = read_columns(path, {setting: [column] for setting, column in columns.items() if column})
+        columns = {
+            "id": [spec.id] if spec.id else [],
+            "label": spec.label if labelled else (),
+            "groups": [groups] if groups else [],
+            "split": [spec.split] if spec.split else [],
+        }
+        found = read_columns(path, columns)
         return as_lines(
             found[spec.id] if spec.id else _numbered(name, self._reader.begins(name)[-1]),
-            _named(path, label, found[label]) if labelled else None,
+            _labels(path, found, spec) if labelled else None,
             whole_numbers(found[groups]) if groups else None,
             split_numbers(path, spec.split, found[spec.split]) if spec.split else split,
         )
@@ -200,16 +206,23 @@ def _numbered(name: str, count: int) -> Any:
     return pa.array(ComputedTexts(count, lambda row: f"{stem}:{row}"), pa.large_string())
 
 
-def _named(path: Path, column: str, labels: Any) -> Any:
+def _labels(path: Path, columns: Mapping[str, Any], spec: DatasetSpec) -> Any:
     """Labels by their names, which the Hugging Face hub keeps beside the schema; its -1 is no label."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    column, several = spec.label[0], len(spec.label) > 1 or bool(spec.separator)
     stored = json.loads((pq.read_schema(path).metadata or {}).get(b"huggingface", b"{}"))
-    names = stored.get("info", {}).get("features", {}).get(column, {}).get("names")
-    if not names:
-        return whole_numbers(labels)
+    feature = stored.get("info", {}).get("features", {}).get(column, {})
+    while isinstance(feature, list) or "feature" in feature:  # of a list
+        feature = feature[0] if isinstance(feature, list) else feature["feature"]
+    names = feature.get("names")
+    if not names or several:
+        return label_texts(path, columns, spec.label, spec.separator)
     known = {str(number): name for number, name in enumerate(names)} | {"-1": "", "": ""}
-    coded = labels.dictionary_encode()
-    texts = [known.get(number, number) for number in coded.dictionary.to_pylist()]
+    coded = columns[column].dictionary_encode()
+    texts = [
+        label_set(known.get(number, number) for number in names_in(cell)) if MARK in cell else known.get(cell, cell)
+        for cell in coded.dictionary.to_pylist()
+    ]
     return pa.array(texts, pa.large_string()).take(coded.indices)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from featcache.core import paths
 from featcache.core.names import first_names
 from featcache.core.progress import Progress
-from featcache.core.rows import SPLITS, Rows
-from featcache.core.texts import NOT_FOUND, ComputedTexts, ConstantText
+from featcache.core.rows import SPLITS, Labels, Rows, known_labels
+from featcache.core.texts import NOT_FOUND, ChosenTexts, ComputedTexts, ConstantText
 from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
@@ -82,10 +82,10 @@ class TableSource(ImageFiles):
             test, test_found = self._test(locations, np.flatnonzero(in_test), left_out)
             _refuse_both(lines, found, test_found)
             lines, found = pa.concat_tables([lines, test]), np.concatenate([found, test_found])
-        unnamed = len(files) - len(np.unique(found[found >= 0]))
+        unnamed = len(files) - int(np.count_nonzero(np.bincount(found[found >= 0])))
         if unnamed:
             left_out[self._unnamed] += unnamed
-        classes, labels = number_labels(self.where, lines)
+        classes, labels = number_labels(self.where, lines, self.spec.label)
         examined = self.examine(files, digests, progress)
         rows = rows_of_lines(lines, labels, found, examined)
         check_training(self.where, classes, rows["train"])
@@ -113,7 +113,9 @@ class TableSource(ImageFiles):
         """The table's lines, and the place of each one's file in `files`, one of those `among`."""
         spec = self.spec
         groups = group_column(spec)
-        lines = read_lines(self.path / spec.table, spec.id, spec.label, groups, spec.split, left_out)
+        lines = read_lines(
+            self.path / spec.table, spec.id, spec.label, groups, spec.split, left_out, separator=spec.separator
+        )
         refuse_ungrouped(self.where, lines, groups)
         return self._find(spec.table, lines, locations, among)
 
@@ -167,10 +169,8 @@ def _refuse_both(lines: Any, found: npt.NDArray[np.int64], test: npt.NDArray[np.
         raise SourceError(f"{fault}: correct [Dataset] test, or take them from one of the tables")
 
 
-def rows_of_lines(
-    lines: Any, labels: npt.NDArray[np.int32], found: npt.NDArray[np.int64], examined: FileChecks
-) -> dict[str, Rows]:
-    """Return split -> rows, of lines, their (n,) labels and the (n,) places of their files in `examined`, -1 for none."""
+def rows_of_lines(lines: Any, labels: Labels, found: npt.NDArray[np.int64], examined: FileChecks) -> dict[str, Rows]:
+    """Return split -> rows, of lines, their (n,) or (n, L) labels and the (n,) places of their files in `examined`, -1 for none."""
     splits = lines["split"].to_numpy()
     return {
         name: _rows(lines, labels, found, np.flatnonzero(splits == number), examined, labelled=number == _TRAIN)
@@ -180,7 +180,7 @@ def rows_of_lines(
 
 def _rows(
     lines: Any,
-    labels: npt.NDArray[np.int32],
+    labels: Labels,
     found: npt.NDArray[np.int64],
     which: npt.NDArray[np.intp],
     examined: FileChecks,
@@ -188,23 +188,30 @@ def _rows(
     labelled: bool,
 ) -> Rows:
     """The rows `which`, of lines, their labels and files; without its file, or if `labelled` its label, one is rejected."""
-    locations, count = examined.files.locations, len(which)
+    count = len(which)
     labels, files = labels[which], array("q", found[which].astype(np.int64).tobytes())  # as plain numbers when indexed
+    known = known_labels(labels)
     groups, cases = lines["group"].take(which), lines["case"].take(which)
-    faultless = min(files, default=0) >= 0 and not examined.reasons and not (labelled and labels.min(initial=0) < 0)
+    faultless = min(files, default=0) >= 0 and not examined.reasons and not (labelled and not known.all())
+
+    import pyarrow.compute as pc
+
+    column = lines["id"].take(which)
+    ids = ArrowTexts(column.cast("large_binary"))
+    ids.is_unique = pc.count_distinct(column).as_py() == count  # or `Rows` finds the one that isn't
 
     def reason(row: int) -> str:
         if files[row] < 0:
             return _NO_FILE
-        return _NO_LABEL if labelled and labels[row] < 0 else examined.reasons.get(files[row], "")
+        return _NO_LABEL if labelled and not known[row] else examined.reasons.get(files[row], "")
 
     return Rows(
-        ids=ArrowTexts(lines["id"].take(which).cast("large_binary")),
+        ids=ids,
         labels=labels,
         groups=ArrowTexts(groups.cast("large_binary")) if any(groups.unique().to_pylist()) else ConstantText("", count),
         digests=ComputedTexts(count, lambda row: examined.digest(files[row]) if files[row] >= 0 else ""),
         reasons=ConstantText("", count) if faultless else ComputedTexts(count, reason),
-        locations=ComputedTexts(count, lambda row: locations[files[row]] if files[row] >= 0 else ""),
+        locations=ChosenTexts(examined.files.locations, found[which]),
         cases=ArrowTexts(cases.cast("large_binary")) if count and cases[0].as_py() else (),
     )
 

@@ -11,12 +11,13 @@ from featcache.core import paths
 from featcache.core.csv_files import UnreadableError, opened, text_encoding, unpacked
 from featcache.core.names import clash, composed, did_you_mean, first_names
 from featcache.core.texts import PackedTexts
+from featcache.dataset.sources.label_sets import MARK, sets_of_lists
 from featcache.errors import SourceError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet", ".csv.gz", ".csv.zip", ".tsv.gz", ".jsonl.gz")
 _PARQUET, _JSON = ".parquet", (".jsonl", ".ndjson", ".jsonl.gz")
 _MOST_SHOWN = 200  # characters of a message of Arrow's, which may hold the whole row
-SEVERAL = "several labels a row can't be trained on yet: keep one"
+_ONE_VALUE = ("id", "groups", "split")  # settings of columns that mustn't have lists
 
 
 def column_names(path: Path) -> list[str]:
@@ -51,6 +52,8 @@ def _columns(path: Path) -> tuple[list[str], str, str]:
 def read_columns(path: Path, wanted: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return columns of a table as (n,) Arrow arrays of texts: trimmed, composed, "" where there is nothing.
 
+    Lists, of names or numbers, are texts of `label_sets.label_set`.
+
     Args:
         path: of the table; its suffix tells which kind it is, and everything but Parquet may be gzipped.
         wanted: setting -> the columns that it names.
@@ -75,7 +78,19 @@ def read_columns(path: Path, wanted: Mapping[str, Sequence[str]]) -> dict[str, A
         else:
             found = _from_csv(path, places, len(names), delimiter, encoding)
             _refuse_breaks(path, found)
-        return {name: _texts(path, name, found[name]) for name in columns}
+        texts = {name: _texts(path, name, found[name]) for name in columns}
+    _refuse_lists(path, {composed(name): setting for setting in _ONE_VALUE for name in wanted.get(setting, ())}, texts)
+    return texts
+
+
+def _refuse_lists(path: Path, settings: Mapping[str, str], columns: Mapping[str, Any]) -> None:
+    import pyarrow.compute as pc
+
+    for name, setting in settings.items():
+        if pc.any(pc.starts_with(columns[name], MARK)).as_py():
+            raise SourceError(
+                f"{path}: column {name!r} has lists, [Dataset] {setting} needs one value a row: correct it"
+            )
 
 
 @contextmanager
@@ -140,7 +155,7 @@ def _from_json(path: Path, places: Mapping[str, int], encoding: str) -> dict[str
         for name, texts in columns.items():
             value = values.get(name)
             if isinstance(value, list):
-                raise SourceError(f"{path}: column {name!r} has lists: {SEVERAL}")
+                value = sets_of_lists(path, name, [value])[0].as_py()
             texts.append(value if isinstance(value, str) else "" if value is None else json.dumps(value))
     return {name: pa.array(texts, pa.large_string()) for name, texts in columns.items()}
 
@@ -165,7 +180,7 @@ def _texts(path: Path, name: str, column: Any) -> Any:
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        raise SourceError(f"{path}: column {name!r} has lists: {SEVERAL}")
+        return sets_of_lists(path, name, column.to_pylist())
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     texts = pc.fill_null(pc.utf8_trim_whitespace(column.cast(pa.large_string())), "")

@@ -1,7 +1,7 @@
 """The convnet, a small convolutional network: building it, loading it, predicting with it. [Keras].
 
 3x3 convolutions without padding, batch normalisation over the channels: ``conv 32, BN, conv 32, max-pool, BN, conv 64,
-BN, conv 64, max-pool, flatten, BN, dense 512, BN, dropout 0.5, softmax``, relu throughout. With 28x28 grey images and 10
+BN, conv 64, max-pool, flatten, BN, dense 512, BN, dropout 0.5, softmax`` (sigmoid where a row may have several labels), relu throughout. With 28x28 grey images and 10
 classes it has 601,578 parameters. The post that it is from counts 601,258: it normalises over axis 1, which is the height
 where channels come last, so each row of a picture has its own statistics and the channels have none.
 """
@@ -108,7 +108,7 @@ def _layers(plan: ConvNetPlan, seed: int, momentum: float, *, training: bool) ->
     yield layers.Dense(512, "relu", kernel_initializer=drawn[4], dtype=dtype, name="dense")
     yield layers.BatchNormalization(momentum=momentum, dtype="float32", name="normal_4")
     yield layers.Dropout(0.5, seed=0, dtype="float32", name="dropout")
-    last = None if training else "softmax"
+    last = None if training else "sigmoid" if plan.several else "softmax"
     yield layers.Dense(plan.classes, last, kernel_initializer=drawn[5], dtype="float32", name="classes")
 
 

@@ -26,6 +26,7 @@ class ConvNetPlan:
         precision: ``float32`` or ``bfloat16``, what the training steps compute in; predictions are float32.
         policy: how far an image is changed, differently in each epoch.
         balanced: rows count by `featcache.training.class_weights`, so that every class counts the same.
+        several: a row may have several of the classes: sigmoid and binary cross-entropy, the mean over labels.
     """
 
     image_size: int
@@ -36,6 +37,7 @@ class ConvNetPlan:
     precision: str
     policy: AugmentPolicy = CONVNET_RECIPE
     balanced: bool = False
+    several: bool = False
 
     @property
     def epochs(self) -> int:
@@ -44,7 +46,7 @@ class ConvNetPlan:
 
     def settings(self) -> dict[str, object]:
         """The plan as JSON-able values, for records."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "several" or value}
 
     def momentum(self, steps: int) -> float:
         """Of batch normalisation's moving averages, `steps` an epoch: they span a tenth of all steps, at most 100."""
@@ -58,13 +60,22 @@ def member_settings(spec: ConvNetSpec, seed: int, heads: HeadsSpec) -> dict[str,
 
 
 def resolve_convnet(
-    spec: ConvNetSpec, rows: int, channels: int, classes: int, precision: str, *, balanced: bool = False
+    spec: ConvNetSpec,
+    rows: int,
+    channels: int,
+    classes: int,
+    precision: str,
+    *,
+    balanced: bool = False,
+    several: bool = False,
 ) -> ConvNetPlan:
     """Fill in what the `rows` decide, usable training rows, the largest fold left out; what the user set wins."""
     size = max(1, min(spec.batch_size, rows))
     epochs = min(_MOST, max(_FEWEST, math.ceil(_STEPS / max(1, rows // size))))
     schedule = spec.schedule or (Phase(_RATE, epochs, ONE_CYCLE),)
-    return ConvNetPlan(spec.image_size, channels, classes, schedule, size, precision, balanced=balanced)
+    return ConvNetPlan(
+        spec.image_size, channels, classes, schedule, size, precision, balanced=balanced, several=several
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +84,12 @@ class TrainingData:
 
     Attributes:
         images: (n, size, size, channels) uint8; memory-mapped ones stay on the disk.
-        labels: (n,) int32 class indices.
+        labels: (n,) int32 class indices, or (n, C) int8 of 0 and 1 where a row may have several.
         parts: the folds.
     """
 
     images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.integer]
     parts: Partition
 
 

@@ -16,12 +16,14 @@ import numpy.typing as npt
 from featcache.core.gpu import is_out_of_memory
 from featcache.core.keras_import import plain_keras
 from featcache.core.progress import Progress, Silent
+from featcache.core.rows import is_several
 from featcache.errors import TrainingError
 from featcache.settings import rates
 from featcache.training.class_weights import class_weights
 from featcache.training.convnet.checkpoints import Checkpoint, EpochRecord
 from featcache.training.convnet.model import PREDICT_BATCH, Images, build_convnet
 from featcache.training.convnet.plan import ConvNetPlan, TrainingData, draw_epoch
+from featcache.training.several_labels import balance, label_weights
 
 _SCORED_ROWS = 2000  # of the fold that is left out, after each epoch
 _BLOCK_ROWS = 64  # images that are summed up at a time
@@ -70,7 +72,7 @@ def train_network(
             training.batches,
             epochs=plan.epochs,
             initial_epoch=training.epochs,
-            validation_data=(data.images[scored], data.labels[scored]),
+            validation_data=(data.images[scored], _targets(data.labels[scored])),
             validation_batch_size=PREDICT_BATCH,
             callbacks=[training],
             shuffle=False,  # the batches are in their order already
@@ -98,11 +100,34 @@ def _compiled(
     paces = [rate for epoch in range(plan.epochs) for rate in rates(plan.schedule, epoch, steps)]
     optimizer = keras.optimizers.Adam(_Rates(paces))
     optimizer.build(model.trainable_variables)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    loss: Any = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    metric: Any = "accuracy"
+    if plan.several:
+        loss, metric = _label_loss, keras.metrics.MeanMetricWrapper(_right_rows, name="accuracy")
     # with XLA, Keras' choice, steps take four times as long on a CPU
     jit = False if keras.backend.backend() == "tensorflow" else "auto"
-    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit)
+    model.compile(optimizer, loss, metrics=[metric], jit_compile=jit)
     return model
+
+
+def _targets(labels: npt.NDArray[np.integer], weights: npt.NDArray[np.float32] | None = None) -> npt.NDArray[Any]:
+    """What the loss compares (b,) labels with; of several (b, C) float32 (b, 2 C), each cell's weight behind them."""
+    if not is_several(labels):
+        return labels
+    counts = np.ones(labels.shape, np.float32) if weights is None else balance(labels, weights)
+    return np.concatenate([labels.astype(np.float32), counts], axis=1)
+
+
+def _label_loss(targets: Any, logits: Any) -> Any:
+    """(b,) weighted binary cross-entropies, the mean over labels."""
+    wanted, weights = keras.ops.split(keras.ops.cast(targets, "float32"), 2, axis=-1)
+    return keras.ops.mean((keras.ops.softplus(logits) - logits * wanted) * weights, axis=-1)
+
+
+def _right_rows(targets: Any, logits: Any) -> Any:
+    """(b,) 1 where all labels of a row are right."""
+    wanted = keras.ops.split(targets, 2, axis=-1)[0] > 0
+    return keras.ops.cast(keras.ops.all(keras.ops.equal(logits > 0, wanted), axis=-1), "float32")
 
 
 class _Rates(keras.optimizers.schedules.LearningRateSchedule):
@@ -124,7 +149,9 @@ class _Batches(keras.utils.PyDataset):
         super().__init__()
         self.fold, self.name = fold, f"fold {fold} of convnet/seed{seed}"
         self._data, self._drawn_from = data, (plan, rows, seed, fold)
-        self._weights = class_weights(data.labels[rows], plan.classes) if plan.balanced else None
+        labels, self._weights = data.labels[rows], None
+        if plan.balanced:
+            self._weights = label_weights(labels) if plan.several else class_weights(labels, plan.classes)
         self.draw(0)
 
     def draw(self, number: int) -> None:
@@ -141,6 +168,8 @@ class _Batches(keras.utils.PyDataset):
             images, self.epoch.maps[step], "bilinear", "nearest", data_format="channels_last"
         )
         labels = self._data.labels[rows]
+        if is_several(labels):
+            return keras.ops.convert_to_numpy(moved), _targets(labels, self._weights)
         weights = () if self._weights is None else (self._weights[labels],)
         return keras.ops.convert_to_numpy(moved), labels, *weights
 

@@ -134,7 +134,10 @@ class Bag:
         """Yield (rows, (H, b, C) float32) over all rows."""
         width = self.plan.features + len(self.heads) * max((*self.plan.hidden, self.plan.classes))
         for start, block in blocks(self.seen_as.rows(features), width):
-            yield slice(start, start + len(block)), forward(self.weights, block, len(self.plan.hidden))
+            yield slice(start, start + len(block)), self._forward(block)
+
+    def _forward(self, block: Float32s) -> Float32s:
+        return forward(self.weights, block, len(self.plan.hidden), several=self.plan.several)
 
     def _joined(self, parts: Iterator[tuple[slice, Float32s]], count: int, rows: int) -> Float32s:
         whole = np.empty((count, rows, self.plan.classes), np.float32)

@@ -16,6 +16,7 @@ from featcache.training.heads.bag import HeadId
 from featcache.training.heads.examples import Examples
 from featcache.training.heads.forward import Float32s
 from featcache.training.heads.presets import HeadPlan
+from featcache.training.several_labels import balance, label_weights
 
 _DRAWS = 256  # a byte decides whether a value is kept: half the random numbers that two would take
 _BYTES_AT_ONCE = 1 << 17  # drawn at once: many steps of a small head, and little enough for the cache
@@ -85,8 +86,8 @@ class Batch:
         masks: for each dense layer (g, b, its inputs) bool, True where a value is kept; None where all are.
         targets: (g, b, C) float32, what the loss compares with: one-hot, smoothed, or soft.
         weights: (g, b) float32, what each row counts for; a pseudo-labelled one by its likeliest class where the plan is
-            balanced. None where all count the same.
-        truth: (g, b) int32, the label or the likeliest class of the soft one.
+            balanced. None where all count the same. Of several labels a row (g, b, C): what each of its cells counts for.
+        truth: (g, b) int32, the label or the likeliest class of the soft one; of several (g, b, C), 0 and 1.
     """
 
     values: npt.NDArray[Any]
@@ -118,20 +119,27 @@ class Batches:
         rows = {head.fold: np.flatnonzero(examples.parts.trained(head.fold)).astype(small) for head in heads}
         self._rows = [rows[head.fold] for head in heads]
         self._parts = [examples.parts.numbers.index(head.fold) for head in heads]
-        self._balance: list[Float32s] = []  # (C,) a head, if classes are to count the same
+        self._several = examples.several
+        self._balance: list[Float32s] = []  # (C,) a head, or (2, C) of several labels, if classes are to count the same
         if plan.balanced:
-            by_part = {part: class_weights(examples.labels[own], plan.classes) for part, own in rows.items()}
+            labels = {part: examples.labels[own] for part, own in rows.items()}
+            by_part = {
+                part: label_weights(own) if self._several else class_weights(own, plan.classes)
+                for part, own in labels.items()
+            }
             self._balance = [by_part[head.fold] for head in heads]
         self._dropouts = plan.dropouts
         self._smooth = np.full((plan.classes, plan.classes), plan.label_smoothing / plan.classes, np.float32)
         self._smooth += (1 - plan.label_smoothing) * np.eye(plan.classes, dtype=np.float32)
         shape, widths = (len(heads), self.size), (plan.features, *plan.hidden)
+        cells = (*shape, plan.classes) if self._several else shape
+        self._smoothing = np.float32(plan.label_smoothing)
         self._batch = Batch(
             np.empty((*shape, plan.features), self._copies[0].dtype),
             [np.ones((*shape, width), bool) if p else None for width, p in zip(widths, plan.dropouts, strict=True)],
             np.empty((*shape, plan.classes), np.float32),
-            np.ones(shape, np.float32) if self._soft or plan.balanced else None,
-            np.empty(shape, np.int32),
+            np.ones(cells, np.float32) if self._soft or plan.balanced else None,
+            np.empty(cells, np.int32),
         )
 
     def epoch(self) -> Iterator[Batch]:
@@ -140,8 +148,16 @@ class Batches:
             for head, stream in enumerate(self._streams):
                 self._draw(head, stream)
             if not self._soft:
-                np.take(self._smooth, self._batch.truth, axis=0, out=self._batch.targets, mode="clip")
+                self._smoothed(self._batch.truth, self._batch.targets)
             yield self._batch
+
+    def _smoothed(self, truth: npt.NDArray[np.int32], out: Float32s) -> None:
+        """Fill `out` with what the loss compares labels with."""
+        if self._several:
+            np.multiply(truth, 1 - self._smoothing, out=out, casting="unsafe")
+            out += self._smoothing / 2
+        else:
+            np.take(self._smooth, truth, axis=0, out=out, mode="clip")
 
     def _draw(self, head: int, stream: HeadStream) -> None:
         batch, mine, pseudo = self._batch, self._rows[head], self._examples.pseudo
@@ -155,13 +171,15 @@ class Batches:
             number = np.where(known, 0, (copy - len(self._copies)) * len(mine) + place)
             copy, rows = np.divmod(number, pseudo.labels.shape[1])
             self._gather(self._soft, copy, rows, batch.values[head], ~known)
-            batch.targets[head] = self._smooth[batch.truth[head]]
+            self._smoothed(batch.truth[head], batch.targets[head])
             labels = pseudo.labels[self._parts[head], rows[~known]]
             batch.targets[head, ~known] = labels
-            batch.truth[head, ~known] = labels.argmax(axis=1)
-            batch.weights[head] = np.where(known, 1, pseudo.weight)
+            batch.truth[head, ~known] = labels > 0.5 if self._several else labels.argmax(axis=1)
+            counts = np.where(known, 1, pseudo.weight)
+            batch.weights[head] = counts[:, None] if self._several else counts
         if self._balance and batch.weights is not None:
-            own = self._balance[head][batch.truth[head]]
+            truth, by_class = batch.truth[head], self._balance[head]
+            own = balance(truth, by_class) if self._several else by_class[truth]
             batch.weights[head] = own if pseudo is None else batch.weights[head] * own
         for mask, dropout in zip(batch.masks, self._dropouts, strict=True):
             if mask is not None:

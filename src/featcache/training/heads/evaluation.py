@@ -15,6 +15,7 @@ from featcache.training.heads.bag import HeadId
 from featcache.training.heads.examples import Examples
 from featcache.training.heads.forward import Float32s, Weights, as_float32, forward, normalize
 from featcache.training.member_tables import row_parts
+from featcache.training.several_labels import cell_losses, cells, right_rows
 from featcache.training.temperature import best_temperature
 
 SEEN_ROWS = 128  # of a head's training rows that it is scored on after each epoch
@@ -51,12 +52,15 @@ class HeadEvaluator:
     def _losses(
         self, weights: Weights, rows: npt.NDArray[np.intp]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """The cross-entropy of each row, and whether it is classified correctly."""
+        """The cross-entropy of each row, of several labels their mean, and whether it is classified correctly."""
         losses, right = np.empty(len(rows), np.float32), np.empty(len(rows), bool)
         for place, probabilities in self._predictions(weights, rows):
             labels = self._examples.labels[rows[place]]
-            losses[place] = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], _LEAST))
-            right[place] = probabilities.argmax(axis=1) == labels
+            if self._examples.several:
+                losses[place] = cell_losses(probabilities, labels, _LEAST).mean(axis=1)
+            else:
+                losses[place] = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], _LEAST))
+            right[place] = right_rows(probabilities, labels)
         return losses, right
 
     def _predictions(
@@ -69,7 +73,8 @@ class HeadEvaluator:
         for start in range(0, len(rows), step):
             block = features[rows[start : start + step]]
             values = as_float32(block.reshape(len(block), -1))
-            yield slice(start, start + len(block)), forward(stacked, values, self._layers)[0]
+            probabilities = forward(stacked, values, self._layers, several=self._examples.several)
+            yield slice(start, start + len(block)), probabilities[0]
 
     def out_of_fold(
         self, weights: Weights, heads: Sequence[HeadId], seen_classes: npt.NDArray[np.bool_], scratch: Path | None
@@ -98,7 +103,8 @@ class HeadEvaluator:
             for some in row_parts(table.shape[1], table.shape[0] * table.shape[2]):
                 mine = counts[parts.unit_of_rows(some)]
                 summed = counts.sum(axis=0) - mine if parts.by_group else mine
-                table[:, some] = normalize(table[:, some] / np.maximum(summed, 1))
+                mean = table[:, some] / np.maximum(summed, 1)
+                table[:, some] = mean if self._examples.several else normalize(mean)
         return table
 
     def temper(self, weights: Weights, heads: Sequence[HeadId], table: Float32s) -> None:
@@ -111,8 +117,10 @@ class HeadEvaluator:
         units, labels = parts.units[rows], self._examples.labels[rows]
         for number, head in enumerate(heads):
             others = units != head.fold
-            logits = np.log(np.maximum(table[seeds.index(head.seed), rows[others]], _LEAST))
-            temperature = np.float32(best_temperature(logits, labels[others]))
+            given, own = table[seeds.index(head.seed), rows[others]], labels[others]
+            if self._examples.several:
+                given, own = cells(given), own.ravel()
+            temperature = np.float32(best_temperature(np.log(np.maximum(given, _LEAST)), own))
             for name in ("kernel", "bias"):
                 weights[f"{name}_{self._layers}"][number] /= temperature
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.rows import is_several, known_labels
 from featcache.core.scratch_arrays import allocate
 from featcache.errors import TrainingError
 from featcache.training.class_weights import class_weights
@@ -16,6 +17,7 @@ from featcache.training.heads.forward import Float32s
 from featcache.training.heads.inputs import HeadInput
 from featcache.training.heads.partition import Partition
 from featcache.training.heads.presets import HeadPlan
+from featcache.training.several_labels import balance, label_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class Examples:
         seen_as: how features became the values below.
         copies: (n, F) values each, as `seen_as` makes them; copy 0 plain, then the mirrored one where there is one, then
             augmented ones. Memory-mapped arrays stay on the disk.
-        labels: (n,) class indices.
+        labels: (n,) class indices, or (n, C) of 0 and 1 where a row may have several.
         parts: which of them each head is trained on.
         pseudo: more rows, with soft labels.
         views: so many of the copies, the first ones, a row is scored by: the mean of their probabilities.
@@ -55,6 +57,11 @@ class Examples:
     pseudo: PseudoLabels | None = None
     views: int = 1
 
+    @property
+    def several(self) -> bool:
+        """Whether a row may have several labels."""
+        return is_several(self.labels)
+
     def check(self, plan: HeadPlan) -> None:
         """Raise `TrainingError` for features, labels or soft labels of another shape or range than the plan's."""
         pseudo = self.pseudo
@@ -66,8 +73,11 @@ class Examples:
                     f"features of shapes={shapes} don't fit: every copy needs {rows} rows of {plan.features} values"
                 )
         known = self.labels[self.parts.units != NO_FOLD]
-        if len(known) and not (known.min() >= 0 and known.max() < plan.classes):
-            raise TrainingError(f"labels from {known.min()} to {known.max()} are outside 0..{plan.classes - 1}")
+        if plan.several != self.several or known.shape[1:] not in ((), (plan.classes,)):
+            raise TrainingError(f"labels{self.labels.shape} are not those of a plan with several={plan.several}")
+        most = 1 if self.several else plan.classes - 1
+        if len(known) and not (known_labels(known).all() and known.max() <= most):
+            raise TrainingError(f"labels from {known.min()} to {known.max()} are outside 0..{most}")
         if pseudo is not None:
             if pseudo.labels.shape[::2] != (len(self.parts.numbers), plan.classes):
                 raise TrainingError(
@@ -98,16 +108,26 @@ class Examples:
         return labelled + (self.pseudo.labels.shape[1] * len(self.pseudo.copies) if self.pseudo else 0)
 
     def row_weights(self, classes: int) -> Float32s:
-        """(P, n) float32: what each row counts for in each part's training where all classes count the same."""
-        weights = np.zeros((len(self.parts.numbers), len(self.labels)), np.float32)
+        """(P, n) float32: what each row counts for in each part's training where all classes count the same.
+
+        Of several labels a row (P, n, C): what each of its cells counts for.
+        """
+        weights = np.zeros((len(self.parts.numbers), *self.labels.shape), np.float32)
         for own, part in zip(weights, self.parts.numbers, strict=True):
             rows = self.parts.trained(part)
             labels = self.labels[rows]
-            own[rows] = class_weights(labels, classes)[labels]
+            own[rows] = (
+                balance(labels, label_weights(labels)) if self.several else class_weights(labels, classes)[labels]
+            )
         return weights
 
     def seen_classes(self, classes: int) -> npt.NDArray[np.bool_]:
-        """(P, C) bool: whether heads of each part are trained on any row of each of C `classes`."""
+        """(P, C) bool: whether heads of each part are trained on any row of each of C `classes`; all of several labels.
+
+        A label that no row has says as much as one that some have: it is rare.
+        """
+        if self.several:
+            return np.ones((len(self.parts.numbers), classes), bool)
         labels = (self.labels[self.parts.trained(part)] for part in self.parts.numbers)
         seen = np.stack([np.bincount(own, minlength=classes) > 0 for own in labels])
         return seen | (self.pseudo.labels.any(axis=1) if self.pseudo else False)

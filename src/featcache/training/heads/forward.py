@@ -1,6 +1,6 @@
 """The heads' forward pass on stacked weights, block by block, and their batch statistics. NumPy only.
 
-The weights of all heads have a leading head axis and these names (L hidden layers, then the softmax): per dense layer l
+The weights of all heads have a leading head axis and these names (L hidden layers, then softmax or sigmoid): per dense layer l
 ``kernel_l (H, in, out)`` and ``bias_l (H, out)``; per hidden layer ``gamma_l, beta_l, mean_l, variance_l (H, out)``.
 """
 
@@ -57,13 +57,27 @@ def normalize(probabilities: npt.NDArray[np.floating]) -> Float32s:
     return shares
 
 
-def forward(weights: Weights, rows: Float32s, layers: int) -> Float32s:
-    """Return every head's probabilities of the same `rows` (b, F), without dropout: (H, b, C) float32."""
+def forward(weights: Weights, rows: Float32s, layers: int, *, several: bool = False) -> Float32s:
+    """Return every head's probabilities of the same `rows` (b, F), without dropout: (H, b, C) float32.
+
+    By softmax, or for `several` labels a row by sigmoid.
+    """
     shares = _dense(weights, layers, _hidden(weights, rows, layers))
+    if several:
+        return sigmoid(shares)
     shares -= shares.max(axis=-1, keepdims=True)
     np.exp(shares, out=shares)
     shares /= shares.sum(axis=-1, keepdims=True)
     return shares
+
+
+def sigmoid(logits: Float32s) -> Float32s:
+    """Return 1 / (1 + exp(-`logits`)), in their memory."""
+    logits *= np.float32(0.5)
+    np.tanh(logits, out=logits)  # which can't overflow
+    logits += 1
+    logits *= np.float32(0.5)
+    return logits
 
 
 def recompute_statistics(

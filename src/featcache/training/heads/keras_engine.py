@@ -60,15 +60,21 @@ class StackedHeads(keras.layers.Layer):
 class HeadsLoss(keras.losses.Loss):
     """Cross-entropy of (H, b, C + 1) targets, the last value of which is the row's weight, and (H, b, C) logits.
 
-    It is the mean over rows, summed over heads: each head's gradient is what it would be alone.
+    It is the mean over rows, summed over heads: each head's gradient is what it would be alone. Of `several` labels a row
+    binary cross-entropy, the mean over labels, of (H, b, 2 C) targets: each cell has a weight.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, several: bool = False) -> None:
         """Sum what `call` returns."""
         super().__init__(reduction="sum", name="heads")
+        self._several = several
 
     def call(self, targets: Any, logits: Any) -> Any:
         """(H,) mean losses."""
+        if self._several:
+            wanted, weights = ops.split(targets, 2, axis=-1)
+            cells = ops.softplus(logits) - logits * wanted
+            return ops.mean(cells * weights, axis=(1, 2))
         rows = keras.losses.categorical_crossentropy(targets[..., :-1], logits, from_logits=True)
         return ops.mean(rows * targets[..., -1], axis=1)
 
@@ -76,15 +82,19 @@ class HeadsLoss(keras.losses.Loss):
 class HeadScores(keras.metrics.Metric):
     """(2, H): each head's loss and accuracy in the step just taken; `train_on_batch` resets metrics at every step."""
 
-    def __init__(self, heads: int) -> None:
+    def __init__(self, heads: int, *, several: bool = False) -> None:
         """Make the place for them."""
         super().__init__(name="scores")
-        self._loss = HeadsLoss()
+        self._several, self._loss = several, HeadsLoss(several=several)
         self.last = self.add_weight(shape=(2, heads), initializer="zeros", name="last")
 
     def update_state(self, targets: Any, logits: Any, sample_weight: Any = None) -> None:
         """Keep this step's."""
-        right = ops.equal(ops.argmax(logits, axis=-1), ops.argmax(targets[..., :-1], axis=-1))
+        if self._several:
+            wanted = ops.split(targets, 2, axis=-1)[0]
+            right = ops.all(ops.equal(logits > 0, wanted > 0.5), axis=-1)
+        else:
+            right = ops.equal(ops.argmax(logits, axis=-1), ops.argmax(targets[..., :-1], axis=-1))
         self.last.assign(ops.stack([self._loss.call(targets, logits), ops.mean(ops.cast(right, "float32"), axis=1)]))
 
     def result(self) -> Any:
@@ -103,7 +113,8 @@ class KerasEngine:
     @plain_keras()
     def __init__(self, plan: HeadPlan, weights: Weights) -> None:
         """Take H heads and their initial weights; the model is built at the first step, when the batches are known."""
-        self._heads, self._scores = StackedHeads(plan, weights), HeadScores(len(weights["kernel_0"]))
+        self._heads, self._several = StackedHeads(plan, weights), plan.several
+        self._scores = HeadScores(len(weights["kernel_0"]), several=plan.several)
         self._optimizer = keras.optimizers.Adam(weight_decay=plan.weight_decay or None)
         self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         self.model: keras.Model | None = None
@@ -117,7 +128,9 @@ class KerasEngine:
         }
         model = keras.Model([values, *masks.values()], self._heads(values, masks))
         # XLA on a CPU compiles longer than these models train
-        model.compile(self._optimizer, HeadsLoss(), metrics=[self._scores], jit_compile=accelerated())
+        model.compile(
+            self._optimizer, HeadsLoss(several=self._several), metrics=[self._scores], jit_compile=accelerated()
+        )
         return model
 
     @plain_keras()
@@ -128,7 +141,8 @@ class KerasEngine:
         self.model.optimizer.learning_rate = rate
         weights = np.ones(batch.truth.shape, np.float32) if batch.weights is None else batch.weights
         inputs = [batch.values, *(mask for mask in batch.masks if mask is not None)]
-        self.model.train_on_batch(inputs, np.concatenate([batch.targets, weights[:, :, None]], axis=2))
+        weights = weights if self._several else weights[:, :, None]
+        self.model.train_on_batch(inputs, np.concatenate([batch.targets, weights], axis=2))
         return np.array(ops.convert_to_numpy(self._scores.last))
 
     @property

@@ -43,7 +43,8 @@ def head_model(bag: Bag, number: int) -> keras.Model:
     for layer, dropout in enumerate(plan.dropouts):
         last = layer == len(plan.hidden)
         layers.append((keras.layers.Dropout(dropout, seed=layer), []))
-        width, activation = (plan.classes, "softmax") if last else (plan.hidden[layer], "relu")
+        of_last = "sigmoid" if plan.several else "softmax"
+        width, activation = (plan.classes, of_last) if last else (plan.hidden[layer], "relu")
         dense = keras.layers.Dense(width, activation=activation, name="probabilities" if last else f"dense_{layer}")
         layers.append((dense, [weights[f"kernel_{layer}"], weights[f"bias_{layer}"]]))
         if not last:

@@ -1,5 +1,7 @@
 """L2-regularised multinomial logistic regressions, one a fold, fitted together pass by pass. NumPy and SciPy only.
 
+Where a row may have several labels they are binary ones, one a fold and label; everything else is the same.
+
 L-BFGS works in coordinates in which the problem is nearly round: those of the covariance of a sample of rows. The
 solution does not depend on them.
 """
@@ -10,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.training.heads.forward import Float32s, blocks
+from featcache.core.rows import is_several
+from featcache.training.heads.forward import Float32s, blocks, sigmoid
 from featcache.training.heads.linear_path import Doubles
 
 Solution = tuple[Float32s, Float32s]
@@ -38,14 +41,20 @@ class Regressions:
 
         Args:
             copies: (n, F) values each, centred, read block by block; held in memory where they are small.
-            labels: (n,) class indices; only those of own rows matter.
-            own: (H, n) bool, the rows that each regression is fitted to, or float32, what each row counts for.
+            labels: (n,) class indices; only those of own rows matter. Or (n, C) of 0 and 1.
+            own: (H, n) bool, the rows that each regression is fitted to, or float32, what each row counts for; of
+                several labels also (H, n, C), what each of its cells counts for.
             classes: how many.
         """
-        self._copies = copies
-        self._labels = np.where(own.any(axis=0), labels, 0)
-        self._own = own.T.astype(np.float32)
-        self._counts = own.sum(axis=1, dtype=np.float64) * len(copies)
+        self._copies, self._several = copies, is_several(labels)
+        if self._several:
+            self._labels = np.maximum(labels, 0).astype(np.float32)
+            self._own = np.moveaxis(own if own.ndim == 3 else own[:, :, None], 0, 1).astype(np.float32)
+            self._counts = self._own.mean(axis=2).sum(axis=0, dtype=np.float64) * len(copies)
+        else:
+            self._labels = np.where(own.any(axis=0), labels, 0)
+            self._own = own.T.astype(np.float32)
+            self._counts = own.sum(axis=1, dtype=np.float64) * len(copies)
         self._classes = classes
         values = len(copies) * copies[0].size
         self._held = [*self._read()] if values <= _HELD_VALUES else None
@@ -74,7 +83,7 @@ class Regressions:
 
         heads, features, classes = self.shape
         # scikit-learn has one logit for two classes: half the kernel's square for the same function
-        penalties = (2 if classes == 2 else 1) / (strength * self._counts.repeat(classes))
+        penalties = (2 if classes == 2 and not self._several else 1) / (strength * self._counts.repeat(classes))
         penalty = float(penalties.mean())
         scale = 1 / np.sqrt(_CURVATURE * self._spread + penalty) - 1 / np.sqrt(penalty)
 
@@ -113,7 +122,10 @@ class Regressions:
         return np.concatenate([inner.ravel(), start[1].astype(np.float64).ravel()])
 
     def _gradient(self, kernels: Doubles, bias: Doubles) -> tuple[float, Doubles, Doubles]:
-        """Mean cross-entropy a row, summed over the regressions, and its gradients by kernels (F, H C) and bias (H, C)."""
+        """Mean cross-entropy a row, summed over the regressions, and its gradients by kernels (F, H C) and bias (H, C).
+
+        Of several labels it is summed over these, too: each is a regression by itself.
+        """
         heads, features, classes = self.shape
         folded, shifted = kernels.astype(np.float32), bias.reshape(-1).astype(np.float32)
         loss, total, by_bias = 0.0, np.zeros((features, heads * classes)), np.zeros((heads, classes))
@@ -121,6 +133,13 @@ class Regressions:
             labels, own = self._labels[start : start + len(block)], self._own[start : start + len(block)]
             rows = np.arange(len(block))
             logits = (block @ folded + shifted).reshape(len(block), heads, classes)
+            if self._several:
+                cells = np.logaddexp(0, logits) - logits * labels[:, None]
+                loss += float(((cells * own).sum(axis=(0, 2), dtype=np.float64) / self._counts).sum())
+                logits = (sigmoid(logits) - labels[:, None]) * own
+                total += block.T @ logits.reshape(len(block), -1)
+                by_bias += logits.sum(axis=0, dtype=np.float64)
+                continue
             logits -= logits.max(axis=2, keepdims=True)
             chosen = logits[rows, :, labels].copy()
             np.exp(logits, out=logits)
@@ -139,7 +158,7 @@ class Regressions:
 
     def _coordinates(self) -> tuple[Float32s, Doubles]:
         """Directions (F, r) in which a sample of rows varies, and how much (r,)."""
-        rows = np.flatnonzero(self._own.any(axis=1))
+        rows = np.flatnonzero(self._own.reshape(len(self._own), -1).any(axis=1))
         sample = np.sort(np.random.default_rng(0).choice(rows, min(_SAMPLE, len(rows)), replace=False))
         values = np.asarray(self._copies[0][sample]).reshape(len(sample), -1).astype(np.float64)
         values -= values.mean(axis=0)

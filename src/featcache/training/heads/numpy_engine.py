@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.training.heads.batches import Batch, keep_probability
-from featcache.training.heads.forward import EPSILON, Float32s, Weights, as_float32
+from featcache.training.heads.forward import EPSILON, Float32s, Weights, as_float32, sigmoid
 from featcache.training.heads.presets import HeadPlan
 
 Needed = tuple[Float32s, Float32s, npt.NDArray[np.bool_]]
@@ -55,7 +55,7 @@ class NumpyEngine:
             if layer < self._layers:
                 active, needed = self._normalize(layer, np.maximum(outputs, 0, out=outputs))
                 normal.append(needed)
-        scores, slope = _cross_entropy(outputs, batch)
+        scores, slope = (_binary_cross_entropy if self._plan.several else _cross_entropy)(outputs, batch)
         for layer in reversed(range(self._layers + 1)):
             below = self._dense_backward(layer, inputs[layer], slope, rate, batch.masks[layer])
             if below is not None:
@@ -155,6 +155,19 @@ class NumpyEngine:
         np.divide(first, gradient, out=gradient)
         gradient *= np.asarray(pace, np.float32)
         values -= gradient
+
+
+def _binary_cross_entropy(logits: Float32s, batch: Batch) -> tuple[Float32s, Float32s]:
+    """The same for several labels a row: the mean over labels; a row is right where all of its labels are."""
+    right = ((logits > 0) == (batch.truth > 0)).all(axis=2)
+    losses = np.logaddexp(0, logits) - logits * batch.targets
+    slope = sigmoid(logits)
+    slope -= batch.targets
+    if batch.weights is not None:
+        losses *= batch.weights
+        slope *= batch.weights
+    slope /= np.float32(slope.shape[1] * slope.shape[2])
+    return np.stack([losses.mean(axis=(1, 2)), right.mean(axis=1, dtype=np.float32)]), slope
 
 
 def _cross_entropy(logits: Float32s, batch: Batch) -> tuple[Float32s, Float32s]:

@@ -129,7 +129,7 @@ def curves_record(bag: Bag) -> dict[str, Any]:
     """Return a bag's curves, means over its heads, and its heads' sizes, as JSON-able values for its record."""
     history = bag.history.mappings()
     return {
-        "classes": bag.plan.classes,
+        "classes": 2 if bag.plan.several else bag.plan.classes,  # guessing loses their logarithm, a label that of two
         "hidden": list(bag.plan.hidden),
         "dropout": bag.plan.dropouts[-1],
         "kept": round(1 + float(history.pop("best_epoch").mean())),

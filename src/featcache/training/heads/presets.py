@@ -34,7 +34,9 @@ class HeadPlan:
         tempered: each head's logits are divided by the temperature that is best for the other folds' rows.
         keep_best: a head keeps the epoch that is best for the other folds' heads on their folds; False: the last.
         early_stop: epochs without a better one after which training ends; 0: never. Needs `keep_best`.
-        balanced: rows count by `featcache.training.class_weights`, so that every class counts the same.
+        balanced: rows count by `featcache.training.class_weights`, so that every class counts the same; of several labels
+            a row, zeros and ones of each label.
+        several: a row may have several of the classes: sigmoid and binary cross-entropy, the mean over labels.
     """
 
     features: int
@@ -51,6 +53,7 @@ class HeadPlan:
     keep_best: bool = False
     early_stop: int = 0
     balanced: bool = False
+    several: bool = False
 
     @property
     def epochs(self) -> int:
@@ -59,24 +62,29 @@ class HeadPlan:
 
     def settings(self) -> dict[str, object]:
         """The plan as JSON-able values, for keys and records."""
-        return {**asdict(self), "training_version": TRAINING_VERSION}
+        values = {**asdict(self), "training_version": TRAINING_VERSION}
+        return values if self.several else {name: value for name, value in values.items() if name != "several"}
 
 
-def head_types(spec: HeadsSpec) -> tuple[str, ...]:
-    """Return the head types of the settings, in order.
+def head_types(spec: HeadsSpec, *, several: bool = False) -> tuple[str, ...]:
+    """Return the head types of the settings, in order, for rows of one label or `several`.
 
     With `per_group`, each type of trained heads comes a second time, a head for each group and not for each fold; with
     `pseudo_weight` once more, trained on test rows too.
     """
-    plain = first_round(spec)
+    plain = first_round(spec, several=several)
     trained = [shape for shape in plain if shape not in PATHS]
     by_group = [shape + BY_GROUP for shape in trained] if spec.per_group else []
     return (*plain, *by_group, *([shape + PSEUDO for shape in trained] if spec.pseudo_weight else []))
 
 
-def first_round(spec: HeadsSpec) -> tuple[str, ...]:
-    """Return the head types that are trained by folds on labelled rows alone: those that may label others."""
-    return {"default": ("dense", *PATHS), "fast": ("fast", *PATHS)}.get(spec.preset, (spec.preset,))
+def first_round(spec: HeadsSpec, *, several: bool = False) -> tuple[str, ...]:
+    """Return the head types that are trained by folds on labelled rows alone: those that may label others.
+
+    Discriminant analysis has one class a row; of `several` labels regressions are the only path.
+    """
+    paths = (LINEAR,) if several else PATHS
+    return {"default": ("dense", *paths), "fast": ("fast", *paths)}.get(spec.preset, (spec.preset,))
 
 
 def normalizes(spec: HeadsSpec) -> bool:
@@ -106,7 +114,15 @@ def training_version(shape: str) -> int:
 
 
 def resolve_heads(
-    spec: HeadsSpec, shape: str, features: int, rows: int, classes: int, groups: int = 0, copies: int = 1
+    spec: HeadsSpec,
+    shape: str,
+    features: int,
+    rows: int,
+    classes: int,
+    groups: int = 0,
+    copies: int = 1,
+    *,
+    several: bool = False,
 ) -> HeadPlan:
     """Fill in what the head type decides; what the user set wins.
 
@@ -118,17 +134,18 @@ def resolve_heads(
         classes: at least 2.
         groups: how many groups have `rows`; 0 where every row stands for itself.
         copies: how many there are of each row: plain, mirrored, augmented.
+        several: whether a row may have several of the classes, which then are labels.
 
     Raises:
-        TrainingError: fewer than 2 classes or no features.
+        TrainingError: fewer than 2 classes, or no label, or no features.
     """
-    if classes < 2:
+    if classes < 2 - several:
         raise TrainingError(f"classes={classes} are too few to train on: add a class folder")
     if features < 1:
         raise TrainingError(f"features={features} are none to train on")
     in_training = max(1, rows // max(1, groups) if shape.endswith(BY_GROUP) else rows - rows // spec.folds)
     kind = shape.removesuffix(BY_GROUP).removesuffix(PSEUDO)
-    plan = HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, balanced=spec.balanced)
+    plan = HeadPlan(features, classes, (), (0.0,), (), spec.batch_size, balanced=spec.balanced, several=several)
     if kind in PATHS:  # which find their one free number themselves
         return plan
     alike = 1 if shape.endswith(BY_GROUP) else rows / (groups or rows)
