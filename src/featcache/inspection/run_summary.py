@@ -28,6 +28,7 @@ def summary(project: Project) -> dict[str, Any]:
         "name": dataset.name,
         "notices": [*notices(project), *record.get("notices", [])],
         "classes": len(listed.get("class_names", ())),
+        "several": project.several,
         "rows": {split: facts["rows"] for split, facts in listed.get("splits", {}).items()},
         "corrections": (listed.get("settings") or {}).get("corrections", ""),
         "rejected": (project.all_features().record() or {}).get("rejected", 0),
@@ -68,7 +69,8 @@ def summary_parts(project: Project) -> Lines:
     rejected = f" · {facts['rejected']:,} rejected (rejected.csv)" if facts["rejected"] else ""
     lines = [("notice", line) for line in facts["notices"]]
     corrected = f" · {facts['corrections']} by corrections" * bool(facts["corrections"])
-    lines.append(("rows", f"{rows} · {facts['classes']} classes{corrected}{rejected}"))
+    what = "labels" if facts["several"] else "classes"
+    lines.append(("rows", f"{rows} · {facts['classes']} {what}{corrected}{rejected}"))
     names = score_names(facts)
     lines += [(split, _score(score, names)) for split, score in facts["scores"].items()]
     if facts["best_single"]:
