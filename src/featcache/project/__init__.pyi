@@ -41,6 +41,7 @@ from .remembered_runs import (
     RememberedRows as RememberedRows,
     RememberedRun as RememberedRun,
     find_run as find_run,
+    last_run as last_run,
     remembered_runs as remembered_runs,
     run_artifact as run_artifact,
     run_folder as run_folder,

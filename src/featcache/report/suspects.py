@@ -7,7 +7,7 @@ from typing import Any
 from featcache.core.csv_files import CsvWriter
 from featcache.core.disk import replacing
 from featcache.core.formatting import Lines, Table, printable
-from featcache.dataset import Manifest, read_corrections
+from featcache.dataset import Correction, Manifest, read_corrections
 from featcache.ensemble import Ensemble
 from featcache.project import Project
 from featcache.report.gallery import suspected
@@ -32,7 +32,7 @@ def suspects_record(project: Project) -> dict[str, Any]:
     """
     manifest, built = Manifest.load(project.folder), Ensemble.load(project.ensemble().path)
     train, names = next(ensemble_predictions(project, manifest, built)), built.class_names
-    rows, suggested, likely = suspected(train, reviewed(project))
+    rows, suggested, likely = suspected(train, {line.id for line in corrections(project)})
     found = []
     for place, (row, label) in enumerate(zip(rows.tolist(), suggested.tolist(), strict=True)):
         given, probabilities = int(train.labels[row]), train.probabilities[row]
@@ -42,10 +42,10 @@ def suspects_record(project: Project) -> dict[str, Any]:
     return {"rows": len(train.ids), "corrections": in_force, "suspects": found}
 
 
-def reviewed(project: Project) -> dict[str, str]:
-    """Id -> label, or ``drop``, of the rows that `[Dataset] corrections` names; empty without it."""
+def corrections(project: Project) -> list[Correction]:
+    """Return the lines of `[Dataset] corrections`; none without it."""
     path = project.settings.dataset.corrections
-    return {} if path is None else {line.id: line.label for line in read_corrections(path)}
+    return [] if path is None else read_corrections(path)
 
 
 def suspects_lines(record: Mapping[str, Any]) -> Lines:
