@@ -45,7 +45,7 @@ def write_report(project: Project, progress: Progress, *, fresh: bool = False) -
     return f"report/index.html: {found} · {size_text(len(page))}"
 
 
-def _explained(project: Project, progress: Progress, wanted: Mapping[tuple[str, int], int]) -> Explained | None:
+def _explained(project: Project, progress: Progress, wanted: Mapping[tuple[str, int], int | None]) -> Explained | None:
     """Where each of some rows, (split, row) -> class, speaks for the class, by heads that haven't seen its fold.
 
     None where the ensemble has no linear members, and of random weights, which see nothing that means anything.
@@ -65,7 +65,7 @@ def _explained(project: Project, progress: Progress, wanted: Mapping[tuple[str, 
     splits, load = Manifest.load(project.folder).splits, image_loader(project)
     source = next(iter(project.member_sources()["TrainHeads"]))
     folds = Predictions.load(source.path, splits["train"]).folds
-    found = {}
+    found, labels = {}, {}
     for (split, row), label in wanted.items():
         rows, fold = splits[split], int(folds[row]) if split == "train" and folds is not None else None
         images = {size: load(rows.locations[row], rows.digests[row], size) for size in explainer.sizes}
@@ -73,5 +73,5 @@ def _explained(project: Project, progress: Progress, wanted: Mapping[tuple[str, 
             explanation = explainer.explain(images, label, fold)
         except RejectedImageError:
             continue
-        found[split, row] = np.asarray(explanation.overlay())
-    return Explained(found, explainer.members, explainer.weight)
+        found[split, row], labels[split, row] = np.asarray(explanation.overlay()), explanation.label
+    return Explained(found, labels, explainer.members, explainer.weight)
