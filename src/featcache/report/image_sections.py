@@ -73,7 +73,7 @@ def pictures(run: Run, explain: Explain | None = None) -> dict[str, Any]:
     for card in cards:
         nearest = neighbours.get(card["place"], ())
         described = [{**_described(run, ("train", row), small), "distance": distance} for row, distance in nearest]
-        card |= {"neighbours": described, "image": large.get(card["place"])}
+        card |= {"neighbours": described, "image": large.get(card["place"]), "evidence": None}
     for group in groups:
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
     evidence = _evidence(kinds, run.names, explain)
