@@ -241,11 +241,12 @@
     document.getElementById("large-name").textContent = images.map((image) => image.alt).join(" · ");
     large.querySelector(".labels").replaceChildren(...(shot ? [...shot.querySelector(".labels").cloneNode(true).childNodes] : []));
     list.replaceChildren(...(shot ? all(".near img", shot).map((image) => {
-      const item = document.createElement("li"), name = document.createElement("span");
+      const item = document.createElement("li"), name = document.createElement("span"), made = copy(image);
+      made.alt = ""; // the name is below
       name.className = "name";
       name.textContent = image.alt;
       item.className = image.closest("li").className;
-      item.append(copy(image), name);
+      item.append(made, name);
       return item;
     }) : []));
     for (const step of all("[data-step]", large)) step.disabled = !siblings(open)[siblings(open).indexOf(open) + Number(step.dataset.step)];
