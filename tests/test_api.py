@@ -114,6 +114,16 @@ def test_frames_and_arrays(fitted):
     assert fitted.status()["state"].tolist() == ["complete"] * 6
 
 
+def test_what_isnt_there_is_named(fitted, monkeypatch):
+    with pytest.raises(CacheError, match=r"tap='block9' is not one of block1_pool_avg"):
+        fitted.features(tap="block9")
+    with pytest.raises(SourceError, match="only train, test"):
+        fitted.features("valid")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(SettingsError, match="pip install pandas"):
+        fitted.leaderboard()
+
+
 def test_what_a_notebook_shows(fitted):
     assert repr(fitted).startswith("<featcache PHOTOS: ")
     assert "log-loss" in repr(fitted)
