@@ -12,7 +12,10 @@ import featcache.stages.features
 from featcache.cache import Status, open_cache
 from featcache.cli import main
 from featcache.core import formatting
+from featcache.core.rows import Rows
+from featcache.dataset.corrections import with_corrections
 from featcache.dataset.listing import current_key, list_files
+from featcache.dataset.manifest import Manifest
 from featcache.errors import SourceError
 from featcache.features import processor
 from featcache.inspection.run_summary import summary_parts
@@ -112,6 +115,20 @@ def test_an_id_of_two_splits_needs_the_split(root):
     assert labels(manifest, "valid")["ants/img_1.png"] == "bees"
 
 
+def test_rows_with_several_labels_get_sets_of_them(tmp_path):
+    labels, path = np.array([[1, 0], [0, 1], [1, 1]], np.int8), tmp_path / "fixed.csv"
+    rows = Rows(["a", "b", "c"], labels, [""] * 3, ["1", "2", "3"], [""] * 3)
+    manifest = Manifest(("cat", "dog"), {"train": rows}, {})
+    path.write_text("id,label\na,dog|cat\nb,dog\nc,\n")
+    found = with_corrections(manifest, path)
+    assert found.splits["train"].labels.tolist() == [[1, 1], [0, 1], [0, 0]]
+    assert found.splits["train"].labels.dtype == np.int8
+    assert found.settings == {"corrections": "2 relabelled"}
+    path.write_text("id,label\na,dog|cow\n")
+    with pytest.raises(SourceError, match=r"label='dog\|cow' of id='a' is no class"):
+        with_corrections(manifest, path)
+
+
 class NumpyBackbone:
     batch_size = 64
     device = processor()
@@ -161,6 +178,8 @@ def test_a_run_with_corrections_copies_every_row_and_says_how_many_are_in_force(
         summary = "\n".join(formatting.plain(summary_parts(current_project())))
     assert "corrections in force: 1 relabelled, 1 dropped" in lines
     assert "3 classes · 1 relabelled, 1 dropped by corrections · 1 rejected" in summary
+    assert "against" in summary.partition("run before")[2].splitlines()[0]
+    assert "on 22 rows of both; 1 row with another label left out: " in summary
     rejected = (project.artifacts / "rejected.csv").read_text()
     assert "train,disc/1.png,dropped by [Dataset] corrections" in rejected
     assert project.run() == []

@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from featcache.core import paths
 from featcache.core.csv_files import UnreadableError, opened
 from featcache.core.names import composed, did_you_mean, first_names
-from featcache.core.rows import Rows
+from featcache.core.rows import BETWEEN_NAMES, Rows, is_several
 from featcache.dataset.manifest import Manifest, check_training
 from featcache.errors import SourceError
 
@@ -23,7 +26,7 @@ class Correction(NamedTuple):
     """One line of the file."""
 
     id: str  #: of a training or valid row, or of a case, which stands for all of its rows
-    label: str  #: a class, or `DROP`
+    label: str  #: a class, or `DROP`; of several labels a row their names with ``|`` between them
     split: str  #: "" where the file doesn't say
 
 
@@ -121,10 +124,10 @@ def _corrected(
     numbers = {composed(name): number for number, name in enumerate(class_names)}
     labels, dropped = rows.labels.copy(), set[int]()
     for row, label in found.items():
-        number = numbers.get(composed(label))
-        if number is not None:
-            changed["relabelled"] += int(labels[row] != number)
-            labels[row] = number
+        value = _label(label, numbers, several=is_several(labels))
+        if value is not None:
+            changed["relabelled"] += int((labels[row] != value).any())
+            labels[row] = value
         elif label != DROP:
             hint = did_you_mean(label, class_names)
             raise SourceError(f"{path}: label={label!r} of id={rows.ids[row]!r} is no class and not {DROP!r}{hint}")
@@ -137,3 +140,11 @@ def _corrected(
             raise SourceError(f"{path}: the images of id={case!r} have two labels: give the label to this id")
     reasons = [DROPPED if row in dropped else reason for row, reason in enumerate(rows.reasons)] if dropped else None
     return replace(rows, labels=labels, reasons=rows.reasons if reasons is None else reasons)
+
+
+def _label(text: str, numbers: Mapping[str, int], *, several: bool) -> np.integer | npt.NDArray[np.int8] | None:
+    """A label as rows have it, of several labels a row (L,) 0 or 1; None where the text names no class."""
+    names = [composed(name) for name in text.split(BETWEEN_NAMES) if name] if several else [composed(text)]
+    if not {*names} <= {*numbers}:
+        return None
+    return np.isin(list(numbers), names).astype(np.int8) if several else np.int32(numbers[names[0]])

@@ -7,8 +7,10 @@ from typing import Any
 from featcache.core.formatting import Lines, Table, pluralize
 from featcache.core.json_records import read_json
 from featcache.ensemble import Ensemble, score_record
+from featcache.errors import CacheFormatError
 from featcache.inspection.leaderboard import compared, score_names
-from featcache.project import LOG_NAME, Project, notices, split_predictions
+from featcache.inspection.runs import compare_runs, comparison_of_runs
+from featcache.project import LOG_NAME, Project, last_run, notices, remembered_runs, run_folder, split_predictions
 from featcache.settings import PHOTO_SOURCES, has_own_weights
 from featcache.training import curves_lines
 
@@ -26,6 +28,7 @@ def summary(project: Project) -> dict[str, Any]:
         "name": dataset.name,
         "notices": [*notices(project), *record.get("notices", [])],
         "classes": len(listed.get("class_names", ())),
+        "several": project.several,
         "rows": {split: facts["rows"] for split, facts in listed.get("splits", {}).items()},
         "corrections": (listed.get("settings") or {}).get("corrections", ""),
         "rejected": (project.all_features().record() or {}).get("rejected", 0),
@@ -66,7 +69,8 @@ def summary_parts(project: Project) -> Lines:
     rejected = f" · {facts['rejected']:,} rejected (rejected.csv)" if facts["rejected"] else ""
     lines = [("notice", line) for line in facts["notices"]]
     corrected = f" · {facts['corrections']} by corrections" * bool(facts["corrections"])
-    lines.append(("rows", f"{rows} · {facts['classes']} classes{corrected}{rejected}"))
+    what = "labels" if facts["several"] else "classes"
+    lines.append(("rows", f"{rows} · {facts['classes']} {what}{corrected}{rejected}"))
     names = score_names(facts)
     lines += [(split, _score(score, names)) for split, score in facts["scores"].items()]
     if facts["best_single"]:
@@ -75,6 +79,7 @@ def summary_parts(project: Project) -> Lines:
     for each in facts["baselines"]:
         gained = compared(each, facts["scores"]["out of fold"], names)
         lines.append(("baseline", f"{each['name']}: {_score(each['scores'], names)}; the ensemble: {gained}"))
+    lines += [("run before", line.strip()) for line in _since_the_run_before(project)]
     lines += [("curves", line) for line in curves_lines(facts["bags"], project.settings.features)]
     lines += [("weights", _weights(each, facts)) for each in facts["backbones"]]
     lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
@@ -88,6 +93,18 @@ def summary_parts(project: Project) -> Lines:
         "",
         Table([("" if i and lines[i - 1][0] == title else title, text) for i, (title, text) in enumerate(lines)]),
     ]
+
+
+def _since_the_run_before(project: Project) -> list[str]:
+    """What this run gained over the last one that is remembered, on rows that both have with the same label."""
+    before, name = last_run(project), run_folder(project).name
+    current = next((run for run in remembered_runs(project) if run.name == name), None)
+    if before is None or current is None:
+        return []
+    try:
+        return comparison_of_runs(compare_runs(before, current))
+    except CacheFormatError as error:
+        return [str(error)]
 
 
 def _without_submission(project: Project) -> dict[str, Any]:

@@ -12,7 +12,12 @@ from .config_file import (
     open_project as open_project,
     overridden as overridden,
 )
-from .flow import NEEDS as NEEDS, check_pipeline as check_pipeline, final_stages as final_stages
+from .flow import (
+    NEEDS as NEEDS,
+    check_pipeline as check_pipeline,
+    final_stages as final_stages,
+    stage_title as stage_title,
+)
 from .members import (
     out_of_fold as out_of_fold,
     split_predictions as split_predictions,
@@ -36,6 +41,7 @@ from .remembered_runs import (
     RememberedRows as RememberedRows,
     RememberedRun as RememberedRun,
     find_run as find_run,
+    last_run as last_run,
     remembered_runs as remembered_runs,
     run_artifact as run_artifact,
     run_folder as run_folder,

@@ -5,19 +5,25 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featcache import __version__
 from featcache.core.formatting import printable
 from featcache.core.paths import regular
 from featcache.core.progress import Progress
+from featcache.core.rows import known_labels
+from featcache.core.texts import NOT_FOUND, index_of
 from featcache.ensemble import MAJORITY
 from featcache.errors import CacheFormatError
 from featcache.inspection import compared, score_names, summary
 from featcache.project import REJECTED_CSV, Project, notices
 from featcache.report.class_metrics import class_table, reliability
 from featcache.report.image_sections import pictures
+from featcache.report.label_sets import label_table
 from featcache.report.learning_curves import learning_curves
 from featcache.report.predictions import Run, load_run
 from featcache.report.provenance import provenance, settings_text
+from featcache.report.suspects import corrections
 
 _REJECTED = 200
 _SHOWN_SETTINGS = {
@@ -44,13 +50,15 @@ def report_content(project: Project, progress: Progress) -> dict[str, Any]:
         "calibration": _calibration,
         "leaderboard": _leaderboard,
         "rejected": lambda _: _rejected(project),
+        "corrections": _corrections,
         "pictures": pictures,
         "provenance": lambda _: {"settings": settings_text(project.settings), "facts": provenance(project)},
     }
     progress.start("report", len(parts), "parts")
     try:
         run = load_run(project)
-        content: dict[str, Any] = {"version": __version__, "names": list(run.names)}
+        none = ["no label"] if run.built.several else []  # on the map
+        content: dict[str, Any] = {"version": __version__, "several": run.built.several, "names": [*run.names, *none]}
         for name, gather in parts.items():
             content[name] = gather(run)
             progress.advance(1, name)
@@ -100,13 +108,22 @@ def _weights(record: Mapping[str, Any]) -> str:
 
 def _classes(run: Run) -> dict[str, Any]:
     """Confusions and class scores of the training rows out of fold, and of other splits whose labels are known."""
-    return {split: class_table(each, run.names) for split, each in run.predictions.items() if (each.labels >= 0).any()}
+    known = {split: each for split, each in run.predictions.items() if known_labels(each.labels).any()}
+    if run.built.several:
+        thresholds = run.built.decision.thresholds
+        return {split: label_table(each, run.names, thresholds) for split, each in known.items()}
+    return {split: class_table(each, run.names) for split, each in known.items()}
 
 
 def _calibration(run: Run) -> dict[str, Any]:
     train, whole = run.predictions["train"], run.built.whole
     before, after = (reliability(each, train.labels) for each in (train.uncalibrated, train.probabilities))
-    return {"temperature": whole.temperature, "clip": whole.clip, "before": before, "after": after}
+    return {
+        "temperature": whole.temperature,
+        "clip": min(whole.clips or (whole.clip,)),
+        "before": before,
+        "after": after,
+    }
 
 
 def _leaderboard(run: Run) -> dict[str, Any]:
@@ -137,6 +154,15 @@ def _rejected(project: Project) -> dict[str, Any]:
             f"{path} is not a table of rejected images ({error!r}): run ExtractFeatures with --rerun"
         ) from error
     return {"total": total, "rows": rows}
+
+
+def _corrections(run: Run) -> list[list[str]]:
+    """Id, label and split of every line of `[Dataset] corrections`: the page's marks begin with them."""
+    lines, train = corrections(run.project), run.manifest.splits["train"]
+    ids = [line.id for line in lines]
+    trained = np.maximum(index_of(ids, train.ids), index_of(ids, train.case_ids)) != NOT_FOUND
+    splits = np.where(trained, "train", "valid").tolist()
+    return [[line.id, line.label, line.split or split] for line, split in zip(lines, splits, strict=True)]
 
 
 def _printable(value: Any) -> Any:
