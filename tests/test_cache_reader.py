@@ -234,6 +234,7 @@ FORGERIES = {
     "virtual": (forge_virtual, "'block5_pool_avg' is not stored as contiguous"),
     "chunked": (forge_chunked, "'status' is not stored as contiguous"),
     "schema": (forge_other("schema", np.int32(4)), "schema=4 is of another featcache version, not 2 or 3"),
+    "schema of several labels": (forge_other("schema", np.int32(3)), "can't be read as a feature cache"),
     "format": (forge_other("format", np.bytes_(b"x")), "not a feature cache, but another HDF5 file"),
     "block_rows": (forge_other("block_rows", np.int64(0)), "block_rows=0"),
     "block_rows large": (forge_other("block_rows", np.int64(2)), "'journal/checksum'"),

@@ -66,7 +66,7 @@ path = download
 table = train.csv
 # the table's column of ids: file names or paths, with or without suffix; empty: its first column
 id = image_id
-# the table's column of classes, or one column a class with 0 and 1, comma-separated
+# the table's column of classes, or one column a class or label with 0 and 1, comma-separated
 label = label
 # folders of the images, below path, comma-separated; empty: all of path; of source = parquet: the column of
 # images
@@ -79,8 +79,8 @@ test = test_images
 image_size = 64
 
 [Submission]
-# labels (one class a row), probabilities, top5 (or another number of classes a row), or auto: by the sample
-# or metric
+# labels (one class a row; of several labels a column of 0 and 1 each), probabilities, tags (a row's labels in
+# one column, blank-separated), top5 (or another number of classes a row), or auto: by the sample or metric
 format = labels
 """
 
@@ -135,12 +135,21 @@ def test_a_column_a_label_with_patients_as_groups(capsys):
 
 def test_several_labels_a_row_are_recognised(capsys):
     """Row 6: plant-2021, planet."""
-    put(*(f"train/{n}.jpg" for n in range(5)))
-    for sign in " |":
-        write("train.csv", "image,labels", *(f"{n},{sign.join(t)}" for n, t in enumerate(["a", "ab", "c", "abc", "b"])))
-        assert "are lists of 3 labels, separated by" in refused(capsys)
-    write("train.csv", "image,a,b,c", "0,1,0,0", "1,1,1,0", "2,0,0,1")
-    assert "rows have several labels, e.g. both 'a' and 'b' (row 2): several labels" in refused(capsys)
+    put(*(f"train/{n}.jpg" for n in range(5)), "test/7.jpg")
+    tags = ["a", "ab", "c", "abc", "b"]
+    for sign, separator in {" ": "blank", "|": "|", ";": ";", ",": ","}.items():
+        write("train.csv", "image,labels", *(f'{n},"{sign.join(each)}"' for n, each in enumerate(tags)))
+        write("sample_submission.csv", "image,labels", "7,a b")
+        dataset, record = took(capsys)
+        assert (dataset["label"], dataset["separator"]) == ("labels", separator)
+        assert (record["several"], record["classes"]) == (True, {"a": 3, "b": 3, "c": 2})
+        assert (record["format"], record["settings"]["Ensemble"]) == ("tags", {"metric": "f1_samples"})
+        Path("luigi.cfg").unlink()
+    write("train.csv", "image,a,b,c", "0,1,0,0", "1,1,1,0", "2,0,0,1", "3,0,0,0")
+    write("sample_submission.csv", "image,a,b,c", "7,0,0,0")
+    dataset, record = took(capsys)
+    assert dataset["label"] == "a, b, c"
+    assert (record["several"], record["rejected"], record["format"]) == (True, {}, "probabilities")
 
 
 def test_labels_in_file_names(capsys):
@@ -235,8 +244,12 @@ def test_real_downloads(shared, capsys):
     assert (record["rows"], record["columns"]) == ({"train": 2400, "test": 600}, ["id", "has_cactus"])
     assert (record["format"], record["classes"]) == ("probabilities", {"0": 600, "1": 1800})
     Path("luigi.cfg").unlink()
+    counts = {}
     for table_name in ("train.csv", "train-columns.csv"):
-        assert main(["init", str(shared / "data/posters"), "--set", f"Dataset.table={table_name}"]) == 1
-        said = capsys.readouterr().err
-        assert "several labels a row can't be trained on yet" in said
-        assert said.count("\n") == 1
+        assert main(["init", str(shared / "data/posters"), "--json", "--set", f"Dataset.table={table_name}"]) == 0
+        record = json.loads(capsys.readouterr().out)
+        assert (record["rows"], record["format"]) == ({"train": 1200, "test": 300}, "probabilities")
+        counts[table_name] = record["classes"]
+        Path("luigi.cfg").unlink()
+    assert len(counts["train.csv"]) == 19
+    assert counts["train.csv"] == counts["train-columns.csv"]

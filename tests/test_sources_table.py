@@ -125,11 +125,22 @@ def test_a_column_a_label(root):
     assert "column 'cat' holds '0.3', not 0 or 1" in refusal(root, label=("cat", "dog"))
 
 
-@pytest.mark.parametrize("labels", [["a b", "b", "a", "a b c", "c"], ["a|b", "b", "a", "c", "b|c"]])
-def test_lists_of_labels_are_refused(root, labels):
+@pytest.mark.parametrize(
+    ("separator", "labels"),
+    [
+        ("blank", ["a b", "b", "a", "a b c", "c"]),
+        ("|", ["a|b", "b", "a", "c", "b|c"]),
+        (",", ["sea ice, fog", "fog", "sea ice", "fog, ice, sea ice", "ice"]),
+    ],
+)
+def test_lists_of_labels_are_refused_without_a_separator(root, separator, labels):
     image(root / "photos/011.jpg")
-    write(root, [f"{row},{label}" for row, label in zip([*IDS, "011"], labels, strict=True)])
-    assert "are lists of 3 labels, separated by" in refusal(root)
+    lines = [f"{row}\t{label}" for row, label in zip([*IDS, "011"], labels, strict=True)]
+    write(root, lines, "id\tlabel", "train.tsv")
+    said = refusal(root, table="train.tsv")
+    assert "are lists of 3 labels, separated by" in said
+    assert f"set [Dataset] separator = {separator}, or write" in said
+    assert len(listed(root, table="train.tsv", separator=separator).class_names) == 3
 
 
 def test_a_class_of_several_words_is_one_class(root):

@@ -8,7 +8,7 @@ from typing import Any
 
 from featcache.core.names import first_names
 from featcache.dataset.sources.joining import best_way
-from featcache.dataset.sources.label_sets import NO, YES
+from featcache.dataset.sources.label_sets import NO, YES, found_separator
 from featcache.dataset.sources.labels import SPLIT_NAMES
 from featcache.dataset.sources.tables import column_names, read_columns
 from featcache.errors import SourceError
@@ -51,6 +51,11 @@ class Columns:
                 return (candidates[0],)
         fix = f"say which, featcache init PATH --set Dataset.label={(named or few or rest)[0]}"
         raise SourceError(f"{table}: [Dataset] label could be {first_names(named or few or rest, 12, str)}: {fix}")
+
+    def separator(self, label: str) -> str:
+        """What separates the labels in a column of that name, "" where each row has one; as [Dataset] separator has it."""
+        found = found_separator([*self._values(label) - {""}]) if label in self.others else None
+        return found[0] if found else ""
 
     def rest(self) -> list[str]:
         """The columns that may be labels: neither ids nor groups nor splits."""

@@ -137,6 +137,8 @@ def _table(path: Path, found: Settings, table: tuple[str, Columns], images: Any,
     name, columns = table
     label = found.get("label") or ", ".join(columns.label(path / name, sample[2:]))
     settings = {"table": name, "id": columns.id, "label": label}
+    if separator := columns.separator(label):
+        settings["separator"] = separator
     if groups := columns.groups():
         settings["groups"] = groups
     if split := columns.split():

@@ -204,7 +204,7 @@ def _trained_bytes(project: Project, manifest: Manifest, shapes: Shapes) -> int:
         members += seeds
         if not project.bag(name, shape).is_complete():
             features = sum(math.prod(shapes[tap]) for tap in project.inputs()[name])
-            plan = resolve_heads(spec, shape, features, rows, classes, groups)
+            plan = resolve_heads(spec, shape, features, rows, classes, groups, several=manifest.several)
             numbers = seeds * (parts * _parameters(plan) + len(train) * classes) + features * normalizes(spec)
             needed += _FLOAT * numbers + _BAG_BYTES
     missing = sum(not artifact.is_complete() for artifact in project.convnets())

@@ -10,12 +10,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from featcache.core import paths
 from featcache.core.disk import write_text
 from featcache.core.formatting import Lines, Table, pluralize, printable
 from featcache.core.names import first_names
+from featcache.core.rows import label_counts
 from featcache.dataset import Manifest, only_folder, recognise, survey_images
 from featcache.ensemble import find_sample, layout_of, match_ids, read_sample, submission_format
 from featcache.errors import SettingsError
@@ -52,7 +51,7 @@ def init_record(path: Path, overrides: Sequence[str], output: Path | None = None
         output: the file to write; None: luigi.cfg, or where that is there already, a .cfg with the folder's name.
 
     Returns:
-        layout, settings, rows and rejected rows by split, rows by class, first id, groups, image sides, left out files,
+        layout, settings, rows and rejected rows by split, whether rows have several labels, rows by class or label, first id, groups, image sides, left out files,
         the submission's header, notices and the file that was written, as JSON-able values.
 
     Raises:
@@ -84,15 +83,23 @@ def init_record(path: Path, overrides: Sequence[str], output: Path | None = None
         sections["Features"] = {"image_size": str(max(_LEAST, 2 * round(side))), **sections.get("Features", {})}
     notices: list[str] = []
     if sample is not None:
-        form = submission_format(before.ensemble.metric, manifest.class_names, sample)
+        form = submission_format(before.ensemble.metric, manifest.class_names, sample, several=manifest.several)
         lossy = form == "labels" and len(manifest.class_names) == 2 and len(sample.labels) == 1
         notices += [_LOSSY] * lossy
         sections["Submission"] = {"format": form, **sections.get("Submission", {})}
+        if form == "tags":
+            sections["Ensemble"] = {"metric": "f1_samples", **sections.get("Ensemble", {})}
     sections = {name: {key: of[key] for key in SECTIONS[name] if key in of} for name, of in sections.items()}
     settings = open_project(sections).settings
     columns = None
     if "test" in manifest.splits:
-        layout = layout_of(settings.submission, manifest.class_names, sample, settings.ensemble.metric)
+        layout = layout_of(
+            settings.submission,
+            manifest.class_names,
+            sample,
+            settings.ensemble.metric,
+            several=manifest.several,
+        )
         columns, notices = list(layout.columns), [*notices, *layout.notices]
         if sample is not None:
             match_ids(manifest.splits["test"].case_ids, sample)
@@ -108,7 +115,7 @@ def init_lines(record: Mapping[str, Any]) -> Lines:
     facts = {
         "layout": f"{_LAYOUTS[dataset['source']].format(**dataset)} ({dataset['path']})",
         "rows": " · ".join(f"{split} {count:,}" for split, count in record["rows"].items()),
-        "classes": f"{len(classes)}: {first_names(classes, _CLASSES_SHOWN, str)}",
+        "labels" if record["several"] else "classes": f"{len(classes)}: {first_names(classes, _CLASSES_SHOWN, str)}",
         "ids": f"such as {record['id']}",
         "groups": f"{dataset.get('groups', '')}, {pluralize(record['groups'], 'group')} that no fold splits",
         "images": record["sides"],
@@ -125,11 +132,12 @@ def init_lines(record: Mapping[str, Any]) -> Lines:
 
 def _facts(manifest: Manifest, sections: Sections, sides: Sequence[tuple[int, int]]) -> dict[str, Any]:
     train = manifest.splits["train"]
-    counts = np.bincount(train.labels[train.labels >= 0], minlength=len(manifest.class_names)).tolist()
+    counts = label_counts(train.labels, len(manifest.class_names)).tolist()
     smallest, largest = (f"{width} x {height}" for width, height in (min(sides), max(sides))) if sides else ("", "")
     return {
         "settings": sections,
         "rows": {split: len(rows) for split, rows in manifest.splits.items()},
+        "several": manifest.several,
         "classes": dict(zip(manifest.class_names, counts, strict=True)),
         "id": train.ids[0],
         "groups": len(set(train.groups) - {""}),

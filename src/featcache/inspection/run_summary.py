@@ -26,6 +26,7 @@ def summary(project: Project) -> dict[str, Any]:
         "name": dataset.name,
         "notices": [*notices(project), *record.get("notices", [])],
         "classes": len(listed.get("class_names", ())),
+        "several": project.several,
         "rows": {split: facts["rows"] for split, facts in listed.get("splits", {}).items()},
         "rejected": (project.all_features().record() or {}).get("rejected", 0),
         **({"metric": record["metric"]} if "metric" in record else {}),
@@ -64,7 +65,7 @@ def summary_parts(project: Project) -> Lines:
     rows = " · ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
     rejected = f" · {facts['rejected']:,} rejected (rejected.csv)" if facts["rejected"] else ""
     lines = [("notice", line) for line in facts["notices"]]
-    lines.append(("rows", f"{rows} · {facts['classes']} classes{rejected}"))
+    lines.append(("rows", f"{rows} · {facts['classes']} {'labels' if facts['several'] else 'classes'}{rejected}"))
     names = score_names(facts)
     lines += [(split, _score(score, names)) for split, score in facts["scores"].items()]
     if facts["best_single"]:

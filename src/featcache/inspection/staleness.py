@@ -11,7 +11,7 @@ import numpy as np
 from featcache.cache import MIRROR, PARTIAL_SUFFIX, Reader, copy_name, open_cache
 from featcache.core.keys import SHORT, canonical_json
 from featcache.core.paths import is_file, modified
-from featcache.core.rows import SPLITS, Rows
+from featcache.core.rows import SPLITS, Rows, label_names
 from featcache.core.texts import NOT_FOUND, ConstantText, index_of
 from featcache.dataset import Manifest
 from featcache.errors import CacheError
@@ -39,6 +39,8 @@ def manifest_reason(folder: Path, now: Manifest) -> str:
     names += [f"class {name!r} removed" for name in sorted({*old} - {*new})]
     if old != new and not names:
         names = ["classes changed"]
+    if before.several != now.several:
+        names.append(f"rows have {'several labels' if now.several else 'one class'} each")
     splits = [(before.splits.get(split, _NO_ROWS), now.splits.get(split, _NO_ROWS)) for split in SPLITS]
     parts = [f"Manifest: {', '.join(names)}" if names else "", _rows_differ(splits, old, new)]
     return "; ".join(filter(None, parts)) or "Manifest: listing.json does not match"
@@ -200,7 +202,6 @@ def _sibling(backbone: BackboneFeatures, split: str, copy: int) -> Reader | None
 def _rows_differ(splits: Sequence[tuple[Rows, Rows]], old_names: Sequence[str], new_names: Sequence[str]) -> str:
     """Compare rows before and now, split by split; a row that was removed and added elsewhere was renamed."""
     came, went, changed, relabelled, moved = list[str](), list[str](), 0, 0, False
-    old_names, new_names = (*old_names, ""), (*new_names, "")  # -1, an unknown label, is the last
     for then, now in splits:
         places = index_of(now.ids, then.ids)
         kept = np.flatnonzero(places != NOT_FOUND)
@@ -208,7 +209,7 @@ def _rows_differ(splits: Sequence[tuple[Rows, Rows]], old_names: Sequence[str], 
         came += [now.digests[row] for row in np.flatnonzero(places == NOT_FOUND).tolist()]
         moved |= not np.array_equal(places, np.arange(len(then)))
         for row, before in zip(kept.tolist(), places[kept].tolist(), strict=True):
-            same_label = old_names[then.labels[before]] == new_names[now.labels[row]]
+            same_label = label_names(then.labels, before, old_names) == label_names(now.labels, row, new_names)
             if then.digests[before] != now.digests[row]:
                 changed += 1
             elif not same_label or then.groups[before] != now.groups[row]:

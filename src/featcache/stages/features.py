@@ -63,7 +63,8 @@ def index_images(project: Project, progress: Progress) -> str:
     manifest.save(project.folder, {"run": project.run, "seconds": round(time.perf_counter() - begun, 3)})
     counts = " · ".join(f"{split} {len(rows):,}" for split, rows in manifest.splits.items())
     rejected = sum(int((~rows.listed).sum()) for rows in manifest.splits.values())
-    return f"{len(manifest.class_names)} classes · {counts}" + f" · {rejected:,} rejected" * bool(rejected)
+    kind = "labels" if manifest.several else "classes"
+    return f"{len(manifest.class_names)} {kind} · {counts}" + f" · {rejected:,} rejected" * bool(rejected)
 
 
 def resolve_features(project: Project, progress: Progress) -> None:

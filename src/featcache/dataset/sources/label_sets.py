@@ -132,12 +132,13 @@ def refuse_unseen(where: str, names: Sequence[str], classes: Sequence[str]) -> N
 def found_separator(labels: Sequence[str]) -> tuple[str, str, int] | None:
     """Return the `separator` of labels that are lists: lists of fewer words, some of which stand alone, too.
 
-    Beside it one of these lists, and the number of words.
+    Beside it one of these lists, and the number of words: the fewest that a separator gives.
     """
+    found = []
     for sign in _SIGNS:
-        words = {label: frozenset(label.split(sign)) for label in labels[:_MOST_LABELS]}
+        words = {label: frozenset(map(str.strip, label.split(sign))) for label in labels[:_MOST_LABELS]}
         several = [label for label, parts in words.items() if len(parts) > 1]
         known = frozenset().union(*words.values())
-        if several and len(known) < len(labels) and any(not known.isdisjoint({label}) for label in labels):
-            return sign if sign.strip() else _BLANK, several[0], len(known)
-    return None
+        if several and len(known) < len(labels) and any(label in known for label in labels):
+            found.append((sign if sign.strip() else _BLANK, several[0], len(known)))
+    return min(found, key=lambda each: each[2], default=None)
