@@ -13,13 +13,14 @@ INSTALLED := $(VENV)/.installed$(if $(GPU),-gpu)
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
-.PHONY: help submit test lint docs format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-defaults bench-memory bench-scaling bench-gpu bench-architectures bench-report clean
+.PHONY: help submit test lint docs dist format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-defaults bench-memory bench-scaling bench-gpu bench-architectures bench-report clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 submit: $(INSTALLED)  ## Set up, and take the embedded digits to a checked submission
+	@echo "The first run downloads VGG16's ImageNet weights, 59 MB, to ~/.keras (or KERAS_HOME); later ones download nothing"
 	$(BIN)/luigi --module pipeline Submit
 
 test: $(VENV)/.developed  ## Set up, and run the tests (set FEATCACHE_SHARED for those on real data)
@@ -33,6 +34,13 @@ lint: $(VENV)/.developed  ## Check format, style, types and spelling
 
 docs: $(VENV)/.documented  ## Build the documentation into build/docs; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -n -q docs build/docs
+
+dist: $(INSTALLED)  ## Build wheel and sdist into dist, check them, and run the wheel in an environment and a folder of its own
+	$(PIP) --constraint $(CONSTRAINTS) --editable '.[dist]'
+	rm -rf dist build/lib
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	.ci/wheel $(BIN)/python dist/*.whl
 
 format: $(VENV)/.developed  ## Format the code
 	$(BIN)/ruff format .
@@ -87,7 +95,7 @@ $(BIN)/pip:
 	$(PIP) --upgrade 'pip>=24'
 
 $(INSTALLED): $(BIN)/pip setup.cfg pyproject.toml $(CONSTRAINTS)
-	@echo "Installing featcache$(GPU) and TensorFlow into $(VENV) ..."
+	@echo "Installing featcache$(GPU) and TensorFlow into $(VENV): about $(if $(GPU),4 GB,0.8 GB) to download, $(if $(GPU),8 GB,3 GB) on the disk; once ..."
 	$(PIP) --constraint $(CONSTRAINTS) --editable '.$(GPU)'
 	@touch $@
 

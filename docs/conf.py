@@ -12,8 +12,9 @@ project = "featcache"
 author = "the featcache developers"
 release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # docs/notebooks.py runs them, and CI their code
 exclude_patterns = ["_build"]
 nitpicky = True
 

@@ -4,6 +4,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import luigi
@@ -17,10 +19,25 @@ from pipeline.stage_progress import LOSSY, show_summary
 
 _SCHEDULING = ("Will not run", "Uncaught exception", "Luigi unexpected framework error")
 _reported: set[tuple[str, str]] = set()  # run and line
+_collected: list[list[tuple[BaseException | None, str]]] = []  # where somebody raises what is printed otherwise
 
 
-def report_once(text: str) -> None:
+@contextmanager
+def collected_failures() -> Iterator[list[tuple[BaseException | None, str]]]:
+    """Yield a list that takes each failure and its line, in place of the screen."""
+    failures: list[tuple[BaseException | None, str]] = []
+    _collected.append(failures)
+    try:
+        yield failures
+    finally:
+        _collected.remove(failures)
+
+
+def report_once(text: str, error: BaseException | None = None) -> None:
     """Print one line on standard error, once a run: one cause often stops several stages."""
+    if _collected:
+        _collected[-1].append((error, text))
+        return
     line = current_project().run, text
     if line not in _reported:
         _reported.add(line)
@@ -38,7 +55,7 @@ def print_error(text: str) -> None:
 def show_failure(task: luigi.Task, error: BaseException) -> None:
     """Print why a stage failed; the cause names the setting or file, and which stage met it first is chance."""
     why = _in_one_line(error)
-    report_once(_only_report_failed(task, why) or why)
+    report_once(_only_report_failed(task, why) or why, error)
 
 
 @luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)
@@ -74,7 +91,7 @@ class SchedulingErrors(logging.Handler):
         if not message.startswith(_SCHEDULING):
             return
         if record.exc_info and record.exc_info[1]:
-            report_once(_in_one_line(record.exc_info[1]))
+            report_once(_in_one_line(record.exc_info[1]), record.exc_info[1])
             return
         kind, _, text = message.strip().splitlines()[-1].partition(": ")  # the last line of a traceback
         report_once(text if kind.startswith("featcache.errors.") else _unexpected(kind.rpartition(".")[2], text))

@@ -33,6 +33,7 @@ from pipeline.stage import Stage
 
 USAGE_EXIT = 2
 _CONNECT_SECONDS = 3.0
+LOGGED = ("luigi-interface", "luigi", "featcache", "py.warnings")  # loggers that `keep_log` sends to the file
 
 # Where luigi.cfg doesn't say otherwise. Luigi's own exit status for failed tasks is 0.
 DEFAULTS = {
@@ -217,8 +218,7 @@ def keep_log(folder: Path) -> None:
     logging.raiseExceptions = False  # a log on a full disk must not flood the screen
     logging.captureWarnings(True)
     logging.getLogger("luigi-interface").addHandler(SchedulingErrors())
-    levels = {"luigi-interface": env.log_level, "luigi": env.log_level, "featcache": "INFO", "py.warnings": "WARNING"}
-    for name, level in levels.items():
+    for name, level in zip(LOGGED, (env.log_level, env.log_level, "INFO", "WARNING"), strict=True):
         logger = logging.getLogger(name)
         logger.setLevel(level)
         logger.propagate = False

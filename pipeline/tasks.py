@@ -217,8 +217,9 @@ class Submit(Stage):
         return super().complete() and (self.shown or not self.rerun)
 
     def run(self) -> Iterator[list[luigi.Task]]:
-        """Show the summary, once all other stages are complete."""
+        """Remember the run and show its summary, once all other stages are complete."""
         yield list(self.results())
+        stages.remember_run(current_project())
         show_summary()
         self.shown = True
 

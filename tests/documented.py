@@ -77,6 +77,8 @@ class Reader:
             subprocess.run(["bash", "-ec", command], check=True, timeout=120)
             return
         words = [name for word in shlex.split(command) for name in (_matching(word) or [word])]
+        if words[:2] == ["featcache", "run"]:  # which becomes that process
+            words = ["luigi", "--module", "pipeline", *(words[2:] or ["Submit"])]
         if words[0] == "featcache":
             assert main(words[1:]) == 0, command
         elif words[:3] == ["luigi", "--module", "pipeline"]:

@@ -19,6 +19,7 @@ def commands():
 # Each command once, with what it needs to give an answer; {cache}, {new} and {images} are filled in.
 CASES = {
     "init": ["{photos}", "--output", "{new}.cfg"],
+    "run": [],
     "show": ["{cache}"],
     "ls": ["{artifacts}"],
     "stats": ["{cache}"],
@@ -32,8 +33,10 @@ CASES = {
     "export": ["{cache}", "{new}"],
     "plan": [],
     "leaderboard": [],
+    "runs": [],
     "predict": ["{images}"],
     "export-model": ["{new}.keras"],
+    "bundle": ["{new}"],
     "doctor": [],
     "completion": ["bash"],
 }
@@ -70,7 +73,7 @@ def test_every_command_is_among_the_cases():
     assert set(CASES) == set(commands()), "a new command needs a line in CASES"
 
 
-@pytest.mark.parametrize("name", list(commands()))
+@pytest.mark.parametrize("name", sorted(set(commands()) - {"run"}))  # which becomes a process of Luigi's
 def test_json_is_one_document_and_nothing_else(project, name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(project.folder)
     assert main([*words(project, tmp_path / "new", name), "--json", "--quiet"]) == 0

@@ -8,6 +8,7 @@ import pytest
 from report_data import HOSTILE, PLANTED
 
 from featcache.core.progress import Silent
+from featcache.dataset.corrections import read_corrections
 from featcache.report.class_metrics import class_table
 from featcache.report.content import report_content
 from featcache.report.predictions import EnsemblePredictions
@@ -110,6 +111,39 @@ def test_galleries_are_tabs_and_filtered(opened):
     everything = opened.locator("#gallery-unsure .shot")
     opened.locator("#gallery-unsure [data-pick=split]").select_option("valid")
     assert {each.get_attribute("data-split") for each in everything.all() if each.is_visible()} == {"valid"}
+
+
+def test_images_are_marked_by_touch_and_keys_and_saved_as_a_file_of_corrections(browser, path, tmp_path):
+    opened = Opened(browser, path, viewport=PHONE, is_mobile=True, has_touch=True, accept_downloads=True)
+    page, saved = opened.page, tmp_path / "corrections.csv"
+    page.locator("[data-tab=gallery-errors]").tap()
+    planted = page.locator("#gallery-errors .shot").first
+    planted.locator("[data-mark=wrong]").tap()
+    assert planted.locator("select").input_value() == "disc", "the suggested class"
+    planted.locator("select").select_option(HOSTILE)
+    page.locator("[data-tab=gallery-wrong]").tap()
+    twin = page.locator("#gallery-wrong .shot").filter(has_text=PLANTED)
+    assert twin.locator("[data-mark=wrong][aria-pressed=true]").count() == 1, "the same image in another tab"
+    page.locator("[data-tab=gallery-unsure]").tap()
+    first = page.locator("#gallery-unsure .shot[data-split=train]").filter(has_not_text=PLANTED).first
+    name = first.locator(".marks").get_attribute("data-id")
+    first.locator("[data-mark=right]").focus()
+    page.keyboard.press("d")
+    assert first.locator("[data-mark=drop][aria-pressed=true]").count() == 1
+    page.keyboard.press("j")
+    assert page.evaluate("document.activeElement.closest('.shot') !== null")
+    page.reload()
+    assert page.locator("#marked [role=status]").inner_text() == "2 marked", "they survive it"
+    opened.keep("report-marks-phone")
+    with page.expect_download() as download:
+        page.locator("#save-marks").click()
+    download.value.save_as(saved)
+    assert [*map(tuple, read_corrections(saved))] == [(PLANTED, HOSTILE, "train"), (name, "drop", "train")]
+    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    page.locator("#clear-marks").click()
+    assert page.locator("#marked [role=status]").inner_text() == "0 marked"
+    opened.context.close()
+    assert opened.complaints == []
 
 
 def test_the_leaderboard_is_sorted_and_filtered(opened):

@@ -67,6 +67,10 @@ def test_what_to_try_next_on_photos_with_the_defaults(project):
         assert hints(taps="auto", image_size="auto") == ["more images", "mirrored images", "another network"]
         assert hints(mirror="true") == ["more images", "another network"]
         assert hints(backbone="efficientnetb0") == ["more images"]
+        for setting, flag in (("auto", "--Features-weights FILE"), ("random", "--Features-weights imagenet")):
+            facts = {"backbones": [{"weights": {"kind": "random", "setting": setting}}]}
+            with project.in_force():
+                assert flag in _hints(current_project(), facts)[1], "what wasn't to be had is not proposed again"
     finally:
         project.settings["Features"] = kept
 

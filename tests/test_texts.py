@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from featcache.core.texts import (
+    ChosenTexts,
     ComputedTexts,
     ConstantText,
     FixedTexts,
@@ -19,7 +20,8 @@ TEXTS = ["a", "bc", "", "ü" * 3, "\udcff.png"]
 
 def columns():
     fixed = np.array([text.encode("utf-8", "surrogateescape") for text in TEXTS], "S8")
-    return [PackedTexts(TEXTS), FixedTexts(fixed), ComputedTexts(len(TEXTS), TEXTS.__getitem__)]
+    chosen = ChosenTexts(PackedTexts(["other", *reversed(TEXTS)]), np.array([5, 4, -1, 2, 1]))
+    return [PackedTexts(TEXTS), FixedTexts(fixed), ComputedTexts(len(TEXTS), TEXTS.__getitem__), chosen]
 
 
 @pytest.mark.parametrize("column", columns(), ids=lambda column: type(column).__name__)

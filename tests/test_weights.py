@@ -98,6 +98,7 @@ def test_auto_without_network_takes_random_weights_with_a_notice(keras_home: Pat
     assert progress.messages == [resolved.note]
     for part in ("RANDOM WEIGHTS", VGG16_FILE, str(keras_home / "models"), "weights = imagenet"):
         assert part in resolved.note
+    assert len(resolved.note.splitlines()) == 3
 
 
 def test_weights_are_downloaded_from_a_mirror(

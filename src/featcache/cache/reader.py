@@ -18,6 +18,8 @@ from featcache.cache.file_parser import read_structure
 from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range, copy_name
 from featcache.core import paths
 from featcache.core.disk import settled
+from featcache.core.formatting import Table, pluralize, size_text
+from featcache.core.html import html_lines
 from featcache.core.rows import label_names
 from featcache.core.texts import FixedTexts
 from featcache.errors import CacheError, CacheFormatError, UnknownTapError
@@ -89,6 +91,15 @@ class Reader:
     def __repr__(self) -> str:
         taps = ", ".join(f"{tap.name} {(len(self), *tap.shape)}" for tap in self.taps.values())
         return f"<featcache {self.path.name}: {self.name} {self.split}, {copy_name(self.copy)}, {taps} float16>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the taps."""
+        rows = [(tap.name, f"{(len(self), *tap.shape)}", "float16") for tap in self.taps.values()]
+        about = (
+            f"{pluralize(len(self), 'row')}, {len(self.class_names):,} classes{', unfinished' * (not self.complete)}"
+        )
+        title = f"{self.name} {self.split}, {copy_name(self.copy)}: {self.path}"
+        return html_lines(title, [Table(rows, ("tap", "shape", "type")), f"{about}, {size_text(self.size)}"])
 
     def __getitem__(self, tap: str) -> npt.NDArray[np.float16]:
         """Return a tap's features, (n, h, w, c) or (n, c) float16, as a read-only memory map.

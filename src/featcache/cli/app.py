@@ -16,12 +16,12 @@ from featcache.errors import FeatcacheError, StorageError
 
 # In the order of the help, by what one is about to do; each is the module of its name.
 GROUPS = {
-    "begin": ("init",),
+    "begin": ("init", "run"),
     "look into caches": ("show", "ls", "stats", "pca", "neighbours"),
     "look after the project": ("status", "verify", "repair", "du", "gc"),
     "take caches elsewhere": ("export",),
-    "before and after a run": ("plan", "leaderboard"),
-    "use what was trained": ("predict", "export-model"),
+    "before and after a run": ("plan", "leaderboard", "runs", "suspects"),
+    "use what was trained": ("predict", "export-model", "bundle"),
     "this machine": ("doctor", "completion"),
 }
 _INTERRUPTED = 130  # as shells have it for SIGINT
@@ -50,10 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     try:
-        arguments = parser.parse_args(argv)
+        arguments, others = parser.parse_known_args(argv)
+        if others and getattr(arguments, "stage_arguments", None) is None:
+            parser.error(f"unrecognized arguments: {' '.join(others)}")
     except SystemExit as stop:  # argparse has printed its usage or help, and ignores errors of that
         sys.stdout.flush()
         return int(stop.code or OK)
+    if others:
+        arguments.stage_arguments = others
     if "command" not in arguments:
         parser.print_help(sys.stderr)
         return USAGE

@@ -1,4 +1,4 @@
-"""`featcache gc`: remove what the current settings don't use."""
+"""`featcache gc`: remove what neither the current settings nor remembered runs use."""
 
 import argparse
 import re
@@ -17,7 +17,7 @@ def _bytes(text: str) -> int:
 
 
 @command(
-    "remove what the current settings don't use",
+    "remove what neither these settings nor remembered runs use",
     argument("--yes", action="store_true", help="really remove; without it nothing is changed"),
     argument(
         "--keep-bytes",
@@ -29,7 +29,7 @@ def _bytes(text: str) -> int:
     project=True,
 )
 def run(arguments: Arguments) -> int:
-    """List what the current settings don't use, oldest first; with --yes, remove it."""
+    """List what neither the current settings nor remembered runs use, oldest first; with --yes, remove it."""
     from featcache.inspection import removal_lines, removal_record
 
     project, notice = project_of(arguments), progress(arguments).notice

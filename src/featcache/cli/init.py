@@ -7,7 +7,13 @@ from featcache.cli.command import Arguments, argument, command, print_result
 
 @command(
     "look at a folder of images and write its luigi.cfg",
-    argument("path", type=Path, metavar="PATH", help="the folder, as it was downloaded and unpacked"),
+    argument(
+        "path",
+        type=Path,
+        nargs="?",
+        metavar="PATH",
+        help="the folder, as it was downloaded and unpacked; without it the embedded digits, with every setting",
+    ),
     argument(
         "--output",
         type=Path,

@@ -14,7 +14,7 @@ class Progress:
         """The work is over, done or not."""
 
     def notice(self, message: str) -> None:
-        """Something that nobody may miss, in one line."""
+        """Something that nobody may miss, in one line or in few short ones."""
 
 
 class Silent(Progress):

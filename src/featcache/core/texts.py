@@ -112,6 +112,27 @@ class PackedTexts(Texts):
         begins = [self._ends[start - 1] if start else 0, *ends[:-1]]
         return [self._buffer[a:b].decode("utf-8", "surrogatepass") for a, b in zip(begins, ends, strict=False)]
 
+    def packed(self) -> tuple[bytearray, npt.NDArray[np.int64]]:
+        """Return the texts' bytes, and (n + 1,) where each begins and the last ends; while they are used, none can be added."""
+        return self._buffer, np.r_[0, np.frombuffer(self._ends, np.int64)]
+
+
+class ChosenTexts(Texts):
+    """The texts of an (n,) array of rows of others, "" for a row below 0."""
+
+    def __init__(self, texts: PackedTexts, rows: npt.NDArray[np.int64]) -> None:
+        (self._buffer, self._bounds), self._rows = texts.packed(), rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def decode(self, start: int, stop: int) -> list[str]:
+        """Return the texts [start, stop)."""
+        rows = self._rows[start:stop]
+        ends = np.where(rows < 0, self._bounds[rows], self._bounds[rows + 1])
+        places = zip(self._bounds[rows].tolist(), ends.tolist(), strict=True)
+        return [self._buffer[a:b].decode("utf-8", "surrogatepass") for a, b in places]
+
 
 class ComputedTexts(Texts):
     """Texts that are computed from their number, 0 to `count` - 1."""

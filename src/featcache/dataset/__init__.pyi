@@ -1,4 +1,5 @@
 from .augmentation import affine_maps as affine_maps, augment as augment
+from .corrections import Correction as Correction, read_corrections as read_corrections
 from .decoding.decode import BORDER as BORDER, decode_rgb as decode_rgb
 from .decoding.versions import DECODE_SETTINGS as DECODE_SETTINGS
 from .file_stats import MOST_BYTES as MOST_BYTES, FileStats as FileStats

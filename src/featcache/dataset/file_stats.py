@@ -1,24 +1,23 @@
 """Files as a listing sees them: a stat each, a million in tens of megabytes."""
 
-import hashlib
 import os
 import stat
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from featcache.core.texts import PackedTexts
 
 MOST_BYTES = 1 << 31  # of one image file: what is larger is no image, and would only fill the memory
 _NUMBERS = 3  # size, mtime_ns, ctime_ns
 _LARGEST = (1 << 63) - 1  # nanoseconds in the year 2262; whatever is later or earlier counts as the limit
-_BITS = 256
+_STAT_BYTES, _BITS = 8 * _NUMBERS, 128
 
 
 class FileStat(NamedTuple):
@@ -76,14 +75,21 @@ def stat_file(location: str, path: "Path | os.DirEntry[str]") -> FileStat:
         status = None
     if status is None or not stat.S_ISREG(status.st_mode):
         return FileStat(location, -1, 0, 0)
-    times = (max(-_LARGEST, min(_LARGEST, time)) for time in (status.st_mtime_ns, status.st_ctime_ns))
-    return FileStat(location, status.st_size, *times)
+    mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
+    if abs(mtime) > _LARGEST or abs(ctime) > _LARGEST:
+        mtime, ctime = (max(-_LARGEST, min(_LARGEST, time)) for time in (mtime, ctime))
+    return FileStat(location, status.st_size, mtime, ctime)
 
 
 def stats_digest(files: FileStats) -> str:
     """Return one digest of the stats of all files, in any order: the sum of each one's own."""
     total = 0
-    for file in chain(files, files.tables.values()):
-        text = "\0".join(map(str, file))
-        total += int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest(), "big")
-    return f"{total % (1 << _BITS):064x}"
+    for part in (files, FileStats(files.tables.values())):
+        content, bounds = part.locations.packed()
+        numbers = part.numbers.tobytes()
+        begin = 0
+        for row, end in enumerate(bounds[1:].tolist()):
+            stat = numbers[row * _STAT_BYTES : (row + 1) * _STAT_BYTES]
+            total += xxhash.xxh3_128_intdigest(stat + content[begin:end])
+            begin = end
+    return f"{total % (1 << _BITS):032x}"

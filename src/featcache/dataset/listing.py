@@ -13,6 +13,7 @@ from featcache.core.disk import storage_errors
 from featcache.core.json_records import read_json, write_json
 from featcache.core.progress import Progress, Silent
 from featcache.dataset import decoding
+from featcache.dataset.corrections import with_corrections
 from featcache.dataset.decoding.versions import optional_formats
 from featcache.dataset.digest_cache import DigestCache, FileChecks, contents_digest
 from featcache.dataset.file_stats import FileStats, stat_file, stats_digest
@@ -28,7 +29,7 @@ LISTING_CSV = "listing.csv"
 LISTING_JSON = "listing.json"
 _NAMED = ("table", "filename")  # sources of which a setting says where the test images are
 _SURVEYED = 64  # images whose sizes are looked at before anything is listed
-_GROUPS = "groups:"  # no image's location starts with it
+_GROUPS, _CORRECTIONS = "groups:", "corrections:"  # no image's location starts with these
 
 
 class Listing(NamedTuple):
@@ -131,7 +132,7 @@ def _listed(spec: DatasetSpec, digests: DigestCache, progress: Progress, files: 
     manifest = open_source(spec).list_rows(files, digests, progress)
     if ":" in spec.groups:
         manifest = with_groups(manifest, *group_file(spec.groups, spec.path))
-    return manifest
+    return manifest if spec.corrections is None else with_corrections(manifest, spec.corrections)
 
 
 def current_key(spec: DatasetSpec, folder: Path, files: FileStats | None) -> str | None:
@@ -168,6 +169,9 @@ def _files(spec: DatasetSpec) -> FileStats:
     if ":" in spec.groups:
         path = group_file(spec.groups, spec.path)[0]
         files.tables[path] = stat_file(_GROUPS + spec.groups, path)
+    if spec.corrections is not None:
+        path = paths.expanded(spec.corrections, "[Dataset] corrections")
+        files.tables[path] = stat_file(_CORRECTIONS, path)
     return files
 
 
@@ -209,6 +213,7 @@ def _asked(spec: DatasetSpec) -> dict[str, str]:
     own = {"table": spec.table, "id": spec.id, "label": ",".join(spec.label), "split": spec.split}
     own |= {"images": ",".join(spec.images), "test": spec.test, "pattern": spec.pattern}
     own |= {"separator": spec.separator}
+    own |= {"corrections": "" if spec.corrections is None else "a file"}  # whose content is digested
     return {"source": spec.source, "groups": spec.groups} | {name: text for name, text in own.items() if text}
 
 

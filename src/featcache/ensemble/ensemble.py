@@ -109,6 +109,10 @@ class Ensemble:
         """Whether a row may have several of the classes."""
         return bool(self.whole.clips)
 
+    def fold_decision(self, fold: int) -> Decision:
+        """How they become classes for rows of `fold`: what was fitted without them."""
+        return self.decided.folds[fold] if self.decided else self.decision
+
     @property
     def members(self) -> tuple[str, ...]:
         """The chosen members' names; those of weight zero are not among them."""

@@ -55,7 +55,7 @@ class ResolvedWeights:
             ``preset`` (of KerasHub) or ``random``.
         digest: SHA-256 of the file, or the key of what makes random weights; 64 hexadecimal digits.
         path: the file, or a preset's folder; None for ``random``.
-        note: one line for people, e.g. why ``auto`` took random weights; "" where there is none.
+        note: for people, e.g. why ``auto`` took random weights, in three lines; "" where there is none.
     """
 
     kind: str
@@ -102,9 +102,11 @@ def resolve_weights(spec: FeaturesSpec, progress: Progress) -> ResolvedWeights:
         except WeightsUnavailableError as error:
             if spec.weights == "imagenet":
                 raise
+            missing, _, file = str(error).partition("; put ")
             note = (
-                f"RANDOM WEIGHTS: {error}. Going on with random weights: enough to try things, but on photos far behind "
-                "trained ones; then set [Features] weights = imagenet (or the path of a weights file)"
+                f"RANDOM WEIGHTS: {missing}\n"
+                "  enough to try things, but on photos far behind trained ones; for these set [Features] weights = imagenet\n"
+                f"  and put {file}"
             )
             progress.notice(note)
     return ResolvedWeights("random", _random_digest(architecture), None, note)

@@ -1,3 +1,4 @@
+from .bundle import bundle_lines as bundle_lines, write_bundle as write_bundle
 from .export import export_model as export_model, exported_lines as exported_lines
 from .predictor import (
     Prediction as Prediction,

@@ -30,6 +30,11 @@ _AHEAD = 2  # batches decoded before they are needed
 Views = Mapping[int, npt.NDArray[np.uint8]]  # one image: size -> (size, size, 3) RGB
 
 
+def image_bytes(file: Path) -> bytes:
+    """Return the bytes of an image file; an `OSError` if it is too large to be one, or can't be read."""
+    return read_bytes(file, MOST_BYTES)
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What the ensemble predicts for one file: (C,) float64 probabilities, or the reason why it can't be used."""
@@ -73,12 +78,17 @@ class Predictor:
                 progress.notice(problem)
         self.class_names, self.several = self._served.ensemble.class_names, self._served.ensemble.several
 
-    def predict(self, files: Iterable[Path], count: int) -> Iterator[Prediction]:
-        """Yield a prediction for each of `count` files, in order; one that can't be used doesn't stop the others."""
+    def predict(
+        self, files: Iterable[Path], count: int, read: Callable[[Path], bytes] = image_bytes
+    ) -> Iterator[Prediction]:
+        """Yield a prediction for each of `count` files, in order; one that can't be used doesn't stop the others.
+
+        `read` returns a file's bytes, or raises an `OSError`; several threads call it.
+        """
         self._progress.start("predicting", count, "images")
         try:
             size = self._batch_size()
-            decoded = _decoded(files, partial(_decode, sizes=self._sizes, fit=self._fit), _AHEAD * size)
+            decoded = _decoded(files, partial(_decode, sizes=self._sizes, fit=self._fit, read=read), _AHEAD * size)
             while batch := list(islice(decoded, size)):
                 yield from self._classified(batch)
                 self._progress.advance(len(batch))
@@ -251,10 +261,10 @@ def _decoded(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode(file: Path, sizes: Collection[int], fit: str) -> Views | str:
+def _decode(file: Path, sizes: Collection[int], fit: str, read: Callable[[Path], bytes]) -> Views | str:
     """A file's image in all `sizes`, or why there is none."""
     try:
-        content = read_bytes(file, MOST_BYTES)
+        content = read(file)
         return {size: decode_rgb(content, size, fit=fit) for size in sizes}
     except RejectedImageError as error:
         return str(error)

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,17 @@ from featcache.core.formatting import Lines, Table, age_text, printable, size_te
 from featcache.core.paths import is_file, is_folder
 from featcache.dataset import preview_images
 from featcache.errors import CacheError, SettingsError
-from featcache.project import COMPARE, Artifact, Project, comparison_project
+from featcache.project import COMPARE, RUNS, Project, comparison_project, remembered_runs
 from featcache.training import PartialFolder
 
 CACHE, PARTIAL, LEFTOVER, OTHER = "cache", "partial", "leftover", "other"
-_RESULTS = {"predictions": "predictions", "ensembles": "ensemble", "submissions": "submission", "reports": "report"}
+_RESULTS = {
+    "predictions": "predictions",
+    "ensembles": "ensemble",
+    "submissions": "submission",
+    "reports": "report",
+    RUNS: "run",
+}
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,12 @@ class Item:
 
     Attributes:
         kind: ``cache``, ``partial``, ``bag``, ``convnet`` (a member's networks, finished or not), ``predictions``,
-            ``ensemble``, ``submission``, ``report``, ``leftover`` or ``other``.
+            ``ensemble``, ``submission``, ``report``, ``run`` (what is remembered of one), ``leftover`` or ``other``.
         size: bytes of all its files.
         changed: when it was last written, in seconds since the epoch.
         reached: whether the current settings use it, or can copy rows from it.
         held: whether a live process is writing it.
+        remembered: whether a remembered run needs it.
     """
 
     path: Path
@@ -40,11 +47,18 @@ class Item:
     changed: float
     reached: bool
     held: bool = False
+    remembered: bool = False
 
     @property
     def removable(self) -> bool:
         """Whether nothing needs it."""
-        return not self.reached and not self.held
+        return not self.reached and not self.held and not self.remembered
+
+    @property
+    def state(self) -> str:
+        """The first reason to keep it, in a word."""
+        states = {"being written": self.held, "used": self.reached, "remembered": self.remembered, "unused": True}
+        return next(state for state, applies in states.items() if applies)
 
 
 def inventory(project: Project) -> list[Item]:
@@ -62,7 +76,9 @@ def inventory(project: Project) -> list[Item]:
             "weights or precision are not resolved yet, so what these settings use isn't known: "
             "run `luigi --module pipeline ExtractFeatures` first"
         )
-    used = _used_paths(project, [cache for cache, _ in caches])
+    used, remembered = used_paths(project), {path for run in remembered_runs(project) for path in run.needs()}
+    used |= {partial_path(cache.path, cache.key or "") for cache, _ in caches}
+    used |= {PartialFolder(member.path.parent, member.key or "").path for member in project.convnets()}
     if compared := project.settings.compare.backbones:
         comparison = comparison_project(project, compared)
         found = [backbone.cache(split, copy) for backbone, split, copy in comparison.caches()]
@@ -79,17 +95,17 @@ def inventory(project: Project) -> list[Item]:
             )
         return False
 
-    return [item for path in _entries(project.folder) if (item := _item(path, is_reached)) is not None]
+    items = (_item(path, is_reached) for path in _entries(project.folder))
+    return [replace(item, remembered=item.path in remembered) for item in items if item is not None]
 
 
-def _used_paths(project: Project, caches: Sequence[Artifact]) -> set[Path]:
-    """The caches of the current settings, finished or not, and the folders of everything else that they make."""
-    used = {cache.path for cache in caches} | {partial_path(cache.path, cache.key or "") for cache in caches}
-    used |= {PartialFolder(member.path.parent, member.key or "").path for member in project.convnets()}
+def used_paths(project: Project) -> set[Path]:
+    """Return the caches of the current settings, and the folders of everything else that they make."""
     results = [project.ensemble(), project.submission(), project.report()]
     results += [project.predictions(split) for split in project.scored_splits()]
     results += [source for sources in project.member_sources().values() for source in sources]
-    return used | {result.path.parent for result in results}
+    caches = {backbone.cache(split, copy).path for backbone, split, copy in project.caches()}
+    return caches | {result.path.parent for result in results}
 
 
 def usage_record(project: Project, now: float) -> dict[str, Any]:
@@ -102,6 +118,7 @@ def usage_record(project: Project, now: float) -> dict[str, Any]:
         "folder": str(project.folder),
         "bytes": sum(item.size for item in items),
         "unreached_bytes": sum(item.size for item in items if item.removable),
+        "remembered_bytes": remembered_bytes(items),
         "kinds": kinds,
         "items": [item_record(item, now) for item in items],
     }
@@ -111,9 +128,8 @@ def usage_lines(record: Mapping[str, Any]) -> Lines:
     """Return a `usage_record` as lines and a table."""
     rows = []
     for item in record["items"]:
-        state = "being written" if item["held"] else "used" if item["reached"] else "unused"
         path = os.path.relpath(item["path"], record["folder"])
-        rows.append([size_text(item["size"]), age_text(item["age_seconds"]), item["kind"], state, path])
+        rows.append([size_text(item["size"]), age_text(item["age_seconds"]), item["kind"], item["state"], path])
     kinds = ", ".join(f"{kind} {size_text(size)}" for kind, size in record["kinds"].items())
     unreached = f"{size_text(record['unreached_bytes'])} not used by the current settings; featcache gc removes it"
     return [
@@ -121,7 +137,21 @@ def usage_lines(record: Mapping[str, Any]) -> Lines:
         Table(rows, ("size", "age", "kind", "state", "path"), paths=True),
         f"{size_text(record['bytes'])} in total ({kinds or 'empty'})",
         *([unreached] if record["unreached_bytes"] else []),
+        *remembered_lines(record),
     ]
+
+
+def remembered_bytes(items: Sequence[Item]) -> int:
+    """Return how much is kept for remembered runs alone."""
+    return sum(item.size for item in items if item.state == "remembered")
+
+
+def remembered_lines(record: Mapping[str, Any]) -> list[str]:
+    """Return a line about a record's ``remembered_bytes``, if there are any."""
+    count = record["remembered_bytes"]
+    return (
+        [f"{size_text(count)} kept for remembered runs; featcache runs --forget RUN lets gc remove it"] if count else []
+    )
 
 
 def _entries(folder: Path) -> Iterator[Path]:
@@ -166,6 +196,6 @@ def _kind(path: Path) -> str:
 
 def item_record(item: Item, now: float) -> dict[str, Any]:
     """Return an item as JSON-able values, with its age in place of its time."""
-    record = asdict(item) | {"path": str(item.path), "age_seconds": round(now - item.changed, 3)}
+    record = asdict(item) | {"path": str(item.path), "age_seconds": round(now - item.changed, 3), "state": item.state}
     del record["changed"]
     return record

@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from featcache.core.rows import label_counts
 from featcache.dataset import Manifest, only_folder, recognise, survey_images
 from featcache.ensemble import find_sample, layout_of, match_ids, read_sample, submission_format
 from featcache.errors import SettingsError
-from featcache.project import open_project, overridden
+from featcache.project import complete_sections, open_project, overridden, settings_text
 from featcache.settings import SECTIONS
 
 _LAYOUTS = {
@@ -26,6 +25,7 @@ _LAYOUTS = {
     "table": "images, and a table of their labels: {table}",
     "filename": "images with labels in their names",
     "parquet": "Parquet files with images in column {images}",
+    "digits": "the embedded digits; featcache init PATH takes images of your own",
     "csv": "tables of pixels",
     "idx": "MNIST's idx files",
 }
@@ -33,8 +33,10 @@ _SMALL = 112  # pixels of the longer side: images up to it are enlarged to twice
 _LEAST = 48
 _LOSSY = "set [Submission] format = probabilities if it is scored by AUC or log-loss"
 _DEFAULT = Path("luigi.cfg")
-_WIDTH = 110
 _CLASSES_SHOWN = 5
+_ALL_HEAD = (
+    "Written by featcache init: every setting with its default, for the embedded digits; featcache run takes it."
+)
 _HEAD = (
     "Written by featcache init. All other settings have their defaults; `luigi --module pipeline --help` lists them."
 )
@@ -42,11 +44,11 @@ _HEAD = (
 Sections = dict[str, dict[str, str]]
 
 
-def init_record(path: Path, overrides: Sequence[str], output: Path | None = None) -> dict[str, Any]:
+def init_record(path: Path | None, overrides: Sequence[str], output: Path | None = None) -> dict[str, Any]:
     """Look at a folder and write its luigi.cfg.
 
     Args:
-        path: the folder.
+        path: the folder; None for the embedded digits, whose luigi.cfg has every setting with its default.
         overrides: settings that are decided, ``Section.key=value`` each.
         output: the file to write; None: luigi.cfg, or where that is there already, a .cfg with the folder's name.
 
@@ -60,24 +62,42 @@ def init_record(path: Path, overrides: Sequence[str], output: Path | None = None
         SubmissionError: the sample submission asks for other rows or columns.
         StorageError: the file can't be written.
     """
-    path = paths.expanded(path, "PATH")
-    if not paths.is_folder(path):
-        raise SettingsError(f"PATH={str(path)!r} is not a folder of images but {paths.what_is(path)}")
-    path = only_folder(path)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-._") or "images"
+    name = "digits" if path is None else _name(image_folder(path))
     output = output or (Path(f"{name}.cfg") if os.path.lexists(_DEFAULT) else _DEFAULT)
     if os.path.lexists(output):
         raise SettingsError(f"{output} is there already: remove it, or name another file, --output FILE")
-    sections = overridden({"Dataset": {}}, overrides)
-    given = sections["Dataset"]
-    named = Path(given["sample_submission"]) if given.get("sample_submission") else None
-    found = find_sample(named, path)
-    sample = read_sample(found) if found else None
-    beside = (found.name, *sample.columns) if found and sample and found.parent == path else ()
-    sections["Dataset"] = {"name": name, **recognise(path, given, beside)}
+    sections, record = first_settings(path, overridden({}, overrides))
+    written = complete_sections(sections) if path is None else sections
+    write_text(output, settings_text(written, _ALL_HEAD if path is None else _HEAD))
+    return {**record, "file": str(output)}
+
+
+def first_settings(path: Path | None, given: Mapping[str, Mapping[str, str]]) -> tuple[Sections, dict[str, Any]]:
+    """Look at a folder of images, none of which is read whole.
+
+    Args:
+        path: the folder; None for the embedded digits.
+        given: settings that are decided: section -> key -> text.
+
+    Returns:
+        the settings that take it, with those that were given, and what `init_record` returns, but the file.
+
+    Raises:
+        SettingsError, SourceError, SubmissionError: as `init_record`.
+    """
+    sections: Sections = {"Dataset": {}, **{section: dict(values) for section, values in given.items()}}
+    sample = None
+    if path is None:
+        sections["Dataset"] = {"name": "digits", "source": "digits", **sections["Dataset"]}
+    else:
+        path, dataset = image_folder(path), sections["Dataset"]
+        named = Path(dataset["sample_submission"]) if dataset.get("sample_submission") else None
+        found = find_sample(named, path)
+        sample = read_sample(found) if found else None
+        beside = (found.name, *sample.columns) if found and sample and found.parent == path else ()
+        sections["Dataset"] = {"name": _name(path), **recognise(path, dataset, beside)}
     before = open_project(sections).settings
-    dataset = before.dataset
-    manifest, sides = survey_images(dataset)
+    manifest, sides = survey_images(before.dataset)
     side = median(map(max, sides)) if sides else _SMALL + 1
     if side <= _SMALL:
         sections["Features"] = {"image_size": str(max(_LEAST, 2 * round(side))), **sections.get("Features", {})}
@@ -103,9 +123,23 @@ def init_record(path: Path, overrides: Sequence[str], output: Path | None = None
         columns, notices = list(layout.columns), [*notices, *layout.notices]
         if sample is not None:
             match_ids(manifest.splits["test"].case_ids, sample)
-    record = _facts(manifest, sections, sides) | {"columns": columns, "notices": notices, "file": str(output)}
-    write_text(output, _config(sections))
-    return record
+    return sections, _facts(manifest, sections, sides) | {"columns": columns, "notices": notices}
+
+
+def image_folder(path: Path) -> Path:
+    """Return the folder in which the images are: where it holds nothing but one folder, that one.
+
+    Raises:
+        SettingsError: it is no folder.
+    """
+    path = paths.expanded(path, "PATH")
+    if not paths.is_folder(path):
+        raise SettingsError(f"PATH={str(path)!r} is not a folder of images but {paths.what_is(path)}")
+    return only_folder(path)
+
+
+def _name(path: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-._") or "images"
 
 
 def init_lines(record: Mapping[str, Any]) -> Lines:
@@ -113,7 +147,8 @@ def init_lines(record: Mapping[str, Any]) -> Lines:
     dataset = record["settings"]["Dataset"]
     classes = [f"{name} ({count:,})" for name, count in record["classes"].items()]
     facts = {
-        "layout": f"{_LAYOUTS[dataset['source']].format(**dataset)} ({dataset['path']})",
+        "layout": _LAYOUTS[dataset["source"]].format(**dataset)
+        + (f" ({dataset['path']})" if "path" in dataset else ""),
         "rows": " · ".join(f"{split} {count:,}" for split, count in record["rows"].items()),
         "labels" if record["several"] else "classes": f"{len(classes)}: {first_names(classes, _CLASSES_SHOWN, str)}",
         "ids": f"such as {record['id']}",
@@ -146,14 +181,3 @@ def _facts(manifest: Manifest, sections: Sections, sides: Sequence[tuple[int, in
         "rejected": dict(Counter(reason for rows in manifest.splits.values() for reason in rows.reasons if reason)),
         "left_out": dict(manifest.left_out),
     }
-
-
-def _config(sections: Sections) -> str:
-    """The text of luigi.cfg, each setting below what it means."""
-    lines = [f"# {_HEAD}"]
-    for section, values in sections.items():
-        lines += ["", f"[{section}]"]
-        for key, value in values.items():
-            lines += textwrap.wrap(SECTIONS[section][key].meaning, _WIDTH, initial_indent="# ", subsequent_indent="# ")
-            lines.append(f"{key} = {value.replace('%', '%%')}")
-    return "\n".join(lines) + "\n"

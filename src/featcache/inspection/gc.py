@@ -1,4 +1,4 @@
-"""`featcache gc`: removing what the current settings don't use."""
+"""`featcache gc`: removing what neither the current settings nor remembered runs use."""
 
 import os
 import shutil
@@ -12,7 +12,15 @@ from featcache.core.folder_lock import folder_lock
 from featcache.core.formatting import Lines, Table, age_text, printable, size_text
 from featcache.core.paths import is_file, is_folder
 from featcache.errors import CacheLockedError
-from featcache.inspection.disk_usage import LEFTOVER, PARTIAL, Item, inventory, item_record
+from featcache.inspection.disk_usage import (
+    LEFTOVER,
+    PARTIAL,
+    Item,
+    inventory,
+    item_record,
+    remembered_bytes,
+    remembered_lines,
+)
 from featcache.project import Project
 
 _SETTLED_SECONDS = 60.0  # a younger leftover may be the work of a running process
@@ -21,7 +29,7 @@ _SETTLED_SECONDS = 60.0  # a younger leftover may be the work of a running proce
 def removal_record(
     project: Project, now: float, notice: Callable[[str], None], *, remove: bool, keep_bytes: int = 0
 ) -> dict[str, Any]:
-    """Find what the current settings don't use, oldest first, and with `remove` remove it.
+    """Find what neither the current settings nor remembered runs use, oldest first, and with `remove` remove it.
 
     The newest unused things up to `keep_bytes` stay; leftovers of killed runs never do. `now` is in seconds since the
     epoch, `notice` is called with the holder of the folder's lock, if there is one.
@@ -32,24 +40,32 @@ def removal_record(
     """
     if remove and is_folder(project.folder):
         with folder_lock(project.folder, "gc", notice):
-            items = [item for item in _surplus(inventory(project), now, keep_bytes) if _removed(item)]
+            found = inventory(project)
+            items = [item for item in _surplus(found, now, keep_bytes) if _removed(item)]
     else:
-        items = _surplus(inventory(project), now, keep_bytes)
-    found = [item_record(item, now) for item in items]
-    return {"folder": str(project.folder), "removed": remove, "bytes": sum(i.size for i in items), "items": found}
+        found = inventory(project)
+        items = _surplus(found, now, keep_bytes)
+    return {
+        "folder": str(project.folder),
+        "removed": remove,
+        "bytes": sum(item.size for item in items),
+        "remembered_bytes": remembered_bytes(found),
+        "items": [item_record(item, now) for item in items],
+    }
 
 
 def removal_lines(record: Mapping[str, Any]) -> Lines:
     """Return a `removal_record` as lines and a table."""
     if not record["items"]:
-        return [printable(f"{record['folder']}: nothing to remove")]
+        return [printable(f"{record['folder']}: nothing to remove"), *remembered_lines(record)]
     did = "removed" if record["removed"] else "would remove"
     rows = [
         [did, size_text(i["size"]), age_text(i["age_seconds"]), i["kind"], os.path.relpath(i["path"], record["folder"])]
         for i in record["items"]
     ]
     hint = "" if record["removed"] else "; --yes removes it"
-    return [printable(record["folder"]), Table(rows, paths=True), f"{size_text(record['bytes'])}{hint}"]
+    total = f"{size_text(record['bytes'])}{hint}"
+    return [printable(record["folder"]), Table(rows, paths=True), total, *remembered_lines(record)]
 
 
 def _surplus(items: Sequence[Item], now: float, keep_bytes: int) -> list[Item]:

@@ -122,7 +122,11 @@ def leaderboard_lines(record: Mapping[str, Any]) -> Lines:
     chosen = f"ensemble ({record['method']}) and best single ({record['best_single']}) are selected per fold"
     return [
         f"{record['rows']:,} rows, each predicted by models that were not trained on its fold",
-        Table([_cells(entry, splits, names) for entry in record["entries"]], [*columns, "weight", "train"]),
+        Table(
+            [_cells(entry, splits, names) for entry in record["entries"]],
+            [*columns, "weight", "train"],
+            optional=("train", "tap", *scores, "weight", "95 %"),
+        ),
         *(
             f"ensemble and {each['name']}: {compared(each, record['entries'][0], names)}"
             for each in record["baselines"]

@@ -7,8 +7,10 @@ from typing import Any
 from featcache.core.formatting import Lines, Table, pluralize
 from featcache.core.json_records import read_json
 from featcache.ensemble import Ensemble, score_record
+from featcache.errors import CacheFormatError
 from featcache.inspection.leaderboard import compared, score_names
-from featcache.project import LOG_NAME, Project, notices, split_predictions
+from featcache.inspection.runs import compare_runs, comparison_of_runs
+from featcache.project import LOG_NAME, Project, last_run, notices, remembered_runs, run_folder, split_predictions
 from featcache.settings import PHOTO_SOURCES, has_own_weights
 from featcache.training import curves_lines
 
@@ -28,6 +30,7 @@ def summary(project: Project) -> dict[str, Any]:
         "classes": len(listed.get("class_names", ())),
         "several": project.several,
         "rows": {split: facts["rows"] for split, facts in listed.get("splits", {}).items()},
+        "corrections": (listed.get("settings") or {}).get("corrections", ""),
         "rejected": (project.all_features().record() or {}).get("rejected", 0),
         **({"metric": record["metric"]} if "metric" in record else {}),
         "scores": record.get("scores", {}),
@@ -65,7 +68,9 @@ def summary_parts(project: Project) -> Lines:
     rows = " · ".join(f"{split} {count:,}" for split, count in facts["rows"].items())
     rejected = f" · {facts['rejected']:,} rejected (rejected.csv)" if facts["rejected"] else ""
     lines = [("notice", line) for line in facts["notices"]]
-    lines.append(("rows", f"{rows} · {facts['classes']} {'labels' if facts['several'] else 'classes'}{rejected}"))
+    corrected = f" · {facts['corrections']} by corrections" * bool(facts["corrections"])
+    what = "labels" if facts["several"] else "classes"
+    lines.append(("rows", f"{rows} · {facts['classes']} {what}{corrected}{rejected}"))
     names = score_names(facts)
     lines += [(split, _score(score, names)) for split, score in facts["scores"].items()]
     if facts["best_single"]:
@@ -74,6 +79,7 @@ def summary_parts(project: Project) -> Lines:
     for each in facts["baselines"]:
         gained = compared(each, facts["scores"]["out of fold"], names)
         lines.append(("baseline", f"{each['name']}: {_score(each['scores'], names)}; the ensemble: {gained}"))
+    lines += [("run before", line.strip()) for line in _since_the_run_before(project)]
     lines += [("curves", line) for line in curves_lines(facts["bags"], project.settings.features)]
     lines += [("weights", _weights(each, facts)) for each in facts["backbones"]]
     lines.append(("time", " · ".join(f"{stage} {seconds:.1f} s" for stage, seconds in facts["seconds"].items())))
@@ -87,6 +93,18 @@ def summary_parts(project: Project) -> Lines:
         "",
         Table([("" if i and lines[i - 1][0] == title else title, text) for i, (title, text) in enumerate(lines)]),
     ]
+
+
+def _since_the_run_before(project: Project) -> list[str]:
+    """What this run gained over the last one that is remembered, on rows that both have with the same label."""
+    before, name = last_run(project), run_folder(project).name
+    current = next((run for run in remembered_runs(project) if run.name == name), None)
+    if before is None or current is None:
+        return []
+    try:
+        return comparison_of_runs(compare_runs(before, current))
+    except CacheFormatError as error:
+        return [str(error)]
 
 
 def _without_submission(project: Project) -> dict[str, Any]:
@@ -142,13 +160,19 @@ def _hints(project: Project, facts: Mapping[str, Any]) -> list[str]:
     settings = project.settings
     spec, source = settings.features, settings.dataset.source
     photos, several = source in PHOTO_SOURCES, len(facts["backbones"]) > 1
-    kind = facts["backbones"][0]["weights"].get("kind")
+    weights = facts["backbones"][0]["weights"]
+    kind, unavailable = weights.get("kind"), weights.get("setting") == "auto"  # random then: it was just tried
     small = spec.image_size < 224 and not has_own_weights(spec.backbone) and not several  # whose size may be fixed
     vgg, auto_taps = not several and spec.backbone.lower() in ("vgg16", "vgg19"), "taps" in settings.unset
     one_tap = len(spec.taps) == 1 and settings.heads.preset not in ("recipe", "wide")
     additions = [
         (source == "digits", "own images", "--Dataset-source folder --Dataset-path FOLDER --Dataset-name NAME"),
-        (kind == "random", "trained weights", "--Features-weights imagenet"),
+        (kind == "random" and not unavailable, "trained weights", "--Features-weights imagenet"),
+        (
+            kind == "random" and unavailable,
+            "trained weights",
+            "--Features-weights FILE, a copy of a file from elsewhere",
+        ),
         (small and photos, "more pixels", "--Features-image-size 224"),
         (one_tap and vgg, "pooled layers", "--Features-taps auto"),
         (not photos and settings.convnet.members == 0, "convnets", "--ConvNet-members 1"),

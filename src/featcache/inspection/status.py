@@ -66,6 +66,7 @@ def status_record(project: Project) -> dict[str, Any]:
             }
         )
     record = {"name": project.settings.dataset.name, "folder": str(project.folder), "stages": stages}
+    record["corrections"] = ((project.listed() or {}).get("settings") or {}).get("corrections", "")
     return {**record, "changed_defaults": changed_defaults(project)}
 
 
@@ -81,7 +82,8 @@ def status_lines(record: Mapping[str, Any]) -> Lines:
         state = "complete" if stage["complete"] else "runs" if stage["would_run"] else "not needed"
         age = "" if stage["age_seconds"] is None else age_text(stage["age_seconds"])
         rows.append([stage["stage"], state, size_text(stage["bytes"]), age, stage["reason"]])
-    return [printable(record["folder"]), Table(rows, COLUMNS), *record["changed_defaults"]]
+    in_force = [f"corrections in force: {record['corrections']}"] * bool(record["corrections"])
+    return [printable(record["folder"]), Table(rows, COLUMNS), *in_force, *record["changed_defaults"]]
 
 
 def _index(project: Project) -> tuple[Finding, Project]:

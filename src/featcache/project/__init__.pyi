@@ -1,14 +1,23 @@
 from .artifact import Artifact as Artifact
 from .backbone_features import BackboneFeatures as BackboneFeatures
 from .comparison import comparison_artifact as comparison_artifact, comparison_project as comparison_project
+from .config_edit import change_config as change_config
 from .config_file import (
+    complete_sections as complete_sections,
     config_files as config_files,
     configured_project as configured_project,
     configured_sections as configured_sections,
+    file_sections as file_sections,
     open_project as open_project,
     overridden as overridden,
+    settings_text as settings_text,
 )
-from .flow import NEEDS as NEEDS, final_stages as final_stages
+from .flow import (
+    NEEDS as NEEDS,
+    check_pipeline as check_pipeline,
+    final_stages as final_stages,
+    stage_title as stage_title,
+)
 from .members import (
     out_of_fold as out_of_fold,
     split_predictions as split_predictions,
@@ -24,6 +33,18 @@ from .rejected_rows import (
     notices as notices,
     rejected_csv as rejected_csv,
     rejection_reason as rejection_reason,
+)
+from .remembered_runs import (
+    ROWS_FILE as ROWS_FILE,
+    RUN_FILE as RUN_FILE,
+    RUNS as RUNS,
+    RememberedRows as RememberedRows,
+    RememberedRun as RememberedRun,
+    find_run as find_run,
+    last_run as last_run,
+    remembered_runs as remembered_runs,
+    run_artifact as run_artifact,
+    run_folder as run_folder,
 )
 from .resolved import (
     device_of as device_of,

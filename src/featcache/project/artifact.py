@@ -49,12 +49,12 @@ class Artifact:
         record = self._keyed_record(run)
         if record is None or self.shown is None:
             return record is not None
-        return self.shown_key() == self.key and _digest(self.shown) == record.get("content_digest")
+        return self.shown_key() == self.key and digest_of(self.shown) == record.get("content_digest")
 
     def is_stored(self) -> bool:
         """Whether it carries the key, whatever is shown: then only `show` is left to do."""
         record = self._keyed_record(None)
-        return record is not None and (self.shown is None or _digest(self.content) == record.get("content_digest"))
+        return record is not None and (self.shown is None or digest_of(self.content) == record.get("content_digest"))
 
     def show(self, *others: Path) -> None:
         """Replace what is shown by copies of content and record; `others`, which could be taken for it, are removed.
@@ -97,8 +97,8 @@ def _is_known(upstream: object) -> bool:
     return upstream is not None
 
 
-def _digest(path: Path) -> str:
-    """The SHA-256 of a file, "" where it can't be read."""
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, "" where it can't be read."""
     try:
         return keys.file_digest_once(path)  # Luigi asks several times whether a stage is complete
     except OSError:

@@ -4,6 +4,7 @@ import codecs
 import io
 import os
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from configparser import ConfigParser, Error as ConfigError, InterpolationMissingOptionError
 from dataclasses import replace
@@ -21,6 +22,7 @@ from featcache.settings import SECTIONS, check_names, parse_settings
 CONFIG_FILES = ("/etc/luigi/client.cfg", "/etc/luigi/luigi.cfg", "client.cfg", "luigi.cfg")
 PATH_VARIABLE = "LUIGI_CONFIG_PATH"
 _PARSER_VARIABLE = "LUIGI_CONFIG_PARSER"
+_WIDTH = 110
 _VARIABLE = re.compile(r"\$\{([^}]+)\}")
 
 
@@ -57,8 +59,12 @@ def configured_sections() -> dict[str, dict[str, str]]:
     """
     if os.environ.get(_PARSER_VARIABLE, "cfg") == "toml":
         raise SettingsError(f"{_PARSER_VARIABLE}=toml is for Luigi alone, featcache reads luigi.cfg: unset it")
-    files = config_files()
-    parser = _parser()
+    return file_sections(config_files())
+
+
+def file_sections(files: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return what `configured_sections` does, of these files, of which later ones count more; raises what that raises."""
+    parser = config_parser()
     for name in files:
         _read(parser, name)
     # [DEFAULT] is for what values name as %(key)s; a setting would count only in sections that are there
@@ -73,6 +79,25 @@ def configured_sections() -> dict[str, dict[str, str]]:
     }
     check_names(sections, NEEDS)
     return {name: {key.replace("-", "_"): text for key, text in values.items()} for name, values in sections.items()}
+
+
+def complete_sections(sections: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return settings as text with every other setting at its default."""
+    return {
+        section: {key: sections.get(section, {}).get(key, own.default) for key, own in known.items()}
+        for section, known in SECTIONS.items()
+    }
+
+
+def settings_text(sections: Mapping[str, Mapping[str, str]], head: str) -> str:
+    """Return the text of a luigi.cfg, each setting below what it means; `head` is its first line."""
+    lines = [f"# {head}"]
+    for section, values in sections.items():
+        lines += ["", f"[{section}]"]
+        for key, value in values.items():
+            lines += textwrap.wrap(SECTIONS[section][key].meaning, _WIDTH, initial_indent="# ", subsequent_indent="# ")
+            lines.append(f"{key} = {value.replace('%', '%%')}".rstrip())
+    return "\n".join(lines) + "\n"
 
 
 def open_project(sections: Mapping[str, Mapping[str, str]]) -> Project:
@@ -106,7 +131,8 @@ def config_files() -> list[str]:
     return files
 
 
-def _parser(**options: Any) -> ConfigParser:
+def config_parser(**options: Any) -> ConfigParser:
+    """Return a parser of luigi.cfg as Luigi has it, but for its variables of the environment."""
     parser = ConfigParser(**options)
     parser.optionxform = str  # type: ignore[assignment, method-assign]  # as Luigi: keys keep their case
     return parser
@@ -150,7 +176,7 @@ def _value(parser: ConfigParser, section: str, key: str, files: Sequence[str]) -
 def _place(section: str, key: str, files: Sequence[str]) -> str:
     """The file that has the last word about a key."""
     for name in files[:0:-1]:
-        alone = _parser(interpolation=None)
+        alone = config_parser(interpolation=None)
         _read(alone, name)
         if alone.has_option(section, key):
             return name

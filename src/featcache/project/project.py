@@ -16,7 +16,7 @@ from featcache.core import keys
 from featcache.core.paths import fault
 from featcache.dataset import FileStats, Manifest, current_key, list_files, stored_manifest
 from featcache.errors import SubmissionError
-from featcache.project.artifact import Artifact, key_of
+from featcache.project.artifact import Artifact, digest_of, key_of
 from featcache.project.backbone_features import BackboneFeatures
 from featcache.settings import LOG_LOSS, STRETCH, Settings
 from featcache.training import (
@@ -270,7 +270,11 @@ class Project:
         }
         if predictions := self._prediction_keys():
             upstream["PredictRows"] = predictions
-        inputs = {"version": REPORT_VERSION, "upstream": upstream}
+        inputs: dict[str, Any] = {"version": REPORT_VERSION, "upstream": upstream}
+        if (
+            corrections := self.settings.dataset.corrections
+        ) is not None:  # of rows that it names, no label is suspected
+            inputs["files"] = {"corrections": digest_of(corrections.expanduser())}
         return self._keyed("reports", "", "report.json", inputs, self.folder / "report" / "index.html")
 
     def _keyed(

@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featcache import __version__
 from featcache.core.formatting import printable
 from featcache.core.paths import regular
 from featcache.core.progress import Progress
 from featcache.core.rows import known_labels
+from featcache.core.texts import NOT_FOUND, index_of
 from featcache.ensemble import MAJORITY
 from featcache.errors import CacheFormatError
 from featcache.inspection import compared, score_names, summary
@@ -20,6 +23,7 @@ from featcache.report.label_sets import label_table
 from featcache.report.learning_curves import learning_curves
 from featcache.report.predictions import Run, load_run
 from featcache.report.provenance import provenance, settings_text
+from featcache.report.suspects import corrections
 
 _REJECTED = 200
 _SHOWN_SETTINGS = {
@@ -46,6 +50,7 @@ def report_content(project: Project, progress: Progress) -> dict[str, Any]:
         "calibration": _calibration,
         "leaderboard": _leaderboard,
         "rejected": lambda _: _rejected(project),
+        "corrections": _corrections,
         "pictures": pictures,
         "provenance": lambda _: {"settings": settings_text(project.settings), "facts": provenance(project)},
     }
@@ -68,7 +73,7 @@ def _overview(run: Run) -> dict[str, Any]:
     ensemble, single = run.leaderboard["entries"][:2]
     names = score_names(run.leaderboard)
     return {
-        **{name: facts[name] for name in ("name", "rows", "classes", "rejected", "seconds")},
+        **{name: facts[name] for name in ("name", "rows", "classes", "rejected", "corrections", "seconds")},
         **{name: getattr(getattr(settings, spec), name) for spec, names in _SHOWN_SETTINGS.items() for name in names},
         "notices": notices(run.project),
         "image_sizes": sorted({spec.image_size for spec in settings.backbones}),
@@ -149,6 +154,15 @@ def _rejected(project: Project) -> dict[str, Any]:
             f"{path} is not a table of rejected images ({error!r}): run ExtractFeatures with --rerun"
         ) from error
     return {"total": total, "rows": rows}
+
+
+def _corrections(run: Run) -> list[list[str]]:
+    """Id, label and split of every line of `[Dataset] corrections`: the page's marks begin with them."""
+    lines, train = corrections(run.project), run.manifest.splits["train"]
+    ids = [line.id for line in lines]
+    trained = np.maximum(index_of(ids, train.ids), index_of(ids, train.case_ids)) != NOT_FOUND
+    splits = np.where(trained, "train", "valid").tolist()
+    return [[line.id, line.label, line.split or split] for line, split in zip(lines, splits, strict=True)]
 
 
 def _printable(value: Any) -> Any:

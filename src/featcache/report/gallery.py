@@ -1,6 +1,6 @@
 """The rows to check: misclassified, uncertain or with a suspected label."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,18 @@ MOST = {WRONG: 24, UNSURE: 12, ERRORS: 36}
 Cards = dict[str, list[dict[str, Any]]]
 Floats = npt.NDArray[np.floating]
 _LEAST = 1e-15
-_SURE = 0.8  # another class with this probability is always suspected, even where models are usually surer
+_SURE = 0.8
 
 
 def gallery(
-    predictions: Mapping[str, EnsemblePredictions], rows: Mapping[str, npt.NDArray[np.int64]], names: Sequence[str]
+    predictions: Mapping[str, EnsemblePredictions],
+    rows: Mapping[str, npt.NDArray[np.int64]],
+    names: Sequence[str],
+    reviewed: Collection[str] = (),
 ) -> tuple[Cards, dict[str, int]]:
     """Choose rows by the ensemble's predictions of each split, ``train`` among them; `rows` are the manifest's of these.
+
+    Of `reviewed` ids no label is suspected.
 
     Returns:
         `WRONG`, `UNSURE`, `ERRORS` -> at most `MOST` rows as JSON-able values, the first first: ``place`` (split and row
@@ -41,14 +46,18 @@ def gallery(
         unsure += _cards(each, rows[split], places, each.predicted[places], names)
         total += int(_wrong(each.labels, each.predicted).sum())
     wrong.sort(key=lambda card: card["label_probability"])
-    train, shown = predictions["train"], slice(MOST[ERRORS])
+    train = predictions["train"]
     if is_several(train.labels):
         errors, columns = suspected_cells(train.probabilities, train.labels)
-        suspected = _cell_cards(train, rows["train"], errors[shown], columns[shown], names)
+        left = np.array([train.ids[row] not in reviewed for row in errors.tolist()], bool)
+        errors, columns = errors[left], columns[left]
+        suspected_cards = _cell_cards(train, rows["train"], errors[: MOST[ERRORS]], columns[: MOST[ERRORS]], names)
+        likely = len(errors)
     else:
-        errors, suggested = label_errors(train.probabilities, train.labels)
-        suspected = _cards(train, rows["train"], errors[shown], suggested[shown], names)
-    return {WRONG: wrong[: MOST[WRONG]], UNSURE: unsure, ERRORS: suspected}, {WRONG: total, ERRORS: len(errors)}
+        errors, suggested, likely = suspected(train, reviewed)
+        shown = slice(min(MOST[ERRORS], likely))
+        suspected_cards = _cards(train, rows["train"], errors[shown], suggested[shown], names)
+    return {WRONG: wrong[: MOST[WRONG]], UNSURE: unsure, ERRORS: suspected_cards}, {WRONG: total, ERRORS: likely}
 
 
 def _cards(
@@ -169,17 +178,34 @@ def entropy(probabilities: Floats) -> Floats:
     return spread
 
 
+def suspected(
+    train: EnsemblePredictions, reviewed: Collection[str] = ()
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
+    """Return (k,) the misclassified training rows, (k,) their suggested classes, and how many are `label_errors`.
+
+    These come first; the others, too, are ordered by how much more probable the suggested class is. Rows whose ids were
+    `reviewed` are left out.
+    """
+    likely, suggested = label_errors(train.probabilities, train.labels)
+    others, theirs = label_errors(train.probabilities, train.labels, cap=0)
+    more = ~np.isin(others, likely)
+    rows, suggested = np.concatenate([likely, others[more]]), np.concatenate([suggested, theirs[more]])
+    left = np.array([train.ids[row] not in reviewed for row in rows.tolist()], bool)
+    return rows[left], suggested[left], int(left[: len(likely)].sum())
+
+
 def label_errors(
-    probabilities: Floats, labels: npt.NDArray[np.integer]
+    probabilities: Floats, labels: npt.NDArray[np.integer], cap: float = _SURE
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Find labels that are likely wrong, by confident learning (Northcutt, Jiang and Chuang 2021).
 
     A row is suspected where another class is more probable than the label, and at least as probable as it is, on average,
-    for the rows that are labelled with it (capped at `_SURE`), so classes with lower probabilities need less to be suggested.
+    for the rows that are labelled with it (at most `cap`), so classes with lower probabilities need less to be suggested.
 
     Args:
         probabilities: (n, C), rows sum to 1, by models that weren't trained on the row.
         labels: (n,) class indices.
+        cap: another class with this probability is always suspected, even where models are usually surer.
 
     Returns:
         (k,) their rows, the most likely first, and (k,) the classes that they seem to be of.
@@ -188,7 +214,7 @@ def label_errors(
     of_label = probabilities[np.arange(len(labels)), labels]
     counts = np.bincount(labels, minlength=classes)
     thresholds = np.bincount(labels, of_label, minlength=classes) / np.maximum(counts, 1)
-    thresholds = np.where(counts == 0, np.inf, np.minimum(thresholds, _SURE))
+    thresholds = np.where(counts == 0, np.inf, np.minimum(thresholds, cap))
     suggested, margins = np.empty(len(labels), np.int64), np.empty(len(labels))
     for part in row_parts(*probabilities.shape):
         sure = np.where(probabilities[part] >= thresholds, probabilities[part], -np.inf)

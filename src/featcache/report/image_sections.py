@@ -14,6 +14,7 @@ from featcache.report.feature_map import Projected, feature_map, near_duplicates
 from featcache.report.gallery import ERRORS, gallery
 from featcache.report.label_sets import leading_labels
 from featcache.report.predictions import Run
+from featcache.report.suspects import corrections
 from featcache.report.thumbnails import RowRef, thumbnails
 
 NEIGHBOURS = 5
@@ -31,7 +32,7 @@ def pictures(run: Run) -> dict[str, Any]:
         CacheError: a cache is missing or damaged.
         SourceChangedError: an image is no longer what the manifest says.
     """
-    kinds, totals = gallery(run.predictions, run.rows, run.names)
+    kinds, totals = gallery(run.predictions, run.rows, run.names, {line.id for line in corrections(run.project)})
     cards = [card for each in kinds.values() for card in each]
     checked = list(dict.fromkeys(card["place"] for card in cards))
     suspected = {card["place"][1] for card in kinds[ERRORS]}

@@ -79,7 +79,7 @@ def load_run(project: Project) -> Run:
     """
     manifest, built = Manifest.load(project.folder), Ensemble.load(project.ensemble().path)
     leaderboard = leaderboard_record(project, manifest)
-    predictions = _ensemble_predictions(project, manifest, built)
+    predictions = {each.split: each for each in ensemble_predictions(project, manifest, built)}
     listed = {split: manifest.splits[split] for split in predictions}
     rows = {
         split: index_of(each.ids, listed[split].cases if len(listed[split].cases) else listed[split].ids)
@@ -98,19 +98,22 @@ def _last_tap(project: Project, leaderboard: Mapping[str, Any]) -> tuple[Backbon
     return backbone, next(tap.name for tap in backbone.spec.taps if backbone.input_name(tap.name) == last)
 
 
-def _ensemble_predictions(project: Project, manifest: Manifest, built: Ensemble) -> dict[str, EnsemblePredictions]:
+def ensemble_predictions(project: Project, manifest: Manifest, built: Ensemble) -> Iterator[EnsemblePredictions]:
+    """Yield the predictions of each split that has any, ``train`` first.
+
+    Raises:
+        CacheError: predictions are missing, damaged or of other settings.
+    """
     plain = replace(
         built,
         whole=_uncalibrated(built.whole),
         folds={fold: _uncalibrated(chosen) for fold, chosen in built.folds.items()},
     )
-    found = {}
     for split, known in _members_predictions(project, manifest):
         if len(known.ids):
             table, uncalibrated = (_combined(project, each, known) for each in (built, plain))
             classes = _decided(built, table, known.folds)
-            found[split] = EnsemblePredictions(split, known.ids, known.labels, table, uncalibrated, classes)
-    return found
+            yield EnsemblePredictions(split, known.ids, known.labels, table, uncalibrated, classes)
 
 
 def _members_predictions(project: Project, manifest: Manifest) -> Iterator[tuple[str, Predictions]]:

@@ -16,6 +16,7 @@ from .parsing import (
     SECTIONS as SECTIONS,
     Settings as Settings,
     check_names as check_names,
+    full_texts as full_texts,
     parse_settings as parse_settings,
 )
 from .schedules import ONE_CYCLE as ONE_CYCLE, Phase as Phase, rates as rates

@@ -55,6 +55,8 @@ class Settings:
     others: tuple[specs.FeaturesSpec, ...] = ()
     compare: specs.CompareSpec = field(default_factory=specs.CompareSpec)
     unset: tuple[str, ...] = field(default=(), repr=False, compare=False)  #: keys of [Features] left at their default
+    #: section -> key -> text of every setting; empty where the specs weren't made of texts
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def folder(self) -> Path:
@@ -155,6 +157,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "test": Setting("", str.strip, "the folder of the test images, or a table of their ids such as sample_submission.csv, below path"),
         "pattern": Setting("", str.strip, "of source = filename: a regular expression with a group label, e.g. (?P<label>cat|dog)"),
         "groups": Setting("", str.strip, "FILE:COLUMN, or a COLUMN of the source's own table; images that share a value stay in one fold, e.g. driver_imgs_list.csv:subject"),
+        "corrections": Setting("", _path, "a CSV of ids and right labels, or drop, of training and valid rows, as the report's page or featcache suspects writes it"),
         "sample_submission": Setting("", _path, "fixes the submission's ids, columns and order; empty: PATH/sample_submission.csv, sampleSubmission.csv or similar, if it exists"),
     },
     "Features": {
@@ -255,7 +258,8 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
         (10, 48)
     """
     check_names(sections)
-    values = {name: _parse_section(name, sections.get(name, {})) for name in SECTIONS}
+    texts = full_texts(sections)
+    values = {name: _parse_section(name, own) for name, own in texts.items()}
     artifacts, features = values.pop("Paths")["artifacts"], values.pop("Features")
     auto = {
         "photos": values["Dataset"]["source"] in specs.PHOTO_SOURCES,
@@ -272,21 +276,23 @@ def parse_settings(sections: Mapping[str, Mapping[str, str]]) -> Settings:
     for spec in (*backbones, *made["compare"].backbones):
         backbone_settings(spec)
     artifacts = paths.to_be_made(artifacts, made["dataset"].name, "[Paths] artifacts")
-    unset = _unset(sections.get("Features", {}))
-    return Settings(**made, features=backbones[0], others=backbones[1:], artifacts=artifacts, unset=unset)
+    unset = tuple(key for key, own in SECTIONS["Features"].items() if texts["Features"][key] == own.default)
+    return Settings(**made, features=backbones[0], others=backbones[1:], artifacts=artifacts, unset=unset, texts=texts)
 
 
-def _unset(texts: Mapping[str, str]) -> tuple[str, ...]:
-    """The keys of [Features] that have their default's text, as in luigi.cfg as it comes."""
-    given = {key.replace("-", "_"): text.strip() for key, text in texts.items()}
-    return tuple(key for key, own in SECTIONS["Features"].items() if given.get(key, own.default) == own.default)
+def full_texts(sections: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return section -> key (with underscores) -> text of every setting: the given one, or its default."""
+    given = {name: {key.replace("-", "_"): text.strip() for key, text in of.items()} for name, of in sections.items()}
+    return {
+        name: {key: given.get(name, {}).get(key, own.default) for key, own in known.items()}
+        for name, known in SECTIONS.items()
+    }
 
 
 def _parse_section(section: str, texts: Mapping[str, str]) -> dict[str, Any]:
-    given = {key.replace("-", "_"): text for key, text in texts.items()}
     values = {}
     for key, setting in SECTIONS[section].items():
-        text = given.get(key, setting.default)
+        text = texts[key]
         if setting.read in (_path, str.strip):  # a text may be a path, too
             paths.expanded(Path(text.strip()), f"[{section}] {key}")
         try:

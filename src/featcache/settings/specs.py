@@ -103,6 +103,7 @@ class DatasetSpec:
     test: str = ""
     pattern: str = ""
     separator: str = ""
+    corrections: Path | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST:

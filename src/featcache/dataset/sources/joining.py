@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from featcache.core.formatting import readable_name
 from featcache.core.names import IMAGE_SUFFIXES, composed
-from featcache.core.texts import NOT_FOUND
+from featcache.core.texts import NOT_FOUND, PackedTexts
 from featcache.dataset.natural_sort import natural_order
 from featcache.errors import SourceError
 
@@ -21,6 +21,12 @@ def arrow_texts(locations: Sequence[str]) -> Any:
     """Return locations as an Arrow array of texts, in the form in which names are compared."""
     import pyarrow as pa
 
+    if isinstance(locations, PackedTexts):
+        content, bounds = locations.packed()
+        if content.isascii():
+            return pa.Array.from_buffers(
+                pa.large_string(), len(locations), [None, *map(pa.py_buffer, (bounds, content))]
+            )
     texts = (name if name.isascii() else composed(readable_name(name)) for name in locations)
     return pa.array(texts, pa.large_string(), size=len(locations))
 

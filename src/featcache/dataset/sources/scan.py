@@ -74,11 +74,12 @@ class Scan:
             here = walk.below(path, above)
             if here is None:
                 continue
+            begin = location and f"{location}/"
             for entry in walk.entries(path):
                 if not walk.is_folder(entry) or (self._wanted(entry.name) and not any(walk.entries(Path(entry.path)))):
-                    self._file(f"{location}/{entry.name}".removeprefix("/"), entry)
+                    self._file(begin + entry.name, entry)
                 elif not self._is_skipped(entry, "" if above else location):
-                    waiting.append((Path(entry.path), f"{location}/{entry.name}".removeprefix("/"), here))
+                    waiting.append((Path(entry.path), begin + entry.name, here))
 
     def _is_skipped(self, folder: walk.Entry, split: str = "") -> bool:
         """Whether a folder is hidden or a system's; one right in a split that holds images might be meant as a class."""

@@ -13,7 +13,7 @@ from featcache.core import paths
 from featcache.core.names import first_names
 from featcache.core.progress import Progress
 from featcache.core.rows import SPLITS, Labels, Rows, known_labels
-from featcache.core.texts import NOT_FOUND, ComputedTexts, ConstantText
+from featcache.core.texts import NOT_FOUND, ChosenTexts, ComputedTexts, ConstantText
 from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
@@ -82,7 +82,7 @@ class TableSource(ImageFiles):
             test, test_found = self._test(locations, np.flatnonzero(in_test), left_out)
             _refuse_both(lines, found, test_found)
             lines, found = pa.concat_tables([lines, test]), np.concatenate([found, test_found])
-        unnamed = len(files) - len(np.unique(found[found >= 0]))
+        unnamed = len(files) - int(np.count_nonzero(np.bincount(found[found >= 0])))
         if unnamed:
             left_out[self._unnamed] += unnamed
         classes, labels = number_labels(self.where, lines, self.spec.label)
@@ -188,11 +188,17 @@ def _rows(
     labelled: bool,
 ) -> Rows:
     """The rows `which`, of lines, their labels and files; without its file, or if `labelled` its label, one is rejected."""
-    locations, count = examined.files.locations, len(which)
+    count = len(which)
     labels, files = labels[which], array("q", found[which].astype(np.int64).tobytes())  # as plain numbers when indexed
     known = known_labels(labels)
     groups, cases = lines["group"].take(which), lines["case"].take(which)
     faultless = min(files, default=0) >= 0 and not examined.reasons and not (labelled and not known.all())
+
+    import pyarrow.compute as pc
+
+    column = lines["id"].take(which)
+    ids = ArrowTexts(column.cast("large_binary"))
+    ids.is_unique = pc.count_distinct(column).as_py() == count  # or `Rows` finds the one that isn't
 
     def reason(row: int) -> str:
         if files[row] < 0:
@@ -200,12 +206,12 @@ def _rows(
         return _NO_LABEL if labelled and not known[row] else examined.reasons.get(files[row], "")
 
     return Rows(
-        ids=ArrowTexts(lines["id"].take(which).cast("large_binary")),
+        ids=ids,
         labels=labels,
         groups=ArrowTexts(groups.cast("large_binary")) if any(groups.unique().to_pylist()) else ConstantText("", count),
         digests=ComputedTexts(count, lambda row: examined.digest(files[row]) if files[row] >= 0 else ""),
         reasons=ConstantText("", count) if faultless else ComputedTexts(count, reason),
-        locations=ComputedTexts(count, lambda row: locations[files[row]] if files[row] >= 0 else ""),
+        locations=ChosenTexts(examined.files.locations, found[which]),
         cases=ArrowTexts(cases.cast("large_binary")) if count and cases[0].as_py() else (),
     )
 

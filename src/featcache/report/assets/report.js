@@ -267,6 +267,69 @@
     setTimeout(() => { button.textContent = "copy"; }, 1500);
   }));
 
+  // ---- marks: what somebody saw on an image, saved as the file of [Dataset] corrections
+
+  const DROP = "drop", SHELF = `featcache-marks-${data.key}`; // other labels are another manifest, which begins with its file
+  const keyOf = (id, split) => JSON.stringify([id, split]);
+  let verdicts = new Map(data.corrections.map(([id, label, split]) => [keyOf(id, split), label]));
+  const begun = JSON.stringify([...verdicts]);
+  try { verdicts = new Map(JSON.parse(localStorage.getItem(SHELF)) || verdicts); } catch { /* a file may have no storage */ }
+  const groups = all(".marks").map((box) => ({ box, key: keyOf(box.dataset.id, box.dataset.split), select: box.querySelector("select") }));
+  const kind = ({ box, key }) => !verdicts.has(key) ? "" : verdicts.get(key) === box.dataset.label ? "right" : verdicts.get(key) === DROP && !data.names.includes(DROP) ? "drop" : "wrong";
+  const showMarks = () => {
+    for (const group of groups) {
+      const { box, key, select } = group, now = kind(group);
+      all("[data-mark]", box).forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.mark === now)));
+      select.hidden = now !== "wrong";
+      if (select.hidden) continue;
+      if (!select.options.length) select.append(...data.names.filter((name) => name !== box.dataset.label).map((name) => new Option(name)));
+      select.value = verdicts.get(key);
+    }
+    document.querySelector("#marked [role=status]").textContent = `${verdicts.size.toLocaleString("en")} marked`;
+    document.getElementById("save-marks").disabled = !verdicts.size;
+    document.getElementById("clear-marks").disabled = JSON.stringify([...verdicts]) === begun;
+  };
+  const setMark = ({ key }, label) => {
+    if (label === null) verdicts.delete(key); else verdicts.set(key, label);
+    try { localStorage.setItem(SHELF, JSON.stringify([...verdicts])); } catch { /* then it holds for this visit */ }
+    showMarks();
+  };
+  const toggleMark = (group, wanted) => {
+    const { box } = group;
+    const other = box.dataset.predicted !== box.dataset.label ? box.dataset.predicted : data.names.find((name) => name !== box.dataset.label);
+    setMark(group, kind(group) === wanted ? null : { right: box.dataset.label, wrong: other, drop: DROP }[wanted]);
+  };
+  for (const group of groups) {
+    all("[data-mark]", group.box).forEach((button) => button.addEventListener("click", () => toggleMark(group, button.dataset.mark)));
+    group.select.addEventListener("change", () => setMark(group, group.select.value));
+  }
+  all(".panel").forEach((panel) => panel.addEventListener("keydown", (event) => {
+    const shot = event.target.closest(".shot");
+    if (!shot || event.target.tagName === "SELECT" || event.ctrlKey || event.metaKey || event.altKey) return;
+    const wanted = { r: "right", w: "wrong", d: "drop" }[event.key], step = { j: 1, k: -1 }[event.key];
+    const group = groups.find(({ box }) => shot.contains(box));
+    if (wanted && group) toggleMark(group, wanted);
+    if (step) {
+      const shots = all(".shot:not([hidden])", panel), next = shots[shots.indexOf(shot) + step];
+      if (next) (next.querySelector(".marks button") || next).focus();
+    }
+  }));
+  document.getElementById("save-marks").addEventListener("click", () => {
+    const field = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+    const lines = [...verdicts].map(([key, label]) => { const [id, split] = JSON.parse(key); return [id, label, split].map(field).join(","); });
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([["id,label,split", ...lines, ""].join("\n")], { type: "text/csv" }));
+    link.download = "corrections.csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  });
+  document.getElementById("clear-marks").addEventListener("click", () => {
+    verdicts = new Map(JSON.parse(begun));
+    try { localStorage.removeItem(SHELF); } catch { /* nothing was kept */ }
+    showMarks();
+  });
+
+  showMarks();
   theme();
   layOut();
 })();

@@ -167,6 +167,12 @@ def connect(project: Project) -> Cluster | None:
     return cluster
 
 
+def close_workers() -> None:
+    """Let go of the workers that this process is connected to; those of our own end."""
+    for key in [key for key in _KEPT if key[0] == os.getpid()]:
+        _KEPT.pop(key).close()
+
+
 @contextmanager
 def verified_workers(cluster: Cluster, project: Project, *, weights: bool) -> Iterator[WorkerContract]:
     """Ask every worker whether it sees what this process sees and runs what it runs; yield the contract for later ones.
