@@ -12,7 +12,8 @@ from .config_file import (
     overridden as overridden,
     settings_text as settings_text,
 )
-from .flow import NEEDS as NEEDS, check_pipeline as check_pipeline, final_stages as final_stages
+from .duplicates import TwinGroup as TwinGroup, fold_digests as fold_digests, twin_groups as twin_groups
+from .flow import NEEDS as NEEDS, check_pipeline as check_pipeline, final_stages as final_stages, needs as needs
 from .members import (
     out_of_fold as out_of_fold,
     split_predictions as split_predictions,
