@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,7 +104,7 @@ class Stage(luigi.Task):
                         f"the results of {changed} changed during this run (images, weights, settings, or another run): "
                         "run the same command again; finished work is kept"
                     )
-                progress.begun = time.perf_counter()  # waiting for another run is no work
+                progress.show()  # waiting for another run is no work
                 yield progress
         finally:
             progress.finish()

@@ -12,6 +12,7 @@ from featcache.core.console import say, show
 from featcache.core.formatting import Table
 from featcache.core.progress_bar import ProgressBar
 from featcache.inspection import comparison_lines, summary_parts
+from featcache.project import stage_title
 from pipeline.config import current_project, output
 
 _SCHEDULER_SECONDS = 1.0  # with luigid every status is a request over the network
@@ -29,6 +30,12 @@ class StageProgress(ProgressBar):
         self.begun = time.perf_counter()
         self.reported = 0.0
         self.later: Callable[[], None] = lambda: None  # shows more, below the stage's line
+
+    def show(self) -> None:
+        """Begin to work: which stage of how many it is, above a bar from the first second on."""
+        self.begun, settings = time.perf_counter(), current_project().settings
+        convnets, report = settings.convnet.members > 0, settings.report.enabled
+        self.begin(stage_title(self.task.task_family, convnets=convnets, report=report))
 
     def start(self, what: str, total: int, unit: str) -> None:
         """Show a bar on a terminal, one line elsewhere, and the same on luigid's page."""

@@ -5,6 +5,7 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from projects import copied_project, write_image
 
 from featcache.cli import main
-from featcache.ensemble import write_submission_file
+from featcache.ensemble import layout_of, write_submission_file
 from featcache.ensemble.decisions import Decision
 from featcache.ensemble.ensemble import Decided
 from featcache.inference import offline_kernel
@@ -108,9 +109,24 @@ def test_rows_are_those_of_featcache(form, decision, tmp_path):
     write_submission_file(path, ids, table, names, SubmissionSpec(format=form), decided=decided)
     facts = {
         "class_names": names,
-        "decision": {"cuts": list(decision.cuts), "shift": list(decision.shift)},
+        "decision": asdict(decision),
         "submission": {"top": 2 * (form == "top2"), "classes": [0, 1, 2] if form == "probabilities" else None},
     }
+    assert list(offline_kernel.rows_of(ids, table, facts)) == rows(path)[1:]
+
+
+@pytest.mark.parametrize("form", ["tags", "labels", "probabilities"])
+@pytest.mark.parametrize("filled", [False, True])
+def test_rows_of_several_labels_are_those_of_featcache(form, filled, tmp_path):
+    table, names = np.random.default_rng(1).random((50, 3)), ["a", "b", "c"]
+    ids, path = [f"{row}.jpg" for row in range(50)], tmp_path / "submission.csv"
+    decision = Decision(thresholds=(0.8, 0.6, 0.9), filled=filled)
+    decided, spec = Decided("f1_macro", decision, {}, 0.0, (0.0, 0.0), 0.0, (), ()), SubmissionSpec(format=form)
+    write_submission_file(path, ids, table, names, spec, decided=decided, several=True)
+    layout = layout_of(spec, names, None, "f1_macro", several=True)
+    facts = {"class_names": names, "decision": asdict(decision), "submission": asdict(layout)}
+    if layout.classes is not None:
+        facts["submission"]["classes"] = list(layout.classes)
     assert list(offline_kernel.rows_of(ids, table, facts)) == rows(path)[1:]
 
 

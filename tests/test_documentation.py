@@ -1,6 +1,7 @@
 """Every command in README.md and docs/*.md is run, page by page, in order, on small data; what isn't says why, and is counted."""
 
 import argparse
+import functools
 import gzip
 import os
 import re
@@ -12,6 +13,7 @@ from documented import KAGGLE, PAGES, ROOT, Reader, blocks, commands, here, smal
 from projects import write_photos
 from test_architecture import MAY_IMPORT
 
+import featcache
 from featcache.cli.app import build_parser
 from featcache.dataset.sources import digits
 from featcache.inspection.doctor import report
@@ -99,6 +101,10 @@ def test_what_is_not_run_is_counted():
 )
 def test_what_a_page_says_works(page, finished_digits, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "hardware_checks", lambda setting, progress: iter(()))  # seconds; test_doctor.py has it
+    # `fit` reads no luigi.cfg; test_api.py and test_notebooks.py have reports
+    few = {"preset": "fast", "hidden": 8, "schedule": "1e-2x1", "seeds": 1, "folds": 2, "report_enabled": False}
+    monkeypatch.setattr(featcache, "fit", functools.partial(featcache.fit, **few), raising=False)
+    monkeypatch.setattr(featcache.FittedProject, "report", lambda project: project.folder)
     folder = tmp_path / "page"
     shutil.copytree(finished_digits, folder)
     shutil.copytree(ROOT / "examples", folder / "examples")

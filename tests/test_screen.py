@@ -1,6 +1,7 @@
 """What people see: bars that fit their terminal, and no escape codes where nobody looks at a terminal."""
 
 import io
+import os
 import re
 import sys
 
@@ -34,6 +35,37 @@ def test_a_bar_shows_all_it_has_in_one_line(width, what, total, speed, status):
     assert "…" not in lines[0]
     for part in (what, f"{total // 2}/{total}", speed, "left", status if width == 120 else status[:10]):
         assert part in lines[0]
+
+
+def test_a_terminal_shows_which_stage_it_is_from_the_first_second_on(monkeypatch):
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "100"}.items():
+        monkeypatch.setenv(name, value)
+    master, slave = os.openpty()
+    with open(slave, "w", encoding="utf-8") as terminal_stream, open(master, "rb", buffering=0) as seen:
+        monkeypatch.setattr(sys, "stderr", terminal_stream)
+        work = progress_bar.ProgressBar()
+        work.begin("stage 2 of 7: ExtractSplit")
+        work.start("train: vgg16", 1000, "images")
+        work.advance(10, "forward 98 %")
+        work.finish()
+        shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", seen.read(100_000).decode())
+    assert shown.index("stage 2 of 7: ExtractSplit") < shown.index("0:00:00") < shown.index("train: vgg16")
+    assert shown.count("stage 2 of 7: ExtractSplit") >= 2, "above the bar, too"
+
+
+@pytest.mark.parametrize(("width", "absent"), [(60, []), (40, ["95 %"]), (30, ["95 %", "time"])])
+def test_columns_are_dropped_before_words_are_broken(width, absent, monkeypatch):
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": str(width)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", Stream(terminal=True))
+    rows = [["pooled/dense/seed0", "0.9944", "0.9903 to 0.9979", "2.0 s"]]
+    terminal.show([Table(rows, ("member", "score", "95 %", "time"), optional=("95 %", "time"))])
+    shown = re.sub(r"\x1b\[[\d;]*m", "", sys.stdout.getvalue()).splitlines()
+    kept = [name for name in ("member", "score", "95 %", "time") if name not in absent]
+    assert re.split(r"  +", shown[0].strip()) == kept
+    assert shown[1].startswith("pooled/dense/seed0  0.9944")
+    assert len(shown) == 2 or absent
+    assert not absent or shown[2].startswith(f"without {', '.join(absent)}")
 
 
 def test_piped_output_has_no_escape_codes(tmp_path):

@@ -54,7 +54,7 @@ def run(arguments: Arguments) -> int:
 
     predictions = reported(predictor.predict(find_images(arguments.images), count))
     if arguments.csv is not None:
-        predictions = write_csv(arguments.csv, predictions, names)
+        predictions = write_csv(arguments.csv, predictions, names, several=predictor.several)
     try:
         if arguments.json:
             print_json_array(prediction_record(item, names) for item in predictions)

@@ -7,7 +7,7 @@ a cursor: it gets plain text.
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from featcache.core.formatting import Table, plain, printable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
+_GAP = 2  # between columns
 _FORCING = ("FORCE_COLOR", "TTY_COMPATIBLE")
 _NOTEBOOK = "JPY_PARENT_PID"  # in the environment of every kernel of Jupyter, and so of what a cell starts
 # Cells that consist of one of these words.
@@ -54,7 +55,7 @@ def show(parts: Iterable[str | Table]) -> None:
             if part.paths and max(map(len, part.lines()), default=0) > fancy.width:
                 _show_row_by_row(part, fancy)
             else:
-                fancy.print(_drawn(part))
+                _show_fitting(part, fancy)
         else:
             for line in plain([part]):
                 say(line)
@@ -70,14 +71,32 @@ def _show_row_by_row(table: Table, fancy: "Console") -> None:
         fancy.print(Padding(printable(line), (0, 0, 0, 2)))
 
 
-def _drawn(table: Table) -> "RichTable":
+def _show_fitting(table: Table, fancy: "Console") -> None:
+    """Print it without as many of its optional columns as it takes to break no word, and which these are."""
+    dropped = []
+    for name in table.optional:
+        if _needed(table.least_widths()) > fancy.width and name in table.columns:
+            table = table.without(name)
+            dropped.append(name)
+    widths = table.least_widths()
+    fancy.print(_drawn(table, widths if _needed(widths) <= fancy.width else [1] * len(widths)))
+    if dropped:
+        fancy.print(f"without {', '.join(dropped)}: {fancy.width} columns are too few", style="dim")
+
+
+def _needed(widths: Sequence[int]) -> int:
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _drawn(table: Table, least_widths: Sequence[int]) -> "RichTable":
     from rich.table import Table as RichTable
     from rich.text import Text
 
     drawn = RichTable(box=None, header_style="bold", pad_edge=False, show_header=bool(table.columns))
-    for place in range(len(table.columns) or max(map(len, table.rows), default=0)):
+    for place, least in enumerate(least_widths):
         name = table.columns[place] if table.columns else ""
-        drawn.add_column(name, overflow="fold", style="bold" if not table.columns and place == 0 else "")
+        style = "bold" if not table.columns and place == 0 else ""
+        drawn.add_column(name, overflow="fold", style=style, min_width=least)
     for row in table.rows:
         drawn.add_row(*(Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row))
     return drawn

@@ -1,9 +1,10 @@
 """Numbers, names and tables as text; `featcache.core.console` fits it to a terminal."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+_SHORT = 24  # characters of a cell that stays in one line
 _AGES = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
@@ -16,11 +17,24 @@ class Table:
         columns: the header; () for none.
         paths: the last column is of paths, which stay in one piece: in a terminal that is too narrow, each row is its
             path, and its other cells below.
+        optional: columns that such a terminal can do without, the first one first.
     """
 
     rows: Sequence[Sequence[str]]
     columns: Sequence[str] = ()
     paths: bool = False
+    optional: Sequence[str] = ()
+
+    def without(self, name: str) -> "Table":
+        """Return it without the columns of this name."""
+        kept = [place for place, column in enumerate(self.columns) if column != name]
+        rows = [[row[place] for place in kept] for row in self.rows]
+        return replace(self, rows=rows, columns=[self.columns[place] for place in kept])
+
+    def least_widths(self) -> list[int]:
+        """Return the width of each column in which no word is broken, and no short cell, such as an interval."""
+        lines = [*([self.columns] if self.columns else []), *self.rows]
+        return [max(map(_least_width, column), default=0) for column in zip(*lines, strict=True)]
 
     def lines(self) -> list[str]:
         """Return it as lines with aligned columns."""
@@ -34,6 +48,10 @@ Lines = Sequence[str | Table]
 def plain(parts: Lines) -> list[str]:
     """Return lines and tables as lines alone."""
     return [line for part in parts for line in (part.lines() if isinstance(part, Table) else [part])]
+
+
+def _least_width(cell: str) -> int:
+    return len(cell) if len(cell) <= _SHORT else max(map(len, cell.split()), default=0)
 
 
 def pluralize(number: int, noun: str) -> str:

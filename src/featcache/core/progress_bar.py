@@ -1,17 +1,19 @@
 """How far one long piece of work is: a bar on a terminal, elsewhere a line when it begins and now and then."""
 
+import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 from featcache.core import console
 from featcache.core.progress import Progress
+from featcache.core.streams import Stream
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import Progress as RichBar
 
 _LINE_SECONDS = 30.0
@@ -30,7 +32,7 @@ class ProgressBar(Progress):
         """Give lines to `print_line` where no bar can be drawn; with `shown` False print notices alone."""
         self._print_line, self._shown = print_line or partial(console.say, error=True), shown
         self._bar: RichBar | None = None
-        self._what = self._unit = ""
+        self._what = self._unit = self._title = ""
         self.facts: list[str] = []
         self.count = self.total = 0
 
@@ -44,6 +46,14 @@ class ProgressBar(Progress):
         """E.g. ``train: vgg16: 512 of 1,438 images, 318 images/s, forward 98 %``."""
         return f"{self.facts[0]}: {', '.join(self.facts[1:])}"
 
+    def begin(self, title: str) -> None:
+        """Show on a terminal a bar that only moves, until it is known how much there is to do; `title` stays above it."""
+        self._title = title
+        if self._shown and (screen := _screen()):
+            self._bar = bar(screen, title, known=False)
+            self._bar.add_task("", total=None)
+            self._bar.start()
+
     def start(self, what: str, total: int, unit: str) -> None:
         """Begin: a bar, or one line."""
         self.finish()
@@ -52,11 +62,11 @@ class ProgressBar(Progress):
         self.facts = [what, f"{total:,} {unit}"]
         if not self._shown:
             return
-        screen = console.console(sys.stderr) if sys.stderr and sys.stderr.isatty() else None
+        screen = _screen()
         if screen is None:
             self._print_line(f"{self.line} ...")
             return
-        self._bar = bar(screen)
+        self._bar = bar(screen, self._title)
         self._bar.add_task(what, total=total, speed="", status="", short="")
         self._bar.start()
 
@@ -79,6 +89,7 @@ class ProgressBar(Progress):
         """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
+            self._bar.console.file.close()
             self._bar = None
 
     def notice(self, message: str) -> None:
@@ -86,11 +97,36 @@ class ProgressBar(Progress):
         console.say(f"NOTICE: {message}", "bold yellow", error=True)
 
 
-def bar(screen: "Console") -> "RichBar":
-    """Return a bar with count, speed, time left and status; in a narrow terminal the status' first part alone."""
+def _screen() -> "Console | None":
+    """The terminal behind standard error, if there is one, by a file of its own.
+
+    While a framework is imported, what is written on standard error goes into the log.
+    """
+    if not (sys.stderr and sys.stderr.isatty()):
+        return None
+    own = open(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="backslashreplace")  # noqa: SIM115
+    screen = console.console(cast("TextIO", Stream(own)))
+    if screen is None:
+        own.close()
+    return screen
+
+
+def bar(screen: "Console", title: str = "", *, known: bool = True) -> "RichBar":
+    """Return a bar with count, speed, time left and status; in a narrow terminal the status' first part alone.
+
+    A `title` is in a line of its own above it. Where it isn't `known` how much there is to do, it only moves.
+    """
     from rich import progress
+    from rich.text import Text
+
+    class TitledBar(progress.Progress):
+        def get_renderables(self) -> "Iterable[RenderableType]":
+            yield from [Text(title, style="dim")] if title else []
+            yield from super().get_renderables()
 
     wide = screen.width >= _WIDE
+    if not known:
+        return TitledBar(progress.BarColumn(40), progress.TimeElapsedColumn(), console=screen, transient=True)
     columns = (
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(40 if wide else 5),
@@ -100,4 +136,4 @@ def bar(screen: "Console") -> "RichBar":
         progress.TextColumn("left"),
         progress.TextColumn("{task.fields[status]}" if wide else "{task.fields[short]}", style="dim", markup=False),
     )
-    return progress.Progress(*columns, console=screen, transient=True)
+    return TitledBar(*columns, console=screen, transient=True)

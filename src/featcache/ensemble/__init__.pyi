@@ -2,7 +2,6 @@ from .columns import layout_of as layout_of, submission_format as submission_for
 from .combination import (
     Clip as Clip,
     Combination as Combination,
-    normalised as normalised,
     submission_clip as submission_clip,
 )
 from .ensemble import Ensemble as Ensemble

@@ -54,9 +54,9 @@ def submission_format(metric: str, class_names: Sequence[str], sample: Sample | 
         return _wanted(metric) or ("probabilities" if metric == LOG_LOSS else "labels")
     if len(sample.columns) > 2:
         return "probabilities"
-    several, cells = _several(sample, class_names), sample.labels
-    if several or metric.startswith(_RANKED):
-        return f"{_TOP}{several}" if several else _wanted(metric)
+    most, cells = _several(sample, class_names), sample.labels
+    if most or metric.startswith(_RANKED):
+        return f"{_TOP}{most}" if most else _wanted(metric)
     numbers = all(map(_NUMBER.fullmatch, cells))
     known = set(map(composed, cells)) <= set(map(composed, class_names))
     sure = not known or (numbers and _wanted(metric) == "probabilities")
@@ -101,8 +101,8 @@ def layout_of(
             )
         top = int(form.removeprefix(_TOP)) if form.startswith(_TOP) else 0
         _check_several(form, class_names, sample)
-        blank = top or form == "tags"
-        return Layout(pair, None, (*notices, *_other_labels(sample, class_names, blank=bool(blank))), top)
+        blank = bool(top) or form == "tags"
+        return Layout(pair, None, (*notices, *_other_labels(sample, class_names, blank=blank)), top)
     names, meant = _assigned(spec.columns, class_names, sample)
     columns = _header(names, sample) or ("id", *class_names)
     if not several:

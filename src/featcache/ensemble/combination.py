@@ -137,7 +137,7 @@ def _combine_labels(
     if len(rows) > most:
         rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.intp)]
     own = labels[rows].astype(np.intp)
-    table, flat = cells(probabilities[:, rows]), own.ravel()
+    table, flat = cells(probabilities[:, rows]).astype(np.float32), own.ravel()
     bags = bags_of(members or list(map(str, range(len(table)))))
     floor = ONE_MORE / (2 * known) if method in GEOMETRIC else 0.0
     every = np.arange(len(flat))
@@ -146,7 +146,7 @@ def _combine_labels(
         return Combination(method, tuple(weights.tolist()), 1.0, 1.0, floor, (1.0,) * count)
     weights = np.full(len(bags), 1 / len(bags))
     if method == "greedy":
-        weights = bagged_weights(table[:, every, flat])
+        weights = bagged_weights(table[:, every, flat].astype(np.float64))
     mixed = mix(table, weights.tolist(), floor)
     temperature = find_temperature(mixed, flat)
     tempered = apply_temperature(mixed, temperature).reshape(len(rows), count, 2)

@@ -111,7 +111,7 @@ class Ensemble:
 
     def fold_decision(self, fold: int) -> Decision:
         """How they become classes for rows of `fold`: what was fitted without them."""
-        return self.decided.folds[fold] if self.decided else Decision()
+        return self.decided.folds[fold] if self.decided else self.decision
 
     @property
     def members(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A folder to upload as a Kaggle data set: the exported model, and a script and a notebook that predict without featcache."""
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def write_bundle(project: Project, folder: Path, progress: Progress) -> dict[str
     all look at images of one size get them decoded as in a run; otherwise the model resizes inside.
 
     Returns:
-        the facts, as `export_model`'s, with ``class_shares`` and ``submission``: columns, classes, top, sample and test.
+        the facts, as `export_model`'s, with ``class_shares``, ``decision`` and ``submission``: columns, classes, top,
+        decided, sample and test.
 
     Raises:
         SettingsError: test images aren't files, or several are one case.
@@ -67,12 +69,13 @@ def write_bundle(project: Project, folder: Path, progress: Progress) -> dict[str
         facts = export_model(project, temporary / _MODEL, progress, fixed_size=len(sizes) == 1)
         built = Ensemble.load(project.ensemble().path)
         metric = built.decided.metric if built.decided else LOG_LOSS
-        layout = layout_of(settings.submission, built.class_names, sample, metric)
-        facts["class_shares"] = list(built.class_shares)
+        layout = layout_of(settings.submission, built.class_names, sample, metric, several=built.several)
+        facts |= {"class_shares": list(built.class_shares), "decision": asdict(built.decision)}
         facts["submission"] = {
             "columns": list(layout.columns),
             "classes": None if layout.classes is None else list(layout.classes),
             "top": layout.top,
+            "decided": layout.decided,
             "sample": sample.path.name if sample else None,
             "test": _test_folder(dataset.test, dataset.images),
         }

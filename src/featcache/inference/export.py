@@ -113,8 +113,8 @@ def exported_lines(path: Path, facts: Mapping[str, Any]) -> list[str]:
     parts = [f"{each['backbone']} in {each['precision']}" for each in several]
     parts += ["convnets"] if facts["convnet_image_size"] else []
     computed = ", ".join([*parts, pluralize(len(facts["members"]), "member")])
-    classes = len(facts["class_names"])
-    return [printable(f"{path}: {size}, uint8 RGB images {pixels} to probabilities of {classes} classes ({computed})")]
+    kind, classes = "labels" if facts.get("several_labels") else "classes", len(facts["class_names"])
+    return [printable(f"{path}: {size}, uint8 RGB images {pixels} to probabilities of {classes} {kind} ({computed})")]
 
 
 def _alone(values: Iterable[Any]) -> Any:
@@ -164,6 +164,7 @@ def _facts(
         "method": built.whole.method,
         "temperature": built.whole.temperature,
         "clip": served.clip,
-        **({"decision": asdict(built.decision)} if built.decided else {}),
+        **({"several_labels": True} if built.several else {}),
+        **({"decision": asdict(built.decision)} if built.decided or built.several else {}),
         "made_with": {"featcache": __version__, **versions(("keras", "tensorflow"))},
     }

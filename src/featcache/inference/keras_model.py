@@ -64,10 +64,16 @@ def join_model(
     for bag in served.bags:
         members |= _heads(bag, features)
     whole, classes = served.ensemble.whole, len(served.ensemble.class_names)
-    outputs = _mixed([members[member] for member in served.ensemble.members], served.ensemble.weights, whole.floor)
+    chosen = [members[member] for member in served.ensemble.members]
+    if served.ensemble.several:  # each label is a question of two classes, as in `Combination.apply`
+        chosen = [ops.stack([1 - member, member], axis=-1) for member in chosen]
+    outputs = _mixed(chosen, served.ensemble.weights, whole.floor)
     if whole.temperature != 1:
         outputs = ops.softmax(_logarithm(outputs) / whole.temperature)
-    if served.clip != 1:  # as `combination.clipped`
+    if served.ensemble.several:
+        highest = np.broadcast_to(np.asarray(served.clip, np.float32), (classes,))
+        outputs = ops.minimum(ops.maximum(outputs[..., 1], 1 - highest), highest)
+    elif not isinstance(served.clip, tuple) and served.clip != 1:  # as `combination.clipped`
         outputs = ops.clip(outputs, min((1 - served.clip) / (classes - 1), served.clip), served.clip)
     return keras.Model(images, keras.layers.Identity(name="probabilities")(outputs), name=name)
 
@@ -129,7 +135,7 @@ def _mixed(members: Sequence[Any], weights: Sequence[float], floor: float) -> An
     if len(members) == 1 and not floor:
         return members[0]
     layer = keras.layers.Dense(1, use_bias=False, trainable=False, name="member_weights")
-    stacked = ops.stack(members, axis=-1)  # (b, C, m)
+    stacked = ops.stack(members, axis=-1)  # (b, C, m), or of several labels (b, C, 2, m)
     mixed = ops.squeeze(layer(_logarithm(stacked, floor) if floor else stacked), axis=-1)
     layer.set_weights([np.reshape(weights, (-1, 1))])
     return ops.softmax(mixed) if floor else mixed

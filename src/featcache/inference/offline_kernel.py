@@ -146,12 +146,21 @@ def predictions(
 
 def rows_of(ids: Sequence[str], table: npt.NDArray[np.float64], facts: dict[str, Any]) -> Iterator[list[str]]:
     """Yield the lines of some rows, as featcache writes them."""
-    names, layout = facts["class_names"], facts["submission"]
+    names, layout, decision = facts["class_names"], facts["submission"], facts["decision"]
+    one_column = layout["classes"] is None
     if layout["top"]:
         for row_id, order in zip(ids, np.argsort(-table, axis=1, kind="stable")[:, : layout["top"]], strict=True):
             yield [row_id, " ".join(names[each] for each in order)]
-    elif layout["classes"] is None:
-        for row_id, best in zip(ids, decided(table, facts.get("decision") or {}), strict=True):
+    elif decision.get("thresholds") and (one_column or layout["decided"]):
+        given = given_labels(table, decision["thresholds"], filled=one_column or decision["filled"])
+        for row_id, row in zip(ids, given if one_column else given[:, layout["classes"]], strict=True):
+            yield (
+                [row_id, " ".join(names[label] for label in np.flatnonzero(row))]
+                if one_column
+                else [row_id, *map(str, row)]
+            )
+    elif one_column:
+        for row_id, best in zip(ids, decided(table, decision), strict=True):
             yield [row_id, names[best]]
     else:
         for row_id, values in zip(ids, table[:, layout["classes"]].tolist(), strict=True):
@@ -166,6 +175,15 @@ def decided(table: npt.NDArray[np.float64], decision: dict[str, list[float]]) ->
     if decision.get("shift"):
         return np.asarray((np.log(np.maximum(table, 1e-300)) + np.array(decision["shift"])).argmax(axis=1))
     return np.asarray(table.argmax(axis=1))
+
+
+def given_labels(table: npt.NDArray[np.float64], thresholds: Sequence[float], *, filled: bool) -> npt.NDArray[np.int8]:
+    """Return (n, C) of 0 and 1, of several labels a row; if `filled`, a row without any has the most probable one."""
+    given = (table > np.array(thresholds)).astype(np.int8)
+    if filled:
+        empty = np.flatnonzero(~given.any(axis=1))
+        given[empty, table[empty].argmax(axis=1)] = 1
+    return given
 
 
 def read_image(file: Path, side: int | None, fit: str) -> npt.NDArray[np.uint8]:

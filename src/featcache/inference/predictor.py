@@ -4,7 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from featcache.core.disk import replacing
 from featcache.core.formatting import printable
 from featcache.core.paths import NOTHING, fault, is_folder, read_bytes, what_is
 from featcache.core.progress import Progress
+from featcache.core.rows import BETWEEN_NAMES
 from featcache.dataset import MOST_BYTES, decode_rgb, image_files
 from featcache.errors import RejectedImageError, SourceError
 from featcache.features import ForwardPass
@@ -42,6 +43,9 @@ class Prediction:
     probabilities: npt.NDArray[np.float64] | None
     reason: str = ""
     decided: int | None = None  #: by the metric; None: the most probable
+    labels: tuple[int, ...] | None = (
+        None  #: of several labels a file, those that it is given; None where it has one class
+    )
 
     @property
     def best(self) -> int:
@@ -72,7 +76,7 @@ class Predictor:
         for problem in dict.fromkeys(network.device.problem for _, network in self._backbones):
             if problem:
                 progress.notice(problem)
-        self.class_names = self._served.ensemble.class_names
+        self.class_names, self.several = self._served.ensemble.class_names, self._served.ensemble.several
 
     def predict(
         self, files: Iterable[Path], count: int, read: Callable[[Path], bytes] = image_bytes
@@ -102,17 +106,21 @@ class Predictor:
         return size * max(1, PREDICT_BATCH // size)
 
     def _classified(self, batch: Sequence[tuple[Path, Views | str]]) -> Iterator[Prediction]:
-        decision = self._served.ensemble.decision
+        decision, several = self._served.ensemble.decision, self.several
+        none: tuple[int, ...] | None = () if several else None
         usable = [views for _, views in batch if not isinstance(views, str)]
         images = {size: np.stack([views[size] for views in usable]) for size in self._sizes} if usable else {}
         rows: Iterator[Any] = iter(self._probabilities(images, len(usable)) if usable else ())
         for file, views in batch:
             if isinstance(views, str):
-                yield Prediction(file, None, views)
-            elif np.isfinite(probabilities := next(rows)).all():
-                yield Prediction(file, probabilities, decided=int(decision.classes(probabilities[None])[0]))
+                yield Prediction(file, None, views, labels=none)
+            elif not np.isfinite(probabilities := next(rows)).all():
+                yield Prediction(file, None, "its features are beyond float16's range", labels=none)
+            elif several:
+                given = replace(decision, filled=True).classes(probabilities[None])[0]
+                yield Prediction(file, probabilities, labels=tuple(np.flatnonzero(given).tolist()))
             else:
-                yield Prediction(file, None, "its features are beyond float16's range")
+                yield Prediction(file, probabilities, decided=int(decision.classes(probabilities[None])[0]))
 
     def _probabilities(self, images: Mapping[int, Images], count: int) -> npt.NDArray[np.float64]:
         """(count, C) of size -> (count, size, size, 3), NaN for rows whose features aren't finite."""
@@ -162,22 +170,39 @@ def count_images(paths: Sequence[Path]) -> tuple[int, int]:
 
 
 def prediction_record(prediction: Prediction, class_names: Sequence[str]) -> dict[str, Any]:
-    """Return one file's prediction as JSON-able values; without class and probabilities where it can't be used."""
+    """Return one file's prediction as JSON-able values; without class and probabilities where it can't be used.
+
+    Of several labels a file there is no class, and ``labels``, those above their thresholds or else the most probable one.
+    """
     record: dict[str, Any] = {"file": printable(str(prediction.file)), "error": printable(prediction.reason) or None}
-    record |= dict.fromkeys(("class", "probability", "probabilities"))
+    several = prediction.labels is not None
+    record |= dict.fromkeys(("labels", "probabilities") if several else ("class", "probability", "probabilities"))
     if prediction.probabilities is not None:
         best = prediction.best
         values = [float(f"{value:.7g}") for value in prediction.probabilities]  # as in the submission
-        record |= {"class": class_names[best], "probability": values[best]}
+        if prediction.labels is not None:
+            record["labels"] = [class_names[label] for label in prediction.labels]
+        else:
+            record |= {"class": class_names[best], "probability": values[best]}
         record["probabilities"] = dict(zip(class_names, values, strict=True))
     return record
 
 
 def prediction_lines(predictions: Iterable[Prediction], class_names: Sequence[str], width: int) -> Iterator[str]:
-    """Yield a table's lines as they are known: file, in `width` columns, class, its probability, the next best."""
+    """Yield a table's lines as they are known: file, in `width` columns, class, its probability, the next best.
+
+    Of several labels a file: file, its labels with their probabilities.
+    """
     names = [printable(name) for name in class_names]
     wide = max(len("class"), *map(len, names))
     for place, item in enumerate(predictions):
+        if item.labels is not None:
+            if place == 0:
+                yield f"{'file':<{width}}  labels"
+            if item.probabilities is not None:
+                given = ", ".join(f"{names[label]} {item.probabilities[label]:.4f}" for label in item.labels)
+                yield f"{printable(str(item.file)):<{width}}  {given}"
+            continue
         if place == 0:
             yield f"{'file':<{width}}  {'class':<{wide}}  probability  next best"
         if item.probabilities is not None:
@@ -192,8 +217,12 @@ def rejected_line(prediction: Prediction) -> str:
     return printable(f"{prediction.file}: rejected: {prediction.reason}")
 
 
-def write_csv(path: Path, predictions: Iterable[Prediction], class_names: Sequence[str]) -> Iterator[Prediction]:
+def write_csv(
+    path: Path, predictions: Iterable[Prediction], class_names: Sequence[str], *, several: bool = False
+) -> Iterator[Prediction]:
     """Yield what comes, and write it: file, class, and a column of probabilities for each class.
+
+    Of `several` labels a file these are in one column, with ``|`` between them.
 
     The file gets its name when all is through; files that can't be used are not in it.
 
@@ -205,11 +234,12 @@ def write_csv(path: Path, predictions: Iterable[Prediction], class_names: Sequen
         open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
     ):
         lines = CsvWriter(stream)
-        lines.row(("file", "class", *class_names))
+        lines.row(("file", "labels" if several else "class", *class_names))
         for item in predictions:
             if item.probabilities is not None:
-                best = class_names[item.best]
-                lines.row((item.file, best, *(f"{value:.7g}" for value in item.probabilities)))
+                given = item.labels if item.labels is not None else (item.best,)
+                text = BETWEEN_NAMES.join(class_names[label] for label in given)
+                lines.row((item.file, text, *(f"{value:.7g}" for value in item.probabilities)))
             yield item
 
 

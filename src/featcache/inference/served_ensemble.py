@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from featcache.core.keras_import import import_keras
 from featcache.dataset import luminance
-from featcache.ensemble import Combination, Ensemble, submission_clip
+from featcache.ensemble import Clip, Combination, Ensemble, submission_clip
 from featcache.errors import CacheMismatchError, SettingsError, WeightsError
 from featcache.project import LOG_NAME, BackboneFeatures, Project
 from featcache.settings import Tap
@@ -61,7 +61,7 @@ class ServedEnsemble:
     """An ensemble and the models of its chosen members, in memory; `clip` is that of the submission, 1 for none."""
 
     ensemble: Ensemble
-    clip: float
+    clip: Clip
     bags: tuple[ServedBag, ...]
     convnets: tuple[ServedConvNet, ...]
 
@@ -154,4 +154,5 @@ def _alone(built: Ensemble, member: str) -> Ensemble:
     if member not in built.candidates:
         raise SettingsError(f"--member: {member=} is none of the members: name one of {', '.join(built.candidates)}")
     alone = tuple(float(name == member) for name in built.candidates)
-    return replace(built, whole=Combination("mean", alone, temperature=1.0, clip=1.0), decided=None)
+    clips = (1.0,) * len(built.whole.clips)
+    return replace(built, whole=Combination("mean", alone, temperature=1.0, clip=1.0, clips=clips), decided=None)

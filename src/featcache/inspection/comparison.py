@@ -19,7 +19,7 @@ def comparison_lines(project: Project) -> Lines:
     return [
         "",
         f"{scored}; adds: what the log-loss falls by where it is added to those that are kept above it",
-        Table(rows, _COLUMNS),
+        Table(rows, _COLUMNS, optional=("a row", "images/s", "95 %")),
         "",
         "[Features]",
         printable(f"backbone = {record['setting']}"),

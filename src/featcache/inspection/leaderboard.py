@@ -17,7 +17,6 @@ from featcache.ensemble import (
     judged_singles,
     metric_members,
     metric_rows,
-    normalised,
 )
 from featcache.errors import TrainingError
 from featcache.project import Artifact, Project, out_of_fold, split_predictions
@@ -123,7 +122,11 @@ def leaderboard_lines(record: Mapping[str, Any]) -> Lines:
     chosen = f"ensemble ({record['method']}) and best single ({record['best_single']}) are selected per fold"
     return [
         f"{record['rows']:,} rows, each predicted by models that were not trained on its fold",
-        Table([_cells(entry, splits, names) for entry in record["entries"]], [*columns, "weight", "train"]),
+        Table(
+            [_cells(entry, splits, names) for entry in record["entries"]],
+            [*columns, "weight", "train"],
+            optional=("train", "tap", *scores, "weight", "95 %"),
+        ),
         *(
             f"ensemble and {each['name']}: {compared(each, record['entries'][0], names)}"
             for each in record["baselines"]
@@ -168,15 +171,17 @@ def _cells(entry: Mapping[str, Any], splits: Sequence[str], names: Iterable[str]
 def _judged(known: Predictions, built: Ensemble | None) -> Iterator[tuple[str, RowScores]]:
     """Yield (name, its scores by row), probabilities normalised to sum 1."""
     if built is not None:
-        yield ENSEMBLE, _judged_parts(known, built.nested_parts(known))
+        yield ENSEMBLE, _judged_parts(known, built, built.nested_parts(known))
         members = {fold: known.members.index(name) for fold, name in built.single_folds.items()}
         yield BEST_SINGLE, judged_singles(known, members)
         yield from ((each.name, judged_baseline(known, each.member)) for each in built.baselines)
     yield from zip(known.members, judged_members(known), strict=True)
 
 
-def _judged_parts(known: Predictions, parts: Iterable[tuple[slice | RowNumbers, Float64s]]) -> RowScores:
-    return judge_parts(((rows, normalised(part)) for rows, part in parts), known.labels)
+def _judged_parts(
+    known: Predictions, built: Ensemble, parts: Iterable[tuple[slice | RowNumbers, Float64s]]
+) -> RowScores:
+    return judge_parts(((rows, built.shares(part)) for rows, part in parts), known.labels)
 
 
 def _on_splits(project: Project, built: Ensemble | None, manifest: Manifest) -> dict[str, dict[str, dict[str, float]]]:
@@ -189,7 +194,7 @@ def _on_splits(project: Project, built: Ensemble | None, manifest: Manifest) -> 
             continue
         scores = {name: asdict(each.scores()) for name, each in zip(known.members, judged_members(known), strict=True)}
         if built is not None:
-            ensemble = _judged_parts(known, built.parts(known)).scores()
+            ensemble = _judged_parts(known, built, built.parts(known)).scores()
             scores |= {ENSEMBLE: asdict(ensemble), BEST_SINGLE: scores[built.best_single]}
             for each in built.baselines:
                 judged = judged_baseline(known, each.member, built.class_shares)

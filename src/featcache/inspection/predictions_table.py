@@ -10,6 +10,7 @@ import numpy as np
 
 from featcache.core.csv_files import CsvWriter
 from featcache.core.disk import replacing
+from featcache.core.rows import label_text
 from featcache.dataset import Manifest
 from featcache.training import Predictions, table_parts
 
@@ -17,7 +18,7 @@ from featcache.training import Predictions, table_parts
 def export_predictions(record: Path, target: Path, form: str) -> Path:
     """Write predictions as a table, and return its path: a line a row and member with id, label, fold, member and classes.
 
-    Labels are class names, "" where unknown; folds are there for out-of-fold predictions; NaN is left empty in a CSV.
+    Labels are class names, "" where unknown, and of several a row these with ``|`` between them; folds are there for out-of-fold predictions; NaN is left empty in a CSV.
 
     Args:
         record: `predictions.json`, or the `bag.json` or `convnet.json` of members, in an artifacts folder.
@@ -38,9 +39,9 @@ def export_predictions(record: Path, target: Path, form: str) -> Path:
 
 def _parts(predictions: Predictions) -> Iterator[list[Any]]:
     """Yield columns, those of one member's part of the rows after the other."""
-    names = (*predictions.class_names, "")  # -1, an unknown label, is the last
+    every, names = predictions.labels, predictions.class_names
     for rows, values in table_parts(predictions.probabilities):
-        labels = [names[label] for label in predictions.labels[rows].tolist()]
+        labels = [label_text(every, row, names) for row in range(rows.start, rows.stop)]
         folds = [predictions.folds[rows].tolist()] if predictions.folds is not None else []
         for member, probabilities in zip(predictions.members, values, strict=True):
             yield [predictions.ids[rows], labels, *folds, [member] * len(labels), *probabilities.T]

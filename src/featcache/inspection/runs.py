@@ -156,7 +156,7 @@ def runs_lines(record: Mapping[str, Any]) -> Lines:
     columns = ["run", "age", *(text for title, _ in names.values() for text in (title, "95 %")), "time", "changed"]
     marked = any(run["run"] == record["current"] for run in runs)
     return [
-        Table(rows, columns, paths=True),
+        Table(rows, columns, optional=("95 %", "time")),
         *(["* the settings in force"] if marked else []),
         *(comparison_of_runs(record["comparison"]) if record["comparison"] else []),
     ]

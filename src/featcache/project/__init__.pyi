@@ -13,7 +13,13 @@ from .config_file import (
     settings_text as settings_text,
 )
 from .duplicates import TwinGroup as TwinGroup, fold_digests as fold_digests, twin_groups as twin_groups
-from .flow import NEEDS as NEEDS, check_pipeline as check_pipeline, final_stages as final_stages, needs as needs
+from .flow import (
+    NEEDS as NEEDS,
+    check_pipeline as check_pipeline,
+    final_stages as final_stages,
+    needs as needs,
+    stage_title as stage_title,
+)
 from .members import (
     out_of_fold as out_of_fold,
     split_predictions as split_predictions,

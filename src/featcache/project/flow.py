@@ -31,6 +31,32 @@ def needs(stage: str, *, groups: bool) -> tuple[str, ...]:
     return (*NEEDS[stage], "FindDuplicates") if groups and stage in _DEALT else NEEDS[stage]
 
 
+# In this order a run shows them; the others are parts of these, or beside the flow.
+_SHOWN = (
+    "IndexImages",
+    "ExtractFeatures",
+    "TrainHeads",
+    "TrainConvNets",
+    "PredictRows",
+    "BuildEnsemble",
+    "WriteSubmission",
+    "WriteReport",
+)
+_PART_OF = {"ExtractSplit": "ExtractFeatures", "TrainBag": "TrainHeads"}
+
+
+def stage_title(stage: str, *, convnets: bool, report: bool) -> str:
+    """Return ``stage 2 of 7: ExtractSplit``; of one beside the flow its name alone.
+
+    Example:
+        >>> stage_title("TrainBag", convnets=False, report=True)
+        'stage 3 of 7: TrainBag'
+    """
+    absent = [*([] if convnets else ["TrainConvNets"]), *([] if report else ["WriteReport"])]
+    stages, own = [name for name in _SHOWN if name not in absent], _PART_OF.get(stage, stage)
+    return f"stage {stages.index(own) + 1} of {len(stages)}: {stage}" if own in stages else stage
+
+
 def final_stages(*, test: bool, report: bool) -> tuple[str, ...]:
     """Return the stages that `Submit` asks for; without test images there is nothing to submit."""
     submission = ("WriteSubmission",) if test else ("BuildEnsemble", "PredictRows")

@@ -32,15 +32,15 @@ class RememberedRows:
 
     Attributes:
         ids: n row ids.
-        labels: class indices as they were then, n first.
-        predicted: the class that was decided for, n first.
-        probabilities: (n, C) float32 of the ensemble, rows sum to 1.
+        labels: as they were then, (n,) class indices, or (n, C) of 0 and 1 where a row may have several.
+        predicted: what was decided for, in the same shape.
+        probabilities: (n, C) float32 of the ensemble, rows sum to 1 but of several labels.
         groups: n texts, "" where there is none; empty where no row has one.
         class_names: C names.
     """
 
     ids: Sequence[str]
-    labels: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.integer]
     predicted: npt.NDArray[np.int32]
     probabilities: npt.NDArray[np.float32]
     groups: Sequence[str]

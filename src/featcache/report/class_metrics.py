@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.rows import is_several
 from featcache.report.predictions import EnsemblePredictions
 
 Counts = npt.NDArray[np.int64]
@@ -76,9 +77,12 @@ def reliability(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.
     Returns:
         ``bins`` of the probability of the predicted class, equally wide, each with ``low`` and ``high`` in %, ``rows``,
         their mean probability ``confidence``, and the share of them predicted correctly, ``accuracy`` (both None in an
-        empty bin); and ``error``, the expected calibration error: the mean distance of the two, weighted by rows.
+        empty bin). Of several labels a row they are of all cells: the probability of a label, and how often it is there; and ``error``, the expected calibration error: the mean distance of the two, weighted by rows.
     """
-    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    if is_several(labels):
+        sure, right = probabilities.ravel(), labels.ravel() > 0
+    else:
+        sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     places = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
     rows = np.bincount(places, minlength=BINS)
     with np.errstate(invalid="ignore"):
@@ -94,7 +98,7 @@ def reliability(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.
         }
         for i in range(BINS)
     ]
-    return {"error": float(np.nansum(np.abs(confidence - accuracy) * rows) / len(labels)), "bins": bins}
+    return {"error": float(np.nansum(np.abs(confidence - accuracy) * rows) / len(right)), "bins": bins}
 
 
 def _number(value: float) -> float | None:

@@ -11,6 +11,7 @@ from featcache import __version__
 from featcache.core.formatting import printable
 from featcache.core.paths import regular
 from featcache.core.progress import Progress
+from featcache.core.rows import known_labels
 from featcache.core.texts import NOT_FOUND, index_of
 from featcache.ensemble import MAJORITY
 from featcache.errors import CacheFormatError
@@ -18,6 +19,7 @@ from featcache.inspection import compared, score_names, summary
 from featcache.project import REJECTED_CSV, Project, notices
 from featcache.report.class_metrics import class_table, reliability
 from featcache.report.image_sections import pictures
+from featcache.report.label_sets import label_table
 from featcache.report.learning_curves import learning_curves
 from featcache.report.predictions import Run, load_run
 from featcache.report.provenance import provenance, settings_text
@@ -55,7 +57,8 @@ def report_content(project: Project, progress: Progress) -> dict[str, Any]:
     progress.start("report", len(parts), "parts")
     try:
         run = load_run(project)
-        content: dict[str, Any] = {"version": __version__, "names": list(run.names)}
+        none = ["no label"] if run.built.several else []  # on the map
+        content: dict[str, Any] = {"version": __version__, "several": run.built.several, "names": [*run.names, *none]}
         for name, gather in parts.items():
             content[name] = gather(run)
             progress.advance(1, name)
@@ -105,13 +108,22 @@ def _weights(record: Mapping[str, Any]) -> str:
 
 def _classes(run: Run) -> dict[str, Any]:
     """Confusions and class scores of the training rows out of fold, and of other splits whose labels are known."""
-    return {split: class_table(each, run.names) for split, each in run.predictions.items() if (each.labels >= 0).any()}
+    known = {split: each for split, each in run.predictions.items() if known_labels(each.labels).any()}
+    if run.built.several:
+        thresholds = run.built.decision.thresholds
+        return {split: label_table(each, run.names, thresholds) for split, each in known.items()}
+    return {split: class_table(each, run.names) for split, each in known.items()}
 
 
 def _calibration(run: Run) -> dict[str, Any]:
     train, whole = run.predictions["train"], run.built.whole
     before, after = (reliability(each, train.labels) for each in (train.uncalibrated, train.probabilities))
-    return {"temperature": whole.temperature, "clip": whole.clip, "before": before, "after": after}
+    return {
+        "temperature": whole.temperature,
+        "clip": min(whole.clips or (whole.clip,)),
+        "before": before,
+        "after": after,
+    }
 
 
 def _leaderboard(run: Run) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """The rows to check: misclassified, uncertain or with a suspected label."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.rows import is_several, known_labels, label_text
+from featcache.report.label_sets import set_probabilities, suspected_cells
 from featcache.report.predictions import EnsemblePredictions
-from featcache.training import row_parts
+from featcache.training import cells, row_parts
 
 WRONG, UNSURE, ERRORS = "wrong", "unsure", "errors"
 MOST = {WRONG: 24, UNSURE: 12, ERRORS: 36}
@@ -39,15 +41,23 @@ def gallery(
     for split, each in predictions.items():
         places = most_wrong(each.probabilities, each.labels, MOST[WRONG], each.predicted)
         wrong += _cards(each, rows[split], places, each.predicted[places], names)
-        places = least_sure(each.probabilities, MOST[UNSURE])
+        unsure_of = _set_entropy if is_several(each.labels) else entropy
+        places = least_sure(each.probabilities, MOST[UNSURE], unsure_of)
         unsure += _cards(each, rows[split], places, each.predicted[places], names)
-        total += int(((each.labels >= 0) & (each.predicted != each.labels)).sum())
+        total += int(_wrong(each.labels, each.predicted).sum())
     wrong.sort(key=lambda card: card["label_probability"])
     train = predictions["train"]
-    errors, suggested, likely = suspected(train, reviewed)
-    shown = slice(min(MOST[ERRORS], likely))
-    doubtful = _cards(train, rows["train"], errors[shown], suggested[shown], names)
-    return {WRONG: wrong[: MOST[WRONG]], UNSURE: unsure, ERRORS: doubtful}, {WRONG: total, ERRORS: likely}
+    if is_several(train.labels):
+        errors, columns = suspected_cells(train.probabilities, train.labels)
+        left = np.array([train.ids[row] not in reviewed for row in errors.tolist()], bool)
+        errors, columns = errors[left], columns[left]
+        suspected_cards = _cell_cards(train, rows["train"], errors[: MOST[ERRORS]], columns[: MOST[ERRORS]], names)
+        likely = len(errors)
+    else:
+        errors, suggested, likely = suspected(train, reviewed)
+        shown = slice(min(MOST[ERRORS], likely))
+        suspected_cards = _cards(train, rows["train"], errors[shown], suggested[shown], names)
+    return {WRONG: wrong[: MOST[WRONG]], UNSURE: unsure, ERRORS: suspected_cards}, {WRONG: total, ERRORS: likely}
 
 
 def _cards(
@@ -57,6 +67,8 @@ def _cards(
     classes: npt.NDArray[np.integer],
     names: Sequence[str],
 ) -> list[dict[str, Any]]:
+    if is_several(predictions.labels):
+        return _set_cards(predictions, rows, places, classes, names)
     spread = entropy(predictions.probabilities[places])
     cards = []
     for row, predicted, uncertainty in zip(places.tolist(), classes.tolist(), spread.tolist(), strict=True):
@@ -76,20 +88,84 @@ def _cards(
     return cards
 
 
+def _set_cards(
+    predictions: EnsemblePredictions,
+    rows: npt.NDArray[np.int64],
+    places: npt.NDArray[np.integer],
+    given: npt.NDArray[np.integer],
+    names: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Cards of rows with several labels; their probabilities are those of the whole set."""
+    labels, probabilities = predictions.labels[places], predictions.probabilities[places]
+    known = known_labels(labels).tolist()
+    columns = (set_probabilities(probabilities, each).tolist() for each in (given, labels))
+    lines = zip(places.tolist(), known, *columns, _set_entropy(probabilities).tolist(), strict=True)
+    return [
+        {
+            "place": (predictions.split, int(rows[row])),
+            "split": predictions.split,
+            "id": predictions.ids[row],
+            "label": _named(labels, place, names) if there else None,
+            "predicted": _named(given, place, names),
+            "predicted_probability": of_given,
+            "label_probability": of_labels if there else None,
+            "entropy": spread,
+        }
+        for place, (row, there, of_given, of_labels, spread) in enumerate(lines)
+    ]
+
+
+def _cell_cards(
+    predictions: EnsemblePredictions,
+    rows: npt.NDArray[np.int64],
+    places: npt.NDArray[np.integer],
+    columns: npt.NDArray[np.integer],
+    names: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Cards of suspected cells: of one label, that the row has or has not."""
+    cards = _set_cards(predictions, rows, places, predictions.labels[places], names)
+    for card, row, column in zip(cards, places.tolist(), columns.tolist(), strict=True):
+        there, probability = bool(predictions.labels[row, column]), float(predictions.probabilities[row, column])
+        texts = names[column], f"not {names[column]}"
+        card["label"], card["predicted"] = texts if there else texts[::-1]
+        card["label_probability"] = probability if there else 1 - probability
+        card["predicted_probability"] = 1 - card["label_probability"]
+    return cards
+
+
+def _named(sets: npt.NDArray[np.integer], row: int, names: Sequence[str]) -> str:
+    return label_text(sets, row, names) or "no label"
+
+
+def _wrong(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """(n,) whether a row whose labels are known is misclassified."""
+    differ = predicted != labels
+    return np.asarray(known_labels(labels) & (differ.any(axis=1) if differ.ndim == 2 else differ))
+
+
 def most_wrong(
     probabilities: Floats, labels: npt.NDArray[np.integer], most: int, predicted: npt.NDArray[np.integer]
 ) -> npt.NDArray[np.int64]:
     """Return (k,) the misclassified rows, those whose label has the lowest probability first; none of unknown label, -1."""
-    rows = np.flatnonzero((labels >= 0) & (predicted != labels))
-    of_label = probabilities[rows, labels[rows]]
+    rows = np.flatnonzero(_wrong(labels, predicted))
+    own = labels[rows]
+    of_label = set_probabilities(probabilities[rows], own) if is_several(labels) else probabilities[rows, own]
     found: npt.NDArray[np.int64] = rows[np.argsort(of_label, kind="stable")[:most]]
     return found
 
 
-def least_sure(probabilities: Floats, most: int) -> npt.NDArray[np.int64]:
+def least_sure(
+    probabilities: Floats, most: int, spread: Callable[[Floats], Floats] | None = None
+) -> npt.NDArray[np.int64]:
     """Return (k,) the rows of the highest entropy, highest first."""
-    found: npt.NDArray[np.int64] = np.argsort(-entropy(probabilities), kind="stable")[:most]
+    found: npt.NDArray[np.int64] = np.argsort(-(spread or entropy)(probabilities), kind="stable")[:most]
     return found
+
+
+def _set_entropy(probabilities: Floats) -> Floats:
+    """(n,) the mean entropy of a row's labels, in 0..1."""
+    spread = entropy(cells(probabilities)).reshape(probabilities.shape)
+    return np.asarray(spread.mean(axis=1))
 
 
 def entropy(probabilities: Floats) -> Floats:

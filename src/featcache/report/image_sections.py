@@ -7,11 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.cache import Status
+from featcache.core.rows import is_several, label_text
 from featcache.core.texts import NOT_FOUND
 from featcache.inspection import duplicates_record
 from featcache.project import image_loader
 from featcache.report.feature_map import Projected, feature_map, projected
 from featcache.report.gallery import ERRORS, gallery
+from featcache.report.label_sets import leading_labels
 from featcache.report.predictions import Run
 from featcache.report.suspects import corrections
 from featcache.report.thumbnails import RowRef, thumbnails
@@ -74,8 +76,7 @@ def _neighbours(run: Run, places: Sequence[RowRef]) -> dict[RowRef, list[tuple[i
 def _described(run: Run, place: RowRef, images: Mapping[RowRef, str]) -> dict[str, Any]:
     split, row = place
     rows = run.manifest.splits[split]
-    label = int(rows.labels[row])
-    known = run.names[label] if label >= 0 else None
+    known = label_text(rows.labels, row, run.names) or None
     return {"split": split, "id": rows.ids[row], "label": known, "image": images.get(place)}
 
 
@@ -119,7 +120,7 @@ def exact_duplicates(
     found = []
     for places in members.values():
         across = len({split for split, _ in places}) > 1
-        known = {int(labels[split][row]) for split, row in places} - {-1}
+        known = {labels[split][row].tobytes() for split, row in places if (labels[split][row] >= 0).all()}
         found.append({"places": places, "across": across, "labels": len(known) > 1})
     return sorted(found, key=lambda each: (not each["labels"], not each["across"]))
 
@@ -150,8 +151,11 @@ def _map(run: Run, space: Projected, wanted: Sequence[int]) -> dict[str, Any]:
     scored = np.full(len(train), NOT_FOUND)
     scored[run.rows["train"]] = np.arange(len(predictions.ids))
     scored, labels = scored[chosen], train.labels[chosen]
-    predicted = np.where(scored == NOT_FOUND, -1, predictions.predicted[scored])
-    probability = np.where(scored == NOT_FOUND, 0.0, predictions.probabilities[scored, labels])
+    if is_several(labels):  # of a set there are too many for colours
+        labels, predicted, probability = leading_labels(labels), np.full(len(chosen), -1), np.zeros(len(chosen))
+    else:
+        predicted = np.where(scored == NOT_FOUND, -1, predictions.predicted[scored])
+        probability = np.where(scored == NOT_FOUND, 0.0, predictions.probabilities[scored, labels])
     return {
         "rows": chosen.tolist(),
         "of": len(space.rows),

@@ -12,7 +12,7 @@ from featcache.cache import Reader, open_cache
 from featcache.core.scratch_arrays import allocate
 from featcache.core.texts import index_of
 from featcache.dataset import Manifest
-from featcache.ensemble import Combination, Ensemble, normalised
+from featcache.ensemble import Combination, Ensemble
 from featcache.inspection import leaderboard_record
 from featcache.project import BackboneFeatures, Project, out_of_fold, split_predictions
 from featcache.training import Float64s, Predictions, RowNumbers
@@ -25,16 +25,16 @@ class EnsemblePredictions:
     Attributes:
         split: ``train``, ``valid`` or ``test``.
         ids: n row ids.
-        labels: (n,) int32, -1 where unknown.
-        probabilities: (n, C) float64 of the ensemble, rows sum to 1; of training rows nested: by the combination that
+        labels: (n,) int32, -1 where unknown; of several labels a row (n, C) int8, as `Rows` has them.
+        probabilities: (n, C) float64 of the ensemble, rows sum to 1 but of several labels; of training rows nested: by the combination that
             was fitted without their fold.
         uncalibrated: (n, C) float64, the same before temperature and clip.
-        decided: (n,) the class that the metric decides for; None: the most probable.
+        decided: (n,) the class that the metric decides for; None: the most probable. Of several labels (n, C), 0 and 1.
     """
 
     split: str
     ids: Sequence[str]
-    labels: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.integer]
     probabilities: Float64s
     uncalibrated: Float64s
     decided: RowNumbers | None = None
@@ -128,21 +128,21 @@ def _combined(project: Project, built: Ensemble, known: Predictions) -> Float64s
     table: Float64s = allocate(shape, np.float64, project.folder)
     table[:] = np.nan
     for rows, part in built.parts(known) if known.folds is None else built.nested_parts(known):
-        table[rows] = normalised(part)
+        table[rows] = built.shares(part)
     return table
 
 
 def _decided(built: Ensemble, table: Float64s, folds: npt.NDArray[np.int32] | None) -> RowNumbers | None:
     """(n,) the classes by the metric's decisions, of training rows by that of the other folds; None where there are none."""
     if built.decided is None:
-        return None
+        return built.decision.classes(table) if built.several else None
     if folds is None:
         return built.decision.classes(table)
-    classes = np.empty(len(table), np.intp)
+    classes = np.empty(table.shape if built.several else len(table), np.intp)
     for fold, decision in built.decided.folds.items():
         classes[folds == fold] = decision.classes(table[folds == fold])
     return classes
 
 
 def _uncalibrated(chosen: Combination) -> Combination:
-    return replace(chosen, temperature=1.0, clip=1.0)
+    return replace(chosen, temperature=1.0, clip=1.0, clips=(1.0,) * len(chosen.clips))

@@ -81,7 +81,7 @@ def _classes(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
     if not is_several(labels):
         return labels
     rare = np.argsort(labels.sum(axis=0), kind="stable")
-    return np.where(labels.any(axis=1), rare[labels[:, rare].argmax(axis=1)], labels.shape[1])
+    return np.asarray(np.where(labels.any(axis=1), rare[labels[:, rare].argmax(axis=1)], labels.shape[1]))
 
 
 def _places(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:

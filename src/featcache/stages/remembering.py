@@ -11,7 +11,7 @@ from featcache._version import __version__
 from featcache.core.disk import replacing_folder
 from featcache.core.json_records import read_json, write_json
 from featcache.core.scratch_arrays import allocate
-from featcache.ensemble import Ensemble, normalised
+from featcache.ensemble import Ensemble
 from featcache.inspection import summary, used_paths
 from featcache.project import ROWS_FILE, RUN_FILE, Project, out_of_fold, run_artifact, run_folder
 from featcache.training import Predictions
@@ -59,11 +59,11 @@ def remember_run(project: Project) -> None:
 def _nested(
     built: Ensemble, known: Predictions, project: Project
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """(n, C) probabilities and (n,) classes, each row by what was fitted without its fold."""
+    """(n, C) probabilities, and classes in the labels' shape, each row by what was fitted without its fold."""
     probabilities = allocate((len(known.ids), len(built.class_names)), np.float32, project.folder)
-    predicted = np.empty(len(known.ids), np.int32)
+    predicted = np.empty(known.labels.shape, np.int32)
     for rows, part in built.nested_parts(known):
-        table, fold = normalised(part), int(np.asarray(known.folds)[rows[0]])
+        table, fold = built.shares(part), int(np.asarray(known.folds)[rows[0]])
         probabilities[rows], predicted[rows] = table, built.fold_decision(fold).classes(table)
     return probabilities, predicted
 

@@ -41,7 +41,7 @@ class Predictions:
     """
 
     ids: Sequence[str]
-    labels: npt.NDArray[np.int32]
+    labels: npt.NDArray[np.integer]
     members: tuple[str, ...]
     probabilities: Tables
     class_names: tuple[str, ...]

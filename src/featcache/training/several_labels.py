@@ -52,4 +52,4 @@ def label_weights(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
 
 def balance(labels: npt.NDArray[np.integer], weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return (..., L) what each cell of (..., L) labels counts for by `label_weights`."""
-    return np.where(labels > 0, weights[1], weights[0])
+    return np.asarray(np.where(labels > 0, weights[1], weights[0]), np.float32)
