@@ -12,10 +12,12 @@ from .config_file import (
     open_project as open_project,
     overridden as overridden,
 )
+from .duplicates import TwinGroup as TwinGroup, fold_digests as fold_digests, twin_groups as twin_groups
 from .flow import (
     NEEDS as NEEDS,
     check_pipeline as check_pipeline,
     final_stages as final_stages,
+    needs as needs,
     stage_title as stage_title,
 )
 from .members import (
