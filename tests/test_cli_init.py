@@ -10,7 +10,8 @@ from images import encoded, make_folder, make_idx, picture, table
 
 from featcache.cli import main
 from featcache.dataset.listing import preview_images
-from featcache.project import configured_project
+from featcache.project import configured_project, configured_sections
+from featcache.settings import SECTIONS
 
 DOWNLOAD = Path("download")
 
@@ -253,3 +254,17 @@ def test_real_downloads(shared, capsys):
         Path("luigi.cfg").unlink()
     assert len(counts["train.csv"]) == 19
     assert counts["train.csv"] == counts["train-columns.csv"]
+
+
+def test_without_a_folder_it_is_every_setting_for_the_digits(capsys):
+    assert main(["init", "--set", "Heads.folds=3"]) == 0
+    said = capsys.readouterr().out
+    assert "embedded digits" in said
+    assert "train 1,438 · test 359" in said
+    sections = configured_sections()
+    assert {section: list(values) for section, values in sections.items()} == {
+        section: list(known) for section, known in SECTIONS.items()
+    }
+    assert sections["Heads"]["folds"] == "3"
+    assert main(["init"]) == 0
+    assert "LUIGI_CONFIG_PATH=digits.cfg" in capsys.readouterr().out

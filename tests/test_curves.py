@@ -9,7 +9,15 @@ import pytest
 from featcache.core.formatting import plain
 from featcache.errors import TrainingError
 from featcache.settings.specs import FeaturesSpec, Tap
-from featcache.training.heads.overfitting import DIVERGES, OVERFITS, SOUND, UNDERFITS, curves_lines, diagnose, suggestions
+from featcache.training.heads.overfitting import (
+    DIVERGES,
+    OVERFITS,
+    SOUND,
+    UNDERFITS,
+    curves_lines,
+    diagnose,
+    suggestions,
+)
 
 EPOCHS = np.arange(1, 41)
 GUESS = math.log(10)

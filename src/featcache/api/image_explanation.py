@@ -59,7 +59,9 @@ class ImageExplanation:
         stream = io.BytesIO()
         self.overlay.save(stream, "PNG")
         data = base64.b64encode(stream.getvalue()).decode("ascii")
-        return f'{html_lines("", plain([repr(self)]))}<img alt="evidence" width="320" src="data:image/png;base64,{data}">'
+        return (
+            f'{html_lines("", plain([repr(self)]))}<img alt="evidence" width="320" src="data:image/png;base64,{data}">'
+        )
 
 
 def explained(picture: Picture, explainer: "Explainer", label: str | None) -> ImageExplanation:

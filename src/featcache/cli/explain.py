@@ -8,7 +8,9 @@ from featcache.cli.command import Arguments, argument, command, print_result, pr
 @command(
     "where in an image its class is seen",
     argument("image", type=Path, metavar="IMAGE", help="an image file"),
-    argument("--output", type=Path, metavar="PNG", help="write the image, orange where it speaks for the class, blue against"),
+    argument(
+        "--output", type=Path, metavar="PNG", help="write the image, orange where it speaks for the class, blue against"
+    ),
     argument("--label", metavar="CLASS", help="the class to explain; without it the predicted one"),
     project=True,
 )

@@ -70,9 +70,7 @@ def map_name(tap: str) -> str:
     return f"{tap}_map"
 
 
-def _with_ends(
-    trunk: Any, spec: FeaturesSpec, convert: Callable[[Any], Any], patch: int | None, *, maps: bool
-) -> Any:
+def _with_ends(trunk: Any, spec: FeaturesSpec, convert: Callable[[Any], Any], patch: int | None, *, maps: bool) -> Any:
     """Put preprocessing before `trunk` and pooling and the cast to the storage dtype behind it."""
     images = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8", name="images")
     features = trunk(convert(keras.ops.cast(images, "float32")))

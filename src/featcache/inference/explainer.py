@@ -220,7 +220,10 @@ def explanation_record(explanation: Explanation, class_names: Sequence[str], fil
 def explanation_lines(record: Mapping[str, Any]) -> Lines:
     """Return an `explanation_record` as lines, and a table of the places that add most."""
     members = f"{pluralize(len(record['members']), 'linear member')} of the ensemble"
-    rows = [[f"{100 * each['left']:.0f} %", f"{100 * each['top']:.0f} %", f"{each['adds']:+.3f}"] for each in record["places"]]
+    rows = [
+        [f"{100 * each['left']:.0f} %", f"{100 * each['top']:.0f} %", f"{each['adds']:+.3f}"]
+        for each in record["places"]
+    ]
     return [
         printable(f"{record['file']}: {record['class']}, probability {record['probability']:.4f}"),
         printable(
