@@ -12,7 +12,6 @@ from .predictor import (
     Predictor as Predictor,
     count_images as count_images,
     find_images as find_images,
-    image_bytes as image_bytes,
     prediction_lines as prediction_lines,
     prediction_record as prediction_record,
     rejected_line as rejected_line,
