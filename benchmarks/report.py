@@ -26,6 +26,7 @@ from featcache.project.project import Project
 from featcache.report.content import report_content
 from featcache.report.render import render_page
 from featcache.settings.parsing import parse_settings
+from featcache.stages import find_duplicates
 
 ROOT = Path(__file__).parent.parent
 IMAGES, TEST, SIDE = 10_000, 500, 160
@@ -110,6 +111,7 @@ def main() -> int:
             write_crops(Path(os.environ["FEATCACHE_SHARED"]) / "data/flowers5", folder / "photos")
             run_main_job(folder)
         project = Project(parse_settings(settings(folder)))
+        find_duplicates(project, Silent())
         times, page = zip(*(written(project) for _ in range(WRITTEN)), strict=True)
         path = folder / "report.html"
         path.write_text(page[0], encoding="utf-8")
