@@ -50,7 +50,7 @@ from .status import status_lines as status_lines, status_record as status_record
 from .twins import (
     LEAST as LEAST,
     joined_rows as joined_rows,
-    seen_tap as seen_tap,
+    seen_taps as seen_taps,
     usable_units as usable_units,
 )
 from .verify.checks import CACHE as CACHE, SETTINGS as SETTINGS, UNKNOWN as UNKNOWN
