@@ -12,7 +12,6 @@ from .doctor.report import doctor_lines as doctor_lines, doctor_record as doctor
 from .duplicates import (
     duplicates_lines as duplicates_lines,
     duplicates_record as duplicates_record,
-    duplicates_summary as duplicates_summary,
     write_duplicates as write_duplicates,
 )
 from .feature_space import (
