@@ -116,11 +116,11 @@ def test_rows_are_those_of_featcache(form, decision, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["tags", "labels", "probabilities"])
-@pytest.mark.parametrize("filled", [False, True])
-def test_rows_of_several_labels_are_those_of_featcache(form, filled, tmp_path):
+@pytest.mark.parametrize(("filled", "expected"), [(False, False), (True, False), (False, True)])
+def test_rows_of_several_labels_are_those_of_featcache(form, filled, expected, tmp_path):
     table, names = np.random.default_rng(1).random((50, 3)), ["a", "b", "c"]
     ids, path = [f"{row}.jpg" for row in range(50)], tmp_path / "submission.csv"
-    decision = Decision(thresholds=(0.8, 0.6, 0.9), filled=filled)
+    decision = Decision(thresholds=(0.8, 0.6, 0.9), filled=filled, expected=expected)
     decided, spec = Decided("f1_macro", decision, {}, 0.0, (0.0, 0.0), 0.0, (), ()), SubmissionSpec(format=form)
     write_submission_file(path, ids, table, names, spec, decided=decided, several=True)
     layout = layout_of(spec, names, None, "f1_macro", several=True)

@@ -11,6 +11,7 @@ from featcache.ensemble.columns import layout_of, submission_format
 from featcache.ensemble.combination import COMBINATIONS, combine, submission_clip
 from featcache.ensemble.decisions import Decision, find_decision
 from featcache.ensemble.ensemble import Decided, Ensemble
+from featcache.ensemble.expected_f1 import best_sets
 from featcache.ensemble.sample_submission import read_sample
 from featcache.ensemble.selection import score_record, select_ensemble
 from featcache.ensemble.submission import write_submission_file
@@ -316,3 +317,23 @@ def test_tags_need_names_without_blanks_and_several_labels(tmp_path):
         written(tmp_path, "tags", names=("a b", "c", "d", "e"))
     with pytest.raises(SubmissionError, match="format=tags needs rows of several labels"):
         layout_of(SubmissionSpec(format="tags"), NAMES, None)
+
+
+def test_the_best_set_has_the_highest_expected_f1():
+    generator = np.random.default_rng(3)
+    table = generator.random((20, 4)) ** 2
+    sets = np.array([[int(bit) for bit in f"{number:04b}"] for number in range(16)])
+    chances = np.where(sets, table[:, None], 1 - table[:, None]).prod(axis=2)  # (rows, true set)
+    hits, counts = sets @ sets.T, sets.sum(axis=1)
+    gains = 2 * hits / np.maximum(counts + counts[:, None], 1)  # (given set, true set)
+    expected = chances @ gains.T
+    mine = best_sets(table) @ [8, 4, 2, 1]
+    assert np.allclose(expected[np.arange(20), mine], expected.max(axis=1))
+
+
+def test_sample_f1_takes_sets_unless_thresholds_are_better():
+    generator = np.random.default_rng(4)
+    table = generator.random((600, 4)) ** 2
+    labels = (generator.random(table.shape) < table).astype(np.int8)
+    assert find_decision("f1_samples", table, labels).expected
+    assert not find_decision("f1_samples", table**4, labels).expected  # which are no frequencies

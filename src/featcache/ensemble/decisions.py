@@ -5,13 +5,14 @@ rows of fold k by weights that have seen neither k nor their own fold, so that w
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.core.rows import is_several
 from featcache.ensemble.combination import Combination, combine, logarithm, normalised
+from featcache.ensemble.expected_f1 import best_sets
 from featcache.ensemble.thresholds import HALF, find_thresholds, given_labels
 from featcache.training import (
     Float64s,
@@ -26,6 +27,7 @@ from featcache.training import (
 
 BY_PRIOR = ("balanced_accuracy", "f1_macro")
 BY_CUTS = "qwk"
+BY_ROWS = "f1_samples"
 _STRENGTHS = np.linspace(0.0, 1.5, 31)
 _CANDIDATES = 400  # places of a cut point that are looked at
 _SWEEPS = 20
@@ -43,12 +45,14 @@ class Decision:
         cuts: C - 1, ascending: the class is how many of them the expected class number is above; empty for none.
         thresholds: C, of several labels a row; empty of one.
         filled: whether a row with no label above its threshold gets the most probable one.
+        expected: whether a row gets, whatever its thresholds are, the labels that have the highest expected F1.
     """
 
     shift: tuple[float, ...] = ()
     cuts: tuple[float, ...] = ()
     thresholds: tuple[float, ...] = ()
     filled: bool = False
+    expected: bool = False
 
     def classes(self, probabilities: npt.NDArray[np.floating]) -> RowNumbers:
         """Return (n,) the classes of (n, C), or (n, C) int8, 0 and 1, of several labels a row.
@@ -57,6 +61,8 @@ class Decision:
             >>> Decision(cuts=(0.5, 1.2)).classes(np.array([[0.4, 0.3, 0.3], [0.1, 0.3, 0.6]])).tolist()
             [1, 2]
         """
+        if self.expected:
+            return best_sets(probabilities)
         if self.thresholds:
             return given_labels(probabilities, np.array(self.thresholds), filled=self.filled)
         if self.cuts:
@@ -76,11 +82,17 @@ def find_decision(metric: str, probabilities: Float64s, labels: npt.NDArray[np.i
 
     For balanced accuracy and F1 it is -t times the logarithm of the classes' shares, t from 0 to 1.5: one number says
     how rare classes fare, and few rows can tell it; t is 0 unless another one gains more than chance. Ordered classes have
-    cut points. Others are best as they are. Of several labels a row, (n, C) too, it is their thresholds.
+    cut points. Others are best as they are. Of several labels a row, (n, C) too, it is their thresholds, or for sample F1
+    the best set by a row's own probabilities, which needs no numbers, unless that is worse: where these are no frequencies.
     """
     if is_several(labels):
         thresholds, filled = find_thresholds(metric, probabilities, labels)
-        return Decision(thresholds=tuple(thresholds.tolist()), filled=filled)
+        by_thresholds = Decision(thresholds=tuple(thresholds.tolist()), filled=filled)
+        if metric != BY_ROWS:
+            return by_thresholds
+        both = (replace(by_thresholds, expected=True), by_thresholds)
+        judged = (Judged(labels, each.classes(probabilities), probabilities) for each in both)
+        return both[int(np.argmax([Metric(metric, each).value() for each in judged]))]
     classes = probabilities.shape[1]
     if metric == BY_CUTS:
         return Decision(cuts=tuple(_best_cuts(_expected(probabilities), labels, classes)))

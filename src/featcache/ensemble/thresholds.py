@@ -9,8 +9,8 @@ Cells = npt.NDArray[np.integer]
 
 HALF = 0.5
 BY_LABEL = "f1_macro"
-COMMON = ("f1_micro", "f1_samples", "accuracy")
-FILLED = "f1_samples"  # by which a row that is given no label has 0, whatever its own are
+COMMON = ("f1_micro", "accuracy")
+BY_ROWS = "f1_samples"  # by which a row that is given no label has 0, whatever its own are
 _TRIED = np.linspace(0.02, 0.9, 89)
 _NEAR = 25  # rows that a label's own threshold needs on its side to count as much as the common one
 
@@ -27,17 +27,19 @@ def given_labels(probabilities: npt.NDArray[np.floating], thresholds: Float64s, 
 def find_thresholds(metric: str, probabilities: Float64s, labels: Cells) -> tuple[Float64s, bool]:
     """Return the (L,) thresholds of the highest `metric` of these rows, and whether each row is given a label.
 
-    Macro F1 has one a label. Micro and sample F1, and subset accuracy, have a common one, and a label its own where it
+    Macro F1 has one a label, sample F1 a common one. So have micro F1 and subset accuracy, but a label its own where it
     surely gains: few rows can tell many numbers. Other metrics look at no decisions: 0.5.
     """
-    count, filled = probabilities.shape[1], metric == FILLED
+    count = probabilities.shape[1]
+    if metric == BY_ROWS:
+        return np.full(count, _common(metric, probabilities, labels, filled=True)), True
     if metric == BY_LABEL:
         common = _common(metric, probabilities, labels, filled=False)
         return np.array([_shrunk(probabilities[:, each], labels[:, each], common) for each in range(count)]), False
     if metric not in COMMON:
         return np.full(count, HALF), False
-    found = np.full(count, _common(metric, probabilities, labels, filled=filled))
-    return _by_label(metric, probabilities, labels, found, filled=filled), filled
+    found = np.full(count, _common(metric, probabilities, labels, filled=False))
+    return _by_label(metric, probabilities, labels, found), False
 
 
 def _common(metric: str, probabilities: Float64s, labels: Cells, *, filled: bool) -> float:
@@ -53,14 +55,13 @@ def _judged(probabilities: Float64s, labels: Cells, thresholds: Float64s, filled
     return Judged(labels, given_labels(probabilities, thresholds, filled=filled), probabilities)
 
 
-def _by_label(metric: str, probabilities: Float64s, labels: Cells, common: Float64s, *, filled: bool) -> Float64s:
+def _by_label(metric: str, probabilities: Float64s, labels: Cells, common: Float64s) -> Float64s:
     """`common` with another threshold for each label that surely gains by its best one, one label after the other."""
     found = common.copy()
     for each in range(labels.shape[1]):
         tried = [np.where(np.arange(len(found)) == each, value, found) for value in _TRIED[::4]]
-        scores = [_score(metric, probabilities, labels, one, filled) for one in tried]
-        best = tried[int(np.argmax(scores))]
-        mine, theirs = (_judged(probabilities, labels, one, filled) for one in (best, found))
+        best = tried[int(np.argmax([_score(metric, probabilities, labels, one, False) for one in tried]))]
+        mine, theirs = (_judged(probabilities, labels, one, False) for one in (best, found))
         if surely_better(metric, mine, theirs):
             found = best
     return found

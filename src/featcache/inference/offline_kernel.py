@@ -152,7 +152,10 @@ def rows_of(ids: Sequence[str], table: npt.NDArray[np.float64], facts: dict[str,
         for row_id, order in zip(ids, np.argsort(-table, axis=1, kind="stable")[:, : layout["top"]], strict=True):
             yield [row_id, " ".join(names[each] for each in order)]
     elif decision.get("thresholds") and (one_column or layout["decided"]):
-        given = given_labels(table, decision["thresholds"], filled=one_column or decision["filled"])
+        if decision.get("expected"):
+            given = best_sets(table)
+        else:
+            given = given_labels(table, decision["thresholds"], filled=one_column or decision["filled"])
         for row_id, row in zip(ids, given if one_column else given[:, layout["classes"]], strict=True):
             yield (
                 [row_id, " ".join(names[label] for label in np.flatnonzero(row))]
@@ -183,6 +186,23 @@ def given_labels(table: npt.NDArray[np.float64], thresholds: Sequence[float], *,
     if filled:
         empty = np.flatnonzero(~given.any(axis=1))
         given[empty, table[empty].argmax(axis=1)] = 1
+    return given
+
+
+def best_sets(table: npt.NDArray[np.float64], most: int = 64) -> npt.NDArray[np.int8]:
+    """Return (n, C) of 0 and 1: of each row so many of its most probable labels as have the highest expected F1."""
+    given = np.zeros(table.shape, np.int8)
+    for row, chances in zip(given, table, strict=True):
+        order = np.argsort(-chances, kind="stable")[: 2 * most]
+        first, rest = np.ones(1), [np.ones(1)]  # how probable 0, 1, ... of some labels are
+        for chance in chances[order][:0:-1]:
+            rest.append(np.convolve(rest[-1], [1 - chance, chance]))
+        expected = []
+        for count, chance in enumerate(chances[order][:most], 1):
+            first, others = np.convolve(first, [1 - chance, chance]), rest[len(order) - count]
+            hits = np.arange(count + 1)[:, None]
+            expected.append(first @ (2 * hits / (count + hits + np.arange(len(others)))) @ others)
+        row[order[: 1 + int(np.argmax(expected))]] = 1
     return given
 
 

@@ -90,4 +90,4 @@ from .predictions import (
     stored_probabilities as stored_probabilities,
     write_predictions as write_predictions,
 )
-from .several_labels import cells as cells, right_rows as right_rows
+from .several_labels import cells as cells

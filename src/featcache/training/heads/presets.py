@@ -14,6 +14,7 @@ LINEAR_VERSION = 7  # the same for the head types ``linear`` and ``lda``
 LINEAR, LDA = "linear", "lda"
 PATHS = (LINEAR, LDA)  # fitted along a path of one number each, by no schedule
 _DECAY = 1.2  # see `_trained`
+_KEPT_OF_LABELS = 0.6  # of the values that the first layer would see: rare labels have few rows (benchmarks/RESULTS.md)
 BY_GROUP, PSEUDO = "-by-group", "-pseudo"  # the ends of a head type's name that is trained in another way
 
 
@@ -169,6 +170,8 @@ def _trained(spec: HeadsSpec, kind: str, plan: HeadPlan, rows: int, alike: float
     hidden = hidden if spec.hidden is None else spec.hidden
     dropout = dropout if spec.dropout is None else spec.dropout
     before = dropout if kind == "wide" else dropout / 2  # the recipe halves p before every layer but the last
+    if plan.several and kind not in ("recipe", "wide"):
+        before = 1 - _KEPT_OF_LABELS * (1 - dropout)
     schedule = spec.schedule or schedule
     plan = replace(plan, hidden=hidden, dropouts=(before,) * len(hidden) + (dropout,), schedule=schedule)
     if kind in ("recipe", "wide"):
