@@ -15,6 +15,7 @@ from featcache.core import console
 from featcache.core.formatting import Table, plain
 from featcache.core.html import html_lines
 from featcache.core.progress_bar import ProgressBar
+from featcache.core.rows import BETWEEN_NAMES, known_labels, label_text
 from featcache.ensemble import Ensemble
 from featcache.errors import CacheError, SettingsError, SourceError
 from featcache.inspection import leaderboard_record, score_names, status_lines, status_record, summary_parts
@@ -79,7 +80,8 @@ class FittedProject:
         Returns:
             a line an image: ``image`` (its path, or its place from 0), ``class`` and its ``probability``, ``error`` (why an
             image can't be used, else ""), and a column of probabilities for each class. The class is the most probable one
-            unless another metric than log-loss decides.
+            unless another metric than log-loss decides. Where rows have several labels, ``labels`` in place of both: names
+            with ``|`` between them.
 
         Raises:
             CacheError: there is no trained ensemble of these settings.
@@ -92,11 +94,15 @@ class FittedProject:
         rows: list[list[Any]] = []
         for item in predictor.predict(found, len(found), lambda file: found[file].content()):
             values = np.full(len(predictor.class_names), np.nan) if item.probabilities is None else item.probabilities
-            best = (
-                (None, np.nan) if item.probabilities is None else (predictor.class_names[item.best], values[item.best])
-            )
+            best: tuple[Any, ...] = (None, np.nan)
+            if item.labels is not None:
+                given = BETWEEN_NAMES.join(predictor.class_names[label] for label in item.labels)
+                best = (None if item.probabilities is None else given,)
+            elif item.probabilities is not None:
+                best = predictor.class_names[item.best], values[item.best]
             rows.append([found[item.file].name, *best, item.reason, *values])
-        return _frame(rows, ["image", "class", "probability", "error", *predictor.class_names])
+        shown = ["labels"] if predictor.several else ["class", "probability"]
+        return _frame(rows, ["image", *shown, "error", *predictor.class_names])
 
     def features(
         self, split: str = "train", tap: str | None = None
@@ -154,7 +160,7 @@ class FittedProject:
         """Return the ensemble's probabilities of the training rows, each by models and weights that haven't seen its fold.
 
         Returns:
-            a line a row: ``id``, ``label`` (a class name, None where unknown), ``fold``, and a column for each class; NaN
+            a line a row: ``id``, ``label`` (a class name, or labels with ``|`` between them, None where unknown), ``fold``, and a column for each class; NaN
             where a row can't be scored.
 
         Raises:
@@ -167,8 +173,9 @@ class FittedProject:
         table = np.full((len(known.ids), len(built.class_names)), np.nan)
         for rows, part in built.nested_parts(known):
             table[rows] = part
-        names = np.array([*built.class_names, None], dtype=object)
-        labels = names[known.labels].tolist()
+        there = known_labels(known.labels).tolist()
+        texts = (label_text(known.labels, row, built.class_names) for row in range(len(there)))
+        labels = [text if each else None for text, each in zip(texts, there, strict=True)]
         folds = [] if known.folds is None else known.folds.tolist()  # there are always some: these are trained rows
         return _frame(
             [(*each, *row) for *each, row in zip(known.ids, labels, folds, table.tolist(), strict=True)],
