@@ -43,7 +43,7 @@ from featcache.training.predictions import Predictions
 
 DATA = SHARED / "data/posters"
 STRENGTHS = (3e-4, 1e-3, 3e-3)
-TRIED = np.linspace(0.02, 0.9, 89)
+TRIED = np.linspace(0.1, 0.5, 21)
 Labels = np.ndarray
 Fit = Callable[[np.ndarray, Labels], OneVsRestClassifier]
 
@@ -126,7 +126,7 @@ def on_test(made: Project, rows: Rows, values: np.ndarray, table: np.ndarray, fi
     seen_as = examples_of(
         made, "pooled", [rows], by_folds(np.arange(len(values)) % 2, np.ones(len(values), bool))
     ).seen_as
-    seen = np.asarray(seen_as.rows(split_features(made, "test").features)[:], np.float32)
+    seen = np.asarray(seen_as.rows(split_features(made, "test", 0).features)[:], np.float32)
     gains = [sample_f1(rows.labels, table > each) for each in TRIED]
     peer, ensemble = fit(values, rows.labels).predict_proba(seen), built.apply(predictions)
     threshold, decision = TRIED[int(np.argmax(gains))], find_decision("f1_samples", table, rows.labels)

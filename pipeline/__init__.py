@@ -10,6 +10,7 @@ from pipeline.tasks import (
     CompareBackbones as CompareBackbones,
     ExtractFeatures as ExtractFeatures,
     ExtractSplit as ExtractSplit,
+    FindDuplicates as FindDuplicates,
     IndexImages as IndexImages,
     PredictRows as PredictRows,
     Submit as Submit,

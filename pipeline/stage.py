@@ -16,7 +16,8 @@ import luigi
 
 from featcache.core.folder_lock import folder_lock
 from featcache.errors import CacheMismatchError
-from featcache.project import NEEDS, Artifact
+from featcache.project import Artifact, needs
+from featcache.settings import GROUP
 from pipeline.config import Scope, current_project
 from pipeline.stage_progress import StageProgress
 
@@ -67,7 +68,11 @@ class Stage(luigi.Task):
 
     def requires(self) -> list[luigi.Task]:
         """The stages that it needs: none where what is stored only has to be shown."""
-        return [] if self.is_stored() else [Stage.known[name]() for name in NEEDS[self.task_family]]
+        return [] if self.is_stored() else [Stage.known[name]() for name in self.needed()]
+
+    def needed(self) -> tuple[str, ...]:
+        """The names of the stages that the settings make it need."""
+        return needs(self.task_family, groups=current_project().settings.dataset.near_duplicates == GROUP)
 
     def output(self) -> list[ArtifactTarget]:
         """The artifacts as Luigi sees them; a rerun wants those of this very run."""

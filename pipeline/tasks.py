@@ -11,7 +11,7 @@ import luigi
 
 from featcache import stages
 from featcache.project import Artifact, comparison_artifact, final_stages
-from featcache.settings import ALONE
+from featcache.settings import ALONE, IGNORE
 from pipeline.config import current_project
 from pipeline.stage import GPU, ArtifactTarget, Stage
 from pipeline.stage_progress import StageProgress, show_comparison, show_summary
@@ -69,6 +69,21 @@ class ExtractFeatures(Stage):
 
     def work(self, progress: StageProgress) -> str:
         return stages.finish_features(current_project(), progress)
+
+
+class FindDuplicates(Stage):
+    """Find images that are the same or nearly so, by their features."""
+
+    def artifacts(self) -> list[Artifact]:
+        ignored = current_project().settings.dataset.near_duplicates == IGNORE
+        return [] if ignored else [current_project().duplicates()]
+
+    def complete(self) -> bool:
+        """Whether they are found, or nobody asks for them."""
+        return not self.artifacts() or super().complete()
+
+    def work(self, progress: StageProgress) -> str:
+        return stages.find_duplicates(current_project(), progress)
 
 
 class TrainBag(Stage):

@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from featcache.errors import TrainingError
 from featcache.training.folds import ALWAYS, NO_FOLD, assign_folds, fold_notices
-from featcache.training.label_folds import unscored_labels
+from featcache.training.label_folds import unseen_labels
 
 
 def ungrouped(labels):
@@ -211,10 +211,10 @@ def test_labels_that_cannot_be_scored():
     labels = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0]], np.int8)
     folds = assign_folds(labels, [""] * 6, 5, class_names="abc")
     assert set(folds.tolist()) == set(range(5))
-    assert unscored_labels(folds, labels).tolist() == [False, True, False]
+    assert unseen_labels(folds, labels).tolist() == [False, True, False]
     [line] = fold_notices(folds, labels, "abc", 5)
     assert line.startswith(
-        "not scored: label 'b' (1 row), as all its rows are in one fold, whose models are not trained"
+        "scored too low: label 'b' (1 row), whose rows are all in one fold, so that models are scored"
     )
     assert fold_notices(assign_folds(labels[:2, :2], [""] * 2, 3), labels[:2, :2], "ab", 3)[1].startswith(
         "folds=2, not"

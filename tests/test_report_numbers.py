@@ -8,7 +8,7 @@ from sklearn.metrics import confusion_matrix
 
 from featcache.core.rows import Rows
 from featcache.report.class_metrics import BINS, class_table, collapse, reliability, top_confusions
-from featcache.report.feature_map import MAP_ROWS, Projected, feature_map, near_duplicates, sampled
+from featcache.report.feature_map import MAP_ROWS, Projected, feature_map, sampled
 from featcache.report.gallery import (
     ERRORS,
     UNSURE,
@@ -151,16 +151,6 @@ def test_exact_duplicates_record_whether_labels_differ_and_splits_are_crossed():
         ([("train", 5), ("train", 6)], False, False),
     ]
     assert exact_duplicates({"train": np.array([b"a", b"b"])}, {"train": np.array([0, 1])}) == []
-
-
-def test_near_pairs_are_named_once_closest_first_beside_the_median_distance():
-    points = np.array([[0.0, 0], [10, 0], [10.001, 0], [0, 7], [30, 30]])
-    space = Projected(np.array([2, 3, 5, 7, 11]), points.astype(np.float32), np.ones(2))
-    found, among = near_duplicates(space)
-    assert among == 5
-    assert [(i, j) for i, j, _ in found] == [(3, 5), (2, 7), (5, 11)]
-    assert found[0][2] == pytest.approx(0.001 / 7, rel=0.01), "7 is the median distance"
-    assert found[1][2] == pytest.approx(1)
 
 
 def test_a_map_holds_what_is_wanted_is_bounded_and_comes_out_the_same():

@@ -15,9 +15,9 @@ from featcache.core import console
 from featcache.core.formatting import Table, plain
 from featcache.core.html import html_lines
 from featcache.core.progress_bar import ProgressBar
-from featcache.core.rows import BETWEEN_NAMES, known_labels, label_text
+from featcache.core.rows import BETWEEN_NAMES
 from featcache.ensemble import Ensemble
-from featcache.errors import CacheError, SettingsError, SourceError
+from featcache.errors import CacheError, SettingsError, SourceError, UnknownTapError
 from featcache.inspection import leaderboard_record, score_names, status_lines, status_record, summary_parts
 from featcache.project import Project, out_of_fold, split_features
 
@@ -160,8 +160,8 @@ class FittedProject:
         """Return the ensemble's probabilities of the training rows, each by models and weights that haven't seen its fold.
 
         Returns:
-            a line a row: ``id``, ``label`` (a class name, or labels with ``|`` between them, None where unknown), ``fold``, and a column for each class; NaN
-            where a row can't be scored.
+            a line a row: ``id``, ``label`` (a class name, None where unknown; of several labels a row, 0 or 1 for each),
+            ``fold``, and a column for each class; NaN where a row can't be scored.
 
         Raises:
             CacheError: there is no ensemble of these settings.
@@ -173,9 +173,8 @@ class FittedProject:
         table = np.full((len(known.ids), len(built.class_names)), np.nan)
         for rows, part in built.nested_parts(known):
             table[rows] = part
-        there = known_labels(known.labels).tolist()
-        texts = (label_text(known.labels, row, built.class_names) for row in range(len(there)))
-        labels = [text if each else None for text, each in zip(texts, there, strict=True)]
+        names = np.array([*built.class_names, None], dtype=object)
+        labels = names[known.labels].tolist() if known.labels.ndim == 1 else known.labels.tolist()
         folds = [] if known.folds is None else known.folds.tolist()  # there are always some: these are trained rows
         return _frame(
             [(*each, *row) for *each, row in zip(known.ids, labels, folds, table.tolist(), strict=True)],
@@ -236,7 +235,7 @@ class _Progress(ProgressBar):
 def _tap(tap: str, names: list[str]) -> str:
     name = tap.replace(":", "_")
     if name not in names:
-        raise SettingsError(f"tap={tap!r} is not one of {', '.join(names)}")
+        raise UnknownTapError(f"tap={tap!r} is not one of {', '.join(names)}")
     return name
 
 

@@ -87,12 +87,12 @@ def _create_all(file: h5py.File, header: CacheHeader) -> None:
     texts = header.texts
     coordinates = " ".join((*header.columns, "status"))  # CF: these describe the rows, and are no data of their own
     for tap in header.taps:
-        _attribute(_create_tap(file, tap, row, n, texts[tap.name]), "coordinates", coordinates)
+        _create_tap(file, tap, row, n, {"coordinates": coordinates, "settings": texts[tap.name]})
     _create_groups(file, header, json.dumps(texts, ensure_ascii=True, sort_keys=True).encode("ascii"))
     _root_attributes(file, header, texts[""])
 
 
-def _create_tap(file: h5py.File, tap: TapLayout, row: h5py.Dataset, n: int, settings: str) -> h5py.Dataset:
+def _create_tap(file: h5py.File, tap: TapLayout, row: h5py.Dataset, n: int, attributes: Mapping[str, str]) -> None:
     dataset = _dataset(file, tap.name, (n, *tap.shape), FEATURE_DTYPE)
     dataset.dims[0].attach_scale(row)
     for axis, (dimension, length) in enumerate(zip(tap.dimensions, tap.shape, strict=True), 1):
@@ -104,8 +104,8 @@ def _create_tap(file: h5py.File, tap: TapLayout, row: h5py.Dataset, n: int, sett
     _attribute(dataset, "description", f"output of the tap {tap.name}, axes ({axes})")
     _attribute(dataset, "units", "1")
     _attribute(dataset, "key", tap.key)
-    _attribute(dataset, "settings", settings)
-    return dataset
+    for name, text in attributes.items():
+        _attribute(dataset, name, text)
 
 
 def _create_groups(file: h5py.File, header: CacheHeader, texts: bytes) -> None:

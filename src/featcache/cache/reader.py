@@ -20,7 +20,6 @@ from featcache.core import paths
 from featcache.core.disk import settled
 from featcache.core.formatting import Table, pluralize, size_text
 from featcache.core.html import html_lines
-from featcache.core.rows import label_names
 from featcache.core.texts import FixedTexts
 from featcache.errors import CacheError, CacheFormatError, UnknownTapError
 
@@ -251,27 +250,9 @@ class Reader:
 
         Of several labels a row has labels, a list of names (None where unknown), in place of label and class.
         """
-        import pandas as pd
+        from featcache.cache import data_frame
 
-        words = np.array([status.text for status in Status], dtype=object)
-        labels, labelled = np.array(self.labels), dict[str, Any]()
-        if self.several:
-            labelled["labels"] = [label_names(labels, row, self.class_names) for row in range(len(self))]
-        else:
-            names = np.array([*self.class_names, None], dtype=object)
-            labelled = {
-                "label": labels,
-                "class": names[np.where((labels >= 0) & (labels < len(names) - 1), labels, -1)],
-            }
-        columns = {
-            "id": list(self.ids),
-            **labelled,
-            "group": list(self.groups),
-            "status": words[np.minimum(self.status, len(words) - 1)],
-            "digest": list(self.digests),
-        }
-        # pandas' own texts must be UTF-8, names of files need not be
-        return pd.DataFrame(columns, dtype=object).astype({} if self.several else {"label": np.int32})
+        return data_frame.frame(self)
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         place = self._structure.places[name]

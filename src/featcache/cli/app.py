@@ -20,7 +20,7 @@ GROUPS = {
     "look into caches": ("show", "ls", "stats", "pca", "neighbours"),
     "look after the project": ("status", "verify", "repair", "du", "gc"),
     "take caches elsewhere": ("export",),
-    "before and after a run": ("plan", "leaderboard", "runs", "suspects"),
+    "before and after a run": ("plan", "leaderboard", "runs", "suspects", "duplicates"),
     "use what was trained": ("predict", "export-model", "bundle"),
     "this machine": ("doctor", "completion"),
 }

@@ -9,6 +9,12 @@ from .comparison import comparison_lines as comparison_lines
 from .cost_estimate import plan_lines as plan_lines, plan_record as plan_record
 from .disk_usage import usage_lines as usage_lines, usage_record as usage_record, used_paths as used_paths
 from .doctor.report import doctor_lines as doctor_lines, doctor_record as doctor_record, failed as failed
+from .duplicates import (
+    duplicates_lines as duplicates_lines,
+    duplicates_record as duplicates_record,
+    duplicates_summary as duplicates_summary,
+    write_duplicates as write_duplicates,
+)
 from .feature_space import (
     component_scores as component_scores,
     nearest_rows as nearest_rows,
@@ -41,5 +47,11 @@ from .runs import (
     use_run as use_run,
 )
 from .status import status_lines as status_lines, status_record as status_record, would_run as would_run
+from .twins import (
+    LEAST as LEAST,
+    joined_rows as joined_rows,
+    seen_tap as seen_tap,
+    usable_units as usable_units,
+)
 from .verify.checks import CACHE as CACHE, SETTINGS as SETTINGS, UNKNOWN as UNKNOWN
 from .verify.report import exit_code as exit_code, verify_lines as verify_lines, verify_records as verify_records

@@ -8,6 +8,7 @@ from featcache.core.formatting import Lines, Table, pluralize
 from featcache.core.json_records import read_json
 from featcache.ensemble import Ensemble, score_record
 from featcache.errors import CacheFormatError
+from featcache.inspection.duplicates import duplicates_record, duplicates_summary
 from featcache.inspection.leaderboard import compared, score_names
 from featcache.inspection.runs import compare_runs, comparison_of_runs
 from featcache.project import LOG_NAME, Project, last_run, notices, remembered_runs, run_folder, split_predictions
@@ -79,6 +80,7 @@ def summary_parts(project: Project) -> Lines:
     for each in facts["baselines"]:
         gained = compared(each, facts["scores"]["out of fold"], names)
         lines.append(("baseline", f"{each['name']}: {_score(each['scores'], names)}; the ensemble: {gained}"))
+    lines += [("duplicates", f"{line} (featcache duplicates)") for line in _duplicates(project)]
     lines += [("run before", line.strip()) for line in _since_the_run_before(project)]
     lines += [("curves", line) for line in curves_lines(facts["bags"], project.settings.features)]
     lines += [("weights", _weights(each, facts)) for each in facts["backbones"]]
@@ -93,6 +95,13 @@ def summary_parts(project: Project) -> Lines:
         "",
         Table([("" if i and lines[i - 1][0] == title else title, text) for i, (title, text) in enumerate(lines)]),
     ]
+
+
+def _duplicates(project: Project) -> list[str]:
+    """What was found of near duplicates, if they were looked for and there are any."""
+    if not project.duplicates().is_complete():
+        return []
+    return [line for line in (duplicates_summary(duplicates_record(project)),) if line]
 
 
 def _since_the_run_before(project: Project) -> list[str]:

@@ -12,7 +12,8 @@ from featcache.dataset import Manifest, preview_images
 from featcache.errors import SourceError
 from featcache.inspection.changed_defaults import changed_defaults
 from featcache.inspection.staleness import MISSING, cache_reason, manifest_reason, record_reason
-from featcache.project import NEEDS, Artifact, Project, final_stages
+from featcache.project import NEEDS, Artifact, Project, final_stages, needs
+from featcache.settings import GROUP, IGNORE
 
 _NO_TEST = "there are no test images"
 COLUMNS = ("stage", "state", "size", "age", "what would make it run")
@@ -101,7 +102,10 @@ def _index(project: Project) -> tuple[Finding, Project]:
 def _results(project: Project) -> dict[str, list[Artifact]]:
     """The artifacts of each stage that records what it was made of; only of stages that there are."""
     convnets, report = project.convnets(), project.settings.report.enabled
+    near = project.settings.dataset.near_duplicates
+    ignored = near == IGNORE or (near != GROUP and not report)
     return {
+        **({} if ignored else {"FindDuplicates": [project.duplicates()]}),
         "TrainHeads": [project.bag(*bag) for bag in project.bags()],
         **({"TrainConvNets": convnets} if convnets else {}),
         "PredictRows": [project.predictions(split) for split in project.scored_splits()],
@@ -165,13 +169,13 @@ def _running(incomplete: Mapping[str, Finding], project: Project, submits: bool)
     """
     if "IndexImages" in incomplete:
         return set(incomplete)
-    running: set[str] = set()
+    running, groups = set[str](), project.settings.dataset.near_duplicates == GROUP
     asked = list(final_stages(test=submits, report=project.settings.report.enabled))
     while asked:
         stage = asked.pop()
         if stage in incomplete and stage not in running:
             running.add(stage)
-            asked += () if incomplete[stage].stored else NEEDS[stage]
+            asked += () if incomplete[stage].stored else needs(stage, groups=groups)
     return running
 
 
@@ -180,7 +184,7 @@ def _files(artifact: Artifact) -> list[Path]:
     path = artifact.path
     if path.name == "manifest.json":
         files = [path, path.with_name("manifest.arrow")]
-    elif path.suffix == ".h5" or path.name == "features.json":
+    elif path.suffix == ".h5" or path.name in ("features.json", "duplicates.json"):
         files = [path]
     else:
         files = list(path.parent.glob("*")) if is_folder(path.parent) else []

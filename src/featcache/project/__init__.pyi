@@ -5,17 +5,19 @@ from .config_edit import change_config as change_config
 from .config_file import (
     complete_sections as complete_sections,
     config_files as config_files,
+    config_text as config_text,
     configured_project as configured_project,
     configured_sections as configured_sections,
     file_sections as file_sections,
     open_project as open_project,
     overridden as overridden,
-    settings_text as settings_text,
 )
+from .duplicates import TwinGroup as TwinGroup, fold_digests as fold_digests, twin_groups as twin_groups
 from .flow import (
     NEEDS as NEEDS,
     check_pipeline as check_pipeline,
     final_stages as final_stages,
+    needs as needs,
     stage_title as stage_title,
 )
 from .members import (

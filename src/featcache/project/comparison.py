@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 from featcache.project.artifact import Artifact, key_of
 from featcache.project.project import COMPARE, ENSEMBLE_VERSION, Project
-from featcache.settings import FeaturesSpec, backbone_settings
+from featcache.settings import IGNORE, FeaturesSpec, backbone_settings
 from featcache.training import first_round, head_type_settings
 
 COMPARE_VERSION = 1  # raised when the same settings and rows would give other values than before
@@ -14,7 +14,7 @@ COMPARE_VERSION = 1  # raised when the same settings and rows would give other v
 def comparison_project(project: Project, specs: Sequence[FeaturesSpec]) -> Project:
     """Return the project of a comparison, with backbones by these specs and the rows that were last saved there."""
     heads = replace(project.settings.heads, per_group=False, pseudo_weight=0.0)
-    dataset = replace(project.settings.dataset, name=COMPARE)
+    dataset = replace(project.settings.dataset, name=COMPARE, near_duplicates=IGNORE)
     settings = replace(project.settings, artifacts=project.folder, dataset=dataset, heads=heads)
     return Project(replace(settings, features=specs[0], others=tuple(specs[1:]))).as_stored()
 

@@ -89,7 +89,7 @@ def complete_sections(sections: Mapping[str, Mapping[str, str]]) -> dict[str, di
     }
 
 
-def settings_text(sections: Mapping[str, Mapping[str, str]], head: str) -> str:
+def config_text(sections: Mapping[str, Mapping[str, str]], head: str) -> str:
     """Return the text of a luigi.cfg, each setting below what it means; `head` is its first line."""
     lines = [f"# {head}"]
     for section, values in sections.items():

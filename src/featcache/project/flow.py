@@ -10,16 +10,25 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "IndexImages": (),
     "ExtractSplit": ("IndexImages",),
     "ExtractFeatures": ("IndexImages",),  # and an ExtractSplit for each split that is found
+    "FindDuplicates": ("ExtractFeatures",),
     "TrainBag": ("ExtractFeatures",),
     "TrainHeads": ("ExtractFeatures",),  # and a TrainBag for each input and head type
     "TrainConvNets": ("IndexImages",),
     "PredictRows": ("ExtractFeatures", "TrainHeads", "TrainConvNets"),
     "BuildEnsemble": ("TrainHeads", "TrainConvNets"),
     "WriteSubmission": ("BuildEnsemble", "PredictRows"),
-    "WriteReport": ("ExtractFeatures", "BuildEnsemble", "PredictRows"),
+    "WriteReport": ("ExtractFeatures", "BuildEnsemble", "PredictRows", "FindDuplicates"),
     "CompareBackbones": ("IndexImages",),  # beside the flow
     "Submit": ("WriteSubmission", "WriteReport"),
 }
+
+
+_DEALT = ("TrainBag", "TrainHeads", "TrainConvNets")  # the stages that deal rows out to folds
+
+
+def needs(stage: str, *, groups: bool) -> tuple[str, ...]:
+    """Return the stages that a stage needs; `groups`: near duplicates stay in one fold, and so must be known before."""
+    return (*NEEDS[stage], "FindDuplicates") if groups and stage in _DEALT else NEEDS[stage]
 
 
 # In this order a run shows them; the others are parts of these, or beside the flow.

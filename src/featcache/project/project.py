@@ -18,7 +18,7 @@ from featcache.dataset import FileStats, Manifest, current_key, list_files, stor
 from featcache.errors import SubmissionError
 from featcache.project.artifact import Artifact, digest_of, key_of
 from featcache.project.backbone_features import BackboneFeatures
-from featcache.settings import LOG_LOSS, STRETCH, Settings
+from featcache.settings import GROUP, IGNORE, LOG_LOSS, STRETCH, Settings
 from featcache.training import (
     CONVNET_VERSION,
     LINEAR,
@@ -39,7 +39,8 @@ LOG_NAME = "luigi.log"
 PREDICT_VERSION = 2
 ENSEMBLE_VERSION = 5
 SUBMISSION_VERSION = 4
-REPORT_VERSION = 3
+REPORT_VERSION = 4
+DUPLICATES_VERSION = 1
 COMPARE = "compare"  # the folder of a comparison of backbones
 
 
@@ -148,6 +149,19 @@ class Project:
         }
         return Artifact(self.folder / "features" / "features.json", key_of(inputs), inputs)
 
+    def duplicates(self) -> Artifact:
+        """Groups of images that are nearly the same, of all splits, by the features of the first backbone."""
+        caches = {split: self.backbones[0].cache(split, 0).key for split in self.splits()}
+        inputs = {"version": DUPLICATES_VERSION, "upstream": {"ExtractFeatures": caches}}
+        return Artifact(self.folder / "features" / "duplicates.json", key_of(inputs), inputs)
+
+    def _fold_groups(self) -> dict[str, object]:
+        """What near duplicates add to the key of what is dealt out to folds: nothing, or the groups of training rows."""
+        if self.settings.dataset.near_duplicates != GROUP:
+            return {}
+        found = self.duplicates()
+        return {"FindDuplicates": (found.record() or {}).get("groups_key") if found.is_complete() else None}
+
     # ---- heads
 
     def inputs(self) -> dict[str, tuple[str, ...]]:
@@ -174,7 +188,7 @@ class Project:
         rows = self.splits().get("train", {}).get("key")
         settings: dict[str, Any] = {"Heads": head_type_settings(self.settings.heads, kind)}
         features: dict[str, Any] = {"taps": taps, "rows": rows}
-        upstream: dict[str, Any] = {"ExtractFeatures": features}
+        upstream: dict[str, Any] = {"ExtractFeatures": features, **self._fold_groups()}
         if kind.endswith(PSEUDO):
             settings["Ensemble"] = {**asdict(self.settings.ensemble), "version": ENSEMBLE_VERSION}
             features["test"] = self._view_keys("test")
@@ -196,7 +210,7 @@ class Project:
         settings = member_settings(self.settings.convnet, seed, self.settings.heads)
         if (fit := self.settings.features.image_fit) != STRETCH:
             settings["Features"] = {"image_fit": fit}
-        upstream = {"IndexImages": {"rows": rows, "classes": classes}}
+        upstream = {"IndexImages": {"rows": rows, "classes": classes}, **self._fold_groups()}
         inputs = {"version": CONVNET_VERSION, "settings": settings, "upstream": upstream}
         return self._keyed("convnets", f"seed{seed}", RECORD_FILE, inputs)
 
@@ -270,6 +284,8 @@ class Project:
         }
         if predictions := self._prediction_keys():
             upstream["PredictRows"] = predictions
+        if self.settings.dataset.near_duplicates != IGNORE:
+            upstream["FindDuplicates"] = self.duplicates().key
         inputs: dict[str, Any] = {"version": REPORT_VERSION, "upstream": upstream}
         if (
             corrections := self.settings.dataset.corrections

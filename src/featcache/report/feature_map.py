@@ -1,4 +1,4 @@
-"""Training rows in feature space: near duplicates, and a map in two dimensions. Out of core."""
+"""Training rows in feature space: a map in two dimensions. Out of core."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,6 @@ from featcache.cache import Reader
 
 MAP_ROWS = 2_000
 """Points of the map, sampled from more rows."""
-PAIR_ROWS = 20_000
-"""Rows among which near duplicates are searched, sampled from more."""
 
 _COMPONENTS = 32
 _SEED = 0
@@ -44,28 +42,6 @@ def projected(train: Reader, tap: str) -> Projected:
 
     components = principal_components(train, tap, _COMPONENTS)
     return Projected(usable_rows(train), component_scores(train, tap, components), components.shares)
-
-
-def near_duplicates(space: Projected) -> tuple[list[tuple[int, int, float]], int]:
-    """Return (row, other row, share) of each row and its nearest other one, and among how many rows they were searched.
-
-    Closest pairs come first, and a pair is named once, row < other row. The share is of the median distance to a nearest
-    row, so that it means the same for any features.
-    """
-    from sklearn.neighbors import NearestNeighbors
-
-    some = sampled(len(space.rows), PAIR_ROWS)
-    if len(some) < 2:
-        return [], len(some)
-    rows, points = space.rows[some].tolist(), space.scores[some].astype(np.float64)
-    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(points)
-    nearest = search.kneighbors(return_distance=False)[:, 0]  # of others: no row is its own neighbour
-    # the search subtracts large sums, which is no distance between equals: compute that of the pair itself
-    distances = np.linalg.norm(points - points[nearest], axis=1)
-    usual = float(np.median(distances)) or 1.0
-    pairs = {(min(i, j), max(i, j)): d for i, (j, d) in enumerate(zip(nearest.tolist(), distances, strict=True))}
-    closest = sorted(pairs.items(), key=lambda pair: (pair[1], pair[0]))
-    return [(rows[i], rows[j], float(distance) / usual) for (i, j), distance in closest], len(some)
 
 
 def feature_map(

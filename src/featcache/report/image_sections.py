@@ -9,17 +9,17 @@ import numpy.typing as npt
 from featcache.cache import Status
 from featcache.core.rows import is_several, label_text
 from featcache.core.texts import NOT_FOUND
+from featcache.inspection import duplicates_record
 from featcache.project import image_loader
-from featcache.report.feature_map import Projected, feature_map, near_duplicates, projected
+from featcache.report.feature_map import Projected, feature_map, projected
 from featcache.report.gallery import ERRORS, gallery
 from featcache.report.label_sets import leading_labels
 from featcache.report.predictions import Run
 from featcache.report.suspects import corrections
 from featcache.report.thumbnails import RowRef, thumbnails
+from featcache.settings import IGNORE
 
 NEIGHBOURS = 5
-NEAR = 0.5
-"""Pairs are near duplicates below this share of the usual distance between nearest rows."""
 _GROUPS, _PAIRS, _OF_EACH = 24, 12, 6
 _LARGE, _SMALL, _DOT = 112, 56, 40  # pixels
 _LARGE_BYTES, _SMALL_BYTES, _DOT_BYTES = 900_000, 900_000, 1_900_000
@@ -38,8 +38,8 @@ def pictures(run: Run) -> dict[str, Any]:
     suspected = {card["place"][1] for card in kinds[ERRORS]}
     space = projected(run.readers["train"], run.tap)
     neighbours = _neighbours(run, checked)
-    duplicates, pairs = _duplicates(run), _pairs(run, space)
-    groups = [*duplicates["groups"], *pairs["pairs"]]
+    duplicates, near_groups = _duplicates(run), _near(run)
+    groups = [*duplicates["groups"], *near_groups["groups"]]
     doubled = [place for group in groups for place in group["places"]]
     near = [("train", row) for nearest in neighbours.values() for row, _ in nearest]
     dots = _map(run, space, [row for split, row in checked if split == "train"])
@@ -55,7 +55,7 @@ def pictures(run: Run) -> dict[str, Any]:
         card |= {"neighbours": described, "image": large.get(card["place"])}
     for group in groups:
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
-    shown = {"cards": kinds, "totals": totals, "duplicates": duplicates, "pairs": pairs, "map": dots}
+    shown = {"cards": kinds, "totals": totals, "duplicates": duplicates, "near": near_groups, "map": dots}
     return {"tap": run.backbone.input_name(run.tap), **shown}
 
 
@@ -125,20 +125,22 @@ def exact_duplicates(
     return sorted(found, key=lambda each: (not each["labels"], not each["across"]))
 
 
-def _pairs(run: Run, space: Projected) -> dict[str, Any]:
-    """The closest pairs of training rows of different bytes."""
-    closest, among = near_duplicates(space)
-    digests, labels = run.readers["train"].digest_column, run.readers["train"].labels
-    near = [pair for pair in closest if pair[2] < NEAR and digests[pair[0]] != digests[pair[1]]]
-    return {
-        "total": len(near),
-        "among": among,
-        "rows": len(space.rows),
-        "pairs": [
-            {"places": [("train", i), ("train", j)], "share": share, "labels": bool(np.any(labels[i] != labels[j]))}
-            for i, j, share in near[:_PAIRS]
-        ],
-    }
+def _near(run: Run) -> dict[str, Any]:
+    """The groups of near duplicates that aren't all of the same bytes; none where they are ignored."""
+    if run.project.settings.dataset.near_duplicates == IGNORE:
+        return {"ignored": True, "total": 0, "leaks": 0, "groups": []}
+    record = duplicates_record(run.project, run.manifest)
+    near = [group for group in record["groups"] if not group["exact"]]
+    shown = [
+        {
+            "places": [(each["split"], each["row"]) for each in group["images"][:_OF_EACH]],
+            "alike": min(each["similarity"] for each in group["images"]),
+            "rows": len(group["images"]),
+            **{name: group[name] for name in ("labels", "across", "leaks")},
+        }
+        for group in near[:_PAIRS]
+    ]
+    return {"ignored": False, "total": len(near), "leaks": record["leaks"], "groups": shown}
 
 
 def _map(run: Run, space: Projected, wanted: Sequence[int]) -> dict[str, Any]:

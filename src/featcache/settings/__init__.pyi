@@ -24,6 +24,8 @@ from .specs import (
     ALONE as ALONE,
     AUTO as AUTO,
     CROP as CROP,
+    GROUP as GROUP,
+    IGNORE as IGNORE,
     KERAS as KERAS,
     LOCAL as LOCAL,
     LOG_LOSS as LOG_LOSS,

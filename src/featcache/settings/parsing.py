@@ -158,6 +158,7 @@ SECTIONS: Mapping[str, Mapping[str, Setting]] = {
         "pattern": Setting("", str.strip, "of source = filename: a regular expression with a group label, e.g. (?P<label>cat|dog)"),
         "groups": Setting("", str.strip, "FILE:COLUMN, or a COLUMN of the source's own table; images that share a value stay in one fold, e.g. driver_imgs_list.csv:subject"),
         "corrections": Setting("", _path, "a CSV of ids and right labels, or drop, of training and valid rows, as the report's page or featcache suspects writes it"),
+        "near_duplicates": Setting("report", _word, "images that are nearly the same: report, group (they stay in one fold) or ignore (they aren't looked for)"),
         "sample_submission": Setting("", _path, "fixes the submission's ids, columns and order; empty: PATH/sample_submission.csv, sampleSubmission.csv or similar, if it exists"),
     },
     "Features": {

@@ -22,6 +22,7 @@ TRAINING_PRECISIONS = ("auto", "float32", "bfloat16")
 PRECISIONS = (*TRAINING_PRECISIONS, "float16")
 NUMPY, KERAS = "numpy", "keras"
 AUTO = "auto"
+REPORT, GROUP, IGNORE = NEAR_DUPLICATES = ("report", "group", "ignore")
 STRETCH, CROP, PAD = "stretch", "crop", "pad"
 METHODS = (AUTO, "weighted", "mean", "geometric", "greedy")
 LOG_LOSS = "log_loss"
@@ -104,6 +105,7 @@ class DatasetSpec:
     pattern: str = ""
     separator: str = ""
     corrections: Path | None = None
+    near_duplicates: str = REPORT
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST:
@@ -114,6 +116,7 @@ class DatasetSpec:
             raise SettingsError(f"[Dataset] path is missing: source={self.source!r} needs the folder of the images")
         if self.groups and ":" not in self.groups and self.source not in _TABLES:
             raise SettingsError(f"[Dataset] groups={self.groups!r} is not FILE:COLUMN")
+        one_of("[Dataset] near_duplicates", self.near_duplicates, NEAR_DUPLICATES)
         for name, sources in _NEEDED.items():
             if self.source in sources and not getattr(self, name):
                 raise SettingsError(f"[Dataset] {name} is missing, which source={self.source} needs")

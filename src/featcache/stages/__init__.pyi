@@ -1,5 +1,6 @@
 from .comparison import compare_backbones as compare_backbones
 from .convnets import train_convnets as train_convnets
+from .duplicates import find_duplicates as find_duplicates
 from .ensemble import build_ensemble as build_ensemble
 from .features import (
     extract_split as extract_split,

@@ -24,6 +24,7 @@ from featcache.project import (
     SplitRows,
     check_usable,
     device_of,
+    fold_digests,
     image_loader,
     rejection_reason,
 )
@@ -107,7 +108,9 @@ def _examples(project: Project, progress: Progress) -> _Examples:
     )
     labels = masked_labels(rows.labels, pixels.usable)
     heads = project.settings.heads
-    folds = assign_folds(labels, rows.groups, heads.folds, class_names=names, digests=rows.digests)
+    folds = assign_folds(
+        labels, rows.groups, heads.folds, class_names=names, digests=fold_digests(project, rows.digests)
+    )
     data = TrainingData(pixels.images, labels, by_folds(folds, pixels.usable))
     fewest = min(int(data.parts.trained(fold).sum()) for fold in data.parts.numbers)
     device = device_of(project)

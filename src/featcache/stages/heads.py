@@ -11,7 +11,7 @@ from featcache.core.progress import Progress, Silent
 from featcache.core.rows import is_several, masked_labels
 from featcache.errors import FeatcacheError
 from featcache.features import Device, find_device, processor
-from featcache.project import LOG_NAME, Project, split_features
+from featcache.project import LOG_NAME, Project, fold_digests, split_features
 from featcache.settings import KERAS
 from featcache.stages.pseudo_labels import pseudo_labels
 from featcache.stages.workers.client import connect
@@ -83,7 +83,9 @@ def trained_bag(
     found = [split_features(project, "train", copy) for copy in numbers]
     plain, usable = found[0].reader, np.logical_and.reduce([each.usable for each in found])
     labels, names = masked_labels(plain.labels, usable), plain.class_names
-    folds = assign_folds(labels, plain.groups, spec.folds, class_names=names, digests=plain.digest_column)
+    folds = assign_folds(
+        labels, plain.groups, spec.folds, class_names=names, digests=fold_digests(project, plain.digest_column)
+    )
     parts = by_groups(plain.groups, usable, folds) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
     features = [each.features for each in found]
     taps = project.inputs()[name]

@@ -69,4 +69,7 @@ def _nested(
 
 
 def _bytes(texts: Sequence[str]) -> npt.NDArray[np.bytes_]:
-    return np.array([text.encode("utf-8", "surrogateescape") for text in texts], np.bytes_)
+    """(n,) UTF-8 of one length; a million Python objects are never there at once."""
+    width = max((len(text.encode("utf-8", "surrogateescape")) for text in texts), default=1)
+    raw = (text.encode("utf-8", "surrogateescape") for text in texts)
+    return np.fromiter(raw, f"S{max(width, 1)}", len(texts))

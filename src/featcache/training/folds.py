@@ -10,7 +10,7 @@ import numpy.typing as npt
 from featcache.core.formatting import pluralize
 from featcache.core.rows import is_several, known_labels, label_counts
 from featcache.errors import TrainingError
-from featcache.training.label_folds import deal_sets, unscored_labels
+from featcache.training.label_folds import deal_sets, unseen_labels
 
 NO_FOLD = -1
 """The fold of a row that is neither trained on nor scored."""
@@ -51,7 +51,7 @@ def assign_folds(
     Returns:
         (n,) int32: 0 to the number of folds - 1, none of them empty, `NO_FOLD` or `ALWAYS`. A class is in two folds at
         least, in some of them if it has fewer rows than folds, or all its rows are `ALWAYS`. Of several labels none is
-        `ALWAYS`, and a label may be in one fold only (`unscored_labels`).
+        `ALWAYS`, and a label may be in one fold only (`unseen_labels`).
 
     Raises:
         TrainingError: a class has no rows, or no class has two different images, in two groups where there are groups.
@@ -90,24 +90,25 @@ def assign_folds(
 def fold_notices(assigned: npt.NDArray[np.int32], labels: Labels, class_names: Sequence[str], folds: int) -> list[str]:
     """Return a line about classes that are not scored and one about folds that there aren't, as far as there are any.
 
+    Of several labels a row, a line about those that are scored only by models which aren't trained on them.
+
     Args:
         assigned: (n,) what `assign_folds` returned.
         labels: (n,) class indices, or (n, L) 0 or 1.
         class_names: of the classes.
         folds: how many parts were asked for.
     """
-    if several := is_several(labels):
-        lost, own = unscored_labels(assigned, labels), labels[assigned >= 0]
-        why = "as all its rows are in one fold, whose models are not trained on it"
+    if is_several(labels):
+        lost, own, what = unseen_labels(assigned, labels), labels[assigned >= 0], "scored too low: label"
+        why = "whose rows are all in one fold, so that models are scored on it which are not trained on it"
     else:
-        own, lost = labels[assigned == ALWAYS], np.ones(len(class_names), bool)
+        own, lost, what = labels[assigned == ALWAYS], np.ones(len(class_names), bool), "not scored: class"
         why = "trained on in every fold, as one image or one group can't be both trained on and scored"
     counts, lines = label_counts(own, len(class_names)), []
     named = np.flatnonzero(lost & (counts > 0)).tolist()
     if names := [f"{class_names[label]!r} ({pluralize(int(counts[label]), 'row')})" for label in named]:
         more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-        kind = "label" if several else "class"
-        lines.append(f"not scored: {kind} {', '.join(names[:_NAMED])}{more}, {why}: add images, of other groups")
+        lines.append(f"{what} {', '.join(names[:_NAMED])}{more}, {why}: add images, of other groups")
     if (count := int(assigned.max()) + 1) < folds:
         lines.append(f"folds={count}, not [Heads] folds={folds}: there are no more images or groups to score")
     return lines

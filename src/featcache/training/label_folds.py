@@ -27,7 +27,7 @@ def deal_sets(labels: npt.NDArray[np.integer], units: Numbers, folds: int, seed:
     best, least = np.empty(0, np.int32), labels.shape[1] + folds
     for draw in range(seed, seed + _DRAWS):
         dealt = _iterative(sets, sizes, min(folds, len(sizes)), np.random.default_rng(draw))
-        alone = unscored_labels(dealt, sets > 0) & ((sets > 0).sum(axis=0) > 1)
+        alone = unseen_labels(dealt, sets > 0) & ((sets > 0).sum(axis=0) > 1)
         lost = int(alone.sum()) + min(folds, len(sizes)) - len(np.unique(dealt))
         if lost < least:
             best, least = dealt, lost
@@ -36,7 +36,7 @@ def deal_sets(labels: npt.NDArray[np.integer], units: Numbers, folds: int, seed:
     return np.unique(best, return_inverse=True)[1].astype(np.int32)[units]
 
 
-def unscored_labels(
+def unseen_labels(
     assigned: npt.NDArray[np.int32], labels: npt.NDArray[np.integer] | npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.bool_]:
     """Return (L,) bool: which labels have all their rows in one fold, so that no model knows them that is scored on them.
