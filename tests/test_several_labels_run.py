@@ -70,6 +70,7 @@ def project(tmp_path_factory, patched):
     for split in ("train", "test"):
         stages.extract_split(made, split, Silent())
     stages.finish_features(made, Silent())
+    stages.find_duplicates(made, Silent())
     stages.train_bags(made, Silent())
     stages.build_ensemble(made, Silent())
     stages.predict_rows(made, Silent())
