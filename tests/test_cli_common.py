@@ -34,7 +34,10 @@ CASES = {
     "plan": [],
     "leaderboard": [],
     "runs": [],
+    "suspects": [],
+    "duplicates": [],
     "predict": ["{images}"],
+    "explain": ["{image}"],
     "export-model": ["{new}.keras"],
     "bundle": ["{new}"],
     "doctor": [],
@@ -63,6 +66,7 @@ def words(project, new, name):
         "cache": cache(project),
         "artifacts": project.folder / "artifacts",
         "images": project.folder / "photos/test",
+        "image": next((project.folder / "photos/test").glob("*.png")),
         "photos": project.folder / "photos",
         "new": new,
     }
@@ -90,7 +94,7 @@ def test_an_error_leaves_standard_output_empty(name, tmp_path, monkeypatch, caps
     monkeypatch.setattr(report, "hardware_checks", lambda setting, progress: iter(()))  # seconds, and no error of ours
     monkeypatch.chdir(tmp_path)
     (tmp_path / "luigi.cfg").write_text("[Heads]\nfolds = several\n")
-    places = dict.fromkeys(("cache", "artifacts", "images", "photos", "new"), str(tmp_path / "nothing/here"))
+    places = dict.fromkeys(("cache", "artifacts", "images", "image", "photos", "new"), str(tmp_path / "nothing/here"))
     code = main([name, *(word.format(**places) for word in CASES[name]), "--json"])
     captured = capsys.readouterr()
     if code == 0 or name in ("verify", "doctor"):  # needs no project, or says what is wrong in its answer

@@ -60,6 +60,7 @@ def test_it_ends_well_and_test_images_that_come_later_train_nothing(project):
     with project.in_force():
         stages = {s["stage"] for s in status.status_record(current_project())["stages"] if s["would_run"]}
     expected = ["IndexImages", "ExtractSplit", "ExtractFeatures", "PredictRows", "WriteSubmission", "WriteReport"]
+    expected.append("FindDuplicates")
     assert stages == set(expected) - {"ExtractSplit"}
     assert sorted(project.run()) == sorted(expected)
     assert project.succeeded

@@ -16,6 +16,7 @@ from featcache.core import console
 from featcache.core.formatting import Table, plain
 from featcache.core.html import html_lines
 from featcache.core.progress_bar import ProgressBar
+from featcache.core.rows import BETWEEN_NAMES
 from featcache.ensemble import Ensemble
 from featcache.errors import CacheError, SettingsError, SourceError, UnknownTapError
 from featcache.inspection import leaderboard_record, score_names, status_lines, status_record, summary_parts
@@ -80,7 +81,8 @@ class FittedProject:
         Returns:
             a line an image: ``image`` (its path, or its place from 0), ``class`` and its ``probability``, ``error`` (why an
             image can't be used, else ""), and a column of probabilities for each class. The class is the most probable one
-            unless another metric than log-loss decides.
+            unless another metric than log-loss decides. Where rows have several labels, ``labels`` in place of both: names
+            with ``|`` between them.
 
         Raises:
             CacheError: there is no trained ensemble of these settings.
@@ -93,11 +95,15 @@ class FittedProject:
         rows: list[list[Any]] = []
         for item in predictor.predict(found, len(found), lambda file: found[file].content()):
             values = np.full(len(predictor.class_names), np.nan) if item.probabilities is None else item.probabilities
-            best = (
-                (None, np.nan) if item.probabilities is None else (predictor.class_names[item.best], values[item.best])
-            )
+            best: tuple[Any, ...] = (None, np.nan)
+            if item.labels is not None:
+                given = BETWEEN_NAMES.join(predictor.class_names[label] for label in item.labels)
+                best = (None if item.probabilities is None else given,)
+            elif item.probabilities is not None:
+                best = predictor.class_names[item.best], values[item.best]
             rows.append([found[item.file].name, *best, item.reason, *values])
-        return _frame(rows, ["image", "class", "probability", "error", *predictor.class_names])
+        shown = ["labels"] if predictor.several else ["class", "probability"]
+        return _frame(rows, ["image", *shown, "error", *predictor.class_names])
 
     def explain(self, image: Any, label: str | None = None) -> ImageExplanation:
         """Return where in an image the linear members of the ensemble see its class.

@@ -12,7 +12,6 @@ from .doctor.report import doctor_lines as doctor_lines, doctor_record as doctor
 from .duplicates import (
     duplicates_lines as duplicates_lines,
     duplicates_record as duplicates_record,
-    duplicates_summary as duplicates_summary,
     write_duplicates as write_duplicates,
 )
 from .feature_space import (
@@ -50,7 +49,7 @@ from .status import status_lines as status_lines, status_record as status_record
 from .twins import (
     LEAST as LEAST,
     joined_rows as joined_rows,
-    seen_tap as seen_tap,
+    seen_taps as seen_taps,
     usable_units as usable_units,
 )
 from .verify.checks import CACHE as CACHE, SETTINGS as SETTINGS, UNKNOWN as UNKNOWN

@@ -39,6 +39,7 @@ def duplicates_record(project: Project, manifest: Manifest | None = None) -> dic
         splits, labels = {each["split"] for each in images}, {each["label"] for each in images} - {""}
         facts = {"exact": len(digests) == 1, "across": len(splits) > 1, "labels": len(labels) > 1}
         groups.append({"images": images, **facts, "leaks": {"train", "test"} <= splits})
+    groups.sort(key=lambda each: max(image["similarity"] for image in each["images"]), reverse=True)
     groups.sort(key=lambda each: (not each["leaks"], not each["labels"], not each["across"]))
     leaks = sum(each["split"] == "test" for group in groups if group["leaks"] for each in group["images"])
     return {"groups": groups, "leaks": leaks}

@@ -10,53 +10,54 @@ from featcache.cache import Reader, Status
 from featcache.core.progress import Progress
 from featcache.core.scratch_arrays import allocate
 
-LEAST = 0.9
+LEAST = 0.85
 """Cosine of centred features from which on two images are near duplicates (benchmarks/duplicates.py)."""
 _BLOCK = 2048
 _MOST_PAIRS = 1 << 22
 
 Numbers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 
-def seen_tap(reader: Reader) -> str:
-    """Return the tap by which images are compared: the last that is averaged over its places, or else the last."""
+def seen_taps(reader: Reader) -> list[str]:
+    """Return the taps by which images are compared: the last two that are averaged over their places, or else the last."""
     taps = list(reader.taps)
-    return next((tap for tap in taps[::-1] if tap.endswith("_avg")), taps[-1])
-
-
-def unit_features(
-    reader: Reader, rows: npt.NDArray[np.integer], centre: npt.NDArray[np.float32] | None
-) -> npt.NDArray[np.float32]:
-    """Return (k, d) float32 of k rows: square roots of the mean over all places, less `centre`, of length 1 (or all 0).
-
-    None leaves them as they are: what the centre is the mean of.
-    """
-    values = np.asarray(reader[seen_tap(reader)][rows], np.float32)
-    values = values.reshape(len(values), -1, values.shape[-1]).mean(axis=1)
-    values = np.asarray(np.sign(values) * np.sqrt(np.abs(values)))
-    if centre is None:
-        return values
-    values -= centre
-    lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    return np.asarray(values / np.where(lengths > 0, lengths, 1))
+    return [tap for tap in taps if tap.endswith("_avg")][-2:] or taps[-1:]
 
 
 def usable_units(readers: Sequence[Reader], folder: Path | None) -> tuple[list[Numbers], npt.NDArray[np.float16]]:
-    """Return the usable rows of each cache, and the unit features of all of them, (n, d); many are in a file in `folder`.
+    """Return the usable rows of each cache, and features of all of them, (n, d) of length 1; many are in a file in `folder`.
 
-    They are centred by the mean of the first cache.
+    They are those of `seen_taps` side by side: square roots of the mean over all places, less the mean of the first cache's
+    rows, each tap of the same length, or all 0.
     """
+    taps = seen_taps(readers[0])
     rows = [np.flatnonzero(np.asarray(reader.status) == Status.OK) for reader in readers]
-    first = list(_parts(rows[0]))
-    total = sum(unit_features(readers[0], part, None).sum(axis=0, dtype=np.float64) for part in first)
-    centre = np.asarray(total / max(1, len(rows[0])), np.float32)
-    table = allocate((sum(map(len, rows)), centre.size), np.float16, folder)
+    centres = [_mean(readers[0], tap, rows[0]) for tap in taps]
+    table = allocate((sum(map(len, rows)), sum(map(len, centres))), np.float16, folder)
     place = 0
     for reader, mine in zip(readers, rows, strict=True):
         for part in _parts(mine):
-            table[place : place + len(part)] = unit_features(reader, part, centre)
+            units = [_unit(_roots(reader, tap, part) - centre) for tap, centre in zip(taps, centres, strict=True)]
+            table[place : place + len(part)] = np.concatenate(units, axis=1) / np.sqrt(len(taps))
             place += len(part)
     return rows, table
+
+
+def _roots(reader: Reader, tap: str, rows: Numbers) -> Floats:
+    values = np.asarray(reader[tap][rows], np.float32)
+    values = values.reshape(len(values), -1, values.shape[-1]).mean(axis=1)
+    return np.asarray(np.sign(values) * np.sqrt(np.abs(values)))
+
+
+def _mean(reader: Reader, tap: str, rows: Numbers) -> Floats:
+    sums = (_roots(reader, tap, part).sum(axis=0, dtype=np.float64) for part in _parts(rows))
+    return np.asarray(sum(sums) / max(1, len(rows)), np.float32)
+
+
+def _unit(values: Floats) -> Floats:
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.where(lengths > 0, lengths, 1))
 
 
 def joined_rows(

@@ -12,7 +12,7 @@ from .config_file import (
     open_project as open_project,
     overridden as overridden,
 )
-from .duplicates import TwinGroup as TwinGroup, fold_digests as fold_digests, twin_groups as twin_groups
+from .duplicates import fold_digests as fold_digests, twin_groups as twin_groups
 from .flow import (
     NEEDS as NEEDS,
     check_pipeline as check_pipeline,

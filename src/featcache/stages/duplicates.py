@@ -9,7 +9,7 @@ from featcache.core import keys
 from featcache.core.formatting import pluralize
 from featcache.core.json_records import write_json
 from featcache.core.progress import Progress
-from featcache.inspection import LEAST, joined_rows, seen_tap, usable_units
+from featcache.inspection import LEAST, joined_rows, seen_taps, usable_units
 from featcache.project import Project
 
 
@@ -38,7 +38,7 @@ def find_duplicates(project: Project, progress: Progress) -> str:
     across = sum(len({split for split, *_ in each}) > 1 for each in groups.values())
     record = {
         "seconds": round(time.perf_counter() - begun, 3),
-        "tap": backbone.input_name(seen_tap(readers[0])),
+        "taps": [backbone.input_name(tap) for tap in seen_taps(readers[0])],
         "least": LEAST,
         "groups": list(groups.values()),
         "groups_key": keys.digest([each for each in train if len(each) > 1]),
