@@ -11,6 +11,7 @@ import featcache
 from featcache.api.fitted_project import FittedProject
 from featcache.cli import main
 from featcache.core.progress import Silent
+from featcache.features.hub import pooled_tokens, token_map
 from featcache.inference.evidence import Evidence, PooledMap, head_evidence, spread, summed
 from featcache.project import Project
 from featcache.settings import parse_settings
@@ -175,3 +176,12 @@ def test_a_notebook_gets_a_picture(project):
     assert shown.heat.sum() + shown.intercept == pytest.approx(shown.score)
     assert shown.predicted == shown.label
     assert "data:image/png;base64," in shown._repr_html_()
+
+
+def test_tokens_lie_where_their_patches_do():
+    """Behind a class token and a register; what a tap pools of them is the mean over the map."""
+    tokens = np.random.default_rng(3).normal(size=(1, 2 + 9, 4)).astype(np.float32)
+    found = np.asarray(token_map(tokens, 48, 16))
+    assert found.shape == (1, 3, 3, 4)
+    assert np.array_equal(found[0, 1, 2], tokens[0, 2 + 3 + 2])
+    assert np.allclose(np.asarray(pooled_tokens(tokens, "avg", 48, 16))[0, 4:], found[0].mean(axis=(0, 1)), atol=1e-6)
