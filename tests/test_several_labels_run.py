@@ -2,6 +2,7 @@
 
 import csv
 import json
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from projects import write_image
 from featcache import stages
 from featcache.cli import main
 from featcache.core.progress import Silent
+from featcache.dataset.corrections import read_corrections
 from featcache.ensemble.ensemble import Ensemble
 from featcache.features import processor
 from featcache.inference.predictor import Predictor, find_images
@@ -17,10 +19,12 @@ from featcache.inspection.leaderboard import leaderboard_lines, leaderboard_reco
 from featcache.project.project import Project
 from featcache.report.content import report_content
 from featcache.report.render import render_page
+from featcache.report.suspects import suspects_record
 from featcache.settings.parsing import parse_settings
 from featcache.stages.comparison import some_rows
 
 ROWS, NAMES = 60, ("blue", "green", "red")
+PLANTED = 7  # the row of the table that has a wrong label
 COLOURS = np.array([(0, 0, 200), (0, 200, 0), (200, 0, 0)])
 
 
@@ -53,7 +57,9 @@ def project(tmp_path_factory, patched):
     for row, own in enumerate(labels):
         noise = generator.integers(0, 40, 3)
         write_image(folder / f"images/{row}.png", tuple((own @ COLOURS + noise).tolist()), row)
-    lines = [",".join(map(str, [row, *own])) for row, own in enumerate(labels[:ROWS].tolist())]
+    listed = labels[:ROWS].copy()
+    listed[PLANTED] ^= (1, 0, 0)
+    lines = [",".join(map(str, [row, *own])) for row, own in enumerate(listed.tolist())]
     (folder / "train.csv").write_text("\n".join(["id,blue,green,red", *lines, ""]))
     (folder / "sample_submission.csv").write_text(
         "\n".join(["id,tags", *(f"{ROWS + k},red blue" for k in range(4)), ""])
@@ -114,7 +120,40 @@ def test_the_report_has_scores_a_label_and_no_confusions(project):
     assert [(row["auc"] > 0.7, 0 < row["threshold"] < 1) for row in table["table"]] == [(True, True)] * 3
     assert content["pictures"]["map"]["labels"][ROWS - 1] == 3  # of none
     assert content["names"][3] == "no label"
-    assert "Labels that are most often together" in render_page(content, __import__("datetime").datetime.now())
+    assert "Labels that are most often together" in render_page(content, datetime.now(UTC))
+
+
+def named(labels):
+    return "|".join(name for name, there in zip(NAMES, labels, strict=True) if there)
+
+
+def test_a_suspected_label_is_corrected_in_its_set(project):
+    made, labels, _ = project
+    found = {each["id"]: each for each in suspects_record(made)["suspects"]}[str(PLANTED)]
+    assert found["label"] == named(labels[PLANTED])
+    assert found["given"] == named(labels[PLANTED] ^ (1, 0, 0))
+    assert found["probability"] > found["given_probability"]
+
+
+def test_sets_are_marked_on_the_page(project, browser, tmp_path):
+    made, labels, _ = project
+    (tmp_path / "report.html").write_text(render_page(report_content(made, Silent()), datetime.now(UTC)))
+    page = browser.new_page(accept_downloads=True)
+    page.goto((tmp_path / "report.html").as_uri())
+    page.locator("[data-tab=gallery-errors]").click()
+    planted = page.locator("#gallery-errors .shot", has=page.locator(f'.marks[data-id="{PLANTED}"]')).first
+    planted.locator("[data-mark=wrong]").click()
+    assert planted.locator("select").evaluate("each => each.multiple")
+    with page.expect_download() as download:
+        page.locator("#save-marks").click()
+    download.value.save_as(tmp_path / "one.csv")
+    assert [*map(tuple, read_corrections(tmp_path / "one.csv"))] == [(str(PLANTED), named(labels[PLANTED]), "train")]
+    planted.locator("select").select_option(["green", "red"])
+    with page.expect_download() as download:
+        page.locator("#save-marks").click()
+    download.value.save_as(tmp_path / "two.csv")
+    assert read_corrections(tmp_path / "two.csv")[0].label == "green|red"
+    page.context.close()
 
 
 def test_each_member_is_a_table_of_predictions(project, tmp_path):
@@ -122,7 +161,7 @@ def test_each_member_is_a_table_of_predictions(project, tmp_path):
     assert main(["export", str(made.bag(*made.bags()[0]).path), str(tmp_path / "p.csv")]) == 0
     with open(tmp_path / "p.csv", newline="") as stream:
         row = next(each for each in csv.DictReader(stream) if each["id"] == "0.png" or each["id"] == "0")
-    assert row["label"] == "|".join(name for name, there in zip(NAMES, labels[0], strict=True) if there)
+    assert row["label"] == named(labels[0])
 
 
 def test_new_images_get_labels(project, capsys, tmp_path):

@@ -282,8 +282,10 @@
       all("[data-mark]", box).forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.mark === now)));
       select.hidden = now !== "wrong";
       if (select.hidden) continue;
-      if (!select.options.length) select.append(...data.names.filter((name) => name !== box.dataset.label).map((name) => new Option(name)));
-      select.value = verdicts.get(key);
+      const offered = data.several ? data.names.slice(0, -1) : data.names.filter((name) => name !== box.dataset.label); // the last is "no label"
+      if (!select.options.length) select.append(...offered.map((name) => new Option(name)));
+      const chosen = verdicts.get(key).split(data.several ? "|" : undefined);
+      for (const option of select.options) option.selected = chosen.includes(option.text);
     }
     document.querySelector("#marked [role=status]").textContent = `${verdicts.size.toLocaleString("en")} marked`;
     document.getElementById("save-marks").disabled = !verdicts.size;
@@ -296,12 +298,13 @@
   };
   const toggleMark = (group, wanted) => {
     const { box } = group;
-    const other = box.dataset.predicted !== box.dataset.label ? box.dataset.predicted : data.names.find((name) => name !== box.dataset.label);
+    const differs = (name) => name !== box.dataset.label;
+    const other = [box.dataset.predicted, ...(data.several ? ["", ...data.names] : data.names)].find(differs);
     setMark(group, kind(group) === wanted ? null : { right: box.dataset.label, wrong: other, drop: DROP }[wanted]);
   };
   for (const group of groups) {
     all("[data-mark]", group.box).forEach((button) => button.addEventListener("click", () => toggleMark(group, button.dataset.mark)));
-    group.select.addEventListener("change", () => setMark(group, group.select.value));
+    group.select.addEventListener("change", () => setMark(group, [...group.select.selectedOptions].map((option) => option.text).join("|")));
   }
   all(".panel").forEach((panel) => panel.addEventListener("keydown", (event) => {
     const shot = event.target.closest(".shot");
