@@ -8,7 +8,10 @@ import pytest
 from projects import copied_project
 
 from featcache.cli.app import build_parser, main
+from featcache.core.progress import Silent
 from featcache.inspection.doctor import report
+from featcache.stages import find_duplicates
+from pipeline.config import current_project
 
 
 def commands():
@@ -49,6 +52,8 @@ CASES = {
 def project(finished, tmp_path_factory):
     """A finished project with luigi.cfg in its folder."""
     project = copied_project(finished, tmp_path_factory.mktemp("common") / "project")
+    with project.in_force():
+        find_duplicates(current_project(), Silent())
     sections = [
         f"[{name}]\n" + "".join(f"{key} = {text}\n" for key, text in values.items())
         for name, values in project.settings.items()
