@@ -25,6 +25,7 @@ def main(report: Path, chromium: str) -> None:
         keep(page.screenshot(), "report")
         page.locator("[data-tab=gallery-errors]").click()
         page.locator("#theme").click()
+        page.locator("#marked").evaluate("each => { each.style.position = 'static' }")  # a picture has no bottom
         parts = [part(page, "#images", 560), part(page, "#map", 760)]
         whole = Image.new("RGB", (WIDTH, sum(each.height for each in parts)))
         top = 0
