@@ -13,9 +13,11 @@ from featcache.cli import main
 from featcache.core.progress import Silent
 from featcache.features.hub import pooled_tokens, token_map
 from featcache.inference.evidence import Evidence, PooledMap, head_evidence, spread, summed
-from featcache.project import Project
+from featcache.inference.explainer import Explainer
+from featcache.project import BackboneFeatures, Project, out_of_fold
 from featcache.settings import parse_settings
 from featcache.settings.specs import HeadsSpec
+from featcache.stages import report
 from featcache.training.heads.bag import load_bag
 from featcache.training.heads.examples import Examples
 from featcache.training.heads.inputs import fit_input, stored_rows
@@ -185,3 +187,26 @@ def test_tokens_lie_where_their_patches_do():
     assert found.shape == (1, 3, 3, 4)
     assert np.array_equal(found[0, 1, 2], tokens[0, 2 + 3 + 2])
     assert np.allclose(np.asarray(pooled_tokens(tokens, "avg", 48, 16))[0, 4:], found[0].mean(axis=(0, 1)), atol=1e-6)
+
+
+def test_the_report_explains_training_rows_by_heads_that_have_not_seen_them(project, monkeypatch):
+    """Of random weights it explains nothing."""
+    found, wanted = Project(parse_settings(project.settings)), {("train", 0): 1, ("test", 0): None}
+    assert report._explained(found, Silent(), wanted) is None
+    resolved = BackboneFeatures.resolved
+    monkeypatch.setattr(BackboneFeatures, "resolved", lambda self, what: {**(resolved(self, what) or {}), "kind": "file"})
+    folds, explain = [], Explainer.explain
+
+    def noted(explainer, images, label, fold):
+        folds.append((fold, evidence := explain(explainer, images, label, fold)))
+        return evidence
+
+    monkeypatch.setattr(Explainer, "explain", noted)
+    explained = report._explained(found, Silent(), wanted)
+    assert set(explained.images) == set(wanted)
+    assert explained.labels["train", 0] == 1
+    assert explained.images["test", 0].shape == (32, 32, 3)
+    assert set(explained.members) <= {"block1_pool_avg/linear/seed0", "block1_pool_avg/lda/seed0"}
+    assert [fold for fold, _ in folds] == [int(out_of_fold(found).folds[0]), None]
+    one, every = folds[0][1], noted(Explainer(found, Silent()), {32: folds[0][1].image}, 1, None)
+    assert one.evidence.score != pytest.approx(every.evidence.score)
