@@ -7,8 +7,8 @@ from hypothesis import given, settings, strategies as st
 from featcache.core.texts import (
     ChosenTexts,
     ComputedTexts,
-    DecodedTexts,
     ConstantText,
+    DecodedTexts,
     FixedTexts,
     PackedTexts,
     first_duplicate,
