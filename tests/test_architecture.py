@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "project": "core settings dataset cache features training ensemble",
     "inspection": "core settings dataset cache features training ensemble project",
     "report": "core settings dataset cache training ensemble project inspection",
-    "stages": "core settings dataset cache features training ensemble project inspection report",
+    "stages": "core settings dataset cache features training ensemble project inspection report inference",
     "inference": "core settings dataset cache features training ensemble project",
     "cli": "core settings cache project inspection report stages inference",
     "pipeline": "core settings project inspection stages",

@@ -18,6 +18,7 @@ from featcache.errors import BackboneError, WeightsError
 from featcache.features import backbone, self_check
 from featcache.features.backbone import Backbone, load_backbone
 from featcache.features.devices import Device, processor
+from featcache.features.network import map_name
 from featcache.features.weights import resolve_weights
 from featcache.settings.specs import FeaturesSpec, Tap
 
@@ -626,3 +627,13 @@ def test_code_inside_a_model_is_not_run(tmp_path: Path) -> None:
     keras.Sequential([keras.Input((48, 48, 3)), keras.layers.Lambda(lambda x: x + 1, name="code")]).save(path)
     with pytest.raises(BackboneError, match="can't be loaded as a Keras model"):
         load(backbone=str(path), weights="auto", taps="code")
+
+
+def test_maps_are_what_taps_pool_over(images):
+    spec = FeaturesSpec(taps=(Tap("block1_pool", "avg"), Tap("block1_pool", "max")), image_size=48, weights="random")
+    found = load_backbone(spec, resolve_weights(spec, Silent()), "float32", 1, maps=True).forward(images[:1])
+    plain = load("float32", 1, taps="block1_pool:avg block1_pool:max", image_size=48).forward(images[:1])
+    for tap, pool in zip(spec.taps, (np.mean, np.max), strict=True):
+        pooled = pool(found[map_name(tap.name)].astype(np.float32), axis=(1, 2))
+        assert np.array_equal(found[tap.name], plain[tap.name])
+        assert np.allclose(pooled, plain[tap.name], rtol=2e-3, atol=1e-3)

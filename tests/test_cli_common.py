@@ -8,7 +8,10 @@ import pytest
 from projects import copied_project
 
 from featcache.cli.app import build_parser, main
+from featcache.core.progress import Silent
 from featcache.inspection.doctor import report
+from featcache.stages import find_duplicates
+from pipeline.config import current_project
 
 
 def commands():
@@ -34,7 +37,10 @@ CASES = {
     "plan": [],
     "leaderboard": [],
     "runs": [],
+    "suspects": [],
+    "duplicates": [],
     "predict": ["{images}"],
+    "explain": ["{image}"],
     "export-model": ["{new}.keras"],
     "bundle": ["{new}"],
     "doctor": [],
@@ -46,6 +52,8 @@ CASES = {
 def project(finished, tmp_path_factory):
     """A finished project with luigi.cfg in its folder."""
     project = copied_project(finished, tmp_path_factory.mktemp("common") / "project")
+    with project.in_force():
+        find_duplicates(current_project(), Silent())
     sections = [
         f"[{name}]\n" + "".join(f"{key} = {text}\n" for key, text in values.items())
         for name, values in project.settings.items()
@@ -63,6 +71,7 @@ def words(project, new, name):
         "cache": cache(project),
         "artifacts": project.folder / "artifacts",
         "images": project.folder / "photos/test",
+        "image": next((project.folder / "photos/test").glob("*.png")),
         "photos": project.folder / "photos",
         "new": new,
     }
@@ -90,7 +99,7 @@ def test_an_error_leaves_standard_output_empty(name, tmp_path, monkeypatch, caps
     monkeypatch.setattr(report, "hardware_checks", lambda setting, progress: iter(()))  # seconds, and no error of ours
     monkeypatch.chdir(tmp_path)
     (tmp_path / "luigi.cfg").write_text("[Heads]\nfolds = several\n")
-    places = dict.fromkeys(("cache", "artifacts", "images", "photos", "new"), str(tmp_path / "nothing/here"))
+    places = dict.fromkeys(("cache", "artifacts", "images", "image", "photos", "new"), str(tmp_path / "nothing/here"))
     code = main([name, *(word.format(**places) for word in CASES[name]), "--json"])
     captured = capsys.readouterr()
     if code == 0 or name in ("verify", "doctor"):  # needs no project, or says what is wrong in its answer

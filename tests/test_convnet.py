@@ -307,3 +307,16 @@ def test_maps_are_those_of_augmented_copies():
         draws = _draws(0, "ab" * 32, copy)[:6]
         expected = augment(image, CONVNET_RECIPE, 0, "ab" * 32, copy).astype(float)
         assert np.abs(moved(image, CONVNET_RECIPE, draws) - expected).mean() < 1.5
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_several_labels_are_learned_apart(balanced):
+    images, classes = pictures()
+    labels = np.eye(CLASSES, dtype=np.int8)[classes]
+    labels[:, 1] |= labels[:, 0]  # so that rows of the first class have two
+    own = dataclasses.replace(plan(epochs=6), several=True, balanced=balanced)
+    model, history = train(own, data(images, labels))
+    assert history["fold_accuracy"][-1] > 0.9
+    held_out = np.arange(0, ROWS, 3)
+    given = predict_convnet([model], images, held_out) > 0.5
+    assert (given == (labels[held_out] > 0)).mean() > 0.9

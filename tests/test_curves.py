@@ -9,7 +9,15 @@ import pytest
 from featcache.core.formatting import plain
 from featcache.errors import TrainingError
 from featcache.settings.specs import FeaturesSpec, Tap
-from featcache.training.heads.overfitting import OVERFITS, SOUND, UNDERFITS, curves_lines, diagnose, suggestions
+from featcache.training.heads.overfitting import (
+    DIVERGES,
+    OVERFITS,
+    SOUND,
+    UNDERFITS,
+    curves_lines,
+    diagnose,
+    suggestions,
+)
 
 EPOCHS = np.arange(1, 41)
 GUESS = math.log(10)
@@ -34,6 +42,19 @@ def test_curves_that_diverge_have_an_epoch_and_a_rise():
     assert verdict.fold_loss - verdict.train_loss == pytest.approx(fold[-1] - train[-1])
     assert verdict.rise == pytest.approx(fold[-1] - fold.min())
     assert verdict.rise > 0.1
+
+
+def test_only_a_kept_epoch_past_the_best_and_worse_overfits():
+    """However far apart the curves are: with the best epoch kept, or an earlier one, nothing was lost."""
+    train, fold = DIVERGING
+    best = 1 + int(fold.argmin())
+    assert diagnose(train, fold, 10, kept=best).kind == DIVERGES
+    assert diagnose(train, fold, 10, kept=best).rise == 0
+    assert "overfits" not in diagnose(train, fold, 10, kept=best).summary
+    assert diagnose(train, fold, 10, kept=len(fold)).kind == OVERFITS
+    late = np.full(EPOCHS.shape, 0.9)
+    late[-1] = 0.5
+    assert diagnose(np.full(EPOCHS.shape, 0.1), late, 2, kept=3).kind == DIVERGES, "before the best"
 
 
 def test_what_counts_is_the_epoch_that_was_kept():

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_data import HOSTILE, PLANTED
+from report_data import COPY, HOSTILE, PLANTED
 
 from featcache.core.progress import Silent
 from featcache.dataset.corrections import read_corrections
 from featcache.report.class_metrics import class_table
 from featcache.report.content import report_content
+from featcache.report.image_sections import Explained
 from featcache.report.predictions import EnsemblePredictions
 from featcache.report.render import render_page
 from pipeline.config import current_project
@@ -220,3 +221,62 @@ def test_of_120_classes_the_most_confused_are_shown_and_the_others_are_found_by_
     assert phone.page.locator("#scores-train tbody tr:visible").count() == 1
     phone.context.close()
     assert phone.complaints == []
+
+
+def test_images_open_larger_by_keys_alone_with_their_names_and_neighbours(opened):
+    opened.locator("[data-tab=gallery-unsure]").focus()
+    opened.keyboard.press("Enter")
+    shots = opened.locator("#gallery-unsure .shot")
+    shots.first.locator(".open").first.focus()
+    opened.keyboard.press("Enter")
+    names = [shots.nth(i).locator(".id").get_attribute("title") for i in range(2)]
+    name, large = opened.locator("#large-name"), opened.locator("#large .views img")
+    assert names[0] in name.inner_text()
+    assert large.evaluate("each => each.clientWidth") > 2 * 112
+    assert large.evaluate("each => each.naturalWidth") >= 112
+    assert opened.locator("#large .near li .name").count() == 5
+    assert opened.locator("#large [data-step='-1']").is_disabled()
+    opened.keyboard.press("ArrowRight")
+    assert names[1] in name.inner_text()
+    opened.keyboard.press("Escape")
+    assert opened.locator("#large").is_hidden()
+    assert opened.evaluate("document.activeElement.getAttribute('aria-label')") == f"{name.text_content()}, larger"
+
+
+def test_duplicates_show_every_file_name(opened):
+    copied = opened.locator("#duplicates .group", has_text=COPY)
+    assert {each.inner_text() for each in copied.first.locator(".name").all()} == {"disc/0.png", COPY}
+
+
+def test_every_bar_of_an_interval_has_a_scale_and_the_baseline_is_on_the_first_screen(browser, path):
+    phone = Opened(browser, path, viewport=PHONE, is_mobile=True)
+    for table in phone.page.locator("table:has(.whisker)").all():
+        assert table.locator(".scale").count() == 1
+        ends = table.locator(".scale span").all_inner_texts()
+        assert len({*ends}) == 3 or ends[0] == ends[2]
+    row = phone.page.locator(".versus").first.locator("tr", has_text="baseline")
+    box = row.bounding_box()
+    assert box["y"] + box["height"] <= PHONE["height"]
+    phone.context.close()
+
+
+def test_evidence_is_beside_its_image_and_names_its_members(browser, reported, tmp_path):
+    def explain(wanted):
+        images = {place: np.full((32, 32, 3), 90, np.uint8) for place in wanted}
+        return Explained(images, {place: label or 0 for place, label in wanted.items()}, ["pooled/lda/seed0"], 0.25)
+
+    with reported.in_force():
+        content = report_content(current_project(), Silent(), explain)
+    explained = [card for card in content["pictures"]["cards"]["wrong"] if card["evidence"]]
+    assert explained
+    assert [card["evidence"]["label"] for card in explained] == [card["predicted"] for card in explained]
+    path = tmp_path / "explained.html"
+    path.write_text(render_page(content, datetime.now(UTC)), "utf-8")
+    opened = Opened(browser, path)
+    assert "pooled/lda/seed0: 25" in opened.page.locator("#images > .lead").inner_text()
+    shot = opened.page.locator("#gallery-wrong .shot").first
+    assert shot.locator(".main img").count() == 2
+    shot.locator(".open").first.click()
+    assert opened.page.locator("#large .views img").count() == 2
+    opened.context.close()
+    assert opened.complaints == []

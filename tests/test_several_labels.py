@@ -70,7 +70,7 @@ def test_heads_learn_each_label(made, kind, class_weight):
     table = trained(made, kind, class_weight=class_weight).out_of_fold[0]
     assert not np.allclose(table.sum(axis=1), 1)
     if class_weight == "none":
-        assert log_loss(table, labels) < 0.85 * log_loss(np.tile(labels.mean(axis=0), (ROWS, 1)), labels)
+        assert log_loss(table, labels) < 0.95 * log_loss(np.tile(labels.mean(axis=0), (ROWS, 1)), labels)
     else:  # which finds the rarest label more often
         plain = trained(made, kind).out_of_fold[0]
         assert table[:, 3].mean() > plain[:, 3].mean()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.api.image_explanation import ImageExplanation, explained
 from featcache.api.images import Images, pictures
 from featcache.api.report_page import ReportPage
 from featcache.api.running import run_stage
@@ -15,6 +16,7 @@ from featcache.core import console
 from featcache.core.formatting import Table, plain
 from featcache.core.html import html_lines
 from featcache.core.progress_bar import ProgressBar
+from featcache.core.rows import BETWEEN_NAMES
 from featcache.ensemble import Ensemble
 from featcache.errors import CacheError, SettingsError, SourceError, UnknownTapError
 from featcache.inspection import leaderboard_record, score_names, status_lines, status_record, summary_parts
@@ -23,7 +25,7 @@ from featcache.project import Project, out_of_fold, split_features
 if TYPE_CHECKING:
     import pandas as pd
 
-    from featcache.inference import Predictor
+    from featcache.inference import Explainer, Predictor
 
 _SHOWN_FROM = 500  # images, whose computing is worth a line
 _AGAIN = "call featcache.fit again"
@@ -79,7 +81,8 @@ class FittedProject:
         Returns:
             a line an image: ``image`` (its path, or its place from 0), ``class`` and its ``probability``, ``error`` (why an
             image can't be used, else ""), and a column of probabilities for each class. The class is the most probable one
-            unless another metric than log-loss decides.
+            unless another metric than log-loss decides. Where rows have several labels, ``labels`` in place of both: names
+            with ``|`` between them.
 
         Raises:
             CacheError: there is no trained ensemble of these settings.
@@ -92,11 +95,37 @@ class FittedProject:
         rows: list[list[Any]] = []
         for item in predictor.predict(found, len(found), lambda file: found[file].content()):
             values = np.full(len(predictor.class_names), np.nan) if item.probabilities is None else item.probabilities
-            best = (
-                (None, np.nan) if item.probabilities is None else (predictor.class_names[item.best], values[item.best])
-            )
+            best: tuple[Any, ...] = (None, np.nan)
+            if item.labels is not None:
+                given = BETWEEN_NAMES.join(predictor.class_names[label] for label in item.labels)
+                best = (None if item.probabilities is None else given,)
+            elif item.probabilities is not None:
+                best = predictor.class_names[item.best], values[item.best]
             rows.append([found[item.file].name, *best, item.reason, *values])
-        return _frame(rows, ["image", "class", "probability", "error", *predictor.class_names])
+        shown = ["labels"] if predictor.several else ["class", "probability"]
+        return _frame(rows, ["image", *shown, "error", *predictor.class_names])
+
+    def explain(self, image: Any, label: str | None = None) -> ImageExplanation:
+        """Return where in an image the linear members of the ensemble see its class.
+
+        Args:
+            image: a path, a Pillow image or a uint8 array, (h, w) to (h, w, 4).
+            label: a class's name; None for the predicted class.
+
+        Returns:
+            what a notebook shows as a picture; its ``heat`` and ``intercept`` sum to ``score``.
+
+        Raises:
+            CacheError: there is no trained ensemble of these settings.
+            SettingsError: it has no linear members, or no such class.
+            SourceError: there is no image, or several, or it can't be read.
+            WeightsError: the weights are missing, or others than the heads were trained by.
+        """
+        found = pictures(image)
+        if len(found) > 1:
+            raise SourceError(f"images={len(found)}: explain takes one image: call it for each")
+        explainer = self._explainer
+        return explained(found[0], explainer, label)
 
     def features(
         self, split: str = "train", tap: str | None = None
@@ -208,6 +237,12 @@ class FittedProject:
         from featcache.inference import Predictor
 
         return Predictor(self._project, self._progress)
+
+    @cached_property
+    def _explainer(self) -> "Explainer":
+        from featcache.inference import Explainer
+
+        return Explainer(self._project, self._progress)
 
 
 class _Progress(ProgressBar):

@@ -21,7 +21,7 @@ GROUPS = {
     "look after the project": ("status", "verify", "repair", "du", "gc"),
     "take caches elsewhere": ("export",),
     "before and after a run": ("plan", "leaderboard", "runs", "suspects", "duplicates"),
-    "use what was trained": ("predict", "export-model", "bundle"),
+    "use what was trained": ("predict", "explain", "export-model", "bundle"),
     "this machine": ("doctor", "completion"),
 }
 _INTERRUPTED = 130  # as shells have it for SIGINT

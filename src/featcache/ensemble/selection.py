@@ -9,9 +9,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from featcache.core.rows import is_several, known_labels
+from featcache.core.rows import is_several, known_labels, label_counts
 from featcache.ensemble.combination import WEIGHTED, Clip, Combination, combine, normalised
 from featcache.ensemble.decisions import Choice, MetricSearch, decided
 from featcache.ensemble.ensemble import Baseline, Decided, Ensemble
@@ -83,7 +82,7 @@ def select_ensemble(out_of_fold: Predictions, method: str = AUTO, metric: str = 
         best_single=known.members[search.best_member()],
         single_folds={fold: known.members[member] for fold, member in singles.items()},
         single_scores=judged_singles(known, singles).scores(),
-        class_shares=tuple(_class_shares(labels, len(known.class_names)).tolist()),
+        class_shares=tuple((label_counts(labels, len(known.class_names)) / len(labels)).tolist()),
         baselines=tuple(
             Baseline(*each, scores.scores(), difference)
             for each, scores, difference in zip(baselines, judged, differences, strict=True)
@@ -244,18 +243,12 @@ def _baseline_parts(known: Predictions, member: str, class_shares: Sequence[floa
         return
     classes, folds = len(known.class_names), np.zeros(len(known.ids)) if known.folds is None else known.folds
     for fold in np.unique(folds):
-        given = _class_shares(known.labels[folds != fold], classes) if class_shares is None else class_shares
+        others = known.labels[folds != fold]
+        given = label_counts(others, classes) / len(others) if class_shares is None else class_shares
         constant, rows = np.maximum(np.array([given], np.float64), _RARE), np.flatnonzero(folds == fold)
         constant = np.minimum(constant, 1 - _RARE) if is_several(known.labels) else normalised(constant)
         for some in row_parts(len(rows), classes):
             yield rows[some], np.broadcast_to(constant, (len(rows[some]), classes))
-
-
-def _class_shares(labels: npt.NDArray[np.integer], classes: int) -> Float64s:
-    """What part of the rows each class has, or each of several labels."""
-    return np.asarray(
-        (labels.sum(axis=0) if is_several(labels) else np.bincount(labels, minlength=classes)) / len(labels)
-    )
 
 
 class _Search:

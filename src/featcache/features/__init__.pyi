@@ -1,4 +1,4 @@
-from .backbone import Backbone as Backbone
+from .backbone import Backbone as Backbone, load_backbone as load_backbone
 from .batch_pipeline import (
     CopySink as CopySink,
     Features as Features,
@@ -19,7 +19,7 @@ from .extract import (
     extract_copies as extract_copies,
 )
 from .extraction_job import Extraction as Extraction, row_settings as row_settings
-from .network import build_network as build_network
+from .network import build_network as build_network, map_name as map_name
 from .precision import Precision as Precision, choose_precision as choose_precision
 from .self_check import load_checked as load_checked
 from .weights import (

@@ -165,11 +165,14 @@ def load_backbone(
     precision: str,
     batch_size: int | None = None,
     device: Device | None = None,
+    *,
+    maps: bool = False,
 ) -> Backbone:
     """Build the network of `spec`, load its weights and make it ready to run in one of `PRECISIONS`.
 
     `batch_size` is the rows of one forward pass; None takes what is fast on the device at this image size, and fits into
-    its memory. No `device` is the first GPU that Keras' backend sees, or else the processor.
+    its memory. No `device` is the first GPU that Keras' backend sees, or else the processor. With `maps`, its taps are joined
+    by what they pool over, as `build_network` says.
 
     Raises:
         BackboneError: unknown backbone or tap (near ones are named), image size below the minimum.
@@ -181,7 +184,7 @@ def load_backbone(
     if spec.deterministic and device.capability is not None:
         make_deterministic()
     with keras.device(device.place):
-        network = build_network(spec, weights, precision)
+        network = build_network(spec, weights, precision, maps=maps)
     return Backbone(network, batch_size or _batch_size(spec, precision, device), device)
 
 

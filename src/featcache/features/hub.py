@@ -68,11 +68,20 @@ def pooled_tokens(tokens: Any, pooling: str, side: int, patch: int | None) -> An
 
     The patches of a square image are the last tokens; before them are the class token and registers, which aren't taken.
     """
-    count = tokens.shape[1]
-    patches = (side // patch) ** 2 if patch else int(count**0.5) ** 2
-    pool = keras.ops.mean if pooling == "avg" else keras.ops.max
-    values = pool(tokens[:, count - patches :], axis=1)
-    return keras.ops.concatenate([tokens[:, 0], values], axis=-1) if patches < count else values
+    across, pool = _across(tokens, side, patch), keras.ops.mean if pooling == "avg" else keras.ops.max
+    values = pool(tokens[:, -(across**2) :], axis=1)
+    return keras.ops.concatenate([tokens[:, 0], values], axis=-1) if across**2 < tokens.shape[1] else values
+
+
+def token_map(tokens: Any, side: int, patch: int | None) -> Any:
+    """Return the patches of (b, n, c) tokens where they are in the image, (b, h, w, c)."""
+    across = _across(tokens, side, patch)
+    return keras.ops.reshape(tokens[:, -(across**2) :], (-1, across, across, tokens.shape[2]))
+
+
+def _across(tokens: Any, side: int, patch: int | None) -> int:
+    """How many patches are beside each other."""
+    return side // patch if patch else int(tokens.shape[1] ** 0.5)
 
 
 def patch_side(model: Any) -> int | None:

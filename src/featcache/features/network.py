@@ -12,7 +12,7 @@ import keras
 from featcache.core.keras_import import plain_keras
 from featcache.core.names import did_you_mean
 from featcache.errors import BackboneError
-from featcache.features.hub import load_preset, patch_side, pooled_tokens
+from featcache.features.hub import load_preset, patch_side, pooled_tokens, token_map
 from featcache.features.network_weights import draw_he_normal, load_weights_file, preprocessed, settle_normalisations
 from featcache.features.weights import SEED, ResolvedWeights
 from featcache.settings import OUTPUT, Architecture, FeaturesSpec, Tap, find_architecture, is_model_file, is_preset
@@ -22,11 +22,12 @@ _SETTLING_SIDE = 96  # pixels; every architecture allows it
 
 
 @plain_keras()
-def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) -> Any:
+def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str, *, maps: bool = False) -> Any:
     """Return a frozen Keras model that ends at the deepest tap of `spec`.
 
     The tap ``output`` is what the network itself gives, where no layer has that name. Pooling leaves it as it is if that is a
-    vector. With a `precision` of 16 bits, variables, preprocessing and pooling stay float32.
+    vector. With a `precision` of 16 bits, variables, preprocessing and pooling stay float32. With `maps`, what pooled taps
+    pool over comes out, too, (b, h, w, c) float16, under `map_name`, where it has places.
 
     Returns:
         A model from (b, size, size, 3) uint8 RGB to a dict of tap name -> (b, h, w, c) or (b, c) float16. Values beyond
@@ -61,10 +62,15 @@ def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str) 
             layer.dtype_policy = f"mixed_{precision}"
     model.trainable = False
     trunk = keras.Model(model.inputs, outputs)
-    return _with_ends(trunk, spec, convert or partial(preprocessed, mode=preprocessing), patch)
+    return _with_ends(trunk, spec, convert or partial(preprocessed, mode=preprocessing), patch, maps=maps)
 
 
-def _with_ends(trunk: Any, spec: FeaturesSpec, convert: Callable[[Any], Any], patch: int | None) -> Any:
+def map_name(tap: str) -> str:
+    """Return what the map is called that a tap pools over."""
+    return f"{tap}_map"
+
+
+def _with_ends(trunk: Any, spec: FeaturesSpec, convert: Callable[[Any], Any], patch: int | None, *, maps: bool) -> Any:
     """Put preprocessing before `trunk` and pooling and the cast to the storage dtype behind it."""
     images = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8", name="images")
     features = trunk(convert(keras.ops.cast(images, "float32")))
@@ -73,6 +79,9 @@ def _with_ends(trunk: Any, spec: FeaturesSpec, convert: Callable[[Any], Any], pa
     outputs = {}
     for tap, feature in zip(spec.taps, features, strict=True):
         values = keras.ops.cast(feature, "float32")
+        if maps and tap.pooling and len(values.shape) > 2:
+            places = token_map(values, spec.image_size, patch) if len(values.shape) == 3 else values
+            outputs[map_name(tap.name)] = keras.ops.cast(places, "float16")
         if tap.pooling and len(values.shape) == 3:
             values = pooled_tokens(values, tap.pooling, spec.image_size, patch)
         values = pooling[tap.pooling](values, axis=(1, 2)) if tap.pooling and len(values.shape) == 4 else values

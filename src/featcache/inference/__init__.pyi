@@ -1,4 +1,11 @@
 from .bundle import bundle_lines as bundle_lines, write_bundle as write_bundle
+from .explainer import (
+    Explainer as Explainer,
+    Explanation as Explanation,
+    explanation_lines as explanation_lines,
+    explanation_record as explanation_record,
+    write_overlay as write_overlay,
+)
 from .export import export_model as export_model, exported_lines as exported_lines
 from .predictor import (
     Prediction as Prediction,

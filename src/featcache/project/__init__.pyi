@@ -49,6 +49,7 @@ from .remembered_runs import (
     run_folder as run_folder,
 )
 from .resolved import (
+    backbone_with_maps as backbone_with_maps,
     device_of as device_of,
     image_loader as image_loader,
     resolved_backbone as resolved_backbone,

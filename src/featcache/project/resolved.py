@@ -1,6 +1,7 @@
 """What settings came to, made ready for use: weights and backbone as they were resolved, and images as they are seen."""
 
 import dataclasses
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from featcache.errors import WeightsError
 from featcache.features import Device, ResolvedWeights, find_device, processor, resolve_weights
 from featcache.project.backbone_features import BackboneFeatures
 from featcache.project.project import LOG_NAME, Project
-from featcache.settings import FeaturesSpec
+from featcache.settings import FeaturesSpec, Tap
 
 if TYPE_CHECKING:
     from featcache.features import Backbone
@@ -45,6 +46,19 @@ def resolved_backbone(backbone: BackboneFeatures, progress: Progress) -> "Backbo
     weights = resolved_weights(backbone, progress)
     import_keras(backbone.folder / LOG_NAME)
     return _loaded(backbone.spec, weights, backbone.precision() or "float32", backbone.folder / _CHECKED)
+
+
+def backbone_with_maps(backbone: BackboneFeatures, taps: Sequence[Tap], progress: Progress) -> "Backbone":
+    """Return a backbone of some of its taps whose pooled ones are joined by their maps; for few images, on the processor.
+
+    Raises:
+        BackboneError, WeightsError: as `resolved_backbone`.
+    """
+    weights, spec = resolved_weights(backbone, progress), dataclasses.replace(backbone.spec, taps=tuple(taps))
+    import_keras(backbone.folder / LOG_NAME)
+    from featcache.features import load_backbone
+
+    return load_backbone(spec, weights, "float32", 1, processor(), maps=True)
 
 
 def resolved_weights(backbone: BackboneFeatures, progress: Progress) -> ResolvedWeights:

@@ -18,7 +18,7 @@ from featcache.errors import CacheFormatError
 from featcache.inspection import compared, score_names, summary
 from featcache.project import REJECTED_CSV, Project, notices
 from featcache.report.class_metrics import class_table, reliability
-from featcache.report.image_sections import pictures
+from featcache.report.image_sections import Explain, pictures
 from featcache.report.label_sets import label_table
 from featcache.report.learning_curves import learning_curves
 from featcache.report.predictions import Run, load_run
@@ -32,8 +32,8 @@ _SHOWN_SETTINGS = {
 }
 
 
-def report_content(project: Project, progress: Progress) -> dict[str, Any]:
-    """Gather the report of a project whose artifacts but submission and report are complete.
+def report_content(project: Project, progress: Progress, explain: Explain | None = None) -> dict[str, Any]:
+    """Gather the report of a project whose artifacts but submission and report are complete; `explain` looks into images.
 
     Returns:
         JSON-able values with printable texts; the same artifacts give the same content.
@@ -51,7 +51,7 @@ def report_content(project: Project, progress: Progress) -> dict[str, Any]:
         "leaderboard": _leaderboard,
         "rejected": lambda _: _rejected(project),
         "corrections": _corrections,
-        "pictures": pictures,
+        "pictures": lambda run: pictures(run, explain),
         "provenance": lambda _: {"settings": settings_text(project.settings), "facts": provenance(project)},
     }
     progress.start("report", len(parts), "parts")

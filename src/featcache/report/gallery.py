@@ -12,6 +12,7 @@ from featcache.report.predictions import EnsemblePredictions
 from featcache.training import cells, row_parts
 
 WRONG, UNSURE, ERRORS = "wrong", "unsure", "errors"
+NO_LABEL = "no label"  # what cards call a set without any
 MOST = {WRONG: 24, UNSURE: 12, ERRORS: 36}
 """Rows shown of each kind; of the least sure ones in each split."""
 
@@ -34,7 +35,7 @@ def gallery(
     Returns:
         `WRONG`, `UNSURE`, `ERRORS` -> at most `MOST` rows as JSON-able values, the first first: ``place`` (split and row
         of the manifest), ``split``, ``id``, ``label`` (None where unknown), ``predicted`` (the ensemble's class, or for a
-        suspected label the suggested one), ``predicted_probability``, ``label_probability``, ``entropy`` (0 certain, 1
+        suspected label the suggested one; both also as ``sets`` where rows have several labels), ``predicted_probability``, ``label_probability``, ``entropy`` (0 certain, 1
         all classes alike); and kind -> how many there are: misclassified rows, and suspected labels.
     """
     wrong, unsure, total = [], [], 0
@@ -105,8 +106,9 @@ def _set_cards(
             "place": (predictions.split, int(rows[row])),
             "split": predictions.split,
             "id": predictions.ids[row],
-            "label": _named(labels, place, names) if there else None,
-            "predicted": _named(given, place, names),
+            "label": label_text(labels, place, names) or NO_LABEL if there else None,
+            "predicted": label_text(given, place, names) or NO_LABEL,
+            "sets": [label_text(each, place, names) for each in (labels, given)],
             "predicted_probability": of_given,
             "label_probability": of_labels if there else None,
             "entropy": spread,
@@ -126,15 +128,14 @@ def _cell_cards(
     cards = _set_cards(predictions, rows, places, predictions.labels[places], names)
     for card, row, column in zip(cards, places.tolist(), columns.tolist(), strict=True):
         there, probability = bool(predictions.labels[row, column]), float(predictions.probabilities[row, column])
+        other = predictions.labels[[row]]
+        other[0, column] ^= 1
+        card["sets"][1] = label_text(other, 0, names)
         texts = names[column], f"not {names[column]}"
         card["label"], card["predicted"] = texts if there else texts[::-1]
         card["label_probability"] = probability if there else 1 - probability
         card["predicted_probability"] = 1 - card["label_probability"]
     return cards
-
-
-def _named(sets: npt.NDArray[np.integer], row: int, names: Sequence[str]) -> str:
-    return label_text(sets, row, names) or "no label"
 
 
 def _wrong(labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:

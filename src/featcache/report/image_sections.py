@@ -1,7 +1,7 @@
 """The parts of the report that show images: rows to check, duplicates, and the map of the features."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,21 +12,42 @@ from featcache.core.texts import NOT_FOUND
 from featcache.inspection import duplicates_record
 from featcache.project import image_loader
 from featcache.report.feature_map import Projected, feature_map, projected
-from featcache.report.gallery import ERRORS, gallery
+from featcache.report.gallery import ERRORS, UNSURE, WRONG, Cards, gallery
 from featcache.report.label_sets import leading_labels
 from featcache.report.predictions import Run
 from featcache.report.suspects import corrections
-from featcache.report.thumbnails import RowRef, thumbnails
+from featcache.report.thumbnails import RowRef, packed, thumbnails
 from featcache.settings import IGNORE
 
 NEIGHBOURS = 5
 _GROUPS, _PAIRS, _OF_EACH = 24, 12, 6
-_LARGE, _SMALL, _DOT = 112, 56, 40  # pixels
-_LARGE_BYTES, _SMALL_BYTES, _DOT_BYTES = 900_000, 900_000, 1_900_000
+_EXPLAINED = 12  # of each kind; each takes a forward pass
+_LARGE, _SMALL, _DOT = 224, 56, 40  # pixels; the large ones open larger than the cards show them
+_LARGE_BYTES, _SMALL_BYTES, _DOT_BYTES, _EVIDENCE_BYTES = 1_900_000, 600_000, 1_100_000, 300_000
 
 
-def pictures(run: Run) -> dict[str, Any]:
-    """Return the rows to check, duplicates and map, with their images.
+class Explained(NamedTuple):
+    """Where images speak for classes, by the linear members of the ensemble.
+
+    Attributes:
+        images: place -> (size, size, 3) uint8, the image with what speaks for the class and against it drawn over it.
+        labels: place -> that class.
+        members: the linear members.
+        weight: their share of the ensemble's weight.
+    """
+
+    images: Mapping[RowRef, npt.NDArray[np.uint8]]
+    labels: Mapping[RowRef, int]
+    members: Sequence[str]
+    weight: float
+
+
+Explain = Callable[[Mapping[RowRef, int | None]], Explained | None]
+"""Explains each place's class, the most probable one for None; returns None where nothing can be explained."""
+
+
+def pictures(run: Run, explain: Explain | None = None) -> dict[str, Any]:
+    """Return the rows to check, duplicates and map, with their images; the first ones explained.
 
     Raises:
         CacheError: a cache is missing or damaged.
@@ -52,11 +73,27 @@ def pictures(run: Run) -> dict[str, Any]:
     for card in cards:
         nearest = neighbours.get(card["place"], ())
         described = [{**_described(run, ("train", row), small), "distance": distance} for row, distance in nearest]
-        card |= {"neighbours": described, "image": large.get(card["place"])}
+        card |= {"neighbours": described, "image": large.get(card["place"]), "evidence": None}
     for group in groups:
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
-    shown = {"cards": kinds, "totals": totals, "duplicates": duplicates, "near": near_groups, "map": dots}
+    found = {"cards": kinds, "totals": totals, "duplicates": duplicates, "near": near_groups, "map": dots}
+    shown = {**found, "evidence": _evidence(kinds, run.names, explain)}
     return {"tap": run.backbone.input_name(run.tap), **shown}
+
+
+def _evidence(kinds: Cards, names: Sequence[str], explain: Explain | None) -> dict[str, Any] | None:
+    """Give the first misclassified and uncertain cards pictures of their evidence; return whose it is."""
+    chosen = [card for kind in (WRONG, UNSURE) for card in kinds[kind][:_EXPLAINED]]
+    numbers: dict[str, int | None] = {name: number for number, name in enumerate(names)}
+    wanted = {card["place"]: numbers.get(card["predicted"]) for card in chosen}  # None: it is a set of labels
+    found = explain(wanted) if explain and wanted else None
+    if found is None:
+        return None
+    images = packed(found.images, _LARGE, _EVIDENCE_BYTES)
+    for card in chosen:
+        place = card["place"]
+        card["evidence"] = {"image": images[place], "label": names[found.labels[place]]} if place in images else None
+    return {"members": list(found.members), "weight": found.weight}
 
 
 def _neighbours(run: Run, places: Sequence[RowRef]) -> dict[RowRef, list[tuple[int, float]]]:

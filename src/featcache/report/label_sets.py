@@ -66,7 +66,7 @@ def suspected_cells(probabilities: Floats, labels: Labels) -> tuple[Labels, Labe
     rows, columns, margins = [], [], []
     for label in range(labels.shape[1]):
         pair = cells(probabilities[:, label : label + 1])
-        found, suggested = label_errors(pair, labels[:, label].astype(np.intp))
+        found, suggested = label_errors(pair, labels[:, label].astype(np.intp), cap=1.0)
         rows.append(found)
         columns.append(np.full(len(found), label))
         margins.append(pair[found, suggested] - pair[found, 1 - suggested])

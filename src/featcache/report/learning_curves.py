@@ -14,7 +14,7 @@ def learning_curves(project: Project) -> list[dict[str, Any]]:
     Returns:
         ``name``; ``train``, ``fold``: loss after each epoch, means over heads; ``kept``, ``parted``, ``lowest``: epochs
         from 1, ``parted`` None where the curves don't diverge, ``lowest`` that of the lowest out-of-fold loss;
-        ``verdict``: ``overfits``, ``underfits`` or ``sound``; ``summary``: in words; ``suggestions``: name and flags
+        ``verdict``: ``overfits``, ``diverges``, ``underfits`` or ``sound``; ``summary``: in words; ``suggestions``: name and flags
         each; ``augmented``: whether the training loss is of changed images, with dropout.
     """
     found = []

@@ -6,6 +6,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from featcache.ensemble import MAJORITY
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -32,6 +34,8 @@ def _environment() -> "Environment":
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     environment.filters |= {"percent": _percent, "number": _number, "seconds": _seconds, "thousands": "{:,}".format}
+    environment.filters["baseline_row"] = lambda entry: ("baseline", entry, "")
+    environment.globals["majority"] = MAJORITY
     assets = resources.files("featcache.report") / "assets"
     environment.globals["asset"] = lambda name: Markup((assets / name).read_text("utf-8"))  # noqa: S704 - our own files
     return environment

@@ -41,15 +41,22 @@ def thumbnails(
 
     with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="featcache-thumbnail") as pool:
         images = list(pool.map(image, wanted))
+    return packed(dict(zip(wanted, images, strict=True)), size, most_bytes)
+
+
+def packed(images: Mapping[RowRef, npt.NDArray[np.uint8]], size: int, most_bytes: int) -> dict[RowRef, str]:
+    """Return (h, w, 3) `images` as data URIs as `thumbnails` does, none larger than `size` pixels a side."""
+    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="featcache-thumbnail") as pool:
         for quality in _QUALITIES:
-            packed = list(pool.map(_packed, images, [quality] * len(images)))
-            if sum(map(len, packed)) <= most_bytes:
+            uris = list(pool.map(_packed, images.values(), [size] * len(images), [quality] * len(images)))
+            if sum(map(len, uris)) <= most_bytes:
                 break
-    ends = np.cumsum([len(each) for each in packed])
-    return {place: uri for place, uri, end in zip(wanted, packed, ends, strict=True) if end <= most_bytes}
+    ends = np.cumsum([len(each) for each in uris])
+    return {place: uri for place, uri, end in zip(images, uris, ends, strict=True) if end <= most_bytes}
 
 
-def _packed(image: npt.NDArray[np.uint8], quality: int) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "WEBP", quality=quality, method=4)
+def _packed(image: npt.NDArray[np.uint8], size: int, quality: int) -> str:
+    stream, picture = io.BytesIO(), Image.fromarray(image)
+    picture.thumbnail((size, size))
+    picture.save(stream, "WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,14 +1,21 @@
 """One page about the run: `WriteReport`."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
+
+import numpy as np
 
 from featcache.core.disk import replacing_folder
 from featcache.core.formatting import pluralize, size_text
 from featcache.core.json_records import write_json
 from featcache.core.keys import bytes_digest
 from featcache.core.progress import Progress
-from featcache.project import Project
-from featcache.report import render_page, report_content
+from featcache.dataset import Manifest
+from featcache.errors import BackboneError, RejectedImageError, SettingsError, WeightsError
+from featcache.project import Project, image_loader
+from featcache.report import Explained, render_page, report_content
+from featcache.training import Predictions
 
 
 def write_report(project: Project, progress: Progress, *, fresh: bool = False) -> str:
@@ -26,7 +33,7 @@ def write_report(project: Project, progress: Progress, *, fresh: bool = False) -
     if artifact.is_stored() and not fresh:
         artifact.show()
         return "report/index.html is again that of these settings"
-    content = report_content(project, progress)
+    content = report_content(project, progress, partial(_explained, project, progress))
     page = render_page(content, datetime.now(UTC)).encode("utf-8")
     with replacing_folder(artifact.path.parent) as folder:
         (folder / artifact.content.name).write_bytes(page)
@@ -36,3 +43,35 @@ def write_report(project: Project, progress: Progress, *, fresh: bool = False) -
     errors, duplicates = content["pictures"]["totals"]["errors"], content["pictures"]["duplicates"]["total"]
     found = f"{pluralize(errors, 'suspected label error')}, {pluralize(duplicates, 'duplicate')}"
     return f"report/index.html: {found} · {size_text(len(page))}"
+
+
+def _explained(project: Project, progress: Progress, wanted: Mapping[tuple[str, int], int | None]) -> Explained | None:
+    """Where each of some rows, (split, row) -> class, speaks for the class, by heads that haven't seen its fold.
+
+    None where the ensemble has no linear members, and of random weights, which see nothing that means anything.
+    """
+    kinds = {(backbone.resolved("weights") or {}).get("kind") for backbone in project.backbones}
+    if "random" in kinds:
+        return None
+    from featcache.inference import Explainer
+
+    try:
+        explainer = Explainer(project, progress)
+    except SettingsError:  # it has none
+        return None
+    except (BackboneError, WeightsError) as error:
+        progress.notice(f"the report has no evidence: {error}")
+        return None
+    splits, load = Manifest.load(project.folder).splits, image_loader(project)
+    source = next(iter(project.member_sources()["TrainHeads"]))
+    folds = Predictions.load(source.path, splits["train"]).folds
+    found, labels = {}, {}
+    for (split, row), label in wanted.items():
+        rows, fold = splits[split], int(folds[row]) if split == "train" and folds is not None else None
+        images = {size: load(rows.locations[row], rows.digests[row], size) for size in explainer.sizes}
+        try:
+            explanation = explainer.explain(images, label, fold)
+        except RejectedImageError:
+            continue
+        found[split, row], labels[split, row] = np.asarray(explanation.overlay()), explanation.label
+    return Explained(found, labels, explainer.members, explainer.weight)

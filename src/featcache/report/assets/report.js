@@ -219,6 +219,52 @@
     chips.forEach(({ chip, label }) => { chip.hidden = !data.names[label].toLowerCase().includes(text); });
   });
 
+  // ---- images open larger, one after the other of a gallery, of the duplicates or of a card's neighbours
+
+  const large = document.getElementById("large"), views = large.querySelector(".views");
+  let open = null;
+  const siblings = (button) => {
+    const near = button.closest(".near:not(.large)"), panel = button.closest(".panel");
+    if (near) return all(".open", near);
+    return panel ? all(".shot:not([hidden]) .main .open:first-of-type", panel) : all(".open", button.closest("section"));
+  };
+  const copy = (image) => {
+    const made = new Image();
+    [made.src, made.alt] = [image.src, image.alt];
+    return made;
+  };
+  const enlarge = (button) => {
+    const shot = button.closest(".main") && button.closest(".shot"), list = large.querySelector("ul");
+    open = shot ? shot.querySelector(".main .open") : button;
+    const images = shot ? all(".main img", shot) : all("img", button);
+    views.replaceChildren(...images.map(copy));
+    document.getElementById("large-name").textContent = images.map((image) => image.alt).join(" · ");
+    large.querySelector(".labels").replaceChildren(...(shot ? [...shot.querySelector(".labels").cloneNode(true).childNodes] : []));
+    list.replaceChildren(...(shot ? all(".near img", shot).map((image) => {
+      const item = document.createElement("li"), name = document.createElement("span"), made = copy(image);
+      made.alt = ""; // the name is below
+      name.className = "name";
+      name.textContent = image.alt;
+      item.className = image.closest("li").className;
+      item.append(made, name);
+      return item;
+    }) : []));
+    for (const step of all("[data-step]", large)) step.disabled = !siblings(open)[siblings(open).indexOf(open) + Number(step.dataset.step)];
+    if (!large.open) large.showModal();
+  };
+  const stepOn = (step) => {
+    const next = siblings(open)[siblings(open).indexOf(open) + step];
+    if (next) enlarge(next);
+  };
+  all(".open").forEach((button) => button.addEventListener("click", () => enlarge(button)));
+  all("[data-step]", large).forEach((button) => button.addEventListener("click", () => stepOn(Number(button.dataset.step))));
+  large.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step) { event.preventDefault(); stepOn(step); }
+  });
+  large.addEventListener("click", (event) => { if (event.target === large) large.close(); });
+  large.addEventListener("close", () => open.focus());
+
   // ---- tables, tabs, galleries, copying
 
   all("[data-tab]").forEach((button) => button.addEventListener("click", () => {
@@ -282,8 +328,10 @@
       all("[data-mark]", box).forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.mark === now)));
       select.hidden = now !== "wrong";
       if (select.hidden) continue;
-      if (!select.options.length) select.append(...data.names.filter((name) => name !== box.dataset.label).map((name) => new Option(name)));
-      select.value = verdicts.get(key);
+      const offered = data.several ? data.names.slice(0, -1) : data.names.filter((name) => name !== box.dataset.label); // the last is "no label"
+      if (!select.options.length) select.append(...offered.map((name) => new Option(name)));
+      const chosen = verdicts.get(key).split(data.several ? "|" : undefined);
+      for (const option of select.options) option.selected = chosen.includes(option.text);
     }
     document.querySelector("#marked [role=status]").textContent = `${verdicts.size.toLocaleString("en")} marked`;
     document.getElementById("save-marks").disabled = !verdicts.size;
@@ -296,12 +344,13 @@
   };
   const toggleMark = (group, wanted) => {
     const { box } = group;
-    const other = box.dataset.predicted !== box.dataset.label ? box.dataset.predicted : data.names.find((name) => name !== box.dataset.label);
+    const differs = (name) => name !== box.dataset.label;
+    const other = [box.dataset.predicted, ...(data.several ? ["", ...data.names] : data.names)].find(differs);
     setMark(group, kind(group) === wanted ? null : { right: box.dataset.label, wrong: other, drop: DROP }[wanted]);
   };
   for (const group of groups) {
     all("[data-mark]", group.box).forEach((button) => button.addEventListener("click", () => toggleMark(group, button.dataset.mark)));
-    group.select.addEventListener("change", () => setMark(group, group.select.value));
+    group.select.addEventListener("change", () => setMark(group, [...group.select.selectedOptions].map((option) => option.text).join("|")));
   }
   all(".panel").forEach((panel) => panel.addEventListener("keydown", (event) => {
     const shot = event.target.closest(".shot");

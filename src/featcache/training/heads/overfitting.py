@@ -12,7 +12,7 @@ from featcache.errors import TrainingError
 from featcache.settings import FeaturesSpec, Tap
 from featcache.training.heads.bag import Bag
 
-OVERFITS, UNDERFITS, SOUND = "overfits", "underfits", "sound"
+OVERFITS, DIVERGES, UNDERFITS, SOUND = "overfits", "diverges", "underfits", "sound"
 
 _APART = 0.05  # of the loss of guessing, log(classes): a smaller difference doesn't count
 _HIGH = 0.5  # of the same: a higher loss on training rows is underfitting
@@ -25,11 +25,12 @@ class CurveDiagnosis:
     """The diagnosis of learning curves. Epochs count from 1.
 
     Attributes:
-        kind: `OVERFITS`, `UNDERFITS` or `SOUND`.
+        kind: `OVERFITS` where the kept epoch is past the best one and worse, `DIVERGES` where the curves have parted by then,
+            `UNDERFITS` or `SOUND`.
         parted: the epoch from which on the out-of-fold loss stays above the training loss; None where they don't diverge.
         kept: the epoch whose weights the heads have, the mean over heads; of it are `train_loss` and `fold_loss`.
         epochs: how many there were.
-        rise: how far the out-of-fold loss is above its lowest at the last epoch.
+        rise: how far the out-of-fold loss is above its lowest at the kept epoch.
     """
 
     kind: str
@@ -44,10 +45,12 @@ class CurveDiagnosis:
     def summary(self) -> str:
         """One line, e.g. ``overfits from epoch 1 of 20: out-of-fold loss 0.246 above its best; loss ...``."""
         losses = f"loss {self.train_loss:.3f} in training, {self.fold_loss:.3f} out of fold at epoch {self.kept}"
-        if self.kind != OVERFITS:
+        if self.kind not in (OVERFITS, DIVERGES):
             return f"{'underfits' if self.kind == UNDERFITS else 'no overfitting'}; {losses}"
-        rise = f": out-of-fold loss {self.rise:.3f} above its best" if self.rise > 0.01 else ""
-        return f"overfits from epoch {self.parted or self.kept} of {self.epochs}{rise}; {losses}"
+        since = f"from epoch {self.parted or self.kept} of {self.epochs}"
+        if self.kind == DIVERGES:
+            return f"diverges {since}; {losses}"
+        return f"overfits {since}: out-of-fold loss {self.rise:.3f} above its best; {losses}"
 
 
 def diagnose(
@@ -74,7 +77,8 @@ def diagnose(
     parted = int(together[-1]) + 2 if len(together) else 1
     high = min(train[at], fold[at]) > _HIGH * math.log(classes)
     apart = fold[at] - train[at] > margin
-    kind = OVERFITS if apart else UNDERFITS if high else SOUND
+    worse = fold[at] - fold.min() > margin and at > fold.argmin()
+    kind = (OVERFITS if worse else DIVERGES) if apart else UNDERFITS if high else SOUND
     return CurveDiagnosis(
         kind=kind,
         parted=parted if parted <= len(train) else None,
@@ -82,7 +86,7 @@ def diagnose(
         epochs=len(train),
         train_loss=float(train[at]),
         fold_loss=float(fold[at]),
-        rise=float(fold[-1] - fold.min()),
+        rise=float(fold[at] - fold.min()),
     )
 
 
@@ -150,11 +154,12 @@ def curves_lines(bags: Sequence[Mapping[str, Any]], features: FeaturesSpec) -> l
     if not found:
         return []
     diagnosis, bag = max(
-        found, key=lambda each: (each[0].kind == OVERFITS, each[0].fold_loss - each[0].train_loss, each[0].fold_loss)
+        found,
+        key=lambda each: (each[0].kind == OVERFITS, each[0].fold_loss - each[0].train_loss, each[0].fold_loss),
     )
     lines, curves = [f"{bag['tap']}/{bag['shape']}: {diagnosis.summary}"], bag["curves"]
     hints = suggestions(diagnosis.kind, features, bag["tap"], curves["hidden"], curves["dropout"])
-    if diagnosis.kind == OVERFITS:
+    if diagnosis.kind in (OVERFITS, DIVERGES):
         hints = [("more images", ""), *hints]
     if hints:
         lines.append("to try: " + " · ".join(f"{name} {flags}".strip() for name, flags in hints))

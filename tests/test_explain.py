@@ -1,0 +1,177 @@
+"""Evidence: the places of an image and an intercept sum to the score of the linear members."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from projects import copied_project, newest
+
+import featcache
+from featcache.api.fitted_project import FittedProject
+from featcache.cli import main
+from featcache.core.progress import Silent
+from featcache.inference.evidence import Evidence, PooledMap, head_evidence, spread, summed
+from featcache.project import Project
+from featcache.settings import parse_settings
+from featcache.settings.specs import HeadsSpec
+from featcache.training.heads.bag import load_bag
+from featcache.training.heads.examples import Examples
+from featcache.training.heads.inputs import fit_input, stored_rows
+from featcache.training.heads.lda import train_lda
+from featcache.training.heads.logistic_regression import train_linear
+from featcache.training.heads.partition import by_folds
+from featcache.training.heads.presets import resolve_heads
+
+TRAINERS = {"linear": train_linear, "lda": train_lda}
+# of each tap its map's shape and how it is pooled: of several backbones, one after relu and one not; and two without maps
+TAPS = {
+    "a_avg": ((8, 8, 5), "avg"),
+    "a_max": ((8, 8, 5), "max"),
+    "b_avg": ((3, 3, 6), "avg"),
+    "whole": ((2, 2, 3), ""),
+    "vector": ((4,), ""),
+}
+NEGATIVE = "b_avg"
+
+
+def pooled(maps):
+    """Tap -> (n, ...) float16 features of (n, h, w, c) maps."""
+    pools = {"avg": np.mean, "max": np.max}
+    return {
+        tap: (pools[pooling](maps[tap], axis=(1, 2)) if pooling else maps[tap]).astype(np.float16)
+        for tap, (_, pooling) in TAPS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """(labels, tap -> (n, ...) maps): each class lights up another column, and some channels are dark throughout."""
+    random, labels = np.random.default_rng(0), np.arange(60) % 3
+    maps = {}
+    for tap, (shape, _) in TAPS.items():
+        values = random.normal(0, 1, (60, *shape))
+        if len(shape) == 3:
+            for label in range(3):
+                values[labels == label, :, label * shape[1] // 3, label] += 4
+        values[..., -1] = 0
+        maps[tap] = values if tap == NEGATIVE else np.maximum(values, 0)
+    return labels.astype(np.int32), maps
+
+
+@pytest.fixture(scope="module", params=["linear", "lda", "several"])
+def bag(request, rows):
+    labels, maps = rows
+    several = request.param == "several"
+    kind = "linear" if several else request.param
+    features, usable = pooled(maps), np.ones(60, bool)
+    seen_as = fit_input(list(TAPS), [features], usable, normalise=True)
+    if several:
+        labels = np.stack([labels == 0, labels > 0], axis=1).astype(np.int8)
+    plan = resolve_heads(HeadsSpec(folds=3), kind, sum(seen_as.widths), 60, 2 if several else 3, several=several)
+    folds = by_folds(np.arange(60) // 3 % 3, usable)
+    examples = Examples(seen_as, [stored_rows(seen_as, features, None)], labels, folds)
+    return TRAINERS[kind](examples, plan, Silent())
+
+
+def logits(bag, heads, features, label):
+    """What the heads' own matrix product says of one row's class."""
+    values = bag.seen_as.rows(features)[:1].astype(np.float64)
+    each = np.mean([values @ bag.weights["kernel_0"][head] + bag.weights["bias_0"][head] for head in heads], axis=0)[0]
+    return each[label] - (0 if bag.plan.several else each.mean())
+
+
+@pytest.mark.parametrize("heads", [[0], [0, 1, 2]])
+def test_places_and_intercept_sum_to_the_score(bag, rows, heads):
+    _, maps = rows
+    for row in (0, 7, 31):
+        features = {tap: values[row : row + 1] for tap, values in pooled(maps).items()}
+        seen = {tap: PooledMap(maps[tap][row], pooling) for tap, (_, pooling) in TAPS.items() if pooling}
+        for label in range(bag.plan.classes):
+            evidence = head_evidence(bag, heads, features, seen, label)
+            assert evidence.heat.shape == (8, 8)
+            assert evidence.score == pytest.approx(logits(bag, heads, features, label), abs=1e-5)
+
+
+def test_the_heat_is_where_a_class_differs(bag, rows):
+    """Each class lights up another third of the map's columns."""
+    labels, maps = rows
+    if bag.plan.several:
+        return
+    features = pooled(maps)
+    for row in range(6):
+        seen = {tap: PooledMap(maps[tap][row], pooling) for tap, (_, pooling) in TAPS.items() if pooling}
+        one = {tap: values[row : row + 1] for tap, values in features.items()}
+        heat = head_evidence(bag, [0, 1, 2], one, seen, int(labels[row])).heat
+        assert heat.sum(axis=0).argmax() in {int(labels[row]) * 8 // 3, int(labels[row]) * 8 // 3 + 1}
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+def test_shares_of_a_channel_sum_to_one_whatever_its_signs(pooling):
+    values = np.random.default_rng(1).normal(size=(4, 5, 7)).astype(np.float16)
+    values[..., 0], values[..., 1] = 0, -1
+    shares = PooledMap(values, pooling).shares()
+    assert np.allclose(shares.sum(axis=(0, 1)), 1)
+    assert (shares >= 0).all()
+    if pooling == "max":
+        assert shares[..., 2].max() == shares[np.unravel_index(values[..., 2].argmax(), (4, 5))][2] == 1
+    else:
+        relu = np.maximum(values[..., 2:], 0)
+        assert np.allclose(PooledMap(relu, "avg").shares(), relu / relu.sum(axis=(0, 1), dtype=np.float64))
+
+
+def test_a_grid_is_spread_over_another_of_the_same_sum():
+    heat = np.random.default_rng(2).normal(size=(4, 9))
+    for shape in [(9, 18), (18, 18), (5, 7), (2, 3)]:
+        assert spread(heat, shape).sum() == pytest.approx(heat.sum())
+    assert np.allclose(spread(spread(heat, (8, 18)), (4, 9)), heat)
+    both = summed([Evidence(heat, 1.0), Evidence(np.ones((8, 3)), 2.0)], [0.25, 0.75])
+    assert both.heat.shape == (8, 9)
+    assert both.score == pytest.approx(0.25 * (heat.sum() + 1) + 0.75 * 26)
+
+
+@pytest.fixture
+def project(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return copied_project(finished, tmp_path / "project")
+
+
+def flags(project):
+    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
+    return [word for value in values for word in ("--set", value)]
+
+
+def test_the_command_explains_an_image_by_the_linear_members(project, capsys):
+    """Features are those of the cache, so the heads' own product says the same score."""
+    image, picture = project.folder / "photos/test/disc-0.png", project.folder / "heat.png"
+    assert main(["explain", str(image), "--label", "disc", "--output", str(picture), "--json", *flags(project)]) == 0
+    record = json.loads(capsys.readouterr().out)
+    with Image.open(picture) as opened:
+        assert opened.size == (32, 32)
+    assert record["evidence_for"] == "disc"
+    assert set(record["members"]) <= {"block1_pool_avg/linear/seed0", "block1_pool_avg/lda/seed0"}
+    assert np.shape(record["heat"]) == (16, 16)
+    assert np.sum(record["heat"]) + record["intercept"] == pytest.approx(record["score"], abs=1e-3)
+    cache = featcache.open(newest(project, "features/test-copy0-*.h5"))
+    features = {"block1_pool_avg": cache["block1_pool_avg"][list(cache.ids).index("disc-0.png")][None]}
+    weights = json.loads(newest(project, "ensembles/*/ensemble.json").read_text())["ensemble"]
+    weights = dict(zip(weights["candidates"], weights["whole"]["weights"], strict=True))
+    scores = []
+    for name in record["members"]:
+        bag = load_bag(newest(project, f"heads/block1_pool_avg-{name.split('/')[1]}-*/bag.json").parent)
+        scores.append(logits(bag, range(len(bag.heads)), features, 0))
+    mean = np.average(scores, weights=[weights[name] for name in record["members"]])
+    assert record["score"] == pytest.approx(mean, abs=1e-3)
+    assert record["weight"] == pytest.approx(sum(weights[name] for name in record["members"]), abs=1e-5)
+    assert main(["explain", str(image), "--label", "disk", *flags(project)]) == 1
+    assert "label='disk' is none of the classes, did you mean disc?" in capsys.readouterr().err
+    assert main(["explain", str(project.folder / "none.png"), *flags(project)]) == 1
+    assert "none.png can't be read" in capsys.readouterr().err
+
+
+def test_a_notebook_gets_a_picture(project):
+    found = FittedProject(Project(parse_settings(project.settings)))
+    shown = found.explain(np.full((20, 30, 3), (200, 60, 60), np.uint8))
+    assert shown.heat.sum() + shown.intercept == pytest.approx(shown.score)
+    assert shown.predicted == shown.label
+    assert "data:image/png;base64," in shown._repr_html_()
