@@ -114,14 +114,19 @@ def stored_manifest(folder: Path) -> dict[str, Any] | None:
         seen, size = (folder / JSON_NAME).stat(), (folder / ROWS_NAME).stat().st_size
     except OSError:
         return None
-    stored = _stored_summary(folder, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+    stored = _known_summary(folder, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
     return stored if stored and size == stored["arrow"]["bytes"] else None
 
 
 @lru_cache(maxsize=4)
-def _stored_summary(folder: Path, *seen: int) -> dict[str, Any] | None:
-    """What `Manifest.save` wrote, read once while the file is the one `seen`; None where it hasn't that form."""
+def _known_summary(folder: Path, *seen: int) -> dict[str, Any] | None:
+    """The summary, read once while the file is the one `seen`: a scheduling asks many times."""
     del seen
+    return _stored_summary(folder)
+
+
+def _stored_summary(folder: Path) -> dict[str, Any] | None:
+    """What `Manifest.save` wrote; None where anything hasn't the form that it gives it."""
     stored: dict[str, Any] | None = read_json(folder / JSON_NAME)
     kinds = {
         "schema": int,

@@ -1,6 +1,7 @@
 """The order in which people expect names: ``img_2`` before ``img_10``, whatever the case."""
 
 import re
+from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -36,6 +37,10 @@ def natural_order(locations: Sequence[str]) -> npt.NDArray[np.uint32]:
     import pyarrow as pa
     from pyarrow.compute import array_sort_indices
 
-    sort_keys = pa.array(map(natural, locations), pa.large_binary(), size=len(locations))
-    order: npt.NDArray[np.uint32] = array_sort_indices(sort_keys).to_numpy().astype(np.uint32)
-    return order
+    content, ends = bytearray(), array("q", [0])
+    for location in locations:
+        content += natural(location)
+        ends.append(len(content))
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(content)]  # `pyarrow.array` would import pandas
+    order = array_sort_indices(pa.Array.from_buffers(pa.large_binary(), len(locations), buffers))
+    return np.frombuffer(order.buffers()[1] or b"", np.uint64)[: len(order)].astype(np.uint32)
