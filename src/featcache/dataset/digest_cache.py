@@ -84,10 +84,8 @@ class FileChecks:
     def digests_of(self, rows: "npt.NDArray[np.integer] | slice") -> list[str]:
         """The content digests of some files, each as `digest` has it."""
         raw = _raw_digests(self)[rows]
-        texts, width = raw.tobytes().hex(), 2 * _DIGEST_BYTES
-        return [
-            texts[at * width : (at + 1) * width] if there else "" for at, there in enumerate(raw.any(axis=1).tolist())
-        ]
+        texts, width, known = raw.tobytes().hex(), 2 * _DIGEST_BYTES, np.asarray(raw.any(axis=1)).tolist()
+        return [texts[at * width : (at + 1) * width] if there else "" for at, there in enumerate(known)]
 
     def settled(self) -> npt.NDArray[np.bool_]:
         """(n,) bool, False while a later change could hide in the clock tick in which a file was read ("racy git").
