@@ -141,4 +141,5 @@ def _units(features: npt.NDArray[np.floating]) -> npt.NDArray[np.float16]:
     values = np.asarray(features, np.float32)
     values = values.reshape(len(values), -1, values.shape[-1]).mean(axis=1)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    return (values / np.where(lengths > 0, lengths, 1)).astype(np.float16)
+    units: npt.NDArray[np.float16] = (values / np.where(lengths > 0, lengths, 1)).astype(np.float16)
+    return units

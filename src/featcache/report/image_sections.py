@@ -77,7 +77,14 @@ def pictures(run: Run, explain: Explain | None = None) -> dict[str, Any]:
         card |= {"neighbours": described, "image": large.get(card["place"]), "evidence": None}
     for group in groups:
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
-    found = {"cards": kinds, "totals": totals, "duplicates": duplicates, "near": near_groups, "unlike": unlike, "map": dots}
+    found = {
+        "cards": kinds,
+        "totals": totals,
+        "duplicates": duplicates,
+        "near": near_groups,
+        "unlike": unlike,
+        "map": dots,
+    }
     shown = {**found, "evidence": _evidence(kinds, run.names, explain)}
     return {"tap": run.backbone.input_name(run.tap), **shown}
 
