@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from featcache.cache import Reader, open_cache
 from featcache.core import keys
@@ -46,8 +45,7 @@ def find_duplicates(project: Project, progress: Progress) -> str:
         "groups": list(groups.values()),
         "groups_key": keys.digest([each for each in train if len(each) > 1]),
     }
-    own = first[of_split == splits.index("train")]
-    record["unlike"] = _unlike(dict(zip(splits, readers, strict=True)), own, project.folder)
+    record["unlike"] = _unlike(dict(zip(splits, readers, strict=True)), project.folder)
     record["seconds"] = round(time.perf_counter() - begun, 3)
     write_json(artifact.path, {**artifact.record_header(project.run), **record})
     count = sum(map(len, groups.values()))
@@ -56,11 +54,13 @@ def find_duplicates(project: Project, progress: Progress) -> str:
     )
 
 
-def _unlike(readers: Mapping[str, Reader], first: npt.NDArray[np.int64], folder: Path) -> dict[str, Any]:
-    """What `unlike_record` returns; training images are not compared with their near duplicates and their own group."""
-    seen, numbers = SeenImages.of(readers["train"], folder), dict[str | int, int]()
-    groups = [numbers.setdefault(name or row, len(numbers)) for row, name in enumerate(readers["train"].groups)]
-    quantiles = seen.quantiles([first, np.array(groups, np.int64)[seen.rows]])
+def _unlike(readers: Mapping[str, Reader], folder: Path) -> dict[str, Any]:
+    """What `unlike_record` returns; as in folds, training images are not compared with duplicates and their own group."""
+    train, numbers = readers["train"], dict[str | int, int]()
+    seen = SeenImages.of(train, folder)
+    groups = [numbers.setdefault(name or row, len(numbers)) for row, name in enumerate(train.groups)]
+    images = np.unique(train.digest_column, return_inverse=True)[1]
+    quantiles = seen.quantiles([images[seen.rows], np.array(groups, np.int64)[seen.rows]])
     found, of = list[tuple[str, int, float]](), dict[str, int]()
     for split, reader in readers.items():
         if split == "train" or not quantiles:
