@@ -111,7 +111,7 @@ def compute_nothing(project: Project) -> None:
 
     backbone = worker_backbone(project, "")
     assert isinstance(backbone, Backbone)
-    backbone.settle()  # else it would compile again after a minute of computing
+    backbone.settle()  # else it would compile again during the measurement
     backbone.forward(np.zeros((backbone.batch_size, 48, 48, 3), np.uint8))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from projects import copied_project, stored_ensemble, stored_predictions
 
 from featcache.cli import main
@@ -83,11 +84,35 @@ def test_what_cannot_be_decoded_is_set_aside_and_the_others_told(project, capsys
     assert "not an image" in records["broken.png"]["error"]
     assert f"{folder / 'broken.png'}: rejected: not an image" in captured.err
     header, *table = csv.reader(Path("said.csv").read_text().splitlines())
-    assert header == ["file", "class", "disc", "square", "triangle"]
+    assert header == ["file", "class", "disc", "square", "triangle", "farther_than"]
     assert len(table) == 9
-    for file, told, *values in table:
+    for file, told, *values, _ in table:
         record = records[file.rsplit("/", 1)[1]]
         assert (told, [float(value) for value in values]) == (record["class"], list(record["probabilities"].values()))
+
+
+def test_what_is_unlike_anything_seen_is_named(project, capsys):
+    folder = project.folder / "photos/test"
+    records = json.loads(predict(project, capsys, "--json", folder).out)
+    assert {(each["unlike"], each["farther_than"]) for each in records} == {(None, None)}, "nobody has compared"
+    stripes = np.zeros((36, 40, 3), np.uint8)
+    stripes[::4] = 255
+    Image.fromarray(stripes).save(folder / "stripes.png")
+    project.run("FindDuplicates")
+    found = json.loads((project.artifacts / "features/duplicates.json").read_text())["unlike"]
+    (row,) = [row for row, name in enumerate(sorted(path.name for path in folder.iterdir())) if name == "stripes.png"]
+    assert ["test", row, 1.0] in found["rows"]
+    assert found["of"] == {"test": 10}
+    # the stored ensemble is what predicts; that it is complete shows that comparing changed no key of it
+    captured = predict(project, capsys, "--csv", "said.csv", folder)
+    unlike = [line.split()[0].rsplit("/", 1)[1] for line in captured.out.splitlines() if "unlike anything seen" in line]
+    names = sorted(path.name for path in folder.iterdir())
+    assert unlike == [name for number, name in enumerate(names) if number in {row for _, row, _ in found["rows"]}]
+    shares = {
+        Path(line[0]).name: float(line[-1]) for line in [*csv.reader(Path("said.csv").read_text().splitlines())][1:]
+    }
+    assert shares["stripes.png"] == 1
+    assert min(shares.values()) < 0.9
 
 
 def test_batches_do_not_change_what_is_said(project, capsys, monkeypatch):

@@ -100,5 +100,5 @@ def test_every_csv_of_a_run_and_of_the_commands_is_read_back(tmp_path):
     assert {(row[1], row[2]) for row in both(tmp_path / "exported/rows.csv")[1]} == trained
     assert {(row[1], row[2]) for row in both(tmp_path / "pca.csv")[1]} == trained
     header, rows = both(tmp_path / "told.csv")
-    assert header == ["file", "class", *CLASSES]
+    assert header == ["file", "class", *CLASSES, "farther_than"]
     assert [row[:2] for row in rows] == [[str(each.file), CLASSES[1]] for each in told]

@@ -327,6 +327,19 @@ def test_shares_say_what_the_pipeline_waits_for(tmp_path):
     assert reader.run["shares"]["forward"] > 0.5
 
 
+def test_a_forward_pass_that_asks_is_given_the_rows_to_come(tmp_path):
+    class Asking(Backbone):
+        expected = None
+
+        def expect(self, rows):
+            assert self.rows == 0
+            self.expected = rows
+
+    asking = Asking()
+    extract(tmp_path / "a.h5", make_job(2 * BATCH + 1, reasons={0: "damaged"}), asking)
+    assert asking.expected == asking.rows == 2 * BATCH
+
+
 @pytest.mark.parametrize("there", ["tf_nightly", None])
 def test_packages_without_metadata_do_not_cost_the_work_at_publishing(tmp_path, monkeypatch, there):
     """As with tensorflow-cpu or tf-nightly, or where something was found on PYTHONPATH."""

@@ -286,9 +286,13 @@ def test_files_read_in_the_tick_they_changed_in_are_read_again_until_it_has_pass
     assert reads == []
 
 
-def test_time_stamps_in_the_future_are_trusted():
-    stat = digest_cache.FileStat("a", 1, 10**19, 10**19)
-    assert digest_cache.Examined(stat, time.time_ns(), "digest", "").settled
+def test_time_stamps_in_the_future_are_trusted(monkeypatch):
+    monkeypatch.setattr(digest_cache, "SETTLE_NS", 2_000_000_000)
+    now, checks = time.time_ns(), digest_cache.FileChecks(digest_cache.FileStats())
+    for location, changed in {"past": 0, "now": now, "future": 2**63 - 1, "far past": 1 - 2**63}.items():
+        checks.append(digest_cache.FileStat(location, 1, changed, changed), now, "ab" * 32, "")
+    checks.append(digest_cache.FileStat("unread", 1, 0, 0), now, "", "can't be read")
+    assert checks.settled().tolist() == [True, False, True, True, False]
 
 
 def test_moving_artifacts_or_images_keeps_the_key(root, out, reads):

@@ -54,6 +54,7 @@ for work in (listing, lambda: Manifest.load(folder), extraction):
     kept = work()
     print(tracemalloc.get_traced_memory()[1] - before)
     del kept
+assert "pandas" not in sys.modules, "pyarrow imports it wherever it makes an array of a list"
 """
 
 

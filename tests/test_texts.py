@@ -8,6 +8,7 @@ from featcache.core.texts import (
     ChosenTexts,
     ComputedTexts,
     ConstantText,
+    DecodedTexts,
     FixedTexts,
     PackedTexts,
     first_duplicate,
@@ -21,7 +22,8 @@ TEXTS = ["a", "bc", "", "ü" * 3, "\udcff.png"]
 def columns():
     fixed = np.array([text.encode("utf-8", "surrogateescape") for text in TEXTS], "S8")
     chosen = ChosenTexts(PackedTexts(["other", *reversed(TEXTS)]), np.array([5, 4, -1, 2, 1]))
-    return [PackedTexts(TEXTS), FixedTexts(fixed), ComputedTexts(len(TEXTS), TEXTS.__getitem__), chosen]
+    decoded = DecodedTexts(len(TEXTS), lambda start, stop: list(TEXTS[start:stop]))
+    return [PackedTexts(TEXTS), FixedTexts(fixed), ComputedTexts(len(TEXTS), TEXTS.__getitem__), decoded, chosen]
 
 
 @pytest.mark.parametrize("column", columns(), ids=lambda column: type(column).__name__)

@@ -80,7 +80,9 @@ class FittedProject:
 
         Returns:
             a line an image: ``image`` (its path, or its place from 0), ``class`` and its ``probability``, ``error`` (why an
-            image can't be used, else ""), and a column of probabilities for each class. The class is the most probable one
+            image can't be used, else ""), a column of probabilities for each class, and ``farther_than``: the share of the
+            training images that are nearer to the others than this one is to them, from 0.995 on unlike anything seen, NaN
+            where it isn't known (before there is a report). The class is the most probable one
             unless another metric than log-loss decides. Where rows have several labels, ``labels`` in place of both: names
             with ``|`` between them.
 
@@ -101,9 +103,10 @@ class FittedProject:
                 best = (None if item.probabilities is None else given,)
             elif item.probabilities is not None:
                 best = predictor.class_names[item.best], values[item.best]
-            rows.append([found[item.file].name, *best, item.reason, *values])
+            share = np.nan if item.farther_than is None else item.farther_than
+            rows.append([found[item.file].name, *best, item.reason, *values, share])
         shown = ["labels"] if predictor.several else ["class", "probability"]
-        return _frame(rows, ["image", *shown, "error", *predictor.class_names])
+        return _frame(rows, ["image", *shown, "error", *predictor.class_names, "farther_than"])
 
     def explain(self, image: Any, label: str | None = None) -> ImageExplanation:
         """Return where in an image the linear members of the ensemble see its class.

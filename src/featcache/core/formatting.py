@@ -78,6 +78,8 @@ def printable(text: str) -> str:
 
 def readable_name(name: str) -> str:
     """Return a file name as text that can be written anywhere: bytes that aren't UTF-8 become backslash escapes."""
+    if name.isascii():
+        return name
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core import keys
-from featcache.core.texts import ComputedTexts, ConstantText, PackedTexts, first_duplicate
+from featcache.core.texts import ConstantText, DecodedTexts, PackedTexts, first_duplicate
 from featcache.errors import SourceError
 
 SPLITS = ("train", "valid", "test")
@@ -119,17 +119,19 @@ class Rows:
         """(n,) bool, True where listing found nothing wrong with the row."""
         return np.fromiter((not reason for reason in self.reasons), bool, len(self))
 
-    def _label_key(self, row: int) -> str:
-        """The number of a row's class, or those of its labels, each with a comma behind it; -1 where unknown."""
-        own = self.labels[row]
-        if not is_several(self.labels):
-            return str(own)
-        return str(UNKNOWN_LABEL) if own.min() < 0 else "".join(f"{label}," for label in np.flatnonzero(own).tolist())
+    def _label_keys(self, start: int, stop: int) -> list[str]:
+        """The number of each row's class, or those of its labels, each with a comma behind it; -1 where unknown."""
+        labels = self.labels[start:stop]
+        if not is_several(labels):
+            return list(map(str, labels.tolist()))
+        own = ("".join(f"{label}," for label in np.flatnonzero(row).tolist()) for row in labels)
+        known = known_labels(labels).tolist()
+        return [text if is_known else str(UNKNOWN_LABEL) for text, is_known in zip(own, known, strict=True)]
 
     @cached_property
     def key(self) -> str:
         """The digest of ids, labels, groups, digests, reasons and any cases in this order; locations don't count."""
-        labels = ComputedTexts(len(self), self._label_key)
+        labels = DecodedTexts(len(self), self._label_keys)
         columns = [
             self.ids,
             labels,

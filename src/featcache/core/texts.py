@@ -120,7 +120,7 @@ class PackedTexts(Texts):
 class ChosenTexts(Texts):
     """The texts of an (n,) array of rows of others, "" for a row below 0."""
 
-    def __init__(self, texts: PackedTexts, rows: npt.NDArray[np.int64]) -> None:
+    def __init__(self, texts: PackedTexts, rows: npt.NDArray[np.integer]) -> None:
         (self._buffer, self._bounds), self._rows = texts.packed(), rows
 
     def __len__(self) -> int:
@@ -146,6 +146,20 @@ class ComputedTexts(Texts):
     def decode(self, start: int, stop: int) -> list[str]:
         """Return the texts [start, stop)."""
         return [self._text(row) for row in range(start, stop)]
+
+
+class DecodedTexts(Texts):
+    """Texts that are computed some at a time, by a function from `start` and `stop` to the texts [start, stop) of `count`."""
+
+    def __init__(self, count: int, texts: Callable[[int, int], list[str]]) -> None:
+        self._count, self._texts = count, texts
+
+    def __len__(self) -> int:
+        return self._count
+
+    def decode(self, start: int, stop: int) -> list[str]:
+        """Return the texts [start, stop)."""
+        return self._texts(start, stop)
 
 
 def texts_at(texts: Sequence[str], rows: npt.NDArray[np.integer]) -> list[str]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from featcache.core import keys, paths
 from featcache.core.disk import SETTLE_NS, replacing
 from featcache.core.progress import Progress
-from featcache.core.texts import NOT_FOUND, index_of
+from featcache.core.texts import NOT_FOUND, DecodedTexts, index_of
 from featcache.dataset.file_stats import MOST_BYTES, FileStat, FileStats
 from featcache.errors import SourceChangedError
 
@@ -40,14 +40,6 @@ class Examined(NamedTuple):
     read_ns: int
     digest: str
     reason: str
-
-    @property
-    def settled(self) -> bool:
-        """False while a later change could hide in the clock tick in which the file was read ("racy git").
-
-        A time stamp far in the future is as good as any other, because a change would replace it.
-        """
-        return bool(self.digest) and abs(self.read_ns - self.stat.ctime_ns) >= SETTLE_NS
 
 
 class FileChecks:
@@ -76,15 +68,40 @@ class FileChecks:
             self.reasons[row] = reason
         self.read_ns[row] = read_ns
 
+    def take(self, rows: npt.NDArray[np.intp], known: "FileChecks", places: npt.NDArray[np.intp]) -> None:
+        """Record for these rows what is known of the files at `places`; not while another thread does anything."""
+        _times(self)[rows] = _times(known)[places]
+        _raw_digests(self)[rows] = _raw_digests(known)[places]
+        for row, place in zip(rows.tolist(), places.tolist(), strict=True) if known.reasons else ():
+            if reason := known.reasons.get(place):
+                self.reasons[row] = reason
+
     def digest(self, row: int) -> str:
         """The content digest of one file, "" if it couldn't be read."""
         raw = self.digests[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES]
         return raw.hex() if any(raw) else ""
 
+    def digests_of(self, rows: "npt.NDArray[np.integer] | slice") -> list[str]:
+        """The content digests of some files, each as `digest` has it."""
+        raw = _raw_digests(self)[rows]
+        texts, width, known = raw.tobytes().hex(), 2 * _DIGEST_BYTES, np.asarray(raw.any(axis=1)).tolist()
+        return [texts[at * width : (at + 1) * width] if there else "" for at, there in enumerate(known)]
+
+    def settled(self) -> npt.NDArray[np.bool_]:
+        """(n,) bool, False while a later change could hide in the clock tick in which a file was read ("racy git").
+
+        A time stamp far in the future is as good as any other, because a change would replace it.
+        """
+        between = np.abs(_times(self).astype(np.float64) - self.files.numbers[:, 2])  # which an int64 may not hold
+        return np.asarray(_raw_digests(self).any(axis=1) & (between >= SETTLE_NS))
+
+    def all_settled(self) -> bool:
+        """Whether every file that was looked at is settled, or can't be read anyway."""
+        return bool((self.settled() | (self.files.numbers[:, 0] < 0) | ~self.examined()).all())
+
     def examined(self) -> npt.NDArray[np.bool_]:
         """(n,) bool: which files were looked at."""
-        looked_at: npt.NDArray[np.bool_] = np.frombuffer(self.read_ns, np.int64) != 0
-        return looked_at
+        return np.asarray(_times(self) != 0)
 
     def at(self, row: int, stat: FileStat) -> Examined:
         """Return what was found in the file of this row and stat."""
@@ -92,7 +109,18 @@ class FileChecks:
 
     def __iter__(self) -> Iterator[Examined]:
         """Yield what was found, but for files that nobody got to."""
-        return (self.at(row, stat) for row, stat in enumerate(self.files) if self.read_ns[row])
+        digests = DecodedTexts(len(self.files), lambda start, stop: self.digests_of(slice(start, stop)))
+        found = enumerate(zip(self.files, self.read_ns, digests, strict=True))
+        return (Examined(stat, read, digest, self.reasons.get(row, "")) for row, (stat, read, digest) in found if read)
+
+
+def _times(checks: FileChecks) -> npt.NDArray[np.int64]:
+    return np.frombuffer(checks.read_ns, np.int64)
+
+
+def _raw_digests(checks: FileChecks) -> npt.NDArray[np.uint8]:
+    """(n, 32), zeros for a file that couldn't be read."""
+    return np.frombuffer(checks.digests, np.uint8).reshape(-1, _DIGEST_BYTES)
 
 
 class DigestCache:
@@ -165,14 +193,11 @@ class DigestCache:
         """Take over what is known of files whose stat is the old one."""
         known = self._known
         places = index_of(found.files.locations, known.files.locations)
-        now, then = found.files.numbers, known.files.numbers
+        now, then, settled = found.files.numbers, known.files.numbers, known.settled()
         for start in range(0, len(places), _RECALLED):
             rows = start + np.flatnonzero(places[start : start + _RECALLED] != NOT_FOUND)
-            rows = rows[(now[rows] == then[places[rows]]).all(axis=1)]
-            for row, place in zip(rows.tolist(), places[rows].tolist(), strict=True):
-                item = known.at(place, known.files[place])
-                if item.settled:
-                    found.put(row, *item[1:])
+            rows = rows[(now[rows] == then[places[rows]]).all(axis=1) & settled[places[rows]]]
+            found.take(rows, known, places[rows])
 
     def save(self, path: Path, *, unused: bool = False) -> None:
         """Write what this listing used as `listing.csv`; with `unused`, what it didn't get to as well."""

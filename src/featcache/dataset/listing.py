@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -203,7 +202,7 @@ def _keep_digests(digests: DigestCache, spec: DatasetSpec, folder: Path, files: 
 
 
 def _save_listing(folder: Path, spec: DatasetSpec, files: FileStats, digests: DigestCache, key: str) -> None:
-    settled = all(item.settled or item.stat.size < 0 for item in chain(*digests.used))
+    settled = all(part.all_settled() for part in digests.used)
     contents = contents_digest(digests.used)
     listing = Listing(_asked(spec), _root(spec), stats_digest(files), contents, settled, key)
     write_json(folder / LISTING_JSON, {"version": [LISTING_VERSION, *optional_formats()], **listing._asdict()})

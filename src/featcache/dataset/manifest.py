@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -110,11 +110,19 @@ def stored_manifest(folder: Path) -> dict[str, Any] | None:
 
     None when it is absent, damaged or of another schema, or `manifest.arrow` is gone or of another length.
     """
-    stored = _stored_summary(folder)
     try:
-        return stored if stored and (folder / ROWS_NAME).stat().st_size == stored["arrow"]["bytes"] else None
+        seen, size = (folder / JSON_NAME).stat(), (folder / ROWS_NAME).stat().st_size
     except OSError:
         return None
+    stored = _known_summary(folder, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+    return stored if stored and size == stored["arrow"]["bytes"] else None
+
+
+@lru_cache(maxsize=4)
+def _known_summary(folder: Path, *seen: int) -> dict[str, Any] | None:
+    """The summary, read once while the file is the one `seen`: a scheduling asks many times."""
+    del seen
+    return _stored_summary(folder)
 
 
 def _stored_summary(folder: Path) -> dict[str, Any] | None:

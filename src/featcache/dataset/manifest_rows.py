@@ -65,7 +65,7 @@ def _batch(schema: Any, split: int, class_names: Sequence[str], rows: Rows, part
 
     def one_of(values: Sequence[str], numbers: Any) -> Any:
         numbers = np.asarray(numbers, np.int32)
-        return pa.DictionaryArray.from_arrays(pa.array(numbers, mask=numbers < 0), pa.array(values, pa.string()))
+        return pa.DictionaryArray.from_arrays(_array(numbers, numbers >= 0), _encoded(values, pa.string()))
 
     columns = {name: _encoded(getattr(rows, texts)[part], schema.field(name).type) for name, texts in _TEXTS.items()}
     columns["split"] = one_of(SPLITS, np.full(part.stop - part.start, split))
@@ -84,17 +84,27 @@ def _lists(class_names: Sequence[str], labels: npt.NDArray[np.integer]) -> Any:
     import pyarrow as pa
 
     known, has = known_labels(labels), labels == 1
-    names = pa.array(class_names, pa.string()).take(pa.array(np.nonzero(has)[1]))
-    ends = np.cumsum([0, *has.sum(axis=1).tolist()]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(ends), names, mask=pa.array(~known))
+    names = _encoded(class_names, pa.string()).take(_array(np.nonzero(has)[1].astype(np.int32)))
+    ends = np.cumsum([0, *has.sum(axis=1).tolist()], dtype=np.int32)
+    validity = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    return pa.Array.from_buffers(pa.list_(pa.string()), len(known), [validity, pa.py_buffer(ends)], children=[names])
+
+
+def _array(numbers: npt.NDArray[np.int32], known: npt.NDArray[np.bool_] | None = None) -> Any:
+    """Arrow's int32 array, null where a number isn't `known`; `pyarrow.array` would import pandas."""
+    import pyarrow as pa
+
+    validity = None if known is None or known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    return pa.Array.from_buffers(pa.int32(), len(numbers), [validity, pa.py_buffer(np.ascontiguousarray(numbers))])
 
 
 def _encoded(texts: Sequence[str], kind: Any) -> Any:
     import pyarrow as pa
 
-    if kind == pa.string():
-        return pa.array(texts, kind)
-    return pa.array([text.encode("utf-8", "surrogateescape") for text in texts], kind)
+    errors = "strict" if kind == pa.string() else "surrogateescape"
+    raw = [text.encode("utf-8", errors) for text in texts]
+    ends = np.cumsum([0, *map(len, raw)], dtype=np.int32)
+    return pa.Array.from_buffers(kind, len(raw), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(raw))])
 
 
 def read_rows(path: Path, stored: Mapping[str, Any]) -> dict[str, Rows]:

@@ -1,7 +1,9 @@
 """The order in which people expect names: ``img_2`` before ``img_10``, whatever the case."""
 
 import re
+from array import array
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +14,22 @@ _LONGER_THAN_END = 256  # a number's length begins with a byte above the zero th
 
 def natural(path: str) -> bytes:
     """Return a sort key by which ``img_2`` comes before ``img_10`` whatever the case, part by part of a path."""
-    keys = []
-    for part in path.split("/"):
-        pieces = _NUMBER.split(part.casefold())
-        raw = [piece.encode("utf-8", "surrogatepass") + b"\0" for piece in pieces]
-        for index in range(1, len(pieces), 2):
-            digits = pieces[index].lstrip("0").encode("ascii")
-            raw[index] = (len(digits) + _LONGER_THAN_END).to_bytes(2, "big") + digits
-        keys.append(b"%b\0%b\0" % (b"".join(raw), part.encode("utf-8", "surrogatepass")))
-    return b"".join(keys)
+    folder, slash, name = path.rpartition("/")
+    return (_natural_folder(folder) if slash else b"") + _natural_part(name)
+
+
+@lru_cache(maxsize=1024)  # files come folder by folder
+def _natural_folder(path: str) -> bytes:
+    return natural(path)
+
+
+def _natural_part(part: str) -> bytes:
+    pieces = _NUMBER.split(part.casefold())
+    raw = [piece.encode("utf-8", "surrogatepass") + b"\0" for piece in pieces]
+    for index in range(1, len(pieces), 2):
+        digits = pieces[index].lstrip("0").encode("ascii")
+        raw[index] = (len(digits) + _LONGER_THAN_END).to_bytes(2, "big") + digits
+    return b"%b\0%b\0" % (b"".join(raw), part.encode("utf-8", "surrogatepass"))
 
 
 def natural_order(locations: Sequence[str]) -> npt.NDArray[np.uint32]:
@@ -28,6 +37,10 @@ def natural_order(locations: Sequence[str]) -> npt.NDArray[np.uint32]:
     import pyarrow as pa
     from pyarrow.compute import array_sort_indices
 
-    sort_keys = pa.array(map(natural, locations), pa.large_binary(), size=len(locations))
-    order: npt.NDArray[np.uint32] = array_sort_indices(sort_keys).to_numpy().astype(np.uint32)
-    return order
+    content, ends = bytearray(), array("q", [0])
+    for location in locations:
+        content += natural(location)
+        ends.append(len(content))
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(content)]  # `pyarrow.array` would import pandas
+    order = array_sort_indices(pa.Array.from_buffers(pa.large_binary(), len(locations), buffers))
+    return np.frombuffer(order.buffers()[1] or b"", np.uint64)[: len(order)].astype(np.uint32)

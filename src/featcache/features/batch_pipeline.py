@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,14 @@ class ForwardPass(Protocol):
 
     def forward(self, images: Images) -> Features:
         """Map (b, size, size, 3) uint8 RGB images to (b, ...) features per tap name, b <= batch_size. Thread-safe."""
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A forward pass that is faster for knowing how much is to come."""
+
+    def expect(self, rows: int) -> None:
+        """Take note that so many rows are about to come."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +171,10 @@ def compute(
     """
     clock = _Clock()
     prefetcher = _Prefetcher(rows, load, spec, clock)
-    progress.start(what, sum(len(target.todo) for target in targets), "images")
+    count = sum(len(target.todo) for target in targets)
+    if isinstance(backbone, Foreseeing):
+        backbone.expect(count)
+    progress.start(what, count, "images")
     forward = ThreadPoolExecutor(_STREAMS, thread_name_prefix="featcache-forward")
     sink = ThreadPoolExecutor(1, thread_name_prefix="featcache-write")
     running: deque[tuple[_Batch, Future[Features]]] = deque()

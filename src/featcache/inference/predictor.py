@@ -23,9 +23,10 @@ from featcache.dataset import MOST_BYTES, decode_rgb, image_files
 from featcache.errors import RejectedImageError, SourceError
 from featcache.features import ForwardPass
 from featcache.inference.served_ensemble import Images, ServedEnsemble, load_served
-from featcache.project import BackboneFeatures, Project, resolved_backbone
+from featcache.project import FAR, BackboneFeatures, Project, familiarity, resolved_backbone
 
 _AHEAD = 2  # batches decoded before they are needed
+_UNLIKE = "  unlike anything seen in training"
 
 Views = Mapping[int, npt.NDArray[np.uint8]]  # one image: size -> (size, size, 3) RGB
 
@@ -46,6 +47,14 @@ class Prediction:
     labels: tuple[int, ...] | None = (
         None  #: of several labels a file, those that it is given; None where it has one class
     )
+    farther_than: float | None = (
+        None  #: the share of the training images that are nearer to the others; None where it isn't known
+    )
+
+    @property
+    def unlike(self) -> bool | None:
+        """Whether it is unlike anything seen in training; None where that isn't known."""
+        return None if self.farther_than is None else self.farther_than > FAR
 
     @property
     def best(self) -> int:
@@ -70,6 +79,9 @@ class Predictor:
         self._backbones: list[tuple[BackboneFeatures, ForwardPass]] = [
             (backbone, resolved_backbone(backbone, progress)) for backbone, _ in self._served.seen_taps(project)
         ]
+        plain = project.as_stored()
+        seen = {backbone.label for backbone, _ in self._backbones}
+        self._familiarity = familiarity(plain) if plain.backbones[0].label in seen else None
         self._fit, self._mirror = project.settings.features.image_fit, project.settings.features.mirror
         self._sizes = {convnet.image_size for convnet in self._served.convnets}
         self._sizes |= {backbone.spec.image_size for backbone, _ in self._backbones}
@@ -110,20 +122,25 @@ class Predictor:
         none: tuple[int, ...] | None = () if several else None
         usable = [views for _, views in batch if not isinstance(views, str)]
         images = {size: np.stack([views[size] for views in usable]) for size in self._sizes} if usable else {}
-        rows: Iterator[Any] = iter(self._probabilities(images, len(usable)) if usable else ())
+        rows = iter(self._computed(images, len(usable)) if usable else ())
         for file, views in batch:
             if isinstance(views, str):
                 yield Prediction(file, None, views, labels=none)
-            elif not np.isfinite(probabilities := next(rows)).all():
+                continue
+            probabilities, share = next(rows)
+            if not np.isfinite(probabilities).all():
                 yield Prediction(file, None, "its features are beyond float16's range", labels=none)
             elif several:
-                given = replace(decision, filled=True).classes(probabilities[None])[0]
-                yield Prediction(file, probabilities, labels=tuple(np.flatnonzero(given).tolist()))
+                given = np.flatnonzero(replace(decision, filled=True).classes(probabilities[None])[0])
+                yield Prediction(file, probabilities, labels=tuple(given.tolist()), farther_than=share)
             else:
-                yield Prediction(file, probabilities, decided=int(decision.classes(probabilities[None])[0]))
+                decided = int(decision.classes(probabilities[None])[0])
+                yield Prediction(file, probabilities, decided=decided, farther_than=share)
 
-    def _probabilities(self, images: Mapping[int, Images], count: int) -> npt.NDArray[np.float64]:
-        """(count, C) of size -> (count, size, size, 3), NaN for rows whose features aren't finite."""
+    def _computed(
+        self, images: Mapping[int, Images], count: int
+    ) -> Iterable[tuple[npt.NDArray[np.float64], float | None]]:
+        """(C,) probabilities, NaN for features that aren't finite, and `farther_than` of each of size -> (count, size, size, 3)."""
         views: list[dict[str, npt.NDArray[Any]]] = [{} for _ in range(1 + self._mirror)] if self._backbones else []
         for backbone, network in self._backbones:
             plain = images[backbone.spec.image_size]
@@ -134,12 +151,16 @@ class Predictor:
         for computed in (tap for view in views for tap in view.values()):
             sound &= np.isfinite(computed).reshape(count, -1).all(axis=1)
         probabilities = np.full((count, len(self.class_names)), np.nan)
+        shares: list[float | None] = [None] * count
         if sound.any():
+            views = [{tap: computed[sound] for tap, computed in view.items()} for view in views]
             probabilities[sound] = self._served.probabilities(
-                [{tap: computed[sound] for tap, computed in view.items()} for view in views],
-                {size: seen[sound] for size, seen in images.items()},
+                views, {size: seen[sound] for size, seen in images.items()}
             )
-        return probabilities
+            if self._familiarity is not None:
+                known = iter(self._familiarity(views[0]).tolist())
+                shares = [next(known) if usable else None for usable in sound]
+        return zip(probabilities, shares, strict=True)
 
 
 def find_images(paths: Sequence[Path]) -> Iterator[Path]:
@@ -173,8 +194,12 @@ def prediction_record(prediction: Prediction, class_names: Sequence[str]) -> dic
     """Return one file's prediction as JSON-able values; without class and probabilities where it can't be used.
 
     Of several labels a file there is no class, and ``labels``, those above their thresholds or else the most probable one.
+    ``farther_than`` is the share of the training images that are nearer to the others than this one is to them, and ``unlike``
+    whether that is so great that it is unlike anything seen; both None where it isn't known.
     """
     record: dict[str, Any] = {"file": printable(str(prediction.file)), "error": printable(prediction.reason) or None}
+    share = prediction.farther_than
+    record |= {"unlike": prediction.unlike, "farther_than": None if share is None else round(share, 4)}
     several = prediction.labels is not None
     record |= dict.fromkeys(("labels", "probabilities") if several else ("class", "probability", "probabilities"))
     if prediction.probabilities is not None:
@@ -191,7 +216,7 @@ def prediction_record(prediction: Prediction, class_names: Sequence[str]) -> dic
 def prediction_lines(predictions: Iterable[Prediction], class_names: Sequence[str], width: int) -> Iterator[str]:
     """Yield a table's lines as they are known: file, in `width` columns, class, its probability, the next best.
 
-    Of several labels a file: file, its labels with their probabilities.
+    Of several labels a file: file, its labels with their probabilities. At the end stands what is unlike anything seen.
     """
     names = [printable(name) for name in class_names]
     wide = max(len("class"), *map(len, names))
@@ -201,7 +226,7 @@ def prediction_lines(predictions: Iterable[Prediction], class_names: Sequence[st
                 yield f"{'file':<{width}}  labels"
             if item.probabilities is not None:
                 given = ", ".join(f"{names[label]} {item.probabilities[label]:.4f}" for label in item.labels)
-                yield f"{printable(str(item.file)):<{width}}  {given}"
+                yield f"{printable(str(item.file)):<{width}}  {given}{_UNLIKE * bool(item.unlike)}"
             continue
         if place == 0:
             yield f"{'file':<{width}}  {'class':<{wide}}  probability  next best"
@@ -209,7 +234,7 @@ def prediction_lines(predictions: Iterable[Prediction], class_names: Sequence[st
             best = item.best
             second = next(each for each in np.argsort(-item.probabilities, kind="stable").tolist() if each != best)
             shown = f"{printable(str(item.file)):<{width}}  {names[best]:<{wide}}  {item.probabilities[best]:<11.4f}"
-            yield f"{shown}  {names[second]} {item.probabilities[second]:.4f}"
+            yield f"{shown}  {names[second]} {item.probabilities[second]:.4f}{_UNLIKE * bool(item.unlike)}"
 
 
 def rejected_line(prediction: Prediction) -> str:
@@ -220,7 +245,7 @@ def rejected_line(prediction: Prediction) -> str:
 def write_csv(
     path: Path, predictions: Iterable[Prediction], class_names: Sequence[str], *, several: bool = False
 ) -> Iterator[Prediction]:
-    """Yield what comes, and write it: file, class, and a column of probabilities for each class.
+    """Yield what comes, and write it: file, class, a column of probabilities for each class, and ``farther_than``.
 
     Of `several` labels a file these are in one column, with ``|`` between them.
 
@@ -234,12 +259,13 @@ def write_csv(
         open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
     ):
         lines = CsvWriter(stream)
-        lines.row(("file", "labels" if several else "class", *class_names))
+        lines.row(("file", "labels" if several else "class", *class_names, "farther_than"))
         for item in predictions:
             if item.probabilities is not None:
                 given = item.labels if item.labels is not None else (item.best,)
                 text = BETWEEN_NAMES.join(class_names[label] for label in given)
-                lines.row((item.file, text, *(f"{value:.7g}" for value in item.probabilities)))
+                share = "" if item.farther_than is None else f"{item.farther_than:.4f}"
+                lines.row((item.file, text, *(f"{value:.7g}" for value in item.probabilities), share))
             yield item
 
 

@@ -1,5 +1,6 @@
 """The summary at the end of a run, read from the artifacts' records; no TensorFlow, no features."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,16 @@ from featcache.errors import CacheFormatError
 from featcache.inspection.duplicates import duplicates_record, duplicates_summary
 from featcache.inspection.leaderboard import compared, score_names
 from featcache.inspection.runs import compare_runs, comparison_of_runs
-from featcache.project import LOG_NAME, Project, last_run, notices, remembered_runs, run_folder, split_predictions
+from featcache.project import (
+    LOG_NAME,
+    Project,
+    last_run,
+    notices,
+    remembered_runs,
+    run_folder,
+    split_predictions,
+    unlike_record,
+)
 from featcache.settings import PHOTO_SOURCES, has_own_weights
 from featcache.training import curves_lines
 
@@ -81,6 +91,7 @@ def summary_parts(project: Project) -> Lines:
         gained = compared(each, facts["scores"]["out of fold"], names)
         lines.append(("baseline", f"{each['name']}: {_score(each['scores'], names)}; the ensemble: {gained}"))
     lines += [("duplicates", f"{line} (featcache duplicates)") for line in _duplicates(project)]
+    lines += [("unlike", line) for line in _unlike(project)]
     lines += [("run before", line.strip()) for line in _since_the_run_before(project)]
     lines += [("curves", line) for line in curves_lines(facts["bags"], project.settings.features)]
     lines += [("weights", _weights(each, facts)) for each in facts["backbones"]]
@@ -102,6 +113,14 @@ def _duplicates(project: Project) -> list[str]:
     if not project.duplicates().is_complete():
         return []
     return [line for line in (duplicates_summary(duplicates_record(project)),) if line]
+
+
+def _unlike(project: Project) -> list[str]:
+    """How many images are unlike anything seen in training, if that was looked for and there are any."""
+    found = unlike_record(project)
+    counts = Counter(split for split, *_ in found.get("rows", ()))
+    each = " and ".join(f"{count:,} of {found['of'][split]:,} {split} images" for split, count in counts.items())
+    return [f"{each}: far from every training image (the report shows them)"] if each else []
 
 
 def _since_the_run_before(project: Project) -> list[str]:

@@ -56,3 +56,10 @@ from .resolved import (
     resolved_weights as resolved_weights,
 )
 from .split_features import SplitFeatures as SplitFeatures, split_features as split_features
+from .unlike import (
+    FAR as FAR,
+    SeenImages as SeenImages,
+    familiarity as familiarity,
+    farther_than as farther_than,
+    unlike_record as unlike_record,
+)

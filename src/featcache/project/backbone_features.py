@@ -1,7 +1,7 @@
 """One backbone of a project: what its ``auto`` settings were resolved to, its taps' keys, and its feature caches."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class BackboneFeatures:
     label: str
     folder: Path
     listed: Callable[[], Mapping[str, Any] | None]
+    _made: dict[tuple[str | None, str | None, int], dict[str, str]] = field(default_factory=dict, repr=False)
 
     def input_name(self, tap: str) -> str:
         """What inputs of heads call its tap: ``vgg16@224-block5_pool``; of the only backbone the tap's own name."""
@@ -94,7 +95,10 @@ class BackboneFeatures:
 
     def tap_keys(self, copy: int) -> dict[str, str]:
         """Tap name -> the settings half of its row keys; empty while unresolved."""
-        return {name: keys.digest(settings) for name, settings in self.tap_settings(copy).items()}
+        decided_by = self.weights_digest(), self.precision(), copy
+        if decided_by not in self._made:  # as every key that Luigi asks for is made of them
+            self._made[decided_by] = {name: keys.digest(own) for name, own in self.tap_settings(copy).items()}
+        return dict(self._made[decided_by])
 
     def cache(self, split: str, copy: int) -> Artifact:
         """One feature cache; its name carries the short digest of its row settings, and ``auto`` for what are many taps."""

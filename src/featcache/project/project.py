@@ -40,7 +40,7 @@ PREDICT_VERSION = 2
 ENSEMBLE_VERSION = 5
 SUBMISSION_VERSION = 4
 REPORT_VERSION = 4
-DUPLICATES_VERSION = 1
+DUPLICATES_VERSION = 2
 COMPARE = "compare"  # the folder of a comparison of backbones
 
 
@@ -150,7 +150,7 @@ class Project:
         return Artifact(self.folder / "features" / "features.json", key_of(inputs), inputs)
 
     def duplicates(self) -> Artifact:
-        """Groups of images that are nearly the same, of all splits, by the features of the first backbone."""
+        """Groups of images that are nearly the same, and those unlike anything seen, by the first backbone's features."""
         caches = {split: self.backbones[0].cache(split, 0).key for split in self.splits()}
         inputs = {"version": DUPLICATES_VERSION, "upstream": {"ExtractFeatures": caches}}
         return Artifact(self.folder / "features" / "duplicates.json", key_of(inputs), inputs)

@@ -1,4 +1,4 @@
-"""The parts of the report that show images: rows to check, duplicates, and the map of the features."""
+"""The parts of the report that show images: rows to check, duplicates, what is unlike all others, and the map of the features."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from featcache.cache import Status
 from featcache.core.rows import is_several, label_text
 from featcache.core.texts import NOT_FOUND
 from featcache.inspection import duplicates_record
-from featcache.project import image_loader
+from featcache.project import image_loader, unlike_record
 from featcache.report.feature_map import Projected, feature_map, projected
 from featcache.report.gallery import ERRORS, UNSURE, WRONG, Cards, gallery
 from featcache.report.label_sets import leading_labels
@@ -20,7 +20,7 @@ from featcache.report.thumbnails import RowRef, packed, thumbnails
 from featcache.settings import IGNORE
 
 NEIGHBOURS = 5
-_GROUPS, _PAIRS, _OF_EACH = 24, 12, 6
+_GROUPS, _PAIRS, _OF_EACH, _UNLIKE = 24, 12, 6, 12
 _EXPLAINED = 12  # of each kind; each takes a forward pass
 _LARGE, _SMALL, _DOT = 224, 56, 40  # pixels; the large ones open larger than the cards show them
 _LARGE_BYTES, _SMALL_BYTES, _DOT_BYTES, _EVIDENCE_BYTES = 1_900_000, 600_000, 1_100_000, 300_000
@@ -47,7 +47,7 @@ Explain = Callable[[Mapping[RowRef, int | None]], Explained | None]
 
 
 def pictures(run: Run, explain: Explain | None = None) -> dict[str, Any]:
-    """Return the rows to check, duplicates and map, with their images; the first ones explained.
+    """Return the rows to check, duplicates, images unlike the others and map, with their images; the first ones explained.
 
     Raises:
         CacheError: a cache is missing or damaged.
@@ -60,7 +60,8 @@ def pictures(run: Run, explain: Explain | None = None) -> dict[str, Any]:
     space = projected(run.readers["train"], run.tap)
     neighbours = _neighbours(run, checked)
     duplicates, near_groups = _duplicates(run), _near(run)
-    groups = [*duplicates["groups"], *near_groups["groups"]]
+    unlike = _unlike(run)
+    groups = [*duplicates["groups"], *near_groups["groups"], *unlike["groups"]]
     doubled = [place for group in groups for place in group["places"]]
     near = [("train", row) for nearest in neighbours.values() for row, _ in nearest]
     dots = _map(run, space, [row for split, row in checked if split == "train"])
@@ -76,7 +77,14 @@ def pictures(run: Run, explain: Explain | None = None) -> dict[str, Any]:
         card |= {"neighbours": described, "image": large.get(card["place"]), "evidence": None}
     for group in groups:
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
-    found = {"cards": kinds, "totals": totals, "duplicates": duplicates, "near": near_groups, "map": dots}
+    found = {
+        "cards": kinds,
+        "totals": totals,
+        "duplicates": duplicates,
+        "near": near_groups,
+        "unlike": unlike,
+        "map": dots,
+    }
     shown = {**found, "evidence": _evidence(kinds, run.names, explain)}
     return {"tap": run.backbone.input_name(run.tap), **shown}
 
@@ -133,6 +141,17 @@ def _duplicates(run: Run) -> dict[str, Any]:
             {**each, "places": each["places"][:_OF_EACH], "rows": len(each["places"])} for each in found[:_GROUPS]
         ],
     }
+
+
+def _unlike(run: Run) -> dict[str, Any]:
+    """The images that are unlike anything seen, of each split but ``train`` the farthest; none where near duplicates are ignored."""
+    ignored = run.project.settings.dataset.near_duplicates == IGNORE
+    record = {} if ignored else unlike_record(run.project)
+    groups = []
+    for split, of in record.get("of", {}).items():
+        places = [(split, row) for each, row, _ in record["rows"] if each == split]
+        groups.append({"split": split, "places": places[:_UNLIKE], "rows": len(places), "of": of})
+    return {"ignored": ignored, "groups": groups}
 
 
 def exact_duplicates(

@@ -1,20 +1,23 @@
-"""Images that are the same or nearly so, in all splits: `FindDuplicates`."""
+"""Images that are the same or nearly so, in all splits, and those unlike anything seen: `FindDuplicates`."""
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from featcache.cache import open_cache
+from featcache.cache import Reader, open_cache
 from featcache.core import keys
 from featcache.core.formatting import pluralize
 from featcache.core.json_records import write_json
 from featcache.core.progress import Progress
 from featcache.inspection import LEAST, joined_rows, seen_taps, usable_units
-from featcache.project import Project
+from featcache.project import FAR, Project, SeenImages, farther_than
 
 
 def find_duplicates(project: Project, progress: Progress) -> str:
-    """Find groups of near duplicates by the plain features of the first backbone, and record them.
+    """Find groups of near duplicates by the plain features of the first backbone, and what is unlike the training images.
 
     Raises:
         CacheError: a cache is missing or damaged.
@@ -36,15 +39,35 @@ def find_duplicates(project: Project, progress: Progress) -> str:
         groups.setdefault(int(first[place]), []).append(member)
     train = [[row for split, row, _ in each if split == "train"] for each in groups.values()]
     across = sum(len({split for split, *_ in each}) > 1 for each in groups.values())
-    record = {
-        "seconds": round(time.perf_counter() - begun, 3),
+    record: dict[str, Any] = {
         "taps": [backbone.input_name(tap) for tap in seen_taps(readers[0])],
         "least": LEAST,
         "groups": list(groups.values()),
         "groups_key": keys.digest([each for each in train if len(each) > 1]),
     }
+    record["unlike"] = _unlike(dict(zip(splits, readers, strict=True)), project.folder)
+    record["seconds"] = round(time.perf_counter() - begun, 3)
     write_json(artifact.path, {**artifact.record_header(project.run), **record})
     count = sum(map(len, groups.values()))
     return (
         f"{pluralize(count, 'image')} in {pluralize(len(groups), 'group')} of near duplicates, {across:,} across splits"
     )
+
+
+def _unlike(readers: Mapping[str, Reader], folder: Path) -> dict[str, Any]:
+    """What `unlike_record` returns; as in folds, training images are not compared with duplicates and their own group."""
+    train, numbers = readers["train"], dict[str | int, int]()
+    seen = SeenImages.of(train, folder)
+    groups = [numbers.setdefault(name or row, len(numbers)) for row, name in enumerate(train.groups)]
+    images = np.unique(train.digest_column, return_inverse=True)[1]
+    quantiles = seen.quantiles([images[seen.rows], np.array(groups, np.int64)[seen.rows]])
+    found, of = list[tuple[str, int, float]](), dict[str, int]()
+    for split, reader in readers.items():
+        if split == "train" or not quantiles:
+            continue
+        rows, distances = seen.row_distances(reader)
+        shares, of[split] = farther_than(distances, quantiles), len(rows)
+        far = np.flatnonzero(shares > FAR)
+        far = far[np.argsort(-distances[far], kind="stable")]
+        found += [(split, int(rows[place]), round(float(shares[place]), 4)) for place in far]
+    return {"tap": seen.tap, "quantiles": quantiles, "rows": found, "of": of}

@@ -12,7 +12,7 @@ from featcache.core.formatting import readable_name
 from featcache.core.names import clash, composed, first_names
 from featcache.core.progress import Progress
 from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
-from featcache.core.texts import ComputedTexts, ConstantText, PackedTexts
+from featcache.core.texts import ChosenTexts, ComputedTexts, ConstantText, DecodedTexts, PackedTexts
 from featcache.dataset import decoding
 from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import MOST_BYTES, FileStats
@@ -186,8 +186,8 @@ class _Layout:
         self.flat_test = PackedTexts()  #: names of test images in no class folder
         order = natural_order(files.locations)
         splits = np.empty(len(files), np.uint8)
-        for place, row in enumerate(map(int, order)):
-            split, name, *deeper = files.locations[row].split("/", 2)
+        for place, location in enumerate(ChosenTexts(files.locations, order)):
+            split, name, *deeper = location.split("/", 2)
             splits[place] = SPLITS.index(split)
             if deeper:
                 self.classes[split].add(name)
@@ -198,20 +198,23 @@ class _Layout:
 
 
 def _rows(rows: npt.NDArray[np.uint32], labels: dict[str, int], examined: FileChecks) -> Rows:
-    locations, count = examined.files.locations, len(rows)
+    locations, count = ChosenTexts(examined.files.locations, rows), len(rows)
+    reasons = examined.reasons
 
-    def at(row: int) -> str:
-        return locations[int(rows[row])]
+    def ids(start: int, stop: int) -> list[str]:
+        return [readable_name(location.partition("/")[2]) for location in locations.decode(start, stop)]
 
     def label(location: str) -> int:
         _, name, *deeper = location.split("/", 2)
         return labels.get(name, UNKNOWN_LABEL) if deeper else UNKNOWN_LABEL
 
     return Rows(
-        ids=ComputedTexts(count, lambda row: readable_name(at(row).partition("/")[2])),
-        labels=np.fromiter((label(at(row)) for row in range(count)), np.int32, count),
+        ids=DecodedTexts(count, ids),
+        labels=np.fromiter(map(label, locations), np.int32, count),
         groups=ConstantText("", count),
-        digests=ComputedTexts(count, lambda row: examined.digest(int(rows[row]))),
-        reasons=ComputedTexts(count, lambda row: examined.reasons.get(int(rows[row]), "")),
-        locations=ComputedTexts(count, at),
+        digests=DecodedTexts(count, lambda start, stop: examined.digests_of(rows[start:stop])),
+        reasons=ComputedTexts(count, lambda row: reasons.get(int(rows[row]), ""))
+        if reasons
+        else ConstantText("", count),
+        locations=locations,
     )
