@@ -194,7 +194,9 @@ def test_the_report_explains_training_rows_by_heads_that_have_not_seen_them(proj
     found, wanted = Project(parse_settings(project.settings)), {("train", 0): 1, ("test", 0): None}
     assert report._explained(found, Silent(), wanted) is None
     resolved = BackboneFeatures.resolved
-    monkeypatch.setattr(BackboneFeatures, "resolved", lambda self, what: {**(resolved(self, what) or {}), "kind": "file"})
+    monkeypatch.setattr(
+        BackboneFeatures, "resolved", lambda self, what: {**(resolved(self, what) or {}), "kind": "file"}
+    )
     folds, explain = [], Explainer.explain
 
     def noted(explainer, images, label, fold):
