@@ -149,6 +149,7 @@ def test_images_of_every_kind_are_predicted_as_their_file_is(fitted):
     np.testing.assert_allclose(probabilities[:5], probabilities[[6] * 5], rtol=1e-5)  # BLAS rounds by the row's place
     assert np.isnan(probabilities[5]).all()
     assert frame["error"][5]
+    assert frame.columns[-1] == "farther_than"
     assert len(fitted.predict(file.parent)) == 6
 
 

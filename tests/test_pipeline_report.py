@@ -3,18 +3,21 @@
 import json
 import re
 import shutil
+from datetime import UTC, datetime
 
 import pytest
 from projects import copied_project, write_image
 from report_data import COPY, PLANTED
 
+from featcache.core.formatting import plain
 from featcache.core.progress import Silent
 from featcache.dataset.manifest import Manifest
 from featcache.errors import SourceChangedError
 from featcache.inspection import status
-from featcache.inspection.run_summary import summary
+from featcache.inspection.run_summary import summary, summary_parts
 from featcache.inspection.verify.checks import file_faults, kind_of
 from featcache.report.content import report_content
+from featcache.report.render import render_page
 from pipeline.config import current_project
 
 PAGE = "report/index.html"
@@ -162,6 +165,22 @@ def test_it_reads_the_manifest_once(project, monkeypatch):
     with project.in_force():
         report_content(current_project(), Silent())
     assert len(loaded) == 1
+
+
+def test_images_unlike_anything_seen_are_shown_and_counted_in_the_summary(project):
+    path = project.artifacts / "features/duplicates.json"
+    record = json.loads(path.read_text())
+    assert record["unlike"]["of"] == {"valid": 3, "test": 10}
+    record["unlike"]["rows"] = [["test", 2, 1.0], ["valid", 0, 0.9961], ["test", 1, 0.9955]]
+    path.write_text(json.dumps(record))
+    with project.in_force():
+        content = report_content(current_project(), Silent())
+        lines = "\n".join(plain(summary_parts(current_project())))
+    groups = {each["split"]: each for each in content["pictures"]["unlike"]["groups"]}
+    assert [each["id"] for each in groups["test"]["images"]] == ["disc-1.png", "disc-0.png"]
+    assert all(each["image"] for each in groups["test"]["images"])
+    assert "<strong>test</strong>: 2 of 10" in render_page(content, datetime.now(UTC))
+    assert "2 of 10 test images and 1 of 3 valid images: far from every training image" in lines
 
 
 def test_it_finds_what_was_planted(project):

@@ -176,7 +176,7 @@ def test_new_images_get_labels(project, capsys, tmp_path):
     record = json.loads(capsys.readouterr().out)[0]
     assert record["labels"] == [NAMES[label] for label in found[0].labels]
     assert "class" not in record
-    assert (tmp_path / "c.csv").read_text().startswith("file,labels,blue,green,red\n")
+    assert (tmp_path / "c.csv").read_text().startswith("file,labels,blue,green,red,farther_than\n")
     assert main(["predict", str(photos / "61.png"), *flags(sections)]) == 0
     assert "labels" in capsys.readouterr().out.splitlines()[0]
 

@@ -81,7 +81,7 @@ class FittedProject:
         Returns:
             a line an image: ``image`` (its path, or its place from 0), ``class`` and its ``probability``, ``error`` (why an
             image can't be used, else ""), a column of probabilities for each class, and ``farther_than``: the share of the
-            training images that are nearer to the others than this one is to them, from 0.995 on unlike anything seen, NaN
+            training images that are nearer to the others than this one is to them, above 0.995 it is unlike anything seen; NaN
             where it isn't known (before there is a report). The class is the most probable one
             unless another metric than log-loss decides. Where rows have several labels, ``labels`` in place of both: names
             with ``|`` between them.
