@@ -105,7 +105,7 @@ def resolve_weights(spec: FeaturesSpec, progress: Progress) -> ResolvedWeights:
             missing, _, file = str(error).partition("; put ")
             note = (
                 f"RANDOM WEIGHTS: {missing}\n"
-                "  enough to try things, but on photos far behind trained ones; for these set [Features] weights = imagenet\n"
+                "  enough to try things, not for photos: set [Features] weights = imagenet\n"
                 f"  and put {file}"
             )
             progress.notice(note)
