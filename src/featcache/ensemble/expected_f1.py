@@ -16,8 +16,8 @@ def best_sets(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.int8]:
     """Return (n, L) int8 of 0 and 1, one label a row at least.
 
     Example:
-        >>> best_sets(np.array([[0.9, 0.4, 0.1], [0.2, 0.1, 0.1]])).tolist()
-        [[1, 1, 0], [1, 0, 0]]
+        >>> best_sets(np.array([[0.9, 0.4, 0.1], [0.9, 0.6, 0.1], [0.2, 0.1, 0.1]])).tolist()
+        [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
     given = np.zeros(probabilities.shape, np.int8)
     for part in row_parts(len(given), probabilities.shape[1] * (_MOST + 1)):
