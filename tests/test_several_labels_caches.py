@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from means_backbone import Means
 from projects import write_image
 
 import featcache
@@ -13,7 +14,6 @@ from featcache import stages
 from featcache.cli import main
 from featcache.core.progress import Silent
 from featcache.dataset.manifest import Manifest
-from featcache.features import processor
 from featcache.inspection.staleness import cached_rows_changed
 from featcache.project.project import Project
 from featcache.settings.parsing import parse_settings
@@ -21,19 +21,6 @@ from featcache.stages.preflight import check_heads
 
 TAGS = ["red", "red blue", "blue", "", "red green", "green blue"] * 2
 COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
-
-
-class Means:
-    """A backbone whose one tap has the mean of each channel."""
-
-    batch_size = 4
-    device = processor()
-
-    def __init__(self, backbone):
-        self.taps = {tap.name: (64,) for tap in backbone.spec.taps}
-
-    def forward(self, images):
-        return {name: images.mean(axis=(1, 2), dtype=np.float32).repeat(22, axis=1)[:, :64] for name in self.taps}
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from means_backbone import Means
 from projects import write_image
 
 from featcache import stages
@@ -13,7 +14,6 @@ from featcache.cli import main
 from featcache.core.progress import Silent
 from featcache.dataset.corrections import read_corrections
 from featcache.ensemble.ensemble import Ensemble
-from featcache.features import processor
 from featcache.inference.predictor import Predictor, find_images
 from featcache.inspection.leaderboard import leaderboard_lines, leaderboard_record
 from featcache.project.project import Project
@@ -26,19 +26,6 @@ from featcache.stages.comparison import some_rows
 ROWS, NAMES = 60, ("blue", "green", "red")
 PLANTED = 7  # the row of the table that has a wrong label
 COLOURS = np.array([(0, 0, 200), (0, 200, 0), (200, 0, 0)])
-
-
-class Means:
-    """A backbone whose one tap has the mean of each channel."""
-
-    batch_size = 16
-    device = processor()
-
-    def __init__(self, backbone):
-        self.taps = {tap.name: (64,) for tap in backbone.spec.taps}
-
-    def forward(self, images):
-        return {name: images.mean(axis=(1, 2), dtype=np.float32).repeat(22, axis=1)[:, :64] for name in self.taps}
 
 
 @pytest.fixture(scope="module")

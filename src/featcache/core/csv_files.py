@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, TextIO, cast
 
+from featcache.core.disk import replacing
 from featcache.core.paths import regular
 
 _NAME = re.compile(r"(?P<stem>[^.].*?)\.(csv|csv\.gz|csv\.zip|zip)", re.IGNORECASE)
@@ -182,3 +183,17 @@ class CsvWriter:
     def write(self, line: str) -> None:
         """Take one row's line from the csv module."""
         self._stream.write(line.removesuffix("\r\n") + "\n")
+
+
+@contextmanager
+def replacing_csv(path: Path) -> Iterator[CsvWriter]:
+    """Write a CSV that gets its name when all is in it.
+
+    Raises:
+        StorageError: the disk is full, read-only or not permitted.
+    """
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+    ):
+        yield CsvWriter(stream)

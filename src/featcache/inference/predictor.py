@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.core.csv_files import CsvWriter
-from featcache.core.disk import replacing
+from featcache.core.csv_files import replacing_csv
 from featcache.core.formatting import printable
 from featcache.core.paths import NOTHING, fault, is_folder, read_bytes, what_is
 from featcache.core.progress import Progress
@@ -254,11 +253,7 @@ def write_csv(
     Raises:
         StorageError: the disk is full, read-only or not permitted.
     """
-    with (
-        replacing(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
-    ):
-        lines = CsvWriter(stream)
+    with replacing_csv(path) as lines:
         lines.row(("file", "labels" if several else "class", *class_names, "farther_than"))
         for item in predictions:
             if item.probabilities is not None:

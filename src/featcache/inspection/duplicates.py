@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from featcache.core.csv_files import CsvWriter
-from featcache.core.disk import replacing
+from featcache.core.csv_files import replacing_csv
 from featcache.core.formatting import Lines, Table, pluralize, printable
 from featcache.core.rows import label_text
 from featcache.dataset import Manifest
@@ -68,11 +67,7 @@ def write_duplicates(path: Path, record: Mapping[str, Any]) -> str:
     Raises:
         StorageError: the disk is full, read-only or not permitted.
     """
-    with (
-        replacing(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
-    ):
-        lines = CsvWriter(stream)
+    with replacing_csv(path) as lines:
         lines.row(_COLUMNS)
         lines.rows(_rows(record))
     return printable(str(path))

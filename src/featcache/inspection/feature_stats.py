@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.cache import Reader, Status, open_cache
-from featcache.core.csv_files import CsvWriter
-from featcache.core.disk import replacing
+from featcache.core.csv_files import replacing_csv
 from featcache.core.formatting import Lines, Table, aligned, printable
 from featcache.core.names import composed
 from featcache.core.rows import label_text
@@ -98,11 +97,7 @@ def _write_scores(path: Path, reader: Reader, tap: str, components: "PrincipalCo
     from featcache.inspection.feature_space import component_scores, usable_rows
 
     rows, scores = usable_rows(reader).tolist(), component_scores(reader, tap, components)
-    with (
-        replacing(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
-    ):
-        lines = CsvWriter(stream)
+    with replacing_csv(path) as lines:
         lines.row(("row", "id", "class", *(f"pc{number + 1}" for number in range(scores.shape[1]))))
         for row, values in zip(rows, scores.tolist(), strict=True):
             lines.row((*_named(reader, row).values(), *(f"{value:.7g}" for value in values)))

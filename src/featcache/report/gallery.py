@@ -74,19 +74,31 @@ def _cards(
     cards = []
     for row, predicted, uncertainty in zip(places.tolist(), classes.tolist(), spread.tolist(), strict=True):
         label, probabilities = int(predictions.labels[row]), predictions.probabilities[row]
-        cards.append(
-            {
-                "place": (predictions.split, int(rows[row])),
-                "split": predictions.split,
-                "id": predictions.ids[row],
-                "label": names[label] if label >= 0 else None,
-                "predicted": names[predicted],
-                "predicted_probability": float(probabilities[predicted]),
-                "label_probability": float(probabilities[label]) if label >= 0 else None,
-                "entropy": uncertainty,
-            }
-        )
+        texts = names[label] if label >= 0 else None, names[predicted]
+        of_label = float(probabilities[label]) if label >= 0 else None
+        cards.append(_card(predictions, rows, row, texts, (of_label, float(probabilities[predicted])), uncertainty))
     return cards
+
+
+def _card(
+    predictions: EnsemblePredictions,
+    rows: npt.NDArray[np.int64],
+    row: int,
+    texts: tuple[str | None, str],
+    probabilities: tuple[float | None, float],
+    spread: float,
+) -> dict[str, Any]:
+    """One row's; texts and probabilities are of the label and of what is predicted."""
+    return {
+        "place": (predictions.split, int(rows[row])),
+        "split": predictions.split,
+        "id": predictions.ids[row],
+        "label": texts[0],
+        "predicted": texts[1],
+        "predicted_probability": probabilities[1],
+        "label_probability": probabilities[0],
+        "entropy": spread,
+    }
 
 
 def _set_cards(
@@ -99,22 +111,15 @@ def _set_cards(
     """Cards of rows with several labels; their probabilities are those of the whole set."""
     labels, probabilities = predictions.labels[places], predictions.probabilities[places]
     known = known_labels(labels).tolist()
-    columns = (set_probabilities(probabilities, each).tolist() for each in (given, labels))
+    columns = (set_probabilities(probabilities, each).tolist() for each in (labels, given))
     lines = zip(places.tolist(), known, *columns, _set_entropy(probabilities).tolist(), strict=True)
-    return [
-        {
-            "place": (predictions.split, int(rows[row])),
-            "split": predictions.split,
-            "id": predictions.ids[row],
-            "label": label_text(labels, place, names) or NO_LABEL if there else None,
-            "predicted": label_text(given, place, names) or NO_LABEL,
-            "sets": [label_text(each, place, names) for each in (labels, given)],
-            "predicted_probability": of_given,
-            "label_probability": of_labels if there else None,
-            "entropy": spread,
-        }
-        for place, (row, there, of_given, of_labels, spread) in enumerate(lines)
-    ]
+    cards = []
+    for place, (row, there, of_labels, of_given, spread) in enumerate(lines):
+        sets = [label_text(each, place, names) for each in (labels, given)]
+        texts = sets[0] or NO_LABEL if there else None, sets[1] or NO_LABEL
+        odds = of_labels if there else None, of_given
+        cards.append({**_card(predictions, rows, row, texts, odds, spread), "sets": sets})
+    return cards
 
 
 def _cell_cards(

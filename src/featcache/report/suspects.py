@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from featcache.core.csv_files import CsvWriter
-from featcache.core.disk import replacing
+from featcache.core.csv_files import replacing_csv
 from featcache.core.formatting import Lines, Table, printable
 from featcache.core.rows import is_several, label_text
 from featcache.dataset import Correction, Manifest, read_corrections
@@ -98,11 +97,7 @@ def write_suspects(path: Path, record: Mapping[str, Any]) -> str:
     Raises:
         StorageError: the disk is full, read-only or not permitted.
     """
-    with (
-        replacing(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
-    ):
-        lines = CsvWriter(stream)
+    with replacing_csv(path) as lines:
         lines.row(_COLUMNS)
         lines.rows(
             [str(each[name]).lower() if name == "likely" else each[name] for name in _COLUMNS]
