@@ -19,7 +19,7 @@ from featcache.dataset.listing import current_key, list_files
 from featcache.dataset.sources.scan import SUFFIXES
 from featcache.dataset.sources.source import open_source
 from featcache.errors import FeatcacheError, RejectedImageError, SourceError
-from featcache.inference.predictor import _decode, find_images
+from featcache.inference.predictor import _decode, find_images, image_bytes
 from featcache.settings.specs import DatasetSpec
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a listing syncs what it keeps, which takes a disk its time
@@ -139,7 +139,7 @@ def check_prediction(folder):
     except SourceError:
         return  # there is none
     for file in files:
-        assert _decode(file, {8}, "stretch")
+        assert _decode(file, {8}, "stretch", image_bytes)
 
 
 def fuzz(examples):

@@ -30,7 +30,7 @@ from featcache.ensemble.ensemble import Ensemble
 from featcache.ensemble.sample_submission import read_sample
 from featcache.errors import CacheFormatError, FeatcacheError, SettingsError, SourceError, StorageError, WeightsError
 from featcache.features.weights import known_digest, resolve_weights
-from featcache.inference.predictor import _decode, find_images
+from featcache.inference.predictor import _decode, find_images, image_bytes
 from featcache.project import open_project
 from featcache.settings.parsing import SECTIONS, parse_settings
 from featcache.settings.specs import DatasetSpec, FeaturesSpec
@@ -126,7 +126,10 @@ def test_a_row_is_set_aside_and_says_why(tmp_path, make):
     assert manifest.left_out == ({"no suffix": 3} if make is below_a_file else {})
     assert list(find_images([root / "train"]))[-1].name == "img_3.png"
     if make is not folder:
-        told = [_decode(file, {8}, "stretch") for file in find_images([root / "train/ants", root / "test/odd.png"])]
+        told = [
+            _decode(file, {8}, "stretch", image_bytes)
+            for file in find_images([root / "train/ants", root / "test/odd.png"])
+        ]
         assert told.count(f"can't be read: {WORDS[make]}") == 2
 
 

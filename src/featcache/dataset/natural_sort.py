@@ -20,7 +20,7 @@ def natural(path: str) -> bytes:
 
 @lru_cache(maxsize=1024)  # files come folder by folder
 def _natural_folder(path: str) -> bytes:
-    return natural(path)
+    return b"".join(map(_natural_part, path.split("/")))
 
 
 def _natural_part(part: str) -> bytes:

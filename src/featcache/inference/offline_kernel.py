@@ -42,7 +42,7 @@ def write_submission(test: str = "", sample: str = "", output: str = "submission
     images = image_files(folder)
     ids: Sequence[str] = read_ids(sample) if sample else images
     files = match_files(ids, images) if sample else images
-    model = keras.models.load_model(HERE / "model.keras")
+    model = keras.models.load_model(HERE / "model.keras", safe_mode=True)
     unusable = 0
     with open(f"{output}.part", "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         lines = csv.writer(stream, lineterminator="\n")

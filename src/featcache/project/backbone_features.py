@@ -31,7 +31,9 @@ class BackboneFeatures:
     label: str
     folder: Path
     listed: Callable[[], Mapping[str, Any] | None]
-    _made: dict[tuple[str | None, str | None, int], dict[str, str]] = field(default_factory=dict, repr=False)
+    _made: dict[tuple[str | None, str | None, int], dict[str, str]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def input_name(self, tap: str) -> str:
         """What inputs of heads call its tap: ``vgg16@224-block5_pool``; of the only backbone the tap's own name."""
