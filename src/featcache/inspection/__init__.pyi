@@ -48,6 +48,7 @@ from .runs import (
 from .status import status_lines as status_lines, status_record as status_record, would_run as would_run
 from .twins import (
     LEAST as LEAST,
+    LEAST_DRAWN as LEAST_DRAWN,
     joined_rows as joined_rows,
     seen_taps as seen_taps,
     usable_units as usable_units,

@@ -12,8 +12,9 @@ from featcache.core import keys
 from featcache.core.formatting import pluralize
 from featcache.core.json_records import write_json
 from featcache.core.progress import Progress
-from featcache.inspection import LEAST, joined_rows, seen_taps, usable_units
+from featcache.inspection import LEAST, LEAST_DRAWN, joined_rows, seen_taps, usable_units
 from featcache.project import FAR, Project, SeenImages, farther_than
+from featcache.settings import PHOTO_SOURCES
 
 
 def find_duplicates(project: Project, progress: Progress) -> str:
@@ -25,11 +26,12 @@ def find_duplicates(project: Project, progress: Progress) -> str:
     """
     begun, artifact, backbone = time.perf_counter(), project.duplicates(), project.backbones[0]
     splits = list(project.splits())
+    least = LEAST if project.settings.dataset.source in PHOTO_SOURCES else LEAST_DRAWN
     readers = [open_cache(backbone.cache(split, 0).path) for split in splits]
     rows, units = usable_units(readers, project.folder)
     progress.start("comparing", len(units), "images")
     try:
-        first, alike = joined_rows(units, progress)
+        first, alike = joined_rows(units, progress, least)
     finally:
         progress.finish()
     of_split = np.repeat(np.arange(len(splits)), [len(mine) for mine in rows])
@@ -41,7 +43,7 @@ def find_duplicates(project: Project, progress: Progress) -> str:
     across = sum(len({split for split, *_ in each}) > 1 for each in groups.values())
     record: dict[str, Any] = {
         "taps": [backbone.input_name(tap) for tap in seen_taps(readers[0])],
-        "least": LEAST,
+        "least": least,
         "groups": list(groups.values()),
         "groups_key": keys.digest([each for each in train if len(each) > 1]),
     }
