@@ -21,7 +21,7 @@ from featcache.dataset.manifest import Manifest
 from featcache.ensemble.ensemble import Ensemble
 from featcache.project.members import split_predictions
 from featcache.project.project import Project
-from featcache.report.gallery import suspected
+from featcache.report.label_errors import suspected
 from featcache.report.predictions import ensemble_predictions
 from featcache.settings.parsing import parse_settings
 from featcache.training.metrics import judge

@@ -133,3 +133,9 @@ def stored_ensemble(project: LuigiProject) -> Ensemble:
 def newest(project: LuigiProject, pattern: str) -> Path:
     """The file of this pattern that was written last."""
     return max(project.artifacts.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
+
+
+def flags(project):
+    """A project's settings as a command takes them."""
+    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
+    return [word for value in values for word in ("--set", value)]

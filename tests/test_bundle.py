@@ -10,7 +10,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from PIL import Image
-from projects import copied_project, write_image
+from projects import copied_project, flags, write_image
 
 from featcache.cli import main
 from featcache.ensemble import layout_of, write_submission_file
@@ -33,11 +33,6 @@ for cell in json.load(open("predict.ipynb"))["cells"]:
         test, sample = sys.argv[1:]
         exec(cell["source"].replace('TEST = ""', f"TEST = {test!r}").replace('SAMPLE = ""', f"SAMPLE = {sample!r}"))
 """
-
-
-def flags(project):
-    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
-    return [word for value in values for word in ("--set", value)]
 
 
 def write_sample(path, ids):

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from cache_files import make_header, make_rows, write_rows
-from projects import copied_project, small_project, write_image
+from projects import copied_project, flags, small_project, write_image
 
 from featcache.cache.reader import open_cache
 from featcache.cache.writer import CacheWriter
@@ -38,11 +38,6 @@ def project(finished, tmp_path, monkeypatch):
     copied.set("Features", image_size="40")
     monkeypatch.chdir(tmp_path)
     return copied
-
-
-def flags(project):
-    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
-    return [word for value in values for word in ("--set", value)]
 
 
 def answer(capsys, *arguments):

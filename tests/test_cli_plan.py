@@ -7,7 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from projects import small_project, write_image
+from projects import flags, small_project, write_image
 
 from featcache.cache.layout import FEATURE_DTYPE
 from featcache.cache.reader import open_cache
@@ -19,11 +19,6 @@ from featcache.inspection import cost_estimate
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return small_project(tmp_path / "project")
-
-
-def flags(project):
-    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
-    return [word for value in values for word in ("--set", value)]
 
 
 def plan(project, capsys, *arguments):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from projects import copied_project, stored_ensemble, stored_predictions
+from projects import copied_project, flags, stored_ensemble, stored_predictions
 
 from featcache.cli import main
 
@@ -17,11 +17,6 @@ from featcache.cli import main
 def project(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return copied_project(finished, tmp_path / "project")
-
-
-def flags(project):
-    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
-    return [word for value in values for word in ("--set", value)]
 
 
 def predict(project, capsys, *arguments, status=0):

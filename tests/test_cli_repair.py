@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from cache_files import feature_bytes
-from projects import copied_project, newest, small_project, write_image
+from projects import copied_project, flags, newest, small_project, write_image
 
 from featcache.cache.layout import CacheHeader
 from featcache.cache.reader import open_cache
@@ -56,11 +56,6 @@ def project(finished, tmp_path, monkeypatch):
 @pytest.fixture
 def cache(project):
     return next((project.artifacts / "features").glob("train-*.h5"))
-
-
-def flags(project):
-    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
-    return [word for value in values for word in ("--set", value)]
 
 
 def repair(capsys, *arguments):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from projects import copied_project, small_project, write_image
+from projects import copied_project, flags, small_project, write_image
 
 from featcache.cli import main
 from featcache.core import keys
@@ -24,11 +24,6 @@ def project(finished, tmp_path, monkeypatch):
     copied = copied_project(finished, tmp_path / "other")
     monkeypatch.chdir(tmp_path)  # where there is no luigi.cfg
     return copied
-
-
-def flags(project):
-    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
-    return [word for value in values for word in ("--set", value)]
 
 
 def states(project, capsys):

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 from cache_files import make_header, make_rows, write_cache, write_rows
-from projects import copied_project, write_image
+from projects import copied_project, flags, write_image
 
 from featcache.cache.layout import TapLayout
 from featcache.cache.reader import open_cache
@@ -219,11 +219,6 @@ def project(finished, tmp_path, monkeypatch):
     copied = copied_project(finished, tmp_path / "other")
     monkeypatch.chdir(tmp_path)
     return copied
-
-
-def flags(project):
-    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
-    return [word for value in values for word in ("--set", value)]
 
 
 def faulty(found):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from projects import copied_project, newest
+from projects import copied_project, flags, newest
 
 import featcache
 from featcache.api.fitted_project import FittedProject
@@ -137,11 +137,6 @@ def test_a_grid_is_spread_over_another_of_the_same_sum():
 def project(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return copied_project(finished, tmp_path / "project")
-
-
-def flags(project):
-    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
-    return [word for value in values for word in ("--set", value)]
 
 
 def test_the_command_explains_an_image_by_the_linear_members(project, capsys):

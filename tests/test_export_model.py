@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from images import picture
 from PIL import Image
-from projects import copied_project, stored_ensemble, stored_predictions
+from projects import copied_project, flags, stored_ensemble, stored_predictions
 
 from featcache.cli import main
 from featcache.core.progress import Silent
@@ -42,11 +42,6 @@ with np.load(images) as raw:
 @pytest.fixture(scope="module")
 def project(finished, tmp_path_factory):
     return copied_project(finished, tmp_path_factory.mktemp("served") / "project")
-
-
-def flags(project):
-    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
-    return [word for value in values for word in ("--set", value)]
 
 
 def export(project, path, *arguments):

@@ -15,11 +15,11 @@ from featcache.report.gallery import (
     WRONG,
     entropy,
     gallery,
-    label_errors,
     least_sure,
     most_wrong,
 )
 from featcache.report.image_sections import exact_duplicates
+from featcache.report.label_errors import label_errors
 from featcache.report.predictions import EnsemblePredictions
 from featcache.report.provenance import settings_text
 from featcache.report.thumbnails import thumbnails

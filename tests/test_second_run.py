@@ -6,7 +6,7 @@ import sys
 from command import command, environment, photos
 from projects import write_photos
 
-SLOW = {"tensorflow", "keras", "sklearn", "pandas", "dask", "xarray", "scipy", "distributed", "rich"}
+SLOW = {"tensorflow", "keras", "sklearn", "pandas", "pyarrow", "dask", "xarray", "scipy", "distributed", "rich"}
 TELL = (
     "import atexit, sys; from luigi.cmdline import luigi_run\n"
     "atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))\n"

@@ -9,18 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from projects import small_project, stored_ensemble, stored_predictions
+from projects import flags, small_project, stored_ensemble, stored_predictions
 
 from featcache.cli import main
 from featcache.core.progress import Silent
 from featcache.project.config_file import configured_project
 
 CONVNET = "convnet/seed0"
-
-
-def flags(project):
-    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
-    return [word for value in values for word in ("--set", value)]
 
 
 @pytest.fixture(scope="module")

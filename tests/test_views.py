@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from projects import small_project, stored_ensemble, stored_predictions
+from projects import flags, small_project, stored_ensemble, stored_predictions
 
 from featcache.cache.layout import MIRROR
 from featcache.cache.reader import open_cache
@@ -49,11 +49,6 @@ def test_mirrored_caches_are_beside_all_splits_and_copies():
     assert plain.predictions("test").inputs["upstream"]["ExtractFeatures"] == test
     own = mirrored.backbones[0].cache("test", MIRROR).key
     assert mirrored.predictions("test").inputs["upstream"]["ExtractFeatures"] == [test, own]
-
-
-def flags(project):
-    values = [(f"{s}.{key}={text}") for s, section in project.settings.items() for key, text in section.items()]
-    return [word for value in values for word in ("--set", value)]
 
 
 def said(project, capsys, *arguments):

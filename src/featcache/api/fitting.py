@@ -12,12 +12,12 @@ from featcache.errors import SettingsError
 from featcache.inspection import first_settings
 from featcache.project import (
     Project,
-    complete_sections,
     config_text,
     configured_project,
     file_sections,
     open_project,
 )
+from featcache.settings import full_texts
 
 SETTINGS_NAME = "luigi.cfg"
 _HEAD = "Written by featcache.fit: every setting, so that no other luigi.cfg counts."
@@ -58,7 +58,7 @@ def fit(data: str | os.PathLike[str] | None = None, *, quiet: bool = False, **se
             )
         sections, _ = first_settings(Path(data), sections)
     project = open_project(_absolute(sections))
-    write_text(project.folder / SETTINGS_NAME, config_text(complete_sections(_absolute(sections)), _HEAD))
+    write_text(project.folder / SETTINGS_NAME, config_text(full_texts(_absolute(sections)), _HEAD))
     run_stage(project, "Submit", quiet=quiet)
     return FittedProject(project)
 

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from featcache.api.images import Picture
-from featcache.core.formatting import plain
 from featcache.core.html import html_lines
 from featcache.core.paths import fault
 from featcache.errors import RejectedImageError, SourceError
@@ -59,9 +58,7 @@ class ImageExplanation:
         stream = io.BytesIO()
         self.overlay.save(stream, "PNG")
         data = base64.b64encode(stream.getvalue()).decode("ascii")
-        return (
-            f'{html_lines("", plain([repr(self)]))}<img alt="evidence" width="320" src="data:image/png;base64,{data}">'
-        )
+        return f'{html_lines("", [repr(self)])}<img alt="evidence" width="320" src="data:image/png;base64,{data}">'
 
 
 def explained(picture: Picture, explainer: "Explainer", label: str | None) -> ImageExplanation:

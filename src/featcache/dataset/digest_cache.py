@@ -81,9 +81,10 @@ class FileChecks:
         raw = self.digests[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES]
         return raw.hex() if any(raw) else ""
 
-    def digests_of(self, rows: "npt.NDArray[np.integer] | slice") -> list[str]:
-        """The content digests of some files, each as `digest` has it."""
-        raw = _raw_digests(self)[rows]
+    def digests_of(self, rows: npt.NDArray[np.integer]) -> list[str]:
+        """The content digests of some files, each as `digest` has it; "" for a row below 0."""
+        raw = np.zeros((len(rows), _DIGEST_BYTES), np.uint8)
+        raw[rows >= 0] = _raw_digests(self)[rows[rows >= 0]]
         texts, width, known = raw.tobytes().hex(), 2 * _DIGEST_BYTES, np.asarray(raw.any(axis=1)).tolist()
         return [texts[at * width : (at + 1) * width] if there else "" for at, there in enumerate(known)]
 
@@ -109,7 +110,7 @@ class FileChecks:
 
     def __iter__(self) -> Iterator[Examined]:
         """Yield what was found, but for files that nobody got to."""
-        digests = DecodedTexts(len(self.files), lambda start, stop: self.digests_of(slice(start, stop)))
+        digests = DecodedTexts(len(self.files), lambda start, stop: self.digests_of(np.arange(start, stop)))
         found = enumerate(zip(self.files, self.read_ns, digests, strict=True))
         return (Examined(stat, read, digest, self.reasons.get(row, "")) for row, (stat, read, digest) in found if read)
 

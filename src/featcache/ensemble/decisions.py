@@ -13,7 +13,7 @@ import numpy.typing as npt
 from featcache.core.rows import is_several
 from featcache.ensemble.combination import Combination, combine, logarithm, normalised
 from featcache.ensemble.expected_f1 import best_sets
-from featcache.ensemble.thresholds import HALF, find_thresholds, given_labels
+from featcache.ensemble.thresholds import BY_ROWS, HALF, find_thresholds, given_labels
 from featcache.training import (
     Float64s,
     Judged,
@@ -27,7 +27,6 @@ from featcache.training import (
 
 BY_PRIOR = ("balanced_accuracy", "f1_macro")
 BY_CUTS = "qwk"
-BY_ROWS = "f1_samples"
 _STRENGTHS = np.linspace(0.0, 1.5, 31)
 _CANDIDATES = 400  # places of a cut point that are looked at
 _SWEEPS = 20

@@ -10,15 +10,16 @@ from .cost_estimate import plan_lines as plan_lines, plan_record as plan_record
 from .disk_usage import usage_lines as usage_lines, usage_record as usage_record, used_paths as used_paths
 from .doctor.report import doctor_lines as doctor_lines, doctor_record as doctor_record, failed as failed
 from .duplicates import (
+    described_groups as described_groups,
     duplicates_lines as duplicates_lines,
     duplicates_record as duplicates_record,
+    duplicates_summary as duplicates_summary,
     write_duplicates as write_duplicates,
 )
 from .feature_space import (
     component_scores as component_scores,
     nearest_rows as nearest_rows,
     principal_components as principal_components,
-    usable_rows as usable_rows,
 )
 from .feature_stats import (
     neighbours_lines as neighbours_lines,
@@ -39,6 +40,7 @@ from .leaderboard import (
 from .predictions_table import export_predictions as export_predictions
 from .run_summary import summary as summary, summary_parts as summary_parts
 from .runs import (
+    compare_runs as compare_runs,
     forget_run as forget_run,
     runs_lines as runs_lines,
     runs_record as runs_record,

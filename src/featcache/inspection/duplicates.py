@@ -1,6 +1,6 @@
 """`featcache duplicates`: images that are the same or nearly so, across splits first."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from featcache.core.csv_files import replacing_csv
 from featcache.core.formatting import Lines, Table, pluralize, printable
 from featcache.core.rows import label_text
 from featcache.dataset import Manifest
-from featcache.project import Project, twin_groups
+from featcache.project import Project, TwinGroup, twin_groups
 
 _SHOWN = 50  # images
 _COLUMNS = ("group", "split", "id", "label", "similarity", "exact", "leaks")
@@ -26,9 +26,13 @@ def duplicates_record(project: Project, manifest: Manifest | None = None) -> dic
     Raises:
         CacheError: nothing was looked for with these settings, or the manifest is absent.
     """
-    manifest = manifest or Manifest.load(project.folder)
+    return described_groups(twin_groups(project), manifest or Manifest.load(project.folder))
+
+
+def described_groups(found: Sequence[TwinGroup], manifest: Manifest) -> dict[str, Any]:
+    """Return what `duplicates_record` does, of these groups."""
     groups: list[dict[str, Any]] = []
-    for group in twin_groups(project):
+    for group in found:
         images, digests = [], set()
         for (split, row), alike in zip(group.places, group.alike, strict=True):
             rows = manifest.splits[split]

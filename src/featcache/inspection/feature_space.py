@@ -16,8 +16,9 @@ import numpy.typing as npt
 from dask import config, threaded
 from dask.base import compute
 
-from featcache.cache import Reader, Status
+from featcache.cache import Reader
 from featcache.errors import CacheError, CacheMismatchError, SettingsError
+from featcache.project import usable_rows
 
 METRICS = ("cosine", "euclidean")
 _PASSES = 6  # over the features; each squares away what lies outside the wanted components
@@ -41,11 +42,6 @@ class PrincipalComponents:
     axes: npt.NDArray[np.float32]
     variances: npt.NDArray[np.float64]
     shares: npt.NDArray[np.float64]
-
-
-def usable_rows(reader: Reader) -> npt.NDArray[np.int64]:
-    """Return (m,) the rows with status ok: which rows of the file the rows of ``reader.dask(tap, usable=True)`` are."""
-    return np.flatnonzero(np.asarray(reader.status) == Status.OK)
 
 
 def feature_statistics(reader: Reader, tap: str) -> dict[str, npt.NDArray[np.floating]]:

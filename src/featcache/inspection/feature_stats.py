@@ -13,6 +13,7 @@ from featcache.core.formatting import Lines, Table, aligned, printable
 from featcache.core.names import composed
 from featcache.core.rows import label_text
 from featcache.errors import CacheMismatchError, SettingsError
+from featcache.project import usable_rows
 
 if TYPE_CHECKING:
     from featcache.inspection.feature_space import PrincipalComponents
@@ -26,7 +27,7 @@ def stats_record(path: Path, tap: str | None) -> dict[str, Any]:
     Raises:
         CacheError: the file isn't there, is no finished feature cache, has no such tap, or no row with status ok.
     """
-    from featcache.inspection.feature_space import feature_statistics, usable_rows
+    from featcache.inspection.feature_space import feature_statistics
 
     reader, taps = open_cache(path), {}
     for name in reader.taps if tap is None else [reader.tap_name(tap)]:
@@ -94,7 +95,7 @@ def pca_lines(record: Mapping[str, Any]) -> Lines:
 
 def _write_scores(path: Path, reader: Reader, tap: str, components: "PrincipalComponents") -> None:
     """Write row, id, class and a column a component."""
-    from featcache.inspection.feature_space import component_scores, usable_rows
+    from featcache.inspection.feature_space import component_scores
 
     rows, scores = usable_rows(reader).tolist(), component_scores(reader, tap, components)
     with replacing_csv(path) as lines:

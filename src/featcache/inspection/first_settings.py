@@ -17,8 +17,8 @@ from featcache.core.rows import label_counts
 from featcache.dataset import Manifest, only_folder, recognise, survey_images
 from featcache.ensemble import find_sample, layout_of, match_ids, read_sample, submission_format
 from featcache.errors import SettingsError
-from featcache.project import complete_sections, config_text, open_project, overridden
-from featcache.settings import SECTIONS
+from featcache.project import config_text, open_project, overridden
+from featcache.settings import SECTIONS, full_texts
 
 _LAYOUTS = {
     "folder": "class folders",
@@ -67,7 +67,7 @@ def init_record(path: Path | None, overrides: Sequence[str], output: Path | None
     if os.path.lexists(output):
         raise SettingsError(f"{output} is there already: remove it, or name another file, --output FILE")
     sections, record = first_settings(path, overridden({}, overrides))
-    written = complete_sections(sections) if path is None else sections
+    written = full_texts(sections) if path is None else sections
     write_text(output, config_text(written, _ALL_HEAD if path is None else _HEAD))
     return {**record, "file": str(output)}
 

@@ -9,17 +9,16 @@ from featcache.core.formatting import Lines, Table, pluralize
 from featcache.core.json_records import read_json
 from featcache.ensemble import Ensemble, score_record
 from featcache.errors import CacheFormatError
-from featcache.inspection.duplicates import duplicates_record, duplicates_summary
 from featcache.inspection.leaderboard import compared, score_names
 from featcache.inspection.runs import compare_runs, comparison_of_runs
 from featcache.project import (
     LOG_NAME,
     Project,
-    last_run,
     notices,
     remembered_runs,
     run_folder,
     split_predictions,
+    twins_summary,
     unlike_record,
 )
 from featcache.settings import PHOTO_SOURCES, has_own_weights
@@ -90,7 +89,8 @@ def summary_parts(project: Project) -> Lines:
     for each in facts["baselines"]:
         gained = compared(each, facts["scores"]["out of fold"], names)
         lines.append(("baseline", f"{each['name']}: {_score(each['scores'], names)}; the ensemble: {gained}"))
-    lines += [("duplicates", f"{line} (featcache duplicates)") for line in _duplicates(project)]
+    if duplicates := twins_summary(project):
+        lines.append(("duplicates", f"{duplicates} (featcache duplicates)"))
     lines += [("unlike", line) for line in _unlike(project)]
     lines += [("run before", line.strip()) for line in _since_the_run_before(project)]
     lines += [("curves", line) for line in curves_lines(facts["bags"], project.settings.features)]
@@ -108,13 +108,6 @@ def summary_parts(project: Project) -> Lines:
     ]
 
 
-def _duplicates(project: Project) -> list[str]:
-    """What was found of near duplicates, if they were looked for and there are any."""
-    if not project.duplicates().is_complete():
-        return []
-    return [line for line in (duplicates_summary(duplicates_record(project)),) if line]
-
-
 def _unlike(project: Project) -> list[str]:
     """How many images are unlike anything seen in training, if that was looked for and there are any."""
     found = unlike_record(project)
@@ -125,12 +118,14 @@ def _unlike(project: Project) -> list[str]:
 
 def _since_the_run_before(project: Project) -> list[str]:
     """What this run gained over the last one that is remembered, on rows that both have with the same label."""
-    before, name = last_run(project), run_folder(project).name
-    current = next((run for run in remembered_runs(project) if run.name == name), None)
+    runs, name = remembered_runs(project), run_folder(project).name
+    current = next((run for run in runs if run.name == name), None)
+    before = next((run for run in runs if run.name != name), None)
     if before is None or current is None:
         return []
+    known = current.record.get("compared")  # when it was remembered, with the last one of then
     try:
-        return comparison_of_runs(compare_runs(before, current))
+        return comparison_of_runs(known if known and known["runs"][0] == before.name else compare_runs(before, current))
     except CacheFormatError as error:
         return [str(error)]
 

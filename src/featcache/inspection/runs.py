@@ -60,7 +60,7 @@ def runs_record(project: Project, names: Sequence[str], now: float) -> dict[str,
         "folder": str(project.folder),
         "current": current,
         "runs": [_entry(run, before, now) for run, before in zip(found, [*found[1:], None], strict=False)],
-        "comparison": compare_runs(*pair) if len(pair) == 2 else None,
+        "comparison": compare_runs(pair[0], pair[1]) if len(pair) == 2 else None,
     }
 
 
@@ -102,28 +102,30 @@ def changes(first: RememberedRun, second: RememberedRun) -> list[str]:
     return [*found, *([f"featcache {versions[0]} -> {versions[1]}"] if versions[0] != versions[1] else [])]
 
 
-def compare_runs(first: RememberedRun, second: RememberedRun) -> dict[str, Any]:
+def compare_runs(first: RememberedRun, second: RememberedRun, rows: RememberedRows | None = None) -> dict[str, Any]:
     """Return how the second run differs from the first, on the rows that both were scored on with the same label.
+
+    `rows` are the second's, where they aren't stored yet.
 
     Returns:
         ``runs``: both names; ``changed``; ``rows``: how many both have; ``relabelled``: those of another label, which are
         left out. If there are rows, and the classes are the same: ``scores`` of both, and ``difference``: 95 % intervals
         of what the second's scores are above the first's, on the same draws of rows.
     """
-    one, other = first.rows(), second.rows()
+    one, other = first.rows(), rows or second.rows()
     facts: dict[str, Any] = {"runs": [first.name, second.name], "changed": changes(first, second)}
     if one.class_names != other.class_names:
         return facts | {"rows": 0, "relabelled": 0}
     places = index_of(other.ids, one.ids)
     shared = np.flatnonzero(places != NOT_FOUND)
     same = one.labels[places[shared]] == other.labels[shared]
-    rows = shared[same.reshape(len(shared), -1).all(axis=1)]
-    facts |= {"rows": len(rows), "relabelled": len(shared) - len(rows)}
+    both = shared[same.reshape(len(shared), -1).all(axis=1)]
+    facts |= {"rows": len(both), "relabelled": len(shared) - len(both)}
     metric = second.record.get("metric") or first.record.get("metric")
-    if not len(rows):
+    if not len(both):
         return facts
-    groups = [other.groups[row] for row in rows.tolist()] if len(other.groups) else ()
-    judged = [_judged(one, places[rows]), _judged(other, rows)]
+    groups = [other.groups[row] for row in both.tolist()] if len(other.groups) else ()
+    judged = [_judged(one, places[both]), _judged(other, both)]
     by_row = [judge_parts([(slice(None), each.probabilities)], each.labels) for each in judged]
     scores: list[dict[str, Any]] = [asdict(each.scores()) for each in by_row]
     difference: dict[str, Any] = asdict(bootstrap([by_row[1].minus(by_row[0])], groups)[0])

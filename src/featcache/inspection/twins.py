@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featcache.cache import Reader, Status
+from featcache.cache import Reader
 from featcache.core.progress import Progress
 from featcache.core.scratch_arrays import allocate
+from featcache.project import channel_means, unit_rows, usable_rows
 
 LEAST = 0.85
 """Cosine of centred features from which on two photos are near duplicates (benchmarks/duplicates.py)."""
@@ -34,32 +35,26 @@ def usable_units(readers: Sequence[Reader], folder: Path | None) -> tuple[list[N
     rows, each tap of the same length, or all 0.
     """
     taps = seen_taps(readers[0])
-    rows = [np.flatnonzero(np.asarray(reader.status) == Status.OK) for reader in readers]
+    rows = [usable_rows(reader) for reader in readers]
     centres = [_mean(readers[0], tap, rows[0]) for tap in taps]
     table = allocate((sum(map(len, rows)), sum(map(len, centres))), np.float16, folder)
     place = 0
     for reader, mine in zip(readers, rows, strict=True):
         for part in _parts(mine):
-            units = [_unit(_roots(reader, tap, part) - centre) for tap, centre in zip(taps, centres, strict=True)]
+            units = [unit_rows(_roots(reader, tap, part) - centre) for tap, centre in zip(taps, centres, strict=True)]
             table[place : place + len(part)] = np.concatenate(units, axis=1) / np.sqrt(len(taps))
             place += len(part)
     return rows, table
 
 
 def _roots(reader: Reader, tap: str, rows: Numbers) -> Floats:
-    values = np.asarray(reader[tap][rows], np.float32)
-    values = values.reshape(len(values), -1, values.shape[-1]).mean(axis=1)
+    values = channel_means(reader[tap][rows])
     return np.asarray(np.sign(values) * np.sqrt(np.abs(values)))
 
 
 def _mean(reader: Reader, tap: str, rows: Numbers) -> Floats:
     sums = (_roots(reader, tap, part).sum(axis=0, dtype=np.float64) for part in _parts(rows))
     return np.asarray(sum(sums) / max(1, len(rows)), np.float32)
-
-
-def _unit(values: Floats) -> Floats:
-    lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    return np.asarray(values / np.where(lengths > 0, lengths, 1))
 
 
 def joined_rows(

@@ -3,7 +3,6 @@ from .backbone_features import BackboneFeatures as BackboneFeatures
 from .comparison import comparison_artifact as comparison_artifact, comparison_project as comparison_project
 from .config_edit import change_config as change_config
 from .config_file import (
-    complete_sections as complete_sections,
     config_files as config_files,
     config_text as config_text,
     configured_project as configured_project,
@@ -12,7 +11,14 @@ from .config_file import (
     open_project as open_project,
     overridden as overridden,
 )
-from .duplicates import fold_digests as fold_digests, twin_groups as twin_groups
+from .duplicates import (
+    TwinGroup as TwinGroup,
+    fold_digests as fold_digests,
+    groups_of as groups_of,
+    twin_groups as twin_groups,
+    twins_summary as twins_summary,
+    unlike_record as unlike_record,
+)
 from .flow import (
     NEEDS as NEEDS,
     check_pipeline as check_pipeline,
@@ -35,6 +41,7 @@ from .rejected_rows import (
     notices as notices,
     rejected_csv as rejected_csv,
     rejection_reason as rejection_reason,
+    usable_rows as usable_rows,
 )
 from .remembered_runs import (
     ROWS_FILE as ROWS_FILE,
@@ -59,7 +66,8 @@ from .split_features import SplitFeatures as SplitFeatures, split_features as sp
 from .unlike import (
     FAR as FAR,
     SeenImages as SeenImages,
+    channel_means as channel_means,
     familiarity as familiarity,
     farther_than as farther_than,
-    unlike_record as unlike_record,
+    unit_rows as unit_rows,
 )

@@ -81,14 +81,6 @@ def file_sections(files: Sequence[str]) -> dict[str, dict[str, str]]:
     return {name: {key.replace("-", "_"): text for key, text in values.items()} for name, values in sections.items()}
 
 
-def complete_sections(sections: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """Return settings as text with every other setting at its default."""
-    return {
-        section: {key: sections.get(section, {}).get(key, own.default) for key, own in known.items()}
-        for section, known in SECTIONS.items()
-    }
-
-
 def config_text(sections: Mapping[str, Mapping[str, str]], head: str) -> str:
     """Return the text of a luigi.cfg, each setting below what it means; `head` is its first line."""
     lines = [f"# {head}"]

@@ -1,6 +1,6 @@
 """What `FindDuplicates` found, and which rows it keeps together in one fold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,31 @@ def twin_groups(project: Project) -> list[TwinGroup]:
     if record is None:
         fix = "run luigi --module pipeline FindDuplicates"
         raise CacheFormatError(f"{artifact.path} is missing, damaged or of other features: {fix}")
-    return [TwinGroup([(split, row) for split, row, _ in each], [a for *_, a in each]) for each in record["groups"]]
+    return groups_of(record["groups"])
+
+
+def groups_of(stored: Sequence[Sequence[tuple[str, int, float]]]) -> list[TwinGroup]:
+    """Return groups as `TwinGroup`, of (split, row, similarity) each."""
+    return [TwinGroup([(split, row) for split, row, _ in each], [a for *_, a in each]) for each in stored]
+
+
+def twins_summary(project: Project) -> str:
+    """Return what was found in one line; "" for nothing, or where it hasn't been looked for."""
+    artifact = project.duplicates()
+    return str((artifact.record() or {}).get("summary", "")) if artifact.is_complete() else ""
+
+
+def unlike_record(project: Project) -> Mapping[str, Any]:
+    """Return what `FindDuplicates` recorded of images unlike anything seen, {} where it hasn't run.
+
+    Returns:
+        ``quantiles``, as `SeenImages.quantiles`; ``rows``: [split, row, share] of all images but those of training that
+        are unlike anything seen, the farthest first; ``of``: split -> how many images were compared.
+    """
+    artifact = project.duplicates()
+    record: Any = artifact.record() if artifact.is_complete() else None
+    found: Mapping[str, Any] = (record or {}).get("unlike", {})
+    return found
 
 
 def fold_digests(

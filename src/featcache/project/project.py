@@ -287,9 +287,8 @@ class Project:
         if self.settings.dataset.near_duplicates != IGNORE:
             upstream["FindDuplicates"] = self.duplicates().key
         inputs: dict[str, Any] = {"version": REPORT_VERSION, "upstream": upstream}
-        if (
-            corrections := self.settings.dataset.corrections
-        ) is not None:  # of rows that it names, no label is suspected
+        corrections = self.settings.dataset.corrections
+        if corrections is not None:  # of rows that it names, no label is suspected
             inputs["files"] = {"corrections": digest_of(corrections.expanduser())}
         return self._keyed("reports", "", "report.json", inputs, self.folder / "report" / "index.html")
 

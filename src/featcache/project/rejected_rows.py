@@ -125,9 +125,14 @@ def losses(splits: Iterable[SplitRows], class_names: Sequence[str]) -> list[str]
     return lines
 
 
+def usable_rows(cache: Reader) -> npt.NDArray[np.int64]:
+    """Return (m,) the rows with status ok: which rows of the file the rows of ``cache.dask(tap, usable=True)`` are."""
+    return np.flatnonzero(np.asarray(cache.status) == Status.OK)
+
+
 def alike(cache: Reader) -> list[str]:
     """Return a line for each tap whose features don't tell one image from another, by evenly spaced rows."""
-    usable = np.flatnonzero(cache.status == Status.OK)
+    usable = usable_rows(cache)
     rows = usable[np.unique(np.linspace(0, len(usable) - 1, _COMPARED).astype(np.intp))] if len(usable) else usable
     if len(np.unique(cache.digest_column[rows])) < 2:
         return []

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.cache import Reader, Status, open_cache
+from featcache.cache import Reader, open_cache
 from featcache.core.scratch_arrays import allocate
+from featcache.project.duplicates import unlike_record
 from featcache.project.project import Project
+from featcache.project.rejected_rows import usable_rows
 
 FAR = 0.995
 """An image that is farther from the training images than this share of them is unlike anything seen."""
@@ -45,7 +47,7 @@ class SeenImages:
     def of(cls, train: Reader, folder: Path) -> "SeenImages":
         """Read them from the cache; `folder` is where a large table is kept meanwhile."""
         taps = list(train.taps)
-        tap, rows = ([tap for tap in taps if tap.endswith("_avg")] or taps)[-1], _usable(train)
+        tap, rows = ([tap for tap in taps if tap.endswith("_avg")] or taps)[-1], usable_rows(train)
         units = allocate((len(rows), train[tap].shape[-1]), np.float16, folder)
         for start in range(0, len(rows), _BLOCK):
             part = slice(start, start + _BLOCK)
@@ -75,7 +77,7 @@ class SeenImages:
 
     def row_distances(self, reader: Reader) -> tuple[Numbers, Floats]:
         """Return the usable rows of another split, and their `distances`."""
-        rows = _usable(reader)
+        rows = usable_rows(reader)
         parts = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
         return rows, np.concatenate([np.empty(0), *(self.distances(reader[self.tap][part]) for part in parts)])
 
@@ -120,26 +122,17 @@ def familiarity(project: Project) -> Callable[[Mapping[str, npt.NDArray[Any]]], 
     return lambda features: farther_than(seen.distances(features[name]), quantiles)
 
 
-def unlike_record(project: Project) -> Mapping[str, Any]:
-    """Return what `FindDuplicates` recorded, {} where it hasn't run.
-
-    Returns:
-        ``quantiles``, as `SeenImages.quantiles`; ``rows``: [split, row, share] of all images but those of training that
-        are unlike anything seen, the farthest first; ``of``: split -> how many images were compared.
-    """
-    artifact = project.duplicates()
-    record: Any = artifact.record() if artifact.is_complete() else None
-    found: Mapping[str, Any] = (record or {}).get("unlike", {})
-    return found
+def channel_means(features: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Return (n, d) float32, of (n, d) or (n, h, w, d) features the mean over all places."""
+    values = np.asarray(features, np.float32)
+    return np.asarray(values.reshape(len(values), -1, values.shape[-1]).mean(axis=1))
 
 
-def _usable(reader: Reader) -> Numbers:
-    return np.flatnonzero(np.asarray(reader.status) == Status.OK)
+def unit_rows(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return (n, d) rows brought to length 1, but for those that are all 0."""
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.where(lengths > 0, lengths, 1))
 
 
 def _units(features: npt.NDArray[np.floating]) -> npt.NDArray[np.float16]:
-    values = np.asarray(features, np.float32)
-    values = values.reshape(len(values), -1, values.shape[-1]).mean(axis=1)
-    lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    units: npt.NDArray[np.float16] = (values / np.where(lengths > 0, lengths, 1)).astype(np.float16)
-    return units
+    return unit_rows(channel_means(features)).astype(np.float16)

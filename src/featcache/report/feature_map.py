@@ -38,7 +38,8 @@ def projected(train: Reader, tap: str) -> Projected:
     Raises:
         CacheError: no row is usable.
     """
-    from featcache.inspection import component_scores, principal_components, usable_rows
+    from featcache.inspection import component_scores, principal_components
+    from featcache.project import usable_rows
 
     components = principal_components(train, tap, _COMPONENTS)
     return Projected(usable_rows(train), component_scores(train, tap, components), components.shares)

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core.rows import is_several, known_labels, label_text
-from featcache.report.label_sets import set_probabilities, suspected_cells
+from featcache.report.label_errors import suspected, suspected_cells
+from featcache.report.label_sets import set_probabilities
 from featcache.report.predictions import EnsemblePredictions
 from featcache.training import cells, row_parts
 
@@ -19,7 +20,6 @@ MOST = {WRONG: 24, UNSURE: 12, ERRORS: 36}
 Cards = dict[str, list[dict[str, Any]]]
 Floats = npt.NDArray[np.floating]
 _LEAST = 1e-15
-_SURE = 0.8
 
 
 def gallery(
@@ -49,9 +49,7 @@ def gallery(
     wrong.sort(key=lambda card: card["label_probability"])
     train = predictions["train"]
     if is_several(train.labels):
-        errors, columns = suspected_cells(train.probabilities, train.labels)
-        left = np.array([train.ids[row] not in reviewed for row in errors.tolist()], bool)
-        errors, columns = errors[left], columns[left]
+        errors, columns = suspected_cells(train, reviewed)
         suspected_cards = _cell_cards(train, rows["train"], errors[: MOST[ERRORS]], columns[: MOST[ERRORS]], names)
         likely = len(errors)
     else:
@@ -182,52 +180,3 @@ def entropy(probabilities: Floats) -> Floats:
         spread[rows] = -(some * np.log(np.maximum(some, _LEAST))).sum(axis=1)
     spread /= np.log(probabilities.shape[1])
     return spread
-
-
-def suspected(
-    train: EnsemblePredictions, reviewed: Collection[str] = ()
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-    """Return (k,) the misclassified training rows, (k,) their suggested classes, and how many are `label_errors`.
-
-    These come first; the others, too, are ordered by how much more probable the suggested class is. Rows whose ids were
-    `reviewed` are left out.
-    """
-    likely, suggested = label_errors(train.probabilities, train.labels)
-    others, theirs = label_errors(train.probabilities, train.labels, cap=0)
-    more = ~np.isin(others, likely)
-    rows, suggested = np.concatenate([likely, others[more]]), np.concatenate([suggested, theirs[more]])
-    left = np.array([train.ids[row] not in reviewed for row in rows.tolist()], bool)
-    return rows[left], suggested[left], int(left[: len(likely)].sum())
-
-
-def label_errors(
-    probabilities: Floats, labels: npt.NDArray[np.integer], cap: float = _SURE
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Find labels that are likely wrong, by confident learning (Northcutt, Jiang and Chuang 2021).
-
-    A row is suspected where another class is more probable than the label, and at least as probable as it is, on average,
-    for the rows that are labelled with it (at most `cap`), so classes with lower probabilities need less to be suggested.
-
-    Args:
-        probabilities: (n, C), rows sum to 1, by models that weren't trained on the row.
-        labels: (n,) class indices.
-        cap: another class with this probability is always suspected, even where models are usually surer.
-
-    Returns:
-        (k,) their rows, the most likely first, and (k,) the classes that they seem to be of.
-    """
-    classes = probabilities.shape[1]
-    of_label = probabilities[np.arange(len(labels)), labels]
-    counts = np.bincount(labels, minlength=classes)
-    thresholds = np.bincount(labels, of_label, minlength=classes) / np.maximum(counts, 1)
-    thresholds = np.where(counts == 0, np.inf, np.minimum(thresholds, cap))
-    suggested, margins = np.empty(len(labels), np.int64), np.empty(len(labels))
-    for part in row_parts(*probabilities.shape):
-        sure = np.where(probabilities[part] >= thresholds, probabilities[part], -np.inf)
-        places = np.arange(len(sure))
-        sure[places, labels[part]] = -np.inf
-        suggested[part] = sure.argmax(axis=1)
-        margins[part] = sure[places, suggested[part]] - of_label[part]
-    rows = np.flatnonzero(margins > 0)
-    rows = rows[np.argsort(-margins[rows], kind="stable")]
-    return rows, suggested[rows]

@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from featcache.core.rows import known_labels
 from featcache.report.predictions import EnsemblePredictions
-from featcache.training import cells
 
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
@@ -53,25 +52,6 @@ def _pairs(labels: Labels, names: Sequence[str]) -> list[list[Any]]:
 def set_probabilities(probabilities: Floats, sets: Labels) -> Floats:
     """Return (n,) the probability of exactly these labels, (n, L) of 0 and 1, if labels are independent."""
     return np.asarray(np.where(sets > 0, probabilities, 1 - probabilities).prod(axis=1))
-
-
-def suspected_cells(probabilities: Floats, labels: Labels) -> tuple[Labels, Labels]:
-    """Find cells that are likely wrong, the most likely first, by confident learning label by label.
-
-    Returns:
-        (k,) rows and (k,) labels; what a row has of the label is to be looked at.
-    """
-    from featcache.report.gallery import label_errors
-
-    rows, columns, margins = [], [], []
-    for label in range(labels.shape[1]):
-        pair = cells(probabilities[:, label : label + 1])
-        found, suggested = label_errors(pair, labels[:, label].astype(np.intp), cap=1.0)
-        rows.append(found)
-        columns.append(np.full(len(found), label))
-        margins.append(pair[found, suggested] - pair[found, 1 - suggested])
-    order = np.argsort(-np.concatenate(margins), kind="stable")
-    return np.concatenate(rows)[order], np.concatenate(columns)[order]
 
 
 def leading_labels(labels: Labels) -> Labels:

@@ -12,8 +12,8 @@ from featcache.core.rows import is_several, label_text
 from featcache.dataset import Correction, Manifest, read_corrections
 from featcache.ensemble import Ensemble
 from featcache.project import Project
-from featcache.report.gallery import suspected
-from featcache.report.label_sets import set_probabilities, suspected_cells
+from featcache.report.label_errors import suspected, suspected_cells
+from featcache.report.label_sets import set_probabilities
 from featcache.report.predictions import EnsemblePredictions, ensemble_predictions
 
 _SHOWN = 50
@@ -55,12 +55,10 @@ def _suspected_sets(
 ) -> list[dict[str, Any]]:
     """Rows with suspected cells, each once: the set of labels with all of these the other way round."""
     columns: dict[int, list[int]] = {}
-    for row, column in zip(
-        *(each.tolist() for each in suspected_cells(train.probabilities, train.labels)), strict=True
-    ):
+    for row, column in zip(*(each.tolist() for each in suspected_cells(train, reviewed)), strict=True):
         columns.setdefault(row, []).append(column)
     found = []
-    for row in (row for row in columns if train.ids[row] not in reviewed):
+    for row in columns:
         sets = np.stack([train.labels[row], train.labels[row]])
         sets[0, columns[row]] ^= 1
         texts = [label_text(sets, place, names) for place in range(2)]

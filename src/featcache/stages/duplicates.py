@@ -12,8 +12,17 @@ from featcache.core import keys
 from featcache.core.formatting import pluralize
 from featcache.core.json_records import write_json
 from featcache.core.progress import Progress
-from featcache.inspection import LEAST, LEAST_DRAWN, joined_rows, seen_taps, usable_units
-from featcache.project import FAR, Project, SeenImages, farther_than
+from featcache.dataset import Manifest
+from featcache.inspection import (
+    LEAST,
+    LEAST_DRAWN,
+    described_groups,
+    duplicates_summary,
+    joined_rows,
+    seen_taps,
+    usable_units,
+)
+from featcache.project import FAR, Project, SeenImages, farther_than, groups_of
 from featcache.settings import PHOTO_SOURCES
 
 
@@ -47,6 +56,7 @@ def find_duplicates(project: Project, progress: Progress) -> str:
         "groups": list(groups.values()),
         "groups_key": keys.digest([each for each in train if len(each) > 1]),
     }
+    record["summary"] = duplicates_summary(described_groups(groups_of(record["groups"]), Manifest.load(project.folder)))
     record["unlike"] = _unlike(dict(zip(splits, readers, strict=True)), project.folder)
     record["seconds"] = round(time.perf_counter() - begun, 3)
     write_json(artifact.path, {**artifact.record_header(project.run), **record})

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import numpy as np
@@ -12,8 +13,19 @@ from featcache.core.disk import replacing_folder
 from featcache.core.json_records import read_json, write_json
 from featcache.core.scratch_arrays import allocate
 from featcache.ensemble import Ensemble
-from featcache.inspection import summary, used_paths
-from featcache.project import ROWS_FILE, RUN_FILE, Project, out_of_fold, run_artifact, run_folder
+from featcache.errors import CacheFormatError
+from featcache.inspection import compare_runs, summary, used_paths
+from featcache.project import (
+    ROWS_FILE,
+    RUN_FILE,
+    Project,
+    RememberedRows,
+    RememberedRun,
+    last_run,
+    out_of_fold,
+    run_artifact,
+    run_folder,
+)
 from featcache.training import Predictions
 
 # Of the summary; the rest says where things are.
@@ -41,10 +53,14 @@ def remember_run(project: Project) -> None:
         **{name: facts[name] for name in _FACTS if name in facts},
         "needs": sorted(str(path.relative_to(project.folder)) for path in used_paths(project)),
     }
+    probabilities, predicted = _nested(built, known, project)
+    rows = RememberedRows(known.ids, known.labels, predicted, probabilities, known.groups, built.class_names)
+    if before := last_run(project):
+        with suppress(CacheFormatError):  # what is damaged is named where it is asked for
+            record["compared"] = compare_runs(before, RememberedRun(folder, record), rows)
     with replacing_folder(folder) as temporary:
         if artifact.shown is not None:
             shutil.copyfile(artifact.content, temporary / artifact.content.name)
-        probabilities, predicted = _nested(built, known, project)
         np.savez(
             temporary / ROWS_FILE,
             ids=_bytes(known.ids),

@@ -13,7 +13,7 @@ from featcache.core import paths
 from featcache.core.names import first_names
 from featcache.core.progress import Progress
 from featcache.core.rows import SPLITS, Labels, Rows, known_labels
-from featcache.core.texts import NOT_FOUND, ChosenTexts, ComputedTexts, ConstantText
+from featcache.core.texts import NOT_FOUND, ChosenTexts, ComputedTexts, ConstantText, DecodedTexts
 from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
@@ -188,13 +188,13 @@ def _rows(
     labelled: bool,
 ) -> Rows:
     """The rows `which`, of lines, their labels and files; without its file, or if `labelled` its label, one is rejected."""
-    count = len(which)
-    labels, files = labels[which], array("q", found[which].astype(np.int64).tobytes())  # as plain numbers when indexed
+    import pyarrow.compute as pc
+
+    count, places = len(which), found[which]
+    labels, files = labels[which], array("q", places.astype(np.int64).tobytes())  # as plain numbers when indexed
     known = known_labels(labels)
     groups, cases = lines["group"].take(which), lines["case"].take(which)
     faultless = min(files, default=0) >= 0 and not examined.reasons and not (labelled and not known.all())
-
-    import pyarrow.compute as pc
 
     column = lines["id"].take(which)
     ids = ArrowTexts(column.cast("large_binary"))
@@ -209,9 +209,9 @@ def _rows(
         ids=ids,
         labels=labels,
         groups=ArrowTexts(groups.cast("large_binary")) if any(groups.unique().to_pylist()) else ConstantText("", count),
-        digests=ComputedTexts(count, lambda row: examined.digest(files[row]) if files[row] >= 0 else ""),
+        digests=DecodedTexts(count, lambda start, stop: examined.digests_of(places[start:stop])),
         reasons=ConstantText("", count) if faultless else ComputedTexts(count, reason),
-        locations=ChosenTexts(examined.files.locations, found[which]),
+        locations=ChosenTexts(examined.files.locations, places),
         cases=ArrowTexts(cases.cast("large_binary")) if count and cases[0].as_py() else (),
     )
 

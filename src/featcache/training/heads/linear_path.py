@@ -97,7 +97,7 @@ class ScoredPath:
         self._coordinates = coordinates
         self.steps: list[Step] = []
         self.temperatures: list[list[float]] = []  # of each step, of each part
-        self._losses: list[Doubles] = []  # on the other parts' rows, (P, 1), or of several labels (P, C)
+        self._losses: list[list[float]] = []  # on the other parts' rows
 
     def follow(self, steps: Iterable[tuple[str, Step]], worse: float, progress: Progress) -> None:
         """Take steps, each with what `progress` shows, until out-of-fold loss is `worse` times its lowest.
@@ -124,14 +124,10 @@ class ScoredPath:
             if is_several(self._labels):  # whose regressions have no priors
                 mine = cell_logits(mine[0]), mine[1].ravel(), np.zeros(1)
             found.append(best_temperature(*mine))
-            each = tempered_losses(*mine, found[-1])
-            by_label = (
-                each.reshape(-1, self._labels.shape[1]).mean(axis=0) if is_several(self._labels) else [each.mean()]
-            )
-            losses.append(by_label)
+            losses.append(float(tempered_losses(*mine, found[-1]).mean()))
         self.steps.append(step)
         self.temperatures.append(found)
-        self._losses.append(np.array(losses))
+        self._losses.append(losses)
         return float(np.mean(losses))
 
     def _logits(self, step: Step) -> Float32s:
@@ -151,8 +147,8 @@ class ScoredPath:
 
         `examples` are all rows, where the path looked at some.
         """
-        coordinates, by_step = self._coordinates, np.mean(self._losses, axis=2)
-        chosen = np.argmin(by_step, axis=0).tolist()
+        coordinates = self._coordinates
+        chosen = np.argmin(self._losses, axis=0).tolist()
         pairs = list(enumerate(chosen))
         temperatures = np.array([self.temperatures[step][part] for part, step in pairs])
         turned = np.stack([self.steps[step].kernels[part] for part, step in pairs])
@@ -163,5 +159,5 @@ class ScoredPath:
         heads = tuple(HeadId(0, part) for part in examples.parts.numbers)
         seen = examples.seen_classes(plan.classes)
         table = HeadEvaluator(examples, 0).out_of_fold(weights, heads, seen, scratch)
-        history = History.of_path(by_step.astype(np.float32), np.array(chosen, np.int32))
+        history = History.of_path(np.array(self._losses, np.float32), np.array(chosen, np.int32))
         return TrainedBag(plan, examples.seen_as, heads, weights, seen, history, table)
