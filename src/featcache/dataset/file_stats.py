@@ -4,7 +4,7 @@ import os
 import stat
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,6 @@ import xxhash
 
 from featcache.core.texts import PackedTexts
 
-MOST_BYTES = 1 << 31  # of one image file: what is larger is no image, and would only fill the memory
 _NUMBERS = 3  # size, mtime_ns, ctime_ns
 _LARGEST = (1 << 63) - 1  # nanoseconds in the year 2262; whatever is later or earlier counts as the limit
 _STAT_BYTES, _BITS = 8 * _NUMBERS, 128
@@ -51,6 +50,12 @@ class FileStats:
         self.locations.append(file.location)
         self._numbers.extend(file[1:])
 
+    def look_at(self, begin: str, entries: "Sequence[os.DirEntry[str]]") -> None:
+        """Add what `stat_file` finds of some files in a folder, whose locations are `begin` and their names."""
+        self.locations.extend([f"{begin}{entry.name}" for entry in entries])
+        for entry in entries:
+            self._numbers.extend(_look(entry))
+
     @property
     def numbers(self) -> npt.NDArray[np.int64]:
         """(n, 3) int64: size, mtime_ns, ctime_ns."""
@@ -69,16 +74,20 @@ class FileStats:
 
 def stat_file(location: str, path: "Path | os.DirEntry[str]") -> FileStat:
     """Look at one file, through links; what is no regular file or can't be looked at has size -1, and isn't skipped."""
+    return FileStat(location, *_look(path))
+
+
+def _look(path: "Path | os.DirEntry[str]") -> tuple[int, int, int]:
     try:
         status = path.stat()
     except OSError:
-        status = None
-    if status is None or not stat.S_ISREG(status.st_mode):
-        return FileStat(location, -1, 0, 0)
+        return -1, 0, 0
+    if not stat.S_ISREG(status.st_mode):
+        return -1, 0, 0
     mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
     if abs(mtime) > _LARGEST or abs(ctime) > _LARGEST:
         mtime, ctime = (max(-_LARGEST, min(_LARGEST, time)) for time in (mtime, ctime))
-    return FileStat(location, status.st_size, mtime, ctime)
+    return status.st_size, mtime, ctime
 
 
 def stats_digest(files: FileStats) -> str:
