@@ -14,7 +14,7 @@ from featcache.dataset.sources.misplaced import count_images
 from featcache.errors import SourceError
 
 # Whatever has an image's name is a row, readable or not: a test image that can't be read keeps its row of the submission.
-SUFFIXES = frozenset(f".{suffix}" for suffix in IMAGE_SUFFIXES)
+SUFFIXES = tuple(f".{suffix}" for suffix in IMAGE_SUFFIXES)
 
 
 def image_files(path: Path) -> Iterator[Path]:
@@ -24,7 +24,7 @@ def image_files(path: Path) -> Iterator[Path]:
 
 def is_image(name: str) -> bool:
     """Whether a file has an image's suffix."""
-    return walk.suffix(name) in SUFFIXES
+    return name.lower().endswith(SUFFIXES)
 
 
 class Scan:
@@ -71,8 +71,10 @@ class Scan:
     def _others(self, path: Path, begin: str) -> Iterator[walk.Entry]:
         """Take the images right in a folder, some at a time; yield what else is in it, to be looked at more closely."""
         images: list[walk.Entry] = []
+        wanted, is_folder = self._wanted, walk.is_folder
         for entry in walk.entries(path):
-            if not self._wanted(entry.name) or walk.is_hidden(entry) or walk.is_folder(entry):
+            name = entry.name
+            if not wanted(name) or name.startswith(".") or is_folder(entry):
                 yield entry
             else:
                 images.append(entry)
