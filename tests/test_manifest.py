@@ -44,7 +44,9 @@ def reads(monkeypatch):
     """What was read since the listing began."""
     paths = []
     original = digest_cache._examined
-    monkeypatch.setattr(digest_cache, "_examined", lambda path, *rest: paths.append(path.name) or original(path, *rest))
+    monkeypatch.setattr(
+        digest_cache, "_examined", lambda path, *rest: paths.append(Path(path).name) or original(path, *rest)
+    )
     return paths
 
 

@@ -1,6 +1,7 @@
 """The report's numbers on small data whose answers are known."""
 
 import configparser
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from sklearn.metrics import confusion_matrix
 
 from featcache.core.rows import Rows
 from featcache.report.class_metrics import BINS, class_table, collapse, reliability, top_confusions
-from featcache.report.feature_map import MAP_ROWS, Projected, feature_map, sampled
+from featcache.report.feature_map import MAP_ROWS, Projected, feature_map, mapped_rows, sampled
 from featcache.report.gallery import (
     ERRORS,
     UNSURE,
@@ -158,7 +159,9 @@ def test_a_map_holds_what_is_wanted_is_bounded_and_comes_out_the_same():
     centres = random.normal(0, 20, (3, 8))
     kinds = random.integers(0, 3, 60)
     space = Projected(np.arange(60), (centres[kinds] + random.normal(0, 1, (60, 8))).astype(np.float32), np.ones(8))
-    (places, neighbours, _), (_, again, _) = (feature_map(space, np.array([59])) for _ in range(2))
+    places = mapped_rows(space, np.array([59]))
+    with ThreadPoolExecutor(1) as pool:
+        (neighbours, _), (again, _) = (feature_map(space, places, pool).result() for _ in range(2))
     np.testing.assert_array_equal(neighbours, again)
     assert places.tolist() == list(range(60))
     assert neighbours.min() == 0

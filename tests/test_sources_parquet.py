@@ -1,6 +1,7 @@
 """Parquet files with the images' bytes in a column, as the Hugging Face hub has them."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -91,7 +92,9 @@ def test_only_changed_files_are_read_again(root, monkeypatch):
         patch.setattr(parquet, "_Reader", lambda *_: pytest.fail("a file was opened"))
         assert current_key(spec, out, list_files(spec)) == key
     read, examined = [], digest_cache._examined
-    monkeypatch.setattr(digest_cache, "_examined", lambda path, *rest: read.append(path.name) or examined(path, *rest))
+    monkeypatch.setattr(
+        digest_cache, "_examined", lambda path, *rest: read.append(Path(path).name) or examined(path, *rest)
+    )
     (root / "data/test-00000-of-00001.parquet").touch()
     assert current_key(spec, out, list_files(spec)) == key
     assert read == ["test-00000-of-00001.parquet"] * 3, "itself and its two images"

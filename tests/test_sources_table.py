@@ -1,6 +1,7 @@
 """A table of ids and labels beside folders of images: however ids, columns and bytes are written, or one clear line."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -294,7 +295,9 @@ def test_a_table_is_read_only_when_it_changed(root, tmp_path, monkeypatch):
         assert current_key(spec, out, list_files(spec)) == key
     read = []
     examined = digest_cache._examined
-    monkeypatch.setattr(digest_cache, "_examined", lambda path, *rest: read.append(path.name) or examined(path, *rest))
+    monkeypatch.setattr(
+        digest_cache, "_examined", lambda path, *rest: read.append(Path(path).name) or examined(path, *rest)
+    )
     (root / "train.csv").touch()
     assert current_key(spec, out, list_files(spec)) == key
     write(root, [*LINES[:3], "010,cat"])

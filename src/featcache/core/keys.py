@@ -82,9 +82,14 @@ def sequence_digest(texts: Sequence[str]) -> str:
     """Return the key of a sequence of strings without building its JSON (length-prefixed, so unambiguous)."""
     state = hashlib.sha256()
     for start in range(0, len(texts), _PART):
-        raw = [text.encode("utf-8", "surrogateescape") for text in texts[start : start + _PART]]
-        state.update(b"".join([b"%d:%b" % (len(part), part) for part in raw]))
+        state.update(length_prefixed(texts[start : start + _PART]))
     return state.hexdigest()
+
+
+def length_prefixed(texts: Sequence[str]) -> bytes:
+    """Return the bytes that `sequence_digest` digests, for short sequences."""
+    raw = [text.encode("utf-8", "surrogateescape") for text in texts]
+    return b"".join([b"%d:%b" % (len(part), part) for part in raw])
 
 
 def _canonical(value: object) -> object:

@@ -7,11 +7,13 @@ Only regular files are opened: a FIFO would wait for ever, a device has no end. 
 import errno
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 from featcache.errors import SettingsError
 
 FILE, FOLDER, NOTHING = "a file", "a folder", "nothing there"
+_PIECE = 1 << 20
 SPECIAL = ("a FIFO", "a socket", "a device")
 _KINDS = {
     stat.S_IFREG: FILE,
@@ -101,27 +103,39 @@ def regular(path: str, flags: int) -> int:
     Raises:
         OSError: it is something else, or can't be opened.
     """
+    return _opened(path, flags)[0]
+
+
+def _opened(path: str, flags: int) -> tuple[int, os.stat_result]:
     # opening a device may already do something; `os.stat`, as a `Path` costs more than the call itself
     _refuse_others(path, os.stat(path).st_mode)  # noqa: PTH116
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO put there meanwhile doesn't wait either
     try:
-        _refuse_others(path, os.fstat(descriptor).st_mode)
+        status = os.fstat(descriptor)
+        _refuse_others(path, status.st_mode)
     except OSError:
         os.close(descriptor)
         raise
-    return descriptor
+    return descriptor, status
 
 
-def read_bytes(path: Path, most: int | None = None) -> bytes:
+def read_bytes(path: Path | str, most: int | None = None) -> bytes:
     """Return the content of a regular file of at most so many bytes, or of any size.
 
     Raises:
         OSError: it is something else or larger, or can't be read.
     """
-    with open(path, "rb", buffering=0, opener=regular) as stream:
-        if most is not None and (size := os.fstat(stream.fileno()).st_size) > most:
-            raise OSError(errno.EFBIG, f"{size:,} bytes, more than {most:,}", str(path))
-        return stream.read()
+    # by the system's own calls, as few as can be: a data set has a million files
+    descriptor, status = _opened(os.fspath(path), os.O_RDONLY)
+    try:
+        if most is not None and status.st_size > most:
+            raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, more than {most:,}", str(path))
+        content = os.read(descriptor, status.st_size + 1)
+        if len(content) != status.st_size:  # it grows or shrinks, comes in pieces, or its system knows no sizes
+            content += b"".join(iter(partial(os.read, descriptor, _PIECE), b""))
+        return content
+    finally:
+        os.close(descriptor)
 
 
 def _refuse_others(path: str, mode: int) -> None:

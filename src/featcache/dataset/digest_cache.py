@@ -5,11 +5,12 @@ An unchanged data set costs a stat a file; a touched one costs a read of what wa
 """
 
 import csv
+import hashlib
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice, takewhile
+from itertools import chain, islice
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
@@ -20,12 +21,12 @@ import numpy.typing as npt
 from featcache.core import keys, paths
 from featcache.core.disk import SETTLE_NS, replacing
 from featcache.core.progress import Progress
-from featcache.core.texts import NOT_FOUND, DecodedTexts, index_of
+from featcache.core.texts import CHUNK, NOT_FOUND, index_of, texts_at
 from featcache.dataset.file_stats import MOST_BYTES, FileStat, FileStats
 from featcache.errors import SourceChangedError
 
 _THREADS = 8  # reading waits for the disk more than for a core
-_CHUNK = 32
+_CHUNK = 128
 _AHEAD = 64
 _RECALLED = 1 << 14
 _DIGEST_BYTES = 32
@@ -33,13 +34,13 @@ _RECORD_BYTES = 16  # of a file's own digest, in the digest of all
 _COLUMNS = ("location", "size", "mtime_ns", "ctime_ns", "read_ns", "digest", "reason")
 
 
-class Examined(NamedTuple):
-    """A file's content digest ("" if it couldn't be read) and why its row is rejected ("" if it isn't)."""
+class Findings(NamedTuple):
+    """What was found in some files: content digests ("" if one couldn't be read) and why rows are rejected ("" if not)."""
 
-    stat: FileStat
-    read_ns: int
-    digest: str
-    reason: str
+    rows: npt.NDArray[np.intp]
+    locations: list[str]
+    digests: list[str]
+    reasons: list[str]
 
 
 class FileChecks:
@@ -104,15 +105,18 @@ class FileChecks:
         """(n,) bool: which files were looked at."""
         return np.asarray(_times(self) != 0)
 
-    def at(self, row: int, stat: FileStat) -> Examined:
-        """Return what was found in the file of this row and stat."""
-        return Examined(stat, self.read_ns[row], self.digest(row), self.reasons.get(row, ""))
+    def findings(self, which: npt.NDArray[np.bool_]) -> Iterator[Findings]:
+        """Yield what was found in the files of a mask, (n,), some at a time."""
+        for start in range(0, len(which), CHUNK):
+            rows = start + np.flatnonzero(which[start : start + CHUNK])
+            reasons = [self.reasons.get(row, "") for row in rows.tolist()] if self.reasons else [""] * len(rows)
+            yield Findings(rows, texts_at(self.files.locations, rows), self.digests_of(rows), reasons)
 
-    def __iter__(self) -> Iterator[Examined]:
-        """Yield what was found, but for files that nobody got to."""
-        digests = DecodedTexts(len(self.files), lambda start, stop: self.digests_of(np.arange(start, stop)))
-        found = enumerate(zip(self.files, self.read_ns, digests, strict=True))
-        return (Examined(stat, read, digest, self.reasons.get(row, "")) for row, (stat, read, digest) in found if read)
+    def lines(self, which: npt.NDArray[np.bool_]) -> Iterator[tuple[str | int, ...]]:
+        """Yield the same as lines of `_COLUMNS`."""
+        for found in self.findings(which):
+            numbers = np.c_[self.files.numbers[found.rows], _times(self)[found.rows]].T.tolist()
+            yield from zip(found.locations, *numbers, found.digests, found.reasons, strict=True)
 
 
 def _times(checks: FileChecks) -> npt.NDArray[np.int64]:
@@ -149,7 +153,7 @@ class DigestCache:
     def digest_all(
         self,
         files: FileStats,
-        path: Callable[[str], Path],
+        path: Callable[[str], Path | str],
         look: Callable[[bytes], tuple[str, str]] | None,
         progress: Progress,
         read: Callable[[str], bytes] | None = None,
@@ -173,9 +177,11 @@ class DigestCache:
         stopped = Event()
 
         def work(rows: npt.NDArray[np.int64]) -> int:
-            for row in takewhile(lambda _: not stopped.is_set(), rows.tolist()):
-                stat = files[row]
-                found.put(row, *_examined(path(stat.location), stat, look, read)[1:])
+            locations, sizes = texts_at(files.locations, rows), files.numbers[rows, 0].tolist()
+            for row, location, size in zip(rows.tolist(), locations, sizes, strict=True):
+                if stopped.is_set():
+                    break
+                found.put(row, *_examined(path(location), location, size, look, read))
             return len(rows)
 
         chunks = (unknown[start : start + _CHUNK] for start in range(0, len(unknown), _CHUNK))
@@ -208,40 +214,47 @@ class DigestCache:
         ):
             lines = csv.writer(stream)
             lines.writerow(_COLUMNS)
-            for item in chain(*self.used, self._unused() if unused else ()):
-                lines.writerow((*item.stat, *item[1:]))
+            for part in self.used:
+                lines.writerows(part.lines(part.examined()))
+            if unused:
+                lines.writerows(self._known.lines(self._unused()))
 
-    def _unused(self) -> Iterator[Examined]:
+    def _unused(self) -> npt.NDArray[np.bool_]:
         known, kept = self._known, np.ones(len(self._known.files), bool)
         for part in self.used:
             places = index_of(part.files.locations, known.files.locations)
             kept[places[part.examined() & (places != NOT_FOUND)]] = False
-        return (known.at(row, known.files[row]) for row in np.flatnonzero(kept).tolist())
+        return kept
 
 
 def contents_digest(used: Iterable[FileChecks]) -> str:
     """Return one digest for every location, content and reason, in any order; equal ones give equal manifests."""
     records = bytearray()
-    for item in chain(*used):
-        texts = (item.stat.location, item.digest, item.reason)
-        records += bytes.fromhex(keys.sequence_digest(texts))[:_RECORD_BYTES]
+    for found in chain.from_iterable(part.findings(part.examined()) for part in used):
+        records += b"".join(map(_record, found.locations, found.digests, found.reasons))
     np.frombuffer(records, f"S{_RECORD_BYTES}").sort()  # in place: the order that the files came in doesn't count
     return keys.bytes_digest(memoryview(records))
 
 
+def _record(*texts: str) -> bytes:
+    return hashlib.sha256(keys.length_prefixed(texts)).digest()[:_RECORD_BYTES]
+
+
 def _examined(
-    path: Path,
-    stat: FileStat,
+    path: Path | str,
+    location: str,
+    size: int,
     look: Callable[[bytes], tuple[str, str]] | None,
-    read: Callable[[str], bytes] | None = None,
-) -> Examined:
+    read: Callable[[str], bytes] | None,
+) -> tuple[int, str, str]:
+    """When a file was read, its content's digest, and why its row is rejected; `size` is what its stat said."""
     read_ns = time.time_ns()
     try:
         if look is None:
-            return Examined(stat, read_ns, keys.file_digest(path), "")
-        content = read(stat.location) if read else paths.read_bytes(path, MOST_BYTES)
+            return read_ns, keys.file_digest(Path(path)), ""
+        content = read(location) if read else paths.read_bytes(path, MOST_BYTES)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and stat.size >= 0:
+        if isinstance(error, FileNotFoundError) and size >= 0:
             raise SourceChangedError(f"{str(path)!r} was deleted after indexing: run again") from error
-        return Examined(stat, read_ns, "", f"can't be read: {paths.fault(error)}")
-    return Examined(stat, read_ns, *look(content))
+        return read_ns, "", f"can't be read: {paths.fault(error)}"
+    return read_ns, *look(content)

@@ -12,7 +12,7 @@ from featcache.core.keras_import import import_keras
 from featcache.core.progress import Progress
 from featcache.dataset import Loader, open_source
 from featcache.errors import WeightsError
-from featcache.features import Device, ResolvedWeights, find_device, processor, resolve_weights
+from featcache.features import Device, ResolvedWeights, choose_precision, find_device, processor, resolve_weights
 from featcache.project.backbone_features import BackboneFeatures
 from featcache.project.project import LOG_NAME, Project
 from featcache.settings import FeaturesSpec, Tap
@@ -58,7 +58,9 @@ def backbone_with_maps(backbone: BackboneFeatures, taps: Sequence[Tap], progress
     import_keras(backbone.folder / LOG_NAME)
     from featcache.features import load_backbone
 
-    return load_backbone(spec, weights, "float32", 1, processor(), maps=True)
+    native = choose_precision("auto").name
+    precision = native if native == backbone.precision() else "float32"  # what a GPU is fast in, the processor isn't
+    return load_backbone(spec, weights, precision, 1, processor(), maps=True)
 
 
 def resolved_weights(backbone: BackboneFeatures, progress: Progress) -> ResolvedWeights:

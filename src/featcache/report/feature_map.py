@@ -1,5 +1,6 @@
 """Training rows in feature space: a map in two dimensions. Out of core."""
 
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,13 +8,15 @@ import numpy.typing as npt
 
 from featcache.cache import Reader
 
+Points = npt.NDArray[np.float64]
+
 MAP_ROWS = 2_000
 """Points of the map, sampled from more rows."""
 
 _COMPONENTS = 32
 _SEED = 0
 _PERPLEXITY = 30.0
-_ROUNDS = 500
+_ROUNDS = 350  # 500 keep as many neighbours: benchmarks/RESULTS.md
 _ANGLE = 0.8  # of Barnes and Hut's approximation: half of the time of 0.5, to the same picture
 
 
@@ -45,22 +48,37 @@ def projected(train: Reader, tap: str) -> Projected:
     return Projected(usable_rows(train), component_scores(train, tap, components), components.shares)
 
 
-def feature_map(
-    space: Projected, wanted: npt.NDArray[np.integer]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Lay out at most `MAP_ROWS` rows in two dimensions, each twice, the `wanted` ones, by place, among them.
-
-    Returns:
-        (p,) which of the rows they are, ascending; (p, 2) by t-SNE: near each other where their features are, distances
-        and axes mean nothing; (p, 2) along the first two principal components; both in 0..1. Each time the same.
-    """
+def mapped_rows(space: Projected, wanted: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Return which rows a map shows, (p,) places among those of `space`, ascending: at most `MAP_ROWS`, the `wanted` ones too."""
     drawn = np.setdiff1d(sampled(len(space.rows), MAP_ROWS), wanted)
     spare = max(0, MAP_ROWS - len(wanted))
-    places = np.union1d(wanted, drawn[sampled(len(drawn), spare)]).astype(np.int64)
-    scores = space.scores[places].astype(np.float64)
+    return np.union1d(wanted, drawn[sampled(len(drawn), spare)]).astype(np.int64)
+
+
+def feature_map(space: Projected, places: npt.NDArray[np.int64], pool: Executor) -> "Future[tuple[Points, Points]]":
+    """Begin to lay out some rows in two dimensions, each twice, in a thread of `pool`; most of it needs no lock of Python's.
+
+    Returns:
+        (p, 2) by t-SNE: near each other where their features are, distances and axes mean nothing; (p, 2) along the first
+        two principal components; both in 0..1. Each time the same.
+    """
+    scores = space.scores[places].astype(np.float32)
     plane = np.zeros((len(places), 2))
     plane[:, : min(2, scores.shape[1])] = scores[:, :2]
-    return places, _unit(_neighbour_map(scores, plane)), _unit(plane)
+    if len(scores) < 10 or not scores.any():  # too few for t-SNE
+        return pool.submit(lambda: (_unit(plane), _unit(plane)))
+    import threadpoolctl
+    from sklearn.manifold import TSNE  # here: what two threads import at once may be half there for one of them
+
+    perplexity = min(_PERPLEXITY, (len(scores) - 1) / 3)
+    init = (plane / (plane[:, 0].std() or 1.0) * 1e-4).astype(np.float32)
+    method = TSNE(init=init, perplexity=perplexity, max_iter=_ROUNDS, angle=_ANGLE, random_state=_SEED)
+
+    def lay_out() -> tuple[Points, Points]:
+        with threadpoolctl.threadpool_limits(1):  # more threads add in another order, and the map is another one
+            return _unit(np.asarray(method.fit_transform(scores), np.float64)), _unit(plane)
+
+    return pool.submit(lay_out)
 
 
 def sampled(rows: int, most: int) -> npt.NDArray[np.int64]:
@@ -70,21 +88,7 @@ def sampled(rows: int, most: int) -> npt.NDArray[np.int64]:
     return np.sort(np.random.default_rng(_SEED).choice(rows, most, replace=False))
 
 
-def _neighbour_map(scores: npt.NDArray[np.float64], plane: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(p, 2) by t-SNE; of too few rows for it, the plane itself."""
-    if len(scores) < 10 or not scores.any():
-        return plane
-    from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits
-
-    perplexity = min(_PERPLEXITY, (len(scores) - 1) / 3)
-    init = (plane / (plane[:, 0].std() or 1.0) * 1e-4).astype(np.float32)
-    method = TSNE(init=init, perplexity=perplexity, max_iter=_ROUNDS, angle=_ANGLE, random_state=_SEED)
-    with threadpool_limits(1):  # more threads add in another order, and the map is another one
-        return np.asarray(method.fit_transform(scores.astype(np.float32)), np.float64)
-
-
-def _unit(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _unit(points: Points) -> Points:
     """The same picture with both axes stretched to 0..1: a page is wider than it is high."""
     low, span = points.min(axis=0), np.ptp(points, axis=0)
     return np.asarray((points - low) / np.where(span > 0, span, 1.0))

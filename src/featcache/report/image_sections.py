@@ -1,6 +1,7 @@
 """The parts of the report that show images: rows to check, duplicates, what is unlike all others, and the map of the features."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from featcache.core.rows import is_several, label_text
 from featcache.core.texts import NOT_FOUND
 from featcache.inspection import duplicates_record
 from featcache.project import image_loader, unlike_record
-from featcache.report.feature_map import Projected, feature_map, projected
+from featcache.report.feature_map import Points, Projected, feature_map, mapped_rows, projected
 from featcache.report.gallery import ERRORS, UNSURE, WRONG, Cards, gallery
 from featcache.report.label_sets import leading_labels
 from featcache.report.predictions import Run
@@ -54,39 +55,51 @@ def pictures(run: Run, explain: Explain | None = None) -> dict[str, Any]:
         SourceChangedError: an image is no longer what the manifest says.
     """
     kinds, totals = gallery(run.predictions, run.rows, run.names, {line.id for line in corrections(run.project)})
-    cards = [card for each in kinds.values() for card in each]
-    checked = list(dict.fromkeys(card["place"] for card in cards))
-    suspected = {card["place"][1] for card in kinds[ERRORS]}
+    checked = list(dict.fromkeys(card["place"] for each in kinds.values() for card in each))
     space = projected(run.readers["train"], run.tap)
     neighbours = _neighbours(run, checked)
-    duplicates, near_groups = _duplicates(run), _near(run)
-    unlike = _unlike(run)
-    groups = [*duplicates["groups"], *near_groups["groups"], *unlike["groups"]]
+    places = mapped_rows(
+        space, np.flatnonzero(np.isin(space.rows, [row for split, row in checked if split == "train"]))
+    )
+    with ThreadPoolExecutor(1, thread_name_prefix="featcache-map") as aside:
+        layouts = feature_map(space, places, aside)
+        found = {**_groups(run), "totals": totals}
+        drawn = [("train", row) for row in space.rows[places].tolist()]
+        tiny = _with_images(run, kinds, found, neighbours, drawn)
+        found["evidence"] = _evidence(kinds, run.names, explain)
+        suspected = {card["place"] for card in kinds[ERRORS]}
+        dots = _map(run, space, places, layouts)
+    dots |= {"images": [tiny.get(place) for place in drawn], "suspected": [place in suspected for place in drawn]}
+    return {"tap": run.backbone.input_name(run.tap), "cards": kinds, "map": dots, **found}
+
+
+def _groups(run: Run) -> dict[str, Any]:
+    return {"duplicates": _duplicates(run), "near": _near(run), "unlike": _unlike(run)}
+
+
+def _with_images(
+    run: Run,
+    kinds: Cards,
+    found: Mapping[str, Any],
+    neighbours: Mapping[RowRef, list[tuple[int, float]]],
+    drawn: Sequence[RowRef],
+) -> dict[RowRef, str]:
+    """Give cards, their neighbours and groups their images; return those of the rows that are `drawn` on the map."""
+    cards = [card for each in kinds.values() for card in each]
+    groups = [group for each in ("duplicates", "near", "unlike") for group in found[each]["groups"]]
+    checked = list(dict.fromkeys(card["place"] for card in cards))
     doubled = [place for group in groups for place in group["places"]]
     near = [("train", row) for nearest in neighbours.values() for row, _ in nearest]
-    dots = _map(run, space, [row for split, row in checked if split == "train"])
-    drawn = [("train", row) for row in dots.pop("rows")]
     splits, load = run.manifest.splits, image_loader(run.project)
     large = thumbnails(splits, load, checked + doubled, _LARGE, _LARGE_BYTES)
     small = thumbnails(splits, load, near, _SMALL, _SMALL_BYTES)
-    tiny = thumbnails(splits, load, drawn, _DOT, _DOT_BYTES)
-    dots |= {"images": [tiny.get(place) for place in drawn], "suspected": [row in suspected for _, row in drawn]}
     for card in cards:
         nearest = neighbours.get(card["place"], ())
         described = [{**_described(run, ("train", row), small), "distance": distance} for row, distance in nearest]
         card |= {"neighbours": described, "image": large.get(card["place"]), "evidence": None}
     for group in groups:
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
-    found = {
-        "cards": kinds,
-        "totals": totals,
-        "duplicates": duplicates,
-        "near": near_groups,
-        "unlike": unlike,
-        "map": dots,
-    }
-    shown = {**found, "evidence": _evidence(kinds, run.names, explain)}
-    return {"tap": run.backbone.input_name(run.tap), **shown}
+    return thumbnails(splits, load, drawn, _DOT, _DOT_BYTES)
 
 
 def _evidence(kinds: Cards, names: Sequence[str], explain: Explain | None) -> dict[str, Any] | None:
@@ -199,10 +212,11 @@ def _near(run: Run) -> dict[str, Any]:
     return {"ignored": False, "total": len(near), "leaks": record["leaks"], "groups": shown}
 
 
-def _map(run: Run, space: Projected, wanted: Sequence[int]) -> dict[str, Any]:
-    """The map's points, column by column; ``rows`` are those of the manifest."""
+def _map(
+    run: Run, space: Projected, places: npt.NDArray[np.int64], layouts: "Future[tuple[Points, Points]]"
+) -> dict[str, Any]:
+    """The map's points, column by column, of some places of `space`."""
     predictions, train = run.predictions["train"], run.manifest.splits["train"]
-    places, neighbours, components = feature_map(space, np.flatnonzero(np.isin(space.rows, wanted)))
     chosen = space.rows[places]
     scored = np.full(len(train), NOT_FOUND)
     scored[run.rows["train"]] = np.arange(len(predictions.ids))
@@ -212,8 +226,8 @@ def _map(run: Run, space: Projected, wanted: Sequence[int]) -> dict[str, Any]:
     else:
         predicted = np.where(scored == NOT_FOUND, -1, predictions.predicted[scored])
         probability = np.where(scored == NOT_FOUND, 0.0, predictions.probabilities[scored, labels])
+    neighbours, components = layouts.result()
     return {
-        "rows": chosen.tolist(),
         "of": len(space.rows),
         "shares": space.shares[:2].tolist(),
         "x": neighbours.round(4).T.tolist(),

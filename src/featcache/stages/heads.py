@@ -46,8 +46,6 @@ from featcache.training import (
     train_linear,
 )
 
-_FEW_ROWS = 4_096  # whose matrix products are so small that more threads wait for each other longer than they compute
-
 
 def train_bag(project: Project, name: str, shape: str, progress: Progress) -> str:
     """Train the heads of one input and head type, folds x seeds, and store them with their out-of-fold predictions.
@@ -111,12 +109,8 @@ def _trained(
     """Train a bag of that head type; Keras is imported only where its engine is asked for. Also return where it was trained."""
     title = f"{name}: {shape}"
     if shape in PATHS:
-        import scipy.linalg  # noqa: F401  # only the BLAS of what is loaded is limited
-        from threadpoolctl import threadpool_limits
-
-        few, train = len(examples.labels) < _FEW_ROWS, train_linear if shape == LINEAR else train_lda
-        with threadpool_limits(1 if few else None, user_api="blas"):
-            return train(examples, plan, progress, title, project.folder), processor()
+        train = train_linear if shape == LINEAR else train_lda
+        return train(examples, plan, progress, title, project.folder), processor()
     seeds = range(project.settings.heads.seeds)
     if project.settings.heads.engine == KERAS:
         try:

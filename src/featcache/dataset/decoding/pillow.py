@@ -15,7 +15,8 @@ from types import ModuleType
 
 from PIL import AvifImagePlugin, GifImagePlugin, Image, ImageFile, PngImagePlugin, TiffImagePlugin
 
-MAX_PIXELS = 178_956_970  # where Pillow itself speaks of a decompression bomb: half a gigabyte of RGB
+from featcache.dataset.decoding.versions import MAX_PIXELS
+
 _DEFAULTS: tuple[tuple[ModuleType, str, object], ...] = (
     (ImageFile, "LOAD_TRUNCATED_IMAGES", False),
     (Image, "MAX_IMAGE_PIXELS", MAX_PIXELS // 2),

@@ -1,5 +1,6 @@
 """Images in folders: ``PATH/train/<class>/*``, ``PATH/valid/<class>/*`` and ``PATH/test/**``, or ``PATH/<class>/*`` alone."""
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -7,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featcache.core import paths
+from featcache.core import keys, paths
 from featcache.core.formatting import readable_name
 from featcache.core.names import clash, composed, first_names
 from featcache.core.progress import Progress
 from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
-from featcache.core.texts import ChosenTexts, ComputedTexts, ConstantText, DecodedTexts, PackedTexts
+from featcache.core.texts import ChosenTexts, ComputedTexts, ConstantText, DecodedTexts
 from featcache.dataset import decoding
+from featcache.dataset.decoding.jpeg import is_plain
 from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import MOST_BYTES, FileStats
 from featcache.dataset.manifest import Manifest, check_training
@@ -36,14 +38,19 @@ class ImageFiles:
 
     def __init__(self, path: Path):
         self.path = path
+        self._prefix = os.path.join(path, "")
 
     def file(self, location: str) -> Path:
         """Return where the file of a location is."""
         return self.path / location
 
+    def _place(self, location: str) -> str:
+        """The same as a text: of a million files, a `Path` each would take longer than to open them."""
+        return f"{self._prefix}{location}"
+
     def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> FileChecks:
         """Digest those of `files` that `digests` doesn't know, and look at their headers."""
-        return digests.digest_all(files, self.file, looked_at, progress)
+        return digests.digest_all(files, self._place, looked_at, progress)
 
     def load(self, location: str, digest: str, size: int) -> npt.NDArray[np.uint8]:
         """Read one image as (size, size, 3) uint8 RGB. Thread-safe.
@@ -88,6 +95,10 @@ class FolderSource(ImageFiles):
         """Return where the file of a location is."""
         split, _, below = location.partition("/")
         return self.folders.get(split, self.path / split) / below
+
+    def _place(self, location: str) -> str:
+        split, slash, below = location.partition("/")
+        return f"{self.folders[split]}{slash}{below}"
 
     @cached_property
     def folders(self) -> dict[str, Path]:
@@ -138,7 +149,7 @@ class FolderSource(ImageFiles):
         labels = self._labels(layout, classes)
         self._check_layout(layout, labels)
         examined = self.examine(files, digests, progress)
-        rows = {split: _rows(layout.rows[split], labels, examined) for split in SPLITS}
+        rows = {split: _rows(layout.rows[split], layout.labels(split, labels), examined) for split in SPLITS}
         names = tuple(map(readable_name, classes))
         check_training(str(train), names, rows["train"])
         return Manifest(names, rows, {"source": "folder"}, scan.left_out)
@@ -167,12 +178,14 @@ class FolderSource(ImageFiles):
                 raise SourceError(f"{self.folders[split]}: {fault}: {fix}")
         flat = layout.flat_test
         if flat and layout.classes["test"] & classes.keys():
-            fault = f"{self.path / 'test'} has {len(flat)} images beside its class folders, e.g. {flat[0]!r}"
+            fault = f"{self.path / 'test'} has {len(flat)} images beside its class folders, e.g. {flat[0].removeprefix('test/')!r}"
             raise SourceError(f"{fault}: move them into their class's folder or into a folder of their own data set")
 
 
 def looked_at(content: bytes) -> tuple[str, str]:
     """Return the digest of an image file's content, and why it can't be used, by its header; "" where nothing is wrong."""
+    if is_plain(content):
+        return keys.bytes_digest(content), ""
     rules = decoding.decoding_rules(content)
     return decoding.image_digest(content, rules), decoding.header_fault(content, rules)
 
@@ -183,34 +196,36 @@ class _Layout:
     def __init__(self, files: FileStats) -> None:
         #: split -> names of the folders below it that hold images
         self.classes: dict[str, set[str]] = {split: set() for split in SPLITS}
-        self.flat_test = PackedTexts()  #: names of test images in no class folder
+        folders: dict[str, int] = {}
+        paths = (location[: location.rindex("/")] for location in files.locations)
+        #: (n,) which of `_folders` each file is in
+        self._inside = np.fromiter((folders.setdefault(path, len(folders)) for path in paths), np.uint32, len(files))
+        self._folders = [path.split("/", 2)[:2] for path in folders]
+        for split, *name in self._folders:
+            self.classes[split].update(name)
         order = natural_order(files.locations)
-        splits = np.empty(len(files), np.uint8)
-        for place, location in enumerate(ChosenTexts(files.locations, order)):
-            split, name, *deeper = location.split("/", 2)
-            splits[place] = SPLITS.index(split)
-            if deeper:
-                self.classes[split].add(name)
-            elif split == "test":
-                self.flat_test.append(name)
+        splits = np.array([SPLITS.index(split) for split, *_ in self._folders], np.uint8)[self._inside[order]]
         #: split -> positions of its files, in natural order
         self.rows = {split: order[splits == number] for number, split in enumerate(SPLITS)}
+        #: locations of test images in no class folder
+        self.flat_test = ChosenTexts(files.locations, order[self._inside[order] == folders.get("test", len(folders))])
+
+    def labels(self, split: str, numbers: dict[str, int]) -> npt.NDArray[np.int32]:
+        """Return the labels of a split's files, by the `numbers` of their class folders."""
+        found = [numbers.get(name[0], UNKNOWN_LABEL) if name else UNKNOWN_LABEL for _, *name in self._folders]
+        return np.array(found, np.int32)[self._inside[self.rows[split]]]
 
 
-def _rows(rows: npt.NDArray[np.uint32], labels: dict[str, int], examined: FileChecks) -> Rows:
+def _rows(rows: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32], examined: FileChecks) -> Rows:
     locations, count = ChosenTexts(examined.files.locations, rows), len(rows)
     reasons = examined.reasons
 
     def ids(start: int, stop: int) -> list[str]:
         return [readable_name(location.partition("/")[2]) for location in locations.decode(start, stop)]
 
-    def label(location: str) -> int:
-        _, name, *deeper = location.split("/", 2)
-        return labels.get(name, UNKNOWN_LABEL) if deeper else UNKNOWN_LABEL
-
     return Rows(
         ids=DecodedTexts(count, ids),
-        labels=np.fromiter(map(label, locations), np.int32, count),
+        labels=labels,
         groups=ConstantText("", count),
         digests=DecodedTexts(count, lambda start, stop: examined.digests_of(rows[start:stop])),
         reasons=ComputedTexts(count, lambda row: reasons.get(int(rows[row]), ""))

@@ -6,16 +6,18 @@ large-dimensional covariance matrices", 2004); the amount is the best for the ot
 temperature mends; the classes' shares are no part of what it divides.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from featcache.core.progress import Progress
 from featcache.training.folds import NO_FOLD
 from featcache.training.heads.bag import TrainedBag
 from featcache.training.heads.examples import Examples
 from featcache.training.heads.forward import blocks
-from featcache.training.heads.linear_path import Coordinates, ScoredPath, Step
+from featcache.training.heads.linear_path import Coordinates, Doubles, Map, ScoredPath, Step, core_map
 from featcache.training.heads.presets import HeadPlan
 
 SHRINKAGES = (0.95, 0.85, 0.7, 0.5, 0.3, 0.1)
@@ -42,22 +44,23 @@ def train_lda(
     """
     most = _MOST_ROWS if plan.features <= _MOST_VALUES else _MOST_VALUES // len(examples.copies) - 1
     some = examples.some(most, scratch)
-    coordinates = Coordinates(some.copies)
-    path = ScoredPath(some, coordinates, plan.classes)
-    moments = _Moments(some, coordinates, plan)
-    progress.start(name, len(SHRINKAGES), "shrinkages")
-    steps = ((f"shrinkage {shrinkage:g}", moments.step(shrinkage)) for shrinkage in SHRINKAGES)
-    path.follow(steps, _WORSE, progress)
-    return path.bag(plan, examples, scratch)
+    with core_map(len(examples.labels)) as cores:
+        coordinates = Coordinates(some.copies)
+        path = ScoredPath(some, coordinates, plan.classes)
+        moments = _Moments(some, coordinates, plan, cores)
+        progress.start(name, len(SHRINKAGES), "shrinkages")
+        steps = ((f"shrinkage {shrinkage:g}", moments.step(shrinkage)) for shrinkage in SHRINKAGES)
+        path.follow(steps, _WORSE, progress)
+        return path.bag(plan, examples, scratch)
 
 
 class _Moments:
     """Class means, shares and the covariance within classes of each part's rows."""
 
-    def __init__(self, examples: Examples, coordinates: Coordinates, plan: HeadPlan) -> None:
+    def __init__(self, examples: Examples, coordinates: Coordinates, plan: HeadPlan, cores: Map = map) -> None:
         """Sum up over units, in one pass: a part's rows are all units but its own."""
         parts, classes = examples.parts, plan.classes
-        self._values, self._balanced = coordinates.values, plan.balanced
+        self._values, self._balanced, self._cores = coordinates.values, plan.balanced, cores
         units = np.unique(parts.units[parts.units != NO_FOLD])
         first = [int(np.flatnonzero(parts.units == unit)[0]) for unit in units]
         self._trained = [np.flatnonzero(parts.trained(part)[first]) for part in parts.numbers]
@@ -76,26 +79,25 @@ class _Moments:
 
     def step(self, shrinkage: float) -> Step:
         """Return the models of one amount of shrinkage in 0..1."""
+        return Step(*map(np.stack, zip(*self._cores(partial(self._model, shrinkage), self._trained), strict=True)))
+
+    def _model(self, shrinkage: float, trained: npt.NDArray[np.intp]) -> tuple[Doubles, Doubles, Doubles]:
+        """The kernel (r, C), bias and prior (C,) of one part, which is trained on some units."""
         from scipy.linalg import cho_factor, cho_solve
 
-        kernels, biases, priors = [], [], []
-        for trained in self._trained:
-            counts = self._counts[trained].sum(axis=0)
-            sums, absent = self._sums[trained].sum(axis=0), counts == 0
-            means = sums / np.maximum(counts, 1)[:, None]
-            means[absent] = sums.sum(axis=0) / counts.sum()
-            within = self._products[trained].sum(axis=0, dtype=np.float64)
-            within -= (means * counts[:, None]).T @ means
-            within /= counts.sum()
-            mean_variance = within.trace() / self._values
-            within *= 1 - shrinkage
-            within[np.diag_indices(len(within))] += (shrinkage + _SMALLEST) * mean_variance + _SMALLEST
-            kernel = cho_solve(cho_factor(within, overwrite_a=True), means.T)
-            kernels.append(kernel)
-            bias = -0.5 * np.einsum("cf,fc->c", means, kernel)
-            # some of many rows may lack a class: no row is likelier of it than of the mean over all others, and it is rare
-            bias[absent] = counts @ bias / counts.sum()
-            biases.append(bias)
-            shares = np.log(np.maximum(counts, 0.5) / counts.sum())
-            priors.append(np.where(absent, shares, 0) if self._balanced else shares)
-        return Step(np.stack(kernels), np.stack(biases), np.stack(priors))
+        counts = self._counts[trained].sum(axis=0)
+        sums, absent = self._sums[trained].sum(axis=0), counts == 0
+        means = sums / np.maximum(counts, 1)[:, None]
+        means[absent] = sums.sum(axis=0) / counts.sum()
+        within = self._products[trained].sum(axis=0, dtype=np.float64)
+        within -= (means * counts[:, None]).T @ means
+        within /= counts.sum()
+        mean_variance = within.trace() / self._values
+        within *= 1 - shrinkage
+        within[np.diag_indices(len(within))] += (shrinkage + _SMALLEST) * mean_variance + _SMALLEST
+        kernel = cho_solve(cho_factor(within, overwrite_a=True, check_finite=False), means.T, check_finite=False)
+        bias = -0.5 * np.einsum("cf,fc->c", means, kernel)
+        # some of many rows may lack a class: no row is likelier of it than of the mean over all others, and it is rare
+        bias[absent] = counts @ bias / counts.sum()
+        shares = np.log(np.maximum(counts, 0.5) / counts.sum())
+        return kernel, bias, np.where(absent, shares, 0) if self._balanced else shares

@@ -3,7 +3,9 @@
 A path is a number of steps, from strong to weak regularisation, each with a linear model a fold. NumPy and SciPy only.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ import numpy.typing as npt
 
 from featcache.core.progress import Progress
 from featcache.core.rows import is_several
+from featcache.core.system import core_numbers
 from featcache.training.heads.bag import HeadId, History, TrainedBag
 from featcache.training.heads.evaluation import HeadEvaluator
 from featcache.training.heads.examples import Examples
@@ -21,11 +24,24 @@ from featcache.training.several_labels import cell_logits
 from featcache.training.temperature import best_temperature, tempered_losses
 
 Doubles = npt.NDArray[np.float64]
+Map = Callable[..., Iterable[Any]]
 
+_FEW_ROWS = 4_096  # whose matrix products are so small that more threads wait for each other longer than they compute
 _MOST_TURNED = 4_096  # rows: their products, and the triangle that these make, stay small
 _RIDGE = 1e-6  # of the mean square of a row, so that duplicates keep the triangle regular
 _SCORED_VALUES, _SCORED_ROWS = 1_000_000, 20_000  # of more rows, some say as much about two numbers
 _BLOCK_VALUES = 4_000_000  # about 16 MB of float32 at a time
+
+
+@contextmanager
+def core_map(rows: int) -> Iterator[Map]:
+    """Yield what `map` is for parts of a path's work: of few rows each core takes some, of many each product takes all cores."""
+    import scipy.linalg  # noqa: F401  # only the BLAS of what is loaded is limited
+    from threadpoolctl import threadpool_limits
+
+    few = rows < _FEW_ROWS
+    with threadpool_limits(1 if few else None, user_api="blas"), ThreadPoolExecutor(len(core_numbers())) as pool:
+        yield pool.map if few else map
 
 
 class Coordinates:

@@ -12,7 +12,7 @@ from featcache.core.progress import Progress
 from featcache.training.heads.bag import TrainedBag
 from featcache.training.heads.examples import Examples
 from featcache.training.heads.lbfgs import Regressions
-from featcache.training.heads.linear_path import Coordinates, ScoredPath, Step
+from featcache.training.heads.linear_path import Coordinates, Map, ScoredPath, Step, core_map
 from featcache.training.heads.presets import HeadPlan
 
 # A logit's variance if every value were independent and its weight as large as the penalty expects: scikit-learn's
@@ -38,10 +38,17 @@ def train_linear(
     Returns:
         A bag of one seed whose history has a row for each strength that was tried.
     """
+    with core_map(len(examples.labels)) as cores:
+        return _trained(examples, plan, progress, name, scratch, cores)
+
+
+def _trained(
+    examples: Examples, plan: HeadPlan, progress: Progress, name: str, scratch: Path | None, cores: Map
+) -> TrainedBag:
     coordinates, parts = Coordinates(examples.copies), examples.parts
     own = np.stack([parts.trained(fold) for fold in parts.numbers])
     counted = examples.row_weights(plan.classes) if plan.balanced else own
-    regressions = Regressions(coordinates.copies, examples.labels, counted, plan.classes)
+    regressions = Regressions(coordinates.copies, examples.labels, counted, plan.classes, cores)
     path = ScoredPath(examples, coordinates, plan.classes)
     no_prior = np.zeros((len(own), plan.classes), np.float32)
 

@@ -10,7 +10,7 @@ from featcache.errors import TrainingError
 from featcache.settings import ONE_CYCLE, HeadsSpec, Phase, rates
 
 TRAINING_VERSION = 6  # raise it when the same plan trains to other values
-LINEAR_VERSION = 7  # the same for the head types ``linear`` and ``lda``
+LINEAR_VERSION = 8  # the same for the head types ``linear`` and ``lda``
 LINEAR, LDA = "linear", "lda"
 PATHS = (LINEAR, LDA)  # fitted along a path of one number each, by no schedule
 _DECAY = 1.2  # see `_trained`
