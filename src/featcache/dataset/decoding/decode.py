@@ -44,7 +44,7 @@ def decode_rgb(
 
     Raises:
         RejectedImageError: it is none of these formats, of a kind that isn't read, damaged, truncated, or larger than
-            `featcache.dataset.decoding.pillow.MAX_PIXELS`.
+            `featcache.dataset.decoding.versions.MAX_PIXELS`.
 
     Example:
         >>> import io
