@@ -47,7 +47,7 @@ def noticed(network: Any) -> Iterator[list[Convolution]]:
         seen.setdefault(layer, []).append(Convolution(layer, tuple(images.shape), dtype))
         return plain(images)
 
-    with _calls([layer for layer in leaves(network) if _allows_it(layer)], note):
+    with _calls(list(dict.fromkeys(filter(_allows_it, leaves(network)))), note):
         yield found
     once = [calls[0] for calls in seen.values() if len(calls) == 1]
     known = [each for each in once if None not in each.shape]
