@@ -15,7 +15,7 @@ import pytest
 from featcache.core.progress import Silent
 from featcache.dataset.decoding.decode import decode_rgb
 from featcache.errors import BackboneError, WeightsError
-from featcache.features import backbone, self_check
+from featcache.features import backbone, self_check, side_by_side
 from featcache.features.backbone import Backbone, load_backbone
 from featcache.features.devices import Device, processor
 from featcache.features.network import map_name
@@ -168,6 +168,29 @@ def test_random_resnet50_stays_inside_float16(images: Images) -> None:
     assert np.abs(rows[0] - rows[1]).max() > 0.1
 
 
+def test_networks_that_multiply_by_what_they_squeeze_are_settled_on_every_contrast() -> None:
+    """Like a random EfficientNetB4, whose features of noise, and of a digit on white, went beyond float16."""
+    import keras
+
+    from featcache.features.network_weights import draw_he_normal, settle_normalisations
+
+    def settled(*, steep: bool) -> Any:
+        values = inputs = keras.Input((32, 32, 3))
+        for number in range(4):
+            convolution = keras.layers.Conv2D(8, 3, padding="same", use_bias=False, name=f"convolution_{number}")
+            values = keras.layers.ReLU()(keras.layers.BatchNormalization()(convolution(values)))
+            values = keras.layers.Multiply()([values, keras.layers.GlobalAveragePooling2D(keepdims=True)(values)])
+        model = keras.Model(inputs, values)
+        draw_he_normal({layer.name: layer for layer in model.layers}, seed=0)
+        settle_normalisations(model, 0, "tf", steep=steep)
+        return model
+
+    noise = np.random.default_rng(0).integers(0, 2, (2, 32, 32, 3)) * 2.0 - 1
+    images = np.concatenate([noise, np.ones((1, 32, 32, 3)), -np.ones((1, 32, 32, 3))]).astype(np.float32)
+    assert np.asarray(settled(steep=False)(images)).max() > 65504
+    assert np.asarray(settled(steep=True)(images)).max() < 1000
+
+
 def test_values_beyond_float16_come_out_infinite(tmp_path: Path, images: Images) -> None:
     import keras
 
@@ -179,7 +202,7 @@ def test_values_beyond_float16_come_out_infinite(tmp_path: Path, images: Images)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_where_enough_computing_is_to_come_weights_become_constants_and_no_bit_changes(
+def test_where_enough_computing_is_to_come_weights_become_constants_images_stand_side_by_side_and_no_bit_changes(
     images: Images, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     loaded = load(precision, batch_size=4)
@@ -187,12 +210,16 @@ def test_where_enough_computing_is_to_come_weights_become_constants_and_no_bit_c
     before = loaded._program
     assert not loaded._settled
     monkeypatch.setattr(backbone, "_CONSTANT_SECONDS", 1e4)
+    monkeypatch.setattr(side_by_side, "TOGETHER", 2)
+    monkeypatch.setattr(backbone, "choose", lambda found, _: tried.extend(found) or found)
+    tried = list[side_by_side.Convolution]()
     loaded.expect(2 * len(images))
     loaded.forward(images)
     assert loaded._program is before
     loaded.expect(10**9)
     loaded.forward(images)
     assert loaded._program is not before
+    assert {each.shape for each in tried} >= {(4, 3, 3, 512), (4, 12, 12, 256)}
     np.testing.assert_array_equal(loaded.forward(images)["block5_pool"], expected)
 
 
