@@ -168,6 +168,29 @@ def test_random_resnet50_stays_inside_float16(images: Images) -> None:
     assert np.abs(rows[0] - rows[1]).max() > 0.1
 
 
+def test_networks_that_multiply_by_what_they_squeeze_are_settled_on_every_contrast() -> None:
+    """Like a random EfficientNetB4, whose features of noise, and of a digit on white, went beyond float16."""
+    import keras
+
+    from featcache.features.network_weights import draw_he_normal, settle_normalisations
+
+    def settled(*, steep: bool) -> Any:
+        values = inputs = keras.Input((32, 32, 3))
+        for number in range(4):
+            convolution = keras.layers.Conv2D(8, 3, padding="same", use_bias=False, name=f"convolution_{number}")
+            values = keras.layers.ReLU()(keras.layers.BatchNormalization()(convolution(values)))
+            values = keras.layers.Multiply()([values, keras.layers.GlobalAveragePooling2D(keepdims=True)(values)])
+        model = keras.Model(inputs, values)
+        draw_he_normal({layer.name: layer for layer in model.layers}, seed=0)
+        settle_normalisations(model, 0, "tf", steep=steep)
+        return model
+
+    noise = np.random.default_rng(0).integers(0, 2, (2, 32, 32, 3)) * 2.0 - 1
+    images = np.concatenate([noise, np.ones((1, 32, 32, 3)), -np.ones((1, 32, 32, 3))]).astype(np.float32)
+    assert np.asarray(settled(steep=False)(images)).max() > 65504
+    assert np.asarray(settled(steep=True)(images)).max() < 1000
+
+
 def test_values_beyond_float16_come_out_infinite(tmp_path: Path, images: Images) -> None:
     import keras
 

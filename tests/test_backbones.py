@@ -206,7 +206,7 @@ def test_a_run_has_members_of_each_backbone_and_of_both(joint):
         members = json.loads(record.read_text())["predictions"]["members"]
         assert members == ["vgg16@32+resnet50@32/linear/seed0"]
         assert project.bags() == [
-            *((name, "linear") for name in inputs[:2]),
+            *((name, kind) for name in inputs[:2] for kind in ("linear", "lda")),
             *((inputs[2], kind) for kind in ("fast", "linear", "lda")),
         ]
     assert list(json.loads((joint.artifacts / "resolved.json").read_text())["backbones"]) == list(caches)

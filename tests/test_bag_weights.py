@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import approx_fprime
 from test_ensemble import noisy, predictions
 
-from featcache.ensemble.bag_weights import PRIOR, bags_of, find_weights, objective
+from featcache.ensemble.bag_weights import PRIOR, bags_of, find_grouped_weights, find_weights, groups_of, objective
 from featcache.ensemble.combination import ONE_MORE, combine, normalised
 from featcache.ensemble.selection import select_ensemble
 from featcache.training.metrics import log_loss
@@ -40,6 +40,34 @@ def test_weights_found_are_the_lowest_there_are_and_the_same_again():
     assert found.sum() == pytest.approx(1)
     assert np.array_equal(found, find_weights(tables, labels, len(labels)))
     assert find_weights(tables[:1], labels, 200).tolist() == [1]
+
+
+def test_a_backbone_far_behind_counts_nothing_and_one_near_the_others_does():
+    names = ["a@1+b@1/dense/seed0", "a@1/lda/seed0", "a@1/linear/seed0", "b@1/lda/seed0", "convnet/seed0"]
+    groups = groups_of(names)
+    assert groups.tolist() == [0, 1, 1, 2, 0]
+    tables, labels = logs(1, 2, 3, 4, 5, n=60)
+    shares = np.bincount(groups, find_grouped_weights(tables, labels, len(labels), groups))
+    assert shares.min() > 0.05
+    tables[3] *= -1  # says the contrary
+    weights = find_grouped_weights(tables, labels, len(labels), groups)
+    assert weights[3] == 0
+    assert (weights[groups < 2] > 0).all()
+    assert weights.sum() == pytest.approx(1)
+    own = groups == 1
+    assert weights[own] / weights[own].sum() == pytest.approx(find_weights(tables[own], labels, len(labels)))
+
+
+@pytest.mark.parametrize(
+    "names", [["pooled/dense/seed0", "pooled/lda/seed0"], ["a@1-x/wide/seed0", "b@1-x/wide/seed0"]]
+)
+def test_where_no_input_has_all_backbones_bags_are_one_group(names):
+    tables, labels = logs(1, 2, n=100)
+    groups = groups_of(names)
+    assert groups.tolist() == [0, 0]
+    assert np.array_equal(
+        find_grouped_weights(tables, labels, len(labels), groups), find_weights(tables, labels, len(labels))
+    )
 
 
 def test_the_prior_holds_weights_near_equal_where_few_rows_say_otherwise_by_chance():

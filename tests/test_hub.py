@@ -18,26 +18,28 @@ SIDE = 32
 
 @pytest.fixture(scope="module")
 def presets(tmp_path_factory):
-    """A ViT with class token, a DINOv2 with registers too, and a ResNet."""
+    """A ViT with class token, a DINOv2 with registers too, a SigLIP, which reads texts as well, and a ResNet."""
     hub, folder = (
         pytest.importorskip("keras_hub", reason="pip install 'featcache[hub]'"),
         tmp_path_factory.mktemp("presets"),
     )
     shape = {"image_shape": (SIDE, SIDE, 3)}
-    tiny = {"patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16, **shape}
+    small = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16}
+    texts = hub.models.SigLIPTextEncoder(vocabulary_size=8, embedding_dim=8, max_sequence_length=4, **small)
     networks = {
+        "siglip": hub.models.SigLIPBackbone(hub.models.SigLIPVisionEncoder(patch_size=8, **small, **shape), texts),
         "vit": hub.models.ViTBackbone(patch_size=8, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=16, **shape),
-        "dino": hub.models.DINOV2Backbone(num_register_tokens=2, position_embedding_shape=(SIDE, SIDE, 3), **tiny),
+        "dino": hub.models.DINOV2Backbone(num_register_tokens=2, position_embedding_shape=(SIDE, SIDE, 3), patch_size=8, **small, **shape),
         "resnet": hub.models.ResNetBackbone(
             input_conv_filters=[64], input_conv_kernel_sizes=[3], stackwise_num_filters=[64, 64], stackwise_num_blocks=[1, 1],
             stackwise_num_strides=[1, 2], block_type="basic_block", image_shape=(None, None, 3),
         ),
     }  # fmt: skip
-    converters = {"vit": "ViTImageConverter", "dino": "DINOV2ImageConverter", "resnet": "ResNetImageConverter"}
+    kinds = {"siglip": "SigLIP", "vit": "ViT", "dino": "DINOV2", "resnet": "ResNet"}
     for name, network in networks.items():
         network.save_to_preset(str(folder / name))
         options = {"image_size": (SIDE, SIDE), "scale": [1 / 127.5, 1 / 255, 2.0], "offset": [-1.0, 0.0, 3.0]}
-        getattr(hub.layers, converters[name])(**options).save_to_preset(str(folder / name))
+        getattr(hub.layers, f"{kinds[name]}ImageConverter")(**options).save_to_preset(str(folder / name))
     return folder, networks
 
 
@@ -65,6 +67,16 @@ def test_tokens_are_the_class_token_and_the_mean_of_the_patches(presets, name, e
         np.testing.assert_allclose(found[f"output_{pooling}"], expected, atol=5e-3)
     halves = features_of(folder / name, images, "output:avg", precision="bfloat16")["output_avg"]
     np.testing.assert_allclose(halves, found["output_avg"], atol=0.1)
+
+
+def test_of_a_network_that_reads_texts_too_the_vector_of_an_image_is_taken(presets):
+    folder, networks = presets
+    images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
+    expected = np.asarray(networks["siglip"].vision_encoder({"images": seen(images)}, training=False))
+    found = features_of(folder / "siglip", images, "output:avg", "output:max")
+    assert found["output_avg"].shape == (2, 8)
+    for values in found.values():
+        np.testing.assert_allclose(values, expected, atol=5e-3)
 
 
 def test_a_convolutional_preset_takes_any_size(presets):

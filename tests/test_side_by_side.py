@@ -12,7 +12,7 @@ keras = pytest.importorskip("keras")
 from featcache.core.progress import Silent  # noqa: E402  # after importorskip
 from featcache.features import backbone, side_by_side  # noqa: E402
 from featcache.features.backbone import Backbone, _compiled, load_backbone  # noqa: E402
-from featcache.features.side_by_side import Convolution, choose, find_convolutions, same_bytes  # noqa: E402
+from featcache.features.side_by_side import Convolution, choose, noticed, same_bytes  # noqa: E402
 from featcache.features.weights import resolve_weights  # noqa: E402
 from featcache.settings.specs import FeaturesSpec, Tap  # noqa: E402
 
@@ -56,8 +56,10 @@ def images_of(loaded: Backbone, rows: int = 40) -> Any:
     return np.random.default_rng(5).integers(0, 256, (rows, *loaded._image_shape), np.uint8)
 
 
-def found_in(loaded: Backbone) -> list[Convolution]:
-    return find_convolutions(loaded._network, (loaded.batch_size, *loaded._image_shape))
+def found_in(loaded: Backbone, rows: int = 32) -> list[Convolution]:
+    with noticed(loaded._network) as found:
+        loaded._compile(rows, constant=True)
+    return found
 
 
 def names(found: list[Convolution]) -> list[str]:
@@ -77,13 +79,15 @@ def test_layers_that_keep_the_size_and_look_beyond_a_column_may_work_side_by_sid
     loaded = load(own)
     expected = {"five": (32, 6, 6, 4), "depthwise": (32, 6, 6, 8), "flat": (32, 6, 6, 8), "four": (32, 3, 3, 8)}
     assert {each.layer.name: each.shape for each in found_in(loaded)} == expected
-    assert find_convolutions(loaded._network, (8, SIDE, SIDE, 3)) == [], "too few images, as there are of 224 pixels"
+    assert found_in(loaded, 8) == [], "too few images, as there are of 224 pixels"
 
 
 def test_wide_images_are_left_alone() -> None:
     images = keras.Input((25, 25, 3))
     wide = keras.Model(images, keras.layers.Conv2D(2, 3, padding="same")(images))
-    assert find_convolutions(wide, (16, 25, 25, 3)) == []
+    with noticed(wide) as found:
+        wide(np.zeros((16, 25, 25, 3)))
+    assert found == []
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -97,8 +101,10 @@ def test_every_kind_of_layer_gives_the_same_values_also_in_a_partial_batch(
     monkeypatch.setattr(loaded, "_compile", lambda rows, **how: made.append(compile_it(rows, **how)) or made[-1])
     monkeypatch.setattr(backbone, "choose", lambda *_: found)
     loaded.settle()
-    for name, values in made[0].run(images[:32]).items():  # whether each sum has the same order is up to the processor
+    for name, values in made[-1].run(images[:32]).items():  # whether each sum has the same order is up to the processor
         np.testing.assert_allclose(values, expected[name][:32], rtol=0.02, atol=0.02 * np.abs(expected[name]).max())
+    used = [program.run for program in made]
+    assert loaded._program.run in used, "constant kernels alone change no bit"
     assert same_bytes(loaded.forward(images), expected)
     assert same_bytes(loaded.forward(images[:1]), {name: rows[:1] for name, rows in expected.items()})
     assert known == {layer: (layer.get_config(), layer.output, dir(layer)) for layer in known}
@@ -146,3 +152,16 @@ def test_layers_called_on_other_shapes_are_plain(own: FeaturesSpec) -> None:
     expected = five.layer(values)
     with side_by_side.side_by_side([five]):
         assert same_bytes(five.layer(values), expected)
+
+
+def test_constant_kernels_change_no_bit_where_a_normalisation_follows() -> None:
+    """TensorFlow multiplies a constant kernel by what is constant behind it, and sums are then rounded otherwise."""
+    images = keras.Input((SIDE, SIDE, 4))
+    normal = keras.layers.BatchNormalization()
+    network = keras.Model(images, normal(keras.layers.Conv2D(8, 3, use_bias=False)(images)))
+    normal.set_weights([np.linspace(low, 3, 8) for low in (0.3, -1, -2, 0.1)])
+    values = np.random.default_rng(5).standard_normal((4, SIDE, SIDE, 4), np.float32)
+    plain, constant = (
+        _compiled(network, values.shape, "cpu:0", constant=way, dtype="float32") for way in (False, True)
+    )
+    assert same_bytes(plain(values), constant(values))

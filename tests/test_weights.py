@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from notices import Notices
 
+from featcache.core import keys
 from featcache.core.progress import Silent
 from featcache.errors import BackboneError, WeightsError, WeightsUnavailableError
 from featcache.features import weights
@@ -54,6 +55,14 @@ def test_random_weights_are_known_at_once_and_differ_by_backbone() -> None:
         assert known_digest(spec, None) == resolved.digest
         digests.add(resolved.digest)
     assert len(digests) == 2
+
+
+def test_keys_of_random_weights_are_those_of_caches_but_of_networks_whose_features_overflowed() -> None:
+    def of_version(name: str, version: int) -> str:
+        return keys.digest({"weights": "he-normal", "backbone": name, "seed": 0, "version": version})
+
+    for name, version in (("vgg16", 1), ("resnet152v2", 1), ("efficientnetb0", 1), ("efficientnetb4", 2)):
+        assert known_digest(FeaturesSpec(name, "random"), None) == of_version(name, version)
 
 
 def test_cached_imagenet_weights_are_taken(keras_home: Path, offline: None, known_content: Architecture) -> None:

@@ -10,6 +10,7 @@ from featcache.training import Float64s, RowNumbers
 PRIOR = 5.0
 """How many rows mean(-log w) counts as, beside those rows' log-loss. On few rows free weights follow chance; this holds
 them near equal until rows clearly say otherwise. No weight reaches 0."""
+_LEFT_OUT = 1e-3  # the share below which a group is left out, so that a backbone may not be needed any more
 _STEPS = 200
 _TOLERANCE = 1e-5  # of the gradient's largest entry; a tenth of it takes twice the steps and moves no weight by 0.002
 
@@ -23,6 +24,40 @@ def bags_of(members: Sequence[str]) -> RowNumbers:
     """
     numbers: RowNumbers = np.unique([name.rpartition("/")[0] or name for name in members], return_inverse=True)[1]
     return numbers
+
+
+def groups_of(members: Sequence[str]) -> RowNumbers:
+    """Return (k,) the group of each bag, as `bags_of` numbers them: of those on one of several backbones alone that one's, else 0.
+
+    Example:
+        >>> groups_of(["a@48+b@48/dense/seed0", "a@48/lda/seed0", "a@48/linear/seed0", "b@48/lda/seed0"]).tolist()
+        [0, 1, 1, 2]
+    """
+    bags = np.unique([name.rpartition("/")[0] or name for name in members]).tolist()
+    inputs = [bag.partition("/")[0] for bag in bags]
+    alone = sorted({part for name in inputs if "+" in name for part in name.split("+")}.intersection(inputs))
+    return np.array([1 + alone.index(name) if name in alone else 0 for name in inputs])
+
+
+def find_grouped_weights(logs: Float64s, labels: npt.NDArray[np.integer], known: int, groups: RowNumbers) -> Float64s:
+    """Return the (k,) weights of k bags: within each of the `groups` by `find_weights`, of one group to another by log-loss.
+
+    The groups' shares minimise their mean log-loss, less the shares' entropy times `PRIOR` / `known`. So a
+    backbone that is far behind costs nothing, and where all are near each other, or rows are few, all count.
+    """
+    if not groups.any():
+        return find_weights(logs, labels, known)
+    weights, numbers = np.zeros(len(logs)), np.unique(groups)
+    losses = np.empty(len(numbers))
+    for place, number in enumerate(numbers):
+        own = groups == number
+        weights[own] = find_weights(logs[own], labels, known)
+        mixed = np.tensordot(weights[own], logs[own], 1)
+        margins = mixed - mixed[np.arange(len(labels)), labels, None]
+        losses[place] = objective(np.zeros(1), margins[None], 0.0)[0]
+    shares = _softmax(-losses * known / PRIOR)
+    shares[shares < _LEFT_OUT] = 0
+    return np.asarray(weights * (shares / shares.sum())[np.searchsorted(numbers, groups)])
 
 
 def find_weights(logs: Float64s, labels: npt.NDArray[np.integer], known: int, prior: float = PRIOR) -> Float64s:

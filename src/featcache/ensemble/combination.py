@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core.rows import is_several
-from featcache.ensemble.bag_weights import bags_of, find_weights
+from featcache.ensemble.bag_weights import bags_of, find_grouped_weights, groups_of
 from featcache.settings import AUTO, METHODS
 from featcache.training import (
     Float32s,
@@ -103,7 +103,8 @@ def combine(
     if is_several(labels):
         return _combine_labels(probabilities, labels, method, rows, members)
     known, classes = len(rows), probabilities.shape[2]
-    bags = bags_of(members or list(map(str, range(len(probabilities)))))
+    members = members or list(map(str, range(len(probabilities))))
+    bags = bags_of(members)
     tables = len(np.unique(bags)) if method == WEIGHTED else 1
     most = min(_ROWS, max(_LEAST_ROWS, _VALUES // (classes * tables)))
     if len(rows) > most:
@@ -111,7 +112,7 @@ def combine(
     labels = labels[rows]
     floor = ONE_MORE / (known * classes) if method in GEOMETRIC else 0.0
     if method == WEIGHTED:
-        weights = _by_bag(probabilities, labels, rows, bags, floor, known)
+        weights = _by_bag(probabilities, labels, rows, members, floor, known)
         return Combination(method, tuple(weights.tolist()), 1.0, 1.0, floor)
     weights = np.full(len(bags), 1 / len(bags))
     if method == "greedy":
@@ -138,11 +139,12 @@ def _combine_labels(
         rows = rows[np.linspace(0, len(rows) - 1, most).astype(np.intp)]
     own = labels[rows].astype(np.intp)
     table, flat = cells(probabilities[:, rows]).astype(np.float32), own.ravel()
-    bags = bags_of(members or list(map(str, range(len(table)))))
+    members = members or list(map(str, range(len(table))))
+    bags = bags_of(members)
     floor = ONE_MORE / (2 * known) if method in GEOMETRIC else 0.0
     every = np.arange(len(flat))
     if method == WEIGHTED:  # rows, not cells, are what is independent of each other
-        weights = _by_bag(table, flat, every, bags, floor, known)
+        weights = _by_bag(table, flat, every, members, floor, known)
         return Combination(method, tuple(weights.tolist()), 1.0, 1.0, floor, (1.0,) * count)
     weights = np.full(len(bags), 1 / len(bags))
     if method == "greedy":
@@ -158,17 +160,18 @@ def _by_bag(
     probabilities: Tables,
     labels: npt.NDArray[np.integer],
     rows: RowNumbers,
-    bags: RowNumbers,
+    members: Sequence[str],
     floor: float,
     known: int,
 ) -> Float64s:
     """Each member's weight: its bag's, divided by the bag's members, whose geometric mean stands for the bag."""
+    bags = bags_of(members)
     shares = (bags == np.arange(bags.max() + 1)[:, None]).astype(np.float64)
     shares /= shares.sum(axis=1, keepdims=True)
     logs = np.empty((len(shares), len(rows), probabilities.shape[2]))
     for place, table in table_parts(probabilities, rows):
         logs[:, place] = np.tensordot(shares, logarithm(table, floor), 1)
-    return np.asarray(find_weights(logs, labels, known) @ shares)
+    return np.asarray(find_grouped_weights(logs, labels, known, groups_of(members)) @ shares)
 
 
 def mix(probabilities: npt.NDArray[np.floating], weights: Sequence[float], floor: float = 0.0) -> Float64s:

@@ -17,7 +17,7 @@ from featcache.core.keras_import import plain_keras, prepare_gpu
 from featcache.errors import BackboneError
 from featcache.features.devices import Device, find_device, make_deterministic
 from featcache.features.network import build_network
-from featcache.features.side_by_side import Convolution, choose, find_convolutions, same_bytes, side_by_side
+from featcache.features.side_by_side import Convolution, choose, noticed, same_bytes, side_by_side
 from featcache.features.weights import ResolvedWeights
 from featcache.settings import FeaturesSpec, backbone_settings
 
@@ -170,21 +170,22 @@ class Backbone:
 
     def _faster(self, program: _Program) -> _Program:
         """The program with constant weights, and small images side by side where a trial says so, if no bit changes."""
-        shape = (program.batch_size, *self._image_shape)
-        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        rows = program.batch_size
+        images = np.random.default_rng(0).integers(0, 256, (rows, *self._image_shape), np.uint8)
         images[0] = 0
 
         def compiled(convolution: Convolution) -> Callable[[Any], Any]:
             layer, shape, dtype = convolution
             return _compiled(layer, shape, self.device.place, constant=True, dtype=dtype)
 
-        expected, chosen = program.run(images), choose(find_convolutions(self._network, shape), compiled)
-        for convolutions in [chosen, []] if chosen else [[]]:
-            with side_by_side(convolutions):
-                faster = self._compile(program.batch_size, constant=True)
-            if same_bytes(faster.run(images), expected):
-                return faster._replace(side_by_side=tuple(each.layer.name for each in convolutions))
-        return program
+        with noticed(self._network) as found:
+            candidates = [self._compile(rows, constant=True)]
+        if chosen := choose(found, compiled):
+            with side_by_side(chosen):
+                names = tuple(each.layer.name for each in chosen)
+                candidates.insert(0, self._compile(rows, constant=True)._replace(side_by_side=names))
+        expected = program.run(images)
+        return next((each for each in candidates if same_bytes(each.run(images), expected)), program)
 
 
 def load_backbone(

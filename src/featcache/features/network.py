@@ -118,7 +118,7 @@ def _fill_randomly(layers: dict[str, Any], architecture: Architecture) -> None:
     settled = _application(architecture, _SETTLING_SIDE)
     sources = _named_layers(settled)
     draw_he_normal(sources, SEED)
-    settle_normalisations(settled, SEED, architecture.preprocessing)
+    settle_normalisations(settled, SEED, architecture.preprocessing, steep=architecture.steep)
     for name, layer in layers.items():
         if layer.weights:
             layer.set_weights(sources[name].get_weights())

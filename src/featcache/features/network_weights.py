@@ -14,6 +14,8 @@ from featcache.errors import WeightsError
 _SAVED_BY_KERAS_3 = ("layers", "_layer_checkpoint_dependencies")
 _KERAS_3_SUFFIX = ".weights.h5"
 _SETTLING_IMAGES = 16
+_PATCH = 8  # pixels
+_MANY_PATCHES = (1, 2, 4, 8, 16, 32, 96, 96)  # pixels; the last ones fill a whole image
 
 
 def draw_he_normal(layers: dict[str, Any], seed: int) -> None:
@@ -35,14 +37,16 @@ def draw_he_normal(layers: dict[str, Any], seed: int) -> None:
             variable.assign(draw * np.float32(np.sqrt(2.0 / fan_in)))
 
 
-def settle_normalisations(model: Any, seed: int, preprocessing: str) -> None:
+def settle_normalisations(model: Any, seed: int, preprocessing: str, *, steep: bool = False) -> None:
     """Give every BatchNormalization the mean and variance that it sees on a few seeded images.
 
     Identity would do for VGG, which has none; but activations double with every residual block and vanish with every
     squeeze: a random ResNet50 overflows float16, a random EfficientNet underflows it.
 
     The model is of any image size; its dropout layers are switched off for good. The images are coarse random patches,
-    `preprocessed`.
+    `preprocessed`; of a `steep` network of fine ones and single colours, too, and half of the images are without
+    mid-tones. Each squeeze and excitation multiplies its input by itself, so that twice the contrast that was seen, or
+    noise, or blank paper, is a thousand times the output behind fifty blocks.
     """
     normalisations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     if not normalisations:
@@ -52,10 +56,25 @@ def settle_normalisations(model: Any, seed: int, preprocessing: str) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
-    side = model.input.shape[1]
-    patches = np.random.default_rng(seed).integers(0, 256, (_SETTLING_IMAGES, -(-side // 8), -(-side // 8), 3))
-    images = patches.repeat(8, axis=1).repeat(8, axis=2)[:, :side, :side].astype(np.float32)
+    images = _images_of_all_kinds(model.input.shape[1], seed) if steep else _coarse_images(model.input.shape[1], seed)
     model(preprocessed(images, preprocessing), training=True)
+
+
+def _coarse_images(side: int, seed: int) -> Any:
+    shape = (_SETTLING_IMAGES, -(-side // _PATCH), -(-side // _PATCH), 3)
+    patches = np.random.default_rng(seed).integers(0, 256, shape)
+    return patches.repeat(_PATCH, axis=1).repeat(_PATCH, axis=2)[:, :side, :side].astype(np.float32)
+
+
+def _images_of_all_kinds(side: int, seed: int) -> Any:
+    generator, images = np.random.default_rng(seed), []
+    for tones in (False, True):
+        for patch in _MANY_PATCHES:
+            across = -(-side // patch)
+            patches = generator.integers(0, 256, (across, across, 3))
+            patches = patches if tones else (patches > 127) * 255
+            images.append(patches.repeat(patch, axis=0).repeat(patch, axis=1)[:side, :side])
+    return np.stack(images).astype(np.float32)
 
 
 def preprocessed(pixels: Any, mode: str) -> Any:

@@ -33,23 +33,25 @@ class Convolution(NamedTuple):
 Run = Callable[[Any], Any]
 
 
-def find_convolutions(network: Any, shape: tuple[int, ...]) -> list[Convolution]:
-    """Return those convolutions of a network that may work on images side by side, if it is given (b, h, w, 3) uint8.
+@contextmanager
+def noticed(network: Any) -> Iterator[list[Convolution]]:
+    """Fill the list with those convolutions that may work on images side by side, once the network was called inside.
 
     They are called once a pass, keep the image's size, look beyond one column, and have images that are narrow and enough.
     """
-    if shape[0] % TOGETHER:
-        return []
+    found: list[Convolution] = []
     seen: dict[Any, list[Convolution]] = {}
 
     def note(layer: Any, plain: Run, images: Any) -> Any:
         dtype = keras.backend.standardize_dtype(images.dtype)
-        seen.setdefault(layer, []).append(Convolution(layer, (shape[0], *images.shape[1:]), dtype))
+        seen.setdefault(layer, []).append(Convolution(layer, tuple(images.shape), dtype))
         return plain(images)
 
     with _calls([layer for layer in leaves(network) if _allows_it(layer)], note):
-        network(np.zeros((1, *shape[1:]), np.uint8), training=False)
-    return [calls[0] for calls in seen.values() if len(calls) == 1 and calls[0].shape[2] <= _WIDEST]
+        yield found
+    once = [calls[0] for calls in seen.values() if len(calls) == 1]
+    known = [each for each in once if None not in each.shape]
+    found += [each for each in known if each.shape[0] % TOGETHER == 0 and each.shape[2] <= _WIDEST]
 
 
 def _allows_it(layer: Any) -> bool:
@@ -68,7 +70,7 @@ def choose(
     The narrowest gain most: it ends with the first width at which none is faster.
 
     Args:
-        found: by `find_convolutions`.
+        found: by `noticed`.
         compiled: makes a layer ready to run, as its ``call`` is then.
         clock: seconds.
     """

@@ -8,7 +8,7 @@ from featcache.project.project import COMPARE, ENSEMBLE_VERSION, Project
 from featcache.settings import IGNORE, FeaturesSpec, backbone_settings
 from featcache.training import first_round, head_type_settings
 
-COMPARE_VERSION = 1  # raised when the same settings and rows would give other values than before
+COMPARE_VERSION = 2  # raised when the same settings and rows would give other values than before
 
 
 def comparison_project(project: Project, specs: Sequence[FeaturesSpec]) -> Project:

@@ -21,7 +21,7 @@ from featcache.project.backbone_features import BackboneFeatures
 from featcache.settings import GROUP, IGNORE, LOG_LOSS, STRETCH, Settings
 from featcache.training import (
     CONVNET_VERSION,
-    LINEAR,
+    PATHS,
     PSEUDO,
     RECORD_FILE,
     first_round,
@@ -39,7 +39,7 @@ LOG_NAME = "luigi.log"
 PREDICT_VERSION = 2
 ENSEMBLE_VERSION = 5
 SUBMISSION_VERSION = 4
-REPORT_VERSION = 4
+REPORT_VERSION = 5
 DUPLICATES_VERSION = 2
 COMPARE = "compare"  # the folder of a comparison of backbones
 
@@ -172,12 +172,12 @@ class Project:
     def bags(self) -> list[tuple[str, str]]:
         """(input, head type) of every bag that the settings ask for, input by input.
 
-        Where there is an input on all of several backbones, those on one backbone have regressions only: what more of them
-        add to the ensemble is less than what choosing among them costs (benchmarks/RESULTS.md).
+        Where there is an input on all of several backbones, those on one backbone have linear types only, which take
+        seconds: more add nothing (docs/decisions/0018).
         """
         inputs, types = self.inputs(), head_types(self.settings.heads, several=self.several)
         whole = "+".join(backbone.label for backbone in self.backbones)
-        alone = [kind for kind in types if kind == LINEAR] if whole in inputs else types
+        alone = [kind for kind in types if kind in PATHS] if whole in inputs else types
         return [(name, kind) for name in inputs for kind in (types if name == whole else alone)]
 
     def bag(self, name: str, kind: str) -> Artifact:
@@ -190,7 +190,7 @@ class Project:
         features: dict[str, Any] = {"taps": taps, "rows": rows}
         upstream: dict[str, Any] = {"ExtractFeatures": features, **self._fold_groups()}
         if kind.endswith(PSEUDO):
-            settings["Ensemble"] = {**asdict(self.settings.ensemble), "version": ENSEMBLE_VERSION}
+            settings["Ensemble"] = {**asdict(self.settings.ensemble), "version": self._ensemble_version}
             features["test"] = self._view_keys("test")
             upstream["TrainHeads"] = [self.bag(*bag).key for bag in self.labelling_bags(kind)]
         inputs = {"version": training_version(kind), "settings": settings, "upstream": upstream}
@@ -251,8 +251,12 @@ class Project:
         settings = {"Ensemble": asdict(self.settings.ensemble)}
         if self.settings.ensemble.metric == LOG_LOSS:  # as before there were others
             del settings["Ensemble"]["metric"]
-        inputs = {"version": ENSEMBLE_VERSION, "settings": settings, "upstream": self._member_keys()}
+        inputs = {"version": self._ensemble_version, "settings": settings, "upstream": self._member_keys()}
         return self._keyed("ensembles", "", "ensemble.json", inputs)
+
+    @property
+    def _ensemble_version(self) -> int:
+        return ENSEMBLE_VERSION + (len(self.backbones) > 1)  # whose weights were found otherwise before 0.2.0
 
     def submission(self) -> Artifact:
         """The submission's record; the submission itself is its content, and is shown in the project's folder."""

@@ -23,6 +23,16 @@ MODEL_SUFFIX = ".keras"
 HUB = "hub:"  # before the name of a preset of KerasHub, or its folder
 OUTPUT = "output"  # the tap of a network's own output, unless it has a layer of that name
 _POOLED_OUTPUT = f"{OUTPUT}:avg"
+# with random weights and normalisations that saw coarse patches only, black and white pixels go beyond float16
+_STEEP = (
+    "efficientnetb3",
+    "efficientnetb4",
+    "efficientnetb5",
+    "efficientnetb6",
+    "efficientnetb7",
+    "efficientnetv2m",
+    "efficientnetv2l",
+)
 _PHOTO_SIDE, _SMALL_SIDE = 224, 48  # pixels: what most ImageNet networks were trained on, and enough for digits
 
 
@@ -45,6 +55,11 @@ class Architecture:
     def key(self) -> str:
         """The name as keys and file names carry it: ``vgg16``."""
         return self.name.lower()
+
+    @property
+    def steep(self) -> bool:
+        """Whether random weights must be settled on images of every contrast, for features not to overflow on some."""
+        return self.key in _STEEP
 
 
 @cache

@@ -23,7 +23,7 @@ SHRINKAGES = (0.95, 0.85, 0.7, 0.5, 0.3, 0.1)
 _WORSE = 1.02  # the path ends where out-of-fold loss is so much above its lowest
 _MOST_ROWS = 1 << 16  # more rows, of which evenly spaced ones are taken, say nothing new about a covariance
 _MOST_VALUES = 4_096  # a covariance of more is too large; then so many rows are taken, which need as few coordinates
-_KEPT_BYTES = 1 << 28  # of all parts' covariances that are kept from step to step
+_KEPT_BYTES = 1 << 28  # of all parts' covariances, which are kept from step to step and used side by side
 _SMALLEST = 1e-9  # of the mean variance, where all rows of each class are equal
 
 
@@ -61,11 +61,13 @@ class _Moments:
         """Sum up over units, in one pass: a part's rows are all units but its own."""
         parts, classes = examples.parts, plan.classes
         self._kept: dict[int, tuple[Doubles, Doubles]] = {}
-        self._values, self._balanced, self._cores = coordinates.values, plan.balanced, cores
+        self._values, self._balanced = coordinates.values, plan.balanced
         units = np.unique(parts.units[parts.units != NO_FOLD])
         first = [int(np.flatnonzero(parts.units == unit)[0]) for unit in units]
         self._trained = [np.flatnonzero(parts.trained(part)[first]) for part in parts.numbers]
         width, shape = coordinates.copies[0].shape[1], (len(units), classes)
+        self._small = len(parts.numbers) * 8 * width**2 <= _KEPT_BYTES
+        self._cores = cores if self._small else map  # large ones one after the other
         self._counts, self._sums = np.zeros(shape), np.zeros((*shape, width))
         self._products = np.zeros((len(units), width, width), np.float32)
         for copy in coordinates.copies:
@@ -111,6 +113,6 @@ class _Moments:
             within += self._products[unit]
         within -= (means * counts[:, None]).T @ means
         within /= counts.sum()
-        if len(self._trained) * within.nbytes <= _KEPT_BYTES:
+        if self._small:
             self._kept[part] = means, within
         return means, within
