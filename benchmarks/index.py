@@ -107,8 +107,8 @@ def main() -> None:
     least = statistics.median(measured["cat and SHA-256"])
     print(f"| {given.files:,} files | seconds | of cat and SHA-256 |")
     print("| --- | --- | --- |")
-    for what, seconds in measured.items():
-        print(f"| {what} | {statistics.median(seconds):.2f} | {statistics.median(seconds) / least:.2f} |")
+    for what, rounds in measured.items():
+        print(f"| {what} | {statistics.median(rounds):.2f} | {statistics.median(rounds) / least:.2f} |")
 
 
 if __name__ == "__main__":

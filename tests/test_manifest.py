@@ -18,7 +18,7 @@ from PIL import Image
 
 from featcache.core import rows
 from featcache.core.rows import Rows
-from featcache.dataset import decoding, digest_cache, listing as index, plain_files
+from featcache.dataset import decoding, digest_cache, image_readers, listing as index
 from featcache.dataset.listing import list_files, list_images
 from featcache.dataset.manifest import Manifest, stored_manifest
 from featcache.dataset.sources import idx
@@ -531,12 +531,12 @@ def test_many_files_are_read_by_other_processes_and_found_the_same(root, out, tm
     (root / "train/bees/broken.jpg").write_bytes(b"no image")
     (root / "train/bees/folder.jpg").mkdir()
     alone = build_manifest(spec_of(root), out)
-    monkeypatch.setattr(plain_files, "_MANY", 100)
-    monkeypatch.setattr(plain_files, "core_numbers", lambda: [0, 1])
+    monkeypatch.setattr(image_readers, "_MANY", 100)
+    monkeypatch.setattr(image_readers, "core_numbers", lambda: [0, 1])
     asked = []
-    answer = plain_files.Readers.answer
+    answer = image_readers.Readers.answer
     monkeypatch.setattr(
-        plain_files.Readers, "answer", lambda self, files: asked.append(answer(self, files)) or asked[-1]
+        image_readers.Readers, "answer", lambda self, files: asked.append(answer(self, files)) or asked[-1]
     )
     together = build_manifest(spec_of(root), tmp_path / "together")
     assert any(asked)
@@ -544,7 +544,7 @@ def test_many_files_are_read_by_other_processes_and_found_the_same(root, out, tm
     assert (tmp_path / "together/manifest.arrow").read_bytes() == (out / "manifest.arrow").read_bytes()
     digests = [json.loads((folder / "listing.json").read_text())["contents"] for folder in (out, tmp_path / "together")]
     assert digests[0] == digests[1]
-    monkeypatch.setattr(plain_files.sys, "executable", "/bin/false")  # they end at once: this process reads alone
+    monkeypatch.setattr(image_readers.sys, "executable", "/bin/false")  # they end at once: this process reads alone
     assert build_manifest(spec_of(root), tmp_path / "unaided").key == alone.key
 
 

@@ -26,7 +26,7 @@ from featcache.core.progress import Progress
 from featcache.core.texts import CHUNK, NOT_FOUND, index_of, texts_at
 from featcache.dataset.decoding.versions import MOST_BYTES
 from featcache.dataset.file_stats import FileStat, FileStats
-from featcache.dataset.plain_files import Readers
+from featcache.dataset.image_readers import Readers
 from featcache.errors import SourceChangedError
 
 _THREADS = 8  # reading waits for the disk more than for a core
@@ -77,10 +77,10 @@ class FileChecks:
     def put_answer(self, rows: npt.NDArray[np.int64], answer: bytes) -> npt.NDArray[np.int64]:
         """Record what one of `Readers` found in the files of these rows; return the rows that it left."""
         digests = np.frombuffer(answer, np.uint8, offset=8 * len(rows)).reshape(-1, _DIGEST_BYTES)
-        plain = digests.any(axis=1)
-        _raw_digests(self)[rows[plain]] = digests[plain]
-        _times(self)[rows[plain]] = np.frombuffer(answer, np.int64, len(rows))[plain]
-        return rows[~plain]
+        sound = digests.any(axis=1)
+        _raw_digests(self)[rows[sound]] = digests[sound]
+        _times(self)[rows[sound]] = np.frombuffer(answer, np.int64, len(rows))[sound]
+        return rows[~sound]
 
     def take(self, rows: npt.NDArray[np.intp], known: "FileChecks", places: npt.NDArray[np.intp]) -> None:
         """Record for these rows what is known of the files at `places`; not while another thread does anything."""
@@ -185,7 +185,7 @@ class DigestCache:
             look: from the content, its digest and why it can't be used; None to hash the file in flat memory.
             progress: counts the files.
             read: from a location, the content, where that isn't a whole file's.
-            images: whether they are image files that `look` looks at as `Readers` do.
+            images: whether `look` is what `Readers` do with image files.
         """
         found = FileChecks(files)
         self.used.append(found)

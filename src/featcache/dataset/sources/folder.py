@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featcache.core import keys, paths
+from featcache.core import paths
 from featcache.core.formatting import readable_name
 from featcache.core.names import clash, composed, first_names
 from featcache.core.progress import Progress
 from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
 from featcache.core.texts import ChosenTexts, ComputedTexts, ConstantText, DecodedTexts
 from featcache.dataset import decoding
-from featcache.dataset.decoding.jpeg import is_plain
 from featcache.dataset.decoding.versions import MOST_BYTES
 from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import FileStats
+from featcache.dataset.image_readers import looked_at
 from featcache.dataset.manifest import Manifest, check_training
 from featcache.dataset.natural_sort import natural, natural_order
 from featcache.dataset.sources.misplaced import class_folders, empty_classes, look_alikes, no_training_folder
@@ -180,14 +180,6 @@ class FolderSource(ImageFiles):
         if flat and layout.classes["test"] & classes.keys():
             fault = f"{self.path / 'test'} has {len(flat)} images beside its class folders, e.g. {flat[0].removeprefix('test/')!r}"
             raise SourceError(f"{fault}: move them into their class's folder or into a folder of their own data set")
-
-
-def looked_at(content: bytes) -> tuple[str, str]:
-    """Return the digest of an image file's content, and why it can't be used, by its header; "" where nothing is wrong."""
-    if is_plain(content):
-        return keys.bytes_digest(content), ""
-    rules = decoding.decoding_rules(content)
-    return decoding.image_digest(content, rules), decoding.header_fault(content, rules)
 
 
 class _Layout:

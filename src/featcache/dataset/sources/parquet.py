@@ -16,9 +16,10 @@ from featcache.core.rows import SPLITS
 from featcache.core.texts import ComputedTexts
 from featcache.dataset.digest_cache import DigestCache, FileChecks
 from featcache.dataset.file_stats import FileStats, stat_file
+from featcache.dataset.image_readers import looked_at
 from featcache.dataset.manifest import Manifest, check_training
 from featcache.dataset.natural_sort import natural
-from featcache.dataset.sources.folder import ImageFiles, looked_at
+from featcache.dataset.sources.folder import ImageFiles
 from featcache.dataset.sources.label_sets import MARK, label_set, names_in
 from featcache.dataset.sources.labels import (
     SPLIT_NAMES,

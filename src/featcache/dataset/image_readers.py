@@ -1,10 +1,9 @@
 """Many new image files read by several processes, as the threads of one Python digest small files one after the other.
 
-``python -m featcache.dataset.plain_files`` is such a process. It imports neither NumPy nor Pillow, and answers for plain
-images alone: what it can't read, or what Pillow has to look at, is left to who asked.
+``python -m featcache.dataset.image_readers`` is such a process. It starts without NumPy and Pillow, and answers for sound
+images alone: what it can't read or what is rejected is left to who asked.
 """
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -18,8 +17,9 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import IO, cast
 
-from featcache.core import paths
+from featcache.core import keys, paths
 from featcache.core.system import core_numbers
+from featcache.dataset import decoding
 from featcache.dataset.decoding.jpeg import is_plain
 from featcache.dataset.decoding.versions import MOST_BYTES
 
@@ -28,11 +28,11 @@ _MANY = 20_000  # files; with fewer, starting the processes takes longer than th
 _MOST = 8
 _LENGTH = 8
 _THREADS = 4  # of each: a disk may answer several at once
-_NOT_PLAIN = bytes(32)
+_UNSOUND = bytes(32)
 
 
 class Readers:
-    """Processes that read files for threads of this one, which read themselves while all are busy; none for few files."""
+    """Processes that look at files for threads of this one, as `looked_at` does; none for few files."""
 
     def __init__(self, files: int) -> None:
         cores = len(core_numbers())
@@ -46,7 +46,7 @@ class Readers:
         return len(self._all)
 
     def answer(self, files: Sequence[str]) -> bytes:
-        """Return of n regular files n int64, when they were read, and n SHA-256, zeros of what isn't plain; b"" if nobody is free."""
+        """Return of n regular files n int64, when they were read, and n digests, zeros of what isn't sound; b"" if nobody is free."""
         try:
             reader = self._free.get_nowait()
         except Empty:
@@ -114,10 +114,18 @@ def _look(names: list[bytes]) -> tuple[bytes, bytes]:
 
 def _digest(path: str) -> bytes:
     try:
-        content = paths.read_bytes(path, MOST_BYTES, known=True)
+        digest, reason = looked_at(paths.read_bytes(path, MOST_BYTES, known=True))
     except OSError:
-        return _NOT_PLAIN
-    return hashlib.sha256(content).digest() if is_plain(content) else _NOT_PLAIN
+        return _UNSOUND
+    return _UNSOUND if reason else bytes.fromhex(digest)
+
+
+def looked_at(content: bytes) -> tuple[str, str]:
+    """Return the digest of an image file's content, and why it can't be used, by its header; "" where nothing is wrong."""
+    if is_plain(content):
+        return keys.bytes_digest(content), ""
+    rules = decoding.decoding_rules(content)
+    return decoding.image_digest(content, rules), decoding.header_fault(content, rules)
 
 
 if __name__ == "__main__":
