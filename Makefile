@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed$(if $(GPU),-gpu)
 # setuptools warns at every editable install that a folder of the same name might be imported instead: it is the same.
 PIP := PYTHONWARNINGS=ignore $(BIN)/pip --quiet --disable-pip-version-check install
 
-.PHONY: help submit test lint docs dist format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-defaults bench-memory bench-scaling bench-gpu bench-architectures bench-report clean
+.PHONY: help submit test lint docs dist format bench bench-cache bench-extract bench-heads bench-quality bench-convnet bench-defaults bench-memory bench-scaling bench-gpu bench-architectures bench-report bench-index clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -84,6 +84,9 @@ bench-architectures: $(VENV)/.developed  ## Build and run every network of keras
 
 bench-report: $(VENV)/.developed  ## Measure the report of 10,000 photos: time, bytes, and how soon a browser shows it
 	$(BIN)/python benchmarks/report.py
+
+bench-index: $(VENV)/.developed  ## Measure listing 100,000 image files, new and unchanged, against reading them
+	$(BIN)/python benchmarks/index.py
 
 clean:  ## Remove the virtual environment and caches, never artifacts
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build src/*.egg-info

@@ -4,8 +4,9 @@
 
 PATH holds ``data/{hymenoptera,flowers5,mnist}`` and ``weights/vgg16_imagenet_notop.h5``. With OpenVINO installed (the extra
 ``bench``) its bare forward pass is measured too, with one stream and with two, whichever is faster. Each figure is the median
-of ROUNDS, taken in turn (A B C A B C), so that a drift of the machine hits all alike; the backbone is as it is after its first
-minute. Prints Markdown for benchmarks/RESULTS.md.
+of ROUNDS, taken in turn (A B C A B C), so that a drift of the machine hits all alike. The backbone is as it is once it has
+found its fastest program, with the number of convolutions that work on images side by side; `plain` is the one it begins with.
+Precision is what this processor would choose. Prints Markdown for benchmarks/RESULTS.md.
 """
 
 import os
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,6 +29,7 @@ from featcache.dataset.sources.source import open_source
 from featcache.features.backbone import load_backbone
 from featcache.features.extract import extract_copies
 from featcache.features.extraction_job import Extraction, row_settings
+from featcache.features.precision import choose_precision
 from featcache.features.weights import resolve_weights
 from featcache.settings.architectures import backbone_settings
 from featcache.settings.specs import DatasetSpec, FeaturesSpec
@@ -34,6 +37,9 @@ from featcache.settings.specs import DatasetSpec, FeaturesSpec
 SHARED = Path(os.environ["FEATCACHE_SHARED"])
 WEIGHTS = SHARED / "weights" / "vgg16_imagenet_notop.h5"
 ROUNDS = 3
+STREAMS = 2  # passes at once, as extraction has them
+PRECISION = choose_precision("auto").name
+OPENVINO = {"float32": "f32", "bfloat16": "bf16"}
 SCRATCH = Path(__file__).parent.parent / "artifacts"  # what a killed run leaves there is ignored by git
 NAIVE = 1024  # as many rows as PNG files; one image costs what the other does
 
@@ -42,11 +48,11 @@ class Case:
     """One data set at one image size."""
 
     def __init__(self, name: str, source: str, size: int, limit: int) -> None:
-        """List the rows and load the backbone in bfloat16."""
+        """List the rows and load the backbone."""
         self.name, self.size = name, size
         path = SHARED / "data" / name
         self.dataset = DatasetSpec(name=name, source=source, path=path)
-        self.spec = FeaturesSpec(weights=str(WEIGHTS), image_size=size, precision="bfloat16")
+        self.spec = FeaturesSpec(weights=str(WEIGHTS), image_size=size, precision=PRECISION)
         with tempfile.TemporaryDirectory() as folder:
             self.manifest = list_images(self.dataset, Path(folder))
         self.split = "train"
@@ -56,7 +62,8 @@ class Case:
         ids, groups, digests, reasons, locations = ([column[i] for i in keep] for column in columns)
         self.rows = Rows(ids, rows.labels[: len(keep)], groups, digests, reasons, locations)
         self.weights = resolve_weights(self.spec, Silent())
-        self.backbone = load_backbone(self.spec, self.weights, "bfloat16")
+        self.backbone = load_backbone(self.spec, self.weights, PRECISION)
+        self.plain_program = self.backbone._program
         self.backbone.settle()
         self.load = open_source(self.dataset).load
         self.images = np.stack(
@@ -65,7 +72,7 @@ class Case:
 
     def pipeline(self) -> float:
         """Seconds of a whole extraction, decoding to fsynced and published file."""
-        settings = row_settings(self.spec, backbone_settings(self.spec), self.weights.digest, "bfloat16", 0)
+        settings = row_settings(self.spec, backbone_settings(self.spec), self.weights.digest, PRECISION, 0)
         job = Extraction(self.name, self.split, 0, self.rows, self.manifest.class_names, self.spec, settings)
         with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
             begun = time.perf_counter()
@@ -73,11 +80,17 @@ class Case:
             return time.perf_counter() - begun
 
     def bare(self) -> float:
-        """Seconds of the backbone's forward passes alone, on images in memory."""
-        batches = -(-len(self.rows) // self.backbone.batch_size)
+        """Seconds of the backbone's forward passes alone, on images in memory, two at once as in an extraction."""
+        return self._passes(self.backbone.forward)
+
+    def plain(self) -> float:
+        """Seconds of the same passes by the program that the backbone begins with."""
+        return self._passes(self.plain_program.run)
+
+    def _passes(self, run: Callable[[Any], Any]) -> float:
         begun = time.perf_counter()
-        for _ in range(batches):
-            self.backbone.forward(self.images)
+        with ThreadPoolExecutor(STREAMS) as pool:
+            list(pool.map(run, [self.images] * -(-len(self.rows) // self.backbone.batch_size)))
         return time.perf_counter() - begun
 
     def decode(self) -> float:
@@ -89,7 +102,7 @@ class Case:
         return time.perf_counter() - begun
 
     def openvino(self) -> Callable[[], float] | None:
-        """The same forward passes by OpenVINO in bfloat16, or None where it isn't installed."""
+        """The same forward passes by OpenVINO, or None where it isn't installed."""
         try:
             import openvino as ov
         except ImportError:
@@ -106,7 +119,11 @@ class Case:
         model = ov.convert_model(call.get_concrete_function(signature))
 
         def timed(streams: int) -> Callable[[], float]:
-            hints = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
+            hints = {
+                "INFERENCE_PRECISION_HINT": OPENVINO[PRECISION],
+                "PERFORMANCE_HINT": "THROUGHPUT",
+                "NUM_STREAMS": streams,
+            }
             requests = ov.AsyncInferQueue(core.compile_model(model, "CPU", hints), streams)
 
             def run() -> float:
@@ -150,7 +167,7 @@ class Case:
 
 def measure(case: Case) -> list[str]:
     """Table rows of one case: images per second of each way, and the ratios that count."""
-    ways = {"pipeline": case.pipeline, "bare": case.bare, "decode": case.decode}
+    ways = {"pipeline": case.pipeline, "bare": case.bare, "plain": case.plain, "decode": case.decode}
     ways |= {name: way for name, way in (("naive", case.naive()), ("openvino", case.openvino())) if way is not None}
     for way in ways.values():
         way()  # compile, warm the page cache
@@ -163,11 +180,15 @@ def measure(case: Case) -> list[str]:
     rate["naive"] *= case.naive_rows / n
     fastest = max(rate["bare"], rate.get("openvino", 0))
     shared = 1 / (1 / fastest + 1 / rate["decode"])
-    rates = " | ".join(
-        f"{rate[name]:.1f}" if name in rate else "-" for name in ("pipeline", "bare", "openvino", "decode", "naive")
-    )
+    shown = ("pipeline", "bare", "plain", "openvino", "decode", "naive")
+    rates = " | ".join(f"{rate[name]:.1f}" if name in rate else "-" for name in shown)
     ratios = [rate["pipeline"] / fastest, rate["pipeline"] / shared, rate["pipeline"] / rate.get("naive", float("nan"))]
-    return [f"| {case.name} {case.size} | {n:,} | {rates} | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |"]
+    beside = len(case.backbone.side_by_side)
+    return [
+        f"| {case.name} {case.size} | {n:,} | {beside} | {rates} | "
+        + " | ".join(f"{ratio:.2f}" for ratio in ratios)
+        + " |"
+    ]
 
 
 CASES = {
@@ -182,9 +203,9 @@ if __name__ == "__main__":
     if unknown := set(sys.argv[1:]) - set(CASES):
         sys.exit(f"expected cases of {', '.join(CASES)}; got {', '.join(sorted(unknown))}")
     print(
-        "| set | images | pipeline/s | bare/s | OpenVINO bare/s | decode/s | naive/s | of fastest bare | of 1/(1/f+1/d) | of naive |"
+        "| set | images | side by side | pipeline/s | bare/s | plain bare/s | OpenVINO bare/s | decode/s | naive/s | of fastest bare | of 1/(1/f+1/d) | of naive |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"{'| --- ' * 12}|")
     for chosen in sys.argv[1:] or CASES:
         for line in measure(Case(*CASES[chosen])):
             print(line, flush=True)

@@ -7,6 +7,7 @@ it, or print its usage or a traceback.
 import configparser
 import contextlib
 import difflib
+import gc
 import io
 import logging
 import socket
@@ -33,6 +34,7 @@ from pipeline.stage import Stage
 
 USAGE_EXIT = 2
 _CONNECT_SECONDS = 3.0
+_RARELY = (50_000, 10, 10)  # objects: a run leaves few unreachable ones, and TensorFlow has 400,000 to look through
 LOGGED = ("luigi-interface", "luigi", "featcache", "py.warnings")  # loggers that `keep_log` sends to the file
 
 # Where luigi.cfg doesn't say otherwise. Luigi's own exit status for failed tasks is 0.
@@ -82,6 +84,7 @@ def validate_command_line(arguments: list[str]) -> None:
         print_error(" ".join(str(error).split()))
         raise SystemExit(USAGE_EXIT) from None
     take_interrupts()
+    gc.set_threshold(*_RARELY)
 
 
 def stage_names() -> list[str]:

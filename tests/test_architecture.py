@@ -60,6 +60,7 @@ KERAS = {
     "features/network",
     "features/network_weights",
     "features/self_check",
+    "features/side_by_side",
     "inference/keras_model",
     "inference/keras_resizing",
     "training/convnet/model",

@@ -15,7 +15,7 @@ import pytest
 from featcache.core.progress import Silent
 from featcache.dataset.decoding.decode import decode_rgb
 from featcache.errors import BackboneError, WeightsError
-from featcache.features import backbone, self_check
+from featcache.features import backbone, self_check, side_by_side
 from featcache.features.backbone import Backbone, load_backbone
 from featcache.features.devices import Device, processor
 from featcache.features.network import map_name
@@ -202,7 +202,7 @@ def test_values_beyond_float16_come_out_infinite(tmp_path: Path, images: Images)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_where_enough_computing_is_to_come_weights_become_constants_and_no_bit_changes(
+def test_where_enough_computing_is_to_come_weights_become_constants_images_stand_side_by_side_and_no_bit_changes(
     images: Images, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     loaded = load(precision, batch_size=4)
@@ -210,12 +210,16 @@ def test_where_enough_computing_is_to_come_weights_become_constants_and_no_bit_c
     before = loaded._program
     assert not loaded._settled
     monkeypatch.setattr(backbone, "_CONSTANT_SECONDS", 1e4)
+    monkeypatch.setattr(side_by_side, "TOGETHER", 2)
+    monkeypatch.setattr(backbone, "choose", lambda found, _: tried.extend(found) or found)
+    tried = list[side_by_side.Convolution]()
     loaded.expect(2 * len(images))
     loaded.forward(images)
     assert loaded._program is before
     loaded.expect(10**9)
     loaded.forward(images)
     assert loaded._program is not before
+    assert {each.shape for each in tried} >= {(4, 3, 3, 512), (4, 12, 12, 256)}
     np.testing.assert_array_equal(loaded.forward(images)["block5_pool"], expected)
 
 

@@ -1,6 +1,7 @@
 """Evidence: the places of an image and an intercept sum to the score of the linear members."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from featcache.inference.evidence import Evidence, PooledMap, head_evidence, spr
 from featcache.inference.explainer import Explainer
 from featcache.project import BackboneFeatures, Project, out_of_fold
 from featcache.settings import parse_settings
-from featcache.settings.specs import HeadsSpec
+from featcache.settings.specs import FeaturesSpec, HeadsSpec
 from featcache.stages import report
 from featcache.training.heads.bag import load_bag
 from featcache.training.heads.examples import Examples
@@ -207,3 +208,24 @@ def test_the_report_explains_training_rows_by_heads_that_have_not_seen_them(proj
     assert [fold for fold, _ in folds] == [int(out_of_fold(found).folds[0]), None]
     one, every = folds[0][1], noted(Explainer(found, Silent()), {32: folds[0][1].image}, 1, None)
     assert one.evidence.score != pytest.approx(every.evidence.score)
+
+
+@pytest.mark.parametrize(
+    ("features", "processor", "expected"),
+    [("bfloat16", "bfloat16", "bfloat16"), ("bfloat16", "float32", "float32"), ("float32", "bfloat16", "float32")],
+)
+def test_maps_are_computed_as_features_were_where_the_processor_is_fast_in_that(
+    features, processor, expected, monkeypatch, tmp_path
+):
+    from featcache import features as networks
+    from featcache.project import backbone_with_maps, resolved
+
+    spec = FeaturesSpec(taps=())
+    backbone = SimpleNamespace(spec=spec, folder=tmp_path, precision=lambda: features)
+    asked = []
+    monkeypatch.setattr(networks, "load_backbone", lambda *wanted, maps: asked.append(wanted))
+    monkeypatch.setattr(resolved, "resolved_weights", lambda *_: None)
+    monkeypatch.setattr(resolved, "import_keras", lambda _: None)
+    monkeypatch.setattr(resolved, "choose_precision", lambda _: SimpleNamespace(name=processor))
+    backbone_with_maps(backbone, [], Silent())
+    assert asked[0][2] == expected

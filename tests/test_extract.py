@@ -327,9 +327,10 @@ def test_shares_say_what_the_pipeline_waits_for(tmp_path):
     assert reader.run["shares"]["forward"] > 0.5
 
 
-def test_a_forward_pass_that_asks_is_given_the_rows_to_come(tmp_path):
+def test_a_forward_pass_that_asks_is_given_the_rows_to_come_and_its_choice_is_recorded(tmp_path):
     class Asking(Backbone):
         expected = None
+        side_by_side = ("conv5", "conv6")
 
         def expect(self, rows):
             assert self.rows == 0
@@ -338,6 +339,7 @@ def test_a_forward_pass_that_asks_is_given_the_rows_to_come(tmp_path):
     asking = Asking()
     extract(tmp_path / "a.h5", make_job(2 * BATCH + 1, reasons={0: "damaged"}), asking)
     assert asking.expected == asking.rows == 2 * BATCH
+    assert open_cache(tmp_path / "a.h5").run["side_by_side"] == ["conv5", "conv6"]
 
 
 @pytest.mark.parametrize("there", ["tf_nightly", None])

@@ -1,10 +1,13 @@
 """What heads see of rows: powers and lengths by a plain formula, taps in their order, what is stored, and Keras."""
 
+import os
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from featcache.errors import TrainingError
-from featcache.settings.specs import Tap
+from featcache.settings.specs import HeadsSpec, Tap
 from featcache.training.heads.inputs import HeadInput, fit_input, head_inputs, normalised, stored_rows
 
 N = 40
@@ -139,3 +142,33 @@ def test_the_keras_model_gives_the_same_values(names, normalise):
     inputs = {tap: features[tap].astype(np.float32) for tap in names}
     values = keras.ops.convert_to_numpy(model(inputs))
     assert np.allclose(values, seen_as.rows(features)[:], rtol=1e-6, atol=2e-5)
+
+
+def test_types_of_heads_on_the_same_files_share_their_rows(tmp_path):
+    """They are made again for other taps, and once a file was written again."""
+    from featcache.stages.heads import _seen_rows
+
+    class Backbone:
+        label = ""
+
+        def cache(self, split, copy):
+            return SimpleNamespace(path=tmp_path / f"{split}{copy}")
+
+        def owns(self, tap):
+            return True
+
+    class OneRun:
+        settings = SimpleNamespace(heads=HeadsSpec())
+        folder, backbones = tmp_path, [Backbone()]
+
+        def inputs(self):
+            return {"a": ("a",), "b": ("b",)}
+
+    (tmp_path / "train0").touch()
+    features = {"a": np.ones((4, 3), np.float16), "b": np.eye(4, dtype=np.float16)}
+    run, usable = OneRun(), np.ones(4, bool)
+    seen = [_seen_rows(run, name, [0], [features], usable) for name in ("a", "a", "b", "b")]
+    assert [seen[0] is seen[1], seen[1] is seen[2], seen[2] is seen[3]] == [True, False, True]
+    assert [rows.shape for _, (rows,) in seen] == [(4, 3), (4, 3), (4, 4), (4, 4)]
+    os.utime(tmp_path / "train0", (1, 1))
+    assert _seen_rows(run, "b", [0], [features], usable) is not seen[3]

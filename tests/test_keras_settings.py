@@ -121,3 +121,22 @@ def test_they_are_put_back_after_a_failure(restored):
     with pytest.raises(RuntimeError), plain_keras():
         raise RuntimeError
     assert keras.config.floatx() == "float64"
+
+
+def test_garbage_is_neither_searched_for_while_keras_is_imported_nor_at_the_end(tmp_path):
+    """With a module of that name in its place, which sees what is in force."""
+    (tmp_path / "keras.py").write_text(
+        "import gc, types; seen = gc.isenabled(); backend = types.SimpleNamespace(backend=str)"
+    )
+    program = f"""
+import atexit, gc, sys
+sys.path.insert(0, {str(tmp_path)!r})
+atexit.register(lambda: print(gc.get_freeze_count() > 0))  # called last
+from pathlib import Path
+from featcache.core.keras_import import import_keras
+import_keras(Path({str(tmp_path / "log")!r}))
+import keras
+print(keras.seen, gc.isenabled(), gc.get_freeze_count() > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True", "False", "True"], done.stderr

@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import os
 import shutil
@@ -12,10 +14,11 @@ import pytest
 from hypothesis import assume, given, settings, strategies as st
 from images import encoded, forge_rows, greys, make_folder, make_idx, picture
 from listings import build_manifest
+from PIL import Image
 
 from featcache.core import rows
 from featcache.core.rows import Rows
-from featcache.dataset import decoding, digest_cache, listing as index
+from featcache.dataset import decoding, digest_cache, listing as index, plain_files
 from featcache.dataset.listing import list_files, list_images
 from featcache.dataset.manifest import Manifest, stored_manifest
 from featcache.dataset.sources import idx
@@ -520,3 +523,45 @@ def test_a_manifest_that_is_replaced_is_read_on_as_it_was(root, out):
     (out / "other.csv").write_text("nonsense")
     (out / "other.csv").replace(out / "manifest.arrow")
     assert rows.ids[0] == "ants/img_1.png"
+
+
+def test_many_files_are_read_by_other_processes_and_found_the_same(root, out, tmp_path, monkeypatch):
+    for number in range(600):
+        Image.new("RGB", (number % 20 + 1, 3), (number % 256, 0, 0)).save(root / f"train/ants/x{number}.jpg")
+    (root / "train/bees/broken.jpg").write_bytes(b"no image")
+    (root / "train/bees/folder.jpg").mkdir()
+    alone = build_manifest(spec_of(root), out)
+    monkeypatch.setattr(plain_files, "_MANY", 100)
+    monkeypatch.setattr(plain_files, "core_numbers", lambda: [0, 1])
+    asked = []
+    answer = plain_files.Readers.answer
+    monkeypatch.setattr(
+        plain_files.Readers, "answer", lambda self, files: asked.append(answer(self, files)) or asked[-1]
+    )
+    together = build_manifest(spec_of(root), tmp_path / "together")
+    assert any(asked)
+    assert together.key == alone.key
+    assert (tmp_path / "together/manifest.arrow").read_bytes() == (out / "manifest.arrow").read_bytes()
+    digests = [json.loads((folder / "listing.json").read_text())["contents"] for folder in (out, tmp_path / "together")]
+    assert digests[0] == digests[1]
+    monkeypatch.setattr(plain_files.sys, "executable", "/bin/false")  # they end at once: this process reads alone
+    assert build_manifest(spec_of(root), tmp_path / "unaided").key == alone.key
+
+
+def test_a_listing_is_csv_whatever_files_are_called(root, out):
+    names = ['with "quotes", and commas.png', "two\nlines.png", "caf\xe9.png", "plain.png"]
+    for name in names:
+        (root / "train/ants" / name).write_bytes((root / "train/ants/img_1.png").read_bytes())
+    build_manifest(spec_of(root), out)
+    with open(out / "listing.csv", encoding="utf-8", newline="") as stream:
+        _, *lines = csv.reader(stream)
+    assert {f"train/ants/{name}" for name in names} <= {line[0] for line in lines}
+    assert {len(line) for line in lines} == {7}
+    for name in names:
+        os.unlink(root / "train/ants" / name)
+    plain = build_manifest(spec_of(root), out)
+    again = io.StringIO(newline="")
+    with open(out / "listing.csv", encoding="utf-8", newline="") as stream:
+        csv.writer(again).writerows(csv.reader(stream))
+    assert (out / "listing.csv").read_bytes().decode() == again.getvalue()
+    assert len(plain.splits["train"])

@@ -120,7 +120,8 @@ class SourceContract:
 
         found = source.examine(source.files(), digests, Counter())
         assert counted == [("listing", self.images or len(source.files()), "files")]
-        assert all(item.digest or item.reason for item in found)
+        for part in found.findings(found.examined()):
+            assert all(digest or reason for digest, reason in zip(part.digests, part.reasons, strict=True))
         assert found.examined().all()
 
     def test_keys_do_not_depend_on_where_it_lies(self, spec, root, out, tmp_path):

@@ -1,4 +1,4 @@
-"""A cache as dask arrays and as an xarray data set; imported only when asked for, as both take a second to import."""
+"""A cache as dask arrays and as an xarray data set; imported only when asked for, as each takes half a second to import."""
 
 import math
 import os
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
-import xarray as xr
 from dask.base import tokenize
 from dask.delayed import delayed
 
@@ -19,6 +18,8 @@ from featcache.core.paths import fault, regular
 from featcache.errors import CacheMismatchError
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from featcache.cache.reader import Reader
 
 _CHUNK_BYTES = 32 * 1024 * 1024  # between a scheduler's overhead a task and a worker's memory
@@ -48,8 +49,10 @@ def dask_array(structure: Structure, tap: TapLayout, status: npt.NDArray[np.uint
     return whole
 
 
-def dataset(reader: "Reader") -> xr.Dataset:
+def dataset(reader: "Reader") -> "xr.Dataset":
     """Return all taps, lazily, with the columns as coordinates of ``row``."""
+    import xarray as xr
+
     features = {name: (("row", *tap.dimensions), reader.dask(name)) for name, tap in reader.taps.items()}
     columns = {
         "id": np.array(list(reader.ids), dtype=object),

@@ -82,14 +82,13 @@ def sequence_digest(texts: Sequence[str]) -> str:
     """Return the key of a sequence of strings without building its JSON (length-prefixed, so unambiguous)."""
     state = hashlib.sha256()
     for start in range(0, len(texts), _PART):
-        state.update(length_prefixed(texts[start : start + _PART]))
+        part = texts[start : start + _PART]
+        if all(map(str.isascii, part)):
+            state.update("".join([f"{len(text)}:{text}" for text in part]).encode("ascii"))
+        else:
+            raw = [text.encode("utf-8", "surrogateescape") for text in part]
+            state.update(b"".join([b"%d:%b" % (len(text), text) for text in raw]))
     return state.hexdigest()
-
-
-def length_prefixed(texts: Sequence[str]) -> bytes:
-    """Return the bytes that `sequence_digest` digests, for short sequences."""
-    raw = [text.encode("utf-8", "surrogateescape") for text in texts]
-    return b"".join([b"%d:%b" % (len(part), part) for part in raw])
 
 
 def _canonical(value: object) -> object:

@@ -106,9 +106,9 @@ def regular(path: str, flags: int) -> int:
     return _opened(path, flags)[0]
 
 
-def _opened(path: str, flags: int) -> tuple[int, os.stat_result]:
-    # opening a device may already do something; `os.stat`, as a `Path` costs more than the call itself
-    _refuse_others(path, os.stat(path).st_mode)  # noqa: PTH116
+def _opened(path: str, flags: int, *, known: bool = False) -> tuple[int, os.stat_result]:
+    if not known:  # opening a device may already do something; `os.stat`, as a `Path` costs more than the call itself
+        _refuse_others(path, os.stat(path).st_mode)  # noqa: PTH116
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO put there meanwhile doesn't wait either
     try:
         status = os.fstat(descriptor)
@@ -119,14 +119,16 @@ def _opened(path: str, flags: int) -> tuple[int, os.stat_result]:
     return descriptor, status
 
 
-def read_bytes(path: Path | str, most: int | None = None) -> bytes:
+def read_bytes(path: Path | str, most: int | None = None, *, known: bool = False) -> bytes:
     """Return the content of a regular file of at most so many bytes, or of any size.
+
+    `known` says that it was seen just now that the file is a regular one, so that only a change since is found.
 
     Raises:
         OSError: it is something else or larger, or can't be read.
     """
     # by the system's own calls, as few as can be: a data set has a million files
-    descriptor, status = _opened(os.fspath(path), os.O_RDONLY)
+    descriptor, status = _opened(os.fspath(path), os.O_RDONLY, known=known)
     try:
         if most is not None and status.st_size > most:
             raise OSError(errno.EFBIG, f"{status.st_size:,} bytes, more than {most:,}", str(path))

@@ -6,6 +6,7 @@ A million row ids as a list of `str` take 80 MB; here they take what a mapped fi
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, islice
 from operator import index as as_index
 from typing import overload
 
@@ -102,6 +103,13 @@ class PackedTexts(Texts):
         """Add a text."""
         self._buffer += text.encode("utf-8", "surrogatepass")
         self._ends.append(len(self._buffer))
+
+    def extend(self, texts: Sequence[str]) -> None:
+        """Add some texts."""
+        raw = [text.encode("utf-8", "surrogatepass") for text in texts]
+        lengths = accumulate(map(len, raw), initial=len(self._buffer))
+        self._ends.extend(islice(lengths, 1, None))
+        self._buffer += b"".join(raw)
 
     def __len__(self) -> int:
         return len(self._ends)

@@ -1,8 +1,8 @@
 from .augmentation import affine_maps as affine_maps, augment as augment
 from .corrections import Correction as Correction, read_corrections as read_corrections
 from .decoding.decode import BORDER as BORDER, decode_rgb as decode_rgb
-from .decoding.versions import DECODE_SETTINGS as DECODE_SETTINGS
-from .file_stats import MOST_BYTES as MOST_BYTES, FileStats as FileStats
+from .decoding.versions import DECODE_SETTINGS as DECODE_SETTINGS, MOST_BYTES as MOST_BYTES
+from .file_stats import FileStats as FileStats
 from .listing import (
     current_key as current_key,
     list_files as list_files,

@@ -5,32 +5,37 @@ An unchanged data set costs a stat a file; a touched one costs a read of what wa
 """
 
 import csv
-import hashlib
+import re
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from featcache.core import keys, paths
 from featcache.core.disk import SETTLE_NS, replacing
 from featcache.core.progress import Progress
 from featcache.core.texts import CHUNK, NOT_FOUND, index_of, texts_at
-from featcache.dataset.file_stats import MOST_BYTES, FileStat, FileStats
+from featcache.dataset.decoding.versions import MOST_BYTES
+from featcache.dataset.file_stats import FileStat, FileStats
+from featcache.dataset.plain_files import Readers
 from featcache.errors import SourceChangedError
 
 _THREADS = 8  # reading waits for the disk more than for a core
-_CHUNK = 128
+_CHUNK = 512
 _AHEAD = 64
 _RECALLED = 1 << 14
 _DIGEST_BYTES = 32
-_RECORD_BYTES = 16  # of a file's own digest, in the digest of all
+_QUOTED = re.compile('[",\r\n]')  # what only a cell with quotes around it may have
+_LINE = "%s,%d,%d,%d,%d,%s,%s\r\n"
 _COLUMNS = ("location", "size", "mtime_ns", "ctime_ns", "read_ns", "digest", "reason")
 
 
@@ -68,6 +73,14 @@ class FileChecks:
         if reason:
             self.reasons[row] = reason
         self.read_ns[row] = read_ns
+
+    def put_answer(self, rows: npt.NDArray[np.int64], answer: bytes) -> npt.NDArray[np.int64]:
+        """Record what one of `Readers` found in the files of these rows; return the rows that it left."""
+        digests = np.frombuffer(answer, np.uint8, offset=8 * len(rows)).reshape(-1, _DIGEST_BYTES)
+        plain = digests.any(axis=1)
+        _raw_digests(self)[rows[plain]] = digests[plain]
+        _times(self)[rows[plain]] = np.frombuffer(answer, np.int64, len(rows))[plain]
+        return rows[~plain]
 
     def take(self, rows: npt.NDArray[np.intp], known: "FileChecks", places: npt.NDArray[np.intp]) -> None:
         """Record for these rows what is known of the files at `places`; not while another thread does anything."""
@@ -112,11 +125,15 @@ class FileChecks:
             reasons = [self.reasons.get(row, "") for row in rows.tolist()] if self.reasons else [""] * len(rows)
             yield Findings(rows, texts_at(self.files.locations, rows), self.digests_of(rows), reasons)
 
-    def lines(self, which: npt.NDArray[np.bool_]) -> Iterator[tuple[str | int, ...]]:
-        """Yield the same as lines of `_COLUMNS`."""
+    def write(self, stream: TextIO, which: npt.NDArray[np.bool_]) -> None:
+        """Write the same as lines of `_COLUMNS`."""
         for found in self.findings(which):
             numbers = np.c_[self.files.numbers[found.rows], _times(self)[found.rows]].T.tolist()
-            yield from zip(found.locations, *numbers, found.digests, found.reasons, strict=True)
+            lines = zip(found.locations, *numbers, found.digests, found.reasons, strict=True)
+            if _QUOTED.search("".join(found.locations + found.reasons)):
+                csv.writer(stream).writerows(lines)
+            else:  # the same, in half the time
+                stream.write("".join([_LINE % line for line in lines]))
 
 
 def _times(checks: FileChecks) -> npt.NDArray[np.int64]:
@@ -157,6 +174,8 @@ class DigestCache:
         look: Callable[[bytes], tuple[str, str]] | None,
         progress: Progress,
         read: Callable[[str], bytes] | None = None,
+        *,
+        images: bool = False,
     ) -> FileChecks:
         """Return digest and reason of many files, reading those whose stat is new, several at a time.
 
@@ -166,6 +185,7 @@ class DigestCache:
             look: from the content, its digest and why it can't be used; None to hash the file in flat memory.
             progress: counts the files.
             read: from a location, the content, where that isn't a whole file's.
+            images: whether they are image files that `look` looks at as `Readers` do.
         """
         found = FileChecks(files)
         self.used.append(found)
@@ -177,23 +197,28 @@ class DigestCache:
         stopped = Event()
 
         def work(rows: npt.NDArray[np.int64]) -> int:
+            count = len(rows)
+            if len(readers) and files.numbers[rows, 0].min() >= 0:
+                answer = readers.answer([str(path(location)) for location in texts_at(files.locations, rows)])
+                rows = found.put_answer(rows, answer) if answer else rows
             locations, sizes = texts_at(files.locations, rows), files.numbers[rows, 0].tolist()
             for row, location, size in zip(rows.tolist(), locations, sizes, strict=True):
                 if stopped.is_set():
                     break
                 found.put(row, *_examined(path(location), location, size, look, read))
-            return len(rows)
+            return count
 
         chunks = (unknown[start : start + _CHUNK] for start in range(0, len(unknown), _CHUNK))
-        executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="listing")
-        try:
+        with ExitStack() as stack:  # an interrupt waits for the files being read, not for 100,000
+            stack.callback(progress.finish)
+            readers = stack.enter_context(Readers(len(unknown) if images else 0))
+            executor = ThreadPoolExecutor(len(readers) or _THREADS, thread_name_prefix="listing")
+            stack.callback(executor.shutdown, cancel_futures=True)
+            stack.callback(readers.stop)
+            stack.callback(stopped.set)
             for some in iter(lambda: list(islice(chunks, _AHEAD)), []):  # a few at a time: each waits as an object
                 for count in executor.map(work, some):
                     progress.advance(count)
-        finally:
-            stopped.set()  # an interrupt waits for the files being read, not for 100,000
-            executor.shutdown(cancel_futures=True)
-            progress.finish()
         return found
 
     def _recall(self, found: FileChecks) -> None:
@@ -212,12 +237,11 @@ class DigestCache:
             replacing(path) as temporary,
             open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
         ):
-            lines = csv.writer(stream)
-            lines.writerow(_COLUMNS)
+            csv.writer(stream).writerow(_COLUMNS)
             for part in self.used:
-                lines.writerows(part.lines(part.examined()))
+                part.write(stream, part.examined())
             if unused:
-                lines.writerows(self._known.lines(self._unused()))
+                self._known.write(stream, self._unused())
 
     def _unused(self) -> npt.NDArray[np.bool_]:
         known, kept = self._known, np.ones(len(self._known.files), bool)
@@ -229,15 +253,13 @@ class DigestCache:
 
 def contents_digest(used: Iterable[FileChecks]) -> str:
     """Return one digest for every location, content and reason, in any order; equal ones give equal manifests."""
-    records = bytearray()
-    for found in chain.from_iterable(part.findings(part.examined()) for part in used):
-        records += b"".join(map(_record, found.locations, found.digests, found.reasons))
-    np.frombuffer(records, f"S{_RECORD_BYTES}").sort()  # in place: the order that the files came in doesn't count
-    return keys.bytes_digest(memoryview(records))
-
-
-def _record(*texts: str) -> bytes:
-    return hashlib.sha256(keys.length_prefixed(texts)).digest()[:_RECORD_BYTES]
+    total = 0
+    for part in used:
+        for found in part.findings(part.examined()):
+            records = zip(found.locations, found.digests, found.reasons, strict=True)
+            contents = ("\0".join(record).encode("utf-8", "surrogateescape") for record in records)
+            total += sum(map(xxhash.xxh3_128_intdigest, contents))
+    return f"{total % (1 << 128):032x}"
 
 
 def _examined(

@@ -1,11 +1,12 @@
 """Files as a listing sees them: a stat each, a million in tens of megabytes."""
 
 import os
-import stat
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from stat import S_ISREG
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +15,9 @@ import xxhash
 
 from featcache.core.texts import PackedTexts
 
-MOST_BYTES = 1 << 31  # of one image file: what is larger is no image, and would only fill the memory
 _NUMBERS = 3  # size, mtime_ns, ctime_ns
 _LARGEST = (1 << 63) - 1  # nanoseconds in the year 2262; whatever is later or earlier counts as the limit
+_NO_FILE = (-1, 0, 0)
 _STAT_BYTES, _BITS = 8 * _NUMBERS, 128
 
 
@@ -51,6 +52,11 @@ class FileStats:
         self.locations.append(file.location)
         self._numbers.extend(file[1:])
 
+    def look_at(self, begin: str, entries: "Sequence[os.DirEntry[str]]") -> None:
+        """Add what `stat_file` finds of some files in a folder, whose locations are `begin` and their names."""
+        self.locations.extend([f"{begin}{entry.name}" for entry in entries])
+        self._numbers.extend(chain.from_iterable(map(_look, entries)))
+
     @property
     def numbers(self) -> npt.NDArray[np.int64]:
         """(n, 3) int64: size, mtime_ns, ctime_ns."""
@@ -69,16 +75,21 @@ class FileStats:
 
 def stat_file(location: str, path: "Path | os.DirEntry[str]") -> FileStat:
     """Look at one file, through links; what is no regular file or can't be looked at has size -1, and isn't skipped."""
+    return FileStat(location, *_look(path))
+
+
+def _look(path: "Path | os.DirEntry[str]") -> tuple[int, int, int]:
     try:
         status = path.stat()
     except OSError:
-        status = None
-    if status is None or not stat.S_ISREG(status.st_mode):
-        return FileStat(location, -1, 0, 0)
+        return _NO_FILE
+    if not S_ISREG(status.st_mode):
+        return _NO_FILE
     mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
-    if abs(mtime) > _LARGEST or abs(ctime) > _LARGEST:
-        mtime, ctime = (max(-_LARGEST, min(_LARGEST, time)) for time in (mtime, ctime))
-    return FileStat(location, status.st_size, mtime, ctime)
+    if -_LARGEST <= mtime <= _LARGEST and -_LARGEST <= ctime <= _LARGEST:
+        return status.st_size, mtime, ctime
+    mtime, ctime = (max(-_LARGEST, min(_LARGEST, time)) for time in (mtime, ctime))
+    return status.st_size, mtime, ctime
 
 
 def stats_digest(files: FileStats) -> str:

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-_NUMBER = re.compile(rb"[0-9]+")
+_NUMBER = re.compile(r"([0-9]+)")
 _LONGER_THAN_END = 256  # a number's length begins with a byte above the zero that ends a part
 
 
@@ -24,14 +24,12 @@ def _natural_folder(path: str) -> bytes:
 
 
 def _natural_part(part: str) -> bytes:
-    folded = _NUMBER.sub(_ended_number, part.casefold().encode("utf-8", "surrogatepass"))
-    return b"%b\0\0%b\0" % (folded, part.encode("utf-8", "surrogatepass"))
-
-
-def _ended_number(found: re.Match[bytes]) -> bytes:
-    """The end of the text before a number, and the number."""
-    digits = found[0].lstrip(b"0")
-    return b"\0%b%b" % ((len(digits) + _LONGER_THAN_END).to_bytes(2, "big"), digits)
+    pieces = _NUMBER.split(part.casefold())
+    raw = [piece.encode("utf-8", "surrogatepass") + b"\0" for piece in pieces]
+    for index in range(1, len(pieces), 2):
+        digits = pieces[index].lstrip("0").encode("ascii")
+        raw[index] = (len(digits) + _LONGER_THAN_END).to_bytes(2, "big") + digits
+    return b"%b\0%b\0" % (b"".join(raw), part.encode("utf-8", "surrogatepass"))
 
 
 def natural_order(locations: Sequence[str]) -> npt.NDArray[np.uint32]:

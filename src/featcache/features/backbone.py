@@ -17,6 +17,7 @@ from featcache.core.keras_import import plain_keras, prepare_gpu
 from featcache.errors import BackboneError
 from featcache.features.devices import Device, find_device, make_deterministic
 from featcache.features.network import build_network
+from featcache.features.side_by_side import Convolution, choose, noticed, same_bytes, side_by_side
 from featcache.features.weights import ResolvedWeights
 from featcache.settings import FeaturesSpec, backbone_settings
 
@@ -33,9 +34,9 @@ _GPU_BATCH = 2048
 # and all of it in two passes at once. Of the free memory the frameworks themselves and fragments take up to a third.
 _GPU_PIXEL_BYTES, _GPU_SHARE = 2 * 4 * 64 * 4, 2 / 3
 _CONSTANT_BYTES = 1 << 29  # a TensorFlow graph may have 2 GB, and is copied when it is optimised
-# Seconds of passes to come, of which two are under way at once, from which on constant weights pay: compiling them takes
-# 2 s, and saves 15 % of a pass where bfloat16 is fastest, and 4 to 8 % elsewhere.
-_CONSTANT_SECONDS = 30.0
+# Seconds of passes to come, of which two are under way at once, and batches among them, from which on another program pays:
+# it takes 2 s to compile and three passes to try, and saves 15 % of a pass where bfloat16 is fastest, and 4 to 8 % elsewhere.
+_CONSTANT_SECONDS, _CONSTANT_BATCHES = 30.0, 45
 
 
 class _Program(NamedTuple):
@@ -43,6 +44,7 @@ class _Program(NamedTuple):
 
     batch_size: int
     run: _Run
+    side_by_side: tuple[str, ...] = ()
 
 
 class Backbone:
@@ -69,6 +71,11 @@ class Backbone:
     def batch_size(self) -> int:
         """Rows of the compiled shape."""
         return self._program.batch_size
+
+    @property
+    def side_by_side(self) -> tuple[str, ...]:
+        """Names of the convolutions that work on several images at once, as that is faster here."""
+        return self._program.side_by_side
 
     def _compile(self, batch_size: int, *, constant: bool = False) -> _Program:
         shape = (batch_size, *self._image_shape)
@@ -132,18 +139,21 @@ class Backbone:
             if compiled:
                 self._timed += count
                 self._seconds += time.perf_counter() - begun
-        if not self._settled and self._seconds_left() > _CONSTANT_SECONDS:
+        needed = _CONSTANT_SECONDS + self._seconds_of(_CONSTANT_BATCHES * program.batch_size)
+        if not self._settled and self._seconds_left() > needed:
             self.settle()
         return features
 
     def _seconds_left(self) -> float:
         """Of passes that are to come: as many as those of the expected rows take, or as were spent, if that is more."""
-        left = max(0, self._expected - self._rows) * self._seconds / max(1, self._timed)
-        return max(left, self._seconds)
+        return max(self._seconds_of(self._expected - self._rows), self._seconds)
+
+    def _seconds_of(self, rows: int) -> float:
+        return rows * self._seconds / max(1, self._timed)
 
     @plain_keras()
     def settle(self) -> None:
-        """Spend some seconds on compiling a program that is a little faster; other threads go on meanwhile.
+        """Spend some seconds on finding a program that is faster, with the same bits; other threads go on meanwhile.
 
         It comes by itself as soon as enough computing is to come, by the rows that are expected and the time that one
         takes. Where constant weights don't pay, nothing is compiled again.
@@ -152,11 +162,30 @@ class Backbone:
             due, program = not self._settled, self._program
             self._settled = True
         if due and self.device.capability is None and _constants_pay(self._network):
-            faster = self._compile(program.batch_size, constant=True)
-            faster.run(np.zeros((program.batch_size, *self._image_shape), np.uint8))
+            with keras.device(self.device.place):
+                faster = self._faster(program)
             with self._lock:
                 if self._program is program:
                     self._program = faster
+
+    def _faster(self, program: _Program) -> _Program:
+        """The program with constant weights, and small images side by side where a trial says so, if no bit changes."""
+        rows = program.batch_size
+        images = np.random.default_rng(0).integers(0, 256, (rows, *self._image_shape), np.uint8)
+        images[0] = 0
+
+        def compiled(convolution: Convolution) -> Callable[[Any], Any]:
+            layer, shape, dtype = convolution
+            return _compiled(layer, shape, self.device.place, constant=True, dtype=dtype)
+
+        with noticed(self._network) as found:
+            candidates = [self._compile(rows, constant=True)]
+        if chosen := choose(found, compiled):
+            with side_by_side(chosen):
+                names = tuple(each.layer.name for each in chosen)
+                candidates.insert(0, self._compile(rows, constant=True)._replace(side_by_side=names))
+        expected = program.run(images)
+        return next((each for each in candidates if same_bytes(each.run(images), expected)), program)
 
 
 def load_backbone(
@@ -200,12 +229,14 @@ def _batch_size(spec: FeaturesSpec, precision: str, device: Device) -> int:
     return 1 << (fitting.bit_length() - 1)  # a power of two, so that halving stays whole
 
 
-def _compiled(network: Any, shape: tuple[int, ...], place: str, *, constant: bool = False) -> _Run:
-    """Return the forward pass for one batch shape at a `Device.place`.
+def _compiled(
+    network: Any, shape: tuple[int, ...], place: str, *, constant: bool = False, dtype: str = "uint8"
+) -> Callable[[Any], Any]:
+    """Return the forward pass of a network, or a layer, for one batch shape at a `Device.place`.
 
-    With `constant`, the weights become constants of TensorFlow's graph (`_constants_pay`). oneDNN brings kernels into a
+    With `constant`, the kernels become constants of TensorFlow's graph (`_constants_pay`). oneDNN brings kernels into a
     layout of its own before it convolves: a variable one at every batch (4 % of VGG16's forward pass at 48 pixels, and 8 %
-    where bfloat16 is twice as fast), a constant one once. Values are the same bit by bit; compiling takes seconds.
+    where bfloat16 is twice as fast), a constant one once. Compiling takes seconds.
     """
     if keras.backend.backend() == "torch":
         import torch
@@ -231,7 +262,9 @@ def _compiled(network: Any, shape: tuple[int, ...], place: str, *, constant: boo
 
     # no XLA: on CPUs it is slower than oneDNN's kernels (a fifth of the speed in bfloat16)
     call = _with_constants(network) if constant else lambda images: network(images, training=False)
-    run = tf.function(call, input_signature=[tf.TensorSpec(shape, tf.uint8)], autograph=False)
+    run = tf.function(call, input_signature=[tf.TensorSpec(shape, dtype)], autograph=False)
+    if constant:
+        run = run.get_concrete_function()  # now, as convolutions may be called another way later
 
     def run_tensorflow(images: npt.NDArray[np.uint8]) -> Mapping[str, Any]:
         with tf.device(place):
@@ -245,7 +278,13 @@ def _constants_pay(network: Any) -> bool:
     return keras.backend.backend() == "tensorflow" and bool(4 * network.count_params() <= _CONSTANT_BYTES)
 
 
-def _with_constants(network: Any) -> Callable[[Any], Mapping[str, Any]]:
-    trained = [keras.ops.convert_to_numpy(variable) for variable in network.trainable_variables]
-    frozen = [keras.ops.convert_to_numpy(variable) for variable in network.non_trainable_variables]
-    return lambda images: network.stateless_call(trained, frozen, images, training=False)[0]
+def _with_constants(network: Any) -> Callable[[Any], Any]:
+    """Kernels alone: TensorFlow multiplies them by other constants, such as a normalisation's, which changes bits."""
+    kernels = [variable for variable in network.variables if variable.name.endswith("kernel")]
+    values = [(variable, keras.ops.convert_to_numpy(variable)) for variable in kernels]
+
+    def call(images: Any) -> Any:
+        with keras.StatelessScope(values):
+            return network(images, training=False)
+
+    return call

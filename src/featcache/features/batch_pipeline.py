@@ -58,6 +58,10 @@ class ForwardPass(Protocol):
 class Foreseeing(Protocol):
     """A forward pass that is faster for knowing how much is to come."""
 
+    @property
+    def side_by_side(self) -> Sequence[str]:
+        """Names of its convolutions that work on several images at once, as that proved to be faster."""
+
     def expect(self, rows: int) -> None:
         """Take note that so many rows are about to come."""
 

@@ -27,7 +27,7 @@ from featcache.cache import (
 )
 from featcache.core.progress import Progress
 from featcache.core.system import peak_bytes, versions
-from featcache.features.batch_pipeline import CopySink, ForwardPass, Loader, TimeSpent, compute
+from featcache.features.batch_pipeline import CopySink, Foreseeing, ForwardPass, Loader, TimeSpent, compute
 from featcache.features.extraction_job import Extraction
 
 _COPY_BYTES = 8 << 20
@@ -109,10 +109,12 @@ def extract_copies(
 
 
 def _facts(backbone: ForwardPass | None) -> dict[str, object]:
-    device = {}
+    device: dict[str, object] = {}
     if backbone is not None:
-        device = {"batch_size": backbone.batch_size, "device": backbone.device.name}
+        device |= {"batch_size": backbone.batch_size, "device": backbone.device.name}
         device |= {"device_problem": backbone.device.problem} if backbone.device.problem else {}
+        if isinstance(backbone, Foreseeing) and backbone.side_by_side:
+            device["side_by_side"] = list(backbone.side_by_side)
     return {
         "batch_size": None,
         **device,

@@ -58,7 +58,7 @@ def build_network(spec: FeaturesSpec, weights: ResolvedWeights, precision: str, 
     layers = {OUTPUT: model, **layers}  # a layer of that name is what is meant
     outputs = [_tap_output(tap, layers, title) for tap in spec.taps]
     if precision != "float32" and convert is None:
-        for layer in _leaves(model):
+        for layer in leaves(model):
             layer.dtype_policy = f"mixed_{precision}"
     model.trainable = False
     trunk = keras.Model(model.inputs, outputs)
@@ -143,10 +143,11 @@ def _named_layers(model: Any) -> dict[str, Any]:
     return {fresh.get(id(layer), layer.name): layer for layer in model.layers}
 
 
-def _leaves(model: Any) -> Iterator[Any]:
+def leaves(model: Any) -> Iterator[Any]:
+    """Yield the layers of a model and of the models in it."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
+            yield from leaves(layer)
         elif isinstance(layer, keras.layers.Layer):
             yield layer
 

@@ -39,7 +39,7 @@ LOG_NAME = "luigi.log"
 PREDICT_VERSION = 2
 ENSEMBLE_VERSION = 5
 SUBMISSION_VERSION = 4
-REPORT_VERSION = 4
+REPORT_VERSION = 5
 DUPLICATES_VERSION = 2
 COMPARE = "compare"  # the folder of a comparison of backbones
 

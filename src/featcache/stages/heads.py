@@ -1,9 +1,13 @@
 """From features to heads: `TrainBag`, and all bags at once where there are workers: `TrainHeads`."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
+import numpy.typing as npt
 
 from featcache.core.formatting import pluralize
 from featcache.core.keras_import import import_keras
@@ -24,6 +28,8 @@ from featcache.training import (
     PATHS,
     PSEUDO,
     Examples,
+    Features,
+    HeadInput,
     HeadPlan,
     MakeEngine,
     Partition,
@@ -45,6 +51,9 @@ from featcache.training import (
     train_lda,
     train_linear,
 )
+
+_Seen = tuple[HeadInput, list[npt.NDArray[Any]]]
+_kept: WeakKeyDictionary[Project, tuple[object, _Seen]] = WeakKeyDictionary()
 
 
 def train_bag(project: Project, name: str, shape: str, progress: Progress) -> str:
@@ -85,15 +94,11 @@ def trained_bag(
         labels, plain.groups, spec.folds, class_names=names, digests=fold_digests(project, plain.digest_column)
     )
     parts = by_groups(plain.groups, usable, folds) if shape.endswith(BY_GROUP) else by_folds(folds, usable)
-    features = [each.features for each in found]
-    taps = project.inputs()[name]
-    backbones = [backbone.label for tap in taps for backbone in project.backbones if backbone.owns(tap)]
-    seen_as = fit_input(taps, features, usable, normalise=normalizes(spec), backbones=backbones)
+    seen_as, copies = _seen_rows(project, name, numbers, [each.features for each in found], usable)
     dealt = replace(spec, folds=int(folds.max()) + 1)
     groups = len({*plain.groups} - {""})
     sizes = sum(seen_as.widths), int(usable.sum()), len(names), groups, len(found)
     plan = resolve_heads(dealt, shape, *sizes, several=is_several(labels))
-    copies = [stored_rows(seen_as, each, project.folder) for each in features]
     pseudo = pseudo_labels(project, seen_as, parts) if shape.endswith(PSEUDO) else None
     examples = Examples(seen_as, copies, plain.labels, parts, pseudo, views=len(project.views))
     bag, device = _trained(project, shape, examples, plan, progress, name)
@@ -101,6 +106,21 @@ def trained_bag(
     rows_key = project.splits()["train"]["key"]
     out_of_fold = Predictions(plain.ids, labels, members, bag.out_of_fold, names, folds, rows_key=rows_key)
     return bag, out_of_fold, parts, device
+
+
+def _seen_rows(
+    project: Project, name: str, copies: Sequence[int], features: Sequence[Features], usable: npt.NDArray[np.bool_]
+) -> _Seen:
+    """How an input's features become what heads see, and the rows so; kept for the next type of heads on the same files."""
+    spec, taps = project.settings.heads, project.inputs()[name]
+    files = [backbone.cache("train", copy).path.stat() for backbone in project.backbones for copy in copies]
+    key = (name, normalizes(spec), *((file.st_ino, file.st_mtime_ns) for file in files))
+    if _kept.get(project, (None,))[0] != key:
+        _kept.pop(project, None)  # before the next is made: one fits into memory
+        backbones = [backbone.label for tap in taps for backbone in project.backbones if backbone.owns(tap)]
+        seen_as = fit_input(taps, features, usable, normalise=normalizes(spec), backbones=backbones)
+        _kept[project] = key, (seen_as, [stored_rows(seen_as, each, project.folder) for each in features])
+    return _kept[project][1]
 
 
 def _trained(

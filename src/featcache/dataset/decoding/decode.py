@@ -44,7 +44,7 @@ def decode_rgb(
 
     Raises:
         RejectedImageError: it is none of these formats, of a kind that isn't read, damaged, truncated, or larger than
-            `featcache.dataset.decoding.pillow.MAX_PIXELS`.
+            `featcache.dataset.decoding.versions.MAX_PIXELS`.
 
     Example:
         >>> import io
@@ -157,4 +157,4 @@ def _resized(image: Image.Image, size: int | None, fit: str) -> npt.NDArray[np.u
 def _scaled(image: Image.Image, width: int, height: int) -> npt.NDArray[np.uint8]:
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))

@@ -17,8 +17,9 @@ from PIL import (
 )
 
 from featcache.dataset.decoding import png, tiff
-from featcache.dataset.decoding.pillow import DAMAGE, MAX_PIXELS, as_it_came
+from featcache.dataset.decoding.pillow import DAMAGE, as_it_came
 from featcache.dataset.decoding.signatures import box_format, what_it_is
+from featcache.dataset.decoding.versions import MAX_PIXELS
 from featcache.errors import RejectedImageError
 
 _KNOWN = "JPEG, PNG, GIF, BMP, WEBP, TIFF, AVIF or HEIC"

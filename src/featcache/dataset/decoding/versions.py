@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 MAX_PIXELS = 178_956_970  # where Pillow itself speaks of a decompression bomb: half a gigabyte of RGB
+MOST_BYTES = 1 << 31  # of one image file: what is larger is no image, and would only fill the memory
 DECODE_VERSION = 1  # raise it when all bytes would give other pixels; for one kind of image, see `decode.image_digest`
 DECODE_SETTINGS: dict[str, object] = {
     "version": DECODE_VERSION,

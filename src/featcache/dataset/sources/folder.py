@@ -1,6 +1,5 @@
 """Images in folders: ``PATH/train/<class>/*``, ``PATH/valid/<class>/*`` and ``PATH/test/**``, or ``PATH/<class>/*`` alone."""
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +15,9 @@ from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
 from featcache.core.texts import ChosenTexts, ComputedTexts, ConstantText, DecodedTexts
 from featcache.dataset import decoding
 from featcache.dataset.decoding.jpeg import is_plain
+from featcache.dataset.decoding.versions import MOST_BYTES
 from featcache.dataset.digest_cache import DigestCache, FileChecks
-from featcache.dataset.file_stats import MOST_BYTES, FileStats
+from featcache.dataset.file_stats import FileStats
 from featcache.dataset.manifest import Manifest, check_training
 from featcache.dataset.natural_sort import natural, natural_order
 from featcache.dataset.sources.misplaced import class_folders, empty_classes, look_alikes, no_training_folder
@@ -38,7 +38,7 @@ class ImageFiles:
 
     def __init__(self, path: Path):
         self.path = path
-        self._prefix = os.path.join(path, "")
+        self._prefix = f"{path}/"
 
     def file(self, location: str) -> Path:
         """Return where the file of a location is."""
@@ -50,7 +50,7 @@ class ImageFiles:
 
     def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> FileChecks:
         """Digest those of `files` that `digests` doesn't know, and look at their headers."""
-        return digests.digest_all(files, self._place, looked_at, progress)
+        return digests.digest_all(files, self._place, looked_at, progress, images=True)
 
     def load(self, location: str, digest: str, size: int) -> npt.NDArray[np.uint8]:
         """Read one image as (size, size, 3) uint8 RGB. Thread-safe.
@@ -213,7 +213,7 @@ class _Layout:
     def labels(self, split: str, numbers: dict[str, int]) -> npt.NDArray[np.int32]:
         """Return the labels of a split's files, by the `numbers` of their class folders."""
         found = [numbers.get(name[0], UNKNOWN_LABEL) if name else UNKNOWN_LABEL for _, *name in self._folders]
-        return np.array(found, np.int32)[self._inside[self.rows[split]]]
+        return np.asarray(np.array(found, np.int32)[self._inside[self.rows[split]]])
 
 
 def _rows(rows: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32], examined: FileChecks) -> Rows:

@@ -7,13 +7,14 @@ from pathlib import Path
 from featcache.core import paths
 from featcache.core.formatting import readable_name
 from featcache.core.names import IMAGE_SUFFIXES
-from featcache.dataset.file_stats import FileStats, stat_file
+from featcache.core.texts import CHUNK
+from featcache.dataset.file_stats import FileStats
 from featcache.dataset.sources import walk
 from featcache.dataset.sources.misplaced import count_images
 from featcache.errors import SourceError
 
 # Whatever has an image's name is a row, readable or not: a test image that can't be read keeps its row of the submission.
-SUFFIXES = frozenset(f".{suffix}" for suffix in IMAGE_SUFFIXES)
+SUFFIXES = tuple(f".{suffix}" for suffix in IMAGE_SUFFIXES)
 
 
 def image_files(path: Path) -> Iterator[Path]:
@@ -23,7 +24,7 @@ def image_files(path: Path) -> Iterator[Path]:
 
 def is_image(name: str) -> bool:
     """Whether a file has an image's suffix."""
-    return walk.suffix(name) in SUFFIXES
+    return name.lower().endswith(SUFFIXES)
 
 
 class Scan:
@@ -34,6 +35,7 @@ class Scan:
         self.empty: set[str] = set()  #: the class folders of ``train`` without images
         self.left_out: Counter[str] = Counter()  #: how many files aren't listed, by suffix or reason
         self._keep, self._wanted = keep, wanted
+        self._found = 0  # images
 
     def classes(self, path: Path, split: str) -> None:
         """Look for images in the class folders of a split's folder."""
@@ -53,18 +55,38 @@ class Scan:
                 self._leave_out(entry)
 
     def _class(self, path: Path, location: str) -> bool:
-        filled = False
-        for entry in walk.entries(path):
+        before = self._found
+        for entry in self._others(path, f"{location}/"):
             folder = walk.is_folder(entry)
             if not folder or is_image(entry.name):  # a folder called like an image is an image that can't be read
-                filled |= self._file(f"{location}/{entry.name}", entry)
+                self._file(entry, f"{location}/")
             if folder and not self._is_skipped(entry) and not self._keep:
                 count = count_images(Path(entry.path), is_image)
                 if count:
                     self.left_out["images in folders inside a class folder"] += count
                 elif not is_image(entry.name):
                     self.left_out["folders inside a class folder"] += 1
-        return filled
+        return self._found > before
+
+    def _others(self, path: Path, begin: str) -> Iterator[walk.Entry]:
+        """Take the images right in a folder, some at a time; yield what else is in it, to be looked at more closely."""
+        images: list[walk.Entry] = []
+        wanted, is_folder = self._wanted, walk.is_folder
+        for entry in walk.entries(path):
+            name = entry.name
+            if not wanted(name) or name.startswith(".") or is_folder(entry):
+                yield entry
+            else:
+                images.append(entry)
+                if len(images) == CHUNK:
+                    self._take(images, begin)
+        self._take(images, begin)
+
+    def _take(self, images: list[walk.Entry], begin: str) -> None:
+        if self._keep:
+            self.files.look_at(begin, images)
+        self._found += len(images)
+        images.clear()
 
     def tree(self, top: Path, location: str) -> None:
         """Look for images in and below a folder, whose own location is given."""
@@ -75,9 +97,9 @@ class Scan:
             if here is None:
                 continue
             begin = location and f"{location}/"
-            for entry in walk.entries(path):
+            for entry in self._others(path, begin):
                 if not walk.is_folder(entry) or (self._wanted(entry.name) and not any(walk.entries(Path(entry.path)))):
-                    self._file(begin + entry.name, entry)
+                    self._file(entry, begin)
                 elif not self._is_skipped(entry, "" if above else location):
                     waiting.append((Path(entry.path), begin + entry.name, here))
 
@@ -92,13 +114,11 @@ class Scan:
             return True
         return False
 
-    def _file(self, location: str, entry: walk.Entry) -> bool:
+    def _file(self, entry: walk.Entry, begin: str) -> None:
         if not self._wanted(entry.name) or walk.is_hidden(entry):
             self._leave_out(entry)
-            return False
-        if self._keep:
-            self.files.append(stat_file(location, entry))
-        return True
+        else:
+            self._take([entry], begin)
 
     def _leave_out(self, entry: walk.Entry) -> None:
         if not walk.is_hidden(entry):

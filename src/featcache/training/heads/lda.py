@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from featcache.core.progress import Progress
 from featcache.training.folds import NO_FOLD
@@ -24,6 +23,7 @@ SHRINKAGES = (0.95, 0.85, 0.7, 0.5, 0.3, 0.1)
 _WORSE = 1.02  # the path ends where out-of-fold loss is so much above its lowest
 _MOST_ROWS = 1 << 16  # more rows, of which evenly spaced ones are taken, say nothing new about a covariance
 _MOST_VALUES = 4_096  # a covariance of more is too large; then so many rows are taken, which need as few coordinates
+_KEPT_BYTES = 1 << 28  # of all parts' covariances, which are kept from step to step and used side by side
 _SMALLEST = 1e-9  # of the mean variance, where all rows of each class are equal
 
 
@@ -60,11 +60,14 @@ class _Moments:
     def __init__(self, examples: Examples, coordinates: Coordinates, plan: HeadPlan, cores: Map = map) -> None:
         """Sum up over units, in one pass: a part's rows are all units but its own."""
         parts, classes = examples.parts, plan.classes
-        self._values, self._balanced, self._cores = coordinates.values, plan.balanced, cores
+        self._kept: dict[int, tuple[Doubles, Doubles]] = {}
+        self._values, self._balanced = coordinates.values, plan.balanced
         units = np.unique(parts.units[parts.units != NO_FOLD])
         first = [int(np.flatnonzero(parts.units == unit)[0]) for unit in units]
         self._trained = [np.flatnonzero(parts.trained(part)[first]) for part in parts.numbers]
         width, shape = coordinates.copies[0].shape[1], (len(units), classes)
+        self._small = len(parts.numbers) * 8 * width**2 <= _KEPT_BYTES
+        self._cores = cores if self._small else map  # large ones one after the other
         self._counts, self._sums = np.zeros(shape), np.zeros((*shape, width))
         self._products = np.zeros((len(units), width, width), np.float32)
         for copy in coordinates.copies:
@@ -79,21 +82,18 @@ class _Moments:
 
     def step(self, shrinkage: float) -> Step:
         """Return the models of one amount of shrinkage in 0..1."""
-        return Step(*map(np.stack, zip(*self._cores(partial(self._model, shrinkage), self._trained), strict=True)))
+        found = self._cores(partial(self._model, shrinkage), range(len(self._trained)))
+        return Step(*map(np.stack, zip(*found, strict=True)))
 
-    def _model(self, shrinkage: float, trained: npt.NDArray[np.intp]) -> tuple[Doubles, Doubles, Doubles]:
-        """The kernel (r, C), bias and prior (C,) of one part, which is trained on some units."""
+    def _model(self, shrinkage: float, part: int) -> tuple[Doubles, Doubles, Doubles]:
+        """The kernel (r, C), bias and prior (C,) of one part."""
         from scipy.linalg import cho_factor, cho_solve
 
-        counts = self._counts[trained].sum(axis=0)
-        sums, absent = self._sums[trained].sum(axis=0), counts == 0
-        means = sums / np.maximum(counts, 1)[:, None]
-        means[absent] = sums.sum(axis=0) / counts.sum()
-        within = self._products[trained].sum(axis=0, dtype=np.float64)
-        within -= (means * counts[:, None]).T @ means
-        within /= counts.sum()
-        mean_variance = within.trace() / self._values
-        within *= 1 - shrinkage
+        counts = self._counts[self._trained[part]].sum(axis=0)
+        absent = counts == 0
+        means, covariance = self._kept.get(part) or self._covariance(part)
+        within = covariance * (1 - shrinkage)
+        mean_variance = covariance.trace() / self._values
         within[np.diag_indices(len(within))] += (shrinkage + _SMALLEST) * mean_variance + _SMALLEST
         kernel = cho_solve(cho_factor(within, overwrite_a=True, check_finite=False), means.T, check_finite=False)
         bias = -0.5 * np.einsum("cf,fc->c", means, kernel)
@@ -101,3 +101,18 @@ class _Moments:
         bias[absent] = counts @ bias / counts.sum()
         shares = np.log(np.maximum(counts, 0.5) / counts.sum())
         return kernel, bias, np.where(absent, shares, 0) if self._balanced else shares
+
+    def _covariance(self, part: int) -> tuple[Doubles, Doubles]:
+        """The classes' means (C, r) and the covariance within classes (r, r) of one part, kept for the next step if small."""
+        trained = self._trained[part]
+        counts, sums = self._counts[trained].sum(axis=0), self._sums[trained].sum(axis=0)
+        means = sums / np.maximum(counts, 1)[:, None]
+        means[counts == 0] = sums.sum(axis=0) / counts.sum()
+        within = self._products[trained[0]].astype(np.float64)
+        for unit in trained[1:]:
+            within += self._products[unit]
+        within -= (means * counts[:, None]).T @ means
+        within /= counts.sum()
+        if self._small:
+            self._kept[part] = means, within
+        return means, within

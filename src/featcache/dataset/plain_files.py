@@ -1,0 +1,124 @@
+"""Many new image files read by several processes, as the threads of one Python digest small files one after the other.
+
+``python -m featcache.dataset.plain_files`` is such a process. It imports neither NumPy nor Pillow, and answers for plain
+images alone: what it can't read, or what Pillow has to look at, is left to who asked.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from array import array
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import chain
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import IO, cast
+
+from featcache.core import paths
+from featcache.core.system import core_numbers
+from featcache.dataset.decoding.jpeg import is_plain
+from featcache.dataset.decoding.versions import MOST_BYTES
+
+ANSWER_BYTES = 8 + 32  # a time and a SHA-256
+_MANY = 20_000  # files; with fewer, starting the processes takes longer than they save
+_MOST = 8
+_LENGTH = 8
+_THREADS = 4  # of each: a disk may answer several at once
+_NOT_PLAIN = bytes(32)
+
+
+class Readers:
+    """Processes that read files for threads of this one, which read themselves while all are busy; none for few files."""
+
+    def __init__(self, files: int) -> None:
+        cores = len(core_numbers())
+        self._all = [_started() for _ in range(min(cores, _MOST))] if files >= _MANY and cores > 1 else []
+        self._free: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+        for reader in self._all:
+            self._free.put(reader)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._all)
+
+    def answer(self, files: Sequence[str]) -> bytes:
+        """Return of n regular files n int64, when they were read, and n SHA-256, zeros of what isn't plain; b"" if nobody is free."""
+        try:
+            reader = self._free.get_nowait()
+        except Empty:
+            return b""
+        request, size = b"\0".join(map(os.fsencode, files)), ANSWER_BYTES * len(files)
+        requests, answers = cast("IO[bytes]", reader.stdin), cast("IO[bytes]", reader.stdout)
+        try:
+            requests.write(len(request).to_bytes(_LENGTH) + request)
+            requests.flush()
+            answer = answers.read(size)
+        except OSError:  # it was ended
+            return b""
+        if len(answer) != size:
+            return b""
+        self._free.put(reader)
+        return answer
+
+    def stop(self) -> None:
+        """Have whoever waits for an answer wait no more."""
+        for reader in self._all:
+            reader.kill()
+
+    def __enter__(self) -> "Readers":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        for reader in self._all:
+            with suppress(OSError), reader:  # closes its pipes and waits
+                pass
+
+
+def _started() -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603 - this very interpreter
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        start_new_session=True,  # an interrupt is meant for who started it
+    )
+
+
+def main() -> None:
+    """Answer until nobody asks any more."""
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    with ThreadPoolExecutor(_THREADS) as executor:
+        while length := requests.read(_LENGTH):
+            names = requests.read(int.from_bytes(length)).split(b"\0")
+            step = -(-len(names) // _THREADS)
+            found = executor.map(_look, [names[start : start + step] for start in range(0, len(names), step)])
+            answers.write(b"".join(chain(*zip(*found, strict=True))))
+            answers.flush()
+
+
+def _look(names: list[bytes]) -> tuple[bytes, bytes]:
+    times, digests = array("q"), []
+    for name in names:
+        times.append(time.time_ns())
+        digests.append(_digest(os.fsdecode(name)))
+    return times.tobytes(), b"".join(digests)
+
+
+def _digest(path: str) -> bytes:
+    try:
+        content = paths.read_bytes(path, MOST_BYTES, known=True)
+    except OSError:
+        return _NOT_PLAIN
+    return hashlib.sha256(content).digest() if is_plain(content) else _NOT_PLAIN
+
+
+if __name__ == "__main__":
+    main()
