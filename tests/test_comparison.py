@@ -59,6 +59,7 @@ def test_a_comparison_ranks_backbones_and_its_rows_are_reused(project, capsys):
     assert record["setting"].startswith("vgg16@48")
     shown = capsys.readouterr().out
     assert f"backbone = {record['setting']}" in shown
+    assert "weights = random" in shown
     assert SEEN == [12, 12]
 
     assert project.run("CompareBackbones") == []

@@ -15,6 +15,8 @@ def comparison_lines(project: Project) -> Lines:
         return []
     record: Any = artifact.record()
     rows = [_cells(entry) for entry in record["entries"]]
+    weights = {spec.label: spec.weights for spec in project.settings.compare.backbones}
+    kept = ", ".join(weights[entry["backbone"]] for entry in record["entries"] if entry["kept"])
     scored = f"{record['rows']:,} training rows, each scored by heads that were not trained on its fold"
     return [
         "",
@@ -23,6 +25,7 @@ def comparison_lines(project: Project) -> Lines:
         "",
         "[Features]",
         printable(f"backbone = {record['setting']}"),
+        printable(f"weights = {kept}"),  # which may stand there for other backbones
     ]
 
 
