@@ -3,7 +3,8 @@
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
@@ -18,7 +19,6 @@ from featcache.core.texts import PackedTexts
 _NUMBERS = 3  # size, mtime_ns, ctime_ns
 _LARGEST = (1 << 63) - 1  # nanoseconds in the year 2262; whatever is later or earlier counts as the limit
 _NO_FILE = (-1, 0, 0)
-_STAT_BYTES, _BITS = 8 * _NUMBERS, 128
 
 
 class FileStat(NamedTuple):
@@ -52,10 +52,18 @@ class FileStats:
         self.locations.append(file.location)
         self._numbers.extend(file[1:])
 
-    def look_at(self, begin: str, entries: "Sequence[os.DirEntry[str]]") -> None:
+    def look_at(self, folder: Path, begin: str, names: Sequence[str]) -> None:
         """Add what `stat_file` finds of some files in a folder, whose locations are `begin` and their names."""
-        self.locations.extend([f"{begin}{entry.name}" for entry in entries])
-        self._numbers.extend(chain.from_iterable(map(_look, entries)))
+        self.locations.extend([f"{begin}{name}" for name in names])
+        try:
+            opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:  # removed meanwhile
+            self._numbers.extend(_NO_FILE * len(names))
+            return
+        try:  # from an open folder the system looks no path up: a quarter of the time of a million files
+            self._numbers.extend(chain.from_iterable(_look(partial(os.stat, name, dir_fd=opened)) for name in names))
+        finally:
+            os.close(opened)
 
     @property
     def numbers(self) -> npt.NDArray[np.int64]:
@@ -75,12 +83,12 @@ class FileStats:
 
 def stat_file(location: str, path: "Path | os.DirEntry[str]") -> FileStat:
     """Look at one file, through links; what is no regular file or can't be looked at has size -1, and isn't skipped."""
-    return FileStat(location, *_look(path))
+    return FileStat(location, *_look(path.stat))
 
 
-def _look(path: "Path | os.DirEntry[str]") -> tuple[int, int, int]:
+def _look(stat: Callable[[], os.stat_result]) -> tuple[int, int, int]:
     try:
-        status = path.stat()
+        status = stat()
     except OSError:
         return _NO_FILE
     if not S_ISREG(status.st_mode):
@@ -93,14 +101,13 @@ def _look(path: "Path | os.DirEntry[str]") -> tuple[int, int, int]:
 
 
 def stats_digest(files: FileStats) -> str:
-    """Return one digest of the stats of all files, in any order: the sum of each one's own."""
-    total = 0
+    """Return one digest of the stats of all files, in their order, in which an unchanged folder is walked again.
+
+    Where a file system gives another order, what is known of each file is looked up, and nothing is read.
+    """
+    state = xxhash.xxh3_128()
     for part in (files, FileStats(files.tables.values())):
         content, bounds = part.locations.packed()
-        numbers = part.numbers.tobytes()
-        begin = 0
-        for row, end in enumerate(bounds[1:].tolist()):
-            stat = numbers[row * _STAT_BYTES : (row + 1) * _STAT_BYTES]
-            total += xxhash.xxh3_128_intdigest(stat + content[begin:end])
-            begin = end
-    return f"{total % (1 << _BITS):032x}"
+        for buffer in (part.numbers.tobytes(), content, bounds.tobytes()):
+            state.update(buffer)
+    return state.hexdigest()

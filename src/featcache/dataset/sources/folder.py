@@ -1,6 +1,7 @@
 """Images in folders: ``PATH/train/<class>/*``, ``PATH/valid/<class>/*`` and ``PATH/test/**``, or ``PATH/<class>/*`` alone."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -148,7 +149,9 @@ class FolderSource(ImageFiles):
             raise SourceError(empty_classes(train, empty, len(classes), is_image))
         labels = self._labels(layout, classes)
         self._check_layout(layout, labels)
-        examined = self.examine(files, digests, progress)
+        with ThreadPoolExecutor(1, thread_name_prefix="featcache-order") as aside:  # what it takes, reading hides
+            aside.submit(lambda: layout.rows)
+            examined = self.examine(files, digests, progress)
         rows = {split: _rows(layout.rows[split], layout.labels(split, labels), examined) for split in SPLITS}
         names = tuple(map(readable_name, classes))
         check_training(str(train), names, rows["train"])
@@ -176,8 +179,8 @@ class FolderSource(ImageFiles):
                 fix = "rename or remove what is no class" + ", or give test no class folders" * (split == "test")
                 fault = f"folders {first_names(unexpected)} are no classes of train"
                 raise SourceError(f"{self.folders[split]}: {fault}: {fix}")
-        flat = layout.flat_test
-        if flat and layout.classes["test"] & classes.keys():
+        if layout.has_flat_test and layout.classes["test"] & classes.keys():
+            flat = layout.flat_test
             fault = f"{self.path / 'test'} has {len(flat)} images beside its class folders, e.g. {flat[0].removeprefix('test/')!r}"
             raise SourceError(f"{fault}: move them into their class's folder or into a folder of their own data set")
 
@@ -195,12 +198,23 @@ class _Layout:
         self._folders = [path.split("/", 2)[:2] for path in folders]
         for split, *name in self._folders:
             self.classes[split].update(name)
-        order = natural_order(files.locations)
-        splits = np.array([SPLITS.index(split) for split, *_ in self._folders], np.uint8)[self._inside[order]]
-        #: split -> positions of its files, in natural order
-        self.rows = {split: order[splits == number] for number, split in enumerate(SPLITS)}
-        #: locations of test images in no class folder
-        self.flat_test = ChosenTexts(files.locations, order[self._inside[order] == folders.get("test", len(folders))])
+        self._locations, self._flat = files.locations, folders.get("test")
+        self.has_flat_test = self._flat is not None  #: whether test images are in no class folder
+
+    @cached_property
+    def _order(self) -> npt.NDArray[np.uint32]:
+        return natural_order(self._locations)
+
+    @cached_property
+    def rows(self) -> dict[str, npt.NDArray[np.uint32]]:
+        """Split -> positions of its files, in natural order; a million take seconds."""
+        splits = np.array([SPLITS.index(split) for split, *_ in self._folders], np.uint8)[self._inside[self._order]]
+        return {split: self._order[splits == number] for number, split in enumerate(SPLITS)}
+
+    @property
+    def flat_test(self) -> Sequence[str]:
+        """Locations of test images in no class folder, in natural order."""
+        return ChosenTexts(self._locations, self._order[self._inside[self._order] == self._flat])
 
     def labels(self, split: str, numbers: dict[str, int]) -> npt.NDArray[np.int32]:
         """Return the labels of a split's files, by the `numbers` of their class folders."""

@@ -59,7 +59,7 @@ class Scan:
         for entry in self._others(path, f"{location}/"):
             folder = walk.is_folder(entry)
             if not folder or is_image(entry.name):  # a folder called like an image is an image that can't be read
-                self._file(entry, f"{location}/")
+                self._file(path, entry, f"{location}/")
             if folder and not self._is_skipped(entry) and not self._keep:
                 count = count_images(Path(entry.path), is_image)
                 if count:
@@ -70,21 +70,21 @@ class Scan:
 
     def _others(self, path: Path, begin: str) -> Iterator[walk.Entry]:
         """Take the images right in a folder, some at a time; yield what else is in it, to be looked at more closely."""
-        images: list[walk.Entry] = []
+        images: list[str] = []
         wanted, is_folder = self._wanted, walk.is_folder
         for entry in walk.entries(path):
             name = entry.name
             if not wanted(name) or name.startswith(".") or is_folder(entry):
                 yield entry
             else:
-                images.append(entry)
+                images.append(name)
                 if len(images) == CHUNK:
-                    self._take(images, begin)
-        self._take(images, begin)
+                    self._take(path, images, begin)
+        self._take(path, images, begin)
 
-    def _take(self, images: list[walk.Entry], begin: str) -> None:
-        if self._keep:
-            self.files.look_at(begin, images)
+    def _take(self, folder: Path, images: list[str], begin: str) -> None:
+        if self._keep and images:
+            self.files.look_at(folder, begin, images)
         self._found += len(images)
         images.clear()
 
@@ -99,7 +99,7 @@ class Scan:
             begin = location and f"{location}/"
             for entry in self._others(path, begin):
                 if not walk.is_folder(entry) or (self._wanted(entry.name) and not any(walk.entries(Path(entry.path)))):
-                    self._file(entry, begin)
+                    self._file(path, entry, begin)
                 elif not self._is_skipped(entry, "" if above else location):
                     waiting.append((Path(entry.path), begin + entry.name, here))
 
@@ -114,11 +114,11 @@ class Scan:
             return True
         return False
 
-    def _file(self, entry: walk.Entry, begin: str) -> None:
+    def _file(self, folder: Path, entry: walk.Entry, begin: str) -> None:
         if not self._wanted(entry.name) or walk.is_hidden(entry):
             self._leave_out(entry)
         else:
-            self._take([entry], begin)
+            self._take(folder, [entry.name], begin)
 
     def _leave_out(self, entry: walk.Entry) -> None:
         if not walk.is_hidden(entry):
