@@ -71,6 +71,8 @@ def train_bag(project: Project, name: str, shape: str, progress: Progress) -> st
     record |= {"device": device.name, "notices": fold_notices(folds, labels, names, spec.folds)}
     record |= {"tap": name, "shape": shape} | ({"curves": curves_record(bag)} if shape not in PATHS else {})
     save_bag(bag, artifact.path.parent, record, out_of_fold)
+    if all(project.bag(*each).is_complete() for each in project.bags() if each[0] == name):
+        _kept.pop(project, None)  # of many rows, gigabytes of disk
     path_unit = {LINEAR: "strength", LDA: "shrinkage"}.get(shape)
     steps = pluralize(len(bag.history.loss), path_unit) if path_unit else pluralize(bag.plan.epochs, "epoch")
     units = pluralize(len(parts.numbers), "group" if parts.by_group else "fold")
