@@ -4,6 +4,7 @@
 allocation in HDF5 is the process' end and no test runner's. `KINDS` has the names.
 """
 
+import copy
 import json
 import resource
 import shutil
@@ -295,7 +296,7 @@ def replanted(content, changes):
                 break
             name = names[step % len(names)]
             if depth == len(path) - 1 or not isinstance(node[name], dict | list):
-                node[name] = value
+                node[name] = copy.deepcopy(value)  # a later change may be inside it
                 break
             node = node[name]
     return json.dumps(tree).encode()
