@@ -27,6 +27,11 @@ def processor_name() -> str:
     return f"{found[1] if found else platform.machine()}, {pluralize(len(core_numbers()), 'core')}"
 
 
+def child_environment() -> dict[str, str]:
+    """Return the environment of a child process of this Python that imports what this process imports."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 def peak_bytes() -> int:
     """Return the most memory that this process ever had, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -26,7 +26,7 @@ from featcache.core.progress import Progress
 from featcache.core.texts import CHUNK, NOT_FOUND, index_of, texts_at
 from featcache.dataset.decoding.versions import MOST_BYTES
 from featcache.dataset.file_stats import FileStat, FileStats
-from featcache.dataset.image_readers import Readers
+from featcache.dataset.image_readers import Readers, looked_at
 from featcache.errors import SourceChangedError
 
 _THREADS = 8  # reading waits for the disk more than for a core
@@ -90,13 +90,8 @@ class FileChecks:
             if reason := known.reasons.get(place):
                 self.reasons[row] = reason
 
-    def digest(self, row: int) -> str:
-        """The content digest of one file, "" if it couldn't be read."""
-        raw = self.digests[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES]
-        return raw.hex() if any(raw) else ""
-
     def digests_of(self, rows: npt.NDArray[np.integer]) -> list[str]:
-        """The content digests of some files, each as `digest` has it; "" for a row below 0."""
+        """The content digests of some files; "" for one that couldn't be read, and for a row below 0."""
         raw = np.zeros((len(rows), _DIGEST_BYTES), np.uint8)
         raw[rows >= 0] = _raw_digests(self)[rows[rows >= 0]]
         texts, width, known = raw.tobytes().hex(), 2 * _DIGEST_BYTES, np.asarray(raw.any(axis=1)).tolist()
@@ -174,8 +169,6 @@ class DigestCache:
         look: Callable[[bytes], tuple[str, str]] | None,
         progress: Progress,
         read: Callable[[str], bytes] | None = None,
-        *,
-        images: bool = False,
     ) -> FileChecks:
         """Return digest and reason of many files, reading those whose stat is new, several at a time.
 
@@ -185,7 +178,6 @@ class DigestCache:
             look: from the content, its digest and why it can't be used; None to hash the file in flat memory.
             progress: counts the files.
             read: from a location, the content, where that isn't a whole file's.
-            images: whether `look` is what `Readers` do with image files.
         """
         found = FileChecks(files)
         self.used.append(found)
@@ -211,7 +203,7 @@ class DigestCache:
         chunks = (unknown[start : start + _CHUNK] for start in range(0, len(unknown), _CHUNK))
         with ExitStack() as stack:  # an interrupt waits for the files being read, not for 100,000
             stack.callback(progress.finish)
-            readers = stack.enter_context(Readers(len(unknown) if images else 0))
+            readers = stack.enter_context(Readers(len(unknown) if look is looked_at and read is None else 0))
             executor = ThreadPoolExecutor(len(readers) or _THREADS, thread_name_prefix="listing")
             stack.callback(executor.shutdown, cancel_futures=True)
             stack.callback(readers.stop)

@@ -81,7 +81,7 @@ class FileStats:
         return map(FileStat, self.locations, numbers, numbers, numbers)
 
 
-def stat_file(location: str, path: "Path | os.DirEntry[str]") -> FileStat:
+def stat_file(location: str, path: Path) -> FileStat:
     """Look at one file, through links; what is no regular file or can't be looked at has size -1, and isn't skipped."""
     return FileStat(location, *_look(path.stat))
 

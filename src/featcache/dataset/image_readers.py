@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, cast
 
 from featcache.core import keys, paths
-from featcache.core.system import core_numbers
+from featcache.core.system import child_environment, core_numbers
 from featcache.dataset import decoding
 from featcache.dataset.decoding.jpeg import is_plain
 from featcache.dataset.decoding.versions import MOST_BYTES
@@ -87,7 +87,7 @@ def _started() -> "subprocess.Popen[bytes]":
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=child_environment(),
         start_new_session=True,  # an interrupt is meant for who started it
     )
 

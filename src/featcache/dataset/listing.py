@@ -121,7 +121,7 @@ def survey_images(spec: DatasetSpec) -> tuple[Manifest, list[tuple[int, int]]]:
 class Unread(DigestCache):
     """Knows no digest, and has none made."""
 
-    def digest_all(self, files: FileStats, *_: object, **_named: object) -> FileChecks:
+    def digest_all(self, files: FileStats, *_: object) -> FileChecks:
         """Return that nothing is known of the files."""
         return FileChecks(files)
 

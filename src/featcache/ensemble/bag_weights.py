@@ -22,8 +22,12 @@ def bags_of(members: Sequence[str]) -> RowNumbers:
         >>> bags_of(["pooled/dense/seed0", "pooled/dense/seed1", "convnet/seed0"]).tolist()
         [1, 1, 0]
     """
-    numbers: RowNumbers = np.unique([name.rpartition("/")[0] or name for name in members], return_inverse=True)[1]
+    numbers: RowNumbers = np.unique(list(map(_bag, members)), return_inverse=True)[1]
     return numbers
+
+
+def _bag(member: str) -> str:
+    return member.rpartition("/")[0] or member
 
 
 def groups_of(members: Sequence[str]) -> RowNumbers:
@@ -33,8 +37,7 @@ def groups_of(members: Sequence[str]) -> RowNumbers:
         >>> groups_of(["a@48+b@48/dense/seed0", "a@48/lda/seed0", "a@48/linear/seed0", "b@48/lda/seed0"]).tolist()
         [0, 1, 1, 2]
     """
-    bags = np.unique([name.rpartition("/")[0] or name for name in members]).tolist()
-    inputs = [bag.partition("/")[0] for bag in bags]
+    inputs = [bag.partition("/")[0] for bag in np.unique(list(map(_bag, members))).tolist()]
     alone = sorted({part for name in inputs if "+" in name for part in name.split("+")}.intersection(inputs))
     return np.array([1 + alone.index(name) if name in alone else 0 for name in inputs])
 
@@ -43,7 +46,7 @@ def find_grouped_weights(logs: Float64s, labels: npt.NDArray[np.integer], known:
     """Return the (k,) weights of k bags: within each of the `groups` by `find_weights`, of one group to another by log-loss.
 
     The groups' shares minimise their mean log-loss, less the shares' entropy times `PRIOR` / `known`. So a
-    backbone that is far behind costs nothing, and where all are near each other, or rows are few, all count.
+    backbone that is far behind costs little, and where all are near each other, or rows are few, all count.
     """
     if not groups.any():
         return find_weights(logs, labels, known)

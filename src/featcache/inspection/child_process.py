@@ -1,16 +1,15 @@
 """This Python as a child process, so that what crashes or hangs there does neither here."""
 
-import os
 import signal
-import sys
 
 from featcache.core.keras_import import prepare_gpu
+from featcache.core.system import child_environment
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a child that imports what this process imports."""
+    """Return the environment of a child that may import Keras, and says all that TensorFlow has to say."""
     prepare_gpu()
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TF_CPP_MIN_LOG_LEVEL": "0"}
+    return {**child_environment(), "TF_CPP_MIN_LOG_LEVEL": "0"}
 
 
 def failure(code: int) -> str:

@@ -39,11 +39,11 @@ class ImageFiles:
 
     def __init__(self, path: Path):
         self.path = path
-        self._prefix = f"{path}/"
+        self._prefix = f"{path}".rstrip("/") + "/"
 
     def file(self, location: str) -> Path:
         """Return where the file of a location is."""
-        return self.path / location
+        return Path(self._place(location))
 
     def _place(self, location: str) -> str:
         """The same as a text: of a million files, a `Path` each would take longer than to open them."""
@@ -51,7 +51,7 @@ class ImageFiles:
 
     def examine(self, files: FileStats, digests: DigestCache, progress: Progress) -> FileChecks:
         """Digest those of `files` that `digests` doesn't know, and look at their headers."""
-        return digests.digest_all(files, self._place, looked_at, progress, images=True)
+        return digests.digest_all(files, self._place, looked_at, progress)
 
     def load(self, location: str, digest: str, size: int) -> npt.NDArray[np.uint8]:
         """Read one image as (size, size, 3) uint8 RGB. Thread-safe.
@@ -92,14 +92,9 @@ class FolderSource(ImageFiles):
         """
         return self._scan(keep=True).files
 
-    def file(self, location: str) -> Path:
-        """Return where the file of a location is."""
-        split, _, below = location.partition("/")
-        return self.folders.get(split, self.path / split) / below
-
     def _place(self, location: str) -> str:
         split, slash, below = location.partition("/")
-        return f"{self.folders[split]}{slash}{below}"
+        return f"{self.folders.get(split) or self.path / split}{slash}{below}"
 
     @cached_property
     def folders(self) -> dict[str, Path]:
@@ -179,8 +174,7 @@ class FolderSource(ImageFiles):
                 fix = "rename or remove what is no class" + ", or give test no class folders" * (split == "test")
                 fault = f"folders {first_names(unexpected)} are no classes of train"
                 raise SourceError(f"{self.folders[split]}: {fault}: {fix}")
-        if layout.has_flat_test and layout.classes["test"] & classes.keys():
-            flat = layout.flat_test
+        if layout.classes["test"] & classes.keys() and (flat := layout.flat_test):
             fault = f"{self.path / 'test'} has {len(flat)} images beside its class folders, e.g. {flat[0].removeprefix('test/')!r}"
             raise SourceError(f"{fault}: move them into their class's folder or into a folder of their own data set")
 
@@ -199,7 +193,6 @@ class _Layout:
         for split, *name in self._folders:
             self.classes[split].update(name)
         self._locations, self._flat = files.locations, folders.get("test")
-        self.has_flat_test = self._flat is not None  #: whether test images are in no class folder
 
     @cached_property
     def _order(self) -> npt.NDArray[np.uint32]:
@@ -214,6 +207,8 @@ class _Layout:
     @property
     def flat_test(self) -> Sequence[str]:
         """Locations of test images in no class folder, in natural order."""
+        if self._flat is None:
+            return ()
         return ChosenTexts(self._locations, self._order[self._inside[self._order] == self._flat])
 
     def labels(self, split: str, numbers: dict[str, int]) -> npt.NDArray[np.int32]:
