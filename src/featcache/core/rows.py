@@ -15,7 +15,7 @@ from featcache.errors import SourceError
 SPLITS = ("train", "valid", "test")
 UNKNOWN_LABEL = -1
 BETWEEN_NAMES = "|"
-"""What stands between the names of a row's labels where they are one text."""
+"""What separates the names of a row's labels where they are one text."""
 
 Labels = npt.NDArray[np.integer]
 

@@ -25,7 +25,7 @@ _SETTING = "[Dataset] corrections"
 class Correction(NamedTuple):
     """One line of the file."""
 
-    id: str  #: of a training or valid row, or of a case, which stands for all of its rows
+    id: str  #: of a training or valid row, or of a case, for all of its rows
     label: str  #: a class, or `DROP`; of several labels a row their names with ``|`` between them
     split: str  #: "" where the file doesn't say
 

@@ -172,7 +172,7 @@ def _test_folder(path: Path, training: set[str]) -> str:
 
 
 def _pattern(path: Path, images: Any) -> Settings | None:
-    """Settings of labels in file names, such as cat.0.jpg: where each of several stands before numbers in two names or more."""
+    """Settings of labels in file names, such as cat.0.jpg: where each of several precedes numbers in two names or more."""
     train = next((name for name in LOOK_ALIKES["train"] if paths.is_folder(path / name)), "")
     test = _test_folder(path, {train})
     names = [name for name in images.to_pylist() if name.startswith(f"{train}/" if train else "")]

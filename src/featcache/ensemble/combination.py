@@ -164,7 +164,7 @@ def _by_bag(
     floor: float,
     known: int,
 ) -> Float64s:
-    """Each member's weight: its bag's, divided by the bag's members, whose geometric mean stands for the bag."""
+    """Each member's weight: its bag's, divided by the bag's members, whose geometric mean represents the bag."""
     bags = bags_of(members)
     shares = (bags == np.arange(bags.max() + 1)[:, None]).astype(np.float64)
     shares /= shares.sum(axis=1, keepdims=True)

@@ -215,7 +215,7 @@ def prediction_record(prediction: Prediction, class_names: Sequence[str]) -> dic
 def prediction_lines(predictions: Iterable[Prediction], class_names: Sequence[str], width: int) -> Iterator[str]:
     """Yield a table's lines as they are known: file, in `width` columns, class, its probability, the next best.
 
-    Of several labels a file: file, its labels with their probabilities. At the end stands what is unlike anything seen.
+    Of several labels a file: file, its labels with their probabilities. What is unlike anything seen comes last.
     """
     names = [printable(name) for name in class_names]
     wide = max(len("class"), *map(len, names))

@@ -19,7 +19,7 @@ _FEATURES = SECTIONS["Features"]
 
 
 def changed_defaults(project: Project) -> list[str]:
-    """Return a line if a run computes features anew because a default changed; none about what somebody set.
+    """Return a line if a run computes features again because a default changed; none about what somebody set.
 
     Caches of the former default are there then, and none of today's.
     """

@@ -51,7 +51,7 @@ class BackboneFeatures:
         """What ``weights`` or ``precision`` was resolved to, if the setting is still the one it was resolved for.
 
         The entry of one backbone alone counts among several, too, and the other way round: adding or removing another
-        computes nothing anew. Among several, random weights count only where they are asked for.
+        computes nothing again. Among several, random weights count only where they are asked for.
         """
         stored, setting = read_json(self.folder / _RESOLVED) or {}, getattr(self.spec, what)
         several = stored.get(_SEVERAL)

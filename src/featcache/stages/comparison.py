@@ -85,7 +85,7 @@ def _classes(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
 
 
 def _places(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """(n,) how far each row stands among those of its class, to 1; 0 for the first ones, which no class can do without."""
+    """(n,) each row's rank among those of its class, scaled to 1; 0 for the first ones, which no class can do without."""
     places = np.empty(len(labels))
     for label in np.unique(labels):
         mine = np.flatnonzero(labels == label)

@@ -116,7 +116,7 @@ def metric_spans(
 
 
 def surely_better(name: str, first: Judged, second: Judged) -> bool:
-    """Whether the first one's metric is higher in nearly all of some draws of the rows; the second one's stands else."""
+    """Whether the first one's metric is higher in nearly all of some draws of the rows; else the second one is kept."""
     if Metric(name, first).value() <= Metric(name, second).value():
         return False
     _, ((low, _),) = metric_spans(name, [first, second], draws=_LEAST_DRAWS)

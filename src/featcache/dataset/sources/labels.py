@@ -50,7 +50,7 @@ def read_lines(
         split: the column of splits, "" where all are of `default`.
         left_out: counts the lines that are left out.
         default: the split of all lines.
-        separator: what stands between the labels of a cell, "" where it is one.
+        separator: what separates the labels of a cell, "" where it is one.
 
     Raises:
         SourceError: the table can't be read as the settings ask, or an id has two labels, groups or splits.

@@ -18,7 +18,7 @@ _BLOCK_VALUES = 4_000_000  # about 16 MB of float32 at a time
 
 
 class Sliceable(Protocol):
-    """Rows that are read by slices: an array of (n, ...), or what stands for one."""
+    """Rows that are read by slices: an array of (n, ...), or what acts as one."""
 
     def __len__(self) -> int:
         """The number of rows."""

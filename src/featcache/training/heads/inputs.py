@@ -165,7 +165,7 @@ def fit_input(
 def stored_rows(seen_as: HeadInput, features: Features, scratch: Path | None) -> npt.NDArray[Any]:
     """Return (n, F) values to train on: the mapped features themselves where they are only flattened, else float16.
 
-    Normalising anew at every epoch would cost more than the training; large tables are in a file without a name.
+    Normalising again at every epoch would cost more than the training; large tables are in a file without a name.
 
     Raises:
         StorageError: there is no room for it in `scratch`.

@@ -3,7 +3,7 @@
 All folds come from one pass: the sums of each class in each fold, and the products of its values. The covariance within
 classes is shrunk towards a multiple of the identity (the target of Ledoit and Wolf, "A well-conditioned estimator for
 large-dimensional covariance matrices", 2004); the amount is the best for the other folds. Its logits are far too sure, which a
-temperature mends; the classes' shares are no part of what it divides.
+temperature corrects; the classes' shares are no part of what it divides.
 """
 
 from functools import partial

@@ -133,7 +133,7 @@ def resolve_heads(
         features: values of one row, flattened.
         rows: usable training rows of one copy, all folds together.
         classes: at least 2.
-        groups: how many groups have `rows`; 0 where every row stands for itself.
+        groups: how many groups have `rows`; 0 where every row is a group of its own.
         copies: how many there are of each row: plain, mirrored, augmented.
         several: whether a row may have several of the classes, which then are labels.
 
