@@ -36,7 +36,7 @@ def find_files(
 ) -> tuple[npt.NDArray[np.intp] | None, npt.NDArray[np.int64]]:
     """Return (n,) the file of each id, -1 where there is none: by the way of reading ids that finds most.
 
-    None precedes it; or, where ids have several files each, the number of the id that each of them is of.
+    The first of both is None; or, where ids have several files each, the number of the id that each of them is of.
 
     Args:
         ids: (n,) texts, none twice.
