@@ -7,15 +7,29 @@ from featcache.features.precision import Precision, choose_precision
 from featcache.settings.specs import TRAINING_PRECISIONS
 
 
-def cpuinfo(tmp_path: Path, flags: str) -> Path:
+def cpuinfo(tmp_path: Path, flags: str, vendor: str = "GenuineIntel") -> Path:
     path = tmp_path / "cpuinfo"
-    path.write_text(f"processor\t: 0\nmodel name\t: A CPU with avx512_bf16 in its name\nflags\t\t: fpu {flags}\n\n" * 2)
+    lines = f"vendor_id\t: {vendor}\nmodel name\t: A CPU with avx512_bf16 in its name\nflags\t\t: fpu {flags}\n\n"
+    path.write_text(f"processor\t: 0\n{lines}" * 2)
     return path
 
 
-@pytest.mark.parametrize("flags", ["avx512_bf16", "amx_bf16 amx_tile", "sse2 avx512_bf16 amx_bf16"])
-def test_auto_takes_bfloat16_where_the_processor_multiplies_it(tmp_path: Path, flags: str) -> None:
-    assert choose_precision("auto", cpuinfo=cpuinfo(tmp_path, flags)).name == "bfloat16"
+@pytest.mark.parametrize(
+    ("flags", "vendor"),
+    [
+        ("avx512_bf16", "AuthenticAMD"),
+        ("amx_bf16 amx_tile", "GenuineIntel"),
+        ("sse2 avx512_bf16 amx_bf16", "GenuineIntel"),
+    ],
+)
+def test_auto_takes_bfloat16_where_the_processor_is_faster_in_it(tmp_path: Path, flags: str, vendor: str) -> None:
+    assert choose_precision("auto", cpuinfo=cpuinfo(tmp_path, flags, vendor)).name == "bfloat16"
+
+
+def test_auto_takes_float32_where_intel_hides_amx(tmp_path: Path) -> None:
+    chosen = choose_precision("auto", cpuinfo=cpuinfo(tmp_path, "avx512_bf16 avx512_fp16"))
+    assert chosen.name == "float32"
+    assert "avx512_bf16 alone" in chosen.reason
 
 
 @pytest.mark.parametrize("flags", ["avx2", "avx512f avx512_bf16x", ""])
