@@ -22,7 +22,7 @@ from luigi.retcodes import retcode
 from luigi.task_register import TaskClassNotFoundException
 
 from featcache.core.console import say
-from featcache.core.keras_import import check_keras
+from featcache.core.keras_import import check_keras, own_process
 from featcache.core.streams import keep_going
 from featcache.errors import FeatcacheError, SettingsError, StorageError
 from featcache.project import LOG_NAME, NEEDS, configured_sections
@@ -59,6 +59,7 @@ def validate_command_line(arguments: list[str]) -> None:
         SystemExit: with status 2 after one line on standard error; with 0 after ``--help``.
     """
     keep_going()
+    own_process()
     set_defaults()
     if "--help" in arguments:
         for line in usage_lines(stage_names()):

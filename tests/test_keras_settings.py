@@ -44,6 +44,26 @@ def restored():
     np.set_printoptions(**printed)
 
 
+IMPORT = """
+import sys
+from pathlib import Path
+from featcache.core.keras_import import import_keras, own_process
+if {own}:
+    own_process()
+import_keras(Path({log!r}))
+print(sorted({{"pandas", "sklearn"}} & {{*sys.modules}}))
+import pandas, sklearn.base
+print(pandas.DataFrame({{"a": [1]}}).shape, sklearn.base.BaseEstimator.__name__)
+"""
+
+
+@pytest.mark.parametrize(("own", "imported"), [(True, "[]"), (False, "['pandas', 'sklearn']")])
+def test_keras_comes_alone_in_a_process_of_featcache_and_anything_can_be_imported_afterwards(tmp_path, own, imported):
+    script = IMPORT.format(own=own, log=str(tmp_path / "log"))
+    done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True)
+    assert done.stdout.splitlines() == [imported, "(1, 1) BaseEstimator"], done.stderr
+
+
 def in_force() -> list[object]:
     return [*(getattr(keras.config, name)() for name in NAMES), keras.config.dtype_policy().name]
 

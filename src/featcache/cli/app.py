@@ -12,6 +12,7 @@ from itertools import chain
 from featcache._version import __version__
 from featcache.cli.command import OK, PROBLEM, USAGE, Command, print_error
 from featcache.core import console, streams
+from featcache.core.keras_import import own_process
 from featcache.errors import FeatcacheError, StorageError
 
 # In the order of the help, by what one is about to do; each is the module of its name.
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 ok, 1 a problem (with one line on standard error), 2 a wrong command line, 130 Ctrl-C; docs/cli.md lists the
         other meanings that single commands give these.
     """
+    own_process()
     with streams.guarded():
         try:
             return _run(argv)

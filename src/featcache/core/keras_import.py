@@ -33,6 +33,9 @@ _FEWER_BITS = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "TF_SET
 _ALL_BITS = {"NVIDIA_TF32_OVERRIDE": "0", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
 # A framework takes GPU memory as it needs it, and not all of it at once: other processes may use the GPU, too.
 _GROWING = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+# What Keras imports where it is installed, a second in all, for data frames, wrappers and galleries that nothing here uses.
+_PARTNERS = ("matplotlib", "pandas", "sklearn")
+_own_process = False
 
 
 def home_folder() -> Path | None:
@@ -124,6 +127,12 @@ def prepare_gpu() -> None:
         os.environ.setdefault(name, value)
 
 
+def own_process() -> None:
+    """Say that no code but featcache's will use Keras in this process: it is imported without the libraries that go with it."""
+    global _own_process
+    _own_process = True
+
+
 def import_keras(log: Path) -> None:
     """Import Keras and its backend, which takes seconds; what native code prints meanwhile is appended to `log`.
 
@@ -143,7 +152,7 @@ def import_keras(log: Path) -> None:
         os.environ.pop(name, None)
     if not os.environ.get("KERAS_HOME"):  # empty, it would be the working folder
         os.environ.pop("KERAS_HOME", None)
-    with _standard_error_into(log), _without_collector():
+    with _standard_error_into(log), _without_collector(), _without_partners():
         try:
             import keras
         except (ValueError, TypeError, AttributeError) as error:
@@ -204,6 +213,18 @@ def _without_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def _without_partners() -> Iterator[None]:
+    """Have `_PARTNERS` look as if they weren't installed, those that nobody has imported; afterwards they can be."""
+    held = [name for name in _PARTNERS if _own_process and name not in sys.modules]
+    sys.modules.update(dict.fromkeys(held))  # type: ignore[arg-type]  # None: importing it is an ImportError
+    try:
+        yield
+    finally:
+        for name in held:
+            del sys.modules[name]
 
 
 @contextmanager
