@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -215,16 +216,27 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
+class _Absent(MetaPathFinder):
+    """Has `_PARTNERS` look to this thread as if they weren't installed; what somebody has imported is there."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname in _PARTNERS and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError(f"{fullname} is not for Keras", name=fullname)
+
+
 @contextmanager
 def _without_partners() -> Iterator[None]:
-    """Have `_PARTNERS` look as if they weren't installed, those that nobody has imported; afterwards they can be."""
-    held = [name for name in _PARTNERS if _own_process and name not in sys.modules]
-    sys.modules.update(dict.fromkeys(held))  # type: ignore[arg-type]  # None: importing it is an ImportError
+    absent = _Absent()
+    if _own_process:
+        sys.meta_path.insert(0, absent)
     try:
         yield
     finally:
-        for name in held:
-            del sys.modules[name]
+        with suppress(ValueError):
+            sys.meta_path.remove(absent)
 
 
 @contextmanager

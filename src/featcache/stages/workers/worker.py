@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from featcache._version import __version__
-from featcache.core.keras_import import keras_backend
+from featcache.core.keras_import import keras_backend, own_process
 from featcache.core.progress import Silent
 from featcache.core.system import versions
 from featcache.dataset import Manifest, open_source
@@ -160,6 +160,7 @@ def dask_setup(worker: object) -> None:
             with suppress(OSError):  # it has ended meanwhile
                 os.sched_setaffinity(int(thread.name), wanted)
     if log := os.environ.get(LOG_VARIABLE):
+        own_process()
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         for standard in (1, 2):
             os.dup2(descriptor, standard)
