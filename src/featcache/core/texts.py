@@ -6,7 +6,7 @@ A million row ids as a list of `str` take 80 MB; here they take what a mapped fi
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate, islice, pairwise
 from operator import index as as_index
 from typing import overload
 
@@ -106,19 +106,21 @@ class PackedTexts(Texts):
 
     def extend(self, texts: Sequence[str]) -> None:
         """Add some texts."""
-        raw = [text.encode("utf-8", "surrogatepass") for text in texts]
-        lengths = accumulate(map(len, raw), initial=len(self._buffer))
-        self._ends.extend(islice(lengths, 1, None))
-        self._buffer += b"".join(raw)
+        raw, lengths = encoded(texts, "surrogatepass")
+        self._ends.extend(islice(accumulate(lengths, initial=len(self._buffer)), 1, None))
+        self._buffer += raw
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def decode(self, start: int, stop: int) -> list[str]:
         """Return the texts [start, stop)."""
-        ends = self._ends[start:stop]
-        begins = [self._ends[start - 1] if start else 0, *ends[:-1]]
-        return [self._buffer[a:b].decode("utf-8", "surrogatepass") for a, b in zip(begins, ends, strict=False)]
+        bounds = [self._ends[start - 1] if start else 0, *self._ends[start:stop]]
+        begin, raw = bounds[0], self._buffer[bounds[0] : bounds[-1]]
+        if raw.isascii():  # so that a text is a slice of them all
+            whole = raw.decode("ascii")
+            return [whole[a - begin : b - begin] for a, b in pairwise(bounds)]
+        return [self._buffer[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(bounds)]
 
     def packed(self) -> tuple[bytearray, npt.NDArray[np.int64]]:
         """Return the texts' bytes, and (n + 1,) where each begins and the last ends; while they are used, none can be added."""
@@ -170,12 +172,21 @@ class DecodedTexts(Texts):
         return self._texts(start, stop)
 
 
+def encoded(texts: Sequence[str], errors: str = "surrogateescape") -> tuple[bytes, Iterable[int]]:
+    """Return the UTF-8 of texts, one behind the other, and the bytes of each."""
+    whole = "".join(texts)
+    if whole.isascii():
+        return whole.encode("ascii"), map(len, texts)
+    raw = [text.encode("utf-8", errors) for text in texts]
+    return b"".join(raw), map(len, raw)
+
+
 def texts_at(texts: Sequence[str], rows: npt.NDArray[np.integer]) -> list[str]:
     """Return the texts of k ascending rows; rows near each other are decoded together."""
     if not len(rows) or rows[-1] - rows[0] >= CHUNK:
         return [texts[row] for row in rows.tolist()]
-    near = texts[int(rows[0]) : int(rows[-1]) + 1]
-    return [near[row] for row in (rows - rows[0]).tolist()]
+    near = list(texts[int(rows[0]) : int(rows[-1]) + 1])
+    return near if len(near) == len(rows) else [near[row] for row in (rows - rows[0]).tolist()]
 
 
 def first_duplicate(texts: Sequence[str]) -> str | None:

@@ -92,10 +92,13 @@ class FileChecks:
 
     def digests_of(self, rows: npt.NDArray[np.integer]) -> list[str]:
         """The content digests of some files; "" for one that couldn't be read, and for a row below 0."""
-        raw = np.zeros((len(rows), _DIGEST_BYTES), np.uint8)
-        raw[rows >= 0] = _raw_digests(self)[rows[rows >= 0]]
-        texts, width, known = raw.tobytes().hex(), 2 * _DIGEST_BYTES, np.asarray(raw.any(axis=1)).tolist()
-        return [texts[at * width : (at + 1) * width] if there else "" for at, there in enumerate(known)]
+        raw = _raw_digests(self)[rows]
+        raw[rows < 0] = 0
+        whole, width = raw.tobytes().hex(), 2 * _DIGEST_BYTES
+        texts = [whole[at : at + width] for at in range(0, len(whole), width)]
+        for row in np.flatnonzero(~raw.any(axis=1)).tolist():
+            texts[row] = ""
+        return texts
 
     def settled(self) -> npt.NDArray[np.bool_]:
         """(n,) bool, False while a later change could hide in the clock tick in which a file was read ("racy git").

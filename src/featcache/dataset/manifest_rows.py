@@ -14,7 +14,7 @@ import xxhash
 
 from featcache.core.paths import regular
 from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows, is_several, known_labels
-from featcache.core.texts import ConstantText, Texts
+from featcache.core.texts import ConstantText, Texts, encoded
 
 _BATCH = 1 << 16  # rows that are in memory at once while they are written
 _STATUS = ("ok", "rejected")
@@ -102,9 +102,9 @@ def _encoded(texts: Sequence[str], kind: Any) -> Any:
     import pyarrow as pa
 
     errors = "strict" if kind == pa.string() else "surrogateescape"
-    raw = [text.encode("utf-8", errors) for text in texts]
-    ends = np.cumsum([0, *map(len, raw)], dtype=np.int32)
-    return pa.Array.from_buffers(kind, len(raw), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(raw))])
+    raw, lengths = encoded(texts, errors)
+    ends = np.cumsum([0, *lengths], dtype=np.int32)
+    return pa.Array.from_buffers(kind, len(texts), [None, pa.py_buffer(ends), pa.py_buffer(raw)])
 
 
 def read_rows(path: Path, stored: Mapping[str, Any]) -> dict[str, Rows]:

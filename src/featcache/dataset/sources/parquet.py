@@ -52,7 +52,6 @@ class ParquetSource(ImageFiles):
         scan = Scan(wanted=lambda name: name.endswith(SUFFIX))
         scan.tree(self.path, "")
         files = scan.files
-        files.left_out = scan.left_out
         if not len(files):
             raise SourceError(f"{self.path} has no *{SUFFIX} files: put them there, or set [Dataset] path")
         return files

@@ -59,9 +59,8 @@ class TableSource(ImageFiles):
                 setting = "table" if name == self.spec.table else "test"
                 raise SourceError(f"{self.path} has no {name} but {paths.what_is(path)}: correct [Dataset] {setting}")
             tables[path] = stat_file(f"table:{name}", path)
-        scan = self._scan()
-        files = scan.files
-        files.tables, files.left_out = tables, scan.left_out
+        files = self._scan()
+        files.tables = tables
         if not len(files):
             raise SourceError(f"{self.path} has no images in {self._shown()}: set [Dataset] path or images")
         return files
@@ -96,7 +95,7 @@ class TableSource(ImageFiles):
         """What messages call the place of ids and labels."""
         return str(self.path / self.spec.table)
 
-    def _scan(self) -> Scan:
+    def _scan(self) -> FileStats:
         scan = Scan()
         for folder in self.folders:
             path = self.path / folder
@@ -104,7 +103,7 @@ class TableSource(ImageFiles):
                 fault = f"{path} is not a folder of images but {paths.what_is(path)}"
                 raise SourceError(f"{fault}: correct [Dataset] path or images")
             scan.tree(path, folder)
-        return scan
+        return scan.files
 
     def _shown(self) -> str:
         return ", ".join(folder or "it" for folder in self.folders)
