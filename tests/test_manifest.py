@@ -18,7 +18,7 @@ from PIL import Image
 
 from featcache.core import rows
 from featcache.core.rows import Rows
-from featcache.dataset import decoding, digest_cache, image_readers, listing as index
+from featcache.dataset import decoding, digest_cache, file_checks, image_readers, listing as index
 from featcache.dataset.listing import list_files, list_images
 from featcache.dataset.manifest import Manifest, stored_manifest
 from featcache.dataset.sources import idx
@@ -39,7 +39,7 @@ def out(tmp_path):
 @pytest.fixture(autouse=True)
 def old_files(monkeypatch):
     """Files just written count as settled, but for the tests of just that."""
-    monkeypatch.setattr(digest_cache, "SETTLE_NS", 0)
+    monkeypatch.setattr(file_checks, "SETTLE_NS", 0)
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ def test_an_image_added_to_test_leaves_train_alone(root, out):
 
 
 def test_files_read_in_the_tick_they_changed_in_are_read_again_until_it_has_passed(root, out, reads, monkeypatch):
-    monkeypatch.setattr(digest_cache, "SETTLE_NS", 2_000_000_000)
+    monkeypatch.setattr(file_checks, "SETTLE_NS", 2_000_000_000)
     key = build_manifest(spec_of(root), out).key
     reads.clear()
     assert current_key(spec_of(root), out) == key
@@ -292,11 +292,11 @@ def test_files_read_in_the_tick_they_changed_in_are_read_again_until_it_has_pass
 
 
 def test_time_stamps_in_the_future_are_trusted(monkeypatch):
-    monkeypatch.setattr(digest_cache, "SETTLE_NS", 2_000_000_000)
-    now, checks = time.time_ns(), digest_cache.FileChecks(digest_cache.FileStats())
+    monkeypatch.setattr(file_checks, "SETTLE_NS", 2_000_000_000)
+    now, checks = time.time_ns(), file_checks.FileChecks(file_checks.FileStats())
     for location, changed in {"past": 0, "now": now, "future": 2**63 - 1, "far past": 1 - 2**63}.items():
-        checks.append(digest_cache.FileStat(location, 1, changed, changed), now, "ab" * 32, "")
-    checks.append(digest_cache.FileStat("unread", 1, 0, 0), now, "", "can't be read")
+        checks.append(file_checks.FileStat(location, 1, changed, changed), now, "ab" * 32, "")
+    checks.append(file_checks.FileStat("unread", 1, 0, 0), now, "", "can't be read")
     assert checks.settled().tolist() == [True, False, True, True, False]
 
 

@@ -80,20 +80,15 @@ def file_digest_once(path: Path) -> str:
 
 def sequence_digest(texts: Sequence[str]) -> str:
     """Return the key of a sequence of strings without building its JSON (length-prefixed, so unambiguous)."""
-    state, before, content = hashlib.sha256(), None, b""
+    state = hashlib.sha256()
     for start in range(0, len(texts), _PART):
         part = texts[start : start + _PART]
-        if part != before:  # some columns have one text in most rows
-            before, content = part, _prefixed(part)
-        state.update(content)
+        if all(map(str.isascii, part)):
+            state.update("".join([f"{len(text)}:{text}" for text in part]).encode("ascii"))
+        else:
+            raw = [text.encode("utf-8", "surrogateescape") for text in part]
+            state.update(b"".join([b"%d:%b" % (len(text), text) for text in raw]))
     return state.hexdigest()
-
-
-def _prefixed(texts: Sequence[str]) -> bytes:
-    if all(map(str.isascii, texts)):
-        return "".join([f"{len(text)}:{text}" for text in texts]).encode("ascii")
-    raw = [text.encode("utf-8", "surrogateescape") for text in texts]
-    return b"".join([b"%d:%b" % (len(text), text) for text in raw])
 
 
 def _canonical(value: object) -> object:

@@ -17,7 +17,8 @@ from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
 from featcache.core.texts import ChosenTexts, ComputedTexts, ConstantText, DecodedTexts
 from featcache.dataset import decoding
 from featcache.dataset.decoding.versions import MOST_BYTES
-from featcache.dataset.digest_cache import DigestCache, FileChecks
+from featcache.dataset.digest_cache import DigestCache
+from featcache.dataset.file_checks import Digests, FileChecks
 from featcache.dataset.file_stats import FileStats
 from featcache.dataset.image_readers import looked_at
 from featcache.dataset.manifest import Manifest, check_training
@@ -146,7 +147,7 @@ class FolderSource(ImageFiles):
         with ThreadPoolExecutor(1, thread_name_prefix="featcache-order") as aside:  # what it takes, reading hides
             aside.submit(lambda: layout.rows)
             examined = self.examine(files, digests, progress)
-        rows = {split: _rows(layout.rows[split], layout.labels(split, labels), examined) for split in SPLITS}
+        rows = {split: _rows(split, layout.rows[split], layout.labels(split, labels), examined) for split in SPLITS}
         names = tuple(map(readable_name, classes))
         check_training(str(train), names, rows["train"])
         left_out = seen.left_out + Counter(look_alikes(self.path, self.folders) if train != self.path else ())
@@ -217,18 +218,19 @@ class _Layout:
         return np.asarray(np.array(found, np.int32)[self._inside[self.rows[split]]])
 
 
-def _rows(rows: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32], examined: FileChecks) -> Rows:
-    locations, count = ChosenTexts(examined.files.locations, rows), len(rows)
-    reasons = examined.reasons
+def _rows(split: str, rows: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32], examined: FileChecks) -> Rows:
+    locations, count = examined.files.locations.taken(rows), len(rows)
+    reasons, below = examined.reasons, len(split) + 1
 
     def ids(start: int, stop: int) -> list[str]:
-        return [readable_name(location.partition("/")[2]) for location in locations.decode(start, stop)]
+        found = [location[below:] for location in locations.decode(start, stop)]
+        return found if all(map(str.isascii, found)) else list(map(readable_name, found))
 
     return Rows(
         ids=DecodedTexts(count, ids),
         labels=labels,
         groups=ConstantText("", count),
-        digests=DecodedTexts(count, lambda start, stop: examined.digests_of(rows[start:stop])),
+        digests=Digests(examined, rows),
         reasons=ComputedTexts(count, lambda row: reasons.get(int(rows[row]), ""))
         if reasons
         else ConstantText("", count),

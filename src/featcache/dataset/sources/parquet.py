@@ -14,7 +14,8 @@ import numpy as np
 from featcache.core.progress import Progress, Silent
 from featcache.core.rows import SPLITS
 from featcache.core.texts import ComputedTexts
-from featcache.dataset.digest_cache import DigestCache, FileChecks
+from featcache.dataset.digest_cache import DigestCache
+from featcache.dataset.file_checks import FileChecks
 from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.image_readers import looked_at
 from featcache.dataset.manifest import Manifest, check_training

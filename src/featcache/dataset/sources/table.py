@@ -13,8 +13,9 @@ from featcache.core import paths
 from featcache.core.names import first_names
 from featcache.core.progress import Progress
 from featcache.core.rows import SPLITS, Labels, Rows, known_labels
-from featcache.core.texts import NOT_FOUND, ChosenTexts, ComputedTexts, ConstantText, DecodedTexts
-from featcache.dataset.digest_cache import DigestCache, FileChecks
+from featcache.core.texts import NOT_FOUND, ChosenTexts, ComputedTexts, ConstantText
+from featcache.dataset.digest_cache import DigestCache
+from featcache.dataset.file_checks import Digests, FileChecks
 from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
 from featcache.dataset.manifest_rows import ArrowTexts
@@ -208,7 +209,7 @@ def _rows(
         ids=ids,
         labels=labels,
         groups=ArrowTexts(groups.cast("large_binary")) if any(groups.unique().to_pylist()) else ConstantText("", count),
-        digests=DecodedTexts(count, lambda start, stop: examined.digests_of(places[start:stop])),
+        digests=Digests(examined, places),
         reasons=ConstantText("", count) if faultless else ComputedTexts(count, reason),
         locations=ChosenTexts(examined.files.locations, places),
         cases=ArrowTexts(cases.cast("large_binary")) if count and cases[0].as_py() else (),
