@@ -1,11 +1,14 @@
 import csv
+import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -546,6 +549,22 @@ def test_many_files_are_read_by_other_processes_and_found_the_same(root, out, tm
     assert digests[0] == digests[1]
     monkeypatch.setattr(image_readers.sys, "executable", "/bin/false")  # they end at once: this process reads alone
     assert build_manifest(spec_of(root), tmp_path / "unaided").key == alone.key
+
+
+@pytest.mark.parametrize(("waited", "sizes"), [(0, [8] * 3), (8, [8] + [2] * 8)])
+def test_a_reader_has_more_threads_once_it_waits(waited, sizes, root, monkeypatch):
+    files = sorted(root.glob("train/*/*.png"))
+    names = b"\0".join(map(os.fsencode, files))
+    seen, counts, look, answers = [], itertools.count(0, waited), image_readers._look, io.BytesIO()
+    monkeypatch.setattr(image_readers, "_waits", lambda: next(counts))
+    monkeypatch.setattr(image_readers, "_look", lambda some: seen.append(len(some)) or look(some))
+    requests = io.BytesIO(3 * (len(names).to_bytes(8) + names))
+    monkeypatch.setattr(image_readers.sys, "stdin", SimpleNamespace(buffer=requests))
+    monkeypatch.setattr(image_readers.sys, "stdout", SimpleNamespace(buffer=answers))
+    image_readers.main()
+    assert seen == sizes
+    digests = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
+    assert answers.getvalue().count(digests) == 3
 
 
 def test_a_listing_is_csv_whatever_files_are_called(root, out):

@@ -36,12 +36,14 @@ def _is_plain(content: bytes) -> bool:
             return False
         if kind in _SKIPPED:
             continue
-        if kind == _SCAN:  # without a resolution, Pillow looks for it in Exif's
-            return framed and (resolution or not exif)
         if kind == _TABLES:
-            sound = (length - 2) % _TABLE_BYTES == 0 and max(content[start:at:_TABLE_BYTES], default=0) < 16
+            sound = content[start] < 16 if length == 2 + _TABLE_BYTES else _are_tables(content[start:at])
+        elif kind == _SCAN:  # without a resolution, Pillow looks for it in Exif's
+            return framed and (resolution or not exif)
         elif kind in _FRAMES:
-            sound = framed = not framed and _is_frame(content, start, length)
+            bits, height, width, components = _FRAME.unpack_from(content, start)
+            sound = framed = not framed and bits == 8 and components in (1, 3, 4) and length == 8 + 3 * components
+            sound &= 1 <= height * width <= MAX_PIXELS
         else:
             sound = kind in _APPS and length >= _LEAST - 2 * (kind == _ADOBE)
             if kind == _JFIF and content.startswith(b"JFIF", start):
@@ -51,7 +53,6 @@ def _is_plain(content: bytes) -> bool:
             return False
 
 
-def _is_frame(content: bytes, start: int, length: int) -> bool:
-    bits, height, width, components = _FRAME.unpack_from(content, start)
-    fits = bits == 8 and components in (1, 3, 4) and length == 8 + 3 * components
-    return fits and 1 <= height * width <= MAX_PIXELS
+def _are_tables(segment: bytes) -> bool:
+    """Whether it has whole tables of 8 bits, or none."""
+    return len(segment) % _TABLE_BYTES == 0 and max(segment[::_TABLE_BYTES], default=0) < 16
