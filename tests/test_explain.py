@@ -114,14 +114,14 @@ def test_the_heat_is_where_a_class_differs(bag, rows):
 def test_shares_of_a_channel_sum_to_one_whatever_its_signs(pooling):
     values = np.random.default_rng(1).normal(size=(4, 5, 7)).astype(np.float16)
     values[..., 0], values[..., 1] = 0, -1
-    shares = PooledMap(values, pooling).shares()
+    shares = PooledMap(values, pooling).shares
     assert np.allclose(shares.sum(axis=(0, 1)), 1)
     assert (shares >= 0).all()
     if pooling == "max":
         assert shares[..., 2].max() == shares[np.unravel_index(values[..., 2].argmax(), (4, 5))][2] == 1
     else:
         relu = np.maximum(values[..., 2:], 0)
-        assert np.allclose(PooledMap(relu, "avg").shares(), relu / relu.sum(axis=(0, 1), dtype=np.float64))
+        assert np.allclose(PooledMap(relu, "avg").shares, relu / relu.sum(axis=(0, 1), dtype=np.float64))
 
 
 def test_a_grid_is_spread_over_another_of_the_same_sum():
