@@ -1,10 +1,12 @@
 """What listing new JPEG files takes beyond reading and hashing them, and what a run that finds nothing new takes.
 
-    python benchmarks/index.py [--files 100000] [--rounds 3] [--folder FOLDER]
+    python benchmarks/index.py [--files 100000] [--rounds 3] [--folder FOLDER] [--submit]
 
 Writes small photos, each different, in ten class folders of a temporary folder. Takes turns, with the files in memory:
 `cat` of them all to /dev/null and the SHA-256 of each in one process; listing them as new ones; IndexImages from the start
-of Python to its end, on new files and when nothing has changed, as Submit then does. Prints a Markdown table of medians.
+of Python to its end, on new files and when nothing has changed; with --submit also Submit when all is complete, after one
+with a small network and few heads, which takes minutes. Modules are compiled, as where they are installed. Prints a
+Markdown table of medians.
 """
 
 import argparse
@@ -23,6 +25,11 @@ ROOT = Path(__file__).parent.parent
 CLASSES, PHOTOS, SIDE = 10, 500, 64
 SETTLED_SECONDS = 3  # until then a listing reads the files again
 COMMENT = b"\xff\xfe\x00\x0a"  # begins a segment of 8 bytes, in which each file has its number
+SMALL = [
+    *("--Features-backbone", "mobilenetv3small", "--Features-image-size", "32", "--Features-weights", "random"),
+    *("--Heads-preset", "recipe", "--Heads-schedule", "1e-3x1", "--Heads-seeds", "1", "--Heads-folds", "2"),
+    *("--Dataset-near-duplicates", "ignore"),  # there are 500 different ones
+]
 LISTING = """
 from pathlib import Path
 from featcache.dataset import list_images
@@ -71,7 +78,9 @@ def read_and_hash(folder: Path) -> float:
 def python(folder: Path, *words: str) -> tuple[float, float, str]:
     """Seconds by the clock and of the processor of a Python, and what it printed."""
     begun, before = time.perf_counter(), os.times()
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     done = subprocess.run([sys.executable, *words], cwd=folder, check=True, capture_output=True, env=environment)
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
@@ -83,12 +92,16 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    parser.add_argument("--submit", action="store_true", help="also measure a Submit that has nothing to do")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
         folder = Path(temporary)
         build(folder / "photos", given.files)
         settings = ["--Dataset-source", "folder", "--Dataset-path", "photos", "--Dataset-name", "set"]
-        stage = ["-m", "luigi", "--module", "pipeline", "IndexImages", *settings]
+        luigi = ["-m", "luigi", "--module", "pipeline"]
+        stage = [*luigi, "IndexImages", *settings]
+        submit = [*luigi, "Submit", *settings, *SMALL, "--Paths-artifacts", "submitted"]
+        python(folder, *(submit if given.submit else stage))
         measured: dict[str, list[float]] = {}
 
         def note(what: str, seconds: float) -> None:
@@ -103,6 +116,8 @@ def main() -> None:
             seconds, used, _ = python(folder, *stage)
             note("nothing new, the whole IndexImages", seconds)
             note("the same, of the processor", used)
+            if given.submit:
+                note("nothing new, the whole Submit", python(folder, *submit)[0])
             note("import luigi", python(folder, "-c", "import luigi")[0])
     least = statistics.median(measured["cat and SHA-256"])
     print(f"| {given.files:,} files | seconds | of cat and SHA-256 |")

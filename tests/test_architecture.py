@@ -70,7 +70,7 @@ KERAS = {
 }
 # Of packages' faces: what is there for people, whether or not featcache itself takes it from there.
 PUBLIC: dict[str, set[str]] = {"cli": {"main"}, "api": {"encode", "fit", "load_project", "FittedProject"}}
-DASK = {"cache/dask_arrays", "inspection/feature_space"}
+DASK = {"cache/dask_arrays"}
 SLOW = {"tensorflow", "keras", "jax", "torch", "sklearn", "pandas", "pyarrow", "dask", "xarray", "scipy"}
 
 

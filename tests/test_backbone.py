@@ -664,3 +664,13 @@ def test_maps_are_what_taps_pool_over(images):
         pooled = pool(found[map_name(tap.name)].astype(np.float32), axis=(1, 2))
         assert np.array_equal(found[tap.name], plain[tap.name])
         assert np.allclose(pooled, plain[tap.name], rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "expected"), [(1, 8, 1), (3, 8, 2), (16, 8, 8), (17, 8, 5), (24, 8, 6), (24, 64, 12)]
+)
+def test_few_rows_are_dealt_out_evenly_to_two_passes_at_once(rows, most, expected, monkeypatch):
+    monkeypatch.setattr(backbone, "_batch_size", lambda *_: most)
+    spec = FeaturesSpec(taps=(Tap("block1_pool", "avg"),), image_size=48, weights="random")
+    loaded = load_backbone(spec, resolve_weights(spec, Silent()), "float32", device=processor(), rows=rows)
+    assert loaded.batch_size == expected

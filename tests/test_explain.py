@@ -12,9 +12,11 @@ import featcache
 from featcache.api.fitted_project import FittedProject
 from featcache.cli import main
 from featcache.core.progress import Silent
+from featcache.errors import RejectedImageError
+from featcache.features.backbone import Backbone
 from featcache.features.hub import pooled_tokens, token_map
 from featcache.inference.evidence import Evidence, PooledMap, head_evidence, spread, summed
-from featcache.inference.explainer import Explainer
+from featcache.inference.explainer import Explainer, Wanted
 from featcache.project import BackboneFeatures, Project, out_of_fold
 from featcache.settings import parse_settings
 from featcache.settings.specs import FeaturesSpec, HeadsSpec
@@ -114,14 +116,14 @@ def test_the_heat_is_where_a_class_differs(bag, rows):
 def test_shares_of_a_channel_sum_to_one_whatever_its_signs(pooling):
     values = np.random.default_rng(1).normal(size=(4, 5, 7)).astype(np.float16)
     values[..., 0], values[..., 1] = 0, -1
-    shares = PooledMap(values, pooling).shares()
+    shares = PooledMap(values, pooling).shares
     assert np.allclose(shares.sum(axis=(0, 1)), 1)
     assert (shares >= 0).all()
     if pooling == "max":
         assert shares[..., 2].max() == shares[np.unravel_index(values[..., 2].argmax(), (4, 5))][2] == 1
     else:
         relu = np.maximum(values[..., 2:], 0)
-        assert np.allclose(PooledMap(relu, "avg").shares(), relu / relu.sum(axis=(0, 1), dtype=np.float64))
+        assert np.allclose(PooledMap(relu, "avg").shares, relu / relu.sum(axis=(0, 1), dtype=np.float64))
 
 
 def test_a_grid_is_spread_over_another_of_the_same_sum():
@@ -193,21 +195,52 @@ def test_the_report_explains_training_rows_by_heads_that_have_not_seen_them(proj
     monkeypatch.setattr(
         BackboneFeatures, "resolved", lambda self, what: {**(resolved(self, what) or {}), "kind": "file"}
     )
-    folds, explain = [], Explainer.explain
+    seen, explain_all = [], Explainer.explain_all
 
-    def noted(explainer, images, label, fold):
-        folds.append((fold, evidence := explain(explainer, images, label, fold)))
-        return evidence
+    def noted(explainer, images):
+        for image, explanation in zip(images, explain_all(explainer, images), strict=True):
+            seen.append((image.fold, explanation))
+            yield explanation
 
-    monkeypatch.setattr(Explainer, "explain", noted)
+    monkeypatch.setattr(Explainer, "explain_all", noted)
     explained = report._explained(found, Silent(), wanted)
     assert set(explained.images) == set(wanted)
     assert explained.labels["train", 0] == 1
     assert explained.images["test", 0].shape == (32, 32, 3)
     assert set(explained.members) <= {"block1_pool_avg/linear/seed0", "block1_pool_avg/lda/seed0"}
-    assert [fold for fold, _ in folds] == [int(out_of_fold(found).folds[0]), None]
-    one, every = folds[0][1], noted(Explainer(found, Silent()), {32: folds[0][1].image}, 1, None)
+    assert [fold for fold, _ in seen] == [int(out_of_fold(found).folds[0]), None]
+    one = seen[0][1]
+    every = Explainer(found, Silent()).explain({32: one.image}, 1)
     assert one.evidence.score != pytest.approx(every.evidence.score)
+
+
+def test_images_in_batches_are_explained_as_each_alone(project, monkeypatch):
+    """Five, three a pass and two passes at once, the second one padded; one of them beyond float16's range."""
+    found, draw = Project(parse_settings(project.settings)), np.random.default_rng(4)
+    images = draw.integers(0, 256, (5, 32, 32, 3), np.uint8)
+    several, alone = (Explainer(found, Silent(), count) for count in (5, 1))
+    forward, passes = Backbone.forward, []
+
+    def noted(network, batch):
+        passes.append(len(batch))
+        values = forward(network, batch)
+        beyond = (batch == images[3]).all(axis=(1, 2, 3))
+        return {tap: np.where(beyond.reshape(-1, *[1] * (each.ndim - 1)), np.inf, each) for tap, each in values.items()}
+
+    monkeypatch.setattr(Backbone, "forward", noted)
+    explained = list(several.explain_all([Wanted(lambda _, image=image: image, 1) for image in images]))
+    assert sorted(passes) == [2, 3]
+    assert [each is None for each in explained] == [False, False, False, True, False]
+    monkeypatch.undo()
+    for image, each in zip(images, explained, strict=True):
+        if each is not None:
+            single = alone.explain({32: image}, 1)
+            assert np.array_equal(each.image, image)
+            assert np.allclose(each.probabilities, single.probabilities, atol=1e-4)
+            assert np.allclose(each.evidence.heat, single.evidence.heat, atol=1e-3)
+    monkeypatch.setattr(Backbone, "forward", noted)
+    with pytest.raises(RejectedImageError, match="beyond float16's range"):
+        alone.explain({32: images[3]})
 
 
 @pytest.mark.parametrize(
@@ -223,9 +256,9 @@ def test_maps_are_computed_as_features_were_where_the_processor_is_fast_in_that(
     spec = FeaturesSpec(taps=())
     backbone = SimpleNamespace(spec=spec, folder=tmp_path, precision=lambda: features)
     asked = []
-    monkeypatch.setattr(networks, "load_backbone", lambda *wanted, maps: asked.append(wanted))
+    monkeypatch.setattr(networks, "load_backbone", lambda *wanted, **_: asked.append(wanted))
     monkeypatch.setattr(resolved, "resolved_weights", lambda *_: None)
     monkeypatch.setattr(resolved, "import_keras", lambda _: None)
     monkeypatch.setattr(resolved, "choose_precision", lambda _: SimpleNamespace(name=processor))
-    backbone_with_maps(backbone, [], Silent())
+    backbone_with_maps(backbone, [], 1, Silent())
     assert asked[0][2] == expected

@@ -12,6 +12,7 @@ from featcache.cache import dask_arrays
 from featcache.cache.layout import TapLayout
 from featcache.cache.writer import CacheWriter
 from featcache.errors import CacheError, CacheMismatchError, SettingsError
+from featcache.inspection import feature_space
 from featcache.inspection.feature_space import (
     component_scores,
     feature_statistics,
@@ -24,10 +25,17 @@ WIDE = TapLayout("wide", (2, 2, 12), "c" * 64, {"tap": "wide"})
 REJECTED = (3, 17, 40, 41, 42)
 
 
-@pytest.fixture(params=[10_000_000, 5 * WIDE.row_bytes], ids=["one chunk", "many chunks"])
+def in_chunks(monkeypatch, size):
+    monkeypatch.setattr(dask_arrays, "_CHUNK_BYTES", size)
+    monkeypatch.setattr(feature_space, "_FEW_BYTES", 0)
+
+
+@pytest.fixture(params=[None, 10_000_000, 5 * WIDE.row_bytes], ids=["in memory", "one chunk", "many chunks"])
 def reader(request, tmp_path, monkeypatch):
     """120 rows; in many chunks, one of which (rows 40 to 44) has hardly any row left."""
-    monkeypatch.setattr(dask_arrays, "_CHUNK_BYTES", request.param)
+    monkeypatch.setattr(feature_space, "_FEW_DISTANCES", 7 * 120)
+    if request.param:
+        in_chunks(monkeypatch, request.param)
     return featcache.open(write_cache(tmp_path / "c.h5", make_rows(120), (WIDE,), block_rows=7, rejected=REJECTED))
 
 
@@ -81,6 +89,21 @@ def test_a_few_components_of_many_features_come_out_by_passes_over_the_rows(tmp_
     np.testing.assert_allclose(found.variances, lengths[:2] ** 2 / 60, rtol=0.02)
 
 
+@pytest.mark.parametrize("shape", [(10, 10, 3), (2, 2, 12)], ids=["by passes", "whole"])
+def test_few_rows_in_memory_give_the_bits_of_a_chunk(tmp_path, monkeypatch, shape):
+    """The report's map is laid out by them, and where images lie changes with the last bit."""
+    tap, taken = TapLayout("wide", shape, "c" * 64, {}), []
+    reader = featcache.open(write_cache(tmp_path / "c.h5", make_rows(120), (tap,), rejected=REJECTED))
+    queries = np.asarray(reader["wide"])[[0, 5]]
+    for few_bytes in (1 << 24, 0):
+        monkeypatch.setattr(feature_space, "_FEW_BYTES", few_bytes)
+        found = principal_components(reader, "wide", 8)
+        near = nearest_rows(reader, "wide", queries, 9, own=np.array([0, 5]))
+        arrays = found.mean, found.axes, found.variances, found.shares, component_scores(reader, "wide", found), *near
+        taken.append([array.tobytes() for array in arrays])
+    assert taken[0] == taken[1]
+
+
 def brute_force(queries, rows, metric, count, own=None):
     if metric == "cosine":
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -105,7 +128,7 @@ def test_nearest_rows_are_those_of_a_brute_force_search(reader, metric, count):
 
 
 def test_chunks_without_a_usable_row_hold_no_neighbour(tmp_path, monkeypatch):
-    monkeypatch.setattr(dask_arrays, "_CHUNK_BYTES", 5 * WIDE.row_bytes)
+    in_chunks(monkeypatch, 5 * WIDE.row_bytes)
     path = write_cache(tmp_path / "c.h5", make_rows(40), (WIDE,), block_rows=5, rejected=tuple(range(10, 40)))
     reader = featcache.open(path)
     for count in (2, 5, 10):
@@ -125,7 +148,7 @@ def test_a_row_does_not_find_itself(reader):
 
 
 def test_equally_near_rows_come_in_the_order_of_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(dask_arrays, "_CHUNK_BYTES", 5 * WIDE.row_bytes)
+    in_chunks(monkeypatch, 5 * WIDE.row_bytes)
     path = tmp_path / "same.h5"
     rows, taps = make_rows(20), (TapLayout("wide", (1, 1, 2), "c" * 64, {}),)
     features = {"wide": np.tile(np.array([1, 2], np.float16), (20, 1, 1, 1))}
@@ -166,8 +189,10 @@ def test_no_cluster_is_no_import_of_dask_distributed(tmp_path):
 import sys, numpy as np, featcache
 from featcache.inspection.feature_space import *
 reader = featcache.open(sys.argv[1])
-feature_statistics(reader, "wide"), principal_components(reader, "wide", 2)
+component_scores(reader, "wide", principal_components(reader, "wide", 2))
 nearest_rows(reader, "wide", np.ones((1, 48)), 1)
+assert not {"dask", "xarray"} & {*sys.modules}, "few rows don't need it"
+feature_statistics(reader, "wide")
 sys.exit("distributed" in sys.modules)
 """
     subprocess.run([sys.executable, "-c", program, str(path)], check=True)

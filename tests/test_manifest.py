@@ -1,11 +1,14 @@
 import csv
+import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -18,7 +21,7 @@ from PIL import Image
 
 from featcache.core import rows
 from featcache.core.rows import Rows
-from featcache.dataset import decoding, digest_cache, image_readers, listing as index
+from featcache.dataset import decoding, digest_cache, file_checks, image_readers, listing as index
 from featcache.dataset.listing import list_files, list_images
 from featcache.dataset.manifest import Manifest, stored_manifest
 from featcache.dataset.sources import idx
@@ -39,7 +42,7 @@ def out(tmp_path):
 @pytest.fixture(autouse=True)
 def old_files(monkeypatch):
     """Files just written count as settled, but for the tests of just that."""
-    monkeypatch.setattr(digest_cache, "SETTLE_NS", 0)
+    monkeypatch.setattr(file_checks, "SETTLE_NS", 0)
 
 
 @pytest.fixture
@@ -276,7 +279,7 @@ def test_an_image_added_to_test_leaves_train_alone(root, out):
 
 
 def test_files_read_in_the_tick_they_changed_in_are_read_again_until_it_has_passed(root, out, reads, monkeypatch):
-    monkeypatch.setattr(digest_cache, "SETTLE_NS", 2_000_000_000)
+    monkeypatch.setattr(file_checks, "SETTLE_NS", 2_000_000_000)
     key = build_manifest(spec_of(root), out).key
     reads.clear()
     assert current_key(spec_of(root), out) == key
@@ -292,11 +295,11 @@ def test_files_read_in_the_tick_they_changed_in_are_read_again_until_it_has_pass
 
 
 def test_time_stamps_in_the_future_are_trusted(monkeypatch):
-    monkeypatch.setattr(digest_cache, "SETTLE_NS", 2_000_000_000)
-    now, checks = time.time_ns(), digest_cache.FileChecks(digest_cache.FileStats())
+    monkeypatch.setattr(file_checks, "SETTLE_NS", 2_000_000_000)
+    now, checks = time.time_ns(), file_checks.FileChecks(file_checks.FileStats())
     for location, changed in {"past": 0, "now": now, "future": 2**63 - 1, "far past": 1 - 2**63}.items():
-        checks.append(digest_cache.FileStat(location, 1, changed, changed), now, "ab" * 32, "")
-    checks.append(digest_cache.FileStat("unread", 1, 0, 0), now, "", "can't be read")
+        checks.append(file_checks.FileStat(location, 1, changed, changed), now, "ab" * 32, "")
+    checks.append(file_checks.FileStat("unread", 1, 0, 0), now, "", "can't be read")
     assert checks.settled().tolist() == [True, False, True, True, False]
 
 
@@ -546,6 +549,22 @@ def test_many_files_are_read_by_other_processes_and_found_the_same(root, out, tm
     assert digests[0] == digests[1]
     monkeypatch.setattr(image_readers.sys, "executable", "/bin/false")  # they end at once: this process reads alone
     assert build_manifest(spec_of(root), tmp_path / "unaided").key == alone.key
+
+
+@pytest.mark.parametrize(("waited", "sizes"), [(0, [8] * 3), (8, [8] + [2] * 8)])
+def test_a_reader_has_more_threads_once_it_waits(waited, sizes, root, monkeypatch):
+    files = sorted(root.glob("train/*/*.png"))
+    names = b"\0".join(map(os.fsencode, files))
+    seen, counts, look, answers = [], itertools.count(0, waited), image_readers._look, io.BytesIO()
+    monkeypatch.setattr(image_readers, "_waits", lambda: next(counts))
+    monkeypatch.setattr(image_readers, "_look", lambda some: seen.append(len(some)) or look(some))
+    requests = io.BytesIO(3 * (len(names).to_bytes(8) + names))
+    monkeypatch.setattr(image_readers.sys, "stdin", SimpleNamespace(buffer=requests))
+    monkeypatch.setattr(image_readers.sys, "stdout", SimpleNamespace(buffer=answers))
+    image_readers.main()
+    assert seen == sizes
+    digests = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
+    assert answers.getvalue().count(digests) == 3
 
 
 def test_a_listing_is_csv_whatever_files_are_called(root, out):

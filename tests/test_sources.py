@@ -11,7 +11,7 @@ from images import encoded, greys, make_idx, table
 from listings import build_manifest
 
 from featcache.core.progress import Silent
-from featcache.dataset import digest_cache
+from featcache.dataset import digest_cache, file_checks
 from featcache.dataset.digest_cache import DigestCache
 from featcache.dataset.listing import current_key, list_files, list_images
 from featcache.dataset.manifest import Manifest
@@ -42,7 +42,7 @@ class SourceContract:
     @pytest.fixture(autouse=True)
     def old_files(self, monkeypatch):
         """Files just written count as settled."""
-        monkeypatch.setattr(digest_cache, "SETTLE_NS", 0)
+        monkeypatch.setattr(file_checks, "SETTLE_NS", 0)
 
     @pytest.fixture
     def root(self, tmp_path):
@@ -120,8 +120,8 @@ class SourceContract:
 
         found = source.examine(source.files(), digests, Counter())
         assert counted == [("listing", self.images or len(source.files()), "files")]
-        for part in found.findings(found.examined()):
-            assert all(digest or reason for digest, reason in zip(part.digests, part.reasons, strict=True))
+        for row, digest in enumerate(file_checks.Digests(found, np.arange(len(found.files)))):
+            assert len(digest) == 64 or found.reasons[row]
         assert found.examined().all()
 
     def test_keys_do_not_depend_on_where_it_lies(self, spec, root, out, tmp_path):

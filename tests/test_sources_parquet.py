@@ -9,7 +9,7 @@ import pytest
 from images import encoded, picture
 from listings import build_manifest
 
-from featcache.dataset import digest_cache
+from featcache.dataset import digest_cache, file_checks
 from featcache.dataset.listing import current_key, list_files, list_images
 from featcache.dataset.sources import parquet
 from featcache.dataset.sources.source import open_source
@@ -85,7 +85,7 @@ def test_images_that_are_missing_are_rejected(tmp_path):
 
 
 def test_only_changed_files_are_read_again(root, monkeypatch):
-    monkeypatch.setattr(digest_cache, "SETTLE_NS", 0)
+    monkeypatch.setattr(file_checks, "SETTLE_NS", 0)
     spec, out = DatasetSpec("x", "parquet", root, label=("label",)), root.parent / "out"
     key = listed(root).key
     with monkeypatch.context() as patch:

@@ -10,7 +10,7 @@ import pytest
 from images import encoded, picture
 from listings import build_manifest
 
-from featcache.dataset import digest_cache
+from featcache.dataset import digest_cache, file_checks
 from featcache.dataset.listing import current_key, list_files
 from featcache.dataset.sources import table
 from featcache.errors import SettingsError, SourceError
@@ -285,7 +285,7 @@ def test_settings_that_a_source_needs(root):
 
 
 def test_a_table_is_read_only_when_it_changed(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(digest_cache, "SETTLE_NS", 0)
+    monkeypatch.setattr(file_checks, "SETTLE_NS", 0)
     write(root, LINES)
     out, spec = tmp_path / "out", DatasetSpec("x", "table", root, table="train.csv", label=("label",))
     key = listed(root).key

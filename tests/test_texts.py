@@ -11,6 +11,7 @@ from featcache.core.texts import (
     DecodedTexts,
     FixedTexts,
     PackedTexts,
+    encoded_part,
     first_duplicate,
     index_of,
     texts_at,
@@ -21,12 +22,14 @@ TEXTS = ["a", "bc", "", "ü" * 3, "\udcff.png"]
 
 def columns():
     fixed = np.array([text.encode("utf-8", "surrogateescape") for text in TEXTS], "S8")
-    chosen = ChosenTexts(PackedTexts(["other", *reversed(TEXTS)]), np.array([5, 4, -1, 2, 1]))
+    packed = PackedTexts(["other", *reversed(TEXTS)])
+    chosen, taken = ChosenTexts(packed, np.array([5, 4, -1, 2, 1])), packed.taken(np.array([5, 4, 3, 2, 1], np.uint32))
     decoded = DecodedTexts(len(TEXTS), lambda start, stop: list(TEXTS[start:stop]))
-    return [PackedTexts(TEXTS), FixedTexts(fixed), ComputedTexts(len(TEXTS), TEXTS.__getitem__), decoded, chosen]
+    computed = ComputedTexts(len(TEXTS), TEXTS.__getitem__)
+    return [PackedTexts(TEXTS), FixedTexts(fixed), computed, decoded, chosen, taken, TEXTS]
 
 
-@pytest.mark.parametrize("column", columns(), ids=lambda column: type(column).__name__)
+@pytest.mark.parametrize("column", columns()[:-1], ids=lambda column: type(column).__name__)
 def test_a_column_is_like_a_list(column):
     assert column == TEXTS == column
     assert column == TEXTS
@@ -39,6 +42,16 @@ def test_a_column_is_like_a_list(column):
         column[5]
 
 
+@pytest.mark.parametrize("column", columns(), ids=lambda column: type(column).__name__)
+def test_a_column_as_bytes(column):
+    for start, stop in ((0, 5), (1, 3), (2, 2), (0, 2)):
+        raw, lengths = encoded_part(column, start, stop)
+        texts = [text.encode("utf-8", "surrogateescape") for text in TEXTS[start:stop]]
+        assert (raw, lengths.tolist()) == (b"".join(texts), list(map(len, texts)))
+    with pytest.raises(UnicodeEncodeError):
+        encoded_part(column, 0, 5, "strict")
+
+
 def test_texts_at_some_rows_near_and_far():
     column = ComputedTexts(10**6, str)
     for rows in ([], [3], [3, 4, 9], [0, 999_999]):
@@ -48,6 +61,7 @@ def test_texts_at_some_rows_near_and_far():
 def test_a_long_column_prints_its_beginning():
     assert repr(ConstantText("x", 10**6)).endswith("'x', ... (1000000 in all)]")
     assert ConstantText("x", 3) == ["x"] * 3
+    assert ConstantText("ü", 9).encoded(1, 3)[0] == "üü".encode()
     assert PackedTexts() == []
 
 

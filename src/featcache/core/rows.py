@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core import keys
+from featcache.core.joined_texts import column_digest
 from featcache.core.texts import ConstantText, DecodedTexts, PackedTexts, first_duplicate
 from featcache.errors import SourceError
 
@@ -140,4 +141,4 @@ class Rows:
             self.reasons,
             *([self.cases] if len(self.cases) else []),
         ]
-        return keys.digest([keys.sequence_digest(column) for column in columns])
+        return keys.digest([column_digest(column) for column in columns])

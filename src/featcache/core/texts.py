@@ -6,7 +6,7 @@ A million row ids as a list of `str` take 80 MB; here they take what a mapped fi
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate, islice
+from itertools import pairwise
 from operator import index as as_index
 from typing import overload
 
@@ -16,6 +16,9 @@ import numpy.typing as npt
 CHUNK = 1024  # texts decoded together: their objects stay in a core's cache, and Python's cost a chunk vanishes
 NOT_FOUND = -1
 _SHOWN = 20
+
+Encoded = tuple[bytes, npt.NDArray[np.int64]]
+"""Texts as bytes, one behind the other, and how many bytes each has."""
 
 
 class Texts(Sequence[str]):
@@ -30,6 +33,10 @@ class Texts(Sequence[str]):
     @abstractmethod
     def decode(self, start: int, stop: int) -> list[str]:
         """Return the texts [start, stop), 0 <= start <= stop <= n."""
+
+    def encoded(self, start: int, stop: int, errors: str = "surrogateescape") -> Encoded:
+        """Return the UTF-8 of the texts [start, stop)."""
+        return encoded(self.decode(start, stop), errors)
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), CHUNK):
@@ -76,6 +83,11 @@ class ConstantText(Texts):
         """Return the texts [start, stop)."""
         return [self._text] * (stop - start)
 
+    def encoded(self, start: int, stop: int, errors: str = "surrogateescape") -> Encoded:
+        """Return the UTF-8 of the texts [start, stop)."""
+        raw = self._text.encode("utf-8", errors)
+        return raw * (stop - start), np.full(stop - start, len(raw))
+
 
 class FixedTexts(Texts):
     """The texts of an (n,) array of fixed-length UTF-8, NUL-padded, such as a mapped column of a cache."""
@@ -95,7 +107,8 @@ class PackedTexts(Texts):
     """Texts one after the other in one buffer: their bytes, and eight for where each ends."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
-        self._buffer, self._ends = bytearray(), array("q")
+        self._buffer: bytes | bytearray = bytearray()
+        self._ends = array("q")
         for text in texts:
             self.append(text)
 
@@ -106,21 +119,42 @@ class PackedTexts(Texts):
 
     def extend(self, texts: Sequence[str]) -> None:
         """Add some texts."""
-        raw = [text.encode("utf-8", "surrogatepass") for text in texts]
-        lengths = accumulate(map(len, raw), initial=len(self._buffer))
-        self._ends.extend(islice(lengths, 1, None))
-        self._buffer += b"".join(raw)
+        raw, lengths = encoded(texts, "surrogatepass")
+        self._ends.frombytes((len(self._buffer) + np.cumsum(lengths)).tobytes())
+        self._buffer += raw
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def decode(self, start: int, stop: int) -> list[str]:
         """Return the texts [start, stop)."""
-        ends = self._ends[start:stop]
-        begins = [self._ends[start - 1] if start else 0, *ends[:-1]]
-        return [self._buffer[a:b].decode("utf-8", "surrogatepass") for a, b in zip(begins, ends, strict=False)]
+        bounds = [self._ends[start - 1] if start else 0, *self._ends[start:stop]]
+        first, raw = bounds[0], self._buffer[bounds[0] : bounds[-1]]
+        if raw.isascii():  # so that a text is a slice of them all
+            whole = raw.decode("ascii")
+            return [whole[a - first : b - first] for a, b in pairwise(bounds)]
+        return [self._buffer[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(bounds)]
 
-    def packed(self) -> tuple[bytearray, npt.NDArray[np.int64]]:
+    def encoded(self, start: int, stop: int, errors: str = "surrogateescape") -> Encoded:
+        """Return the UTF-8 of the texts [start, stop)."""
+        first = self._ends[start - 1] if start else 0
+        ends = np.frombuffer(self._ends[start:stop], np.int64)
+        raw = bytes(self._buffer[first : ends[-1]]) if start < stop else b""
+        return (raw, np.diff(ends, prepend=first)) if raw.isascii() else super().encoded(start, stop, errors)
+
+    def taken(self, rows: npt.NDArray[np.uint32]) -> "PackedTexts":
+        """Return the texts of some rows: they are read faster in their order. None can be added."""
+        import pyarrow as pa
+
+        content, bounds = self.packed()
+        own = [None, pa.py_buffer(bounds), pa.py_buffer(content)]
+        places = pa.Array.from_buffers(pa.uint32(), len(rows), [None, pa.py_buffer(rows)])
+        _, ends, content = pa.Array.from_buffers(pa.large_binary(), len(self), own).take(places).buffers()
+        taken = PackedTexts()
+        taken._buffer, taken._ends = content.to_pybytes(), array("q", ends.to_pybytes()[8 : 8 + 8 * len(rows)])
+        return taken
+
+    def packed(self) -> tuple[bytes | bytearray, npt.NDArray[np.int64]]:
         """Return the texts' bytes, and (n + 1,) where each begins and the last ends; while they are used, none can be added."""
         return self._buffer, np.r_[0, np.frombuffer(self._ends, np.int64)]
 
@@ -170,12 +204,26 @@ class DecodedTexts(Texts):
         return self._texts(start, stop)
 
 
+def encoded(texts: Sequence[str], errors: str = "surrogateescape") -> Encoded:
+    """Return the UTF-8 of texts."""
+    whole = "".join(texts)
+    if whole.isascii():
+        return whole.encode("ascii"), np.fromiter(map(len, texts), np.int64, len(texts))
+    raw = [text.encode("utf-8", errors) for text in texts]
+    return b"".join(raw), np.fromiter(map(len, raw), np.int64, len(raw))
+
+
+def encoded_part(texts: Sequence[str], start: int, stop: int, errors: str = "surrogateescape") -> Encoded:
+    """Return the UTF-8 of the texts [start, stop) of a column of any kind."""
+    return texts.encoded(start, stop, errors) if isinstance(texts, Texts) else encoded(texts[start:stop], errors)
+
+
 def texts_at(texts: Sequence[str], rows: npt.NDArray[np.integer]) -> list[str]:
     """Return the texts of k ascending rows; rows near each other are decoded together."""
     if not len(rows) or rows[-1] - rows[0] >= CHUNK:
         return [texts[row] for row in rows.tolist()]
-    near = texts[int(rows[0]) : int(rows[-1]) + 1]
-    return [near[row] for row in (rows - rows[0]).tolist()]
+    near = list(texts[int(rows[0]) : int(rows[-1]) + 1])
+    return near if len(near) == len(rows) else [near[row] for row in (rows - rows[0]).tolist()]
 
 
 def first_duplicate(texts: Sequence[str]) -> str | None:

@@ -5,26 +5,23 @@ An unchanged data set costs a stat a file; a touched one costs a read of what wa
 """
 
 import csv
-import re
 import time
-from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple, TextIO
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from featcache.core import keys, paths
-from featcache.core.disk import SETTLE_NS, replacing
+from featcache.core.disk import replacing
 from featcache.core.progress import Progress
-from featcache.core.texts import CHUNK, NOT_FOUND, index_of, texts_at
+from featcache.core.texts import NOT_FOUND, index_of, texts_at
 from featcache.dataset.decoding.versions import MOST_BYTES
+from featcache.dataset.file_checks import FileChecks
 from featcache.dataset.file_stats import FileStat, FileStats
 from featcache.dataset.image_readers import Readers, looked_at
 from featcache.errors import SourceChangedError
@@ -33,111 +30,7 @@ _THREADS = 8  # reading waits for the disk more than for a core
 _CHUNK = 512
 _AHEAD = 64
 _RECALLED = 1 << 14
-_DIGEST_BYTES = 32
-_QUOTED = re.compile('[",\r\n]')  # what only a cell with quotes around it may have
-_LINE = "%s,%d,%d,%d,%d,%s,%s\r\n"
 _COLUMNS = ("location", "size", "mtime_ns", "ctime_ns", "read_ns", "digest", "reason")
-
-
-class Findings(NamedTuple):
-    """What was found in some files: content digests ("" if one couldn't be read) and why rows are rejected ("" if not)."""
-
-    rows: npt.NDArray[np.intp]
-    locations: list[str]
-    digests: list[str]
-    reasons: list[str]
-
-
-class FileChecks:
-    """What was found in each of `files`, or is still to be found (`read_ns` 0); 40 bytes a file, and the reasons."""
-
-    def __init__(self, files: FileStats) -> None:
-        self.files = files
-        self.read_ns = array("q", bytes(8 * len(files)))
-        self.digests = bytearray(_DIGEST_BYTES * len(files))
-        self.reasons: dict[int, str] = {}
-
-    def append(self, stat: FileStat, read_ns: int, digest: str, reason: str) -> None:
-        """Add a file, and what was found in it; an `OverflowError` for a number of more than 64 bits, else as `put`."""
-        self.files.append(stat)
-        self.read_ns.append(0)
-        self.digests += bytes(_DIGEST_BYTES)
-        self.put(len(self.files) - 1, read_ns, digest, reason)
-
-    def put(self, row: int, read_ns: int, digest: str, reason: str) -> None:
-        """Record what was found in one file; a `ValueError` where `digest` isn't a SHA-256. Thread-safe."""
-        raw = bytes.fromhex(digest) or bytes(_DIGEST_BYTES)
-        if len(raw) != _DIGEST_BYTES:
-            raise ValueError(f"digest={digest!r} is not a SHA-256")
-        self.digests[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES] = raw
-        if reason:
-            self.reasons[row] = reason
-        self.read_ns[row] = read_ns
-
-    def put_answer(self, rows: npt.NDArray[np.int64], answer: bytes) -> npt.NDArray[np.int64]:
-        """Record what one of `Readers` found in the files of these rows; return the rows that it left."""
-        digests = np.frombuffer(answer, np.uint8, offset=8 * len(rows)).reshape(-1, _DIGEST_BYTES)
-        sound = digests.any(axis=1)
-        _raw_digests(self)[rows[sound]] = digests[sound]
-        _times(self)[rows[sound]] = np.frombuffer(answer, np.int64, len(rows))[sound]
-        return rows[~sound]
-
-    def take(self, rows: npt.NDArray[np.intp], known: "FileChecks", places: npt.NDArray[np.intp]) -> None:
-        """Record for these rows what is known of the files at `places`; not while another thread does anything."""
-        _times(self)[rows] = _times(known)[places]
-        _raw_digests(self)[rows] = _raw_digests(known)[places]
-        for row, place in zip(rows.tolist(), places.tolist(), strict=True) if known.reasons else ():
-            if reason := known.reasons.get(place):
-                self.reasons[row] = reason
-
-    def digests_of(self, rows: npt.NDArray[np.integer]) -> list[str]:
-        """The content digests of some files; "" for one that couldn't be read, and for a row below 0."""
-        raw = np.zeros((len(rows), _DIGEST_BYTES), np.uint8)
-        raw[rows >= 0] = _raw_digests(self)[rows[rows >= 0]]
-        texts, width, known = raw.tobytes().hex(), 2 * _DIGEST_BYTES, np.asarray(raw.any(axis=1)).tolist()
-        return [texts[at * width : (at + 1) * width] if there else "" for at, there in enumerate(known)]
-
-    def settled(self) -> npt.NDArray[np.bool_]:
-        """(n,) bool, False while a later change could hide in the clock tick in which a file was read ("racy git").
-
-        A time stamp far in the future is as good as any other, because a change would replace it.
-        """
-        between = np.abs(_times(self).astype(np.float64) - self.files.numbers[:, 2])  # which an int64 may not hold
-        return np.asarray(_raw_digests(self).any(axis=1) & (between >= SETTLE_NS))
-
-    def all_settled(self) -> bool:
-        """Whether every file that was looked at is settled, or can't be read anyway."""
-        return bool((self.settled() | (self.files.numbers[:, 0] < 0) | ~self.examined()).all())
-
-    def examined(self) -> npt.NDArray[np.bool_]:
-        """(n,) bool: which files were looked at."""
-        return np.asarray(_times(self) != 0)
-
-    def findings(self, which: npt.NDArray[np.bool_]) -> Iterator[Findings]:
-        """Yield what was found in the files of a mask, (n,), some at a time."""
-        for start in range(0, len(which), CHUNK):
-            rows = start + np.flatnonzero(which[start : start + CHUNK])
-            reasons = [self.reasons.get(row, "") for row in rows.tolist()] if self.reasons else [""] * len(rows)
-            yield Findings(rows, texts_at(self.files.locations, rows), self.digests_of(rows), reasons)
-
-    def write(self, stream: TextIO, which: npt.NDArray[np.bool_]) -> None:
-        """Write the same as lines of `_COLUMNS`."""
-        for found in self.findings(which):
-            numbers = np.c_[self.files.numbers[found.rows], _times(self)[found.rows]].T.tolist()
-            lines = zip(found.locations, *numbers, found.digests, found.reasons, strict=True)
-            if _QUOTED.search("".join(found.locations + found.reasons)):
-                csv.writer(stream).writerows(lines)
-            else:  # the same, in half the time
-                stream.write("".join([_LINE % line for line in lines]))
-
-
-def _times(checks: FileChecks) -> npt.NDArray[np.int64]:
-    return np.frombuffer(checks.read_ns, np.int64)
-
-
-def _raw_digests(checks: FileChecks) -> npt.NDArray[np.uint8]:
-    """(n, 32), zeros for a file that couldn't be read."""
-    return np.frombuffer(checks.digests, np.uint8).reshape(-1, _DIGEST_BYTES)
 
 
 class DigestCache:
@@ -225,11 +118,8 @@ class DigestCache:
 
     def save(self, path: Path, *, unused: bool = False) -> None:
         """Write what this listing used as `listing.csv`; with `unused`, what it didn't get to as well."""
-        with (
-            replacing(path) as temporary,
-            open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
-        ):
-            csv.writer(stream).writerow(_COLUMNS)
+        with replacing(path) as temporary, open(temporary, "wb") as stream:
+            stream.write(f"{','.join(_COLUMNS)}\r\n".encode("ascii"))
             for part in self.used:
                 part.write(stream, part.examined())
             if unused:
@@ -241,17 +131,6 @@ class DigestCache:
             places = index_of(part.files.locations, known.files.locations)
             kept[places[part.examined() & (places != NOT_FOUND)]] = False
         return kept
-
-
-def contents_digest(used: Iterable[FileChecks]) -> str:
-    """Return one digest for every location, content and reason, in any order; equal ones give equal manifests."""
-    total = 0
-    for part in used:
-        for found in part.findings(part.examined()):
-            records = zip(found.locations, found.digests, found.reasons, strict=True)
-            contents = ("\0".join(record).encode("utf-8", "surrogateescape") for record in records)
-            total += sum(map(xxhash.xxh3_128_intdigest, contents))
-    return f"{total % (1 << 128):032x}"
 
 
 def _examined(

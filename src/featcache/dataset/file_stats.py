@@ -3,8 +3,7 @@
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
@@ -40,9 +39,9 @@ class FileStats:
     def __init__(self, files: Iterable[FileStat] = ()) -> None:
         self.locations = PackedTexts()  #: n unique texts by which the source finds its files
         self.tables: dict[Path, FileStat] = {}  #: the tables that labels or groups are joined from; none of the n
-        self.left_out: Counter[str] = (
-            Counter()
-        )  #: how many files beside them aren't listed, where the walk that found them tells
+        self.left_out: Counter[str] = Counter()  #: how many files beside them aren't listed, by suffix or reason
+        self.passed_over = False  #: whether that lacks what is in folders that weren't looked into
+        self.empty: set[str] = set()  #: the class folders of ``train`` without images, where the source has such
         self._numbers = array("q")
         for file in files:
             self.append(file)
@@ -61,7 +60,7 @@ class FileStats:
             self._numbers.extend(_NO_FILE * len(names))
             return
         try:  # from an open folder the system looks no path up: a quarter of the time of a million files
-            self._numbers.extend(chain.from_iterable(_look(partial(os.stat, name, dir_fd=opened)) for name in names))
+            self._numbers.extend(chain.from_iterable([_look(name, opened) for name in names]))
         finally:
             os.close(opened)
 
@@ -83,12 +82,13 @@ class FileStats:
 
 def stat_file(location: str, path: Path) -> FileStat:
     """Look at one file, through links; what is no regular file or can't be looked at has size -1, and isn't skipped."""
-    return FileStat(location, *_look(path.stat))
+    return FileStat(location, *_look(path))
 
 
-def _look(stat: Callable[[], os.stat_result]) -> tuple[int, int, int]:
+def _look(path: Path | str, folder: int | None = None) -> tuple[int, int, int]:
+    """A path's numbers, as seen from an open folder."""
     try:
-        status = stat()
+        status = os.stat(path, dir_fd=folder)
     except OSError:
         return _NO_FILE
     if not S_ISREG(status.st_mode):

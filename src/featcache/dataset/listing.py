@@ -14,7 +14,8 @@ from featcache.core.progress import Progress, Silent
 from featcache.dataset import decoding
 from featcache.dataset.corrections import with_corrections
 from featcache.dataset.decoding.versions import optional_formats
-from featcache.dataset.digest_cache import DigestCache, FileChecks, contents_digest
+from featcache.dataset.digest_cache import DigestCache
+from featcache.dataset.file_checks import FileChecks, contents_digest
 from featcache.dataset.file_stats import FileStats, stat_file, stats_digest
 from featcache.dataset.groups import group_file, with_groups
 from featcache.dataset.manifest import Manifest, stored_manifest

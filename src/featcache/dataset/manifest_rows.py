@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from featcache.core.joined_texts import arrow_column
 from featcache.core.paths import regular
 from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows, is_several, known_labels
-from featcache.core.texts import ConstantText, Texts
+from featcache.core.texts import ConstantText, Texts, encoded_part
 
 _BATCH = 1 << 16  # rows that are in memory at once while they are written
 _STATUS = ("ok", "rejected")
@@ -65,17 +66,17 @@ def _batch(schema: Any, split: int, class_names: Sequence[str], rows: Rows, part
 
     def one_of(values: Sequence[str], numbers: Any) -> Any:
         numbers = np.asarray(numbers, np.int32)
-        return pa.DictionaryArray.from_arrays(_array(numbers, numbers >= 0), _encoded(values, pa.string()))
+        return pa.DictionaryArray.from_arrays(_array(numbers, numbers >= 0), _column(values, slice(None), pa.string()))
 
-    columns = {name: _encoded(getattr(rows, texts)[part], schema.field(name).type) for name, texts in _TEXTS.items()}
+    columns = {name: _column(getattr(rows, texts), part, schema.field(name).type) for name, texts in _TEXTS.items()}
     columns["split"] = one_of(SPLITS, np.full(part.stop - part.start, split))
     labels = rows.labels[part]
     columns["label"] = _lists(class_names, labels) if is_several(labels) else one_of(class_names, labels)
     columns["status"] = one_of(_STATUS, ~rows.listed[part])
-    columns["location"] = _encoded(rows.locations[part], pa.binary())
+    columns["location"] = _column(rows.locations, part, pa.binary())
     if _CASES in schema.names:
         cases = rows.cases if len(rows.cases) else ConstantText("", len(rows))
-        columns[_CASES] = _encoded(cases[part], schema.field(_CASES).type)
+        columns[_CASES] = _column(cases, part, schema.field(_CASES).type)
     return pa.record_batch(columns, schema=schema)
 
 
@@ -84,7 +85,7 @@ def _lists(class_names: Sequence[str], labels: npt.NDArray[np.integer]) -> Any:
     import pyarrow as pa
 
     known, has = known_labels(labels), labels == 1
-    names = _encoded(class_names, pa.string()).take(_array(np.nonzero(has)[1].astype(np.int32)))
+    names = _column(class_names, slice(None), pa.string()).take(_array(np.nonzero(has)[1].astype(np.int32)))
     ends = np.cumsum([0, *has.sum(axis=1).tolist()], dtype=np.int32)
     validity = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
     return pa.Array.from_buffers(pa.list_(pa.string()), len(known), [validity, pa.py_buffer(ends)], children=[names])
@@ -98,13 +99,12 @@ def _array(numbers: npt.NDArray[np.int32], known: npt.NDArray[np.bool_] | None =
     return pa.Array.from_buffers(pa.int32(), len(numbers), [validity, pa.py_buffer(np.ascontiguousarray(numbers))])
 
 
-def _encoded(texts: Sequence[str], kind: Any) -> Any:
+def _column(texts: Sequence[str], part: slice, kind: Any) -> Any:
+    """Arrow's array of some of the texts."""
     import pyarrow as pa
 
-    errors = "strict" if kind == pa.string() else "surrogateescape"
-    raw = [text.encode("utf-8", errors) for text in texts]
-    ends = np.cumsum([0, *map(len, raw)], dtype=np.int32)
-    return pa.Array.from_buffers(kind, len(raw), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(raw))])
+    start, stop, _ = part.indices(len(texts))
+    return arrow_column(encoded_part(texts, start, stop, "strict" if kind == pa.string() else "surrogateescape"), kind)
 
 
 def read_rows(path: Path, stored: Mapping[str, Any]) -> dict[str, Rows]:

@@ -4,11 +4,14 @@ import re
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate, islice
 
 import numpy as np
 import numpy.typing as npt
 
-_NUMBER = re.compile(r"([0-9]+)")
+from featcache.core.texts import CHUNK
+
+_NUMBER = re.compile(rb"[0-9]+")
 _LONGER_THAN_END = 256  # a number's length begins with a byte above the zero that ends a part
 
 
@@ -24,12 +27,13 @@ def _natural_folder(path: str) -> bytes:
 
 
 def _natural_part(part: str) -> bytes:
-    pieces = _NUMBER.split(part.casefold())
-    raw = [piece.encode("utf-8", "surrogatepass") + b"\0" for piece in pieces]
-    for index in range(1, len(pieces), 2):
-        digits = pieces[index].lstrip("0").encode("ascii")
-        raw[index] = (len(digits) + _LONGER_THAN_END).to_bytes(2, "big") + digits
-    return b"%b\0%b\0" % (b"".join(raw), part.encode("utf-8", "surrogatepass"))
+    folded = _NUMBER.sub(_number, part.casefold().encode("utf-8", "surrogatepass"))
+    return b"%b\0\0%b\0" % (folded, part.encode("utf-8", "surrogatepass"))
+
+
+def _number(found: re.Match[bytes]) -> bytes:
+    digits = found[0].lstrip(b"0")
+    return b"\0" + (len(digits) + _LONGER_THAN_END).to_bytes(2, "big") + digits
 
 
 def natural_order(locations: Sequence[str]) -> npt.NDArray[np.uint32]:
@@ -38,9 +42,10 @@ def natural_order(locations: Sequence[str]) -> npt.NDArray[np.uint32]:
     from pyarrow.compute import array_sort_indices
 
     content, ends = bytearray(), array("q", [0])
-    for location in locations:
-        content += natural(location)
-        ends.append(len(content))
+    for start in range(0, len(locations), CHUNK):
+        some = list(map(natural, locations[start : start + CHUNK]))
+        ends.extend(islice(accumulate(map(len, some), initial=len(content)), 1, None))
+        content += b"".join(some)
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(content)]  # `pyarrow.array` would import pandas
     order = array_sort_indices(pa.Array.from_buffers(pa.large_binary(), len(locations), buffers))
     return np.frombuffer(order.buffers()[1] or b"", np.uint64)[: len(order)].astype(np.uint32)

@@ -1,5 +1,6 @@
 from .backbone import Backbone as Backbone, load_backbone as load_backbone
 from .batch_pipeline import (
+    STREAMS as STREAMS,
     CopySink as CopySink,
     Features as Features,
     ForwardPass as ForwardPass,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from featcache.core.gpu import free_bytes, is_out_of_memory
 from featcache.core.keras_import import plain_keras, prepare_gpu
 from featcache.errors import BackboneError
+from featcache.features.batch_pipeline import STREAMS
 from featcache.features.devices import Device, find_device, make_deterministic
 from featcache.features.network import build_network
 from featcache.features.side_by_side import Convolution, choose, noticed, same_bytes, side_by_side
@@ -195,12 +196,13 @@ def load_backbone(
     batch_size: int | None = None,
     device: Device | None = None,
     *,
+    rows: int | None = None,
     maps: bool = False,
 ) -> Backbone:
     """Build the network of `spec`, load its weights and make it ready to run in one of `PRECISIONS`.
 
     `batch_size` is the rows of one forward pass; None takes what is fast on the device at this image size, and fits into
-    its memory. No `device` is the first GPU that Keras' backend sees, or else the processor. With `maps`, its taps are joined
+    its memory, and is even for `rows` in all, if so few will come. No `device` is the first GPU that Keras' backend sees, or else the processor. With `maps`, its taps are joined
     by what they pool over, as `build_network` says.
 
     Raises:
@@ -214,7 +216,8 @@ def load_backbone(
         make_deterministic()
     with keras.device(device.place):
         network = build_network(spec, weights, precision, maps=maps)
-    return Backbone(network, batch_size or _batch_size(spec, precision, device), device)
+    batch_size = batch_size or _batch_size(spec, precision, device)
+    return Backbone(network, batch_size if rows is None else _even_batch(rows, batch_size), device)
 
 
 def _batch_size(spec: FeaturesSpec, precision: str, device: Device) -> int:
@@ -227,6 +230,12 @@ def _batch_size(spec: FeaturesSpec, precision: str, device: Device) -> int:
         pixels = min(pixels, int(_GPU_SHARE * free) // bytes_each)
     fitting = min(max(1, pixels // side**2), _GPU_BATCH)
     return 1 << (fitting.bit_length() - 1)  # a power of two, so that halving stays whole
+
+
+def _even_batch(rows: int, most: int) -> int:
+    """Rows of a batch, at most `most`, so that as many passes as are under way at once end together, with little padding."""
+    rounds = -(-rows // (STREAMS * most))
+    return -(-rows // (STREAMS * rounds))
 
 
 def _compiled(

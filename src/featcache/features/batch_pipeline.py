@@ -26,8 +26,10 @@ from featcache.features.devices import Device
 from featcache.features.extraction_job import AUGMENT_SEED
 from featcache.settings import FeaturesSpec
 
+STREAMS = 2
+"""Forward passes at once; with one, a core waits whenever the other does something serial."""
+
 _AHEAD = 3  # batches made ready before they are needed; more only costs memory
-_STREAMS = 2  # forward passes at once; with one, a core waits whenever the other does something serial
 
 Loader = Callable[[str, str, int], npt.NDArray[np.uint8]]
 Features = Mapping[str, npt.NDArray[Any]]
@@ -179,7 +181,7 @@ def compute(
     if isinstance(backbone, Foreseeing):
         backbone.expect(count)
     progress.start(what, count, "images")
-    forward = ThreadPoolExecutor(_STREAMS, thread_name_prefix="featcache-forward")
+    forward = ThreadPoolExecutor(STREAMS, thread_name_prefix="featcache-forward")
     sink = ThreadPoolExecutor(1, thread_name_prefix="featcache-write")
     running: deque[tuple[_Batch, Future[Features]]] = deque()
 
@@ -189,7 +191,7 @@ def compute(
             yield batch, forward.submit(backbone.forward, batch.images)
 
     def written() -> Iterator["Future[None]"]:
-        for batch, future in _ahead(started(), _STREAMS, running):
+        for batch, future in _ahead(started(), STREAMS, running):
             write = sink.submit(clock.work, "write", _write, batch, future.result())
             progress.advance(len(batch.rows), str(clock))
             yield write

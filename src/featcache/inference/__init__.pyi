@@ -2,6 +2,7 @@ from .bundle import bundle_lines as bundle_lines, write_bundle as write_bundle
 from .explainer import (
     Explainer as Explainer,
     Explanation as Explanation,
+    Wanted as Wanted,
     explanation_lines as explanation_lines,
     explanation_record as explanation_record,
     write_overlay as write_overlay,

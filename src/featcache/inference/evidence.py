@@ -7,12 +7,13 @@ place. So the places and an intercept sum to the score, by one forward pass and 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featcache.training import Bag
+from featcache.training import Bag, as_float32
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,19 +47,22 @@ class PooledMap:
     values: npt.NDArray[Any]
     pooling: str
 
+    @cached_property
     def shares(self) -> Floats:
-        """Return (h, w, c): the part of each place in its channel's pooled value; every channel's sum is 1.
+        """(h, w, c): the part of each place in its channel's pooled value; every channel's sum is 1.
 
         Of a mean only those places have a part whose activation has the mean's sign, in proportion to it: all of them
         after relu. Places that are equally the maximum share it.
         """
-        values = self.values.astype(np.float64)
+        own: Floats = as_float32(self.values).astype(np.float64)
         if self.pooling == "max":
-            own = (values == values.max(axis=(0, 1))).astype(np.float64)
+            own = (own == own.max(axis=(0, 1))).astype(np.float64)
         else:
-            own = np.maximum(values * np.where(values.sum(axis=(0, 1)) < 0, -1, 1), 0)
+            own *= np.where(own.sum(axis=(0, 1)) < 0, -1, 1)
+            np.maximum(own, 0, out=own)
             own += own.sum(axis=(0, 1)) == 0  # a channel of zeros adds nothing, wherever
-        return np.asarray(own / own.sum(axis=(0, 1)))
+        own /= own.sum(axis=(0, 1))
+        return own
 
 
 def head_evidence(
@@ -87,7 +91,7 @@ def head_evidence(
         shape, placed = seen_as.taps[tap], 0
         if tap in maps:
             placed = maps[tap].values.shape[-1]
-            heats.append(maps[tap].shares() @ own[len(own) - placed :])
+            heats.append(maps[tap].shares @ own[len(own) - placed :])
         elif len(shape) == 3:
             placed = len(own)
             heats.append(own.reshape(shape).sum(axis=-1))

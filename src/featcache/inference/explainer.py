@@ -1,10 +1,11 @@
 """Single images explained: the ensemble's class, and where its linear members see it."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from featcache.core.paths import fault
 from featcache.core.progress import Progress
 from featcache.dataset import decode_rgb
 from featcache.errors import RejectedImageError, SettingsError, SourceError
-from featcache.features import Backbone, map_name
+from featcache.features import STREAMS, Backbone, map_name
 from featcache.inference.evidence import Evidence, PooledMap, head_evidence, spread, summed
 from featcache.inference.predictor import image_bytes
 from featcache.inference.served_ensemble import ServedBag, load_served
@@ -63,11 +64,27 @@ class Explanation:
         return Image.fromarray(drawn.round().clip(0, 255).astype(np.uint8))
 
 
+class Wanted(NamedTuple):
+    """An image that is to be explained.
+
+    Attributes:
+        load: size -> (size, size, 3) uint8 RGB; called from several threads.
+        label: the class whose evidence is wanted; None for the predicted one.
+        fold: of an image that is a training row: only heads that haven't seen this fold have a say.
+    """
+
+    load: Callable[[int], Images]
+    label: int | None = None
+    fold: int | None = None
+
+
 class Explainer:
     """The ensemble of one project, ready to explain images; `class_names` are in the order of the probabilities."""
 
-    def __init__(self, project: Project, progress: Progress) -> None:
+    def __init__(self, project: Project, progress: Progress, count: int = 1) -> None:
         """Load the ensemble, its members' models, and each backbone that any of them looks at, with its maps.
+
+        `count` is how many images will be explained at once.
 
         Raises:
             CacheError: there is no trained ensemble of these settings.
@@ -86,7 +103,7 @@ class Explainer:
             problem = f"the ensemble has no linear member among {', '.join(built.members)}"
             raise SettingsError(f"{problem}: only those can be explained; [Heads] preset=default has some")
         self._backbones: list[tuple[BackboneFeatures, Backbone]] = [
-            (backbone, backbone_with_maps(backbone, taps, progress))
+            (backbone, backbone_with_maps(backbone, taps, count, progress))
             for backbone, taps in self._served.seen_taps(project)
         ]
         self._pooling = {
@@ -137,38 +154,57 @@ class Explainer:
         except OSError as error:
             raise SourceError(f"{path} can't be read: {fault(error)}") from error
 
-    def explain(self, images: Mapping[int, Images], label: int | None = None, fold: int | None = None) -> Explanation:
-        """Explain one image.
-
-        Args:
-            images: size -> (size, size, 3) uint8 RGB, of `sizes`.
-            label: the class whose evidence is wanted; None for the predicted one.
-            fold: of an image that is a training row: only heads that haven't seen this fold have a say.
+    def explain(self, images: Mapping[int, Images], label: int | None = None) -> Explanation:
+        """Explain one image, size -> (size, size, 3) uint8 RGB, of `sizes`, for a class or the predicted one.
 
         Raises:
             RejectedImageError: its features are beyond float16's range.
         """
-        views = [self._computed(images)]
-        if self._mirror:
-            views.append(self._computed({size: np.ascontiguousarray(each[:, ::-1]) for size, each in images.items()}))
-        if not all(np.isfinite(values).all() for view in views for values in view.values()):
+        (explanation,) = self.explain_all([Wanted(images.__getitem__, label)])
+        if explanation is None:
             raise RejectedImageError("its features are beyond float16's range")
+        return explanation
+
+    def explain_all(self, images: Sequence[Wanted]) -> Iterator[Explanation | None]:
+        """Yield an explanation of each image, in their order; None where features are beyond float16's range.
+
+        A backbone's pass takes some at once, and two passes are under way while others are explained.
+        """
+        step = max((network.batch_size for _, network in self._backbones), default=1)
+        parts = [images[start : start + step] for start in range(0, len(images), step)]
+        with ThreadPoolExecutor(STREAMS, thread_name_prefix="featcache-forward") as pool:
+            for part, (loaded, views) in zip(parts, pool.map(self._computed, parts), strict=True):
+                for place, wanted in enumerate(part):
+                    row = slice(place, place + 1)
+                    own = [{tap: values[row] for tap, values in view.items()} for view in views]
+                    yield self._explained({size: some[row] for size, some in loaded.items()}, own, wanted)
+
+    def _computed(self, part: Sequence[Wanted]) -> tuple[dict[int, Images], list[dict[str, npt.NDArray[Any]]]]:
+        """Size -> (b, size, size, 3), and the features of these and of mirrored ones: tap, or its map -> (b, ...)."""
+        loaded = {size: np.stack([wanted.load(size) for wanted in part]) for size in self.sizes}
+        views: list[dict[str, npt.NDArray[Any]]] = [{} for _ in range(1 + self._mirror)]
+        for backbone, network in self._backbones:
+            plain = loaded[backbone.spec.image_size]
+            mirrored = [np.ascontiguousarray(plain[:, :, ::-1])] if self._mirror else []
+            for view, seen in zip(views, (plain, *mirrored), strict=True):
+                view |= {backbone.input_name(name): values for name, values in network.forward(seen).items()}
+        return loaded, views
+
+    def _explained(
+        self, images: Mapping[int, Images], views: Sequence[Mapping[str, npt.NDArray[Any]]], wanted: Wanted
+    ) -> Explanation | None:
+        """Of one image, (1, size, size, 3), and its views."""
+        if not all(np.isfinite(values).all() for view in views for values in view.values()):
+            return None
         built = self._served.ensemble
-        batch = {size: each[None] for size, each in images.items()}
-        probabilities = self._served.probabilities(views, batch)[0]
-        predicted = int(probabilities.argmax() if built.several else built.decision.classes(probabilities[None])[0])
-        wanted = predicted if label is None else label
-        found = [self._evidence(view, wanted, fold) for view in views]
+        probabilities = self._served.probabilities(views, images)
+        predicted = int(probabilities[0].argmax() if built.several else built.decision.classes(probabilities)[0])
+        label = predicted if wanted.label is None else wanted.label
+        found = [self._evidence(view, label, wanted.fold) for view in views]
         found[1:] = [each.mirrored() for each in found[1:]]
         evidence = summed(found, [1 / len(found)] * len(found))
-        return Explanation(probabilities, predicted, wanted, evidence, self.members, self.weight, images[max(images)])
-
-    def _computed(self, images: Mapping[int, Images]) -> dict[str, npt.NDArray[Any]]:
-        return {
-            backbone.input_name(name): values
-            for backbone, network in self._backbones
-            for name, values in network.forward(images[backbone.spec.image_size][None]).items()
-        }
+        shown = images[max(images)][0]
+        return Explanation(probabilities[0], predicted, label, evidence, self.members, self.weight, shown)
 
     def _evidence(self, view: Mapping[str, npt.NDArray[Any]], label: int, fold: int | None) -> Evidence:
         maps = {

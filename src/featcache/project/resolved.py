@@ -48,8 +48,8 @@ def resolved_backbone(backbone: BackboneFeatures, progress: Progress) -> "Backbo
     return _loaded(backbone.spec, weights, backbone.precision() or "float32", backbone.folder / _CHECKED)
 
 
-def backbone_with_maps(backbone: BackboneFeatures, taps: Sequence[Tap], progress: Progress) -> "Backbone":
-    """Return a backbone of some of its taps whose pooled ones are joined by their maps; for few images, on the processor.
+def backbone_with_maps(backbone: BackboneFeatures, taps: Sequence[Tap], rows: int, progress: Progress) -> "Backbone":
+    """Return a backbone of some of its taps whose pooled ones are joined by their maps; for few `rows`, on the processor.
 
     Raises:
         BackboneError, WeightsError: as `resolved_backbone`.
@@ -60,7 +60,7 @@ def backbone_with_maps(backbone: BackboneFeatures, taps: Sequence[Tap], progress
 
     native = choose_precision("auto").name
     precision = native if native == backbone.precision() else "float32"  # what a GPU is fast in, the processor isn't
-    return load_backbone(spec, weights, precision, 1, processor(), maps=True)
+    return load_backbone(spec, weights, precision, device=processor(), rows=rows, maps=True)
 
 
 def resolved_weights(backbone: BackboneFeatures, progress: Progress) -> ResolvedWeights:

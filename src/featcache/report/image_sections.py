@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from featcache.report.thumbnails import RowRef, packed, thumbnails
 from featcache.settings import IGNORE
 
 NEIGHBOURS = 5
+_GROUPED = ("duplicates", "near", "unlike")
 _GROUPS, _PAIRS, _OF_EACH, _UNLIKE = 24, 12, 6, 12
 _EXPLAINED = 12  # of each kind; each takes a forward pass
 _LARGE, _SMALL, _DOT = 224, 56, 40  # pixels; the large ones open larger than the cards show them
@@ -55,55 +57,55 @@ def pictures(run: Run, explain: Explain | None = None) -> dict[str, Any]:
         SourceChangedError: an image is no longer what the manifest says.
     """
     kinds, totals = gallery(run.predictions, run.rows, run.names, {line.id for line in corrections(run.project)})
+    found = {**_groups(run), "totals": totals}
     checked = list(dict.fromkeys(card["place"] for each in kinds.values() for card in each))
-    space = projected(run.readers["train"], run.tap)
-    neighbours = _neighbours(run, checked)
-    places = mapped_rows(
-        space, np.flatnonzero(np.isin(space.rows, [row for split, row in checked if split == "train"]))
-    )
-    with ThreadPoolExecutor(1, thread_name_prefix="featcache-map") as aside:
+    doubled = [place for kind in _GROUPED for group in found[kind]["groups"] for place in group["places"]]
+    shrunk = partial(thumbnails, run.manifest.splits, image_loader(run.project))
+    # three at once: this thread imports and explains, and Python runs little of what the others do
+    with ThreadPoolExecutor(2, thread_name_prefix="featcache-report") as aside:
+        large = aside.submit(shrunk, checked + doubled, _LARGE, _LARGE_BYTES)
+        space, neighbours = projected(run.readers["train"], run.tap), _neighbours(run, checked)
+        places = mapped_rows(
+            space, np.flatnonzero(np.isin(space.rows, [row for split, row in checked if split == "train"]))
+        )
         layouts = feature_map(space, places, aside)
-        found = {**_groups(run), "totals": totals}
+        near = [("train", row) for nearest in neighbours.values() for row, _ in nearest]
+        small = aside.submit(shrunk, near, _SMALL, _SMALL_BYTES)
         drawn = [("train", row) for row in space.rows[places].tolist()]
-        tiny = _with_images(run, kinds, found, neighbours, drawn)
-        found["evidence"] = _evidence(kinds, run.names, explain)
-        suspected = {card["place"] for card in kinds[ERRORS]}
+        tiny = aside.submit(shrunk, drawn, _DOT, _DOT_BYTES)
+        evidence = _evidence(kinds, run.names, explain)
         dots = _map(run, space, places, layouts)
-    dots |= {"images": [tiny.get(place) for place in drawn], "suspected": [place in suspected for place in drawn]}
-    return {"tap": run.backbone.input_name(run.tap), "cards": kinds, "map": dots, **found}
+    _give_images(run, kinds, found, neighbours, large.result(), small.result())
+    suspected = {card["place"] for card in kinds[ERRORS]}
+    dots |= {"images": [*map(tiny.result().get, drawn)], "suspected": [place in suspected for place in drawn]}
+    return {"tap": run.backbone.input_name(run.tap), "cards": kinds, "map": dots, **found, "evidence": evidence}
 
 
 def _groups(run: Run) -> dict[str, Any]:
     return {"duplicates": _duplicates(run), "near": _near(run), "unlike": _unlike(run)}
 
 
-def _with_images(
+def _give_images(
     run: Run,
     kinds: Cards,
     found: Mapping[str, Any],
     neighbours: Mapping[RowRef, list[tuple[int, float]]],
-    drawn: Sequence[RowRef],
-) -> dict[RowRef, str]:
-    """Give cards, their neighbours and groups their images; return those of the rows that are `drawn` on the map."""
-    cards = [card for each in kinds.values() for card in each]
-    groups = [group for each in ("duplicates", "near", "unlike") for group in found[each]["groups"]]
-    checked = list(dict.fromkeys(card["place"] for card in cards))
-    doubled = [place for group in groups for place in group["places"]]
-    near = [("train", row) for nearest in neighbours.values() for row, _ in nearest]
-    splits, load = run.manifest.splits, image_loader(run.project)
-    large = thumbnails(splits, load, checked + doubled, _LARGE, _LARGE_BYTES)
-    small = thumbnails(splits, load, near, _SMALL, _SMALL_BYTES)
-    for card in cards:
+    large: Mapping[RowRef, str],
+    small: Mapping[RowRef, str],
+) -> None:
+    """Give cards, their neighbours and groups their images."""
+    for card in (card for each in kinds.values() for card in each):
         nearest = neighbours.get(card["place"], ())
         described = [{**_described(run, ("train", row), small), "distance": distance} for row, distance in nearest]
-        card |= {"neighbours": described, "image": large.get(card["place"]), "evidence": None}
-    for group in groups:
+        card |= {"neighbours": described, "image": large.get(card["place"])}
+    for group in (group for kind in _GROUPED for group in found[kind]["groups"]):
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
-    return thumbnails(splits, load, drawn, _DOT, _DOT_BYTES)
 
 
 def _evidence(kinds: Cards, names: Sequence[str], explain: Explain | None) -> dict[str, Any] | None:
     """Give the first misclassified and uncertain cards pictures of their evidence; return whose it is."""
+    for card in (card for each in kinds.values() for card in each):
+        card["evidence"] = None
     chosen = [card for kind in (WRONG, UNSURE) for card in kinds[kind][:_EXPLAINED]]
     numbers: dict[str, int | None] = {name: number for number, name in enumerate(names)}
     wanted = {card["place"]: numbers.get(card["predicted"]) for card in chosen}  # None: it is a set of labels

@@ -12,7 +12,7 @@ from featcache.core.json_records import write_json
 from featcache.core.keys import bytes_digest
 from featcache.core.progress import Progress
 from featcache.dataset import Manifest
-from featcache.errors import BackboneError, RejectedImageError, SettingsError, WeightsError
+from featcache.errors import BackboneError, SettingsError, WeightsError
 from featcache.project import Project, image_loader
 from featcache.report import Explained, render_page, report_content
 from featcache.training import Predictions
@@ -53,10 +53,10 @@ def _explained(project: Project, progress: Progress, wanted: Mapping[tuple[str, 
     kinds = {(backbone.resolved("weights") or {}).get("kind") for backbone in project.backbones}
     if "random" in kinds:
         return None
-    from featcache.inference import Explainer
+    from featcache.inference import Explainer, Wanted
 
     try:
-        explainer = Explainer(project, progress)
+        explainer = Explainer(project, progress, len(wanted))
     except SettingsError:  # it has none
         return None
     except (BackboneError, WeightsError) as error:
@@ -65,13 +65,12 @@ def _explained(project: Project, progress: Progress, wanted: Mapping[tuple[str, 
     splits, load = Manifest.load(project.folder).splits, image_loader(project)
     source = next(iter(project.member_sources()["TrainHeads"]))
     folds = Predictions.load(source.path, splits["train"]).folds
-    found, labels = {}, {}
+    images = []
     for (split, row), label in wanted.items():
         rows, fold = splits[split], int(folds[row]) if split == "train" and folds is not None else None
-        images = {size: load(rows.locations[row], rows.digests[row], size) for size in explainer.sizes}
-        try:
-            explanation = explainer.explain(images, label, fold)
-        except RejectedImageError:
-            continue
-        found[split, row], labels[split, row] = np.asarray(explanation.overlay()), explanation.label
+        images.append(Wanted(partial(load, rows.locations[row], rows.digests[row]), label, fold))
+    found, labels = {}, {}
+    for place, explanation in zip(wanted, explainer.explain_all(images), strict=True):
+        if explanation is not None:
+            found[place], labels[place] = np.asarray(explanation.overlay()), explanation.label
     return Explained(found, labels, explainer.members, explainer.weight)

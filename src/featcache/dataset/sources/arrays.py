@@ -14,7 +14,8 @@ from featcache.core.progress import Progress
 from featcache.core.rows import UNKNOWN_LABEL, Rows
 from featcache.core.texts import ComputedTexts, ConstantText, PackedTexts
 from featcache.dataset import decoding
-from featcache.dataset.digest_cache import DigestCache, FileChecks
+from featcache.dataset.digest_cache import DigestCache
+from featcache.dataset.file_checks import FileChecks
 from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
 from featcache.errors import SourceChangedError, SourceError

@@ -1,5 +1,6 @@
 """Images in folders: ``PATH/train/<class>/*``, ``PATH/valid/<class>/*`` and ``PATH/test/**``, or ``PATH/<class>/*`` alone."""
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -16,7 +17,8 @@ from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
 from featcache.core.texts import ChosenTexts, ComputedTexts, ConstantText, DecodedTexts
 from featcache.dataset import decoding
 from featcache.dataset.decoding.versions import MOST_BYTES
-from featcache.dataset.digest_cache import DigestCache, FileChecks
+from featcache.dataset.digest_cache import DigestCache
+from featcache.dataset.file_checks import Digests, FileChecks
 from featcache.dataset.file_stats import FileStats
 from featcache.dataset.image_readers import looked_at
 from featcache.dataset.manifest import Manifest, check_training
@@ -90,7 +92,7 @@ class FolderSource(ImageFiles):
         Raises:
             SourceError: a folder can't be listed, there is no ``train``, or something else has a folder's name.
         """
-        return self._scan(keep=True).files
+        return self._scan(keep=True)
 
     def _place(self, location: str) -> str:
         split, slash, below = location.partition("/")
@@ -115,16 +117,14 @@ class FolderSource(ImageFiles):
             raise SourceError(no_training_folder(self.path, is_image))
         return found
 
-    def _scan(self, *, keep: bool) -> Scan:
+    def _scan(self, *, keep: bool) -> FileStats:
         scan = Scan(keep=keep)
         for split, folder in self.folders.items():
             if split == "test":
                 scan.tree(folder, split)
             else:
                 scan.classes(folder, split)
-        if not keep and self.folders["train"] != self.path:
-            scan.left_out.update(look_alikes(self.path, self.folders))
-        return scan
+        return scan.files
 
     def list_rows(self, files: FileStats, digests: DigestCache, progress: Progress) -> Manifest:
         """List every image with its label and content digest.
@@ -133,13 +133,13 @@ class FolderSource(ImageFiles):
             SourceError: layout or labels can't be what the user meant, or a file is damaged.
             SourceChangedError: a file changed meanwhile.
         """
-        scan, layout = self._scan(keep=False), _Layout(files)
+        seen, layout = self._scan(keep=False) if files.passed_over else files, _Layout(files)
         train = self.folders["train"]
-        classes = tuple(sorted(layout.classes["train"] | scan.empty, key=natural))
+        classes = tuple(sorted(layout.classes["train"] | seen.empty, key=natural))
         if not classes:
             fix = "make a folder train/<class>/ for each class, with its images in it"
             raise SourceError(f"{train} has no folder for a class: {fix}")
-        empty = [name for name in classes if name in scan.empty]
+        empty = [name for name in classes if name in seen.empty]
         if empty:
             raise SourceError(empty_classes(train, empty, len(classes), is_image))
         labels = self._labels(layout, classes)
@@ -147,10 +147,11 @@ class FolderSource(ImageFiles):
         with ThreadPoolExecutor(1, thread_name_prefix="featcache-order") as aside:  # what it takes, reading hides
             aside.submit(lambda: layout.rows)
             examined = self.examine(files, digests, progress)
-        rows = {split: _rows(layout.rows[split], layout.labels(split, labels), examined) for split in SPLITS}
+        rows = {split: _rows(split, layout.rows[split], layout.labels(split, labels), examined) for split in SPLITS}
         names = tuple(map(readable_name, classes))
         check_training(str(train), names, rows["train"])
-        return Manifest(names, rows, {"source": "folder"}, scan.left_out)
+        left_out = seen.left_out + Counter(look_alikes(self.path, self.folders) if train != self.path else ())
+        return Manifest(names, rows, {"source": "folder"}, left_out)
 
     def _labels(self, layout: "_Layout", classes: Sequence[str]) -> dict[str, int]:
         """The label of every folder of any split that is called like a class, whichever way accents are encoded."""
@@ -217,18 +218,19 @@ class _Layout:
         return np.asarray(np.array(found, np.int32)[self._inside[self.rows[split]]])
 
 
-def _rows(rows: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32], examined: FileChecks) -> Rows:
-    locations, count = ChosenTexts(examined.files.locations, rows), len(rows)
-    reasons = examined.reasons
+def _rows(split: str, rows: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32], examined: FileChecks) -> Rows:
+    locations, count = examined.files.locations.taken(rows), len(rows)
+    reasons, below = examined.reasons, len(split) + 1
 
     def ids(start: int, stop: int) -> list[str]:
-        return [readable_name(location.partition("/")[2]) for location in locations.decode(start, stop)]
+        found = [location[below:] for location in locations.decode(start, stop)]
+        return found if all(map(str.isascii, found)) else list(map(readable_name, found))
 
     return Rows(
         ids=DecodedTexts(count, ids),
         labels=labels,
         groups=ConstantText("", count),
-        digests=DecodedTexts(count, lambda start, stop: examined.digests_of(rows[start:stop])),
+        digests=Digests(examined, rows),
         reasons=ComputedTexts(count, lambda row: reasons.get(int(rows[row]), ""))
         if reasons
         else ConstantText("", count),

@@ -14,7 +14,8 @@ import numpy as np
 from featcache.core.progress import Progress, Silent
 from featcache.core.rows import SPLITS
 from featcache.core.texts import ComputedTexts
-from featcache.dataset.digest_cache import DigestCache, FileChecks
+from featcache.dataset.digest_cache import DigestCache
+from featcache.dataset.file_checks import FileChecks
 from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.image_readers import looked_at
 from featcache.dataset.manifest import Manifest, check_training
@@ -52,7 +53,6 @@ class ParquetSource(ImageFiles):
         scan = Scan(wanted=lambda name: name.endswith(SUFFIX))
         scan.tree(self.path, "")
         files = scan.files
-        files.left_out = scan.left_out
         if not len(files):
             raise SourceError(f"{self.path} has no *{SUFFIX} files: put them there, or set [Dataset] path")
         return files

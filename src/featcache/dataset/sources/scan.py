@@ -1,6 +1,5 @@
 """One walk over folders of images: what is an image by its name, and how many other files are left out."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,9 +30,8 @@ class Scan:
     """The images found by walks over several folders; each has as location that of its folder and its path below."""
 
     def __init__(self, *, keep: bool = True, wanted: Callable[[str], bool] = is_image) -> None:
-        self.files = FileStats()  #: the images, if `keep`
-        self.empty: set[str] = set()  #: the class folders of ``train`` without images
-        self.left_out: Counter[str] = Counter()  #: how many files aren't listed, by suffix or reason
+        self.files = FileStats()  #: the images, if `keep`, or else what is in folders that are passed over
+        self.left_out = self.files.left_out
         self._keep, self._wanted = keep, wanted
         self._found = 0  # images
 
@@ -44,7 +42,7 @@ class Scan:
                 if not self._is_skipped(entry, split):
                     filled = self._class(Path(entry.path), f"{split}/{entry.name}")
                     if split == "train" and not filled:
-                        self.empty.add(entry.name)
+                        self.files.empty.add(entry.name)
             elif is_image(entry.name) and not walk.is_hidden(entry):
                 self.left_out["images outside a class folder"] += 1
             elif entry.is_symlink() and not walk.is_hidden(entry) and not paths.is_file(Path(entry.path)):
@@ -60,9 +58,8 @@ class Scan:
             folder = walk.is_folder(entry)
             if not folder or is_image(entry.name):  # a folder called like an image is an image that can't be read
                 self._file(path, entry, f"{location}/")
-            if folder and not self._is_skipped(entry) and not self._keep:
-                count = count_images(Path(entry.path), is_image)
-                if count:
+            if folder and not self._is_skipped(entry):
+                if count := self._count(entry):
                     self.left_out["images in folders inside a class folder"] += count
                 elif not is_image(entry.name):
                     self.left_out["folders inside a class folder"] += 1
@@ -106,13 +103,18 @@ class Scan:
     def _is_skipped(self, folder: walk.Entry, split: str = "") -> bool:
         """Whether a folder is hidden or a system's; one right in a split that holds images might be meant as a class."""
         if walk.is_hidden(folder):
-            if split and not self._keep and count_images(Path(folder.path), is_image):
+            if split and self._count(folder):
                 self.left_out[f"folder {split}/{readable_name(folder.name)}/, as its name begins with a dot"] += 1
             return True
         if walk.is_system(folder):
             self.left_out[f"system folders ({folder.name})"] += 1
             return True
         return False
+
+    def _count(self, folder: walk.Entry) -> int:
+        """How many images are in a folder that is left out; with `keep`, when nobody may ask, it is passed over."""
+        self.files.passed_over |= self._keep
+        return 0 if self._keep else count_images(Path(folder.path), is_image)
 
     def _file(self, folder: Path, entry: walk.Entry, begin: str) -> None:
         if not self._wanted(entry.name) or walk.is_hidden(entry):

@@ -13,8 +13,9 @@ from featcache.core import paths
 from featcache.core.names import first_names
 from featcache.core.progress import Progress
 from featcache.core.rows import SPLITS, Labels, Rows, known_labels
-from featcache.core.texts import NOT_FOUND, ChosenTexts, ComputedTexts, ConstantText, DecodedTexts
-from featcache.dataset.digest_cache import DigestCache, FileChecks
+from featcache.core.texts import NOT_FOUND, ChosenTexts, ComputedTexts, ConstantText
+from featcache.dataset.digest_cache import DigestCache
+from featcache.dataset.file_checks import Digests, FileChecks
 from featcache.dataset.file_stats import FileStats, stat_file
 from featcache.dataset.manifest import Manifest, check_training
 from featcache.dataset.manifest_rows import ArrowTexts
@@ -59,9 +60,8 @@ class TableSource(ImageFiles):
                 setting = "table" if name == self.spec.table else "test"
                 raise SourceError(f"{self.path} has no {name} but {paths.what_is(path)}: correct [Dataset] {setting}")
             tables[path] = stat_file(f"table:{name}", path)
-        scan = self._scan()
-        files = scan.files
-        files.tables, files.left_out = tables, scan.left_out
+        files = self._scan()
+        files.tables = tables
         if not len(files):
             raise SourceError(f"{self.path} has no images in {self._shown()}: set [Dataset] path or images")
         return files
@@ -96,7 +96,7 @@ class TableSource(ImageFiles):
         """What messages call the place of ids and labels."""
         return str(self.path / self.spec.table)
 
-    def _scan(self) -> Scan:
+    def _scan(self) -> FileStats:
         scan = Scan()
         for folder in self.folders:
             path = self.path / folder
@@ -104,7 +104,7 @@ class TableSource(ImageFiles):
                 fault = f"{path} is not a folder of images but {paths.what_is(path)}"
                 raise SourceError(f"{fault}: correct [Dataset] path or images")
             scan.tree(path, folder)
-        return scan
+        return scan.files
 
     def _shown(self) -> str:
         return ", ".join(folder or "it" for folder in self.folders)
@@ -209,7 +209,7 @@ def _rows(
         ids=ids,
         labels=labels,
         groups=ArrowTexts(groups.cast("large_binary")) if any(groups.unique().to_pylist()) else ConstantText("", count),
-        digests=DecodedTexts(count, lambda start, stop: examined.digests_of(places[start:stop])),
+        digests=Digests(examined, places),
         reasons=ConstantText("", count) if faultless else ComputedTexts(count, reason),
         locations=ChosenTexts(examined.files.locations, places),
         cases=ArrowTexts(cases.cast("large_binary")) if count and cases[0].as_py() else (),

@@ -1,0 +1,57 @@
+"""Columns of texts and numbers joined row by row, a million rows in a second: lines of a file, and what digests take.
+
+pyarrow takes a moment to import, so these functions are called where work is done; where Luigi schedules, only if files were
+touched since the last listing.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featcache.core.texts import Encoded, encoded_part
+
+PART = 1 << 14  # rows joined at once: the bytes of as many are in memory
+
+
+def joined(*columns: bytes | Encoded | npt.NDArray[np.int64]) -> tuple[bytes, npt.NDArray[np.int32]]:
+    """Return n rows, one behind the other, and (n + 1,) where each begins and the last ends.
+
+    A row has each column's text, or the decimals of its number, in the columns' order; plain bytes are the same in all rows.
+    """
+    from pyarrow.compute import binary_join_element_wise
+
+    rows = binary_join_element_wise(*map(_column, columns), _column(b""))
+    _, ends, content = rows.buffers()
+    return content.to_pybytes(), np.frombuffer(ends, np.int32)[: len(rows) + 1]
+
+
+def _column(column: bytes | Encoded | npt.NDArray[np.int64]) -> Any:
+    import pyarrow as pa
+
+    if isinstance(column, bytes):  # `pyarrow.scalar` would import pandas, as `pyarrow.array`
+        return arrow_column((column, np.array([len(column)])), pa.binary())[0]
+    if isinstance(column, np.ndarray):
+        numbers = [None, pa.py_buffer(np.ascontiguousarray(column))]
+        return pa.Array.from_buffers(pa.int64(), len(column), numbers).cast(pa.string()).cast(pa.binary())
+    return arrow_column(column, pa.binary())
+
+
+def arrow_column(texts: Encoded, kind: Any) -> Any:
+    """Return texts as Arrow's array of that kind, string or binary."""
+    import pyarrow as pa
+
+    ends = np.zeros(len(texts[1]) + 1, np.int32)
+    np.cumsum(texts[1], out=ends[1:])
+    return pa.Array.from_buffers(kind, len(texts[1]), [None, pa.py_buffer(ends), pa.py_buffer(texts[0])])
+
+
+def column_digest(texts: Sequence[str]) -> str:
+    """Return `featcache.core.keys.sequence_digest` of a column of many rows."""
+    state = hashlib.sha256()
+    for start in range(0, len(texts), PART):
+        some = encoded_part(texts, start, min(start + PART, len(texts)))
+        state.update(joined(some[1], b":", some)[0])
+    return state.hexdigest()
