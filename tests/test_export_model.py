@@ -178,12 +178,13 @@ def test_a_write_that_fails_leaves_nothing(project, tmp_path, monkeypatch):
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("size", [128])
-def test_real_photos_and_weights(shared, tmp_path, size):
+# of one image and of a batch the processor's library may add up in another order, which rounds 16 bits otherwise
+@pytest.mark.parametrize(("precision", "near"), [("float32", 2e-5), ("bfloat16", 2e-3)])
+def test_real_photos_and_weights(shared, tmp_path, precision, near):
     """The pipeline, `featcache predict` and the exported model agree on photos of any size up to four times image_size."""
     from projects import LuigiProject
 
-    source = shared / "data/hymenoptera"
+    size, source = 128, shared / "data/hymenoptera"
     for split, count in (("train", 12), ("test", 6)):
         for folder in sorted((source / split).iterdir()):
             (tmp_path / "photos" / split / folder.name).mkdir(parents=True)
@@ -195,7 +196,7 @@ def test_real_photos_and_weights(shared, tmp_path, size):
             "Dataset": {"name": "photos", "source": "folder", "path": str(tmp_path / "photos")},
             "Features": {
                 "weights": str(shared / "weights/vgg16_imagenet_notop.h5"), "taps": "block4_pool:avg, block5_pool",
-                "image_size": str(size), "precision": "bfloat16",
+                "image_size": str(size), "precision": precision,
             },
             "Heads": {"preset": "fast", "seeds": "1", "folds": "2"},
             "Paths": {"artifacts": str(tmp_path / "artifacts")},
@@ -212,4 +213,4 @@ def test_real_photos_and_weights(shared, tmp_path, size):
     for file, probabilities in zip(files, expected.values(), strict=True):
         image = raw(file)
         assert min(image.shape[1:3]) < 4 * size, "larger JPEGs are decoded at a fraction of their size"
-        assert np.allclose(keras.ops.convert_to_numpy(model(image))[0], probabilities, atol=2e-5), file.name
+        assert np.allclose(keras.ops.convert_to_numpy(model(image))[0], probabilities, atol=near), file.name
