@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from featcache.core.texts import Encoded, encoded_part
 
-PART = 1 << 14  # rows joined at once: the bytes of as many are in memory
+PART = 1 << 13  # rows joined at once: the bytes of as many are in memory
 
 
 def joined(*columns: bytes | Encoded | npt.NDArray[np.int64]) -> tuple[bytes, npt.NDArray[np.int32]]:
