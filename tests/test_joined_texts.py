@@ -17,7 +17,8 @@ CODE = """
 import sys
 import numpy as np
 from featcache.core.joined_texts import column_digest, joined
-from featcache.core.texts import encoded
+from featcache.core.texts import PackedTexts, encoded
+assert PackedTexts(["a", "b"]).taken(np.array([1], np.uint32)) == ["b"]
 joined(encoded(["a", "b"]), b",", np.array([1, 2]))
 column_digest(["a", "b"])
 assert "pandas" not in sys.modules
