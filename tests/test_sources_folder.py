@@ -10,6 +10,7 @@ from listings import build_manifest
 from featcache.core.texts import PackedTexts
 from featcache.dataset.manifest import Manifest
 from featcache.dataset.natural_sort import natural_order
+from featcache.dataset.sources import folder
 from featcache.dataset.sources.source import open_source
 from featcache.errors import RejectedImageError, SourceChangedError, SourceError
 from featcache.settings.specs import DatasetSpec
@@ -36,6 +37,16 @@ def test_rows_labels_and_natural_order(root):
     ]
     assert train.labels.tolist() == [0] * 11 + [1] * 4
     assert set(train.groups) == set(train.reasons) == {""}
+
+
+@pytest.mark.parametrize(("more", "walks"), [("train/ants/a.txt", 1), ("train/ants/more/1.png", 2)])
+def test_folders_are_walked_once_unless_some_were_passed_over(root, more, walks, monkeypatch):
+    (root / more).parent.mkdir(exist_ok=True)
+    (root / more).write_bytes(encoded(picture()))
+    scan, scans = folder.Scan, []
+    monkeypatch.setattr(folder, "Scan", lambda **words: scans.append(words) or scan(**words))
+    assert sum(listed(root).left_out.values()) == 1
+    assert len(scans) == walks
 
 
 def test_classes_stand_in_natural_order(tmp_path):

@@ -62,7 +62,7 @@ def test_a_long_column_prints_its_beginning():
     assert repr(ConstantText("x", 10**6)).endswith("'x', ... (1000000 in all)]")
     assert ConstantText("x", 3) == ["x"] * 3
     assert ConstantText("ü", 9).encoded(1, 3)[0] == "üü".encode()
-    assert PackedTexts() == []
+    assert PackedTexts() == [] == PackedTexts(["x"]).taken(np.zeros(0, np.uint32))
 
 
 @settings(deadline=None)

@@ -149,9 +149,10 @@ class PackedTexts(Texts):
         content, bounds = self.packed()
         own = [None, pa.py_buffer(bounds), pa.py_buffer(content)]
         places = pa.Array.from_buffers(pa.uint32(), len(rows), [None, pa.py_buffer(rows)])
-        _, ends, content = pa.Array.from_buffers(pa.large_binary(), len(self), own).take(places).buffers()
         taken = PackedTexts()
-        taken._buffer, taken._ends = content.to_pybytes(), array("q", ends.to_pybytes()[8 : 8 + 8 * len(rows)])
+        if len(rows):
+            _, ends, content = pa.Array.from_buffers(pa.large_binary(), len(self), own).take(places).buffers()
+            taken._buffer, taken._ends = content.to_pybytes(), array("q", ends.to_pybytes()[8 : 8 + 8 * len(rows)])
         return taken
 
     def packed(self) -> tuple[bytes | bytearray, npt.NDArray[np.int64]]:

@@ -28,10 +28,8 @@ ANSWER_BYTES = 8 + 32  # a time and a SHA-256
 _MANY = 20_000  # files; with fewer, starting the processes takes longer than they save
 _MOST = 8
 _LENGTH = 8
-_THREADS = (
-    4  # of each, where it waits for a disk, which may answer several at once; for what is in memory, one is faster
-)
-_WAITS = 8  # for one in so many files
+_THREADS = 4  # of each once it waits for a disk, which may answer several at once; files in memory one reads faster
+_WAITS = 8  # files: one wait in so many
 _UNSOUND = bytes(32)
 
 

@@ -13,16 +13,16 @@ from featcache.core import paths
 from featcache.core.formatting import readable_name
 from featcache.core.names import clash, composed, first_names
 from featcache.core.progress import Progress
-from featcache.core.rows import SPLITS, UNKNOWN_LABEL, Rows
-from featcache.core.texts import ChosenTexts, ComputedTexts, ConstantText, DecodedTexts
+from featcache.core.rows import SPLITS
 from featcache.dataset import decoding
 from featcache.dataset.decoding.versions import MOST_BYTES
 from featcache.dataset.digest_cache import DigestCache
-from featcache.dataset.file_checks import Digests, FileChecks
+from featcache.dataset.file_checks import FileChecks
 from featcache.dataset.file_stats import FileStats
 from featcache.dataset.image_readers import looked_at
 from featcache.dataset.manifest import Manifest, check_training
-from featcache.dataset.natural_sort import natural, natural_order
+from featcache.dataset.natural_sort import natural
+from featcache.dataset.sources.folder_layout import Layout
 from featcache.dataset.sources.misplaced import class_folders, empty_classes, look_alikes, no_training_folder
 from featcache.dataset.sources.scan import Scan, is_image
 from featcache.errors import SourceChangedError, SourceError
@@ -133,7 +133,7 @@ class FolderSource(ImageFiles):
             SourceError: layout or labels can't be what the user meant, or a file is damaged.
             SourceChangedError: a file changed meanwhile.
         """
-        seen, layout = self._scan(keep=False) if files.passed_over else files, _Layout(files)
+        seen, layout = self._scan(keep=False) if files.passed_over else files, Layout(files)
         train = self.folders["train"]
         classes = tuple(sorted(layout.classes["train"] | seen.empty, key=natural))
         if not classes:
@@ -147,13 +147,13 @@ class FolderSource(ImageFiles):
         with ThreadPoolExecutor(1, thread_name_prefix="featcache-order") as aside:  # what it takes, reading hides
             aside.submit(lambda: layout.rows)
             examined = self.examine(files, digests, progress)
-        rows = {split: _rows(split, layout.rows[split], layout.labels(split, labels), examined) for split in SPLITS}
+        rows = {split: layout.listed(split, labels, examined) for split in SPLITS}
         names = tuple(map(readable_name, classes))
         check_training(str(train), names, rows["train"])
         left_out = seen.left_out + Counter(look_alikes(self.path, self.folders) if train != self.path else ())
         return Manifest(names, rows, {"source": "folder"}, left_out)
 
-    def _labels(self, layout: "_Layout", classes: Sequence[str]) -> dict[str, int]:
+    def _labels(self, layout: Layout, classes: Sequence[str]) -> dict[str, int]:
         """The label of every folder of any split that is called like a class, whichever way accents are encoded."""
         numbers = {composed(name): label for label, name in enumerate(classes)}
         labels: dict[str, int] = {}
@@ -167,7 +167,7 @@ class FolderSource(ImageFiles):
             labels.update(known)
         return labels
 
-    def _check_layout(self, layout: "_Layout", classes: dict[str, int]) -> None:
+    def _check_layout(self, layout: Layout, classes: dict[str, int]) -> None:
         for split in ("valid", "test"):
             folders = layout.classes[split]
             unexpected = sorted(folders - classes.keys(), key=natural)
@@ -178,61 +178,3 @@ class FolderSource(ImageFiles):
         if layout.classes["test"] & classes.keys() and (flat := layout.flat_test):
             fault = f"{self.path / 'test'} has {len(flat)} images beside its class folders, e.g. {flat[0].removeprefix('test/')!r}"
             raise SourceError(f"{fault}: move them into their class's folder or into a folder of their own data set")
-
-
-class _Layout:
-    """Files by split."""
-
-    def __init__(self, files: FileStats) -> None:
-        #: split -> names of the folders below it that hold images
-        self.classes: dict[str, set[str]] = {split: set() for split in SPLITS}
-        folders: dict[str, int] = {}
-        paths = (location[: location.rindex("/")] for location in files.locations)
-        #: (n,) which of `_folders` each file is in
-        self._inside = np.fromiter((folders.setdefault(path, len(folders)) for path in paths), np.uint32, len(files))
-        self._folders = [path.split("/", 2)[:2] for path in folders]
-        for split, *name in self._folders:
-            self.classes[split].update(name)
-        self._locations, self._flat = files.locations, folders.get("test")
-
-    @cached_property
-    def _order(self) -> npt.NDArray[np.uint32]:
-        return natural_order(self._locations)
-
-    @cached_property
-    def rows(self) -> dict[str, npt.NDArray[np.uint32]]:
-        """Split -> positions of its files, in natural order; a million take seconds."""
-        splits = np.array([SPLITS.index(split) for split, *_ in self._folders], np.uint8)[self._inside[self._order]]
-        return {split: self._order[splits == number] for number, split in enumerate(SPLITS)}
-
-    @property
-    def flat_test(self) -> Sequence[str]:
-        """Locations of test images in no class folder, in natural order."""
-        if self._flat is None:
-            return ()
-        return ChosenTexts(self._locations, self._order[self._inside[self._order] == self._flat])
-
-    def labels(self, split: str, numbers: dict[str, int]) -> npt.NDArray[np.int32]:
-        """Return the labels of a split's files, by the `numbers` of their class folders."""
-        found = [numbers.get(name[0], UNKNOWN_LABEL) if name else UNKNOWN_LABEL for _, *name in self._folders]
-        return np.asarray(np.array(found, np.int32)[self._inside[self.rows[split]]])
-
-
-def _rows(split: str, rows: npt.NDArray[np.uint32], labels: npt.NDArray[np.int32], examined: FileChecks) -> Rows:
-    locations, count = examined.files.locations.taken(rows), len(rows)
-    reasons, below = examined.reasons, len(split) + 1
-
-    def ids(start: int, stop: int) -> list[str]:
-        found = [location[below:] for location in locations.decode(start, stop)]
-        return found if all(map(str.isascii, found)) else list(map(readable_name, found))
-
-    return Rows(
-        ids=DecodedTexts(count, ids),
-        labels=labels,
-        groups=ConstantText("", count),
-        digests=Digests(examined, rows),
-        reasons=ComputedTexts(count, lambda row: reasons.get(int(rows[row]), ""))
-        if reasons
-        else ConstantText("", count),
-        locations=locations,
-    )
