@@ -12,12 +12,13 @@ import featcache
 from featcache.api.fitted_project import FittedProject
 from featcache.cli import main
 from featcache.core.progress import Silent
+from featcache.dataset import Manifest
 from featcache.errors import RejectedImageError
 from featcache.features.backbone import Backbone
 from featcache.features.hub import pooled_tokens, token_map
 from featcache.inference.evidence import Evidence, PooledMap, head_evidence, spread, summed
 from featcache.inference.explainer import Explainer, Wanted
-from featcache.project import BackboneFeatures, Project, out_of_fold
+from featcache.project import BackboneFeatures, Project, image_loader, out_of_fold
 from featcache.settings import parse_settings
 from featcache.settings.specs import FeaturesSpec, HeadsSpec
 from featcache.stages import report
@@ -190,7 +191,8 @@ def test_tokens_lie_where_their_patches_do():
 def test_the_report_explains_training_rows_by_heads_that_have_not_seen_them(project, monkeypatch):
     """Of random weights it explains nothing."""
     found, wanted = Project(parse_settings(project.settings)), {("train", 0): 1, ("test", 0): None}
-    assert report._explained(found, Silent(), wanted) is None
+    asked = found, Silent(), wanted, Manifest.load(found.folder).splits, image_loader(found)
+    assert report._explained(*asked) is None
     resolved = BackboneFeatures.resolved
     monkeypatch.setattr(
         BackboneFeatures, "resolved", lambda self, what: {**(resolved(self, what) or {}), "kind": "file"}
@@ -203,7 +205,7 @@ def test_the_report_explains_training_rows_by_heads_that_have_not_seen_them(proj
             yield explanation
 
     monkeypatch.setattr(Explainer, "explain_all", noted)
-    explained = report._explained(found, Silent(), wanted)
+    explained = report._explained(*asked)
     assert set(explained.images) == set(wanted)
     assert explained.labels["train", 0] == 1
     assert explained.images["test", 0].shape == (32, 32, 3)
