@@ -20,7 +20,7 @@ from featcache.inference.evidence import Evidence, PooledMap, head_evidence, spr
 from featcache.inference.explainer import Explainer, Wanted
 from featcache.project import BackboneFeatures, Project, image_loader, out_of_fold
 from featcache.settings import parse_settings
-from featcache.settings.specs import FeaturesSpec, HeadsSpec
+from featcache.settings.specs import FeaturesSpec, HeadsSpec, Tap
 from featcache.stages import report
 from featcache.training.heads.bag import load_bag
 from featcache.training.heads.examples import Examples
@@ -255,12 +255,12 @@ def test_maps_are_computed_as_features_were_where_the_processor_is_fast_in_that(
     from featcache import features as networks
     from featcache.project import backbone_with_maps, resolved
 
-    spec = FeaturesSpec(taps=())
-    backbone = SimpleNamespace(spec=spec, folder=tmp_path, precision=lambda: features)
-    asked = []
-    monkeypatch.setattr(networks, "load_backbone", lambda *wanted, **_: asked.append(wanted))
+    backbone = SimpleNamespace(spec=FeaturesSpec(), folder=tmp_path, precision=lambda: features)
+    asked, loaded = [], SimpleNamespace(with_maps=lambda taps, rows: (list(taps), rows))
+    monkeypatch.setattr(networks, "load_backbone", lambda *wanted, **_: asked.append(wanted[2]) or loaded)
+    monkeypatch.setattr(resolved, "resolved_backbone", lambda *_: asked.append(features) or loaded)
     monkeypatch.setattr(resolved, "resolved_weights", lambda *_: None)
     monkeypatch.setattr(resolved, "import_keras", lambda _: None)
     monkeypatch.setattr(resolved, "choose_precision", lambda _: SimpleNamespace(name=processor))
-    backbone_with_maps(backbone, [], 1, Silent())
-    assert asked[0][2] == expected
+    assert backbone_with_maps(backbone, [Tap("a", "avg")], 5, Silent()) == (["a_avg"], 5)
+    assert asked == [expected]
