@@ -657,20 +657,28 @@ def test_code_inside_a_model_is_not_run(tmp_path: Path) -> None:
 
 
 def test_maps_are_what_taps_pool_over(images):
-    spec = FeaturesSpec(taps=(Tap("block1_pool", "avg"), Tap("block1_pool", "max")), image_size=48, weights="random")
-    found = load_backbone(spec, resolve_weights(spec, Silent()), "float32", 1, maps=True).forward(images[:1])
-    plain = load("float32", 1, taps="block1_pool:avg block1_pool:max", image_size=48).forward(images[:1])
-    for tap, pool in zip(spec.taps, (np.mean, np.max), strict=True):
-        pooled = pool(found[map_name(tap.name)].astype(np.float32), axis=(1, 2))
-        assert np.array_equal(found[tap.name], plain[tap.name])
-        assert np.allclose(pooled, plain[tap.name], rtol=2e-3, atol=1e-3)
+    plain = load("float32", 1, taps="block1_pool:avg block1_pool:max block2_pool:avg", image_size=48)
+    joined = plain.with_maps(["block1_pool_avg", "block1_pool_max"], 1)
+    features, found = (each.forward(images[:1]) for each in (plain, joined))
+    assert list(plain.taps) == list(features) == ["block1_pool_avg", "block1_pool_max", "block2_pool_avg"]
+    assert set(joined.taps) == {each for tap in plain.taps if "block1" in tap for each in (tap, map_name(tap))}
+    for tap, pool in (("block1_pool_avg", np.mean), ("block1_pool_max", np.max)):
+        pooled = pool(found[map_name(tap)].astype(np.float32), axis=(1, 2))
+        assert np.array_equal(found[tap], features[tap])
+        assert np.allclose(pooled, features[tap], rtol=2e-3, atol=1e-3)
+
+
+def test_a_network_with_maps_is_the_same_one(images):
+    """Its layers are shared, so that nothing is loaded again."""
+    plain = load("float32", taps="block1_pool:avg", image_size=48)
+    joined = plain.with_maps(plain.taps, 1)._network
+    assert joined is not plain._network
+    assert all(mine is other for mine, other in zip(plain._network.weights, joined.weights, strict=True))
 
 
 @pytest.mark.parametrize(
     ("rows", "most", "expected"), [(1, 8, 1), (3, 8, 2), (16, 8, 8), (17, 8, 5), (24, 8, 6), (24, 64, 12)]
 )
-def test_few_rows_are_dealt_out_evenly_to_two_passes_at_once(rows, most, expected, monkeypatch):
-    monkeypatch.setattr(backbone, "_batch_size", lambda *_: most)
-    spec = FeaturesSpec(taps=(Tap("block1_pool", "avg"),), image_size=48, weights="random")
-    loaded = load_backbone(spec, resolve_weights(spec, Silent()), "float32", device=processor(), rows=rows)
-    assert loaded.batch_size == expected
+def test_few_rows_are_dealt_out_evenly_to_two_passes_at_once(rows, most, expected):
+    loaded = load("float32", most, taps="block1_pool:avg", image_size=48)
+    assert loaded.with_maps(loaded.taps, rows).batch_size == expected

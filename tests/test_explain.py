@@ -12,14 +12,15 @@ import featcache
 from featcache.api.fitted_project import FittedProject
 from featcache.cli import main
 from featcache.core.progress import Silent
+from featcache.dataset import Manifest
 from featcache.errors import RejectedImageError
 from featcache.features.backbone import Backbone
 from featcache.features.hub import pooled_tokens, token_map
 from featcache.inference.evidence import Evidence, PooledMap, head_evidence, spread, summed
 from featcache.inference.explainer import Explainer, Wanted
-from featcache.project import BackboneFeatures, Project, out_of_fold
+from featcache.project import BackboneFeatures, Project, image_loader, out_of_fold
 from featcache.settings import parse_settings
-from featcache.settings.specs import FeaturesSpec, HeadsSpec
+from featcache.settings.specs import FeaturesSpec, HeadsSpec, Tap
 from featcache.stages import report
 from featcache.training.heads.bag import load_bag
 from featcache.training.heads.examples import Examples
@@ -190,7 +191,8 @@ def test_tokens_lie_where_their_patches_do():
 def test_the_report_explains_training_rows_by_heads_that_have_not_seen_them(project, monkeypatch):
     """Of random weights it explains nothing."""
     found, wanted = Project(parse_settings(project.settings)), {("train", 0): 1, ("test", 0): None}
-    assert report._explained(found, Silent(), wanted) is None
+    asked = found, Silent(), wanted, Manifest.load(found.folder).splits, image_loader(found)
+    assert report._explained(*asked) is None
     resolved = BackboneFeatures.resolved
     monkeypatch.setattr(
         BackboneFeatures, "resolved", lambda self, what: {**(resolved(self, what) or {}), "kind": "file"}
@@ -203,7 +205,7 @@ def test_the_report_explains_training_rows_by_heads_that_have_not_seen_them(proj
             yield explanation
 
     monkeypatch.setattr(Explainer, "explain_all", noted)
-    explained = report._explained(found, Silent(), wanted)
+    explained = report._explained(*asked)
     assert set(explained.images) == set(wanted)
     assert explained.labels["train", 0] == 1
     assert explained.images["test", 0].shape == (32, 32, 3)
@@ -253,12 +255,12 @@ def test_maps_are_computed_as_features_were_where_the_processor_is_fast_in_that(
     from featcache import features as networks
     from featcache.project import backbone_with_maps, resolved
 
-    spec = FeaturesSpec(taps=())
-    backbone = SimpleNamespace(spec=spec, folder=tmp_path, precision=lambda: features)
-    asked = []
-    monkeypatch.setattr(networks, "load_backbone", lambda *wanted, **_: asked.append(wanted))
+    backbone = SimpleNamespace(spec=FeaturesSpec(), folder=tmp_path, precision=lambda: features)
+    asked, loaded = [], SimpleNamespace(with_maps=lambda taps, rows: (list(taps), rows))
+    monkeypatch.setattr(networks, "load_backbone", lambda *wanted, **_: asked.append(wanted[2]) or loaded)
+    monkeypatch.setattr(resolved, "resolved_backbone", lambda *_: asked.append(features) or loaded)
     monkeypatch.setattr(resolved, "resolved_weights", lambda *_: None)
     monkeypatch.setattr(resolved, "import_keras", lambda _: None)
     monkeypatch.setattr(resolved, "choose_precision", lambda _: SimpleNamespace(name=processor))
-    backbone_with_maps(backbone, [], 1, Silent())
-    assert asked[0][2] == expected
+    assert backbone_with_maps(backbone, [Tap("a", "avg")], 5, Silent()) == (["a_avg"], 5)
+    assert asked == [expected]

@@ -159,7 +159,7 @@ def test_a_map_holds_what_is_wanted_is_bounded_and_comes_out_the_same():
     centres = random.normal(0, 20, (3, 8))
     kinds = random.integers(0, 3, 60)
     space = Projected(np.arange(60), (centres[kinds] + random.normal(0, 1, (60, 8))).astype(np.float32), np.ones(8))
-    places = mapped_rows(space, np.array([59]))
+    places = mapped_rows(space, [59])
     with ThreadPoolExecutor(1) as pool:
         (neighbours, _), (again, _) = (feature_map(space, places, pool).result() for _ in range(2))
     np.testing.assert_array_equal(neighbours, again)

@@ -261,7 +261,8 @@ def test_every_bar_of_an_interval_has_a_scale_and_the_baseline_is_on_the_first_s
 
 
 def test_evidence_is_beside_its_image_and_names_its_members(browser, reported, tmp_path):
-    def explain(wanted):
+    def explain(wanted, splits, load):
+        assert all(load(splits[split].locations[row], splits[split].digests[row], 32).shape for split, row in wanted)
         images = {place: np.full((32, 32, 3), 90, np.uint8) for place in wanted}
         return Explained(images, {place: label or 0 for place, label in wanted.items()}, ["pooled/lda/seed0"], 0.25)
 

@@ -5,7 +5,7 @@ Keras runs on TensorFlow, JAX or torch (``KERAS_BACKEND``); what differs between
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -17,7 +17,7 @@ from featcache.core.keras_import import plain_keras, prepare_gpu
 from featcache.errors import BackboneError
 from featcache.features.batch_pipeline import STREAMS
 from featcache.features.devices import Device, find_device, make_deterministic
-from featcache.features.network import build_network
+from featcache.features.network import build_network, map_name
 from featcache.features.side_by_side import Convolution, choose, noticed, same_bytes, side_by_side
 from featcache.features.weights import ResolvedWeights
 from featcache.settings import FeaturesSpec, backbone_settings
@@ -57,11 +57,13 @@ class Backbone:
         device: what it is computed on.
     """
 
-    def __init__(self, network: Any, batch_size: int, device: Device) -> None:
-        """Compile what `build_network` returned on this device."""
-        self.device = device
-        self.taps: dict[str, tuple[int, ...]] = {name: tuple(out.shape[1:]) for name, out in network.output.items()}
-        self._network, self._image_shape = network, tuple(network.input.shape[1:])
+    def __init__(self, network: Any, batch_size: int, device: Device, outputs: Collection[str]) -> None:
+        """Compile some of the outputs of what `build_network` returned with maps on this device."""
+        self.device, self._with_maps = device, network
+        chosen = {name: tensor for name, tensor in network.output.items() if name in outputs}
+        self.taps: dict[str, tuple[int, ...]] = {name: tuple(tensor.shape[1:]) for name, tensor in chosen.items()}
+        self._network = network if len(chosen) == len(network.output) else keras.Model(network.input, chosen)
+        self._image_shape = tuple(network.input.shape[1:])
         self._program = self._compile(batch_size)
         self._lock = threading.Lock()
         self._rows, self._expected = 0, 0
@@ -81,6 +83,17 @@ class Backbone:
     def _compile(self, batch_size: int, *, constant: bool = False) -> _Program:
         shape = (batch_size, *self._image_shape)
         return _Program(batch_size, _compiled(self._network, shape, self.device.place, constant=constant))
+
+    @plain_keras()
+    def with_maps(self, taps: Collection[str], rows: int) -> "Backbone":
+        """Return the same network, its layers shared, for so few rows: some of its taps, the pooled ones joined by their maps.
+
+        What a pooled tap pools over is (h, w, c) under its `map_name`, where it has places. Rows are dealt out to as many
+        passes as are under way at once.
+        """
+        outputs = {name for tap in taps for name in (tap, map_name(tap))}
+        rounds = -(-rows // (STREAMS * self.batch_size))
+        return Backbone(self._with_maps, -(-rows // (STREAMS * rounds)), self.device, outputs)
 
     def expect(self, rows: int) -> None:
         """Take note that so many rows are about to come, which decides whether `settle` pays."""
@@ -195,15 +208,11 @@ def load_backbone(
     precision: str,
     batch_size: int | None = None,
     device: Device | None = None,
-    *,
-    rows: int | None = None,
-    maps: bool = False,
 ) -> Backbone:
     """Build the network of `spec`, load its weights and make it ready to run in one of `PRECISIONS`.
 
     `batch_size` is the rows of one forward pass; None takes what is fast on the device at this image size, and fits into
-    its memory, and is even for `rows` in all, if so few will come. No `device` is the first GPU that Keras' backend sees, or else the processor. With `maps`, its taps are joined
-    by what they pool over, as `build_network` says.
+    its memory. No `device` is the first GPU that Keras' backend sees, or else the processor.
 
     Raises:
         BackboneError: unknown backbone or tap (near ones are named), image size below the minimum.
@@ -215,9 +224,10 @@ def load_backbone(
     if spec.deterministic and device.capability is not None:
         make_deterministic()
     with keras.device(device.place):
-        network = build_network(spec, weights, precision, maps=maps)
-    batch_size = batch_size or _batch_size(spec, precision, device)
-    return Backbone(network, batch_size if rows is None else _even_batch(rows, batch_size), device)
+        network = build_network(spec, weights, precision, maps=True)
+    return Backbone(
+        network, batch_size or _batch_size(spec, precision, device), device, [tap.name for tap in spec.taps]
+    )
 
 
 def _batch_size(spec: FeaturesSpec, precision: str, device: Device) -> int:
@@ -230,12 +240,6 @@ def _batch_size(spec: FeaturesSpec, precision: str, device: Device) -> int:
         pixels = min(pixels, int(_GPU_SHARE * free) // bytes_each)
     fitting = min(max(1, pixels // side**2), _GPU_BATCH)
     return 1 << (fitting.bit_length() - 1)  # a power of two, so that halving stays whole
-
-
-def _even_batch(rows: int, most: int) -> int:
-    """Rows of a batch, at most `most`, so that as many passes as are under way at once end together, with little padding."""
-    rounds = -(-rows // (STREAMS * most))
-    return -(-rows // (STREAMS * rounds))
 
 
 def _compiled(

@@ -160,7 +160,7 @@ class Explainer:
         Raises:
             RejectedImageError: its features are beyond float16's range.
         """
-        (explanation,) = self.explain_all([Wanted(images.__getitem__, label)])
+        (explanation,) = self._explained_part([Wanted(images.__getitem__, label)])
         if explanation is None:
             raise RejectedImageError("its features are beyond float16's range")
         return explanation
@@ -168,19 +168,16 @@ class Explainer:
     def explain_all(self, images: Sequence[Wanted]) -> Iterator[Explanation | None]:
         """Yield an explanation of each image, in their order; None where features are beyond float16's range.
 
-        A backbone's pass takes some at once, and two passes are under way while others are explained.
+        A backbone's pass takes some at once, and two passes are under way.
         """
         step = max((network.batch_size for _, network in self._backbones), default=1)
         parts = [images[start : start + step] for start in range(0, len(images), step)]
         with ThreadPoolExecutor(STREAMS, thread_name_prefix="featcache-forward") as pool:
-            for part, (loaded, views) in zip(parts, pool.map(self._computed, parts), strict=True):
-                for place, wanted in enumerate(part):
-                    row = slice(place, place + 1)
-                    own = [{tap: values[row] for tap, values in view.items()} for view in views]
-                    yield self._explained({size: some[row] for size, some in loaded.items()}, own, wanted)
+            for explained in pool.map(self._explained_part, parts):
+                yield from explained
 
-    def _computed(self, part: Sequence[Wanted]) -> tuple[dict[int, Images], list[dict[str, npt.NDArray[Any]]]]:
-        """Size -> (b, size, size, 3), and the features of these and of mirrored ones: tap, or its map -> (b, ...)."""
+    def _explained_part(self, part: Sequence[Wanted]) -> list[Explanation | None]:
+        """Explain b images by one pass of each backbone, and another one of mirrored images where heads see both."""
         loaded = {size: np.stack([wanted.load(size) for wanted in part]) for size in self.sizes}
         views: list[dict[str, npt.NDArray[Any]]] = [{} for _ in range(1 + self._mirror)]
         for backbone, network in self._backbones:
@@ -188,7 +185,12 @@ class Explainer:
             mirrored = [np.ascontiguousarray(plain[:, :, ::-1])] if self._mirror else []
             for view, seen in zip(views, (plain, *mirrored), strict=True):
                 view |= {backbone.input_name(name): values for name, values in network.forward(seen).items()}
-        return loaded, views
+        found = []
+        for place, wanted in enumerate(part):
+            row = slice(place, place + 1)
+            own = [{name: values[row] for name, values in view.items()} for view in views]
+            found.append(self._explained({size: images[row] for size, images in loaded.items()}, own, wanted))
+        return found
 
     def _explained(
         self, images: Mapping[int, Images], views: Sequence[Mapping[str, npt.NDArray[Any]]], wanted: Wanted

@@ -246,8 +246,7 @@ def _computed(*arrays: Any) -> tuple[Any, ...]:
 def _computing() -> Iterator[None]:
     """Compute by threads of this process unless it is connected to a cluster.
 
-    Asked for threads by name, dask would import dask.distributed to see whether somebody is connected. Each thread
-    computes a chunk of its own: a matrix product must not take all cores.
+    Each thread computes a chunk of its own: a matrix product must not take all cores.
     """
     from threadpoolctl import threadpool_limits
 
@@ -256,6 +255,7 @@ def _computing() -> Iterator[None]:
 
 
 def _threads() -> AbstractContextManager[Any]:
+    """Asked for threads by name, dask would import dask.distributed to see whether somebody is connected."""
     from dask import config, threaded
 
     alone = "distributed" not in sys.modules and config.get("scheduler", None) is None

@@ -54,13 +54,16 @@ def backbone_with_maps(backbone: BackboneFeatures, taps: Sequence[Tap], rows: in
     Raises:
         BackboneError, WeightsError: as `resolved_backbone`.
     """
-    weights, spec = resolved_weights(backbone, progress), dataclasses.replace(backbone.spec, taps=tuple(taps))
+    native = choose_precision("auto").name
+    precision = native if native == backbone.precision() else "float32"  # what a GPU is fast in, the processor isn't
+    names = [tap.name for tap in taps]
+    if precision == backbone.precision() and not may_have_gpu():
+        return resolved_backbone(backbone, progress).with_maps(names, rows)
+    weights = resolved_weights(backbone, progress)
     import_keras(backbone.folder / LOG_NAME)
     from featcache.features import load_backbone
 
-    native = choose_precision("auto").name
-    precision = native if native == backbone.precision() else "float32"  # what a GPU is fast in, the processor isn't
-    return load_backbone(spec, weights, precision, device=processor(), rows=rows, maps=True)
+    return load_backbone(backbone.spec, weights, precision, device=processor()).with_maps(names, rows)
 
 
 def resolved_weights(backbone: BackboneFeatures, progress: Progress) -> ResolvedWeights:

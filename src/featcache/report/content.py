@@ -44,6 +44,8 @@ def report_content(project: Project, progress: Progress, explain: Explain | None
         TrainingError: no member is trained.
     """
     parts: dict[str, Callable[[Run], Any]] = {
+        # first: images are decoded beside imports that other parts need, too
+        "pictures": lambda run: pictures(run, explain),
         "overview": _overview,
         "learning": lambda _: learning_curves(project),
         "classes": _classes,
@@ -51,7 +53,6 @@ def report_content(project: Project, progress: Progress, explain: Explain | None
         "leaderboard": _leaderboard,
         "rejected": lambda _: _rejected(project),
         "corrections": _corrections,
-        "pictures": lambda run: pictures(run, explain),
         "provenance": lambda _: {"settings": settings_text(project.settings), "facts": provenance(project)},
     }
     progress.start("report", len(parts), "parts")

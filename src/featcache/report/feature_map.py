@@ -1,5 +1,6 @@
 """Training rows in feature space: a map in two dimensions. Out of core."""
 
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
@@ -48,8 +49,9 @@ def projected(train: Reader, tap: str) -> Projected:
     return Projected(usable_rows(train), component_scores(train, tap, components), components.shares)
 
 
-def mapped_rows(space: Projected, wanted: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Return which rows a map shows, (p,) places among those of `space`, ascending: at most `MAP_ROWS`, the `wanted` ones too."""
+def mapped_rows(space: Projected, wanted_rows: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Return which rows a map shows, (p,) places among those of `space`, ascending: at most `MAP_ROWS`, and all that are wanted."""
+    wanted = np.flatnonzero(np.isin(space.rows, wanted_rows))
     drawn = np.setdiff1d(sampled(len(space.rows), MAP_ROWS), wanted)
     spare = max(0, MAP_ROWS - len(wanted))
     return np.union1d(wanted, drawn[sampled(len(drawn), spare)]).astype(np.int64)

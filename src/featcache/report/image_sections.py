@@ -1,16 +1,17 @@
 """The parts of the report that show images: rows to check, duplicates, what is unlike all others, and the map of the features."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from featcache.cache import Status
-from featcache.core.rows import is_several, label_text
+from featcache.core.rows import Rows, is_several, label_text
 from featcache.core.texts import NOT_FOUND
+from featcache.dataset import Loader
 from featcache.inspection import duplicates_record
 from featcache.project import image_loader, unlike_record
 from featcache.report.feature_map import Points, Projected, feature_map, mapped_rows, projected
@@ -45,8 +46,11 @@ class Explained(NamedTuple):
     weight: float
 
 
-Explain = Callable[[Mapping[RowRef, int | None]], Explained | None]
-"""Explains each place's class, the most probable one for None; returns None where nothing can be explained."""
+Explain = Callable[[Mapping[RowRef, int | None], Mapping[str, Rows], Loader], Explained | None]
+"""Explains each place's class, the most probable one for None; returns None where nothing can be explained.
+
+It is handed the manifest's splits and what loads their images, from several threads.
+"""
 
 
 def pictures(run: Run, explain: Explain | None = None) -> dict[str, Any]:
@@ -60,25 +64,24 @@ def pictures(run: Run, explain: Explain | None = None) -> dict[str, Any]:
     found = {**_groups(run), "totals": totals}
     checked = list(dict.fromkeys(card["place"] for each in kinds.values() for card in each))
     doubled = [place for kind in _GROUPED for group in found[kind]["groups"] for place in group["places"]]
-    shrunk = partial(thumbnails, run.manifest.splits, image_loader(run.project))
-    # three at once: this thread imports and explains, and Python runs little of what the others do
+    splits, load = run.manifest.splits, image_loader(run.project)
+    load_once = cache(load)  # cards mostly show images in the size in which they are explained
+    # beside this thread, which imports, computes and explains, two decode, and lay out the map
     with ThreadPoolExecutor(2, thread_name_prefix="featcache-report") as aside:
-        large = aside.submit(shrunk, checked + doubled, _LARGE, _LARGE_BYTES)
+        large = aside.submit(thumbnails, splits, load_once, checked + doubled, _LARGE, _LARGE_BYTES)
         space, neighbours = projected(run.readers["train"], run.tap), _neighbours(run, checked)
-        places = mapped_rows(
-            space, np.flatnonzero(np.isin(space.rows, [row for split, row in checked if split == "train"]))
-        )
+        places = mapped_rows(space, [row for split, row in checked if split == "train"])
         layouts = feature_map(space, places, aside)
         near = [("train", row) for nearest in neighbours.values() for row, _ in nearest]
-        small = aside.submit(shrunk, near, _SMALL, _SMALL_BYTES)
+        small = aside.submit(thumbnails, splits, load, near, _SMALL, _SMALL_BYTES)
         drawn = [("train", row) for row in space.rows[places].tolist()]
-        tiny = aside.submit(shrunk, drawn, _DOT, _DOT_BYTES)
-        evidence = _evidence(kinds, run.names, explain)
-        dots = _map(run, space, places, layouts)
+        dots = aside.submit(thumbnails, splits, load, drawn, _DOT, _DOT_BYTES)
+        found["evidence"] = _evidence(run, kinds, explain, load_once)
     _give_images(run, kinds, found, neighbours, large.result(), small.result())
     suspected = {card["place"] for card in kinds[ERRORS]}
-    dots |= {"images": [*map(tiny.result().get, drawn)], "suspected": [place in suspected for place in drawn]}
-    return {"tap": run.backbone.input_name(run.tap), "cards": kinds, "map": dots, **found, "evidence": evidence}
+    points = _map(run, space, places, layouts.result())
+    points |= {"images": [*map(dots.result().get, drawn)], "suspected": [place in suspected for place in drawn]}
+    return {"tap": run.backbone.input_name(run.tap), "cards": kinds, "map": points, **found}
 
 
 def _groups(run: Run) -> dict[str, Any]:
@@ -102,20 +105,20 @@ def _give_images(
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
 
 
-def _evidence(kinds: Cards, names: Sequence[str], explain: Explain | None) -> dict[str, Any] | None:
+def _evidence(run: Run, kinds: Cards, explain: Explain | None, load: Loader) -> dict[str, Any] | None:
     """Give the first misclassified and uncertain cards pictures of their evidence; return whose it is."""
     for card in (card for each in kinds.values() for card in each):
         card["evidence"] = None
     chosen = [card for kind in (WRONG, UNSURE) for card in kinds[kind][:_EXPLAINED]]
-    numbers: dict[str, int | None] = {name: number for number, name in enumerate(names)}
+    numbers: dict[str, int | None] = {name: number for number, name in enumerate(run.names)}
     wanted = {card["place"]: numbers.get(card["predicted"]) for card in chosen}  # None: it is a set of labels
-    found = explain(wanted) if explain and wanted else None
+    found = explain(wanted, run.manifest.splits, load) if explain and wanted else None
     if found is None:
         return None
     images = packed(found.images, _LARGE, _EVIDENCE_BYTES)
     for card in chosen:
-        place = card["place"]
-        card["evidence"] = {"image": images[place], "label": names[found.labels[place]]} if place in images else None
+        if (place := card["place"]) in images:
+            card["evidence"] = {"image": images[place], "label": run.names[found.labels[place]]}
     return {"members": list(found.members), "weight": found.weight}
 
 
@@ -214,9 +217,7 @@ def _near(run: Run) -> dict[str, Any]:
     return {"ignored": False, "total": len(near), "leaks": record["leaks"], "groups": shown}
 
 
-def _map(
-    run: Run, space: Projected, places: npt.NDArray[np.int64], layouts: "Future[tuple[Points, Points]]"
-) -> dict[str, Any]:
+def _map(run: Run, space: Projected, places: npt.NDArray[np.int64], layouts: tuple[Points, Points]) -> dict[str, Any]:
     """The map's points, column by column, of some places of `space`."""
     predictions, train = run.predictions["train"], run.manifest.splits["train"]
     chosen = space.rows[places]
@@ -228,7 +229,7 @@ def _map(
     else:
         predicted = np.where(scored == NOT_FOUND, -1, predictions.predicted[scored])
         probability = np.where(scored == NOT_FOUND, 0.0, predictions.probabilities[scored, labels])
-    neighbours, components = layouts.result()
+    neighbours, components = layouts
     return {
         "of": len(space.rows),
         "shares": space.shares[:2].tolist(),

@@ -11,9 +11,10 @@ from featcache.core.formatting import pluralize, size_text
 from featcache.core.json_records import write_json
 from featcache.core.keys import bytes_digest
 from featcache.core.progress import Progress
-from featcache.dataset import Manifest
+from featcache.core.rows import Rows
+from featcache.dataset import Loader
 from featcache.errors import BackboneError, SettingsError, WeightsError
-from featcache.project import Project, image_loader
+from featcache.project import Project
 from featcache.report import Explained, render_page, report_content
 from featcache.training import Predictions
 
@@ -45,7 +46,13 @@ def write_report(project: Project, progress: Progress, *, fresh: bool = False) -
     return f"report/index.html: {found} · {size_text(len(page))}"
 
 
-def _explained(project: Project, progress: Progress, wanted: Mapping[tuple[str, int], int | None]) -> Explained | None:
+def _explained(
+    project: Project,
+    progress: Progress,
+    wanted: Mapping[tuple[str, int], int | None],
+    splits: Mapping[str, Rows],
+    load: Loader,
+) -> Explained | None:
     """Where each of some rows, (split, row) -> class, speaks for the class, by heads that haven't seen its fold.
 
     None where the ensemble has no linear members, and of random weights, which see nothing that means anything.
@@ -62,7 +69,6 @@ def _explained(project: Project, progress: Progress, wanted: Mapping[tuple[str, 
     except (BackboneError, WeightsError) as error:
         progress.notice(f"the report has no evidence: {error}")
         return None
-    splits, load = Manifest.load(project.folder).splits, image_loader(project)
     source = next(iter(project.member_sources()["TrainHeads"]))
     folds = Predictions.load(source.path, splits["train"]).folds
     images = []
