@@ -1,6 +1,6 @@
 """The main job on real data with trained weights: accuracy, and where the wall-clock goes.
 
-    FEATCACHE_SHARED=PATH python benchmarks/main_job.py [digits hymenoptera mnist ...]
+    FEATCACHE_SHARED=PATH python benchmarks/main_job.py [digits hymenoptera mnist ...] [-- FLAGS OF LUIGI]
 
 PATH holds ``data/<name>`` and ``weights/vgg16_imagenet_notop.h5``. Artifacts go to a temporary folder, so every stage runs.
 Prints two Markdown tables for benchmarks/RESULTS.md. Where the time goes is read from what a run writes itself: the stages
@@ -43,11 +43,11 @@ SHOWN = {
 }
 
 
-def run(name: str, artifacts: Path) -> tuple[str, dict[str, float]]:
+def run(name: str, artifacts: Path, flags: list[str]) -> tuple[str, dict[str, float]]:
     """Run one example end to end; return its table row, and the seconds of each part."""
     command = [str(Path(sys.executable).parent / "luigi"), "--module", "pipeline", "Submit"]
     command += ["--Features-weights", str(SHARED / "weights" / "vgg16_imagenet_notop.h5")]
-    command += ["--Paths-artifacts", str(artifacts)]
+    command += ["--Paths-artifacts", str(artifacts), *flags]
     environment = dict(os.environ)
     if name != DIGITS:
         command += ["--Dataset-path", str(SHARED / "data" / name)]
@@ -99,9 +99,10 @@ def table(spent: dict[str, dict[str, float]]) -> str:
 
 
 if __name__ == "__main__":
-    names = sys.argv[1:] or NAMES
+    words = sys.argv[1:]
+    given = words.index("--") if "--" in words else len(words)
     with tempfile.TemporaryDirectory() as temporary:
-        done = {name: run(name, Path(temporary)) for name in names}
+        done = {name: run(name, Path(temporary), words[given + 1 :]) for name in words[:given] or NAMES}
     print("| data | test rows | test accuracy | test log-loss | oof accuracy | oof log-loss | whole |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     print("\n".join(row for row, _ in done.values()))
