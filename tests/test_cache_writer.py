@@ -13,12 +13,13 @@ from cache_files import TAPS, feature_bytes, features_of, make_header, make_rows
 
 import featcache
 from featcache.cache import block_checksums
-from featcache.cache.encoding import stored_features, widen
+from featcache.cache.encoding import stored_features
 from featcache.cache.file_lock import hold, is_held
 from featcache.cache.layout import CHECKSUM_BYTES, TapLayout, default_block_rows
 from featcache.cache.writer import CacheWriter
 from featcache.core import folder_lock
 from featcache.core.disk import disk
+from featcache.core.float16 import as_float32
 from featcache.errors import CacheError, CacheLockedError, FeatureValueError, StorageError
 
 AVG = TAPS[1:]
@@ -468,4 +469,4 @@ def test_checksums_and_statistics_do_not_depend_on_how_much_is_read_at_once(tmp_
 def test_widening_is_exact_for_every_float16():
     every = np.arange(65536, dtype=np.uint16).view(np.float16)
     finite = every[np.isfinite(every)]
-    np.testing.assert_array_equal(widen(finite).view(np.uint32), finite.astype(np.float32).view(np.uint32))
+    np.testing.assert_array_equal(as_float32(finite).view(np.uint32), finite.astype(np.float32).view(np.uint32))

@@ -12,12 +12,13 @@ from head_rows import examples_of
 
 keras = pytest.importorskip("keras")
 
+from featcache.core.float16 import as_float32  # noqa: E402
 from featcache.settings.schedules import Phase  # noqa: E402
 from featcache.training.heads import keras_engine, numpy_engine  # noqa: E402  # after importorskip
 from featcache.training.heads.bag import HeadId  # noqa: E402
 from featcache.training.heads.batches import Batches, HeadStream, keep_probability  # noqa: E402
 from featcache.training.heads.examples import PseudoLabels  # noqa: E402
-from featcache.training.heads.forward import as_float32, forward  # noqa: E402
+from featcache.training.heads.forward import forward  # noqa: E402
 from featcache.training.heads.keras_engine import KerasEngine  # noqa: E402
 from featcache.training.heads.numpy_engine import NumpyEngine  # noqa: E402
 from featcache.training.heads.partition import by_folds  # noqa: E402

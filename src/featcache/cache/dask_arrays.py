@@ -11,9 +11,9 @@ import numpy.typing as npt
 from dask.base import tokenize
 from dask.delayed import delayed
 
-from featcache.cache.encoding import widen
 from featcache.cache.file_parser import Extent, Structure
 from featcache.cache.layout import Status, TapLayout
+from featcache.core.float16 import as_float32
 from featcache.core.paths import fault, regular
 from featcache.errors import CacheMismatchError
 
@@ -82,7 +82,7 @@ def _wide_slice(
     if status is None:
         return rows.astype(np.float32)  # maybe of a damaged file: infinity stays infinity
     ok = _mapped_slice(path, stamp, status) == Status.OK
-    return widen(rows if ok.all() else rows[ok]).reshape(-1, *shape)
+    return as_float32(rows if ok.all() else rows[ok]).reshape(-1, *shape)
 
 
 def _mapped_slice(path: str, stamp: tuple[int, int], part: Extent) -> npt.NDArray[Any]:

@@ -19,7 +19,7 @@ class Journal:
     """Takes blocks whose rows are all written, in any order, and journals them in the background.
 
     A block's checksum is written only after an fsync that began when all of the block's bytes were in the file, so
-    whatever a power loss leaves, a whole checksum stands for whole bytes. The checksum itself becomes durable with the
+    whatever a power loss leaves, a whole checksum means whole bytes. The checksum itself becomes durable with the
     next fsync; losing it costs one block's work and no more.
 
     The checksum is of the bytes as they were read back, as a rule from the system's cache. So it reveals what the disk lost or

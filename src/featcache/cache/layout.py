@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.core import keys
+from featcache.core.joined_texts import column_digest
 from featcache.core.rows import Rows, is_several
 from featcache.core.texts import CHUNK
 from featcache.errors import SettingsError, SourceError
@@ -204,7 +205,7 @@ def file_key(tap_keys: Mapping[str, str], rows_key: str, class_names: Sequence[s
 
     `tap_keys` are row settings keys by tap name, in any order; `rows_key` is the `Rows.key` of the split.
     """
-    names = keys.sequence_digest(class_names)
+    names = column_digest(class_names)
     return keys.digest(["feature cache", SCHEMA, dict(tap_keys), rows_key, names, split, copy])
 
 

@@ -20,7 +20,7 @@ _PIECE_BYTES = 16 << 20
 def export_npy(path: Path, folder: Path) -> list[Path]:
     """Write a cache as ``<tap>.npy`` (n, h, w, c) or (n, c) float16, ``label.npy``, ``status.npy`` and ``rows.csv``.
 
-    Of several labels a row it is ``labels.npy``, (n, L) int8, and their names stand in ``rows.csv`` with ``|`` between them.
+    Of several labels a row it is ``labels.npy``, (n, L) int8, and their names are in ``rows.csv`` with ``|`` between them.
     The folder appears whole or not at all; memory stays flat.
 
     Returns:

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.cache.block_checksums import pieces, sound_blocks
-from featcache.cache.encoding import widen
 from featcache.cache.file_parser import read_structure
 from featcache.cache.layout import PARTIAL_SUFFIX, Status, TapLayout, block_range, copy_name
 from featcache.core import paths
 from featcache.core.disk import settled
+from featcache.core.float16 import as_float32
 from featcache.core.formatting import Table, pluralize, size_text
 from featcache.core.html import html_lines
 from featcache.core.texts import FixedTexts
@@ -212,7 +212,7 @@ class Reader:
         if not rows:
             return {"rows": 0, "zeros": None, "min": None, "max": None, "mean": None}
         for first, piece in pieces(self._descriptor, self._structure, layout.name, 0, len(self)):
-            wide = widen(piece[ok[first : first + len(piece)]])
+            wide = as_float32(piece[ok[first : first + len(piece)]])
             if wide.size:
                 low, high = min(low, float(wide.min())), max(high, float(wide.max()))
                 zeros += wide.size - int(np.count_nonzero(wide))

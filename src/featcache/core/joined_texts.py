@@ -68,7 +68,7 @@ def arrow_column(texts: Encoded, kind: Any) -> Any:
 
 
 def column_digest(texts: Sequence[str]) -> str:
-    """Return `featcache.core.keys.sequence_digest` of a column of many rows."""
+    """Return the key of a sequence of texts without building its JSON (length-prefixed, so unambiguous)."""
     state = hashlib.sha256()
     for start in range(0, len(texts), PART):
         some = encoded_part(texts, start, min(start + PART, len(texts)))

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -153,7 +153,7 @@ def import_keras(log: Path) -> None:
         os.environ.pop(name, None)
     if not os.environ.get("KERAS_HOME"):  # empty, it would be the working folder
         os.environ.pop("KERAS_HOME", None)
-    with _standard_error_into(log), _without_collector(), _without_partners():
+    with _standard_error_into(log), _without_collector(), _without_partners() if _own_process else nullcontext():
         try:
             import keras
         except (ValueError, TypeError, AttributeError) as error:
@@ -230,13 +230,11 @@ class _Absent(MetaPathFinder):
 @contextmanager
 def _without_partners() -> Iterator[None]:
     absent = _Absent()
-    if _own_process:
-        sys.meta_path.insert(0, absent)
+    sys.meta_path.insert(0, absent)
     try:
         yield
     finally:
-        with suppress(ValueError):
-            sys.meta_path.remove(absent)
+        sys.meta_path.remove(absent)
 
 
 @contextmanager

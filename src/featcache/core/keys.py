@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from featcache.core.disk import settled
@@ -15,7 +15,6 @@ from featcache.core.paths import regular
 
 NAME_BYTES = 224  # of the 255 that file systems take: the rest is for a temporary file of an unfinished one
 SHORT = 8
-_PART = 1024
 _DIGESTS: dict[tuple[int, ...], str] = {}  # of files in the state in which this process read them
 
 _ALLOWED = "keys are made of None, bool, int, float, str, lists and string-keyed mappings"
@@ -76,19 +75,6 @@ def file_digest_once(path: Path) -> str:
         if state is not None:
             _DIGESTS[state] = found
         return found
-
-
-def sequence_digest(texts: Sequence[str]) -> str:
-    """Return the key of a sequence of strings without building its JSON (length-prefixed, so unambiguous)."""
-    state = hashlib.sha256()
-    for start in range(0, len(texts), _PART):
-        part = texts[start : start + _PART]
-        if all(map(str.isascii, part)):
-            state.update("".join([f"{len(text)}:{text}" for text in part]).encode("ascii"))
-        else:
-            raw = [text.encode("utf-8", "surrogateescape") for text in part]
-            state.update(b"".join([b"%d:%b" % (len(text), text) for text in raw]))
-    return state.hexdigest()
 
 
 def _canonical(value: object) -> object:

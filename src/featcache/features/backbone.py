@@ -88,8 +88,8 @@ class Backbone:
     def with_maps(self, taps: Collection[str], rows: int) -> "Backbone":
         """Return the same network, its layers shared, for so few rows: some of its taps, the pooled ones joined by their maps.
 
-        What a pooled tap pools over is (h, w, c) under its `map_name`, where it has places. Rows are dealt out to as many
-        passes as are under way at once.
+        What a pooled tap pools over is (h, w, c) under its `map_name`, where it has places. Rows are split evenly among the
+        passes that are under way at once.
         """
         outputs = {name for tap in taps for name in (tap, map_name(tap))}
         rounds = -(-rows // (STREAMS * self.batch_size))

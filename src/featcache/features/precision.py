@@ -9,9 +9,9 @@ from featcache.settings import PRECISIONS, one_of
 
 CPUINFO = Path("/proc/cpuinfo")
 _AMX, _AVX = "amx_bf16", "avx512_bf16"
-# From Sapphire Rapids on, which AVX512_FP16 tells, Intel's processors are fast in bfloat16 by AMX alone, and virtual machines
+# Intel's processors from Sapphire Rapids on (they have AVX512_FP16) are fast in bfloat16 by AMX alone, and virtual machines
 # often hide that: by AVX512_BF16 VGG16 has half the speed of float32 there, and twice its speed on AMD's.
-_HALF_SPEED = "GenuineIntel", "avx512_fp16"
+_INTEL, _SAPPHIRE_RAPIDS = "GenuineIntel", "avx512_fp16"
 _VOLTA, _AMPERE = (7, 0), (8, 0)  # the first compute capabilities with tensor cores for float16, and for bfloat16
 
 
@@ -63,10 +63,10 @@ def _of_processor(cpuinfo: Path) -> Precision:
     vendor, flags = (re.search(rf"^{name}\s*:(.*)", text, re.MULTILINE) for name in ("vendor_id", "flags"))
     if flags is None:
         return Precision("float32", f"the processor's flags can't be read from {cpuinfo}")
-    known, (maker, newer) = flags[1].split(), _HALF_SPEED
+    known, maker = flags[1].split(), vendor[1].strip() if vendor else ""
     native = next((flag for flag in (_AMX, _AVX) if flag in known), None)
     if native is None:
         return Precision("float32", f"the processor has neither {_AMX} nor {_AVX}")
-    if native == _AVX and newer in known and vendor is not None and vendor[1].strip() == maker:
+    if native == _AVX and maker == _INTEL and _SAPPHIRE_RAPIDS in known:
         return Precision("float32", f"the processor has no {_AMX}, and Intel's are slower by {_AVX} than in float32")
     return Precision("bfloat16", f"the processor has {native}")

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featcache.training import Bag, as_float32
+from featcache.core.float16 import as_float32
+from featcache.training import Bag
 
 Floats = npt.NDArray[np.float64]
 

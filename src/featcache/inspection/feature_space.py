@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featcache.cache import Reader
+from featcache.core.float16 import as_float32
 from featcache.errors import CacheError, CacheMismatchError, SettingsError
 from featcache.project import usable_rows
-from featcache.training import as_float32
 
 if TYPE_CHECKING:
     import dask.array as da

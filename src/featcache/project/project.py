@@ -13,6 +13,7 @@ from typing import Any
 
 from featcache.cache import MIRROR, copy_name
 from featcache.core import keys
+from featcache.core.joined_texts import column_digest
 from featcache.core.paths import fault
 from featcache.dataset import FileStats, Manifest, current_key, list_files, stored_manifest
 from featcache.errors import SubmissionError
@@ -206,7 +207,7 @@ class Project:
     def convnet(self, seed: int) -> Artifact:
         """One member's networks, one a fold: they depend on training images, classes and settings, and on no features."""
         listed, rows = self.listed(), self.splits().get("train", {}).get("key")
-        classes = keys.sequence_digest(listed["class_names"]) if listed else None
+        classes = column_digest(listed["class_names"]) if listed else None
         settings = member_settings(self.settings.convnet, seed, self.settings.heads)
         if (fit := self.settings.features.image_fit) != STRETCH:
             settings["Features"] = {"image_fit": fit}
@@ -270,7 +271,7 @@ class Project:
             "upstream": {
                 "BuildEnsemble": self.ensemble().key,
                 "PredictRows": self._prediction_keys(),
-                "IndexImages": keys.sequence_digest(names) if names is not None else None,
+                "IndexImages": column_digest(names) if names is not None else None,
             },
         }
         name = "submission.csv.gz" if spec.gzip else "submission.csv"

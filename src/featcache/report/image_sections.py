@@ -100,15 +100,13 @@ def _give_images(
     for card in (card for each in kinds.values() for card in each):
         nearest = neighbours.get(card["place"], ())
         described = [{**_described(run, ("train", row), small), "distance": distance} for row, distance in nearest]
-        card |= {"neighbours": described, "image": large.get(card["place"])}
+        card |= {"neighbours": described, "image": large.get(card["place"]), "evidence": card.get("evidence")}
     for group in (group for kind in _GROUPED for group in found[kind]["groups"]):
         group["images"] = [_described(run, place, large) for place in group.pop("places")]
 
 
 def _evidence(run: Run, kinds: Cards, explain: Explain | None, load: Loader) -> dict[str, Any] | None:
     """Give the first misclassified and uncertain cards pictures of their evidence; return whose it is."""
-    for card in (card for each in kinds.values() for card in each):
-        card["evidence"] = None
     chosen = [card for kind in (WRONG, UNSURE) for card in kinds[kind][:_EXPLAINED]]
     numbers: dict[str, int | None] = {name: number for number, name in enumerate(run.names)}
     wanted = {card["place"]: numbers.get(card["predicted"]) for card in chosen}  # None: it is a set of labels

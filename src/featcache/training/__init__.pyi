@@ -21,7 +21,6 @@ from .convnet.trainer import train_network as train_network
 from .folds import NO_FOLD as NO_FOLD, assign_folds as assign_folds, fold_notices as fold_notices
 from .heads.bag import Bag as Bag, TrainedBag as TrainedBag, load_bag as load_bag, save_bag as save_bag
 from .heads.examples import Examples as Examples, PseudoLabels as PseudoLabels
-from .heads.forward import as_float32 as as_float32
 from .heads.inputs import (
     Features as Features,
     HeadInput as HeadInput,

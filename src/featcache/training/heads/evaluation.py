@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.float16 import as_float32
 from featcache.core.scratch_arrays import allocate
 from featcache.training.heads.bag import HeadId
 from featcache.training.heads.examples import Examples
-from featcache.training.heads.forward import Float32s, Weights, as_float32, forward, normalize
+from featcache.training.heads.forward import Float32s, Weights, forward, normalize
 from featcache.training.member_tables import row_parts
 from featcache.training.several_labels import cell_losses, cells, right_rows
 from featcache.training.temperature import best_temperature

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.float16 import as_float32
+
 Float32s = npt.NDArray[np.float32]
 Weights = dict[str, Float32s]
 
@@ -33,22 +35,6 @@ def blocks(features: Sliceable, width: int) -> Iterator[tuple[int, Float32s]]:
     for start in range(0, len(features), rows):
         block = np.asarray(features[start : start + rows])
         yield start, as_float32(block.reshape(len(block), -1))
-
-
-def as_float32(values: npt.NDArray[Any], out: Float32s | None = None) -> Float32s:
-    """Return a float32 array of its own, or `out`; from finite float16 in a fifth of the time of NumPy's conversion."""
-    floats = np.empty(values.shape, np.float32) if out is None else out
-    if values.dtype != np.float16:
-        np.copyto(floats, values, casting="same_kind")
-        return floats
-    # sign and exponent go to float32's places, the sign filling the three bits between, which are cleared; a power of
-    # two then corrects the exponent's offset, of subnormal numbers too
-    bits = floats.view(np.int32)
-    np.copyto(bits, values.view(np.int16))
-    bits <<= 13
-    bits &= np.int32(-0x70000001)
-    floats *= np.float32(2.0**112)
-    return floats
 
 
 def normalize(probabilities: npt.NDArray[np.floating]) -> Float32s:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.float16 import as_float32
 from featcache.core.scratch_arrays import allocate
 from featcache.errors import TrainingError
 from featcache.settings import Tap
-from featcache.training.heads.forward import Float32s, as_float32, blocks
+from featcache.training.heads.forward import Float32s, blocks
 
 POWER = 0.7  # between square roots, best on few flowers and scans, and none (benchmarks/RESULTS.md)
 SMALLEST_SQUARE = 1e-12  # of a tap's powers, summed up; a row of zeros stays one
@@ -60,7 +61,7 @@ class HeadInput:
     """How features become the (n, F) float32 values that heads see.
 
     Attributes:
-        taps: tap name -> (h, w, c) or (c,): one row's features, in the order in which they stand side by side.
+        taps: tap name -> (h, w, c) or (c,): one row's features, in the order in which they are side by side.
         mean: (F,) float32, taken off the normalised values; None where values are only flattened, not normalised.
         scale: (T,) float32, one a tap, that they are divided by then; None with `mean`.
     """

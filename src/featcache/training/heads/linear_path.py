@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.float16 import as_float32
 from featcache.core.progress import Progress
 from featcache.core.rows import is_several
 from featcache.core.system import core_numbers
 from featcache.training.heads.bag import HeadId, History, TrainedBag
 from featcache.training.heads.evaluation import HeadEvaluator
 from featcache.training.heads.examples import Examples
-from featcache.training.heads.forward import Float32s, Weights, as_float32
+from featcache.training.heads.forward import Float32s, Weights
 from featcache.training.heads.presets import HeadPlan
 from featcache.training.several_labels import cell_logits
 from featcache.training.temperature import best_temperature, tempered_losses

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from featcache.core.float16 import as_float32
 from featcache.training.heads.batches import Batch, keep_probability
-from featcache.training.heads.forward import EPSILON, Float32s, Weights, as_float32, sigmoid
+from featcache.training.heads.forward import EPSILON, Float32s, Weights, sigmoid
 from featcache.training.heads.presets import HeadPlan
 
 Needed = tuple[Float32s, Float32s, npt.NDArray[np.bool_]]
